@@ -1,0 +1,203 @@
+//! The words the rules look for, by language. General words of the trade, none taken from one text.
+//!
+//! In a list, entries are separated by `|`. An entry matches at the beginning of a word, and goes on
+//! into it (`refund` finds "refunded"); a `~` before it lets it match inside a word (German
+//! compounds), a `_` at its end asks for the end of a word. `a+b` matches when a sentence has both.
+//! Chinese, Japanese and Arabic entries match anywhere. Case and accents do not matter.
+
+use super::Language;
+
+/// The lists of a language.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lists {
+    pub(super) language: Language,
+    /// Common words, to tell the languages in Latin letters apart.
+    pub(super) common: &'static str,
+    /// Wants a person, or threatens with the law.
+    pub(super) human: &'static str,
+    /// Wants money back, to return or to cancel, or got bad goods.
+    pub(super) refund: &'static str,
+    /// Wants to know where an order is.
+    pub(super) status: &'static str,
+    /// Questions that need no order.
+    pub(super) question: &'static str,
+    /// Praise.
+    pub(super) praise: &'static str,
+    /// Before a wish, turns it round: "don't want", "not asking for".
+    pub(super) unless: &'static str,
+    /// "back", which next to a sum of money means a refund.
+    pub(super) back: &'static str,
+    /// Attempts to steer the model.
+    pub(super) steering: &'static str,
+}
+
+pub(super) const LISTS: [Lists; 14] = [
+    Lists {
+        language: Language::En,
+        common: "the|and|is|to|my|i|it|of|was|in|for|you|on|have|that|with|please|not|are|this|be|your|at|what|when|where|can|from|just|but",
+        human: "real person|human being|a human|real human|speak to|speak with|talk to a|talk to some|talk to your|talk with|telephone me|phone me|call me|calls me|ring me|rings me|call back|callback|supervisor|a manager|your manager|the manager|my solicitor|my lawyer|my attorney|small claims|court_|legal action|trading standards|ombudsman|sue you|real agent|live agent|human agent|a representative|on the phone|proceedings|put me through",
+        refund: "refund|money back|my money|reimburs|purchase price|what i paid|my payment|payment back|payment be returned|payment returned|payment reversed|chargeback|cancel|charged twice|charged me twice|double charged|charged double|return it|return them|return this|return the|to return|returning|i returned|take it back|take them back|take back|send it back|send them back|sent it back|going back|give me back|back please|back on my card|back to my card|broken|broke_|cracked|damaged|faulty|defective|won t turn on|doesn t turn on|stopped working|smashed|shattered|leaks|leaking|is dead|in pieces|torn|ripped|snapped|missing|incomplete|wrong item|wrong size|wrong colo|wrong product|wrong model|not what i ordered|instead of|is a fake|counterfeit|want my+back|i want what",
+        status: "where|when_|track|arriv|deliver|ship today|shipped|shipping date|does it ship|dispatch|processing|on its way|on the way|in transit|still not|not come|has not|hasn t|haven t received|not received|be here|been sent|gone out|go out|left the warehouse|any news|any movement|any update|delay|late_|chase|consignment|courier|carrier|parcel|package|comes tomorrow|it come|coming_|come_|exception|still no|stuck|signed for|how long|eta_|release",
+        question: "do you ship|do you deliver|do you have|do you sell|do you offer|opening hours|gift card|voucher|before i buy|back in stock|return period|return policy|newsletter|password|my account|warranty|catalogue|website|advert|wifi|partnership",
+        praise: "just wanted to say|no complaint|thank you for|thanks for|well done|compliment|don t wish to complain|gorgeous|love it",
+        unless: "don t want|do not want|don t need|do not need|not asking|not after|not looking for|no need|not a|do not|don t|doesn t want|didn t ask|instead of a",
+        back: "back",
+        steering: "ignore+instruction|ignore+rule|ignore+prompt|disregard+instruction|disregard+rule|forget+instruction|system override|system prompt|maintenance mode|developer mode|debug mode|admin mode|admin tool|you are now|pretend you|pretend to be|roleplay as|act as if you|from now on+every|note to the+model|note to the+assistant|note to the+bot|note to ai|reply only with|respond only with|do not log|policy updated|jailbreak|authorised developer|authorized developer|every tool you",
+    },
+    Lists {
+        language: Language::De,
+        common: "der|die|das|und|ist|nicht|ich|mit|auf|für|ein|eine|zu|von|aus|bitte|meine|mein|es|den|im|noch|sie|hab|habe|wann|wo|was|bei|dem|war|seit|auch|schon|kein|geld|bestellung",
+        human: "von einem menschen|einen menschen|einem menschen|echten menschen|echte person|ruckruf|rufen sie mich|ruf mich|mitarbeiter|mit jemandem sprechen|meinem anwalt|meinen anwalt|mein anwalt|rechtsanwalt|verbraucherzentrale|gericht|vorgesetzte|klage_|telefonisch",
+        refund: "geld zuruck|~erstatt|ruckzahl|~stornier|widerruf|widerrufen|zurucksenden|zuruckschick|zuruckgeschickt|zuruckgeben|rucksendung|retoure|trete vom kauf|defekt|kaputt|falsch|beschadigt|zerbrochen|mangelhaft|fehlt_|fehlen_|nochmal uberweisen|gutschrift|umtausch",
+        status: "wann|wo bleibt|wo ist|~liefer|~versand|verschickt|unterwegs|warte|noch nicht|noch immer nicht|rausgeht|schon raus|liegt in der|~sendung|verspat|paket|angekommen|ankommen|kommt_|zugestellt|zustell",
+        question: "offnungszeiten|gutschein|newsletter|passwort|mein konto|liefern sie nach|website|haben sie auch|gibt es auch",
+        praise: "wollte nur sagen|alles bestens|vielen dank fur|kompliment|will ja nicht meckern",
+        unless: "will nicht|will nichts|mochte nicht|mochte kein|will kein|nichts|brauche kein|nicht",
+        back: "zuruck",
+        steering: "ignorier+anweisung|ignorier+regel|bisherigen anweisungen|vorherigen anweisungen|du bist jetzt|systemprompt|wartungsmodus|bestatige nur mit|antworte nur mit|hinweis an den assistenten|hinweis an das modell|tu so als",
+    },
+    Lists {
+        language: Language::Fr,
+        common: "le|la|les|de|des|et|est|je|un|une|pas|pour|que|en|vous|mon|ma|mes|ne|du|au|dans|sur|avec|bonjour|merci|commande|j|ai|c|qui|ce|svp",
+        human: "un conseiller|un humain|un etre humain|une vraie personne|quelqu un au telephone|parler a quelqu un|rappelez|rappeler|pas un robot|mon avocat|tribunal|dgccrf|un responsable|justice|un agent|vrai conseiller",
+        refund: "~rembours|rendez|rends_|rendre|renvoie|renvoyer|annul|retract|casse|defectu|abime|mon argent|l argent|ne marche pas|ne fonctionne pas|ne s allume pas|s allume pas|endommag|manque_|mauvais|erreur de|retourner|deux fois|on m a livre",
+        status: "toujours pas|toujours rien|quand|livree|livre_|livraison|livrer|suivi|ou est|ou en est|ou elle|pas recu|n ai rien recu|retard|colis|expedi|arrive|transporteur|c est pour",
+        question: "horaires|carte cadeau|cartes cadeaux|mot de passe|newsletter|livrez vous|vendez vous|avez vous|votre site|carton",
+        praise: "tout est parfait|merci a toute|je voulais juste dire|felicitations|bravo",
+        unless: "ne veux pas|pas besoin|je ne demande pas|rien d|pas de|sans",
+        back: "retour",
+        steering: "ignore+regles|ignore+instructions|ignorez+instructions|oublie+instructions|instructions precedentes|tu es maintenant|fais comme si|note pour l assistant|note au modele|reponds uniquement",
+    },
+    Lists {
+        language: Language::Es,
+        common: "el|la|los|las|de|y|es|que|no|me|mi|un|una|por|para|en|con|del|lo|se|pedido|hola|gracias|buenas|quiero|estoy|ha|al|ni|ya",
+        human: "una persona|persona real|un humano|un agente|hablar con|mi abogado|en consumo|denuncia|un supervisor|encargado|llamenme|llamadme|que me llame|tribunal|juzgado|demanda_",
+        refund: "~reembols|devuelv|devolv|devoluc|cancel|anular|mi dinero|el dinero|rota_|roto_|rotos_|rotas_|defectuos|faltan_|falta_|danad|averiad|no funciona|no enciende|equivocad|cobrado dos|cobraron dos|huele a quemado|en mal estado",
+        status: "cuando|donde|por donde|seguimiento|llega|llegar|llegado|entrega|repartidor|retras|enviad|envio_|paquete|no ha llegado|rastre",
+        question: "horario|tarjeta regalo|contrasena|factura|boletin|enviais a|envian a|teneis|tienen tienda|haceis|certificado",
+        praise: "todo perfecto|solo queria decir|enhorabuena|felicidades",
+        unless: "no quiero|no necesito|no pido|no hace falta|sin|nada de",
+        back: "de vuelta",
+        steering: "ignora+reglas|ignora+instrucciones|olvida+instrucciones|instrucciones anteriores|ahora eres|finge que|nota para el asistente|nota para el modelo|responde solo|modo mantenimiento",
+    },
+    Lists {
+        language: Language::Pt,
+        common: "o|a|os|as|de|e|que|nao|um|uma|do|da|em|para|com|meu|minha|por|eu|me|no|na|pedido|encomenda|ola|oi|obrigado|obrigada|bom|boa|dia|tarde|voces|vcs|foi|isto|quero",
+        human: "atendente|falar com|pessoa de verdade|um humano|meu advogado|minha advogada|procon|livro de reclamacoes|gerente|supervisor|tribunal|na justica|me ligue|liguem|processar voces",
+        refund: "~reembols|estorn|dinheiro|devolv|devolu|cancel|veio errad|errado|com defeito|quebrad|danificad|estragad|nao funciona|nao liga_|faltando|falta a|falta um|partido_|partida_|cobrado duas|cobrada duas",
+        status: "onde|quando|rastreio|rastre|entrega|entregue|previsao|em processamento|nao chegou|chega_|chegar|atras|enviado|enviada|encomenda esta|transportadora",
+        question: "horario|cartao presente|senha|newsletter|loja fisica|vcs tem|voces tem|enviam para|fazem entrega|fatura",
+        praise: "tudo perfeito|so queria dizer|parabens|muito mais bonit",
+        unless: "nao quero|nao preciso|nao estou a pedir|sem",
+        back: "de volta",
+        steering: "ignore+regras|ignore+instrucoes|esqueca+instrucoes|instrucoes anteriores|agora voce e|finja que|nota para o assistente|responda apenas",
+    },
+    Lists {
+        language: Language::It,
+        common: "il|la|lo|gli|le|di|e|che|non|un|una|per|mi|ho|del|della|da|in|con|sono|ordine|ciao|buongiorno|grazie|vorrei|ma|al|si|ancora|anni|ma|questo|come",
+        human: "un operatore|una persona vera|persona reale|un umano|parlare con|mio avvocato|associazione consumatori|un responsabile|tribunale|richiamatemi|essere richiamat|vie legali",
+        refund: "~rimbors|soldi|restitu|riavere|annull|bonifico|ve lo rendo|lo rendo|la rendo|addebitato due|addebitat|rotto|rotta_|rotti_|difettos|in mille pezzi|danneggiat|non funziona|non si accende|sbagliat|manca_|mancano|scadut|recesso|cambio idea",
+        status: "quando|dove|arriv|consegn|spedi|fermi_|fermo_|ferma_|sempre a|in ritardo|pacco|tracking|tracciamento|in lavorazione|corriere|notizie",
+        question: "password|orari|carta regalo|buono regalo|newsletter|spedite in|avete|recensione|si mette|link per",
+        praise: "tutto perfetto|volevo solo dire|complimenti",
+        unless: "non voglio|non mi serve|non chiedo|senza|niente",
+        back: "indietro",
+        steering: "ignora+regole|ignora+istruzioni|dimentica+istruzioni|istruzioni precedenti|ora sei|fai finta|nota per l assistente|nota per il modello|rispondi solo|non dirlo a nessuno",
+    },
+    Lists {
+        language: Language::Pl,
+        common: "i|w|na|nie|do|to|jest|sie|z|ze|o|za|czy|mi|po|dla|od|moje|prosze|dzien|dobry|zamowienie|ale|jak|co|juz|mam|gdzie|kiedy|kase|pozdrawiam",
+        human: "konsultant|kontakt telefoniczny|czlowiekiem|czlowieka|prawnik|adwokat|rzecznik|do sadu|zadzwon|przelozony|kierownik|zywym",
+        refund: "zwrot|zwroc|oddajcie|oddac|odeslal|odeslac|odzyskac|reklamac|anulow|stlucz|uszkodz|pieniadz|kase_|kasa_|zepsut|wadliw|nie dziala|nie wlacza|brakuje|pomylk|polaman|pekni|nie ten",
+        status: "kiedy|gdzie|paczk|dostaw|kurier|wysl|sledzeni|dotrze|przesylk|opozni|nie dotarl|nie przyszl|status",
+        question: "bon_|bon podarunkowy|newsletter|haslo|godziny otwarcia|wysylacie do|czy macie|czy sprzedajecie",
+        praise: "wszystko super|chcialam tylko powiedziec|chcialem tylko powiedziec|brawo",
+        unless: "nie chce|nie potrzebuj|bez",
+        back: "z powrotem",
+        steering: "zignoruj+instrukcj|ignoruj+instrukcj|zignoruj+zasad|poprzednie instrukcje|jestes teraz|udawaj ze|notatka dla asystenta|odpowiedz tylko",
+    },
+    Lists {
+        language: Language::Nl,
+        common: "de|het|een|en|is|van|ik|niet|op|voor|met|dat|te|zijn|mijn|aan|er|ze|maar|bij|hoi|bestelling|graag|wel|jullie|naar|kan|nu|dan|aub|hem|heb|was",
+        human: "een medewerker|een mens_|echt persoon|echt mens|bel mij|bel me|mijn advocaat|consumentenbond|leidinggevende|manager|terugbel|rechtbank|rechter_|iemand spreken|met iemand",
+        refund: "geld terug|mijn geld|m n geld|terugbeta|terugstu|~retour|annule|kapot|ontbreekt|ontbreken|bedrag terug|aankoopbedrag|beschadigd|defect|verkeerde|werkt niet|gebroken|stuk_|ruilen|twee keer afgeschreven",
+        status: "waar_|waar is|wanneer|niet gekomen|bezorg|verzonden|verstuurd|geleverd|levering|pakket|niet eerder|track|onderweg|vertraging|komt_|komen_|nog niet|aangekomen",
+        question: "openingstijden|cadeaubon|wachtwoord|nieuwsbrief|leveren jullie|hebben jullie|mag ik|inleveren",
+        praise: "complimenten|wilde alleen zeggen|super vriendelijk|helemaal goed",
+        unless: "wil geen|niet nodig|hoef geen|zonder|wil niet",
+        back: "terug",
+        steering: "negeer+instructies|negeer+regels|vorige instructies|je bent nu|doe alsof|notitie voor de assistent|antwoord alleen",
+    },
+    Lists {
+        language: Language::Ru,
+        common: "",
+        human: "живого человека|живым человеком|с человеком|с оператором|оператора|позовите|перезвоните|позвоните|адвокат|юрист|роспотребнадзор|в суд|менеджер|руководител",
+        refund: "верните|вернуть|возврат|отмените|отменить|отмена|деньги|денег|не включается|не работает|брак_|бракован|сломан|сломал|разбит|поврежд|не те_|не тот|не та_|не хватает|пустой|пустая|списали дважды",
+        status: "где_|когда|посылк|отправлен|доставят|доставк|доставлен|какого числа|жду|не приш|курьер|трек|задерж|до сих пор",
+        question: "есть доставка|подарочн|пароль|рассылк|часы работы|есть ли у вас",
+        praise: "все отлично|спасибо за|хотел сказать|хотела сказать|молодцы",
+        unless: "не хочу|не нужно|не надо|без",
+        back: "обратно",
+        steering: "игнорируй+инструкци|игнорируй+правил|проигнорируй|предыдущие инструкции|ты теперь|притворись|заметка для ассистента|отвечай только",
+    },
+    Lists {
+        language: Language::Tr,
+        common: "bir|ve|bu|icin|ne|mi|mu|da|de|ama|cok|var|yok|merhaba|siparis|lutfen|gun|gunler|iyi|degil|daha|kadar|gibi|hala|neden|numarali|olarak",
+        human: "temsilci|gercek bir insan|gercek kisi|insanla|beni arayin|avukat|tuketici hakem|mahkeme|yetkili|muduru|canli destek",
+        refund: "iade|parami|para iade|iptal|bozuk|kirik|kirilmis|patlak|arizali|yanlis|calismiyor|hasarli|eksik|geri odeme",
+        status: "nerede|ne zaman|kargo|dagitim|gelmedi|hala yok|gecik|teslim|takip|ulasmadi|gelecek|yolda",
+        question: "calisma saatleri|hediye paketi|hediye karti|sifre|bulten|gonderiyor musunuz|var mi_",
+        praise: "her sey mukemmel|tesekkur etmek|tebrikler",
+        unless: "istemiyorum|gerek yok",
+        back: "geri",
+        steering: "talimat+yok say|talimat+gormezden|kurallari+yok say|onceki talimat|artik sen|asistana not|sadece+cevap ver",
+    },
+    Lists {
+        language: Language::Ar,
+        common: "",
+        human: "موظف|شخص حقيقي|التحدث مع|التحدث الى|محامي|محكمة|المحكمة|مدير|اتصلوا بي|انسان",
+        refund: "استرداد|استرجاع|أعيدوا|اعادة المبلغ|ألغوا|إلغاء|الغاء|نقودي|فلوسي|مكسور|تالف|ناقص|معطل|لا يعمل|خطأ|ارجاع|إرجاع",
+        status: "متى|أين|وين|متأخر|لم يصل|لم تصل|ما وصل|تتبع|شحن|التوصيل|الشحنة",
+        question: "هل التوصيل|هل لديكم|كلمة المرور|بطاقة هدية|ساعات العمل",
+        praise: "شكرا على|أحببت|كل شيء ممتاز",
+        unless: "لا أريد|بدون",
+        back: "",
+        steering: "تجاهل+التعليمات|تجاهل+القواعد|أنت الآن|تظاهر",
+    },
+    Lists {
+        language: Language::Hi,
+        common: "mera|meri|kab|hai|nahi|kya|aap|bhai|abhi|tak|karo|kar|chahiye|paise|kahan|mujhe|se|ko|aur|kyun",
+        human: "इंसान से|किसी व्यक्ति से|अधिकारी से|वकील|मैनेजर|कॉल कीजिए|insaan se|agent se|manager se|vakil|adalat",
+        refund: "रिफंड|पैसे वापस|वापस कीजिए|वापस करना|रद्द|खराब|टूटा|टूटी|गलत|~refund|paise wapas|paisa wapas|wapas chahiye|cancel|kharab|toota",
+        status: "कहाँ|कहां|कब|ट्रैकिंग|नहीं मिला|नहीं आया|डिलीवरी|kab_|kahan|nahi mila|nahi aaya|tracking|delivery",
+        question: "किस्तों|क्या आपके यहाँ|उपहार कार्ड|पासवर्ड",
+        praise: "बहुत बढ़िया|धन्यवाद कहना",
+        unless: "नहीं चाहिए|nahi chahiye",
+        back: "वापस",
+        steering: "निर्देश+अनदेखा|निर्देशों+अनदेखा|अब आप+हैं और",
+    },
+    Lists {
+        language: Language::Zh,
+        common: "",
+        human: "转人工|人工客服|人工服务|真人|转接客服|律师|起诉|消协|12315|经理|给我打电话|轉人工|真人客服|律師",
+        refund: "退款|退钱|把钱退|退货|退回|取消|坏的|坏了|破损|发错|碎了|少了|缺少|假货|退錢|退貨|壞了|發錯|破損",
+        status: "哪里|哪儿|哪裡|什么时候|甚麼時候|物流|发货|出貨|發貨|没收到|沒收到|还没到|還沒到|催一下|快递到|什么时候到|到了吗|包裹",
+        question: "积分|优惠券|营业时间|密码|有没有货|发票",
+        praise: "非常满意|谢谢你们的",
+        unless: "不要退|不想退|不需要",
+        back: "",
+        steering: "忽略+指令|忽略+规则|无视+指令|你现在是|假装你|系统提示",
+    },
+    Lists {
+        language: Language::Ja,
+        common: "",
+        human: "担当の方|担当者|オペレーター|人と話|電話で話|折り返し|弁護士|消費者センター|責任者|裁判|電話をください",
+        refund: "返金|返品|キャンセル|割れ|壊れ|不良|違います|間違|違うもの|欠け|破損|取り消し|動きません|動かない",
+        status: "届いておりません|届かない|届きません|届いていません|いつ|配送|発送|追跡|遅れ|いかがでしょうか|まだ|どこ",
+        question: "営業時間|ギフトカード|パスワード|ポイント",
+        praise: "感動しました|ありがとうございました|素晴らしい",
+        unless: "不要です|必要ありません",
+        back: "",
+        steering: "指示+無視|ルール+無視|あなたは今から|ふりをして",
+    },
+];

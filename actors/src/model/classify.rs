@@ -1,0 +1,306 @@
+//! What a provider's answer means: status, headers and body become a [`Fault`].
+//!
+//! The rules, the first that applies wins:
+//!
+//! 1. The server's own verdict, `x-should-retry`.
+//! 2. The code in the body. Generic types (`invalid_request_error`, `api_error`) are no code: Ollama's
+//!    compatible layer sends nothing else, whatever happened.
+//! 3. Where the body has no code, phrases of its message, each only with the statuses it comes with:
+//!    gateways drop codes, and a message may quote the user.
+//! 4. The status.
+//! 5. Nothing known: [`Class::Unknown`], which is not retried.
+//!
+//! *Invariant.* Pure: the clock is handed in, nothing is asked.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use mainstay::fault::{Class, Fault};
+use serde_json::Value;
+
+use super::headers::{Headers, retry_after};
+
+/// The longest message that is kept, in bytes.
+const MESSAGE: usize = 512;
+/// The longest code that is kept, in bytes.
+const CODE: usize = 64;
+
+/// Classifies a response. The fault carries the code of the body, or the status as its code, and the
+/// wait that was asked for.
+///
+/// A response that is no error, 2xx without an error in its body, is `Unknown`: do not ask.
+///
+/// # Limits
+/// `x-should-retry: true` makes a `Network`-like [`Class::ServerTransient`] of what the status alone
+/// would not retry; it does not overrule a code or status that says that trying again cannot help or
+/// is not allowed (quota, context length, content filter, permission).
+pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -> Fault {
+    let report = Report::read(body);
+    // Some gateways answer 200 with the real status in the body.
+    let status = match report.number {
+        Some(number) if status < 400 => number,
+        _ => status,
+    };
+    let class = verdict(headers, judge(status, &report));
+    let code = match report.code() {
+        Some(code) => Cow::Owned(code.to_owned()),
+        None => Cow::Owned(status.to_string()),
+    };
+    let mut fault = Fault::new(class, clip(&report.message, MESSAGE)).with_code(code);
+    fault.retry_after = retry_after(headers, wall);
+    fault
+}
+
+/// Whether the body of a response with status 200 is an error all the same.
+pub(crate) fn is_error(body: &Value) -> bool {
+    body.get("error").is_some_and(|error| !error.is_null())
+}
+
+fn judge(status: u16, report: &Report) -> Class {
+    report
+        .codes()
+        .find_map(by_code)
+        .or_else(|| by_message(status, &report.message.to_lowercase()))
+        .or_else(|| by_status(status))
+        .or_else(|| report.codes().find_map(by_type))
+        .unwrap_or(Class::Unknown)
+}
+
+fn verdict(headers: &Headers, class: Class) -> Class {
+    match headers.get("x-should-retry").map(str::trim) {
+        Some(text) if text.eq_ignore_ascii_case("true") => match class {
+            Class::InputValidation
+            | Class::ModelUnavailable
+            | Class::Overloaded
+            | Class::Unknown => Class::ServerTransient,
+            class => class,
+        },
+        Some(text) if text.eq_ignore_ascii_case("false") => match class {
+            // It asks for fewer requests and says that waiting will not help.
+            Class::RateLimit => Class::QuotaExhausted,
+            Class::Overloaded => Class::ModelUnavailable,
+            class if class.is_retryable() => Class::ModelUnavailable,
+            class => class,
+        },
+        _ => class,
+    }
+}
+
+/// Codes that say one thing only. Compared in lower case.
+fn by_code(code: &str) -> Option<Class> {
+    Some(match code.to_ascii_lowercase().as_str() {
+        "insufficient_quota"
+        | "credit_balance_exhausted"
+        | "organization_spend_limit_exceeded"
+        | "project_spend_limit_exceeded"
+        | "organization_usage_limit_exceeded"
+        | "enforced_spend_limit_reached"
+        | "billing_hard_limit_reached"
+        | "billing_not_active"
+        | "billing_error"
+        | "insufficient_balance"
+        | "insufficient_credits" => Class::QuotaExhausted,
+        "context_length_exceeded"
+        | "context_window_exceeded"
+        | "exceed_context_size_error"
+        | "model_context_window_exceeded"
+        | "request_too_large" => Class::ContextLength,
+        "content_filter"
+        | "content_filtered"
+        | "content_policy_violation"
+        | "moderation_blocked"
+        | "responsibleaipolicyviolation" => Class::ContentFiltered,
+        "invalid_api_key"
+        | "incorrect_api_key"
+        | "authentication_error"
+        | "permission_error"
+        | "permission_denied"
+        | "unauthenticated"
+        | "unsupported_country_region_territory"
+        | "account_deactivated"
+        | "invalid_organization"
+        | "upstream_credentials_exhausted"
+        | "failed_precondition" => Class::Permission,
+        "rate_limit_exceeded"
+        | "rate_limit_error"
+        | "slow_down"
+        | "resource_exhausted"
+        | "too_many_requests" => Class::RateLimit,
+        "model_not_found" | "model_not_available" | "deploymentnotfound" => Class::ModelUnavailable,
+        "overloaded_error"
+        | "overloaded"
+        | "engine_overloaded"
+        | "engine_overloaded_error"
+        | "server_overloaded"
+        | "server_busy"
+        | "unavailable_error"
+        | "unavailable" => Class::Overloaded,
+        "timeout_error" | "deadline_exceeded" | "request_timeout" => Class::Timeout,
+        _ => return None,
+    })
+}
+
+/// Types that say so little that the status comes first.
+fn by_type(code: &str) -> Option<Class> {
+    Some(match code.to_ascii_lowercase().as_str() {
+        "invalid_request_error" | "badrequesterror" | "invalid_argument" => Class::InputValidation,
+        "not_found_error" | "notfounderror" | "not_found" => Class::ModelUnavailable,
+        "api_error" | "server_error" | "internal_server_error" | "internal" => {
+            Class::ServerTransient
+        }
+        "timeout" => Class::Timeout,
+        _ => return None,
+    })
+}
+
+fn by_message(status: u16, message: &str) -> Option<Class> {
+    // The order is from the most specific to the least.
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    if matches!(status, 400 | 413 | 422 | 500)
+        && has(&[
+            "maximum context length",
+            "context_length_exceeded",
+            "exceed_context_size_error",
+            "context size",
+            "context length",
+            "context window",
+            "prompt is too long",
+            "input is too long",
+            "too many tokens",
+            "maximum number of tokens",
+        ])
+    {
+        return Some(Class::ContextLength);
+    }
+    if matches!(status, 400 | 403 | 422)
+        && has(&[
+            "content policy",
+            "content_policy",
+            "content management policy",
+            "content filter",
+            "content_filter",
+            "safety system",
+            "usage policies",
+        ])
+    {
+        return Some(Class::ContentFiltered);
+    }
+    if matches!(status, 400 | 403 | 429)
+        && has(&[
+            "insufficient_quota",
+            "exceeded your current quota",
+            "credit balance",
+            "spend limit",
+            "spending limit",
+            "insufficient credits",
+            "insufficient balance",
+            "billing details",
+        ])
+    {
+        return Some(Class::QuotaExhausted);
+    }
+    if matches!(status, 400 | 404)
+        && has(&["model", "deployment"])
+        && (status == 404 || has(&["not found", "does not exist", "not loaded"]))
+    {
+        return Some(Class::ModelUnavailable);
+    }
+    if matches!(status, 500 | 502)
+        && has(&["server busy", "maximum pending requests", "overloaded", "loading model"])
+    {
+        return Some(Class::Overloaded);
+    }
+    None
+}
+
+fn by_status(status: u16) -> Option<Class> {
+    Some(match status {
+        // 409 is for `x-should-retry: true` to promote.
+        400 | 404 | 405 | 406 | 409 | 410 | 411 | 415 | 422 | 431 => Class::InputValidation,
+        401 | 403 | 407 => Class::Permission,
+        402 => Class::QuotaExhausted,
+        408 | 504 => Class::Timeout,
+        413 => Class::ContextLength,
+        429 => Class::RateLimit,
+        500 | 502 => Class::ServerTransient,
+        503 | 529 => Class::Overloaded,
+        // A redirect to somewhere else, which is not followed: the endpoint is not here.
+        300..=399 => Class::ModelUnavailable,
+        _ => return None,
+    })
+}
+
+/// What the body of an error says, in whichever of the known shapes.
+#[derive(Debug, Default)]
+struct Report {
+    inner: Option<String>,
+    code: Option<String>,
+    kind: Option<String>,
+    message: String,
+    number: Option<u16>,
+}
+
+impl Report {
+    fn read(body: &[u8]) -> Self {
+        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+            return Self {
+                message: String::from_utf8_lossy(body.get(..MESSAGE * 2).unwrap_or(body))
+                    .into_owned(),
+                ..Self::default()
+            };
+        };
+        // Google's compatible layer wraps the object in a list.
+        let value = value.get(0).unwrap_or(&value);
+        let error = match value.get("error") {
+            Some(error) if !error.is_null() => error,
+            _ => value,
+        };
+        let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
+        let message = error
+            .as_str()
+            .map(str::to_owned)
+            .or_else(|| text("message"))
+            .or_else(|| text("detail"))
+            .or_else(|| error.get("detail").map(Value::to_string))
+            .unwrap_or_default();
+        let number = error.get("code").and_then(|code| {
+            let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
+            u16::try_from(number).ok().filter(|number| (400..600).contains(number))
+        });
+        Self {
+            // Azure says more inside.
+            inner: error.pointer("/innererror/code").and_then(Value::as_str).map(str::to_owned),
+            code: text("code").filter(|code| code.parse::<u64>().is_err()),
+            kind: text("type").or_else(|| text("status")),
+            message,
+            number,
+        }
+    }
+
+    fn codes(&self) -> impl Iterator<Item = &str> {
+        [&self.inner, &self.code, &self.kind].into_iter().flatten().map(String::as_str)
+    }
+
+    /// The code for events: only one that looks like one, since events hold no user data.
+    fn code(&self) -> Option<&str> {
+        let plain = |code: &&str| {
+            !code.is_empty()
+                && code.len() <= CODE
+                && code.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+        };
+        // The one the class came from, if it came from one, else the first.
+        let mut codes = self.codes().filter(plain);
+        self.codes().filter(plain).find(|code| by_code(code).is_some()).or_else(|| codes.next())
+    }
+}
+
+fn clip(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}

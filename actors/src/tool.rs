@@ -1,0 +1,362 @@
+//! Tools: what an agent can do in the world. [`tool`] makes one from an async function with typed
+//! arguments and a typed result.
+//!
+//! All tools share one port, `Port<ToolRequest, ToolReply>`, so that an agent can call any of them by
+//! name and one can stand in for another.
+//!
+//! ```
+//! use mainstay::fault::{EffectKind, Fault};
+//! use mainstay_actors::tool::{ToolContext, tool};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Query {
+//!     order: u32,
+//! }
+//!
+//! let spec = tool("query_order", EffectKind::Read, async |query: Query, _: ToolContext| {
+//!     Ok::<_, Fault>(format!("order {} is on its way", query.order))
+//! });
+//! assert_eq!(spec.id(), "query_order");
+//! ```
+//!
+//! *Invariant.* A tool that does not say what it does to the world cannot be written: the kind of its
+//! effect is a parameter.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Context, Stateless};
+use mainstay::fate::Cost;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::{ChildPath, Delivery, RequestId};
+use mainstay::mirror::Kind;
+use mainstay::moment::Moment;
+use mainstay::spec::ChildSpec;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+pub use crate::chat::ToolSpec;
+
+/// Attempts at a time of a child made by [`tool`].
+pub const CONCURRENCY: u32 = 8;
+
+/// What a tool is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolRequest {
+    /// The name it was called by. A tool that stands in for another is called by the other's name.
+    pub name: String,
+    /// The arguments: a JSON object as text.
+    pub arguments: String,
+}
+
+impl ToolRequest {
+    /// A call of this tool with these arguments, JSON as text.
+    pub fn new(name: impl Into<String>, arguments: impl Into<String>) -> Self {
+        Self { name: name.into(), arguments: arguments.into() }
+    }
+}
+
+/// What a tool answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolReply {
+    /// The result: JSON as text.
+    pub content: String,
+}
+
+impl ToolReply {
+    /// A result, JSON as text.
+    pub fn new(content: impl Into<String>) -> Self {
+        Self { content: content.into() }
+    }
+}
+
+/// A child of this id from an async function. Its kind is `tool`; [`CONCURRENCY`] calls run at a
+/// time; everything can be changed on the spec.
+///
+/// The arguments are read as `A`, the result is written as JSON. Empty arguments are read as `{}`.
+///
+/// # Errors
+/// What the function returns, and `InputValidation` with code `bad_arguments`, naming the field, for
+/// arguments that are not an `A`; the function is not called then. A result that cannot be written
+/// is `Internal`: the function has run, so its effect is not known to anybody else.
+pub fn tool<A, R, F, T>(name: impl Into<String>, effect: EffectKind, function: F) -> ChildSpec
+where
+    A: DeserializeOwned + Send + 'static,
+    R: Serialize + Send + 'static,
+    F: Fn(A, ToolContext) -> T + Send + Sync + 'static,
+    T: Future<Output = Result<R, Fault>> + Send + 'static,
+{
+    let name = name.into();
+    Tool::new(name.clone(), effect, function).spec(name)
+}
+
+type Run = dyn Fn(String, ToolContext) -> Pin<Box<dyn Future<Output = Result<String, Fault>> + Send>>
+    + Send
+    + Sync;
+
+/// A tool as a behavior. [`tool`] is the short way.
+///
+/// Put it into a group with [`Tool::spec`] and `member_spec`: the spec carries the kind of its effect.
+#[derive(Clone)]
+pub struct Tool {
+    name: Arc<str>,
+    effect: EffectKind,
+    run: Arc<Run>,
+}
+
+impl Tool {
+    /// A tool from an async function; see [`tool`].
+    pub fn new<A, R, F, T>(name: impl Into<String>, effect: EffectKind, function: F) -> Self
+    where
+        A: DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        F: Fn(A, ToolContext) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<R, Fault>> + Send + 'static,
+    {
+        let function = Arc::new(function);
+        let run = move |text: String, ctx: ToolContext| {
+            let function = Arc::clone(&function);
+            Box::pin(async move {
+                let arguments = arguments(&text)?;
+                let result = function(arguments, ctx).await?;
+                serde_json::to_string(&result).map_err(|error| {
+                    Fault::internal(format!("the result cannot be written: {error}"))
+                        .with_code("bad_result")
+                })
+            }) as Pin<Box<dyn Future<Output = _> + Send>>
+        };
+        Self { name: name.into().into(), effect, run: Arc::new(run) }
+    }
+
+    /// The child spec under this id.
+    pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
+        let effect = self.effect;
+        ChildSpec::stateless(id, move || self.clone())
+            .kind(Kind::Tool)
+            .effect(effect)
+            .concurrency(CONCURRENCY)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs it once, supervised by nobody.
+    ///
+    /// # Errors
+    /// See [`tool`].
+    pub async fn run(&self, request: &ToolRequest, ctx: ToolContext) -> Result<ToolReply, Fault> {
+        (self.run)(request.arguments.clone(), ctx).await.map(ToolReply::new)
+    }
+}
+
+impl fmt::Debug for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tool")
+            .field("name", &self.name)
+            .field("effect", &self.effect)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Behavior for Tool {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+}
+
+impl Stateless for Tool {
+    async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        let mine = ToolContext::of(ctx);
+        let said = Arc::clone(&mine.said);
+        let result = self.run(request, mine).await;
+        let said = said.lock();
+        ctx.spend(said.cost);
+        if said.degraded {
+            ctx.mark_degraded();
+        }
+        result
+    }
+}
+
+fn arguments<A: DeserializeOwned>(text: &str) -> Result<A, Fault> {
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    let bad = |what: String| Fault::input_validation(what).with_code("bad_arguments").not_applied();
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        // A field that is missing is named by the message, any other by the path.
+        if path == "." {
+            bad(format!("arguments: {inner}"))
+        } else {
+            bad(format!("argument \"{path}\": {inner}"))
+        }
+    })?;
+    reader.end().map_err(|error| bad(format!("arguments: {error}")))?;
+    Ok(read)
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    cost: Cost,
+    degraded: bool,
+}
+
+/// What a tool's function knows of its call, as its own value: it may outlive the call.
+#[derive(Clone, Debug)]
+pub struct ToolContext {
+    child: ChildPath,
+    request: RequestId,
+    attempt: u32,
+    delivery: Delivery,
+    key: String,
+    deadline: Moment,
+    time_left: Duration,
+    said: Arc<Mutex<Said>>,
+}
+
+impl ToolContext {
+    fn of(ctx: &Context) -> Self {
+        Self {
+            child: ctx.path().clone(),
+            request: ctx.request(),
+            attempt: ctx.attempt(),
+            delivery: ctx.delivery(),
+            key: ctx.key(),
+            deadline: ctx.deadline(),
+            time_left: ctx.time_left(),
+            said: Arc::default(),
+        }
+    }
+
+    /// A context for [`Tool::run`], outside of any system: first attempt, no deadline, this key.
+    pub fn alone(key: impl Into<String>) -> Self {
+        Self {
+            child: ChildPath::new("alone"),
+            request: RequestId(0),
+            attempt: 1,
+            delivery: Delivery(1),
+            key: key.into(),
+            deadline: Moment::NEVER,
+            time_left: Duration::MAX,
+            said: Arc::default(),
+        }
+    }
+
+    /// The tool's path.
+    pub fn path(&self) -> &ChildPath {
+        &self.child
+    }
+
+    /// The request. The same over all attempts.
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Which hand-out of the request this is, from 1.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The idempotency key, for a target that takes one. The same over retries and substitutes.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// When the request must have its fate.
+    pub fn deadline(&self) -> Moment {
+        self.deadline
+    }
+
+    /// Time that was left to the deadline when this attempt began; [`Duration::MAX`] when there is
+    /// none.
+    pub fn time_left_at_start(&self) -> Duration {
+        self.time_left
+    }
+
+    /// Adds to what the answer cost. Counted when the function has returned; an attempt that is cut
+    /// short loses it.
+    pub fn spend(&self, cost: Cost) {
+        self.said.lock().cost.add(cost);
+    }
+
+    /// Marks the answer as degraded.
+    pub fn mark_degraded(&self) {
+        self.said.lock().degraded = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mainstay::fault::{Class, EffectState};
+
+    #[derive(Deserialize)]
+    struct Transfer {
+        from: String,
+        amount: u32,
+        #[serde(default)]
+        to: Vec<u8>,
+    }
+
+    async fn run(arguments: &str) -> Result<String, Fault> {
+        let tool = Tool::new("t", EffectKind::Read, async |it: Transfer, ctx: ToolContext| {
+            ctx.spend(Cost { tokens: 1, money_micros: 0 });
+            if it.amount > 100 {
+                return Err(Fault::business("too much"));
+            }
+            Ok((it.from, it.amount, it.to.len()))
+        });
+        let request = ToolRequest::new("t", arguments);
+        tool.run(&request, ToolContext::alone("k")).await.map(|reply| reply.content)
+    }
+
+    #[tokio::test]
+    async fn typed_arguments_go_in_and_json_comes_out() {
+        assert_eq!(run(r#"{"from":"a","amount":3}"#).await.unwrap(), r#"["a",3,0]"#);
+        assert_eq!(run(r#"{"from":"a","amount":300}"#).await.unwrap_err().class, Class::Business);
+    }
+
+    #[tokio::test]
+    async fn bad_arguments_name_the_field_and_change_nothing() {
+        for (text, named) in [
+            (r#"{"from":"a"}"#, "amount"),
+            (r#"{"from":"a","amount":"x"}"#, "amount"),
+            (r#"{"from":7,"amount":1}"#, "from"),
+            (r#"{"from":"a","amount":1,"to":[1,999]}"#, "to[1]"),
+            ("", "from"),
+        ] {
+            let fault = run(text).await.unwrap_err();
+            assert_eq!(
+                (fault.class, fault.effect),
+                (Class::InputValidation, EffectState::NotApplied)
+            );
+            assert_eq!(fault.code.as_deref(), Some("bad_arguments"));
+            assert!(fault.message.contains(named), "{text}: {}", fault.message);
+        }
+        for text in ["{", "[]", "null", r#"{"from":"a","amount":1} x"#] {
+            assert_eq!(run(text).await.unwrap_err().class, Class::InputValidation, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tool_without_arguments_takes_empty_ones() {
+        #[derive(Deserialize)]
+        struct Nothing {}
+        let tool = Tool::new("t", EffectKind::Pure, async |_: Nothing, ctx: ToolContext| {
+            Ok::<_, Fault>(ctx.key().to_owned())
+        });
+        let reply = tool.run(&ToolRequest::new("t", " "), ToolContext::alone("k")).await.unwrap();
+        assert_eq!(reply.content, r#""k""#);
+    }
+}

@@ -1,0 +1,216 @@
+//! The model endpoint against a server of ours: what is sent, how often, and what is made of it.
+
+use std::time::{Duration, Instant};
+
+use mainstay::fault::{Class, EffectState, Fault};
+use mainstay_actors::chat::ChatRequest;
+use mainstay_actors::model::Model;
+use mainstay_actors::stub_server::{Row, StubServer};
+
+const KEY: &str = "sk-very-secret";
+
+async fn ask(server: &StubServer) -> Result<String, Fault> {
+    ask_within(server, Duration::MAX).await
+}
+
+async fn ask_within(server: &StubServer, left: Duration) -> Result<String, Fault> {
+    let mut model = Model::openai(server.url(), "m").key(KEY);
+    model.connect().unwrap();
+    let reply = model.ask(&ChatRequest::from("hello"), left, 1).await?;
+    Ok(reply.text)
+}
+
+#[tokio::test]
+async fn one_attempt_is_one_request_with_the_key_in_its_header() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply("hi"));
+    assert_eq!(ask(&server).await.unwrap(), "hi");
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!((&*requests[0].method, &*requests[0].path), ("POST", "/v1/chat/completions"));
+    assert_eq!(requests[0].header("authorization"), Some("Bearer sk-very-secret"));
+    assert_eq!(requests[0].json()["messages"][0]["content"], "hello");
+    assert_eq!(requests[0].json()["stream"], false);
+}
+
+#[tokio::test]
+async fn no_failure_makes_the_client_ask_again() {
+    let rows = [
+        (Row::error(429, "rate_limit_exceeded", "x").header("retry-after", "0"), Class::RateLimit),
+        (Row::error(500, "", "x"), Class::ServerTransient),
+        (Row::error(503, "", "x").header("retry-after", "1"), Class::Overloaded),
+        (Row::error(408, "", "x"), Class::Timeout),
+        (Row::reset_after(), Class::Network),
+        (Row::reply("long").cut_off(10), Class::Network),
+        (Row::new(200, "<html>").header("content-type", "text/html"), Class::ServerTransient),
+        (Row::new(200, "{}"), Class::OutputInvalid),
+        (Row::new(200, r#"{"choices":[]}"#), Class::OutputInvalid),
+        (Row::completion(serde_json::json!({"content": "a"}), "length"), Class::OutputInvalid),
+        (
+            Row::completion(serde_json::json!({"content": ""}), "content_filter"),
+            Class::ContentFiltered,
+        ),
+        (Row::completion(serde_json::json!({"refusal": "no"}), "stop"), Class::ContentFiltered),
+        (Row::error(200, "rate_limit_exceeded", "x"), Class::RateLimit),
+    ];
+    for (row, class) in rows {
+        let server = StubServer::start().await.unwrap();
+        server.then(row.clone());
+        let fault = ask(&server).await.unwrap_err();
+        assert_eq!(fault.class, class, "{row:?}: {fault:?}");
+        assert_eq!(server.count(), 1, "{row:?}");
+        assert_eq!(server.connections().len(), 1, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_connection_to_a_pure_endpoint_is_a_network_fault() {
+    let server = StubServer::start().await.unwrap();
+    for row in [Row::reset_before(), Row::reset_after(), Row::reply("x").cut_off(5)] {
+        server.then(row);
+        let fault = ask(&server).await.unwrap_err();
+        assert_eq!(fault.class, Class::Network, "{fault:?}");
+        assert_eq!(fault.code.as_deref(), Some("connection_reset"));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_shows_that_nothing_was_applied() {
+    // A port that was just free, and is not listened on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut model = Model::openai(format!("http://127.0.0.1:{port}/v1"), "m");
+    model.connect().unwrap();
+    let fault = model.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!((fault.class, fault.effect), (Class::Network, EffectState::NotApplied));
+    assert_eq!(fault.code.as_deref(), Some("connection_refused"));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_a_network_fault() {
+    let mut model = Model::openai("http://no-such-host.invalid/v1", "m");
+    model.connect().unwrap();
+    let fault = model.ask(&"x".into(), Duration::from_secs(20), 1).await.unwrap_err();
+    // Behind a proxy the proxy answers in its own words.
+    if fault.class == Class::Network {
+        assert_eq!(fault.effect, EffectState::NotApplied, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_bounds_an_answer_that_never_comes_and_one_that_trickles() {
+    let server = StubServer::start().await.unwrap();
+    for row in [Row::hang(), Row::reply("slow").slow(1, Duration::from_millis(50))] {
+        server.then(row);
+        let start = Instant::now();
+        let fault = ask_within(&server, Duration::from_millis(200)).await.unwrap_err();
+        assert_eq!(fault.class, Class::Timeout);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_still_an_answer() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply("late").delay(Duration::from_millis(50)).slow(64, Duration::ZERO));
+    assert_eq!(ask(&server).await.unwrap(), "late");
+}
+
+#[tokio::test]
+async fn the_key_does_not_follow_a_redirect_to_another_origin() {
+    let thief = StubServer::start().await.unwrap();
+    let server = StubServer::start().await.unwrap();
+    for status in [301, 302, 303, 307, 308] {
+        let to = format!("{}/chat/completions", thief.url());
+        server.then(Row::new(status, "").header("location", to));
+        let fault = ask(&server).await.unwrap_err();
+        assert_eq!(fault.class, Class::ModelUnavailable, "{status}");
+    }
+    assert_eq!(thief.connections().len(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_within_the_origin_keeps_method_and_body() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::new(308, "").header("location", "/v2/chat/completions"));
+    server.then(Row::reply("there"));
+    assert_eq!(ask(&server).await.unwrap(), "there");
+    let moved = &server.requests()[1];
+    assert_eq!((&*moved.method, &*moved.path), ("POST", "/v2/chat/completions"));
+    assert_eq!(moved.json()["messages"][0]["content"], "hello");
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_given_up_at_the_cap() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::new(200, vec![b' '; 11 * 1024 * 1024]));
+    let fault = ask(&server).await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("body_too_large"));
+}
+
+#[tokio::test]
+async fn a_query_of_the_base_url_is_kept() {
+    let server = StubServer::start().await.unwrap();
+    let mut model = Model::openai(format!("{}/?api-version=1", server.url()), "m");
+    model.connect().unwrap();
+    model.ask(&"x".into(), Duration::MAX, 1).await.unwrap();
+    assert_eq!(server.requests()[0].path, "/v1/chat/completions?api-version=1");
+    assert_eq!(server.requests()[0].header("authorization"), None);
+}
+
+#[tokio::test]
+async fn the_wait_that_was_asked_for_is_passed_on() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::error(429, "rate_limit_exceeded", "x").header("retry-after-ms", "1500"));
+    let fault = ask(&server).await.unwrap_err();
+    assert_eq!(fault.retry_after, Some(Duration::from_millis(1500)));
+}
+
+#[tokio::test]
+async fn a_key_is_never_shown() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::error(401, "invalid_api_key", "Incorrect API key provided: sk-very-secret."));
+    let mut model = Model::openai(format!("{}?token=sk-very-secret", server.url()), "m").key(KEY);
+    model.connect().unwrap();
+    let fault = model.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!(fault.class, Class::Permission);
+    assert!(fault.message.contains("[key]"));
+    for text in [format!("{model:?}"), format!("{fault:?}"), format!("{fault} {:?}", fault.source)]
+    {
+        assert!(!text.contains(KEY), "{text}");
+    }
+    // A failure below HTTP names no URL.
+    let mut gone = Model::openai("http://127.0.0.1:1/v1?token=sk-very-secret", "m");
+    gone.connect().unwrap();
+    let fault = gone.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+    assert!(!format!("{fault:?} {:?}", fault.source).contains(KEY));
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_set_fails_the_start_and_names_the_variable() {
+    let mut model = Model::openai("http://127.0.0.1:1", "m").key_env("MAINSTAY_NO_SUCH_KEY");
+    let fault = model.connect().unwrap_err();
+    assert_eq!(fault.class, Class::Permission);
+    assert!(fault.message.contains("MAINSTAY_NO_SUCH_KEY"));
+    let fault = Model::openai("ftp://x", "m").connect().unwrap_err();
+    assert_eq!(fault.class, Class::InputValidation);
+    let fault = Model::openai("http://127.0.0.1:1", "m").key("a\nb").connect().unwrap_err();
+    assert!(!fault.message.contains("a\nb"));
+}
+
+#[tokio::test]
+async fn a_second_500_of_ollama_means_that_the_model_cannot_answer() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::new(500, r#"{"error":"llama runner process has terminated"}"#));
+    let mut model = Model::ollama(server.url(), "m");
+    model.connect().unwrap();
+    for (attempt, class) in [(1, Class::ServerTransient), (2, Class::ModelUnavailable)] {
+        let fault = model.ask(&"x".into(), Duration::MAX, attempt).await.unwrap_err();
+        assert_eq!(fault.class, class);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_was_not_connected_says_so() {
+    let fault = Model::openai("http://x", "m").ask(&"x".into(), Duration::MAX, 1).await;
+    assert_eq!(fault.unwrap_err().class, Class::Internal);
+}

@@ -1,0 +1,356 @@
+//! The user's code: what a child does with a request.
+//!
+//! A behavior is either [`Stateless`], many attempts at a time on `&self`, or [`Stateful`], one
+//! request at a time in steps on `&mut self`. Both borrow the request, so that a failed attempt can
+//! never take it along.
+//!
+//! *Invariant.* A behavior sees its request, its [`Context`], and the ports it declared. It cannot
+//! reach an actor, another child's state, or the supervisor.
+
+use std::any::type_name;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::NeedError;
+use crate::fate::{Answer, Cost};
+use crate::fault::{EffectKind, ExitCause, Fault};
+use crate::id::{ChildPath, Delivery, RequestId};
+use crate::moment::Moment;
+use crate::policy::budget::Purse;
+pub use crate::port::Call;
+use crate::port::{Flight, Needs, Outcome, Port, PortTable, Tie};
+
+/// What every behavior says about itself: the types it takes and gives, what it needs, and what its
+/// work does to the world.
+pub trait Behavior: Sized + Send + 'static {
+    /// What it is asked. Behaviors borrow it; it is kept until the request has a fate.
+    type Request: Send + Sync + 'static;
+    /// What it answers.
+    type Reply: Send + 'static;
+
+    /// What one execution does to the world, unless the child's spec says otherwise.
+    ///
+    /// # Default
+    /// `None`: [`EffectKind::Pure`] for a [`Stateful`] behavior, whose steps yield and do not act;
+    /// [`EffectKind::Irreversible`] for a [`Stateless`] one, which is then not repeated after a
+    /// timeout or a crash.
+    const EFFECT: Option<EffectKind> = None;
+
+    /// The children and groups it calls, with their types; resolved when the system starts, beside
+    /// the child first and then above it.
+    ///
+    /// # Default
+    /// None.
+    fn needs() -> Needs {
+        Needs::none()
+    }
+}
+
+/// A behavior without state between requests: `concurrency` attempts at a time, each an owned task
+/// that fails, hangs or panics alone.
+pub trait Stateless: Behavior + Sync {
+    /// Called once at the start of a life, before the first request.
+    ///
+    /// # Errors
+    /// A fault fails the start.
+    fn start(&mut self, ctx: &StartContext) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// A fault ends this attempt; its class says what happens next.
+    fn serve(
+        &self,
+        request: &Self::Request,
+        ctx: &Context,
+    ) -> impl Future<Output = Result<Self::Reply, Fault>> + Send;
+
+    /// Called once when a life ends in order, within the shutdown limit; not after a panic or a kill.
+    fn stop(&self, cause: &ExitCause) -> impl Future<Output = ()> + Send {
+        let _ = cause;
+        async {}
+    }
+}
+
+/// A behavior with state, worked one request at a time in steps.
+///
+/// Before each step the runtime keeps a clone of the state; a step that fails or is cut short leaves
+/// no trace in it. Keep large pieces behind an [`Arc`] so that the clone is a handful of counts.
+pub trait Stateful: Behavior + Clone {
+    /// Called once at the start of a life, before the first request.
+    ///
+    /// # Errors
+    /// A fault fails the start.
+    fn start(&mut self, ctx: &StartContext) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// Does one step of a request. A step should not call others or act on the world itself: it
+    /// returns [`Step::Perform`], and gets the outcomes in its next turn.
+    ///
+    /// # Errors
+    /// A fault ends this attempt: the state returns to what it was before the step.
+    fn step(
+        &mut self,
+        request: &Self::Request,
+        turn: Turn,
+        ctx: &Context,
+    ) -> impl Future<Output = Result<Step<Self::Reply>, Fault>> + Send;
+
+    /// Called once when a life ends in order, within the shutdown limit; not after a panic or a kill.
+    fn stop(&mut self, cause: &ExitCause) -> impl Future<Output = ()> + Send {
+        let _ = cause;
+        async {}
+    }
+}
+
+/// What a step returns.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Step<R> {
+    /// More to do: another turn, [`Turn::Again`].
+    Continue,
+    /// The answer.
+    Reply(R),
+    /// Calls to other children, made by the runtime, in parallel; their outcomes come with the next
+    /// turn. No calls is the same as [`Step::Continue`] with [`Turn::Performed`].
+    Perform(Vec<Call>),
+}
+
+/// Why a step is called.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Turn {
+    /// The first step of an attempt at this request.
+    First,
+    /// After [`Step::Continue`].
+    Again,
+    /// After [`Step::Perform`]: the outcomes, in the order of the calls.
+    Performed(Performed),
+}
+
+/// The outcomes of the calls of a [`Step::Perform`]. Cheap to clone: a step that is tried again gets
+/// the same outcomes, and no call is made twice.
+#[derive(Clone, Debug)]
+pub struct Performed {
+    outcomes: Arc<[Outcome]>,
+}
+
+impl Performed {
+    pub(crate) fn new(outcomes: Vec<Outcome>) -> Self {
+        Self { outcomes: outcomes.into() }
+    }
+
+    /// How many calls were made.
+    pub fn len(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Whether no call was made.
+    pub fn is_empty(&self) -> bool {
+        self.outcomes.is_empty()
+    }
+
+    /// The outcome of the call at `index`.
+    ///
+    /// # Errors
+    /// The fault of the call: what its ladder could not mend is of class
+    /// [`Exhausted`](crate::fault::Class::Exhausted). A wrong type or an index out of range is an
+    /// `Internal` fault that says so.
+    pub fn get<R: 'static>(&self, index: usize) -> Result<Answer<&R>, Fault> {
+        let count = self.outcomes.len();
+        let outcome = self
+            .outcomes
+            .get(index)
+            .ok_or_else(|| Fault::internal(format!("no call {index}, only {count} were made")))?;
+        let answer = outcome.as_ref().map_err(Clone::clone)?;
+        let Some(value) = answer.value.downcast_ref::<R>() else {
+            return Err(Fault::internal(format!(
+                "the reply of \"{}\" (call {index}) is not {}",
+                answer.served_by,
+                type_name::<R>()
+            )));
+        };
+        Ok(Answer {
+            value,
+            served_by: answer.served_by.clone(),
+            degraded: answer.degraded,
+            defaulted: answer.defaulted,
+            attempts: answer.attempts,
+            cost: answer.cost,
+            elapsed: answer.elapsed,
+            trail: answer.trail.clone(),
+        })
+    }
+}
+
+/// What a life knows when it starts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StartContext {
+    /// The child's path.
+    pub path: ChildPath,
+    /// Which life starts.
+    pub incarnation: crate::id::Incarnation,
+}
+
+/// What an attempt knows: which request, how much time, and the ports the behavior declared.
+pub struct Context {
+    pub(crate) request: RequestId,
+    pub(crate) attempt: u32,
+    pub(crate) delivery: Delivery,
+    pub(crate) deadline: Moment,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) seat: Arc<dyn Seat>,
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) purse: Option<Purse>,
+    pub(crate) notes: Notes,
+    pub(crate) tie: OnceLock<Arc<Tie>>,
+}
+
+/// What stays the same over all attempts of a child.
+pub(crate) trait Seat: Send + Sync {
+    fn path(&self) -> &ChildPath;
+    fn ports(&self) -> Option<&PortTable>;
+    fn clock(&self) -> &Arc<dyn Clock>;
+    /// Tells one system from another, in idempotency keys.
+    fn identity(&self) -> u64;
+}
+
+/// What an attempt says about its answer.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) degraded: AtomicBool,
+    pub(crate) defaulted: AtomicBool,
+    pub(crate) tokens: AtomicU64,
+    pub(crate) money_micros: AtomicU64,
+}
+
+impl Context {
+    /// The request. The same over all attempts, also by substitutes.
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// Which attempt this is, from 1. An interruption by a sibling's restart does not count.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Which hand-out of the request this is, from 1.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The child's path.
+    pub fn path(&self) -> &ChildPath {
+        self.seat.path()
+    }
+
+    /// When the request must have its fate; [`Moment::NEVER`] when it has no deadline.
+    pub fn deadline(&self) -> Moment {
+        self.deadline
+    }
+
+    /// Time left to the deadline; [`Duration::MAX`] when it has none.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.left(self.seat.clock().now())
+    }
+
+    /// The runtime's time.
+    pub fn now(&self) -> Moment {
+        self.seat.clock().now()
+    }
+
+    /// The idempotency key: the caller's, or one made from the request's id. The same over retries
+    /// and substitutes, so a target that takes keys takes the effect once.
+    pub fn key(&self) -> String {
+        match &self.key {
+            Some(key) => key.to_string(),
+            None => format!("ms-{:016x}-{}", self.seat.identity(), self.request.0),
+        }
+    }
+
+    /// The port declared under this name in [`Behavior::needs`]. Calls through it inherit this
+    /// request's deadline and budget; the attempt timeout does not run while they are waited for.
+    ///
+    /// # Errors
+    /// The need was not declared, or with another type.
+    pub fn port<Q: Send + Sync + 'static, R: Send + 'static>(
+        &self,
+        need: &str,
+    ) -> Result<Port<Q, R>, NeedError> {
+        let port = self
+            .seat
+            .ports()
+            .ok_or_else(|| NeedError::Undeclared(need.to_owned()))?
+            .get::<Q, R>(need)?;
+        Ok(port.tied(Arc::clone(self.tie())))
+    }
+
+    /// Adds to what the answer cost.
+    pub fn spend(&self, cost: Cost) {
+        self.notes.tokens.fetch_add(cost.tokens, Ordering::Relaxed);
+        self.notes.money_micros.fetch_add(cost.money_micros, Ordering::Relaxed);
+    }
+
+    /// Marks the answer as degraded: acceptable, but not what was asked for.
+    pub fn mark_degraded(&self) {
+        self.notes.degraded.store(true, Ordering::Relaxed);
+    }
+
+    /// Marks the answer as a default value. A defaulted answer is degraded, too.
+    pub fn mark_defaulted(&self) {
+        self.notes.defaulted.store(true, Ordering::Relaxed);
+        self.mark_degraded();
+    }
+
+    pub(crate) fn tie(&self) -> &Arc<Tie> {
+        self.tie.get_or_init(|| {
+            let tie = Arc::new(Tie::new(
+                self.deadline,
+                Arc::clone(self.seat.clock()),
+                self.purse.clone(),
+            ));
+            self.flight.set_tie(&tie);
+            tie
+        })
+    }
+
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.notes.degraded.load(Ordering::Relaxed)
+            || self.tie.get().is_some_and(|tie| tie.is_degraded())
+    }
+
+    pub(crate) fn cost(&self) -> Cost {
+        let mut cost = Cost {
+            tokens: self.notes.tokens.load(Ordering::Relaxed),
+            money_micros: self.notes.money_micros.load(Ordering::Relaxed),
+        };
+        if let Some(tie) = self.tie.get() {
+            cost.add(tie.cost());
+        }
+        cost
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("path", self.seat.path())
+            .field("request", &self.request)
+            .field("attempt", &self.attempt)
+            .field("delivery", &self.delivery)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

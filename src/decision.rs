@@ -1,0 +1,258 @@
+//! What will be done about a fault or an exit, and why nothing gentler.
+//!
+//! *Invariant.* A [`Decision`] is a value: it can be compared, printed and stored, and carrying it out
+//! is somebody else's job.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Class, ExitKind};
+use crate::moment::Moment;
+
+/// The answers to a failure, gentlest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rung {
+    /// The same request again, later.
+    Retry,
+    /// The same request to a sibling.
+    Substitute,
+    /// Back to a checkpoint.
+    Rollback,
+    /// To the parent.
+    Escalate,
+}
+
+impl Rung {
+    /// The ladder, gentlest first.
+    pub const ALL: [Self; 4] = [Self::Retry, Self::Substitute, Self::Rollback, Self::Escalate];
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retry => "retry",
+            Self::Substitute => "substitute",
+            Self::Rollback => "rollback",
+            Self::Escalate => "escalate",
+        })
+    }
+}
+
+/// What is done with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Action {
+    /// Hand it out again to the same child.
+    Retry {
+        /// The wait, jitter included, clamped, rounded up to milliseconds.
+        delay: Duration,
+        /// When: now and the delay.
+        at: Moment,
+    },
+    /// Hand it to a sibling of the group: the index in the group's order.
+    Substitute {
+        /// Which member.
+        member: usize,
+    },
+    /// Every fit sibling is full or resting: wait until the group has room, at most to the deadline.
+    AwaitSibling {
+        /// The first moment at which asking again makes sense.
+        until: Moment,
+    },
+    /// Return to the last valid checkpoint of the scope and do the work since again.
+    Rollback,
+    /// Hand the failure to the parent's ladder.
+    Escalate,
+    /// No rung is left, or none applies: the request ends here, failed, with its trail.
+    Fail,
+    /// Nobody knows whether the effect happened: neither repeat it nor call it failed.
+    HoldUnknown,
+    /// The request has ended two lives: set it aside, with its trail.
+    Quarantine,
+    /// The request's time is over.
+    Expire,
+}
+
+impl Action {
+    /// The rung this action stands on; `None` for the ends that are no rung.
+    pub const fn rung(self) -> Option<Rung> {
+        match self {
+            Self::Retry { .. } => Some(Rung::Retry),
+            Self::Substitute { .. } | Self::AwaitSibling { .. } => Some(Rung::Substitute),
+            Self::Rollback => Some(Rung::Rollback),
+            Self::Escalate => Some(Rung::Escalate),
+            Self::Fail | Self::HoldUnknown | Self::Quarantine | Self::Expire => None,
+        }
+    }
+
+    /// One word for events and dumps.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retry { .. } => "retry",
+            Self::Substitute { .. } => "substitute",
+            Self::AwaitSibling { .. } => "await_sibling",
+            Self::Rollback => "rollback",
+            Self::Escalate => "escalate",
+            Self::Fail => "fail",
+            Self::HoldUnknown => "hold_unknown",
+            Self::Quarantine => "quarantine",
+            Self::Expire => "expire",
+        }
+    }
+}
+
+/// Why a rung was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Declined {
+    /// This class is never retried.
+    ClassNotRetryable(Class),
+    /// This end of a life is not the request's doing, and its supervisor starts the next one.
+    ExitNotRetryable(ExitKind),
+    /// An inner ladder has given the request up: an outer one never retries it.
+    Escalated,
+    /// The cap of this class is reached.
+    ClassCap {
+        /// The class.
+        class: Class,
+        /// Its cap.
+        cap: u32,
+    },
+    /// The cap over all classes is reached.
+    GlobalCap {
+        /// The cap.
+        cap: u32,
+    },
+    /// The request has been handed out as often as it may be.
+    DeliveryCap {
+        /// The cap.
+        cap: u32,
+    },
+    /// It could not end before the deadline.
+    Deadline {
+        /// The wait it would have needed.
+        needed: Duration,
+        /// The time left.
+        left: Duration,
+    },
+    /// The other side asked for a longer wait than we accept.
+    WaitTooLong {
+        /// The wait asked for.
+        asked: Duration,
+        /// The longest wait we accept.
+        limit: Duration,
+    },
+    /// The retry budget of the quota domain is empty.
+    RetryBudget,
+    /// The budget of the request is used up.
+    RequestBudget,
+    /// Nothing would change and nothing would be waited for.
+    NoChange,
+    /// The effect may have happened and may not be repeated.
+    NotReplaySafe,
+    /// The outcome of the effect is unknown.
+    EffectUnknown,
+    /// The request has crashed a life before.
+    CrashedBefore,
+    /// The child stands in no group.
+    NoGroup,
+    /// This class is never handed to a sibling of this kind.
+    ClassNotEligible(Class),
+    /// Every member of the allow-list has been tried.
+    AllowListExhausted,
+    /// No member that is left is fit for this class: a larger window, another quota domain, a
+    /// simpler flow.
+    NoFitSibling,
+    /// Every fit member is full.
+    SiblingsFull,
+    /// Every fit member's circuit is open, or it is isolated or out of service.
+    SiblingsUnavailable,
+    /// The longest chain of substitutes is reached.
+    Depth {
+        /// The longest chain.
+        limit: u32,
+    },
+    /// There is no checkpoint to return to.
+    NoCheckpoint,
+    /// That checkpoint has been returned to before.
+    CheckpointUsed,
+    /// Nothing is broken that a rollback would mend.
+    NothingToRollBack,
+    /// There is no parent above the root.
+    AtRoot,
+    /// No parent has a wider substitute.
+    NoWiderSubstitute,
+    /// This class ends the request wherever it occurs.
+    Terminal(Class),
+}
+
+impl fmt::Display for Declined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClassNotRetryable(class) => write!(f, "{class} is never retried"),
+            Self::ExitNotRetryable(kind) => write!(f, "not retried after: {kind}"),
+            Self::Escalated => f.write_str("an inner ladder is spent"),
+            Self::ClassCap { class, cap } => write!(f, "{class} is retried at most {cap} times"),
+            Self::GlobalCap { cap } => write!(f, "at most {cap} retries a request"),
+            Self::DeliveryCap { cap } => write!(f, "handed out {cap} times already"),
+            Self::Deadline { needed, left } => {
+                write!(f, "needs {needed:?}, {left:?} left to the deadline")
+            }
+            Self::WaitTooLong { asked, limit } => {
+                write!(f, "asked to wait {asked:?}, at most {limit:?} accepted")
+            }
+            Self::RetryBudget => f.write_str("retry budget empty"),
+            Self::RequestBudget => f.write_str("request budget used up"),
+            Self::NoChange => f.write_str("nothing would change and nothing would be waited for"),
+            Self::NotReplaySafe => f.write_str("not replay-safe"),
+            Self::EffectUnknown => f.write_str("the outcome of the effect is unknown"),
+            Self::CrashedBefore => f.write_str("has crashed a life before"),
+            Self::NoGroup => f.write_str("stands in no group"),
+            Self::ClassNotEligible(class) => write!(f, "{class} is not handed to a sibling"),
+            Self::AllowListExhausted => f.write_str("every allowed sibling was tried"),
+            Self::NoFitSibling => f.write_str("no sibling is fit for this class"),
+            Self::SiblingsFull => f.write_str("every fit sibling is full"),
+            Self::SiblingsUnavailable => f.write_str("every fit sibling is out of service"),
+            Self::Depth { limit } => write!(f, "at most {limit} substitutes a request"),
+            Self::NoCheckpoint => f.write_str("no checkpoint"),
+            Self::CheckpointUsed => f.write_str("that checkpoint was used before"),
+            Self::NothingToRollBack => f.write_str("nothing to roll back"),
+            Self::AtRoot => f.write_str("no parent above the root"),
+            Self::NoWiderSubstitute => f.write_str("no parent has a wider substitute"),
+            Self::Terminal(class) => write!(f, "{class} ends the request"),
+        }
+    }
+}
+
+/// What was decided, and why each gentler rung was not taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// What is done.
+    pub action: Action,
+    /// The gentler rungs, in order, each with its reason.
+    pub declined: Vec<(Rung, Declined)>,
+}
+
+impl Decision {
+    /// Why this rung was declined, if it was.
+    pub fn declined(&self, rung: Rung) -> Option<Declined> {
+        self.declined.iter().find(|(at, _)| *at == rung).map(|(_, why)| *why)
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.action {
+            Action::Retry { delay, .. } => write!(f, "retry in {delay:?}")?,
+            Action::Substitute { member } => write!(f, "substitute member {member}")?,
+            action => f.write_str(action.name())?,
+        }
+        for (rung, why) in &self.declined {
+            write!(f, "; no {rung}: {why}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,556 @@
+//! What callers see: one enum an operation.
+//!
+//! *Invariant.* A refused message comes back in the error. Errors say what and where, and where there
+//! is a next step, name it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::fate::{Fate, Trail};
+use crate::fault::{Class, ExitCause, ExitKind, Fault};
+use crate::id::ChildPath;
+
+/// Why a call was not answered.
+///
+/// `Q` is the request: [`CallError::Full`] and [`CallError::Refused`] give it back.
+#[non_exhaustive]
+pub enum CallError<Q> {
+    /// The mailbox is full; here is the message. Try later, or elsewhere.
+    Full(Q),
+    /// The child does not take requests now, and its spec says not to wait; here is the message.
+    Refused {
+        /// The message.
+        message: Q,
+        /// The child.
+        child: ChildPath,
+        /// Why.
+        why: Unavailable,
+    },
+    /// The deadline passed first.
+    Expired {
+        /// The child called.
+        child: ChildPath,
+        /// How long it was waited.
+        waited: Duration,
+        /// What had failed by then.
+        trail: Trail,
+    },
+    /// Every rung of the ladder was climbed. One alert was sent.
+    RecoveryExhausted {
+        /// The child called.
+        child: ChildPath,
+        /// The last fault.
+        fault: Box<Fault>,
+        /// Every failed attempt with what was decided.
+        trail: Trail,
+    },
+    /// The effect may or may not have happened, and must not be repeated: verify it, or ask a person.
+    Unknown {
+        /// The child called.
+        child: ChildPath,
+        /// What is known.
+        trail: Trail,
+    },
+    /// The request ended two lives and was set aside.
+    Quarantined {
+        /// The child called.
+        child: ChildPath,
+        /// What happened.
+        trail: Trail,
+    },
+    /// The request was called off.
+    Cancelled {
+        /// The child called.
+        child: ChildPath,
+    },
+    /// The child, its supervisor or the system stopped before the request was answered.
+    Stopped {
+        /// The child called.
+        child: ChildPath,
+        /// Why it stopped.
+        cause: ExitCause,
+    },
+}
+
+/// Why a child does not take requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// It is between two lives, and its spec says to refuse then.
+    Restarting,
+    /// It was stopped and may be started again.
+    Stopped,
+    /// It restarted too often and was set aside until an operator restarts it.
+    Quarantined,
+    /// It was removed.
+    Removed,
+    /// The system is shutting down.
+    ShuttingDown,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Restarting => "restarting",
+            Self::Stopped => "stopped",
+            Self::Quarantined => "quarantined after too many restarts; restart it to release it",
+            Self::Removed => "removed",
+            Self::ShuttingDown => "shutting down",
+        })
+    }
+}
+
+impl<Q> CallError<Q> {
+    /// The fate of the request; `None` when it was never accepted.
+    pub const fn fate(&self) -> Option<Fate> {
+        match self {
+            Self::Full(_) | Self::Refused { .. } => None,
+            Self::Expired { .. } => Some(Fate::Expired),
+            Self::RecoveryExhausted { .. } => Some(Fate::Failed),
+            Self::Unknown { .. } => Some(Fate::Unknown),
+            Self::Quarantined { .. } => Some(Fate::Quarantined),
+            Self::Cancelled { .. } => Some(Fate::Cancelled),
+            Self::Stopped { .. } => Some(Fate::Stopped),
+        }
+    }
+
+    /// Whether the same call may be made again without doing anything twice: it was not accepted.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Refused { .. })
+    }
+
+    /// The message, when it was not accepted.
+    pub fn into_message(self) -> Option<Q> {
+        match self {
+            Self::Full(message) | Self::Refused { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+
+    /// The failed attempts; `None` for errors that have none.
+    pub const fn trail(&self) -> Option<&Trail> {
+        match self {
+            Self::Expired { trail, .. }
+            | Self::RecoveryExhausted { trail, .. }
+            | Self::Unknown { trail, .. }
+            | Self::Quarantined { trail, .. } => Some(trail),
+            _ => None,
+        }
+    }
+
+    /// The same error about another message type.
+    pub fn map_message<T>(self, f: impl FnOnce(Q) -> T) -> CallError<T> {
+        match self {
+            Self::Full(message) => CallError::Full(f(message)),
+            Self::Refused { message, child, why } => {
+                CallError::Refused { message: f(message), child, why }
+            }
+            Self::Expired { child, waited, trail } => CallError::Expired { child, waited, trail },
+            Self::RecoveryExhausted { child, fault, trail } => {
+                CallError::RecoveryExhausted { child, fault, trail }
+            }
+            Self::Unknown { child, trail } => CallError::Unknown { child, trail },
+            Self::Quarantined { child, trail } => CallError::Quarantined { child, trail },
+            Self::Cancelled { child } => CallError::Cancelled { child },
+            Self::Stopped { child, cause } => CallError::Stopped { child, cause },
+        }
+    }
+}
+
+impl<Q> fmt::Display for CallError<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("mailbox full; the message is returned"),
+            Self::Refused { child, why, .. } => {
+                write!(f, "child \"{child}\" refuses requests: {why}")
+            }
+            Self::Expired { child, waited, trail } => {
+                write!(f, "child \"{child}\": no answer within {waited:?}")?;
+                if trail.is_empty() { Ok(()) } else { write!(f, " ({trail})") }
+            }
+            Self::RecoveryExhausted { child, fault, trail } => {
+                write!(f, "child \"{child}\": all recovery strategies failed: {fault}")?;
+                if trail.is_empty() { Ok(()) } else { write!(f, " ({trail})") }
+            }
+            Self::Unknown { child, .. } => write!(
+                f,
+                "child \"{child}\": the effect may or may not have happened; verify it before repeating it"
+            ),
+            Self::Quarantined { child, .. } => {
+                write!(f, "child \"{child}\": the request ended two lives and was set aside")
+            }
+            Self::Cancelled { child } => write!(f, "child \"{child}\": the request was called off"),
+            Self::Stopped { child, cause } => {
+                write!(f, "child \"{child}\" stopped before it answered: {cause}")
+            }
+        }
+    }
+}
+
+impl<Q> fmt::Debug for CallError<Q> {
+    /// As [`fmt::Display`]: the message itself is never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Full(_) => "Full",
+            Self::Refused { .. } => "Refused",
+            Self::Expired { .. } => "Expired",
+            Self::RecoveryExhausted { .. } => "RecoveryExhausted",
+            Self::Unknown { .. } => "Unknown",
+            Self::Quarantined { .. } => "Quarantined",
+            Self::Cancelled { .. } => "Cancelled",
+            Self::Stopped { .. } => "Stopped",
+        };
+        write!(f, "{name}({self})")
+    }
+}
+
+impl<Q> std::error::Error for CallError<Q> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::RecoveryExhausted { fault, .. } => Some(&**fault),
+            _ => None,
+        }
+    }
+}
+
+/// A failed inner call, seen by the outer child: its ladder is spent, so the outer one does not retry
+/// it. An effect that may have happened stays unknown; a call that was turned away can be repeated.
+impl<Q> From<CallError<Q>> for Fault {
+    fn from(error: CallError<Q>) -> Self {
+        let text = error.to_string();
+        match error {
+            CallError::Full(_) | CallError::Refused { .. } => {
+                Self::new(Class::Overloaded, text).not_applied()
+            }
+            CallError::Cancelled { .. } => Self::new(Class::Cancelled, text),
+            CallError::Unknown { .. } => Self::new(Class::Indeterminate, text).effect_unknown(),
+            CallError::RecoveryExhausted { fault, .. } => {
+                // Permission and the caller's own faults keep their meaning through every layer: an
+                // outer sibling must not be asked to do what was forbidden.
+                let class = match fault.class {
+                    Class::Permission | Class::BudgetDenied => fault.class,
+                    _ => Class::Exhausted,
+                };
+                let mut outer = Self::new(class, text);
+                outer.code.clone_from(&fault.code);
+                outer.effect = fault.effect;
+                outer.source = Some(std::sync::Arc::new(*fault));
+                outer
+            }
+            CallError::Expired { .. }
+            | CallError::Quarantined { .. }
+            | CallError::Stopped { .. } => Self::new(Class::Exhausted, text),
+        }
+    }
+}
+
+/// A spec that cannot be run, with the offender.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// An id is empty or holds `/` or a control character.
+    #[error("id {id:?} in \"{parent}\": use a non-empty id without '/' and control characters")]
+    InvalidId {
+        /// The supervisor or group.
+        parent: String,
+        /// The id.
+        id: String,
+    },
+    /// Two children have the same id.
+    #[error("child \"{id}\" stands twice in \"{parent}\"")]
+    DuplicateId {
+        /// The supervisor or group.
+        parent: String,
+        /// The id.
+        id: String,
+    },
+    /// The period of a restart intensity is zero.
+    #[error("\"{path}\": the period of {what} is zero")]
+    ZeroPeriod {
+        /// Where.
+        path: String,
+        /// Which limit.
+        what: &'static str,
+    },
+    /// A number or a duration that must not be zero is.
+    #[error("\"{path}\": {what} is zero")]
+    Zero {
+        /// Where.
+        path: String,
+        /// Which option.
+        what: &'static str,
+    },
+    /// A value is out of its range.
+    #[error("\"{path}\": {what} is {value}, {expected}")]
+    OutOfRange {
+        /// Where.
+        path: String,
+        /// Which option.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// Two options contradict each other.
+    #[error("\"{path}\": {one} and {other} exclude each other")]
+    BadCombination {
+        /// Where.
+        path: String,
+        /// One option with its value.
+        one: String,
+        /// The other.
+        other: String,
+    },
+    /// A class cap is above the global cap.
+    #[error(
+        "\"{path}\": {class} may be retried {cap} times, but at most {global} retries a request are allowed"
+    )]
+    CapAboveGlobal {
+        /// Where.
+        path: String,
+        /// The class.
+        class: Class,
+        /// Its cap.
+        cap: u32,
+        /// The global cap.
+        global: u32,
+    },
+    /// The deadline is shorter than the first attempt needs.
+    #[error("\"{path}\": a deadline of {deadline:?} leaves no time for one attempt of {attempt:?}")]
+    DeadlineTooShort {
+        /// Where.
+        path: String,
+        /// The deadline.
+        deadline: Duration,
+        /// The attempt timeout.
+        attempt: Duration,
+    },
+    /// A need names nothing that can be found from where it stands.
+    #[error(
+        "child \"{child}\" needs \"{need}\", and there is no such child or group beside or above it"
+    )]
+    UnknownNeed {
+        /// The child.
+        child: String,
+        /// What it needs.
+        need: String,
+    },
+    /// A need has another type than what it names.
+    #[error("child \"{child}\" needs \"{need}\" as {wanted}, which is {found}")]
+    NeedType {
+        /// The child.
+        child: String,
+        /// What it needs.
+        need: String,
+        /// The type it asks for.
+        wanted: String,
+        /// The type that is there.
+        found: String,
+    },
+    /// Children need each other in a circle, so that each could wait for the other for ever.
+    #[error("needs form a cycle: {}", .path.join(" -> "))]
+    NeedCycle {
+        /// The circle; its first child stands again at the end.
+        path: Vec<String>,
+    },
+    /// A group has no members.
+    #[error("group \"{path}\" has no members")]
+    EmptyGroup {
+        /// The group.
+        path: String,
+    },
+    /// A member takes or gives other types than the first.
+    #[error("group \"{group}\": member \"{member}\" is {found}, the first member is {wanted}")]
+    MemberType {
+        /// The group.
+        group: String,
+        /// The member.
+        member: String,
+        /// The first member's type.
+        wanted: String,
+        /// This member's type.
+        found: String,
+    },
+    /// The metrics of a fallback path are switched off.
+    #[error("group \"{path}\" is not monitored; a fallback path without metrics is refused")]
+    Unmonitored {
+        /// The group.
+        path: String,
+    },
+    /// A path from member to member comes back to where it was.
+    #[error("group \"{path}\": the fallback path {} is a cycle", .cycle.join(" -> "))]
+    FallbackCycle {
+        /// The group.
+        path: String,
+        /// The circle; its first member stands again at the end.
+        cycle: Vec<String>,
+    },
+    /// The allow-list names a member that does not exist.
+    #[error(
+        "group \"{path}\": the allow-list of \"{member}\" names \"{target}\", which is no member"
+    )]
+    UnknownTarget {
+        /// The group.
+        path: String,
+        /// Whose allow-list.
+        member: String,
+        /// The name.
+        target: String,
+    },
+    /// More members than a chain of substitutes may have.
+    #[error("group \"{path}\" has {members} members, a chain has at most {limit}")]
+    ChainTooLong {
+        /// The group.
+        path: String,
+        /// How many.
+        members: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A substitute is weaker than its primary.
+    #[error(
+        "group \"{path}\": member \"{member}\" has {what} than \"{primary}\"; grant it with an owner and a reason"
+    )]
+    Downgrade {
+        /// The group.
+        path: String,
+        /// The weaker member.
+        member: String,
+        /// Whom it would stand in for.
+        primary: String,
+        /// In what it is weaker: "a lower guardrail level".
+        what: String,
+    },
+    /// A grant has no owner or no reason.
+    #[error("group \"{path}\": the grant for \"{member}\" lacks an owner or a reason")]
+    GrantWithoutReason {
+        /// The group.
+        path: String,
+        /// The member.
+        member: String,
+    },
+}
+
+/// Why a start failed. Everything that had been started was stopped again, in reverse order.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The spec cannot be run.
+    #[error("the spec cannot be run: {0}")]
+    Spec(#[from] SpecError),
+    /// A child did not start.
+    #[error("child \"{child}\" did not start: {cause}")]
+    Child {
+        /// The child.
+        child: ChildPath,
+        /// Why.
+        cause: ExitCause,
+    },
+    /// A child with this id runs already.
+    #[error("child \"{0}\" is already started")]
+    AlreadyStarted(ChildPath),
+    /// A child with this id is known and does not run; restart or delete it.
+    #[error("child \"{0}\" is already present and not running; restart it, or delete it first")]
+    AlreadyPresent(ChildPath),
+    /// The supervisor has as many children as it may have.
+    #[error("supervisor \"{supervisor}\" has {limit} children, its limit")]
+    MaxChildren {
+        /// The supervisor.
+        supervisor: ChildPath,
+        /// Its limit.
+        limit: usize,
+    },
+    /// The supervisor is stopping or gone.
+    #[error("supervisor \"{0}\" is not running")]
+    SupervisorGone(ChildPath),
+    /// There is no tokio runtime to run on.
+    #[error("no tokio runtime: start a system from within one")]
+    NoRuntime,
+}
+
+/// Why an operation on a child by its supervisor was refused.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ChildError {
+    /// There is no such child.
+    #[error("child \"{0}\" is not found")]
+    NotFound(ChildPath),
+    /// The child runs.
+    #[error("child \"{0}\" is running; terminate it first")]
+    Running(ChildPath),
+    /// The child is between two lives.
+    #[error("child \"{0}\" is restarting; terminate it first")]
+    Restarting(ChildPath),
+    /// The child did not start.
+    #[error("child \"{child}\" did not start: {cause}")]
+    StartFailed {
+        /// The child.
+        child: ChildPath,
+        /// Why.
+        cause: ExitCause,
+    },
+    /// The supervisor is stopping or gone.
+    #[error("supervisor \"{0}\" is not running")]
+    SupervisorGone(ChildPath),
+}
+
+/// Why a path could not be resolved to a typed reference.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// Nothing has this path.
+    #[error("no child \"{0}\"")]
+    NotFound(ChildPath),
+    /// What has this path is of another type.
+    #[error("child \"{path}\" is {found}, not {wanted}")]
+    WrongType {
+        /// The path.
+        path: ChildPath,
+        /// The type asked for.
+        wanted: &'static str,
+        /// The type that is there.
+        found: &'static str,
+    },
+}
+
+/// Why a behavior does not get a port.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NeedError {
+    /// The behavior did not declare this need.
+    #[error("need \"{0}\" was not declared; add it to `needs`")]
+    Undeclared(String),
+    /// The need was declared with another type.
+    #[error("need \"{need}\" was declared as {declared}, not {wanted}")]
+    WrongType {
+        /// The need.
+        need: String,
+        /// As declared.
+        declared: &'static str,
+        /// As asked for.
+        wanted: &'static str,
+    },
+}
+
+impl From<NeedError> for Fault {
+    fn from(error: NeedError) -> Self {
+        Self::new(Class::Internal, error.to_string()).not_applied()
+    }
+}
+
+/// The last word on a system that has ended.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("the root supervisor ended: {0}")]
+pub struct RootEnded(pub ExitCause);
+
+impl RootEnded {
+    /// The kind of the cause.
+    pub const fn kind(&self) -> ExitKind {
+        self.0.kind()
+    }
+}

@@ -1,0 +1,689 @@
+//! Siblings that stand in for each other, behind one address.
+//!
+//! A request is counted here, whoever serves it. It goes to the first member in order whose circuit
+//! admits it; when that member gives it up, the judgement names the next. Who serves is derived from
+//! the circuits and the order each time, so there is no position to forget, and a primary that heals
+//! is returned to by itself.
+//!
+//! *Invariant.* A group runs no user code and starts nothing; its members are children of an ordinary
+//! supervisor. Nothing but its spec can add a path.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::circuit::{self, Admission, Circuit, CircuitSpec, Domain, State, Verdict};
+use crate::error::{CallError, Unavailable};
+use crate::event::Event;
+use crate::fate::{Fate, FateCounts};
+use crate::fault::{Class, ExitCause};
+use crate::hub::{Hub, Timed};
+use crate::id::{ChildPath, RequestId};
+use crate::mirror::CircuitView;
+use crate::moment::Moment;
+use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
+use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
+use crate::slot::{Membership, Refusal, Slot, Worker, refused};
+use crate::spec::{GroupSpec, Role};
+
+/// How long a request waits before a group looks again for a member with room.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A member as its group sees it.
+pub(crate) trait Member<Q, R>: Send + Sync {
+    fn path(&self) -> &ChildPath;
+    fn join(&self, membership: Membership<Q, R>);
+    fn post(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        substitute: bool,
+        now: Moment,
+    ) -> Result<(), Refusal>;
+    fn standing(&self) -> Standing;
+    fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
+    fn domain(&self) -> Option<Arc<Mutex<Domain>>>;
+    fn domain_name(&self) -> Arc<str>;
+    fn capabilities(&self) -> Option<Arc<Capabilities>>;
+    fn role(&self) -> Role;
+    fn is_replay_safe(&self) -> bool;
+}
+
+impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn join(&self, membership: Membership<W::Request, W::Reply>) {
+        let _ = self.member.set(Box::new(membership));
+    }
+
+    fn post(
+        &self,
+        mail: &Arc<Envelope<W::Request, W::Reply>>,
+        substitute: bool,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        self.post(mail, false, substitute, now)
+    }
+
+    fn standing(&self) -> Standing {
+        let desk = self.desk();
+        if !desk.life.will_serve() {
+            Standing::OutOfService
+        } else if desk.mailbox.depth() >= self.rules.bounds.count + self.rules.bounds.reserve {
+            Standing::Full
+        } else {
+            Standing::Ready
+        }
+    }
+
+    fn cancel(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) {
+        self.cancel_mail(mail);
+    }
+
+    fn domain(&self) -> Option<Arc<Mutex<Domain>>> {
+        self.known_domain()
+    }
+
+    fn domain_name(&self) -> Arc<str> {
+        self.spec.quota_domain.clone().unwrap_or_else(|| Arc::from(self.path.as_str()))
+    }
+
+    fn capabilities(&self) -> Option<Arc<Capabilities>> {
+        self.spec.capabilities.clone()
+    }
+
+    fn role(&self) -> Role {
+        self.spec.role
+    }
+
+    fn is_replay_safe(&self) -> bool {
+        self.effect().is_replay_safe()
+    }
+}
+
+struct Seat<Q, R> {
+    member: Arc<dyn Member<Q, R>>,
+    id: String,
+    domain: Arc<str>,
+    capabilities: Arc<Capabilities>,
+    role: Role,
+    /// Members a request that failed here may go to; `None` for all after it.
+    allow: Option<Vec<usize>>,
+}
+
+struct GroupDesk<Q, R> {
+    circuits: Vec<Circuit>,
+    counts: FateCounts,
+    waiting: VecDeque<(Arc<Envelope<Q, R>>, Moment)>,
+    armed: Moment,
+    serving: Option<usize>,
+    closed: bool,
+}
+
+/// See the [module](self).
+pub(crate) struct Group<Q, R> {
+    me: Weak<Self>,
+    path: ChildPath,
+    kind: GroupKind,
+    hub: Arc<Hub>,
+    deadline: Duration,
+    seats: Vec<Seat<Q, R>>,
+    desk: Mutex<GroupDesk<Q, R>>,
+}
+
+/// A group, type erased.
+pub(crate) trait AnyGroup: Send + Sync {
+    fn counts(&self) -> FateCounts;
+    fn close(&self, cause: &ExitCause);
+    fn open(&self);
+    fn isolate(&self, member: &str, isolate: bool) -> bool;
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
+    pub(crate) fn new(
+        path: ChildPath,
+        spec: &GroupSpec,
+        hub: Arc<Hub>,
+        members: Vec<Arc<dyn Member<Q, R>>>,
+        worst_case: Duration,
+    ) -> Arc<Self> {
+        let circuit: Arc<CircuitSpec> = Arc::new(spec.circuit);
+        let ids: Vec<String> = members.iter().map(|member| member.path().id().to_owned()).collect();
+        let position = |id: &String| ids.iter().position(|known| known == id);
+        let seats: Vec<_> = members
+            .into_iter()
+            .map(|member| {
+                let id = member.path().id().to_owned();
+                let allow = spec
+                    .allow
+                    .iter()
+                    .find(|(from, _)| *from == id)
+                    .map(|(_, to)| to.iter().filter_map(position).collect());
+                Seat {
+                    id,
+                    domain: member.domain_name(),
+                    capabilities: member.capabilities().unwrap_or_default(),
+                    role: member.role(),
+                    allow,
+                    member,
+                }
+            })
+            .collect();
+        let group = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            path,
+            kind: spec.kind,
+            hub,
+            deadline: spec.deadline.unwrap_or(worst_case),
+            desk: Mutex::new(GroupDesk {
+                circuits: seats.iter().map(|_| Circuit::new(Arc::clone(&circuit))).collect(),
+                counts: FateCounts::default(),
+                waiting: VecDeque::new(),
+                armed: Moment::NEVER,
+                serving: None,
+                closed: false,
+            }),
+            seats,
+        });
+        for (index, seat) in group.seats.iter().enumerate() {
+            let home: Weak<Self> = Weak::clone(&group.me);
+            seat.member.join(Membership { group: home, index });
+        }
+        group
+    }
+
+    /// Hands the request to the first member, from `order`, that takes it.
+    fn offer(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        substitute: bool,
+        fit: impl Fn(usize) -> bool,
+        now: Moment,
+    ) -> Result<(), Refused> {
+        let mut refused = Refused { full: false, until: Moment::NEVER, away: Unavailable::Stopped };
+        let mut someone = false;
+        for (index, seat) in self.seats.iter().enumerate() {
+            if !fit(index) {
+                continue;
+            }
+            someone = true;
+            if let Some(until) = self.domain_closed(seat, now) {
+                refused.until = refused.until.min(until);
+                continue;
+            }
+            {
+                let mut desk = self.desk.lock();
+                match desk.circuits[index].admits(now) {
+                    Admission::Yes => {}
+                    Admission::Probe => {
+                        let change = desk.circuits[index].on(circuit::Input::Probe(mail.id), now);
+                        drop(desk);
+                        self.changed(index, change);
+                    }
+                    Admission::No { until } => {
+                        refused.until = refused.until.min(until);
+                        continue;
+                    }
+                }
+            }
+            mail.set_member(index);
+            match seat.member.post(mail, substitute, now) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Full) => refused.full = true,
+                Err(Refusal::Away(why)) => refused.away = why,
+            }
+        }
+        if !someone {
+            refused.away = Unavailable::Stopped;
+        }
+        Err(refused)
+    }
+
+    fn domain_closed(&self, seat: &Seat<Q, R>, now: Moment) -> Option<Moment> {
+        let domain = seat.member.domain()?;
+        let domain = domain.lock();
+        (!domain.is_open(now)).then(|| domain.open_at())
+    }
+
+    fn changed(&self, member: usize, change: Option<circuit::Transition>) {
+        let Some(change) = change else { return };
+        let state = match change.to {
+            State::Closed => "closed",
+            State::Open { .. } => "open",
+            State::HalfOpen => "half-open",
+            State::Isolated => "isolated",
+        };
+        self.hub.emit(Event::Circuit { child: self.seats[member].member.path().clone(), state });
+    }
+
+    fn tell_circuit(&self, member: usize, request: RequestId, verdict: Verdict, now: Moment) {
+        let change =
+            self.desk.lock().circuits[member].on(circuit::Input::Ended { request, verdict }, now);
+        self.changed(member, change);
+    }
+
+    fn arm(&self, desk: &mut GroupDesk<Q, R>, at: Moment) {
+        if at < desk.armed {
+            desk.armed = at;
+            let me: Weak<Self> = Weak::clone(&self.me);
+            self.hub.arm(at, me);
+        }
+    }
+
+    /// Offers what waits to whoever has room now.
+    fn offer_waiting(&self, due_only: bool) {
+        let now = self.hub.now();
+        let mut expired = Vec::new();
+        let mut due = Vec::new();
+        {
+            let mut desk = self.desk.lock();
+            if desk.waiting.is_empty() {
+                return;
+            }
+            for (mail, until) in std::mem::take(&mut desk.waiting) {
+                if mail.deadline <= now {
+                    expired.push(mail);
+                } else if !due_only || until <= now {
+                    due.push(mail);
+                } else {
+                    desk.waiting.push_back((mail, until));
+                }
+            }
+        }
+        for mail in expired {
+            self.end(&mail, Fate::Expired, &ExitCause::Stopped);
+        }
+        for mail in due {
+            if mail.is_fated() {
+                continue;
+            }
+            let (tried, last) = match &*mail.book.lock() {
+                None => (None, mail.member()),
+                Some(book) => (Some(book.history.clone()), mail.member()),
+            };
+            let first = tried.is_none();
+            let fit = |index: usize| match &tried {
+                None => true,
+                Some(history) => !history.has_tried(index) && self.allowed(last, index),
+            };
+            match self.offer(&mail, !first, fit, now) {
+                Ok(()) => {
+                    if let Some(book) = mail.book.lock().as_mut() {
+                        book.history.mark_tried(mail.member());
+                    }
+                }
+                Err(refused) => {
+                    mail.set_member(last);
+                    let coming = refused.full
+                        || !refused.until.is_never()
+                        || refused.away == Unavailable::Restarting;
+                    if !coming {
+                        // Nobody is left who could serve it, and nobody will come back by itself.
+                        self.end(&mail, Fate::Stopped, &ExitCause::Stopped);
+                        continue;
+                    }
+                    let until = if refused.full || refused.until.is_never() {
+                        now + LOOK_AGAIN
+                    } else {
+                        refused.until.max(now + Duration::from_millis(1))
+                    };
+                    self.hold(mail, until);
+                }
+            }
+        }
+    }
+
+    fn hold(&self, mail: Arc<Envelope<Q, R>>, until: Moment) {
+        let mut desk = self.desk.lock();
+        if desk.closed {
+            drop(desk);
+            self.end(&mail, Fate::Stopped, &ExitCause::Stopped);
+            return;
+        }
+        let at = until.min(mail.deadline);
+        desk.waiting.push_back((mail, until));
+        self.arm(&mut desk, at);
+    }
+
+    fn allowed(&self, from: usize, to: usize) -> bool {
+        match &self.seats[from].allow {
+            None => to > from,
+            Some(list) => list.contains(&to),
+        }
+    }
+
+    /// Ends a request that no member has.
+    fn end(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate, cause: &ExitCause) {
+        if !mail.claim() {
+            return;
+        }
+        self.ended(mail, fate);
+        let now = self.hub.now();
+        let trail = mail.trail();
+        let attempts = trail.0.len() as u32;
+        let child = self.path.clone();
+        let error = match fate {
+            Fate::Expired => CallError::Expired {
+                child: child.clone(),
+                waited: now.since(mail.accepted_at),
+                trail,
+            },
+            Fate::Cancelled => CallError::Cancelled { child: child.clone() },
+            _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
+        };
+        if mail.cast {
+            self.hub.cast_ended(mail.id, fate, now);
+        }
+        if self.hub.events.wanted() {
+            self.hub.emit(Event::Fated {
+                child,
+                request: mail.id,
+                fate,
+                served_by: None,
+                attempts,
+                degraded: false,
+                defaulted: false,
+                elapsed: now.since(mail.accepted_at),
+            });
+        }
+        mail.deliver(Err(error));
+    }
+
+    pub(crate) fn port(self: &Arc<Self>) -> Port<Q, R> {
+        Port::new(Arc::clone(self) as Arc<dyn Accept<Q, R>>)
+    }
+
+    pub(crate) fn port_any(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(self.port())
+    }
+}
+
+struct Refused {
+    full: bool,
+    until: Moment,
+    away: Unavailable,
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn accept(
+        &self,
+        message: Q,
+        options: AcceptOptions,
+    ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
+        let now = self.hub.now();
+        let mut deadline = now + options.deadline.unwrap_or(self.deadline);
+        if let Some(tie) = &options.tie {
+            deadline = deadline.min(tie.deadline);
+        }
+        let cast = options.cast;
+        let id = self.hub.next_id();
+        let home = self.me.upgrade().map(|me| me as Arc<dyn Home<Q, R>>);
+        let mail = Arc::new(Envelope::new(id, now, deadline, options, home, message));
+        {
+            let mut desk = self.desk.lock();
+            if desk.closed {
+                drop(desk);
+                let why = if self.hub.is_shutting_down() {
+                    Unavailable::ShuttingDown
+                } else {
+                    Unavailable::Stopped
+                };
+                return Err(refused(mail, Refusal::Away(why), &self.path));
+            }
+            // Before it is offered: a member may be done with it before the offer returns.
+            desk.counts.accepted += 1;
+            desk.counts.open += 1;
+        }
+        if cast {
+            self.hub.cast_accepted(id);
+        }
+        let refusal = match self.offer(&mail, false, |_| true, now) {
+            Ok(()) => return Ok(mail),
+            Err(refusal) => refusal,
+        };
+        if refusal.until <= deadline && !refusal.until.is_never() {
+            // Everybody rests; somebody will be back in time.
+            self.hold(Arc::clone(&mail), refusal.until);
+            return Ok(mail);
+        }
+        let last_resort = !refusal.until.is_never()
+            && self.seats.iter().enumerate().any(|(index, seat)| {
+                mail.set_member(index);
+                seat.member.post(&mail, false, now).is_ok()
+            });
+        if last_resort {
+            return Ok(mail);
+        }
+        {
+            let mut desk = self.desk.lock();
+            desk.counts.accepted -= 1;
+            desk.counts.open -= 1;
+        }
+        if cast {
+            self.hub.cast_forget(id);
+        }
+        let why = if refusal.full { Refusal::Full } else { Refusal::Away(refusal.away) };
+        Err(refused(mail, why, &self.path))
+    }
+
+    fn is_replay_safe(&self) -> bool {
+        self.seats.iter().all(|seat| seat.member.is_replay_safe())
+    }
+
+    fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {
+        let waited = {
+            let mut desk = self.desk.lock();
+            let at = desk.waiting.iter().position(|(waiting, _)| waiting.id == mail.id);
+            at.and_then(|at| desk.waiting.remove(at))
+        };
+        match waited {
+            Some((mail, _)) => self.end(&mail, Fate::Cancelled, &ExitCause::Stopped),
+            None => self.seats[mail.member()].member.cancel(mail),
+        }
+    }
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn kind(&self) -> GroupKind {
+        self.kind
+    }
+
+    fn candidates(&self, history: &History, member: usize, now: Moment) -> Vec<Candidate> {
+        let failed = &self.seats[member];
+        let admissions: Vec<_> = {
+            let desk = self.desk.lock();
+            desk.circuits.iter().map(|circuit| (circuit.admits(now), circuit.state(now))).collect()
+        };
+        self.seats
+            .iter()
+            .zip(admissions)
+            .enumerate()
+            .map(|(index, (seat, (admission, state)))| {
+                let standing = match (admission, state) {
+                    (_, State::Isolated) => Standing::Isolated,
+                    (Admission::No { until }, _) => Standing::OpenUntil(until),
+                    (Admission::Yes | Admission::Probe, _) => {
+                        match (self.domain_closed(seat, now), seat.member.standing()) {
+                            (Some(until), Standing::Ready) => Standing::OpenUntil(until),
+                            (_, standing) => standing,
+                        }
+                    }
+                };
+                Candidate {
+                    tried: history.has_tried(index),
+                    fit: index == member || self.allowed(member, index),
+                    standing,
+                    same_quota_domain: seat.domain == failed.domain,
+                    same_provider: seat.capabilities.same_provider(&failed.capabilities),
+                    larger_window: seat.capabilities.has_larger_window(&failed.capabilities),
+                    simpler: seat.role == Role::Simplified,
+                    default_value: seat.role == Role::Default,
+                    human: seat.role == Role::Human,
+                    priority: index as u32,
+                    ..Candidate::new(index)
+                }
+            })
+            .collect()
+    }
+
+    fn served(&self, mail: &Arc<Envelope<Q, R>>, member: usize, fate: Fate, now: Moment) {
+        let (change, switched) = {
+            let mut desk = self.desk.lock();
+            desk.counts.add(fate);
+            desk.counts.open -= 1;
+            let verdict = Verdict::Success;
+            let change =
+                desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now);
+            let before = desk.serving.replace(member);
+            (change, before.filter(|before| *before != member))
+        };
+        self.changed(member, change);
+        if let Some(from) = switched {
+            self.hub.emit(Event::Switched {
+                group: self.path.clone(),
+                from: self.seats[from].member.path().clone(),
+                to: self.seats[member].member.path().clone(),
+                failback: member < from,
+            });
+        }
+        self.offer_waiting(false);
+    }
+
+    fn gave_up(&self, request: RequestId, member: usize, class: Class, now: Moment) {
+        self.tell_circuit(member, request, Verdict::Fault(class), now);
+    }
+
+    fn hand_on(&self, mail: Arc<Envelope<Q, R>>, to: usize) {
+        let now = self.hub.now();
+        if mail.is_cancelled() {
+            self.end(&mail, Fate::Cancelled, &ExitCause::Stopped);
+            return;
+        }
+        let probe = {
+            let mut desk = self.desk.lock();
+            match desk.circuits[to].admits(now) {
+                Admission::Probe => desk.circuits[to].on(circuit::Input::Probe(mail.id), now),
+                _ => None,
+            }
+        };
+        self.changed(to, probe);
+        let from = mail.member();
+        mail.set_member(to);
+        if self.seats[to].member.post(&mail, true, now).is_err() {
+            mail.set_member(from);
+            if let Some(book) = mail.book.lock().as_mut() {
+                // It was not tried after all.
+                book.history.forget_tried(to);
+            }
+            self.hold(mail, now + LOOK_AGAIN);
+        }
+    }
+
+    fn wait(&self, mail: Arc<Envelope<Q, R>>, until: Moment) {
+        if mail.is_cancelled() {
+            self.end(&mail, Fate::Cancelled, &ExitCause::Stopped);
+        } else {
+            self.hold(mail, until);
+        }
+    }
+
+    fn ended(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate) {
+        let now = self.hub.now();
+        let member = mail.member();
+        let change = {
+            let mut desk = self.desk.lock();
+            desk.counts.add(fate);
+            desk.counts.open -= 1;
+            // A member that lets deadlines pass is as one that times out.
+            let verdict = matches!(fate, Fate::Expired | Fate::Unknown)
+                .then_some(Verdict::Fault(Class::Timeout));
+            verdict.and_then(|verdict| {
+                desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now)
+            })
+        };
+        self.changed(member, change);
+    }
+
+    fn circuit(&self, member: usize, now: Moment) -> Option<CircuitView> {
+        Some(match self.desk.lock().circuits[member].state(now) {
+            State::Closed => CircuitView::Closed,
+            State::Open { until } => CircuitView::Open { left: until.left(now) },
+            State::HalfOpen => CircuitView::HalfOpen,
+            State::Isolated => CircuitView::Isolated,
+        })
+    }
+
+    fn member_path(&self, member: usize) -> ChildPath {
+        self.seats[member].member.path().clone()
+    }
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Timed for Group<Q, R> {
+    fn on_time(&self, at: Moment) {
+        {
+            let mut desk = self.desk.lock();
+            if desk.armed != at {
+                return;
+            }
+            desk.armed = Moment::NEVER;
+        }
+        self.offer_waiting(true);
+        let mut desk = self.desk.lock();
+        let next = desk
+            .waiting
+            .iter()
+            .map(|(mail, until)| mail.deadline.min(*until))
+            .min()
+            .unwrap_or(Moment::NEVER);
+        self.arm(&mut desk, next);
+    }
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
+    fn counts(&self) -> FateCounts {
+        self.desk.lock().counts
+    }
+
+    fn close(&self, cause: &ExitCause) {
+        let waiting = {
+            let mut desk = self.desk.lock();
+            desk.closed = true;
+            std::mem::take(&mut desk.waiting)
+        };
+        for (mail, _) in waiting {
+            self.end(&mail, Fate::Stopped, cause);
+        }
+    }
+
+    fn open(&self) {
+        self.desk.lock().closed = false;
+    }
+
+    fn isolate(&self, member: &str, isolate: bool) -> bool {
+        let Some(index) = self.seats.iter().position(|seat| seat.id == member) else {
+            return false;
+        };
+        let input = if isolate { circuit::Input::Isolate } else { circuit::Input::Release };
+        let change = self.desk.lock().circuits[index].on(input, self.hub.now());
+        self.changed(index, change);
+        true
+    }
+}
+
+impl<Q, R> std::fmt::Debug for Group<Q, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("path", &self.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+//! What every part of a running system shares: time, timers, ids, events, counts.
+//!
+//! One heap holds the next moment at which each slot wants to be looked at; no timer is made for a
+//! request or an attempt.
+//!
+//! *Invariant.* The hub knows no child and no actor; it calls back through [`Timed`].
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::circuit::{Domain, DomainSpec};
+use crate::clock::Clock;
+use crate::decision::Action;
+use crate::event::{Event, Events};
+use crate::fate::{Fate, FateCounts};
+use crate::fault::Class;
+use crate::id::{ChildPath, RequestId};
+use crate::moment::Moment;
+
+/// Something that wants to be looked at when its time has come.
+pub(crate) trait Timed: Send + Sync {
+    /// `at` is the moment that was armed; one that is no longer the armed one is stale.
+    fn on_time(&self, at: Moment);
+}
+
+struct Entry {
+    at: Moment,
+    who: Weak<dyn Timed>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+/// What has been counted since the start, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Attempts that ended without an answer, by the class of their fault.
+    pub failures: HashMap<Class, u64>,
+    /// Lives that ended, except as asked.
+    pub crashes: u64,
+    /// Retries decided, by the class of the fault before them; crash redeliveries count as
+    /// [`Class::Internal`].
+    pub retries: HashMap<Class, u64>,
+    /// Requests that were answered after at least one retry and without a substitute, of those that
+    /// entered a retry.
+    pub recovered_by_retry: u64,
+    /// Requests that entered a retry and have their fate.
+    pub entered_retry: u64,
+    /// Requests handed to a substitute, by group.
+    pub fallbacks: HashMap<ChildPath, u64>,
+    /// Requests that entered a substitute, with their fate, by group.
+    pub entered_fallback: HashMap<ChildPath, u64>,
+    /// Those of them that were answered, default values excluded, by group.
+    pub recovered_by_fallback: HashMap<ChildPath, u64>,
+    /// Those of them that were answered with a default value, by group.
+    pub defaulted: HashMap<ChildPath, u64>,
+    /// Alerts: ladders that were spent.
+    pub alerts: u64,
+    /// Attempts made.
+    pub attempts: u64,
+    /// Requests accepted from outside, and by groups and children from each other.
+    pub requests: u64,
+    /// Results of a lease that was no longer current.
+    pub stale: u64,
+    /// Events that some subscriber was too slow for.
+    pub events_lagged: u64,
+}
+
+impl Stats {
+    /// Physical attempts by logical requests; 1 when nothing is retried.
+    pub fn amplification(&self) -> f64 {
+        if self.requests == 0 { 1.0 } else { self.attempts as f64 / self.requests as f64 }
+    }
+}
+
+const RECENT_FATES: usize = 65_536;
+const RECENT_FOR: Duration = Duration::from_secs(600);
+
+#[derive(Default)]
+struct CastFates {
+    by_id: HashMap<RequestId, Option<Fate>>,
+    ended: VecDeque<(Moment, RequestId)>,
+}
+
+/// See the [module](self).
+pub(crate) struct Hub {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Events,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) identity: u64,
+    pub(crate) shutting_down: AtomicBool,
+    pub(crate) retired: Mutex<FateCounts>,
+    pub(crate) stats: Mutex<Stats>,
+    pub(crate) attempts: AtomicU64,
+    next_id: AtomicU64,
+    timers: Mutex<BinaryHeap<Reverse<Entry>>>,
+    sooner: Arc<Notify>,
+    domains: Mutex<HashMap<Arc<str>, Arc<Mutex<Domain>>>>,
+    casts: Mutex<CastFates>,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        runtime: tokio::runtime::Handle,
+        events: usize,
+        identity: u64,
+    ) -> Arc<Self> {
+        let hub = Arc::new(Self {
+            clock,
+            events: Events::new(events),
+            runtime,
+            identity,
+            shutting_down: AtomicBool::new(false),
+            retired: Mutex::default(),
+            stats: Mutex::default(),
+            attempts: AtomicU64::new(0),
+            next_id: AtomicU64::new(1),
+            timers: Mutex::default(),
+            sooner: Arc::default(),
+            domains: Mutex::default(),
+            casts: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&hub);
+        hub.runtime.spawn(run_timers(weak, Arc::clone(&hub.sooner)));
+        hub
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    pub(crate) fn next_id(&self) -> RequestId {
+        RequestId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Asks for `who` to be looked at when `at` has come.
+    pub(crate) fn arm(&self, at: Moment, who: Weak<dyn Timed>) {
+        if at.is_never() {
+            return;
+        }
+        let mut timers = self.timers.lock();
+        let first = timers.peek().is_none_or(|Reverse(entry)| at < entry.at);
+        timers.push(Reverse(Entry { at, who }));
+        drop(timers);
+        if first {
+            self.sooner.notify_one();
+        }
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        self.events.emit(self.now(), event);
+    }
+
+    /// The quota domain of this name, made when it is first asked for.
+    pub(crate) fn domain(&self, name: &Arc<str>) -> Arc<Mutex<Domain>> {
+        let mut domains = self.domains.lock();
+        Arc::clone(
+            domains
+                .entry(Arc::clone(name))
+                .or_insert_with(|| Arc::new(Mutex::new(Domain::new(DomainSpec::default())))),
+        )
+    }
+
+    pub(crate) fn count_failure(&self, class: Option<Class>) {
+        let mut stats = self.stats.lock();
+        match class {
+            Some(class) => *stats.failures.entry(class).or_default() += 1,
+            None => stats.crashes += 1,
+        }
+    }
+
+    pub(crate) fn count_decision(&self, class: Option<Class>, action: Action) {
+        if let Action::Retry { .. } = action {
+            let mut stats = self.stats.lock();
+            *stats.retries.entry(class.unwrap_or(Class::Internal)).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn cast_accepted(&self, id: RequestId) {
+        self.casts.lock().by_id.insert(id, None);
+    }
+
+    pub(crate) fn cast_ended(&self, id: RequestId, fate: Fate, now: Moment) {
+        let mut casts = self.casts.lock();
+        casts.by_id.insert(id, Some(fate));
+        casts.ended.push_back((now, id));
+        while casts.ended.len() > RECENT_FATES
+            || casts.ended.front().is_some_and(|(at, _)| now.since(*at) > RECENT_FOR)
+        {
+            if let Some((_, old)) = casts.ended.pop_front() {
+                casts.by_id.remove(&old);
+            }
+        }
+    }
+
+    pub(crate) fn cast_forget(&self, id: RequestId) {
+        self.casts.lock().by_id.remove(&id);
+    }
+
+    pub(crate) fn cast_fate(&self, id: RequestId) -> Option<Option<Fate>> {
+        self.casts.lock().by_id.get(&id).copied()
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+}
+
+/// The one timer task of a system. Ends with the hub.
+async fn run_timers(hub: Weak<Hub>, sooner: Arc<Notify>) {
+    loop {
+        let Some(strong) = hub.upgrade() else { return };
+        let now = strong.now();
+        let mut due = Vec::new();
+        let next = {
+            let mut timers = strong.timers.lock();
+            loop {
+                match timers.peek() {
+                    Some(Reverse(entry)) if entry.at <= now => {
+                        if let Some(Reverse(entry)) = timers.pop() {
+                            due.push(entry);
+                        }
+                    }
+                    Some(Reverse(entry)) => break entry.at,
+                    None => break Moment::NEVER,
+                }
+            }
+        };
+        if !due.is_empty() {
+            for entry in due {
+                if let Some(who) = entry.who.upgrade() {
+                    who.on_time(entry.at);
+                }
+            }
+            continue;
+        }
+        let sleep = strong.clock.sleep_until(next);
+        // The wait must not keep the system alive; dropping the hub notifies.
+        drop(strong);
+        tokio::select! {
+            () = sleep => {}
+            () = sooner.notified() => {}
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.sooner.notify_one();
+    }
+}

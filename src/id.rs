@@ -1,0 +1,171 @@
+//! Names of things: which child, which life of it, which request, which hand-out of that request.
+//!
+//! *Invariant.* Identifiers are plain values. None of them can reach an actor, and none is read from
+//! a clock or a random source.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The address of a child for life: the ids of its supervisors and its own, joined by `/`.
+///
+/// The root supervisor's id is the first segment: `support/llm/claude`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct ChildPath(Arc<str>);
+
+impl ChildPath {
+    /// A path from its text. No check is made: a path that names nothing simply is not found.
+    pub fn new(path: impl AsRef<str>) -> Self {
+        Self(Arc::from(path.as_ref()))
+    }
+
+    /// The path of the child `id` below this one.
+    pub fn join(&self, id: &str) -> Self {
+        let mut text = String::with_capacity(self.0.len() + 1 + id.len());
+        text.push_str(&self.0);
+        text.push('/');
+        text.push_str(id);
+        Self(Arc::from(text))
+    }
+
+    /// The whole path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last segment: the child's id within its supervisor.
+    pub fn id(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
+    /// The supervisor's path; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        self.0.rsplit_once('/').map(|(head, _)| Self::new(head))
+    }
+}
+
+impl fmt::Display for ChildPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ChildPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl From<&str> for ChildPath {
+    fn from(path: &str) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<String> for ChildPath {
+    fn from(path: String) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<ChildPath> for String {
+    fn from(path: ChildPath) -> Self {
+        path.0.as_ref().to_owned()
+    }
+}
+
+impl PartialEq<str> for ChildPath {
+    fn eq(&self, other: &str) -> bool {
+        &*self.0 == other
+    }
+}
+
+impl PartialEq<&str> for ChildPath {
+    fn eq(&self, other: &&str) -> bool {
+        &*self.0 == *other
+    }
+}
+
+/// One life of a child. Grows by one with each start; [`Incarnation::NONE`] before the first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Incarnation(pub u32);
+
+impl Incarnation {
+    /// The child has not been started yet.
+    pub const NONE: Self = Self(0);
+
+    /// The next life. Wraps after 2^32 lives.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One accepted request. Unique within a system, in the order of acceptance as one thread sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}
+
+/// How often a request has been handed out: 1 for the first time. Grows with each retry,
+/// interruption and substitute, and never shrinks.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Delivery(pub u32);
+
+impl Delivery {
+    /// Not handed out yet.
+    pub const NONE: Self = Self(0);
+
+    /// The next hand-out.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// The right to work on a request: a request and one hand-out of it. Whoever comes back with a lease
+/// that is no longer current changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lease {
+    /// The request.
+    pub request: RequestId,
+    /// Which hand-out of it.
+    pub delivery: Delivery,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.request, self.delivery.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_knows_its_id_and_its_parent() {
+        let path = ChildPath::new("support").join("llm").join("claude");
+        assert_eq!(path, "support/llm/claude");
+        assert_eq!(path.id(), "claude");
+        assert_eq!(path.parent(), Some(ChildPath::new("support/llm")));
+        assert_eq!(ChildPath::new("support").parent(), None);
+        assert_eq!(ChildPath::new("support").id(), "support");
+    }
+}

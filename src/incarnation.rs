@@ -1,0 +1,428 @@
+//! One life at work: the ractor actor that carries it, and the attempts it makes.
+//!
+//! The actor only has a number; it takes life and work from the slot, up to [`BATCH`] attempts a
+//! wake, and lets ractor look at its signals in between.
+//!
+//! *Invariant.* An attempt that fails, panics or is cut short gives its request back; what it may lose
+//! is the life. No user code runs outside a guard.
+
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
+
+use crate::behavior::{Call, Performed, StartContext, Stateful, Stateless, Step, Turn};
+use crate::fate::Cost;
+use crate::fault::{ExitCause, Fault};
+use crate::port::{Cut, Tie};
+use crate::slot::{Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
+
+/// Attempts a carrier makes before it yields.
+const BATCH: u32 = 32;
+
+/// A stateful behavior and how it is made.
+pub(crate) struct StatefulWorker<B> {
+    make: Arc<dyn Fn() -> B + Send + Sync>,
+}
+
+/// A stateless behavior and how it is made.
+pub(crate) struct StatelessWorker<B> {
+    make: Arc<dyn Fn() -> B + Send + Sync>,
+}
+
+impl<B> StatefulWorker<B> {
+    pub(crate) fn new(make: Arc<dyn Fn() -> B + Send + Sync>) -> Self {
+        Self { make }
+    }
+}
+
+impl<B> StatelessWorker<B> {
+    pub(crate) fn new(make: Arc<dyn Fn() -> B + Send + Sync>) -> Self {
+        Self { make }
+    }
+}
+
+impl<B: Stateful> Worker for StatefulWorker<B> {
+    type Request = B::Request;
+    type Reply = B::Reply;
+    type Life = Box<B>;
+
+    fn construct(&self) -> Box<B> {
+        Box::new((self.make)())
+    }
+
+    fn start(
+        life: &mut Box<B>,
+        context: &StartContext,
+    ) -> impl Future<Output = Result<(), Fault>> + Send {
+        life.as_mut().start(context)
+    }
+
+    fn stop(life: &mut Box<B>, cause: &ExitCause) -> impl Future<Output = ()> + Send {
+        life.as_mut().stop(cause)
+    }
+
+    fn share(_: &Box<B>) -> Option<Box<B>> {
+        None
+    }
+
+    fn spawn(slot: Arc<Slot<Self>>, number: u32, boss: ActorCell) -> Option<ActorRef<Wake>> {
+        spawn_carrier(slot, number, boss)
+    }
+}
+
+impl<B: Stateless> Worker for StatelessWorker<B> {
+    type Request = B::Request;
+    type Reply = B::Reply;
+    type Life = Arc<B>;
+
+    fn construct(&self) -> Arc<B> {
+        Arc::new((self.make)())
+    }
+
+    async fn start(life: &mut Arc<B>, context: &StartContext) -> Result<(), Fault> {
+        match Arc::get_mut(life) {
+            Some(behavior) => behavior.start(context).await,
+            None => Err(Fault::internal("a life was shared before it began")),
+        }
+    }
+
+    fn stop(life: &mut Arc<B>, cause: &ExitCause) -> impl Future<Output = ()> + Send {
+        let behavior = Arc::clone(life);
+        let cause = cause.clone();
+        async move { behavior.stop(&cause).await }
+    }
+
+    fn share(life: &Arc<B>) -> Option<Arc<B>> {
+        Some(Arc::clone(life))
+    }
+
+    fn spawn(slot: Arc<Slot<Self>>, number: u32, boss: ActorCell) -> Option<ActorRef<Wake>> {
+        spawn_carrier(slot, number, boss)
+    }
+}
+
+/// How the two kinds of life go about their work.
+trait Drive: Worker {
+    /// Works until there is nothing to do or others must have their turn: true for the latter.
+    fn drive(slot: &Arc<Slot<Self>>, number: u32) -> impl Future<Output = bool> + Send;
+}
+
+struct CarrierActor<W>(PhantomData<fn() -> W>);
+
+/// Lives as long as the actor, in whatever way it ends.
+struct Carried<W: Worker> {
+    slot: Arc<Slot<W>>,
+    number: u32,
+}
+
+impl<W: Worker> Drop for Carried<W> {
+    fn drop(&mut self) {
+        // ractor hands the state of an actor that ended to its supervisor, where no user value may
+        // be dropped: what follows is done elsewhere.
+        let slot = Arc::clone(&self.slot);
+        let number = self.number;
+        if slot.is_carrier(number) {
+            let runtime = slot.hub.runtime.clone();
+            runtime.spawn(async move { slot.carrier_gone(number) });
+        }
+    }
+}
+
+impl<W: Drive> Actor for CarrierActor<W> {
+    type Msg = Wake;
+    type State = Carried<W>;
+    type Arguments = Carried<W>;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Wake>,
+        carried: Carried<W>,
+    ) -> Result<Carried<W>, ActorProcessingErr> {
+        Ok(carried)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Wake>,
+        _: Wake,
+        carried: &mut Carried<W>,
+    ) -> Result<(), ActorProcessingErr> {
+        if W::drive(&carried.slot, carried.number).await {
+            let _ = me.send_message(Wake);
+        }
+        Ok(())
+    }
+}
+
+fn spawn_carrier<W: Drive>(
+    slot: Arc<Slot<W>>,
+    number: u32,
+    boss: ActorCell,
+) -> Option<ActorRef<Wake>> {
+    let runtime = slot.hub.runtime.clone();
+    let _entered = runtime.enter();
+    let carried = Carried { slot, number };
+    ActorRuntime::spawn_linked_instant(None, CarrierActor::<W>(PhantomData), carried, boss)
+        .ok()
+        .map(|(actor, _)| actor)
+}
+
+impl<B: Stateful> Drive for StatefulWorker<B> {
+    async fn drive(slot: &Arc<Slot<Self>>, number: u32) -> bool {
+        let mut next = slot.begin_work(number);
+        for left in (0..BATCH).rev() {
+            let Next::Work(life, mut job) = next else { return false };
+            let (life, ended) = if slot.spec.blocking {
+                apart(slot, life, &mut job).await
+            } else {
+                attempt(slot, life, &mut job).await
+            };
+            next = slot.after(Some(number), life, job, ended, left > 0);
+        }
+        // The last `after` has left the wake flag set: this carrier will be back.
+        slot.stays_woken(number)
+    }
+}
+
+/// One attempt of a stateful behavior: its steps, until it replies, fails or is cut short. The life
+/// comes back as it was before the step that failed; it does not come back from a panic.
+async fn attempt<B: Stateful>(
+    slot: &Arc<Slot<StatefulWorker<B>>>,
+    mut life: Box<B>,
+    job: &mut Job<StatefulWorker<B>>,
+) -> (Option<Box<B>>, Ended<B::Reply>) {
+    if let Err(fault) = admit(slot, job) {
+        return (Some(life), Ended::Fault(fault, Turn::First, false));
+    }
+    let context = slot.context(job);
+    let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
+    let mut turn = std::mem::replace(&mut job.turn, Turn::First);
+    let mut first = true;
+    loop {
+        if !std::mem::take(&mut first) {
+            slot.next_step(job.ticket);
+            if let Some(cut) = job.flight.asked(&[Cut::Kill, Cut::Stop, Cut::Cancel]) {
+                return (Some(life), Ended::Cut(cut, tainted()));
+            }
+        }
+        let before = match unwound(|| B::clone(&life)) {
+            Ok(before) => before,
+            Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+        };
+        let again = turn.clone();
+        let heard = &[Cut::Kill, Cut::Timeout];
+        let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
+        let fault = match step {
+            Watched::Done(Ok(Step::Reply(reply))) => {
+                return (Some(life), Ended::Reply(reply, Said::of(&context)));
+            }
+            Watched::Done(Ok(Step::Continue)) => {
+                turn = Turn::Again;
+                continue;
+            }
+            Watched::Done(Ok(Step::Perform(calls))) => {
+                match perform(calls, context.tie(), job).await {
+                    Ok(performed) => {
+                        turn = Turn::Performed(performed);
+                        continue;
+                    }
+                    Err(cut) => return (Some(life), Ended::Cut(cut, tainted())),
+                }
+            }
+            Watched::Done(Err(fault)) => fault,
+            Watched::Panicked(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+            Watched::Cut(Cut::Timeout) => {
+                Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout))
+            }
+            Watched::Cut(_) => {
+                let _ = unwound(move || drop(life));
+                return (None, Ended::Crash(ExitCause::Killed, tainted()));
+            }
+        };
+        // What the step left behind goes; a state that cannot even be dropped is not gone on with.
+        let torn = std::mem::replace(&mut *life, before);
+        if let Err(text) = unwound(move || drop(torn)) {
+            return (None, Ended::Crash(lost(life, text), tainted()));
+        }
+        return (Some(life), Ended::Fault(fault, again, tainted()));
+    }
+}
+
+fn lost<B>(life: Box<B>, text: String) -> ExitCause {
+    let _ = unwound(move || drop(life));
+    ExitCause::Panic(text)
+}
+
+/// Makes the calls of a step in parallel. The attempt's clock stands still meanwhile.
+async fn perform<W: Worker>(
+    calls: Vec<Call>,
+    tie: &Arc<Tie>,
+    job: &Job<W>,
+) -> Result<Performed, Cut> {
+    tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
+    let _paused = tie.pause();
+    let mut pending: Vec<_> =
+        calls.into_iter().map(|call| Some(call.make(Arc::clone(tie)))).collect();
+    let mut outcomes: Vec<_> = pending.iter().map(|_| None).collect();
+    let mut open = pending.len();
+    let all = poll_fn(|task| {
+        for (call, outcome) in pending.iter_mut().zip(&mut outcomes) {
+            let Some(future) = call else { continue };
+            if let Poll::Ready(result) = future.as_mut().poll(task) {
+                *outcome = Some(result);
+                *call = None;
+                open -= 1;
+            }
+        }
+        if open == 0 { Poll::Ready(()) } else { Poll::Pending }
+    });
+    let result = watched(all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    tie.waits_for(Vec::new());
+    match result {
+        Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
+        Watched::Panicked(text) => {
+            // A reply that panics when it is dropped is the only user code in there.
+            Ok(Performed::new(vec![Err(Fault::internal(text))]))
+        }
+        Watched::Cut(cut) => Err(cut),
+    }
+}
+
+/// Before an attempt: what it may cost is set aside, and what may not start over does not.
+fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
+    slot.count_attempt();
+    if job.refuse {
+        return Err(Fault::cancelled(
+            "its life ended after it had called what may not be called twice",
+        )
+        .with_code("interrupted"));
+    }
+    if let Some(purse) = &job.mail.purse {
+        match purse.reserve(Cost::default(), slot.hub.now()) {
+            Ok(reservation) => job.reservation = Some(reservation),
+            Err(denied) => return Err(Fault::budget_denied(denied.to_string())),
+        }
+    }
+    Ok(())
+}
+
+impl<B: Stateless> Drive for StatelessWorker<B> {
+    async fn drive(slot: &Arc<Slot<Self>>, number: u32) -> bool {
+        for _ in 0..BATCH {
+            let Next::Work(life, job) = slot.begin_work(number) else { return false };
+            let alone = serve(Arc::clone(slot), life, job);
+            if slot.spec.blocking {
+                let alone = thread(slot, alone);
+                let slot = Arc::clone(slot);
+                slot.hub.runtime.clone().spawn(async move {
+                    if let Some((job, ended)) = alone.await {
+                        slot.after(None, None, job, ended, false);
+                    }
+                });
+                continue;
+            }
+            // Most attempts that only compute end with their first poll, and need no task.
+            let mut alone: Pin<Box<_>> = Box::pin(alone);
+            let polled = poll_fn(|task| Poll::Ready(alone.as_mut().poll(task))).await;
+            match polled {
+                Poll::Ready((job, ended)) => {
+                    slot.after(None, None, job, ended, false);
+                }
+                Poll::Pending => {
+                    let slot = Arc::clone(slot);
+                    slot.hub.runtime.clone().spawn(async move {
+                        let (job, ended) = alone.await;
+                        slot.after(None, None, job, ended, false);
+                    });
+                }
+            }
+        }
+        slot.stays_woken(number)
+    }
+}
+
+/// One attempt of a stateless behavior, which owns all it needs.
+async fn serve<B: Stateless>(
+    slot: Arc<Slot<StatelessWorker<B>>>,
+    life: Arc<B>,
+    mut job: Job<StatelessWorker<B>>,
+) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
+    if let Err(fault) = admit(&slot, &mut job) {
+        return (job, Ended::Fault(fault, Turn::First, false));
+    }
+    let context = slot.context(&job);
+    let heard: &[Cut] = if slot.effect().is_replay_safe() {
+        &[Cut::Kill, Cut::Timeout, Cut::Cancel]
+    } else {
+        &[Cut::Kill, Cut::Timeout]
+    };
+    let done = watched(life.serve(&job.mail.request, &context), &job.flight, heard).await;
+    let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
+    let ended = match done {
+        Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
+        Watched::Done(Err(fault)) => Ended::Fault(fault, Turn::First, tainted),
+        Watched::Panicked(text) => Ended::Crash(ExitCause::Panic(text), tainted),
+        Watched::Cut(Cut::Timeout) => Ended::Fault(
+            Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout)),
+            Turn::First,
+            tainted,
+        ),
+        Watched::Cut(Cut::Kill) => Ended::Crash(ExitCause::Killed, tainted),
+        Watched::Cut(cut) => Ended::Cut(cut, tainted),
+    };
+    drop(context);
+    // The last one to hold a life that has ended drops it.
+    let _ = unwound(move || drop(life));
+    (job, ended)
+}
+
+/// Runs `work` to its end on a thread of its own; `None` when the thread could not be had or its work
+/// was lost.
+fn thread<W: Worker, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    slot: &Arc<Slot<W>>,
+    work: F,
+) -> impl Future<Output = Option<T>> + Send + use<W, T, F> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let runtime = slot.hub.runtime.clone();
+    let name = format!("mainstay {}", slot.path.id());
+    let spawned = std::thread::Builder::new().name(name).spawn(move || {
+        let _ = send.send(runtime.block_on(work));
+    });
+    async move {
+        spawned.ok()?;
+        receive.await.ok()
+    }
+}
+
+/// An attempt of a stateful behavior that blocks: on a thread of its own, which is left behind when it
+/// does not come back in time.
+async fn apart<B: Stateful>(
+    slot: &Arc<Slot<StatefulWorker<B>>>,
+    life: Box<B>,
+    job: &mut Job<StatefulWorker<B>>,
+) -> (Option<Box<B>>, Ended<B::Reply>) {
+    let mut copy = Job {
+        mail: Arc::clone(&job.mail),
+        ticket: job.ticket,
+        flight: Arc::clone(&job.flight),
+        life: job.life,
+        attempt: job.attempt,
+        turn: std::mem::replace(&mut job.turn, Turn::First),
+        refuse: job.refuse,
+        reservation: None,
+    };
+    let inner = Arc::clone(slot);
+    let work = thread(slot, async move { attempt(&inner, life, &mut copy).await });
+    match watched(work, &job.flight, &[Cut::Kill]).await {
+        Watched::Done(Some(result)) => result,
+        Watched::Done(None) => {
+            (None, Ended::Crash(ExitCause::Panic("its thread was lost".to_owned()), true))
+        }
+        Watched::Panicked(text) => (None, Ended::Crash(ExitCause::Panic(text), true)),
+        Watched::Cut(_) => (None, Ended::Crash(ExitCause::Hang, true)),
+    }
+}

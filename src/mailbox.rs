@@ -1,0 +1,524 @@
+//! The requests of one child: waiting, leased out, held back for a retry.
+//!
+//! The mailbox belongs to the child and not to one of its lives, so nothing that was accepted is lost
+//! with a life. A machine: [`Mailbox::on`] takes an [`Input`] and the time, and says what came of it.
+//!
+//! *Invariant.* Payloads are opaque: the mailbox never looks into one, and never drops one that it has
+//! not handed back. It knows no clock, no channel and no actor. Every entry is in exactly one place,
+//! so what is open can be counted by looking.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::id::{Delivery, Lease, RequestId};
+use crate::moment::Moment;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Requests that may wait, those held back for a retry included.
+    pub count: usize,
+    /// Bytes that may wait, by the weights given with the requests; `None` for no bound.
+    pub bytes: Option<usize>,
+    /// How many more may wait when they come as substitutes from a sibling.
+    pub reserve: usize,
+}
+
+/// How requests are worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// One at a time; one that is held back for a retry keeps its place before the others.
+    Serial,
+    /// Up to this many at a time; while one is held back, others go on.
+    Concurrent(usize),
+}
+
+/// A request as the mailbox sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// Which request.
+    pub id: RequestId,
+    /// When it must have its fate.
+    pub deadline: Moment,
+    /// Its weight.
+    pub bytes: usize,
+    /// How often it has been handed out so far.
+    pub delivery: Delivery,
+    /// The request itself.
+    pub payload: T,
+}
+
+/// Where a leased entry is kept: names one hand-out, and finds it without a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// Which hand-out.
+    pub lease: Lease,
+    index: u32,
+}
+
+/// What happens to a mailbox.
+#[derive(Debug)]
+pub enum Input<T> {
+    /// A request comes; `substitute` may use the reserve.
+    Offer {
+        /// The request.
+        entry: Entry<T>,
+        /// Whether it comes from a sibling.
+        substitute: bool,
+    },
+    /// A worker asks for work, which it must end by `limit`.
+    Take {
+        /// When the attempt is over.
+        limit: Moment,
+    },
+    /// The request of this hand-out has ended.
+    Finish(Ticket),
+    /// The request of this hand-out is tried again at this moment.
+    RetryAt(Ticket, Moment),
+    /// The request of this hand-out was interrupted without its fault: back to the front.
+    Interrupt(Ticket),
+    /// The attempt of this hand-out may take until this moment.
+    Extend(Ticket, Moment),
+    /// The caller has left.
+    Cancel(RequestId),
+    /// Time has passed.
+    Tick,
+    /// Everything must go, what is leased included.
+    Drain,
+}
+
+/// What came of an [`Input`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output<T> {
+    /// The request waits.
+    Accepted,
+    /// There is no room: here it is again.
+    Full(T),
+    /// Work.
+    Leased {
+        /// The hand-out.
+        ticket: Ticket,
+        /// The request.
+        payload: T,
+    },
+    /// Nothing can be handed out now.
+    Nothing,
+    /// The entry has left the mailbox.
+    Finished(T),
+    /// The entry waits again.
+    Waiting,
+    /// The request had its fate already; its hand-out is over.
+    Orphan(T),
+    /// That hand-out is not current.
+    Stale,
+    /// The entry was waiting and has left the mailbox.
+    Removed(T),
+    /// The entry is leased out.
+    InFlight(Ticket),
+    /// There is no such entry.
+    Unknown,
+    /// What the time has done.
+    Ticked(Ticked<T>),
+    /// Everything that was open; leased entries become orphans and stand last.
+    Drained(Vec<T>),
+}
+
+/// What passed with the time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticked<T> {
+    /// Waiting requests past their deadline; they have left.
+    pub expired: Vec<T>,
+    /// Leased requests past their deadline; the hand-out goes on as an orphan.
+    pub orphaned: Vec<(Ticket, T)>,
+    /// Hand-outs past their limit.
+    pub overdue: Vec<Ticket>,
+    /// How many requests came back from being held.
+    pub released: usize,
+}
+
+impl<T> Default for Ticked<T> {
+    fn default() -> Self {
+        Self { expired: Vec::new(), orphaned: Vec::new(), overdue: Vec::new(), released: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Leased<T> {
+    entry: Entry<T>,
+    since: Moment,
+    limit: Moment,
+    orphan: bool,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    due: Moment,
+    order: u64,
+    entry: Entry<T>,
+}
+
+impl<T> PartialEq for Held<T> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.due, self.order) == (other.due, other.order)
+    }
+}
+impl<T> Eq for Held<T> {}
+impl<T> PartialOrd for Held<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Held<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.order).cmp(&(other.due, other.order))
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    waiting: VecDeque<Entry<T>>,
+    held: BinaryHeap<Reverse<Held<T>>>,
+    leased: Vec<Option<Leased<T>>>,
+    free: Vec<u32>,
+    in_flight: usize,
+    orphans: usize,
+    bytes: usize,
+    order: u64,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            held: BinaryHeap::new(),
+            leased: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            orphans: 0,
+            bytes: 0,
+            order: 0,
+        }
+    }
+}
+
+/// A hand-out, for the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flight<'a, T> {
+    /// Which hand-out.
+    pub ticket: Ticket,
+    /// Since when.
+    pub since: Moment,
+    /// Until when.
+    pub limit: Moment,
+    /// Whether its request has its fate already.
+    pub orphan: bool,
+    /// The request.
+    pub payload: &'a T,
+}
+
+impl<T: Clone> Mailbox<T> {
+    /// Requests that wait, those held back included.
+    pub fn depth(&self) -> usize {
+        self.waiting.len() + self.held.len()
+    }
+
+    /// Whether something is held back for a retry.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Hand-outs that are out, orphans included.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Requests without a fate.
+    pub fn open(&self) -> usize {
+        self.depth() + self.in_flight - self.orphans
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a worker would get something now. Hand-outs of orphans still hold their place.
+    #[inline]
+    pub fn has_work(&self, order: Order) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        match order {
+            Order::Serial => self.in_flight == 0 && self.held.is_empty(),
+            Order::Concurrent(limit) => self.in_flight < limit,
+        }
+    }
+
+    /// The next moment at which time alone changes something.
+    pub fn next_due(&self) -> Moment {
+        let mut due = Moment::NEVER;
+        for entry in &self.waiting {
+            due = due.min(entry.deadline);
+        }
+        for held in &self.held {
+            due = due.min(held.0.due).min(held.0.entry.deadline);
+        }
+        for leased in self.leased.iter().flatten() {
+            due = due.min(leased.limit);
+            if !leased.orphan {
+                due = due.min(leased.entry.deadline);
+            }
+        }
+        due
+    }
+
+    /// The hand-outs that are out.
+    pub fn flights(&self) -> impl Iterator<Item = Flight<'_, T>> {
+        self.leased.iter().enumerate().filter_map(|(index, leased)| {
+            let leased = leased.as_ref()?;
+            Some(Flight {
+                ticket: Ticket { lease: leased.lease(), index: index as u32 },
+                since: leased.since,
+                limit: leased.limit,
+                orphan: leased.orphan,
+                payload: &leased.entry.payload,
+            })
+        })
+    }
+
+    /// The hand-out of this ticket, if it is current.
+    pub fn flight(&self, ticket: Ticket) -> Option<Flight<'_, T>> {
+        let leased = self.leased.get(ticket.index as usize)?.as_ref()?;
+        (leased.lease() == ticket.lease).then_some(Flight {
+            ticket,
+            since: leased.since,
+            limit: leased.limit,
+            orphan: leased.orphan,
+            payload: &leased.entry.payload,
+        })
+    }
+
+    /// Feeds one input. `bounds` and `order` are the child's, handed in so that a million mailboxes
+    /// need not keep a copy each.
+    #[inline]
+    pub fn on(&mut self, input: Input<T>, bounds: &Bounds, order: Order, now: Moment) -> Output<T> {
+        match input {
+            Input::Offer { entry, substitute } => self.offer(entry, substitute, bounds),
+            Input::Take { limit } => self.take(limit, order, now),
+            Input::Finish(ticket) => match self.give_back(ticket) {
+                Some(leased) if leased.orphan => Output::Orphan(leased.entry.payload),
+                Some(leased) => Output::Finished(leased.entry.payload),
+                None => Output::Stale,
+            },
+            Input::RetryAt(ticket, due) => self.retry_at(ticket, due, order, now),
+            Input::Interrupt(ticket) => match self.give_back(ticket) {
+                Some(leased) if leased.orphan => Output::Orphan(leased.entry.payload),
+                Some(leased) => {
+                    self.bytes += leased.entry.bytes;
+                    self.waiting.push_front(leased.entry);
+                    Output::Waiting
+                }
+                None => Output::Stale,
+            },
+            Input::Extend(ticket, limit) => match self.current(ticket) {
+                Some(leased) => {
+                    leased.limit = limit;
+                    Output::Waiting
+                }
+                None => Output::Stale,
+            },
+            Input::Cancel(id) => self.cancel(id),
+            Input::Tick => Output::Ticked(self.tick(now)),
+            Input::Drain => Output::Drained(self.drain()),
+        }
+    }
+
+    #[inline]
+    fn offer(&mut self, entry: Entry<T>, substitute: bool, bounds: &Bounds) -> Output<T> {
+        let count = bounds.count + if substitute { bounds.reserve } else { 0 };
+        let heavy = bounds.bytes.is_some_and(|limit| self.bytes + entry.bytes > limit);
+        if self.depth() >= count || heavy {
+            return Output::Full(entry.payload);
+        }
+        self.bytes += entry.bytes;
+        self.waiting.push_back(entry);
+        Output::Accepted
+    }
+
+    #[inline]
+    fn take(&mut self, limit: Moment, order: Order, now: Moment) -> Output<T> {
+        if !self.has_work(order) {
+            return Output::Nothing;
+        }
+        let Some(mut entry) = self.waiting.pop_front() else { return Output::Nothing };
+        self.bytes -= entry.bytes;
+        entry.delivery = entry.delivery.next();
+        let lease = Lease { request: entry.id, delivery: entry.delivery };
+        let payload = entry.payload.clone();
+        let leased = Leased { entry, since: now, limit, orphan: false };
+        self.in_flight += 1;
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.leased[index as usize] = Some(leased);
+                index
+            }
+            None => {
+                self.leased.push(Some(leased));
+                (self.leased.len() - 1) as u32
+            }
+        };
+        Output::Leased { ticket: Ticket { lease, index }, payload }
+    }
+
+    fn current(&mut self, ticket: Ticket) -> Option<&mut Leased<T>> {
+        let leased = self.leased.get_mut(ticket.index as usize)?.as_mut()?;
+        (leased.lease() == ticket.lease).then_some(leased)
+    }
+
+    #[inline]
+    fn give_back(&mut self, ticket: Ticket) -> Option<Leased<T>> {
+        self.current(ticket)?;
+        let leased = self.leased[ticket.index as usize].take()?;
+        self.free.push(ticket.index);
+        self.in_flight -= 1;
+        if leased.orphan {
+            self.orphans -= 1;
+        }
+        Some(leased)
+    }
+
+    fn retry_at(&mut self, ticket: Ticket, due: Moment, order: Order, now: Moment) -> Output<T> {
+        let Some(leased) = self.give_back(ticket) else { return Output::Stale };
+        if leased.orphan {
+            return Output::Orphan(leased.entry.payload);
+        }
+        self.bytes += leased.entry.bytes;
+        if due <= now {
+            match order {
+                Order::Serial => self.waiting.push_front(leased.entry),
+                Order::Concurrent(_) => self.waiting.push_back(leased.entry),
+            }
+        } else {
+            self.order += 1;
+            self.held.push(Reverse(Held { due, order: self.order, entry: leased.entry }));
+        }
+        Output::Waiting
+    }
+
+    fn cancel(&mut self, id: RequestId) -> Output<T> {
+        if let Some(at) = self.waiting.iter().position(|entry| entry.id == id)
+            && let Some(entry) = self.waiting.remove(at)
+        {
+            self.bytes -= entry.bytes;
+            return Output::Removed(entry.payload);
+        }
+        if self.held.iter().any(|held| held.0.entry.id == id) {
+            let mut found = None;
+            for held in std::mem::take(&mut self.held) {
+                if held.0.entry.id == id {
+                    found = Some(held.0.entry);
+                } else {
+                    self.held.push(held);
+                }
+            }
+            if let Some(entry) = found {
+                self.bytes -= entry.bytes;
+                return Output::Removed(entry.payload);
+            }
+        }
+        let in_flight = self.flights().find(|flight| flight.ticket.lease.request == id);
+        match in_flight {
+            Some(flight) => Output::InFlight(flight.ticket),
+            None => Output::Unknown,
+        }
+    }
+
+    /// Gives a leased request its fate before its hand-out ends; the hand-out becomes an orphan.
+    pub fn orphan(&mut self, ticket: Ticket) -> Option<T> {
+        let leased = self.current(ticket)?;
+        if leased.orphan {
+            return None;
+        }
+        leased.orphan = true;
+        let payload = leased.entry.payload.clone();
+        self.orphans += 1;
+        Some(payload)
+    }
+
+    fn tick(&mut self, now: Moment) -> Ticked<T> {
+        let mut ticked = Ticked::default();
+        if self.waiting.iter().any(|entry| entry.deadline <= now) {
+            for entry in std::mem::take(&mut self.waiting) {
+                if entry.deadline <= now {
+                    self.bytes -= entry.bytes;
+                    ticked.expired.push(entry.payload);
+                } else {
+                    self.waiting.push_back(entry);
+                }
+            }
+        }
+        if self.held.iter().any(|held| held.0.due <= now || held.0.entry.deadline <= now) {
+            let mut due = Vec::new();
+            for held in std::mem::take(&mut self.held) {
+                if held.0.entry.deadline <= now {
+                    self.bytes -= held.0.entry.bytes;
+                    ticked.expired.push(held.0.entry.payload);
+                } else if held.0.due <= now {
+                    due.push(held.0);
+                } else {
+                    self.held.push(held);
+                }
+            }
+            due.sort();
+            ticked.released = due.len();
+            // A retry has waited its turn already: it goes before those that came later.
+            for held in due.into_iter().rev() {
+                self.waiting.push_front(held.entry);
+            }
+        }
+        for (index, slot) in self.leased.iter_mut().enumerate() {
+            let Some(leased) = slot else { continue };
+            let ticket = Ticket { lease: leased.lease(), index: index as u32 };
+            if !leased.orphan && leased.entry.deadline <= now {
+                leased.orphan = true;
+                self.orphans += 1;
+                ticked.orphaned.push((ticket, leased.entry.payload.clone()));
+            }
+            if leased.limit <= now {
+                ticked.overdue.push(ticket);
+            }
+        }
+        ticked
+    }
+
+    fn drain(&mut self) -> Vec<T> {
+        let mut all: Vec<T> = Vec::with_capacity(self.open());
+        all.extend(self.waiting.drain(..).map(|entry| entry.payload));
+        let mut held = std::mem::take(&mut self.held).into_vec();
+        held.sort_by(|one, other| one.0.cmp(&other.0));
+        all.extend(held.into_iter().map(|held| held.0.entry.payload));
+        self.bytes = 0;
+        for leased in self.leased.iter_mut().flatten() {
+            if !leased.orphan {
+                leased.orphan = true;
+                self.orphans += 1;
+                all.push(leased.entry.payload.clone());
+            }
+        }
+        all
+    }
+
+    /// Returns memory that a burst has left.
+    pub fn shrink(&mut self) {
+        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
+            self.waiting.shrink_to(16);
+        }
+    }
+}
+
+impl<T> Leased<T> {
+    fn lease(&self) -> Lease {
+        Lease { request: self.entry.id, delivery: self.entry.delivery }
+    }
+}

@@ -1,0 +1,202 @@
+//! An attempt under way, as those see it who may cut it short, and the calls it makes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::fate::{Answer, Cost};
+use crate::id::ChildPath;
+use crate::moment::Moment;
+use crate::policy::budget::Purse;
+
+/// What ties the calls an attempt makes to the attempt: its deadline and budget go down, what its
+/// answers cost and whether they were degraded come up, and its clock stops while it waits.
+pub(crate) struct Tie {
+    pub(crate) deadline: Moment,
+    pub(crate) purse: Option<Purse>,
+    clock: Arc<dyn Clock>,
+    degraded: AtomicBool,
+    tainted: AtomicBool,
+    inner: Mutex<TieState>,
+}
+
+#[derive(Default)]
+struct TieState {
+    cost: Cost,
+    waiting: u32,
+    since: Moment,
+    paused: Duration,
+    waits_for: Vec<ChildPath>,
+}
+
+impl Tie {
+    pub(crate) fn new(deadline: Moment, clock: Arc<dyn Clock>, purse: Option<Purse>) -> Self {
+        Self {
+            deadline,
+            purse,
+            clock,
+            degraded: AtomicBool::new(false),
+            tainted: AtomicBool::new(false),
+            inner: Mutex::new(TieState::default()),
+        }
+    }
+
+    /// Stops the attempt's clock until the guard is dropped.
+    pub(crate) fn pause(self: &Arc<Self>) -> Paused {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        if inner.waiting == 0 {
+            inner.since = now;
+        }
+        inner.waiting += 1;
+        Paused(Arc::clone(self))
+    }
+
+    pub(crate) fn note<R>(&self, answer: &Answer<R>) {
+        if answer.degraded {
+            self.degraded.store(true, Ordering::Relaxed);
+        }
+        self.inner.lock().cost.add(answer.cost);
+    }
+
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.degraded.load(Ordering::Relaxed)
+    }
+
+    /// The attempt has called something that may not be called twice.
+    pub(crate) fn taint(&self) {
+        self.tainted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_tainted(&self) -> bool {
+        self.tainted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cost(&self) -> Cost {
+        self.inner.lock().cost
+    }
+
+    /// For how long the attempt has waited for supervised calls, and whether it does now.
+    pub(crate) fn paused(&self, now: Moment) -> (Duration, bool) {
+        let inner = self.inner.lock();
+        if inner.waiting == 0 {
+            (inner.paused, false)
+        } else {
+            (inner.paused + now.since(inner.since), true)
+        }
+    }
+
+    pub(crate) fn waits_for(&self, targets: Vec<ChildPath>) {
+        self.inner.lock().waits_for = targets;
+    }
+
+    pub(crate) fn waiting_for(&self) -> Vec<ChildPath> {
+        self.inner.lock().waits_for.clone()
+    }
+}
+
+/// While it lives, the attempt's clock stands still.
+pub(crate) struct Paused(Arc<Tie>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let now = self.0.clock.now();
+        let mut inner = self.0.inner.lock();
+        inner.waiting -= 1;
+        if inner.waiting == 0 {
+            let since = inner.since;
+            inner.paused += now.since(since);
+        }
+    }
+}
+
+/// What is asked of an attempt that is under way.
+#[derive(Default)]
+pub(crate) struct Flight {
+    asked: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+    tie: Mutex<Option<Arc<Tie>>>,
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+/// Why an attempt is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Its time is over.
+    Timeout,
+    /// Nobody waits for it.
+    Cancel,
+    /// Its life is to stop, at the next step boundary.
+    Stop,
+    /// Its life is gone.
+    Kill,
+}
+
+impl Cut {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Timeout => 1,
+            Self::Cancel => 2,
+            Self::Stop => 4,
+            Self::Kill => 8,
+        }
+    }
+}
+
+impl Flight {
+    const HAS_TIE: u8 = 128;
+
+    /// Asks for the attempt to end; the strongest wish wins.
+    pub(crate) fn ask(&self, cut: Cut) {
+        self.asked.fetch_or(cut.bit(), Ordering::AcqRel);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    /// What was asked, of the kinds that are heard here.
+    pub(crate) fn asked(&self, heard: &[Cut]) -> Option<Cut> {
+        let asked = self.asked.load(Ordering::Acquire);
+        if asked & !Self::HAS_TIE == 0 {
+            return None;
+        }
+        heard.iter().copied().find(|cut| asked & cut.bit() != 0)
+    }
+
+    /// Leaves a waker to be called when something is asked.
+    pub(crate) fn listen(&self, waker: &Waker) {
+        let mut slot = self.waker.lock();
+        if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn set_tie(&self, tie: &Arc<Tie>) {
+        *self.tie.lock() = Some(Arc::clone(tie));
+        self.asked.fetch_or(Self::HAS_TIE, Ordering::AcqRel);
+    }
+
+    pub(crate) fn tie(&self) -> Option<Arc<Tie>> {
+        if self.asked.load(Ordering::Acquire) & Self::HAS_TIE == 0 {
+            return None;
+        }
+        self.tie.lock().clone()
+    }
+
+    /// Ready for the next attempt of the same life.
+    pub(crate) fn reset(&self) {
+        if self.asked.swap(0, Ordering::AcqRel) & Self::HAS_TIE != 0 {
+            *self.tie.lock() = None;
+        }
+    }
+}

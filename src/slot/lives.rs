@@ -1,0 +1,455 @@
+//! Lives begin and end here, in the task of a runner: never in a supervisor.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::{Boxed, Carrier, Cause, Desk, Ending, Link, Managed, Slot};
+use crate::behavior::StartContext;
+use crate::event::Event;
+use crate::family::Shutdown;
+use crate::fate::{Fate, FateCounts};
+use crate::fault::ExitCause;
+use crate::id::{ChildPath, Incarnation};
+use crate::lifecycle::{self, Output, Stage};
+use crate::mailbox;
+use crate::moment::Moment;
+use crate::port::Cut;
+use crate::slot::worker::{Worker, guarded, unwound};
+
+impl<W: Worker> Slot<W> {
+    /// Begins a life: the constructor and `start`, guarded, within the start timeout.
+    pub(super) async fn begin_now(
+        self: Arc<Self>,
+        life: Incarnation,
+        link: Link,
+    ) -> Result<(), ExitCause> {
+        {
+            let mut desk = self.desk();
+            desk.link = Some(link);
+            if desk.life.on(lifecycle::Input::Begin(life)) != Output::Changed {
+                return Err(ExitCause::Stopped);
+            }
+            self.publish_life(&mut desk);
+        }
+        // If this task is dropped while the start hangs, the child must not stay "starting".
+        let mut pending = Pending { slot: &self, life, armed: true };
+        let context = StartContext { path: self.path.clone(), incarnation: life };
+        let begun = self.construct(&context).await;
+        pending.armed = false;
+        let mut unused = None;
+        let result = match begun {
+            Ok(value) => {
+                let mut desk = self.desk();
+                if desk.life.on(lifecycle::Input::Began(life)) == Output::Changed {
+                    desk.parked = Some(value);
+                    self.publish_life(&mut desk);
+                    let now = self.hub.now();
+                    if self.hub.events.wanted() {
+                        self.hub
+                            .emit(Event::Started { child: self.path.clone(), incarnation: life });
+                    }
+                    self.wake(desk, now);
+                    Ok(())
+                } else {
+                    unused = Some(value);
+                    Err(ExitCause::Stopped)
+                }
+            }
+            Err(cause) => {
+                let mut desk = self.desk();
+                desk.life.on(lifecycle::Input::Exited(life, cause.kind()));
+                desk.last_cause = Some(Box::new((cause.clone(), self.hub.now())));
+                self.publish_life(&mut desk);
+                drop(desk);
+                self.hub.emit(Event::Exited {
+                    child: self.path.clone(),
+                    incarnation: life,
+                    cause: cause.kind(),
+                });
+                Err(cause)
+            }
+        };
+        if let Some(unused) = unused {
+            unwound(move || drop(unused)).ok();
+        }
+        result
+    }
+
+    async fn construct(&self, context: &StartContext) -> Result<W::Life, ExitCause> {
+        let failed = |text: String| ExitCause::StartFailed(text);
+        let mut life = unwound(|| self.worker.construct())
+            .map_err(|text| failed(format!("the constructor panicked: {text}")))?;
+        let limit = self.hub.now() + self.rules.start_timeout;
+        let timeout = self.hub.clock.sleep_until(limit);
+        let started = {
+            let start = guarded(W::start(&mut life, context));
+            tokio::select! {
+                biased;
+                started = start => started,
+                () = timeout => Ok(Err(crate::fault::Fault::timeout(format!(
+                    "start took longer than {:?}",
+                    self.rules.start_timeout
+                )))),
+            }
+        };
+        match started {
+            Ok(Ok(())) => Ok(life),
+            Ok(Err(fault)) => {
+                unwound(move || drop(life)).ok();
+                Err(failed(fault.to_string()))
+            }
+            Err(text) => {
+                unwound(move || drop(life)).ok();
+                Err(failed(format!("start panicked: {text}")))
+            }
+        }
+    }
+
+    async fn end_now(self: Arc<Self>, how: Ending) {
+        let deadline = match how.shutdown {
+            Shutdown::Brutal => self.hub.now(),
+            Shutdown::Timeout(limit) => self.hub.now() + limit,
+            Shutdown::Infinity => Moment::NEVER,
+        };
+        let resting = Arc::new(Notify::new());
+        {
+            let mut desk = self.desk();
+            let before = desk.life.stage();
+            if desk.life.on(lifecycle::Input::Stop { restart: how.restart }) == Output::Ignored {
+                drop(desk);
+                if !how.restart {
+                    self.drain(&how.cause);
+                }
+                return;
+            }
+            desk.resting = Some(Arc::clone(&resting));
+            // A lazy life that was promised is not begun any more; the next start promises its own.
+            desk.lazy = None;
+            if before == Stage::Up {
+                for out in &desk.out {
+                    out.flight.ask(Cut::Stop);
+                }
+            }
+            self.publish(&mut desk);
+        }
+        if !matches!(how.shutdown, Shutdown::Brutal) {
+            let timeout = self.hub.clock.sleep_until(deadline);
+            let rest = async {
+                while !self.is_at_rest() {
+                    resting.notified().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = rest => {}
+                () = timeout => {}
+            }
+        }
+        if !self.is_at_rest() {
+            self.kill_now(&how);
+        }
+        let life = self.desk().parked.take();
+        if let Some(mut life) = life {
+            let timeout = self.hub.clock.sleep_until(deadline);
+            {
+                let stop = guarded(W::stop(&mut life, &how.cause));
+                if !matches!(how.shutdown, Shutdown::Brutal) {
+                    tokio::select! {
+                        biased;
+                        _ = stop => {}
+                        () = timeout => {}
+                    }
+                }
+            }
+            unwound(move || drop(life)).ok();
+        }
+        {
+            let mut desk = self.desk();
+            if desk.life.on(lifecycle::Input::Ended) == Output::Changed {
+                desk.last_cause = None;
+                let life = desk.life.incarnation();
+                if self.hub.events.wanted() {
+                    self.hub.emit(Event::Exited {
+                        child: self.path.clone(),
+                        incarnation: life,
+                        cause: how.cause.kind(),
+                    });
+                }
+            }
+            desk.resting = None;
+            desk.woken = false;
+            if !how.restart {
+                self.dismiss(&mut desk);
+            }
+            self.publish_life(&mut desk);
+        }
+        if !how.restart {
+            self.drain(&how.cause);
+        }
+    }
+
+    /// Whether no attempt of the current life is under way, and the life is where it can be taken.
+    fn is_at_rest(&self) -> bool {
+        let desk = self.desk();
+        let life = desk.life.incarnation();
+        let out = desk.out.iter().any(|out| out.life == life);
+        !out && (desk.parked.is_some() || desk.life.stage() != Stage::Stopping || !desk.woken)
+    }
+
+    /// Ends what would not end by itself.
+    fn kill_now(&self, how: &Ending) {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        let life = desk.life.incarnation();
+        self.fence(&mut desk);
+        let parked = desk.parked.take();
+        let outs: Vec<_> =
+            desk.out.iter().filter(|out| out.life == life).map(|out| out.ticket).collect();
+        let mut unknown = Vec::new();
+        let mut interrupted = Vec::new();
+        for ticket in outs {
+            let Some(flight) = desk.mailbox.flight(ticket) else { continue };
+            let (orphan, mail) = (flight.orphan, Arc::clone(flight.payload));
+            let safe = self.effect_of(&desk, ticket).is_replay_safe();
+            if let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
+                out.flight.ask(Cut::Kill);
+            }
+            if orphan {
+                self.finish(&mut desk, ticket, now);
+            } else if !safe {
+                unknown.push((ticket, mail));
+            } else if !self.is_worn(&mail, ticket) {
+                self.interrupt(&mut desk, ticket, now);
+                interrupted.push(mail.id);
+            } else {
+                unknown.push((ticket, mail));
+            }
+        }
+        self.publish(&mut desk);
+        drop(desk);
+        for request in interrupted {
+            self.hub.emit(Event::Interrupted { child: self.path.clone(), request });
+        }
+        for (ticket, mail) in unknown {
+            let safe = self.spec.effect.is_replay_safe();
+            self.climb(&mail, ticket, Cause::Exit(ExitCause::Killed), None, !safe, now);
+        }
+        let _ = how;
+        if let Some(parked) = parked {
+            unwound(move || drop(parked)).ok();
+        }
+    }
+
+    /// The carrier is not needed any more.
+    fn dismiss(&self, desk: &mut Desk<W>) {
+        desk.carrier_no = desk.carrier_no.wrapping_add(1);
+        desk.woken = false;
+        if let Carrier::There(actor) = std::mem::replace(&mut desk.carrier, Carrier::None) {
+            actor.stop(None);
+        }
+    }
+
+    /// Everything that is open gets the fate `Stopped`; what acts on the world without being
+    /// repeatable, and is still under way, `Unknown`.
+    pub(super) fn drain(&self, cause: &ExitCause) {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        let unknown: Vec<_> = desk
+            .out
+            .iter()
+            .map(|out| out.ticket)
+            .filter(|ticket| !self.effect_of(&desk, *ticket).is_replay_safe())
+            .map(|ticket| ticket.lease.request)
+            .collect();
+        let drained =
+            desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
+        let mailbox::Output::Drained(all) = drained else { return };
+        let resume = desk.resume.take();
+        let mut settled = Vec::with_capacity(all.len());
+        let mut group_owned = Vec::new();
+        for mail in all {
+            self.left(&mut desk, &mail);
+            let fate = if unknown.contains(&mail.id) { Fate::Unknown } else { Fate::Stopped };
+            // A group may still have somebody to serve what only waited here.
+            if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
+                group_owned.push(mail);
+            } else {
+                settled.extend(self.settle(&mut desk, mail, fate));
+            }
+        }
+        self.publish(&mut desk);
+        drop(desk);
+        drop(resume);
+        self.tell(settled, cause);
+        for mail in group_owned {
+            if let Some(group) = mail.home.clone() {
+                group.wait(mail, now);
+            }
+        }
+    }
+
+    /// The carrier with this number is gone, by whatever way.
+    pub(crate) fn carrier_gone(&self, number: u32) {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        if desk.carrier_no != number {
+            return;
+        }
+        desk.carrier_no = desk.carrier_no.wrapping_add(1);
+        desk.carrier = Carrier::None;
+        desk.woken = false;
+        desk.reuse = None;
+        let life = desk.life.incarnation();
+        let serial = self.rules.order == mailbox::Order::Serial;
+        let outs: Vec<_> = if serial {
+            desk.out
+                .iter()
+                .filter(|out| out.life == life)
+                .map(|out| (out.ticket, !self.effect_of(&desk, out.ticket).is_replay_safe()))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let (parked, report) = self.life_lost(&mut desk, life, ExitCause::Killed, None);
+        let mut climbs = Vec::new();
+        for (ticket, tainted) in outs {
+            let Some(flight) = desk.mailbox.flight(ticket) else { continue };
+            if flight.orphan {
+                self.finish(&mut desk, ticket, now);
+            } else {
+                climbs.push((ticket, Arc::clone(flight.payload), tainted));
+            }
+        }
+        let rest = desk.resting.clone();
+        self.publish(&mut desk);
+        drop(desk);
+        for (ticket, mail, tainted) in climbs {
+            self.climb(&mail, ticket, Cause::Exit(ExitCause::Killed), None, tainted, now);
+        }
+        if let Some(report) = report {
+            report();
+        }
+        if let Some(rest) = rest {
+            rest.notify_waiters();
+            rest.notify_one();
+        }
+        if let Some(parked) = parked {
+            unwound(move || drop(parked)).ok();
+        }
+    }
+
+    /// Kills the current life from outside, as an operator or a test does.
+    pub(crate) fn kill(&self) {
+        let (number, actor) = {
+            let mut desk = self.desk();
+            if !desk.life.is_up() {
+                return;
+            }
+            for out in &desk.out {
+                out.flight.ask(Cut::Kill);
+            }
+            let number = desk.carrier_no;
+            let carrier = std::mem::replace(&mut desk.carrier, Carrier::None);
+            (number, carrier)
+        };
+        if let Carrier::There(actor) = actor {
+            actor.kill();
+        }
+        self.carrier_gone(number);
+    }
+}
+
+/// A start that may be dropped half-way.
+struct Pending<'a, W: Worker> {
+    slot: &'a Slot<W>,
+    life: Incarnation,
+    armed: bool,
+}
+
+impl<W: Worker> Drop for Pending<'_, W> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.slot.cancel_begin(self.life);
+        }
+    }
+}
+
+impl<W: Worker> Managed for Slot<W> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn last_incarnation(&self) -> Incarnation {
+        self.desk().life.incarnation()
+    }
+
+    fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {
+        if self.is_lazy() {
+            let mut desk = self.desk();
+            if desk.mailbox.depth() == 0 && desk.life.stage() != Stage::Removed {
+                desk.link = Some(link);
+                desk.lazy = Some(life);
+                desk.life.rest_dormant();
+                self.publish_life(&mut desk);
+                return Box::pin(std::future::ready(Ok(())));
+            }
+        }
+        Box::pin(self.begin_now(life, link))
+    }
+
+    fn cancel_begin(&self, life: Incarnation) {
+        let mut desk = self.desk();
+        if desk.life.stage() == Stage::Starting && desk.life.incarnation() == life {
+            desk.life.on(lifecycle::Input::Exited(life, crate::fault::ExitKind::Stopped));
+            self.publish_life(&mut desk);
+        }
+        if desk.lazy == Some(life) {
+            desk.lazy = None;
+        }
+    }
+
+    fn end(self: Arc<Self>, how: Ending) -> Boxed<()> {
+        Box::pin(self.end_now(how))
+    }
+
+    fn quarantine(&self, cause: &ExitCause) {
+        {
+            let mut desk = self.desk();
+            desk.life.on(lifecycle::Input::Quarantine);
+            self.dismiss(&mut desk);
+            self.publish_life(&mut desk);
+        }
+        self.drain(cause);
+    }
+
+    fn give_up(&self, cause: &ExitCause) {
+        {
+            let mut desk = self.desk();
+            desk.life.on(lifecycle::Input::GiveUp);
+            desk.lazy = None;
+            self.dismiss(&mut desk);
+            self.publish_life(&mut desk);
+        }
+        self.drain(cause);
+    }
+
+    fn remove(&self, cause: &ExitCause) {
+        {
+            let mut desk = self.desk();
+            desk.life.on(lifecycle::Input::Remove);
+            desk.lazy = None;
+            self.dismiss(&mut desk);
+            self.publish_life(&mut desk);
+        }
+        self.drain(cause);
+    }
+
+    fn counts(&self) -> FateCounts {
+        let desk = self.desk();
+        let mut counts = desk.counts.fates;
+        counts.accepted = desk.counts.accepted;
+        counts.open = desk.mailbox.open().saturating_sub(desk.counts.guests) as u64;
+        counts
+    }
+}

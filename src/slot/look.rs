@@ -1,0 +1,79 @@
+//! Looking into a slot without disturbing it, and what a system does with one whose types it does not
+//! know.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+
+use super::{Managed, Slot};
+use crate::fate::Ended;
+use crate::mirror::{Detail, InFlight, LastCause, NodeDetail};
+use crate::moment::Moment;
+use crate::port::{Accept, Port, PortTable};
+use crate::slot::worker::Worker;
+use crate::spec::ChildSpec;
+
+/// A slot, type erased.
+pub(crate) trait Look: Managed {
+    fn spec(&self) -> &Arc<ChildSpec>;
+    fn set_ports(&self, ports: PortTable);
+    /// The [`Port`] of this child.
+    fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>>;
+    fn port_type(&self) -> TypeId;
+    fn kill(&self);
+}
+
+impl<W: Worker> Look for Slot<W> {
+    fn spec(&self) -> &Arc<ChildSpec> {
+        &self.spec
+    }
+
+    fn set_ports(&self, ports: PortTable) {
+        let _ = self.ports.set(ports);
+    }
+
+    fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        let me = self.me.upgrade()? as Arc<dyn Accept<W::Request, W::Reply>>;
+        Some(Arc::new(Port::new(me)))
+    }
+
+    fn port_type(&self) -> TypeId {
+        TypeId::of::<Port<W::Request, W::Reply>>()
+    }
+
+    fn kill(&self) {
+        Slot::kill(self);
+    }
+}
+
+impl<W: Worker> Detail for Slot<W> {
+    fn detail(&self, now: Moment) -> NodeDetail {
+        let desk = self.desk();
+        let mut detail = NodeDetail::default();
+        for flight in desk.mailbox.flights() {
+            detail.in_flight.push(InFlight {
+                request: flight.ticket.lease.request,
+                attempt: flight.payload.attempt().0,
+                delivery: flight.ticket.lease.delivery,
+                age: now.since(flight.since),
+            });
+        }
+        detail.in_flight.sort_by_key(|flight| std::cmp::Reverse(flight.age));
+        for out in &desk.out {
+            if let Some(tie) = out.flight.tie() {
+                detail.waits_for.extend(tie.waiting_for());
+            }
+        }
+        if let Some((cause, at)) = desk.last_cause.as_deref() {
+            detail.last_cause =
+                Some(LastCause { ended: Ended::Exit(cause.kind()), age: now.since(*at) });
+        }
+        detail.zombies = desk.zombies;
+        drop(desk);
+        if let Some(member) = self.member.get()
+            && let Some(group) = member.group.upgrade()
+        {
+            detail.circuit = group.circuit(member.index, now);
+        }
+        detail
+    }
+}

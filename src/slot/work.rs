@@ -1,0 +1,454 @@
+//! Handing work out and taking results back.
+
+use std::sync::Arc;
+
+use super::{Desk, Mail, Out, Settled, Slot};
+use crate::behavior::{Context, Notes, Turn};
+use crate::circuit::Permit;
+use crate::event::Event;
+use crate::fate::{Answer, Fate};
+use crate::fault::{EffectKind, ExitCause, Fault};
+use crate::id::Incarnation;
+use crate::lifecycle::Stage;
+use crate::mailbox::{self, Order, Ticket};
+use crate::moment::Moment;
+use crate::policy::budget::Reservation;
+use crate::port::{Cut, Flight};
+use crate::slot::worker::Worker;
+
+/// The least time between two looks at an attempt that waits for others.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// An attempt to be made.
+pub(crate) struct Job<W: Worker> {
+    pub(crate) mail: Mail<W>,
+    pub(crate) ticket: Ticket,
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) life: Incarnation,
+    pub(crate) attempt: u32,
+    /// Where a request that is tried again goes on.
+    pub(crate) turn: Turn,
+    /// It may not be started over.
+    pub(crate) refuse: bool,
+    pub(crate) reservation: Option<Reservation>,
+}
+
+/// What is left of a job once it is done.
+struct Done<W: Worker> {
+    mail: Mail<W>,
+    ticket: Ticket,
+    life: Incarnation,
+    attempt: u32,
+}
+
+/// How an attempt ended.
+pub(crate) enum Ended<R> {
+    /// With a reply, and what the attempt said about it.
+    Reply(R, Said),
+    /// With a fault; the turn to go on with when it is tried again.
+    Fault(Fault, Turn, bool),
+    /// The life with it.
+    Crash(ExitCause, bool),
+    /// It was asked to stop at a step boundary, or its caller has left; whether it has called what may
+    /// not be called twice.
+    Cut(Cut, bool),
+}
+
+/// What an attempt said about its answer.
+pub(crate) struct Said {
+    pub(crate) degraded: bool,
+    pub(crate) defaulted: bool,
+    pub(crate) cost: crate::fate::Cost,
+}
+
+impl Said {
+    pub(crate) fn of(context: &Context) -> Self {
+        Self {
+            degraded: context.is_degraded(),
+            defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
+            cost: context.cost(),
+        }
+    }
+}
+
+/// What a carrier does next.
+pub(crate) enum Next<W: Worker> {
+    /// Another attempt, with the life.
+    Work(W::Life, Job<W>),
+    /// Nothing; the life, if it was given, has been parked.
+    Rest,
+}
+
+impl<W: Worker> Slot<W> {
+    /// The next attempt for the carrier with this number, if there is one.
+    pub(crate) fn begin_work(&self, carrier: u32) -> Next<W> {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        if desk.carrier_no != carrier {
+            return Next::Rest;
+        }
+        match self.next_job(&mut desk, now) {
+            Some((life, job)) => Next::Work(life, job),
+            None => {
+                desk.woken = false;
+                self.publish(&mut desk);
+                Next::Rest
+            }
+        }
+    }
+
+    /// Takes a job and the life for it. Every refusal leaves both where they are.
+    pub(crate) fn next_job(&self, desk: &mut Desk<W>, now: Moment) -> Option<(W::Life, Job<W>)> {
+        if !self.can_work(desk, now) {
+            return None;
+        }
+        if let Some(domain) = self.domain.get() {
+            let mut domain = domain.lock();
+            let permit = match desk.gate.take() {
+                Some(turn) => domain.redeem(turn, now),
+                None => domain.permit(now),
+            };
+            if let Permit::At(turn) = permit {
+                drop(domain);
+                desk.gate = Some(turn);
+                self.arm(desk, turn.at);
+                return None;
+            }
+        }
+        let limit = now + self.rules.attempt_timeout;
+        let taken = desk.mailbox.on(
+            mailbox::Input::Take { limit },
+            &self.rules.bounds,
+            self.rules.order,
+            now,
+        );
+        let mailbox::Output::Leased { ticket, payload: mail } = taken else { return None };
+        let (attempt, tainted) = mail.attempt();
+        if let Some(domain) = self.domain.get() {
+            let mut domain = domain.lock();
+            domain.amplification.attempt();
+            if attempt == 1 {
+                domain.amplification.request();
+            }
+        }
+        let flight = self.flight(desk);
+        desk.out.push(Out {
+            ticket,
+            flight: Arc::clone(&flight),
+            life: desk.life.incarnation(),
+            told: false,
+        });
+        let turn = match desk.resume.take() {
+            Some(resume) if resume.0 == mail.id => resume.1,
+            other => {
+                desk.resume = other;
+                Turn::First
+            }
+        };
+        self.arm(desk, limit);
+        self.publish(desk);
+        let life = match self.rules.order {
+            Order::Serial => desk.parked.take()?,
+            Order::Concurrent(_) => W::share(desk.parked.as_ref()?)?,
+        };
+        let life_no = desk.life.incarnation();
+        // Starting over would repeat what may not be repeated.
+        let refuse = tainted && matches!(turn, Turn::First);
+        let job =
+            Job { mail, ticket, flight, life: life_no, attempt, turn, refuse, reservation: None };
+        Some((life, job))
+    }
+
+    fn flight(&self, desk: &mut Desk<W>) -> Arc<Flight> {
+        if self.rules.order != Order::Serial {
+            return Arc::default();
+        }
+        match &desk.reuse {
+            // One that somebody else still holds belongs to an attempt that was left behind.
+            Some(flight) if Arc::strong_count(flight) == 1 => {
+                flight.reset();
+                Arc::clone(flight)
+            }
+            _ => {
+                let flight = Arc::<Flight>::default();
+                desk.reuse = Some(Arc::clone(&flight));
+                flight
+            }
+        }
+    }
+
+    /// What one execution of this hand-out does to the world: as the spec says, unless it has called
+    /// what may not be called twice.
+    pub(crate) fn effect_of(&self, desk: &Desk<W>, ticket: Ticket) -> EffectKind {
+        let tainted = desk
+            .out
+            .iter()
+            .find(|out| out.ticket == ticket)
+            .and_then(|out| out.flight.tie())
+            .is_some_and(|tie| tie.is_tainted());
+        if tainted { EffectKind::Irreversible } else { self.spec.effect }
+    }
+
+    /// A step of a longer attempt begins: it has the whole attempt timeout again.
+    pub(crate) fn next_step(&self, ticket: Ticket) {
+        let now = self.hub.now();
+        let limit = now + self.rules.attempt_timeout;
+        let mut desk = self.desk();
+        desk.mailbox.on(
+            mailbox::Input::Extend(ticket, limit),
+            &self.rules.bounds,
+            self.rules.order,
+            now,
+        );
+        self.arm(&mut desk, limit);
+    }
+
+    /// Takes the result of an attempt, and the next one when `more` of them may be made without
+    /// giving others their turn. The life comes back with it, unless it was lost.
+    ///
+    /// `carrier` is the number of a serial carrier; a shared life has none.
+    pub(crate) fn after(
+        &self,
+        carrier: Option<u32>,
+        life: Option<W::Life>,
+        job: Job<W>,
+        ended: Ended<W::Reply>,
+        more: bool,
+    ) -> Next<W> {
+        match ended {
+            Ended::Reply(reply, said) => self.answered(carrier, life, job, reply, said, more),
+            other => {
+                self.not_answered(carrier, life, job, other);
+                match carrier {
+                    Some(number) if more => self.begin_work(number),
+                    _ => Next::Rest,
+                }
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        carrier: Option<u32>,
+        life: Option<W::Life>,
+        mut job: Job<W>,
+        reply: W::Reply,
+        said: Said,
+        more: bool,
+    ) -> Next<W> {
+        let now = self.hub.now();
+        if let Some(reservation) = job.reservation.take() {
+            reservation.settle(said.cost);
+        }
+        let mut unused = None;
+        // Given back before the next attempt is taken, which then can use it again.
+        drop(job.flight);
+        let job =
+            Done::<W> { mail: job.mail, ticket: job.ticket, life: job.life, attempt: job.attempt };
+        let mut desk = self.desk();
+        let finished = desk.mailbox.on(
+            mailbox::Input::Finish(job.ticket),
+            &self.rules.bounds,
+            self.rules.order,
+            now,
+        );
+        let out = desk.out.iter().position(|out| out.ticket == job.ticket);
+        if let Some(out) = out {
+            desk.out.swap_remove(out);
+        }
+        let settled = match finished {
+            mailbox::Output::Finished(mail) => {
+                self.left(&mut desk, &mail);
+                self.settle(&mut desk, mail, Fate::Done)
+            }
+            mailbox::Output::Orphan(_) => None,
+            _ => {
+                drop(desk);
+                self.stale(&job.mail, job.ticket);
+                drop(life);
+                return Next::Rest;
+            }
+        };
+        let current = desk.life.incarnation() == job.life
+            && carrier.is_none_or(|number| desk.carrier_no == number);
+        if let Some(life) = life {
+            if current && carrier.is_some() && desk.life.stage() != Stage::Down {
+                desk.parked = Some(life);
+            } else {
+                unused = Some(life);
+            }
+        }
+        let mut next = Next::Rest;
+        let mut rest = None;
+        match carrier {
+            Some(_) if current => {
+                if more && desk.life.is_up() {
+                    match self.next_job(&mut desk, now) {
+                        Some((life, job)) => next = Next::Work(life, job),
+                        None => desk.woken = false,
+                    }
+                }
+                if matches!(next, Next::Rest) {
+                    rest = desk.resting.clone();
+                    self.publish(&mut desk);
+                }
+                drop(desk);
+            }
+            _ => {
+                rest = desk.resting.clone();
+                self.publish(&mut desk);
+                self.wake(desk, now);
+            }
+        }
+        if let Some(rest) = rest {
+            rest.notify_waiters();
+            rest.notify_one();
+        }
+        drop(unused);
+        if let Some(settled) = settled {
+            self.deliver(settled, job.attempt, reply, said, now);
+        }
+        next
+    }
+
+    fn deliver(
+        &self,
+        settled: Settled<W>,
+        attempts: u32,
+        value: W::Reply,
+        said: Said,
+        now: Moment,
+    ) {
+        let Settled { mail, fate } = settled;
+        let elapsed = now.since(mail.accepted_at);
+        let mut answer = Answer {
+            value,
+            served_by: self.path.clone(),
+            degraded: said.degraded,
+            defaulted: said.defaulted,
+            attempts,
+            cost: said.cost,
+            elapsed,
+            trail: crate::fate::Trail::default(),
+        };
+        if attempts > 1 {
+            answer.trail = mail.trail();
+            if let Some(domain) = self.domain.get() {
+                domain.lock().retries.deposit();
+            }
+        }
+        if let Some(group) = &mail.home {
+            let index = self.member.get().map_or(0, |member| member.index);
+            answer.degraded |= index > 0;
+            group.served(&mail, index, fate, now);
+        }
+        self.note_recovery(&mail, Some(&answer));
+        if mail.cast {
+            self.hub.cast_ended(mail.id, fate, now);
+        }
+        if self.hub.events.wanted() {
+            let child = mail.home.as_ref().map_or(&self.path, |group| group.path()).clone();
+            self.hub.emit(Event::Fated {
+                child,
+                request: mail.id,
+                fate,
+                served_by: Some(self.path.clone()),
+                attempts,
+                degraded: answer.degraded,
+                defaulted: answer.defaulted,
+                elapsed,
+            });
+        }
+        mail.deliver(Ok(answer));
+    }
+
+    pub(crate) fn stale(&self, mail: &Mail<W>, ticket: Ticket) {
+        self.hub.stats.lock().stale += 1;
+        {
+            // What was left behind has come back by itself.
+            let mut desk = self.desk();
+            desk.zombies = desk.zombies.saturating_sub(1);
+            self.publish(&mut desk);
+        }
+        self.hub.emit(Event::Stale {
+            child: self.path.clone(),
+            request: mail.id,
+            delivery: ticket.lease.delivery,
+        });
+    }
+
+    /// An attempt that overran its limit: its time is over, or, told that before, it hangs.
+    pub(crate) fn overdue(
+        &self,
+        desk: &mut Desk<W>,
+        ticket: Ticket,
+        now: Moment,
+    ) -> Option<Box<dyn FnOnce()>>
+    where
+        W: 'static,
+    {
+        let flight = desk.mailbox.flight(ticket)?;
+        let (since, limit) = (flight.since, flight.limit);
+        let position = desk.out.iter().position(|out| out.ticket == ticket)?;
+        let out = &mut desk.out[position];
+        if !out.told {
+            // The clock stands still while a supervised call is waited for.
+            if let Some(tie) = out.flight.tie() {
+                let (paused, waiting) = tie.paused(now);
+                let due = (since + self.rules.attempt_timeout + paused).max(limit);
+                if waiting || due > now {
+                    // While it waits, what is left of its time does not shrink.
+                    let later = if waiting { due.max(now + LOOK_AGAIN) } else { due };
+                    self.extend(desk, ticket, later, now);
+                    return None;
+                }
+            }
+            out.told = true;
+            out.flight.ask(Cut::Timeout);
+            self.extend(desk, ticket, now + self.rules.policy.hang_grace, now);
+            return None;
+        }
+        let life = out.life;
+        out.flight.ask(Cut::Kill);
+        self.hung(desk, ticket, life, now)
+    }
+
+    fn extend(&self, desk: &mut Desk<W>, ticket: Ticket, limit: Moment, now: Moment) {
+        desk.mailbox.on(
+            mailbox::Input::Extend(ticket, limit),
+            &self.rules.bounds,
+            self.rules.order,
+            now,
+        );
+    }
+
+    /// The context of an attempt.
+    pub(crate) fn context(self: &Arc<Self>, job: &Job<W>) -> Context {
+        Context {
+            request: job.mail.id,
+            attempt: job.attempt,
+            delivery: job.ticket.lease.delivery,
+            deadline: job.mail.deadline,
+            key: job.mail.key.clone(),
+            seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
+            flight: Arc::clone(&job.flight),
+            purse: job.mail.purse.clone(),
+            notes: Notes::default(),
+            tie: std::sync::OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn count_attempt(&self) {
+        self.hub.attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Whether this carrier is still the one, and must come back for what waits.
+    pub(crate) fn stays_woken(&self, number: u32) -> bool {
+        let desk = self.desk();
+        desk.carrier_no == number && desk.woken
+    }
+
+    pub(crate) fn is_carrier(&self, number: u32) -> bool {
+        self.desk().carrier_no == number
+    }
+}

@@ -1,0 +1,161 @@
+//! The spec of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ChildSpec, Grant, GroupKind, Node, SupervisorSpec};
+use crate::circuit::CircuitSpec;
+use crate::policy::Policy;
+
+/// An ordered set of siblings that take the same request and give the same reply.
+///
+/// It has an address like a child; whoever calls it is served by the first member that is fit, and a
+/// request that fails there goes to the next, as far as the allow-list and the class of the failure
+/// let it. Its members are children under a `one_for_one` supervisor of the group's name.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    pub(crate) supervisor: SupervisorSpec,
+    pub(crate) kind: GroupKind,
+    pub(crate) circuit: CircuitSpec,
+    pub(crate) monitored: bool,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) allow: Vec<(String, Vec<String>)>,
+    pub(crate) grants: Vec<(String, Grant)>,
+}
+
+/// The longest chain of members.
+pub const MAX_MEMBERS: usize = 6;
+
+impl GroupSpec {
+    fn new(id: impl AsRef<str>, kind: GroupKind) -> Self {
+        Self {
+            supervisor: SupervisorSpec::one_for_one(id).intensity(3, Duration::from_secs(5)),
+            kind,
+            circuit: CircuitSpec::default(),
+            monitored: true,
+            deadline: None,
+            allow: Vec::new(),
+            grants: Vec::new(),
+        }
+    }
+
+    /// Models that stand in for each other.
+    pub fn model(id: impl AsRef<str>) -> Self {
+        Self::new(id, GroupKind::Model)
+    }
+
+    /// A tool and its alternatives.
+    pub fn tool(id: impl AsRef<str>) -> Self {
+        Self::new(id, GroupKind::Tool)
+    }
+
+    /// A full flow and simpler ones.
+    pub fn step(id: impl AsRef<str>) -> Self {
+        Self::new(id, GroupKind::Step)
+    }
+
+    /// A search and other ways to the same data.
+    pub fn data(id: impl AsRef<str>) -> Self {
+        Self::new(id, GroupKind::Data)
+    }
+
+    /// Generated output, and a default value that cannot fail.
+    pub fn output(id: impl AsRef<str>) -> Self {
+        Self::new(id, GroupKind::Output)
+    }
+
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.supervisor.id
+    }
+
+    /// Adds a member by its spec. The first is the primary; the others follow in order.
+    #[must_use]
+    pub fn member_spec(mut self, spec: ChildSpec) -> Self {
+        self.supervisor = self.supervisor.child(spec);
+        self
+    }
+
+    /// From `member`, a failed request may only go to these, in this order.
+    ///
+    /// # Default
+    /// To every member after it, in order.
+    #[must_use]
+    pub fn allow(
+        mut self,
+        member: impl Into<String>,
+        targets: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.allow.push((member.into(), targets.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Lets this member stand in although it is weaker than the primary.
+    #[must_use]
+    pub fn grant(mut self, member: impl Into<String>, grant: Grant) -> Self {
+        self.grants.push((member.into(), grant));
+        self
+    }
+
+    /// How the members' circuits open and close.
+    ///
+    /// # Default
+    /// [`CircuitSpec::default`].
+    #[must_use]
+    pub fn circuit(mut self, options: CircuitSpec) -> Self {
+        self.circuit = options;
+        self
+    }
+
+    /// Switches the metrics of this path off. Such a spec is refused (S81): an unmonitored path
+    /// hides that the primary is gone.
+    #[must_use]
+    pub fn unmonitored(mut self) -> Self {
+        self.monitored = false;
+        self
+    }
+
+    /// How long a request may take in all when its caller does not say.
+    ///
+    /// # Default
+    /// The worst-case schedule over all members.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The restart intensity over its members.
+    ///
+    /// # Default
+    /// 3 in 5 s.
+    #[must_use]
+    pub fn intensity(mut self, restarts: u32, period: Duration) -> Self {
+        self.supervisor = self.supervisor.intensity(restarts, period);
+        self
+    }
+
+    /// The limit of each member; see [`SupervisorSpec::child_limit`].
+    #[must_use]
+    pub fn child_limit(mut self, restarts: u32, period: Duration) -> Self {
+        self.supervisor = self.supervisor.child_limit(restarts, period);
+        self
+    }
+
+    /// The policy of its members' faults and exits.
+    ///
+    /// # Default
+    /// Its supervisor's.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.supervisor = self.supervisor.policy(policy);
+        self
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<ChildSpec>> {
+        self.supervisor.children.iter().filter_map(|node| match node {
+            Node::Child(spec) => Some(spec),
+            Node::Supervisor(_) | Node::Group(_) => None,
+        })
+    }
+}

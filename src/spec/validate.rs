@@ -1,0 +1,402 @@
+//! The checks of a whole tree of specs.
+
+use std::any::TypeId;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use super::{
+    AutoShutdown, ChildLimit, ChildSpec, GroupSpec, Limit, MAX_MEMBERS, Node, RestartType,
+    SupervisorSpec,
+};
+use crate::error::SpecError;
+use crate::id::ChildPath;
+
+/// What can be needed: the type of its port.
+struct Target {
+    port: TypeId,
+    type_name: &'static str,
+    /// The paths it may wait for: a group waits for its members.
+    waits_for: Vec<ChildPath>,
+}
+
+/// Checks the tree below `root`.
+pub(super) fn tree(root: &SupervisorSpec) -> Result<(), SpecError> {
+    let path = ChildPath::new(&*root.id);
+    id("", &root.id)?;
+    let mut targets = BTreeMap::new();
+    supervisor(root, &path, &mut targets)?;
+    let mut needs = Vec::new();
+    collect_needs(root, &path, &mut needs);
+    for (child, spec) in needs {
+        for need in spec.all_needs() {
+            let Some(found) = resolve(&child, &need.name, |path| targets.contains_key(path)) else {
+                return Err(SpecError::UnknownNeed {
+                    child: child.to_string(),
+                    need: need.name.clone(),
+                });
+            };
+            let target = &targets[&found];
+            if target.port != need.port {
+                return Err(SpecError::NeedType {
+                    child: child.to_string(),
+                    need: need.name.clone(),
+                    wanted: need.type_name.to_owned(),
+                    found: target.type_name.to_owned(),
+                });
+            }
+            if let Some(own) = targets.get_mut(&child) {
+                own.waits_for.push(found);
+            }
+        }
+    }
+    cycle(&targets)
+}
+
+/// The path that `need` names, seen from `child`: beside it, then above it, then as a whole path.
+/// A child does not find itself.
+pub(crate) fn resolve(
+    child: &ChildPath,
+    need: &str,
+    exists: impl Fn(&ChildPath) -> bool,
+) -> Option<ChildPath> {
+    let mut scope = child.parent();
+    while let Some(parent) = scope {
+        let candidate = parent.join(need);
+        if candidate != *child && exists(&candidate) {
+            return Some(candidate);
+        }
+        scope = parent.parent();
+    }
+    let whole = ChildPath::new(need);
+    exists(&whole).then_some(whole)
+}
+
+/// Checks one child spec that is started below `parent` while the system runs.
+pub(crate) fn dynamic_child(
+    parent: &ChildPath,
+    spec: &ChildSpec,
+    auto: AutoShutdown,
+) -> Result<(), SpecError> {
+    id(parent.as_str(), &spec.id)?;
+    child(spec, &parent.join(&spec.id), auto)
+}
+
+fn id(parent: &str, id: &str) -> Result<(), SpecError> {
+    if id.is_empty() || id.contains('/') || id.chars().any(char::is_control) {
+        return Err(SpecError::InvalidId { parent: parent.to_owned(), id: id.to_owned() });
+    }
+    Ok(())
+}
+
+fn limit(path: &ChildPath, limit: Limit, what: &'static str) -> Result<(), SpecError> {
+    if limit.period.is_zero() {
+        return Err(SpecError::ZeroPeriod { path: path.to_string(), what });
+    }
+    Ok(())
+}
+
+fn not_zero(
+    path: &ChildPath,
+    value: Option<Duration>,
+    what: &'static str,
+) -> Result<(), SpecError> {
+    if value.is_some_and(|value| value.is_zero()) {
+        return Err(SpecError::Zero { path: path.to_string(), what });
+    }
+    Ok(())
+}
+
+fn significance(
+    path: &ChildPath,
+    significant: bool,
+    restart: RestartType,
+    auto: AutoShutdown,
+) -> Result<(), SpecError> {
+    if !significant {
+        return Ok(());
+    }
+    let other = if restart == RestartType::Permanent {
+        "permanent, which does not end by itself"
+    } else if auto == AutoShutdown::Never {
+        "a supervisor that never shuts down by itself"
+    } else {
+        return Ok(());
+    };
+    Err(SpecError::BadCombination {
+        path: path.to_string(),
+        one: "significant".to_owned(),
+        other: other.to_owned(),
+    })
+}
+
+fn supervisor(
+    spec: &SupervisorSpec,
+    path: &ChildPath,
+    targets: &mut BTreeMap<ChildPath, Target>,
+) -> Result<(), SpecError> {
+    limit(path, spec.intensity, "the restart intensity")?;
+    if let ChildLimit::At(child_limit) = spec.child_limit {
+        limit(path, child_limit, "the child limit")?;
+    }
+    if let Some(policy) = &spec.policy {
+        policy.validate(path.as_str())?;
+    }
+    if let Some((base, max)) = spec.backoff {
+        not_zero(path, Some(base), "the restart backoff")?;
+        if base > max {
+            return Err(SpecError::OutOfRange {
+                path: path.to_string(),
+                what: "the restart backoff",
+                value: format!("{base:?}"),
+                expected: format!("at most its maximum, {max:?}"),
+            });
+        }
+    }
+    if let Some(max) = spec.max_children
+        && spec.children.len() > max.get()
+    {
+        return Err(SpecError::OutOfRange {
+            path: path.to_string(),
+            what: "the number of children",
+            value: spec.children.len().to_string(),
+            expected: format!("at most max_children, {max}"),
+        });
+    }
+    let mut seen = HashSet::new();
+    for node in &spec.children {
+        id(path.as_str(), node.id())?;
+        if !seen.insert(node.id()) {
+            return Err(SpecError::DuplicateId {
+                parent: path.to_string(),
+                id: node.id().to_owned(),
+            });
+        }
+        let below = path.join(node.id());
+        match node {
+            Node::Child(spec_below) => {
+                child(spec_below, &below, spec.auto_shutdown)?;
+                targets.insert(
+                    below,
+                    Target {
+                        port: spec_below.port,
+                        type_name: spec_below.port_name,
+                        waits_for: Vec::new(),
+                    },
+                );
+            }
+            Node::Supervisor(inner) => {
+                significance(&below, inner.significant, inner.restart, spec.auto_shutdown)?;
+                supervisor(inner, &below, targets)?;
+            }
+            Node::Group(group_spec) => group(group_spec, &below, targets)?,
+        }
+    }
+    Ok(())
+}
+
+fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), SpecError> {
+    significance(path, spec.significant, spec.restart, auto)?;
+    if spec.concurrency == 0 {
+        return Err(SpecError::Zero { path: path.to_string(), what: "the concurrency" });
+    }
+    if spec.stateful && spec.concurrency > 1 {
+        return Err(SpecError::BadCombination {
+            path: path.to_string(),
+            one: "stateful".to_owned(),
+            other: format!("a concurrency of {}", spec.concurrency),
+        });
+    }
+    if spec.mailbox == 0 {
+        return Err(SpecError::Zero { path: path.to_string(), what: "the mailbox" });
+    }
+    if let Some((bytes, request, _)) = &spec.mailbox_bytes {
+        if *bytes == 0 {
+            return Err(SpecError::Zero { path: path.to_string(), what: "the mailbox in bytes" });
+        }
+        if *request != spec.request {
+            return Err(SpecError::BadCombination {
+                path: path.to_string(),
+                one: "the weight of a mailbox in bytes".to_owned(),
+                other: "a behavior with another request type".to_owned(),
+            });
+        }
+    }
+    not_zero(path, spec.attempt_timeout, "the attempt timeout")?;
+    not_zero(path, spec.start_timeout, "the start timeout")?;
+    not_zero(path, spec.deadline, "the deadline")?;
+    if let (Some(deadline), Some(attempt)) = (spec.deadline, spec.attempt_timeout)
+        && deadline < attempt
+    {
+        return Err(SpecError::DeadlineTooShort { path: path.to_string(), deadline, attempt });
+    }
+    if let Some(child_limit) = spec.child_limit {
+        limit(path, child_limit, "the child limit")?;
+    }
+    if let Some(policy) = &spec.policy {
+        policy.validate(path.as_str())?;
+    }
+    Ok(())
+}
+
+fn group(
+    spec: &GroupSpec,
+    path: &ChildPath,
+    targets: &mut BTreeMap<ChildPath, Target>,
+) -> Result<(), SpecError> {
+    let name = path.to_string();
+    if !spec.monitored {
+        return Err(SpecError::Unmonitored { path: name });
+    }
+    let members: Vec<_> = spec.members().collect();
+    let Some(first) = members.first() else { return Err(SpecError::EmptyGroup { path: name }) };
+    if members.len() > MAX_MEMBERS {
+        return Err(SpecError::ChainTooLong {
+            path: name,
+            members: members.len(),
+            limit: MAX_MEMBERS,
+        });
+    }
+    supervisor(&spec.supervisor, path, targets)?;
+    not_zero(path, spec.deadline, "the deadline")?;
+    spec.circuit.validate(path.as_str())?;
+    for member in &members {
+        if member.port != first.port {
+            return Err(SpecError::MemberType {
+                group: name,
+                member: member.id.to_string(),
+                wanted: first.port_name.to_owned(),
+                found: member.port_name.to_owned(),
+            });
+        }
+    }
+    let known = |id: &str| members.iter().any(|member| &*member.id == id);
+    for (member, grant) in &spec.grants {
+        if !known(member) {
+            return Err(SpecError::UnknownTarget {
+                path: name,
+                member: member.clone(),
+                target: member.clone(),
+            });
+        }
+        if grant.owner.trim().is_empty() || grant.reason.trim().is_empty() {
+            return Err(SpecError::GrantWithoutReason { path: name, member: member.clone() });
+        }
+    }
+    for (member, list) in &spec.allow {
+        for target in std::iter::once(member).chain(list) {
+            if !known(target) {
+                return Err(SpecError::UnknownTarget {
+                    path: name,
+                    member: member.clone(),
+                    target: target.clone(),
+                });
+            }
+        }
+    }
+    allow_cycle(&name, &spec.allow)?;
+    if let Some(primary) = &first.capabilities {
+        for member in &members[1..] {
+            let granted = spec.grants.iter().any(|(id, _)| **id == *member.id);
+            let own = member.capabilities.as_deref().cloned().unwrap_or_default();
+            if let Some(what) = own.weaker_than(primary)
+                && !granted
+            {
+                return Err(SpecError::Downgrade {
+                    path: name,
+                    member: member.id.to_string(),
+                    primary: first.id.to_string(),
+                    what: what.to_owned(),
+                });
+            }
+        }
+    }
+    targets.insert(
+        path.clone(),
+        Target {
+            port: first.port,
+            type_name: first.port_name,
+            waits_for: members.iter().map(|member| path.join(&member.id)).collect(),
+        },
+    );
+    Ok(())
+}
+
+fn allow_cycle(group: &str, allow: &[(String, Vec<String>)]) -> Result<(), SpecError> {
+    let edges: HashMap<&str, &[String]> =
+        allow.iter().map(|(from, to)| (from.as_str(), to.as_slice())).collect();
+    let found = find_cycle(allow.iter().map(|(from, _)| from.clone()), |from: &String| {
+        edges.get(from.as_str()).map(|to| to.to_vec()).unwrap_or_default()
+    });
+    match found {
+        Some(cycle) => Err(SpecError::FallbackCycle { path: group.to_owned(), cycle }),
+        None => Ok(()),
+    }
+}
+
+fn cycle(targets: &BTreeMap<ChildPath, Target>) -> Result<(), SpecError> {
+    let found = find_cycle(targets.keys().cloned(), |path: &ChildPath| {
+        targets.get(path).map(|target| target.waits_for.clone()).unwrap_or_default()
+    });
+    match found {
+        Some(path) => Err(SpecError::NeedCycle {
+            path: path.into_iter().map(|path| path.to_string()).collect(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The first circle found by a depth-first walk, its first node again at the end. Iterative, since a
+/// chain of needs may be long.
+fn find_cycle<N: Clone + Eq + std::hash::Hash>(
+    starts: impl Iterator<Item = N>,
+    next: impl Fn(&N) -> Vec<N>,
+) -> Option<Vec<N>> {
+    let mut done: HashSet<N> = HashSet::new();
+    for start in starts {
+        if done.contains(&start) {
+            continue;
+        }
+        let mut on_path: HashSet<N> = HashSet::from([start.clone()]);
+        let mut stack = vec![(start.clone(), next(&start))];
+        while let Some((node, left)) = stack.last_mut() {
+            match left.pop() {
+                None => {
+                    on_path.remove(node);
+                    done.insert(node.clone());
+                    stack.pop();
+                }
+                Some(below) if on_path.contains(&below) => {
+                    let mut cycle: Vec<N> = stack
+                        .iter()
+                        .map(|(node, _)| node.clone())
+                        .skip_while(|node| *node != below)
+                        .collect();
+                    cycle.push(below);
+                    return Some(cycle);
+                }
+                Some(below) if done.contains(&below) => {}
+                Some(below) => {
+                    on_path.insert(below.clone());
+                    let below_next = next(&below);
+                    stack.push((below, below_next));
+                }
+            }
+        }
+    }
+    None
+}
+
+fn collect_needs<'a>(
+    spec: &'a SupervisorSpec,
+    path: &ChildPath,
+    needs: &mut Vec<(ChildPath, &'a ChildSpec)>,
+) {
+    for node in &spec.children {
+        let below = path.join(node.id());
+        match node {
+            Node::Child(child) => needs.push((below, child)),
+            Node::Supervisor(inner) => collect_needs(inner, &below, needs),
+            Node::Group(group) => collect_needs(&group.supervisor, &below, needs),
+        }
+    }
+}

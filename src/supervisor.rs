@@ -1,0 +1,407 @@
+//! One supervisor: events in, the family decides, effects out.
+//!
+//! The node lasts as long as its spec; each of its lives is a ractor actor that feeds the family and
+//! carries out what it says. What takes time, stopping and starting children, is done by runner tasks
+//! that report back; the actor itself never waits.
+//!
+//! *Invariant.* A supervisor never blocks, never awaits and never runs user code: it can be stopped,
+//! asked and dumped while every child hangs.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use ractor::{ActorRef, ActorRuntime};
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::StartError;
+use crate::event::Event;
+use crate::family::{
+    ChildCounts, ChildInfo, ChildOptions, Key, Reply, RunId, Shutdown, Strategy, Token,
+};
+use crate::fate::FateCounts;
+use crate::fault::ExitCause;
+use crate::group::AnyGroup;
+use crate::hub::Hub;
+use crate::id::{ChildPath, Incarnation};
+use crate::mirror::{ChildState, Nested, Roster, Status};
+use crate::moment::Moment;
+use crate::policy::Policy;
+use crate::slot::{Boxed, Ending, Link, Managed};
+use crate::spec::{ChildSpec, SupervisorSpec};
+
+mod build;
+mod runner;
+mod shell;
+
+use shell::{Shell, SupervisorActor};
+
+pub(crate) use build::{Entry, Registry, build};
+
+/// A child with what its supervisor needs to treat it.
+#[derive(Clone)]
+pub(crate) struct Ward {
+    pub(crate) managed: Arc<dyn Managed>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) dynamic: bool,
+    pub(crate) spec: Option<Arc<ChildSpec>>,
+}
+
+/// What an operator asks of a supervisor.
+pub(crate) enum Ask {
+    Start(Box<ChildSpec>, oneshot::Sender<Reply>),
+    Terminate(Arc<str>, oneshot::Sender<Reply>),
+    Restart(Arc<str>, oneshot::Sender<Reply>),
+    Delete(Arc<str>, oneshot::Sender<Reply>),
+    Which(oneshot::Sender<Vec<ChildInfo>>),
+    Count(oneshot::Sender<ChildCounts>),
+    Spec(Arc<str>, oneshot::Sender<Option<Arc<ChildSpec>>>),
+}
+
+pub(crate) enum Msg {
+    Exited { key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy> },
+    RunDone { run: RunId, result: Result<(), (Key, ExitCause)> },
+    Due(Token),
+    Ask(Ask),
+    Stop { cause: ExitCause },
+}
+
+/// Where the roster of a supervisor hangs: in its parent's, or nowhere for the root.
+pub(crate) enum Hung {
+    Root(Roster),
+    Below(Nested),
+}
+
+impl Hung {
+    pub(crate) fn roster(&self) -> &Roster {
+        match self {
+            Self::Root(roster) => roster,
+            Self::Below(nested) => nested.roster(),
+        }
+    }
+}
+
+/// See the [module](self).
+pub(crate) struct Supervisor {
+    pub(crate) me: Weak<Self>,
+    pub(crate) path: ChildPath,
+    pub(crate) spec: Arc<SupervisorSpec>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) hung: Hung,
+    pub(crate) statics: Vec<(Arc<str>, ChildOptions, Ward)>,
+    pub(crate) group: Option<Arc<dyn AnyGroup>>,
+    desk: Mutex<Desk>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Desk {
+    life: Incarnation,
+    restarts: u32,
+    actor: Option<ActorRef<Msg>>,
+    link: Option<Link>,
+    /// Who waits for this life to be up.
+    booting: Option<oneshot::Sender<Result<(), StartError>>>,
+    /// It was asked to stop, and whether another life follows.
+    stopping: Option<bool>,
+    ended: Option<ExitCause>,
+    gone: bool,
+}
+
+impl Supervisor {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        path: ChildPath,
+        spec: Arc<SupervisorSpec>,
+        policy: Arc<Policy>,
+        hub: Arc<Hub>,
+        registry: Arc<Registry>,
+        hung: Hung,
+        statics: Vec<(Arc<str>, ChildOptions, Ward)>,
+        group: Option<Arc<dyn AnyGroup>>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            path,
+            spec,
+            policy,
+            hub,
+            registry,
+            hung,
+            statics,
+            group,
+            desk: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
+        self.hung.roster()
+    }
+
+    fn publish(&self, desk: &Desk, state: ChildState) {
+        self.roster().publish(Status { state, ..Status::default() });
+        self.roster().publish_life(desk.life, desk.restarts);
+    }
+
+    /// Begins a life: the actor is spawned, its static children started.
+    pub(crate) fn begin_life(
+        &self,
+        life: Incarnation,
+        link: Option<Link>,
+    ) -> Option<oneshot::Receiver<Result<(), StartError>>> {
+        let (send, receive) = oneshot::channel();
+        let boss = link.as_ref().map(|link| link.boss.cell());
+        {
+            let mut desk = self.desk.lock();
+            if desk.gone || desk.actor.is_some() {
+                return None;
+            }
+            if desk.life != Incarnation::NONE {
+                desk.restarts += 1;
+            }
+            desk.life = life;
+            desk.link = link;
+            desk.booting = Some(send);
+            desk.stopping = None;
+            desk.ended = None;
+            self.publish(&desk, ChildState::Starting);
+        }
+        if let Some(group) = &self.group {
+            group.open();
+        }
+        let shell = Shell::new(self.me.upgrade()?, life);
+        let runtime = self.hub.runtime.clone();
+        let _entered = runtime.enter();
+        let spawned = match boss {
+            Some(boss) => ActorRuntime::spawn_linked_instant(None, SupervisorActor, shell, boss),
+            None => ActorRuntime::spawn_instant(None, SupervisorActor, shell),
+        };
+        let Ok((actor, _)) = spawned else {
+            self.finished(life, ExitCause::Killed, None);
+            return None;
+        };
+        let mut desk = self.desk.lock();
+        if desk.ended.is_none() && desk.life == life {
+            if let Some(keep) = desk.stopping {
+                let _ = keep;
+                let _ = actor.send_message(Msg::Stop { cause: ExitCause::Stopped });
+            }
+            desk.actor = Some(actor);
+        }
+        Some(receive)
+    }
+
+    /// Asks the current life to stop; `restart` when another follows.
+    pub(crate) fn ask_stop(&self, cause: ExitCause, restart: bool) {
+        let mut desk = self.desk.lock();
+        let keep = desk.stopping.unwrap_or(restart) && restart;
+        desk.stopping = Some(keep);
+        self.publish(&desk, ChildState::Stopping);
+        if let Some(actor) = &desk.actor {
+            let _ = actor.send_message(Msg::Stop { cause });
+        }
+    }
+
+    /// Why the last life ended; `None` while one is there or on its way.
+    pub(crate) fn is_ended(&self) -> Option<ExitCause> {
+        let desk = self.desk.lock();
+        if desk.life == Incarnation::NONE { Some(ExitCause::Stopped) } else { desk.ended.clone() }
+    }
+
+    /// Waits until the current life, if there is one, has ended.
+    pub(crate) async fn wait_ended(&self) -> ExitCause {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(cause) = self.is_ended() {
+                return cause;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn send(&self, ask: Ask) -> bool {
+        let desk = self.desk.lock();
+        match &desk.actor {
+            Some(actor) if desk.stopping.is_none() => actor.send_message(Msg::Ask(ask)).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn booted(&self, result: Result<(), StartError>) {
+        let mut desk = self.desk.lock();
+        if result.is_ok() {
+            self.publish(&desk, ChildState::Idle);
+        }
+        let booting = desk.booting.take();
+        drop(desk);
+        if let Some(booting) = booting {
+            let _ = booting.send(result);
+        }
+    }
+
+    /// The current life has ended, after all its children.
+    fn finished(&self, life: Incarnation, cause: ExitCause, start_error: Option<StartError>) {
+        let (link, asked, booting) = {
+            let mut desk = self.desk.lock();
+            if desk.life != life || desk.ended.is_some() {
+                return;
+            }
+            desk.actor = None;
+            desk.ended = Some(cause.clone());
+            let asked = desk.stopping.is_some();
+            let state = if asked || desk.link.is_none() {
+                ChildState::Stopped
+            } else {
+                ChildState::Restarting
+            };
+            self.publish(&desk, state);
+            (desk.link.clone(), asked, desk.booting.take())
+        };
+        self.roster().publish_cause(cause.kind(), self.hub.now());
+        self.hub
+            .emit(Event::SupervisorEnded { supervisor: self.path.clone(), cause: cause.kind() });
+        let was_booting = booting.is_some();
+        if let Some(booting) = booting {
+            let error = start_error.unwrap_or_else(|| StartError::Child {
+                child: self.path.clone(),
+                cause: cause.clone(),
+            });
+            let _ = booting.send(Err(error));
+        }
+        // A start that failed is heard by whoever started; an end that was asked for, by whoever asked.
+        if let Some(link) = link
+            && !asked
+            && !was_booting
+        {
+            link.boss.exited(link.key, life, cause, None);
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+impl Managed for Supervisor {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn last_incarnation(&self) -> Incarnation {
+        self.desk.lock().life
+    }
+
+    fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {
+        Box::pin(async move {
+            let Some(receive) = self.begin_life(life, Some(link)) else {
+                return Err(ExitCause::Stopped);
+            };
+            match receive.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(StartError::Child { child, cause })) => {
+                    Err(ExitCause::StartFailed(format!("child \"{child}\": {cause}")))
+                }
+                Ok(Err(error)) => Err(ExitCause::StartFailed(error.to_string())),
+                Err(_) => Err(ExitCause::Killed),
+            }
+        })
+    }
+
+    fn cancel_begin(&self, life: Incarnation) {
+        let booting = {
+            let mut desk = self.desk.lock();
+            if desk.life == life { desk.booting.take() } else { None }
+        };
+        if booting.is_some() {
+            self.ask_stop(ExitCause::Stopped, true);
+        }
+    }
+
+    fn end(self: Arc<Self>, how: Ending) -> Boxed<()> {
+        Box::pin(async move {
+            self.ask_stop(how.cause.clone(), how.restart);
+            let limit = match how.shutdown {
+                Shutdown::Infinity => Moment::NEVER,
+                Shutdown::Timeout(limit) => self.hub.now() + limit,
+                Shutdown::Brutal => self.hub.now(),
+            };
+            let timeout = self.hub.clock.sleep_until(limit);
+            let in_time = tokio::select! {
+                biased;
+                _ = self.wait_ended() => true,
+                () = timeout => false,
+            };
+            if !in_time {
+                self.end_brutally(&how).await;
+            }
+            if let Some(group) = &self.group
+                && !how.restart
+            {
+                group.close(&how.cause);
+            }
+            if !how.restart {
+                self.each_child(|child| child.give_up(&how.cause));
+            }
+        })
+    }
+
+    fn quarantine(&self, cause: &ExitCause) {
+        self.give_up(cause);
+        let desk = self.desk.lock();
+        self.publish(&desk, ChildState::Quarantined);
+    }
+
+    fn give_up(&self, cause: &ExitCause) {
+        if let Some(group) = &self.group {
+            group.close(cause);
+        }
+        self.each_child(|child| child.give_up(cause));
+    }
+
+    fn remove(&self, cause: &ExitCause) {
+        self.desk.lock().gone = true;
+        if let Some(group) = &self.group {
+            group.close(cause);
+        }
+        self.each_child(|child| child.remove(cause));
+        let statics: Vec<_> =
+            self.statics.iter().map(|(_, _, ward)| ward.managed.path().clone()).collect();
+        for path in statics {
+            self.registry.forget(&path);
+        }
+    }
+
+    fn counts(&self) -> FateCounts {
+        FateCounts::default()
+    }
+}
+
+impl Supervisor {
+    /// No life follows: everything below gets its fate.
+    pub(crate) fn abandon(&self, cause: &ExitCause) {
+        Managed::give_up(self, cause);
+    }
+
+    fn each_child(&self, then: impl Fn(&dyn Managed)) {
+        for (_, _, ward) in &self.statics {
+            then(&*ward.managed);
+        }
+    }
+
+    /// Past its shutdown limit: every child at once, without mercy; then the actor.
+    async fn end_brutally(&self, how: &Ending) {
+        let paths = self.registry.below(&self.path);
+        for managed in paths {
+            managed.end(Ending { shutdown: Shutdown::Brutal, ..how.clone() }).await;
+        }
+        let life = {
+            let desk = self.desk.lock();
+            if let Some(actor) = &desk.actor {
+                actor.kill();
+            }
+            desk.life
+        };
+        self.finished(life, how.cause.clone(), None);
+    }
+}

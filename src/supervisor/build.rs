@@ -1,0 +1,371 @@
+//! From specs to slots, groups and supervisors, and the table of what has a path.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use super::{Hung, Supervisor, Ward};
+use crate::error::SpecError;
+use crate::family::ChildOptions;
+use crate::fate::FateCounts;
+use crate::group::AnyGroup;
+use crate::hub::Hub;
+use crate::id::ChildPath;
+use crate::mirror::{Facts, Kind, Roster};
+use crate::policy::{GroupKind, Policy};
+use crate::port::PortTable;
+use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
+use crate::slot::{Look, Managed, Rules};
+use crate::spec::{ChildSpec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
+
+/// What has a path.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    Child {
+        slot: Arc<dyn Look>,
+        behavior: TypeId,
+        behavior_name: &'static str,
+    },
+    Group {
+        group: Arc<dyn AnyGroup>,
+        port: Arc<dyn Any + Send + Sync>,
+        port_type: TypeId,
+        port_name: &'static str,
+        node: Arc<Supervisor>,
+    },
+    Supervisor(Arc<Supervisor>),
+}
+
+/// The table of slots by path, which outlives the supervisors.
+pub(crate) struct Registry {
+    pub(crate) entries: DashMap<ChildPath, Entry>,
+    hub: Arc<Hub>,
+}
+
+impl Registry {
+    pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self { entries: DashMap::new(), hub })
+    }
+
+    pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {
+        self.entries.get(path).map(|entry| entry.value().clone())
+    }
+
+    /// Removes an entry; what it has counted is kept.
+    pub(crate) fn forget(&self, path: &ChildPath) {
+        if let Some((_, entry)) = self.entries.remove(path) {
+            self.retire(&entry);
+        }
+    }
+
+    fn retire(&self, entry: &Entry) {
+        let counts = entry.counts();
+        self.hub.retired.lock().merge(&counts);
+    }
+
+    pub(crate) fn clear(&self) {
+        let paths: Vec<_> = self.entries.iter().map(|entry| entry.key().clone()).collect();
+        for path in paths {
+            self.forget(&path);
+        }
+    }
+
+    /// Every child below a supervisor.
+    pub(crate) fn below(&self, path: &ChildPath) -> Vec<Arc<dyn Managed>> {
+        let prefix = format!("{path}/");
+        self.entries
+            .iter()
+            .filter(|entry| entry.key().as_str().starts_with(&prefix))
+            .filter_map(|entry| match entry.value() {
+                Entry::Child { slot, .. } => Some(Arc::clone(slot) as Arc<dyn Managed>),
+                Entry::Group { .. } | Entry::Supervisor(_) => None,
+            })
+            .collect()
+    }
+
+    pub(crate) fn fates(&self) -> FateCounts {
+        let mut sum = *self.hub.retired.lock();
+        for entry in &self.entries {
+            sum.merge(&entry.value().counts());
+        }
+        sum
+    }
+
+    /// The port of what has this path, with its type.
+    fn port(&self, path: &ChildPath) -> Option<(Arc<dyn Any + Send + Sync>, TypeId, &'static str)> {
+        match self.get(path)? {
+            Entry::Child { slot, .. } => {
+                Some((slot.port_any()?, slot.port_type(), slot.spec().port_name))
+            }
+            Entry::Group { port, port_type, port_name, .. } => Some((port, port_type, port_name)),
+            Entry::Supervisor(_) => None,
+        }
+    }
+
+    /// Resolves the needs of a child.
+    fn wire(&self, slot: &Arc<dyn Look>) -> Result<(), SpecError> {
+        let path = slot.path().clone();
+        let spec = Arc::clone(slot.spec());
+        let mut table = PortTable::default();
+        for need in spec.all_needs() {
+            let exists = |path: &ChildPath| {
+                self.entries
+                    .get(path)
+                    .is_some_and(|entry| !matches!(entry.value(), Entry::Supervisor(_)))
+            };
+            let unknown =
+                || SpecError::UnknownNeed { child: path.to_string(), need: need.name.clone() };
+            let found = resolve(&path, &need.name, exists).ok_or_else(unknown)?;
+            let (port, port_type, port_name) = self.port(&found).ok_or_else(unknown)?;
+            if port_type != need.port {
+                return Err(SpecError::NeedType {
+                    child: path.to_string(),
+                    need: need.name.clone(),
+                    wanted: need.type_name.to_owned(),
+                    found: port_name.to_owned(),
+                });
+            }
+            table.0.push((need.clone(), port));
+        }
+        slot.set_ports(table);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn counts(&self) -> FateCounts {
+        match self {
+            Self::Child { slot, .. } => slot.counts(),
+            Self::Group { group, .. } => group.counts(),
+            Self::Supervisor(_) => FateCounts::default(),
+        }
+    }
+}
+
+/// Builds a whole tree from a validated spec; nothing starts yet.
+pub(crate) fn build(
+    spec: &Arc<SupervisorSpec>,
+    hub: &Arc<Hub>,
+    registry: &Arc<Registry>,
+) -> Result<Arc<Supervisor>, SpecError> {
+    let path = ChildPath::new(&*spec.id);
+    let roster = Roster::root(facts(spec, &path));
+    let policy = spec.policy.clone().unwrap_or_default();
+    let root = supervisor(spec, path, policy, hub, registry, Hung::Root(roster), None)?;
+    let slots: Vec<_> = registry
+        .entries
+        .iter()
+        .filter_map(|entry| match entry.value() {
+            Entry::Child { slot, .. } => Some(Arc::clone(slot)),
+            _ => None,
+        })
+        .collect();
+    for slot in slots {
+        registry.wire(&slot)?;
+    }
+    Ok(root)
+}
+
+fn facts(spec: &SupervisorSpec, path: &ChildPath) -> Facts {
+    let strategy = if spec.dynamic { "dynamic".to_owned() } else { spec.strategy.to_string() };
+    let intensity = format!("{} in {:?}", spec.intensity.count, spec.intensity.period);
+    Facts::supervisor(path.clone(), &strategy, &intensity)
+}
+
+const fn kind_of(kind: GroupKind) -> Kind {
+    match kind {
+        GroupKind::Model => Kind::Model,
+        GroupKind::Tool => Kind::Tool,
+        GroupKind::Step => Kind::Step,
+        GroupKind::Data => Kind::Data,
+        GroupKind::Output => Kind::Output,
+    }
+}
+
+fn supervisor(
+    spec: &Arc<SupervisorSpec>,
+    path: ChildPath,
+    policy: Arc<Policy>,
+    hub: &Arc<Hub>,
+    registry: &Arc<Registry>,
+    hung: Hung,
+    group: Option<&Arc<GroupSpec>>,
+) -> Result<Arc<Supervisor>, SpecError> {
+    let mut statics = Vec::with_capacity(spec.children.len());
+    let mut members = Vec::new();
+    let mut worst_case = Duration::ZERO;
+    for node in &spec.children {
+        let below = path.join(node.id());
+        let id: Arc<str> = Arc::from(node.id());
+        let (options, ward) = match node {
+            Node::Child(child) => {
+                let rules = Arc::new(Rules::new(child, &policy));
+                if group.is_some() {
+                    let exact = (*rules.policy).clone().with_attempt_timeout(rules.attempt_timeout);
+                    worst_case = worst_case.max(exact.worst_case(spec.children.len()));
+                }
+                let built = slot(child, &below, rules, hub, registry, hung.roster());
+                let ward = Ward {
+                    managed: Arc::clone(&built.slot) as Arc<dyn Managed>,
+                    shutdown: child.shutdown,
+                    dynamic: false,
+                    spec: Some(Arc::clone(child)),
+                };
+                if group.is_some() {
+                    members.push(built.member);
+                }
+                (ChildOptions::of(child), ward)
+            }
+            Node::Supervisor(inner) => {
+                let nested = hung.roster().nest(facts(inner, &below));
+                let inner_policy = inner.policy.clone().unwrap_or_else(|| Arc::clone(&policy));
+                let built = supervisor(
+                    inner,
+                    below,
+                    inner_policy,
+                    hub,
+                    registry,
+                    Hung::Below(nested),
+                    None,
+                )?;
+                (nested_options(inner), nested_ward(inner, built))
+            }
+            Node::Group(group_spec) => {
+                let inner = Arc::new(group_spec.supervisor.clone());
+                let nested =
+                    hung.roster().nest(Facts::group(below.clone(), kind_of(group_spec.kind)));
+                let inner_policy = inner.policy.clone().unwrap_or_else(|| Arc::clone(&policy));
+                let built = supervisor(
+                    &inner,
+                    below,
+                    inner_policy,
+                    hub,
+                    registry,
+                    Hung::Below(nested),
+                    Some(group_spec),
+                )?;
+                (nested_options(&inner), nested_ward(&inner, built))
+            }
+        };
+        statics.push((id, options, ward));
+    }
+    let built_group = match group {
+        None => None,
+        Some(group) => make_group(group, &path, hub, members, worst_case),
+    };
+    let any_group = built_group.as_ref().map(|built| Arc::clone(&built.group));
+    let node = Supervisor::new(
+        path.clone(),
+        Arc::clone(spec),
+        policy,
+        Arc::clone(hub),
+        Arc::clone(registry),
+        hung,
+        statics,
+        any_group,
+    );
+    let entry = match (built_group, group) {
+        (Some(built), Some(group)) => {
+            // The first member's types are the group's.
+            let first = group.members().next().map(|member| (member.port, member.port_name));
+            let (port_type, port_name) = first.unwrap_or((TypeId::of::<()>(), ""));
+            Entry::Group {
+                group: built.group,
+                port: built.port,
+                port_type,
+                port_name,
+                node: Arc::clone(&node),
+            }
+        }
+        _ => Entry::Supervisor(Arc::clone(&node)),
+    };
+    registry.entries.insert(path, entry);
+    Ok(node)
+}
+
+fn nested_options(spec: &SupervisorSpec) -> ChildOptions {
+    ChildOptions {
+        restart: spec.restart,
+        significant: spec.significant,
+        is_supervisor: true,
+        child_limit: None,
+    }
+}
+
+fn nested_ward(spec: &SupervisorSpec, node: Arc<Supervisor>) -> Ward {
+    Ward { managed: node, shutdown: spec.shutdown, dynamic: false, spec: None }
+}
+
+fn make_group(
+    spec: &Arc<GroupSpec>,
+    path: &ChildPath,
+    hub: &Arc<Hub>,
+    members: Vec<Box<dyn Any + Send>>,
+    worst_case: Duration,
+) -> Option<BuiltGroup> {
+    let recipe = Arc::clone(&spec.members().next()?.recipe);
+    let site = GroupSite {
+        path: path.clone(),
+        spec: Arc::clone(spec),
+        hub: Arc::clone(hub),
+        members: parking_lot::Mutex::new(members),
+        worst_case,
+    };
+    recipe.build_group(&site).downcast::<BuiltGroup>().ok().map(|built| *built)
+}
+
+fn slot(
+    spec: &Arc<ChildSpec>,
+    path: &ChildPath,
+    rules: Arc<Rules>,
+    hub: &Arc<Hub>,
+    registry: &Arc<Registry>,
+    roster: &Roster,
+) -> Built {
+    let site = Site {
+        path: path.clone(),
+        spec: Arc::clone(spec),
+        rules,
+        hub: Arc::clone(hub),
+        row: parking_lot::Mutex::new(Some(roster.add(path.clone(), spec.kind))),
+    };
+    let built = spec
+        .recipe
+        .build(&site)
+        .downcast::<Built>()
+        .expect("a recipe is given a site with a row and makes a slot of it");
+    registry.entries.insert(
+        path.clone(),
+        Entry::Child {
+            slot: Arc::clone(&built.slot),
+            behavior: built.behavior,
+            behavior_name: built.behavior_name,
+        },
+    );
+    *built
+}
+
+/// Builds a child that is started while the system runs.
+pub(super) fn dynamic(
+    node: &Arc<Supervisor>,
+    spec: ChildSpec,
+) -> Result<(ChildOptions, Ward), SpecError> {
+    dynamic_child(&node.path, &spec, node.spec.auto_shutdown)?;
+    let spec = Arc::new(spec);
+    let path = node.path.join(&spec.id);
+    let rules = Arc::new(Rules::new(&spec, &node.policy));
+    let built = slot(&spec, &path, rules, &node.hub, &node.registry, node.roster());
+    if let Err(error) = node.registry.wire(&built.slot) {
+        node.registry.forget(&path);
+        return Err(error);
+    }
+    let ward = Ward {
+        managed: built.slot,
+        shutdown: spec.shutdown,
+        dynamic: true,
+        spec: Some(Arc::clone(&spec)),
+    };
+    Ok((ChildOptions::of(&spec), ward))
+}

@@ -1,0 +1,108 @@
+//! What takes time: stopping and starting children, in a task of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ractor::ActorRef;
+
+use super::Msg;
+use super::shell::{Running, Shell};
+use crate::family::{Key, RunId};
+use crate::fault::ExitCause;
+use crate::id::Incarnation;
+use crate::slot::{Ending, Link, Managed};
+
+/// A run, with everything it touches.
+struct Run {
+    stop: Vec<(Arc<dyn Managed>, Ending)>,
+    parallel: bool,
+    start: Vec<(Arc<dyn Managed>, Incarnation, Link)>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Shell {
+    pub(super) fn start_run(
+        &mut self,
+        me: &ActorRef<Msg>,
+        run: RunId,
+        stop: Vec<(Key, bool)>,
+        parallel: bool,
+        start: Vec<(Key, Incarnation)>,
+    ) {
+        let Some(office) = self.office.clone() else { return };
+        // A life that is asked to stop for another one keeps what waits in its children.
+        let keep = self.node.desk.lock().stopping == Some(true);
+        let stop = stop
+            .into_iter()
+            .filter_map(|(key, restart)| {
+                let ward = self.wards.get(&key)?;
+                let ending = Ending {
+                    shutdown: ward.shutdown,
+                    restart: (restart || keep) && !ward.dynamic_stop(restart),
+                    cause: ExitCause::Stopped,
+                };
+                Some((Arc::clone(&ward.managed), ending))
+            })
+            .collect();
+        let start: Vec<_> = start
+            .into_iter()
+            .filter_map(|(key, life)| {
+                let ward = self.wards.get(&key)?;
+                let link = Link { boss: Arc::clone(&office), key };
+                Some((Arc::clone(&ward.managed), life, link))
+            })
+            .collect();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let starting = start.iter().map(|(child, life, _)| (Arc::clone(child), *life)).collect();
+        let work = Run { stop, parallel, start, cancelled: Arc::clone(&cancelled) };
+        let me = me.clone();
+        let task = self.node.hub.runtime.spawn(async move {
+            if let Some(result) = work.carry_out().await {
+                let _ = me.send_message(Msg::RunDone { run, result });
+            }
+        });
+        let running = Running { cancelled, task: task.abort_handle(), start: starting };
+        self.runs.insert(run, running);
+    }
+}
+
+impl super::Ward {
+    /// A dynamic child that is stopped with its supervisor has no next life to wait for.
+    fn dynamic_stop(&self, restart: bool) -> bool {
+        self.dynamic && !restart
+    }
+}
+
+impl Run {
+    /// `None` when it was cancelled.
+    async fn carry_out(self) -> Option<Result<(), (Key, ExitCause)>> {
+        if self.parallel {
+            let tasks: Vec<_> = self
+                .stop
+                .into_iter()
+                .map(|(child, ending)| tokio::spawn(child.end(ending)))
+                .collect();
+            for task in tasks {
+                // A stop that panicked has ended, too.
+                let _ = task.await;
+            }
+        } else {
+            for (child, ending) in self.stop {
+                if self.cancelled.load(Ordering::Acquire) {
+                    return None;
+                }
+                child.end(ending).await;
+            }
+        }
+        for (child, life, link) in self.start {
+            if self.cancelled.load(Ordering::Acquire) {
+                return None;
+            }
+            let key = link.key;
+            if let Err(cause) = child.begin(life, link).await {
+                return Some(Err((key, cause)));
+            }
+        }
+        Some(Ok(()))
+    }
+}

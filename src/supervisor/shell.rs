@@ -1,0 +1,355 @@
+//! One life of a supervisor: the actor, and the family it feeds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::{Ask, Msg, Supervisor, Ward, build};
+use crate::error::StartError;
+use crate::event::Event;
+use crate::family::{
+    ChildOptions, Family, FamilyOptions, Input, Key, Output, Reply, RunId, Shutdown, Strategy,
+    Ticket, Token,
+};
+use crate::fault::ExitCause;
+use crate::hub::Timed;
+use crate::id::Incarnation;
+use crate::moment::Moment;
+use crate::slot::{Boss, Ending, Managed};
+use crate::spec::ChildSpec;
+
+/// A supervisor's life seen from its children.
+struct Office {
+    actor: ActorRef<Msg>,
+}
+
+impl Boss for Office {
+    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy>) {
+        let _ = self.actor.send_message(Msg::Exited { key, life, cause, widen });
+    }
+
+    fn cell(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+}
+
+/// A run under way.
+pub(super) struct Running {
+    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) task: AbortHandle,
+    pub(super) start: Vec<(Arc<dyn Managed>, Incarnation)>,
+}
+
+/// A restart that waits for its moment.
+struct Backoff {
+    actor: ActorRef<Msg>,
+    token: Token,
+}
+
+impl Timed for Backoff {
+    fn on_time(&self, _: Moment) {
+        let _ = self.actor.send_message(Msg::Due(self.token));
+    }
+}
+
+/// The state of one life of a supervisor.
+pub(super) struct Shell {
+    pub(super) node: Arc<Supervisor>,
+    life: Incarnation,
+    family: Family,
+    pub(super) wards: HashMap<Key, Ward>,
+    pub(super) runs: HashMap<RunId, Running>,
+    backoffs: HashMap<Token, Arc<dyn Timed>>,
+    tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
+    next_ticket: u64,
+    pub(super) office: Option<Arc<dyn Boss>>,
+    done: bool,
+}
+
+impl Shell {
+    pub(super) fn new(node: Arc<Supervisor>, life: Incarnation) -> Self {
+        let spec = &node.spec;
+        let options = FamilyOptions {
+            strategy: spec.strategy,
+            intensity: spec.intensity,
+            child_limit: spec.effective_child_limit(),
+            auto_shutdown: spec.auto_shutdown,
+            max_children: spec.max_children.map(std::num::NonZeroUsize::get),
+            parallel_stop: spec.dynamic,
+            backoff: spec.backoff,
+        };
+        let mut family = Family::new(node.path.clone(), options);
+        let mut wards = HashMap::with_capacity(node.statics.len());
+        for (id, options, ward) in &node.statics {
+            let last = ward.managed.last_incarnation();
+            // The spec was validated: no id stands twice.
+            if let Ok(key) = family.add_static(Arc::clone(id), *options, last) {
+                wards.insert(key, ward.clone());
+            }
+        }
+        Self {
+            node,
+            life,
+            family,
+            wards,
+            runs: HashMap::new(),
+            backoffs: HashMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            office: None,
+            done: false,
+        }
+    }
+
+    fn feed(&mut self, me: &ActorRef<Msg>, input: Input) {
+        let now = self.node.hub.now();
+        let outputs = self.family.on(input, now);
+        for output in outputs {
+            self.carry_out(me, output);
+        }
+    }
+
+    fn carry_out(&mut self, me: &ActorRef<Msg>, output: Output) {
+        let node = Arc::clone(&self.node);
+        match output {
+            Output::Run { run, stop, parallel, start } => {
+                self.start_run(me, run, stop, parallel, start);
+            }
+            Output::CancelRun(run) => {
+                if let Some(running) = self.runs.remove(&run) {
+                    running.cancelled.store(true, Ordering::Release);
+                    running.task.abort();
+                    for (child, life) in running.start {
+                        child.cancel_begin(life);
+                    }
+                }
+            }
+            Output::Arm { token, at } => {
+                let timer: Arc<dyn Timed> = Arc::new(Backoff { actor: me.clone(), token });
+                node.hub.arm(at, Arc::downgrade(&timer));
+                self.backoffs.insert(token, timer);
+            }
+            Output::Quarantined { key, cause } => {
+                if let Some(ward) = self.wards.get(&key) {
+                    node.hub.emit(Event::ChildQuarantined {
+                        child: ward.managed.path().clone(),
+                        cause: cause.kind(),
+                    });
+                    // Giving requests their fates drops user values: not here.
+                    let managed = Arc::clone(&ward.managed);
+                    node.hub.runtime.spawn(async move { managed.quarantine(&cause) });
+                }
+            }
+            Output::Removed { key, .. } => {
+                if let Some(ward) = self.wards.remove(&key) {
+                    let registry = Arc::clone(&node.registry);
+                    node.hub.runtime.spawn(async move {
+                        ward.managed.remove(&ExitCause::Stopped);
+                        registry.forget(ward.managed.path());
+                    });
+                }
+            }
+            Output::Reply { ticket, reply } => {
+                if let Some(caller) = self.tickets.remove(&ticket) {
+                    let _ = caller.send(reply);
+                }
+            }
+            Output::Restarting { key, cause, scope, restarts } => {
+                if let Some(ward) = self.wards.get(&key) {
+                    node.hub.emit(Event::Restarting {
+                        supervisor: node.path.clone(),
+                        child: ward.managed.path().clone(),
+                        cause: cause.kind(),
+                        scope,
+                        restarts,
+                    });
+                }
+            }
+            Output::Booted => node.booted(Ok(())),
+            Output::Finished { cause, start_error } => {
+                self.done = true;
+                if let ExitCause::Intensity { child, cause, restarts, .. } = &cause {
+                    node.hub.emit(Event::Escalated {
+                        supervisor: node.path.clone(),
+                        child: child.clone(),
+                        cause: cause.kind(),
+                        restarts: *restarts,
+                    });
+                }
+                // The children that only this life knew go with it; the others wait for the next.
+                let gone: Vec<_> =
+                    self.wards.values().filter(|ward| ward.dynamic).cloned().collect();
+                let life = self.life;
+                me.stop(None);
+                node.hub.runtime.clone().spawn(async move {
+                    for ward in gone {
+                        ward.managed.remove(&cause);
+                        node.registry.forget(ward.managed.path());
+                    }
+                    node.finished(life, cause, start_error);
+                });
+            }
+        }
+    }
+
+    fn ask(&mut self, me: &ActorRef<Msg>, ask: Ask) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        match ask {
+            Ask::Start(spec, caller) => {
+                let id = Arc::clone(&spec.id);
+                if self.family.key_of(&id).is_some() {
+                    // The family says which misuse it is; the child that is there is not touched.
+                    self.tickets.insert(ticket, caller);
+                    let options = ChildOptions::of(&spec);
+                    self.feed(me, Input::Start { ticket, id, options, last: Incarnation::NONE });
+                    return;
+                }
+                match build::dynamic(&self.node, *spec) {
+                    Err(error) => {
+                        let _ = caller.send(Reply::StartRefused(StartError::Spec(error)));
+                    }
+                    Ok((options, ward)) => {
+                        self.tickets.insert(ticket, caller);
+                        let key = self.family.next_key();
+                        self.wards.insert(key, ward.clone());
+                        let last = ward.managed.last_incarnation();
+                        self.feed(me, Input::Start { ticket, id, options, last });
+                        if self.family.status(key).is_none()
+                            && let Some(ward) = self.wards.remove(&key)
+                        {
+                            self.node.registry.forget(ward.managed.path());
+                        }
+                    }
+                }
+            }
+            Ask::Terminate(id, caller) => {
+                self.tickets.insert(ticket, caller);
+                self.feed(me, Input::Terminate { ticket, id });
+            }
+            Ask::Restart(id, caller) => {
+                self.tickets.insert(ticket, caller);
+                self.feed(me, Input::Restart { ticket, id });
+            }
+            Ask::Delete(id, caller) => {
+                self.tickets.insert(ticket, caller);
+                self.feed(me, Input::Delete { ticket, id });
+            }
+            Ask::Which(caller) => {
+                let _ = caller.send(self.family.which_children());
+            }
+            Ask::Count(caller) => {
+                let _ = caller.send(self.family.count_children());
+            }
+            Ask::Spec(id, caller) => {
+                let spec = self
+                    .family
+                    .key_of(&id)
+                    .and_then(|key| self.wards.get(&key))
+                    .and_then(|ward| ward.spec.clone());
+                let _ = caller.send(spec);
+            }
+        }
+    }
+}
+
+impl ChildOptions {
+    pub(crate) fn of(spec: &ChildSpec) -> Self {
+        Self {
+            restart: spec.restart,
+            significant: spec.significant,
+            is_supervisor: false,
+            child_limit: spec.child_limit,
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // Killed from outside, or the runtime is going down: nothing that runs for it may outlive it,
+        // and whoever waits must hear.
+        for (_, running) in self.runs.drain() {
+            running.cancelled.store(true, Ordering::Release);
+            running.task.abort();
+        }
+        if !self.done {
+            let node = Arc::clone(&self.node);
+            let life = self.life;
+            let wards: Vec<_> = self.wards.drain().map(|(_, ward)| ward).collect();
+            self.node.hub.runtime.spawn(async move {
+                for ward in wards.into_iter().rev() {
+                    let ending = Ending {
+                        shutdown: Shutdown::Brutal,
+                        restart: !ward.dynamic,
+                        cause: ExitCause::Killed,
+                    };
+                    Arc::clone(&ward.managed).end(ending).await;
+                    if ward.dynamic {
+                        ward.managed.remove(&ExitCause::Killed);
+                        node.registry.forget(ward.managed.path());
+                    }
+                }
+                node.finished(life, ExitCause::Killed, None);
+            });
+        }
+    }
+}
+
+pub(super) struct SupervisorActor;
+
+impl Actor for SupervisorActor {
+    type Msg = Msg;
+    type State = Shell;
+    type Arguments = Shell;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Msg>,
+        mut shell: Shell,
+    ) -> Result<Shell, ActorProcessingErr> {
+        shell.office = Some(Arc::new(Office { actor: me.clone() }));
+        shell.feed(&me, Input::Boot);
+        Ok(shell)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        shell: &mut Shell,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Exited { key, life, cause, widen } => {
+                shell.feed(&me, Input::Exited { key, incarnation: life, cause, widen });
+            }
+            Msg::RunDone { run, result } => {
+                if shell.runs.remove(&run).is_some() {
+                    shell.feed(&me, Input::RunDone { run, result });
+                }
+            }
+            Msg::Due(token) => {
+                if shell.backoffs.remove(&token).is_some() {
+                    shell.feed(&me, Input::Due { token });
+                }
+            }
+            Msg::Stop { cause } => shell.feed(&me, Input::Stop { cause }),
+            Msg::Ask(ask) => shell.ask(&me, ask),
+        }
+        Ok(())
+    }
+
+    /// The ends of carriers are told by what they carried, with the life they belong to; ractor's own
+    /// events say less, and may come in another order. Its default would stop this supervisor.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Msg>,
+        _: SupervisionEvent,
+        _: &mut Shell,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}

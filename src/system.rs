@@ -1,0 +1,472 @@
+//! The root: a running tree, its addresses, and its end.
+//!
+//! *Invariant.* Everything a user holds is made of slots and groups: it stays valid over every
+//! restart, and answers, if only with an error, after the system has stopped.
+
+use std::any::{TypeId, type_name};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::oneshot;
+
+use crate::behavior::Behavior;
+use crate::clock::{Clock, TokioClock};
+use crate::error::{ChildError, LookupError, RootEnded, StartError};
+use crate::event::EventStream;
+use crate::family::{ChildCounts, Reply};
+pub use crate::family::{ChildInfo, ChildStatus};
+use crate::fate::{Fate, FateCounts};
+use crate::fault::ExitCause;
+use crate::hub::Hub;
+pub use crate::hub::Stats;
+use crate::id::{ChildPath, Incarnation};
+use crate::mirror::Roster;
+use crate::port::{Port, Receipt};
+use crate::recipe::port_of;
+use crate::spec::{ChildSpec, SupervisorSpec};
+use crate::supervisor::{Ask, Entry, Registry, Supervisor, build};
+
+/// How a system runs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SystemOptions {
+    /// The clock.
+    ///
+    /// # Default
+    /// [`TokioClock`], made at the start.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// Events that are kept for a subscriber that is slow.
+    ///
+    /// # Default
+    /// 4,096.
+    pub event_capacity: usize,
+}
+
+impl Default for SystemOptions {
+    fn default() -> Self {
+        Self { clock: None, event_capacity: 4096 }
+    }
+}
+
+impl SystemOptions {
+    /// Every option at its default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`SystemOptions::clock`].
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Sets [`SystemOptions::event_capacity`]; at least 1.
+    #[must_use]
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events.max(1);
+        self
+    }
+}
+
+/// A running tree. Clones are the same system; when the last one is dropped, the tree is stopped.
+#[derive(Clone)]
+pub struct System {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hub: Arc<Hub>,
+    registry: Arc<Registry>,
+    root: Arc<Supervisor>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.hub.begin_shutdown();
+        self.root.ask_stop(ExitCause::Stopped, false);
+        let (root, registry) = (Arc::clone(&self.root), Arc::clone(&self.registry));
+        self.hub.runtime.spawn(async move {
+            root.wait_ended().await;
+            registry.clear();
+        });
+    }
+}
+
+impl fmt::Debug for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("System").field("root", &self.inner.root.path).finish_non_exhaustive()
+    }
+}
+
+static IDENTITY: AtomicU64 = AtomicU64::new(0);
+
+impl System {
+    /// Validates the spec and starts the tree, left to right. Returns once every child that is not
+    /// lazy is up.
+    ///
+    /// # Errors
+    /// A spec that cannot be run; a child that does not start, after those started before it were
+    /// stopped in reverse order; no tokio runtime.
+    pub async fn start(spec: SupervisorSpec) -> Result<Self, StartError> {
+        Self::start_with(spec, SystemOptions::default()).await
+    }
+
+    /// [`System::start`] with options.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub async fn start_with(
+        spec: SupervisorSpec,
+        options: SystemOptions,
+    ) -> Result<Self, StartError> {
+        spec.validate()?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        let clock = options.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
+        let hub = Hub::new(clock, runtime, options.event_capacity, identity());
+        let registry = Registry::new(Arc::clone(&hub));
+        let root = build(&Arc::new(spec), &hub, &registry)?;
+        let system = Self { inner: Arc::new(Inner { hub, registry, root }) };
+        let root = &system.inner.root;
+        let booting = root.begin_life(Incarnation(1), None);
+        let result = match booting {
+            Some(booting) => booting.await.unwrap_or_else(|_| {
+                Err(StartError::Child { child: root.path.clone(), cause: ExitCause::Killed })
+            }),
+            None => Err(StartError::SupervisorGone(root.path.clone())),
+        };
+        match result {
+            Ok(()) => {
+                system.watch_root();
+                Ok(system)
+            }
+            Err(error) => {
+                system.inner.hub.begin_shutdown();
+                system.inner.registry.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// When the root ends by itself, what still waits gets its fate.
+    fn watch_root(&self) {
+        let root = Arc::clone(&self.inner.root);
+        let hub = Arc::downgrade(&self.inner.hub);
+        self.inner.hub.runtime.spawn(async move {
+            let cause = root.wait_ended().await;
+            if let Some(hub) = hub.upgrade() {
+                hub.begin_shutdown();
+            }
+            root.abandon(&cause);
+        });
+    }
+
+    /// The child at this path.
+    ///
+    /// # Errors
+    /// Nothing has this path, or another behavior does; the error names both.
+    pub fn child<B: Behavior>(
+        &self,
+        path: impl Into<ChildPath>,
+    ) -> Result<ChildRef<B>, LookupError> {
+        let path = path.into();
+        match self.inner.registry.get(&path) {
+            Some(Entry::Child { slot, behavior, behavior_name }) => {
+                let wrong = || LookupError::WrongType {
+                    path: path.clone(),
+                    wanted: type_name::<B>(),
+                    found: behavior_name,
+                };
+                if behavior != TypeId::of::<B>() {
+                    return Err(wrong());
+                }
+                let port = slot.port_any().and_then(port_of).ok_or_else(wrong)?;
+                Ok(ChildRef { port, behavior: PhantomData })
+            }
+            Some(Entry::Group { port_name, .. }) => {
+                Err(LookupError::WrongType { path, wanted: type_name::<B>(), found: port_name })
+            }
+            Some(Entry::Supervisor(_)) => Err(LookupError::WrongType {
+                path,
+                wanted: type_name::<B>(),
+                found: "a supervisor",
+            }),
+            None => Err(LookupError::NotFound(path)),
+        }
+    }
+
+    /// The child or group at this path, by the types it takes and gives.
+    ///
+    /// # Errors
+    /// Nothing has this path, or its types are others; the error names both.
+    pub fn port<Q: Send + Sync + 'static, R: Send + 'static>(
+        &self,
+        path: impl Into<ChildPath>,
+    ) -> Result<Port<Q, R>, LookupError> {
+        let path = path.into();
+        let (port, found) = match self.inner.registry.get(&path) {
+            Some(Entry::Child { slot, .. }) => (slot.port_any(), slot.spec().port_name),
+            Some(Entry::Group { port, port_name, .. }) => (Some(port), port_name),
+            Some(Entry::Supervisor(_)) => (None, "a supervisor"),
+            None => return Err(LookupError::NotFound(path)),
+        };
+        port.and_then(port_of).ok_or(LookupError::WrongType {
+            path,
+            wanted: type_name::<Port<Q, R>>(),
+            found,
+        })
+    }
+
+    /// The supervisor, or the supervisor of the group, at this path.
+    ///
+    /// # Errors
+    /// Nothing has this path, or a child does.
+    pub fn supervisor(&self, path: impl Into<ChildPath>) -> Result<SupervisorRef, LookupError> {
+        let path = path.into();
+        match self.inner.registry.get(&path) {
+            Some(Entry::Supervisor(node) | Entry::Group { node, .. }) => Ok(SupervisorRef { node }),
+            Some(Entry::Child { behavior_name, .. }) => {
+                Err(LookupError::WrongType { path, wanted: "a supervisor", found: behavior_name })
+            }
+            None => Err(LookupError::NotFound(path)),
+        }
+    }
+
+    /// Requests by fate, over the whole system. At any moment `accepted = sum of fates + open`.
+    pub fn fates(&self) -> FateCounts {
+        self.inner.registry.fates()
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
+        self.inner.root.roster()
+    }
+
+    /// What has been counted since the start.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.inner.hub.stats.lock().clone();
+        stats.attempts = self.inner.hub.attempts.load(Ordering::Relaxed);
+        stats.requests = self.fates().accepted;
+        stats.events_lagged = self.inner.hub.events.lagged();
+        stats
+    }
+
+    /// What became of a cast: `None` when it is not known any more, `Some(None)` while it is open.
+    ///
+    /// The last 65,536 ended casts are known, each for 10 minutes.
+    pub fn fate(&self, receipt: Receipt) -> Option<Option<Fate>> {
+        self.inner.hub.cast_fate(receipt.request)
+    }
+
+    /// Every event from now on.
+    pub fn events(&self) -> EventStream {
+        self.inner.hub.events.subscribe()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.hub.clock)
+    }
+
+    /// Kills the current life of a child: an abnormal end, which its supervisor answers. Requests in
+    /// flight are delivered again, once, when that does no harm.
+    ///
+    /// # Errors
+    /// Nothing has this path, or it is no child.
+    pub fn kill(&self, path: impl Into<ChildPath>) -> Result<(), LookupError> {
+        let path = path.into();
+        match self.inner.registry.get(&path) {
+            Some(Entry::Child { slot, .. }) => {
+                slot.kill();
+                Ok(())
+            }
+            Some(Entry::Group { .. } | Entry::Supervisor(_)) => {
+                Err(LookupError::WrongType { path, wanted: "a child", found: "a supervisor" })
+            }
+            None => Err(LookupError::NotFound(path)),
+        }
+    }
+
+    /// Takes a member out of its group by hand, until [`System::release`].
+    ///
+    /// # Errors
+    /// Nothing has this path, or it is no member of a group.
+    pub fn isolate(&self, path: impl Into<ChildPath>) -> Result<(), LookupError> {
+        self.set_isolated(path.into(), true)
+    }
+
+    /// Puts a member back, with its circuit closed.
+    ///
+    /// # Errors
+    /// As [`System::isolate`].
+    pub fn release(&self, path: impl Into<ChildPath>) -> Result<(), LookupError> {
+        self.set_isolated(path.into(), false)
+    }
+
+    fn set_isolated(&self, path: ChildPath, isolated: bool) -> Result<(), LookupError> {
+        let group = path.parent().and_then(|parent| self.inner.registry.get(&parent));
+        match group {
+            Some(Entry::Group { group, .. }) if group.isolate(path.id(), isolated) => Ok(()),
+            _ => Err(LookupError::NotFound(path)),
+        }
+    }
+
+    /// Stops the tree in reverse order, each child within its shutdown limit, and returns when all is
+    /// stopped. What was open has the fate `Stopped`, or `Unknown` where an effect was under way.
+    pub async fn stop(&self) {
+        self.inner.hub.begin_shutdown();
+        let root = &self.inner.root;
+        root.ask_stop(ExitCause::Stopped, false);
+        root.wait_ended().await;
+        root.abandon(&ExitCause::Stopped);
+    }
+
+    /// Waits until the root has ended, by itself or because it was stopped, and says why.
+    pub async fn wait(&self) -> RootEnded {
+        RootEnded(self.inner.root.wait_ended().await)
+    }
+}
+
+/// Distinguishes the keys of one system from those of another, also in another process.
+fn identity() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library's hasher is keyed at random; a key needs to be unique, not secret.
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u64(IDENTITY.fetch_add(1, Ordering::Relaxed));
+    hasher.finish()
+}
+
+/// The address of a child, valid over every restart of the child and of its supervisors.
+pub struct ChildRef<B: Behavior> {
+    port: Port<B::Request, B::Reply>,
+    behavior: PhantomData<fn() -> B>,
+}
+
+impl<B: Behavior> Clone for ChildRef<B> {
+    fn clone(&self) -> Self {
+        Self { port: self.port.clone(), behavior: PhantomData }
+    }
+}
+
+impl<B: Behavior> Deref for ChildRef<B> {
+    type Target = Port<B::Request, B::Reply>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.port
+    }
+}
+
+impl<B: Behavior> fmt::Debug for ChildRef<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChildRef").field(self.port.path()).finish()
+    }
+}
+
+/// A supervisor, to be administrated as in OTP.
+#[derive(Clone)]
+pub struct SupervisorRef {
+    node: Arc<Supervisor>,
+}
+
+impl fmt::Debug for SupervisorRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SupervisorRef").field(&self.node.path).finish()
+    }
+}
+
+impl SupervisorRef {
+    /// Its path.
+    pub fn path(&self) -> &ChildPath {
+        &self.node.path
+    }
+
+    /// Starts a child below it, and returns once the child is up.
+    ///
+    /// # Errors
+    /// A spec that cannot be run; an id that is taken, by a running child or by one that is present;
+    /// too many children; a start that fails, after which the child is not kept.
+    pub async fn start_child(&self, spec: ChildSpec) -> Result<ChildPath, StartError> {
+        let path = self.node.path.join(spec.id());
+        let (send, receive) = oneshot::channel();
+        let gone = || StartError::SupervisorGone(self.node.path.clone());
+        if !self.node.send(Ask::Start(Box::new(spec), send)) {
+            return Err(gone());
+        }
+        match receive.await {
+            Ok(Reply::Started(_)) => Ok(path),
+            Ok(Reply::StartRefused(error)) => Err(error),
+            _ => Err(gone()),
+        }
+    }
+
+    /// Stops a child. Its spec is kept, unless it is temporary.
+    ///
+    /// # Errors
+    /// There is no such child.
+    pub async fn terminate_child(&self, id: impl AsRef<str>) -> Result<(), ChildError> {
+        self.ask(|send| Ask::Terminate(Arc::from(id.as_ref()), send)).await
+    }
+
+    /// Starts a child again that was terminated or set aside.
+    ///
+    /// # Errors
+    /// There is no such child, it runs, or it is between two lives; its start fails.
+    pub async fn restart_child(&self, id: impl AsRef<str>) -> Result<(), ChildError> {
+        self.ask(|send| Ask::Restart(Arc::from(id.as_ref()), send)).await
+    }
+
+    /// Forgets a child that does not run, and its spec.
+    ///
+    /// # Errors
+    /// There is no such child, it runs, or it is between two lives.
+    pub async fn delete_child(&self, id: impl AsRef<str>) -> Result<(), ChildError> {
+        self.ask(|send| Ask::Delete(Arc::from(id.as_ref()), send)).await
+    }
+
+    async fn ask(&self, ask: impl FnOnce(oneshot::Sender<Reply>) -> Ask) -> Result<(), ChildError> {
+        let (send, receive) = oneshot::channel();
+        let gone = || ChildError::SupervisorGone(self.node.path.clone());
+        if !self.node.send(ask(send)) {
+            return Err(gone());
+        }
+        match receive.await {
+            Ok(Reply::ChildRefused(error)) => Err(error),
+            Ok(_) => Ok(()),
+            Err(_) => Err(gone()),
+        }
+    }
+
+    /// Its children, in the order of their start.
+    ///
+    /// # Errors
+    /// The supervisor is not running.
+    pub async fn which_children(&self) -> Result<Vec<ChildInfo>, ChildError> {
+        let (send, receive) = oneshot::channel();
+        self.node.send(Ask::Which(send));
+        receive.await.map_err(|_| ChildError::SupervisorGone(self.node.path.clone()))
+    }
+
+    /// How many children it has, by kind.
+    ///
+    /// # Errors
+    /// The supervisor is not running.
+    pub async fn count_children(&self) -> Result<ChildCounts, ChildError> {
+        let (send, receive) = oneshot::channel();
+        self.node.send(Ask::Count(send));
+        receive.await.map_err(|_| ChildError::SupervisorGone(self.node.path.clone()))
+    }
+
+    /// The spec of a child.
+    ///
+    /// # Errors
+    /// There is no such child, or it is a supervisor; the supervisor is not running.
+    pub async fn child_spec(&self, id: impl AsRef<str>) -> Result<ChildSpec, ChildError> {
+        let (send, receive) = oneshot::channel();
+        self.node.send(Ask::Spec(Arc::from(id.as_ref()), send));
+        let spec = receive.await.map_err(|_| ChildError::SupervisorGone(self.node.path.clone()))?;
+        spec.map(|spec| (*spec).clone())
+            .ok_or_else(|| ChildError::NotFound(self.node.path.join(id.as_ref())))
+    }
+}
