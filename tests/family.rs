@@ -103,34 +103,3 @@ fn dynamic_children_come_and_go_without_leaving_a_trace() {
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
-
-/// `cargo test --release --test family -- --ignored --nocapture`
-#[test]
-#[ignore = "measures; run it in a release build"]
-fn a_million_dynamic_children() {
-    let mut family = Family::new(ChildPath::new("top"), options(Strategy::OneForOne));
-    let mut out = Vec::new();
-    settle(&mut family, Input::Boot, &mut out);
-    let count = 1_000_000_u32;
-    let mut measure = |name, input: &dyn Fn(u32) -> Input| {
-        let begun = Instant::now();
-        for n in 0..count {
-            settle(&mut family, input(n), &mut out);
-        }
-        println!("{name}: {:?} each", begun.elapsed() / count);
-        assert_eq!(family.count_children().specs, count as usize);
-    };
-    measure("start", &|n| Input::Start {
-        ticket: Ticket(0),
-        id: n.to_string().into(),
-        options: ChildOptions::default(),
-        last: Incarnation::NONE,
-    });
-    measure("exit and restart", &|n| Input::Exited {
-        key: Key(n),
-        incarnation: Incarnation(1),
-        cause: panicked(),
-        widen: None,
-    });
-    measure("terminate", &|n| Input::Terminate { ticket: Ticket(0), id: n.to_string().into() });
-}

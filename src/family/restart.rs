@@ -47,26 +47,30 @@ impl Family {
                     self.shift(key, Phase::Held);
                 }
                 Some(Job::Group { .. }) => self.fell(key, cause, widen),
-                Some(&mut Job::Begin(ticket, _)) => {
-                    self.jobs.remove(&run);
-                    self.reply(ticket, Reply::Started(key));
-                    self.fell(key, cause, widen);
-                    self.drain_after(key);
-                }
-                Some(&mut Job::Revive(ticket, _)) => {
-                    self.jobs.remove(&run);
-                    self.reply(ticket, Reply::Restarted);
-                    self.fell(key, cause, widen);
-                    self.drain_after(key);
-                }
-                Some(_) => {
-                    self.jobs.remove(&run);
-                    self.fell(key, cause, widen);
-                }
+                Some(_) => self.started_and_fell(run, key, cause, widen),
                 None => {}
             },
             _ => {}
         }
+    }
+
+    /// A child that a run of its own had started ended before the run was reported. The start counts as
+    /// done, and the run is over, whenever its runner says so.
+    fn started_and_fell(
+        &mut self,
+        run: RunId,
+        key: Key,
+        cause: ExitCause,
+        widen: Option<Strategy>,
+    ) {
+        self.out.push(Output::CancelRun(run));
+        match self.jobs.remove(&run) {
+            Some(Job::Begin(ticket, _)) => self.reply(ticket, Reply::Started(key)),
+            Some(Job::Revive(ticket, _)) => self.reply(ticket, Reply::Restarted),
+            _ => {}
+        }
+        self.fell(key, cause, widen);
+        self.drain_after(key);
     }
 
     /// A child that was up has ended by itself.
