@@ -67,10 +67,10 @@ fn a_child_that_dies_before_its_start_is_reported_was_started() {
     let mut bench = Bench::of(options(Strategy::OneForOne, 5), "");
     bench.start(1, "a", PERMANENT);
     let old = bench.run.unwrap();
-    assert_eq!(bench.crash("a"), "reply 1 started a, restarting a of 1 (1), run start a2");
+    assert_eq!(bench.crash("a"), "cancel, reply 1 started a, restarting a of 1 (1), run start a2");
     assert_eq!(bench.feed(Input::RunDone { run: old, result: Ok(()) }), "");
     bench.start(2, "t", TEMPORARY);
-    assert_eq!(bench.crash("t"), "reply 2 started t, removed t");
+    assert_eq!(bench.crash("t"), "cancel, reply 2 started t, removed t");
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn a_child_started_alone_that_dies_before_the_report_is_an_ordinary_exit() {
     let mut bench = Bench::of(options(Strategy::OneForOne, 5), "a");
     bench.crash("a");
     let old = bench.run.unwrap();
-    assert_eq!(bench.crash("a"), "restarting a of 1 (2), run start a3");
+    assert_eq!(bench.crash("a"), "cancel, restarting a of 1 (2), run start a3");
     assert_eq!(bench.feed(Input::RunDone { run: old, result: Ok(()) }), "");
     assert_eq!(bench.status("a"), ChildStatus::Restarting);
     bench.done();

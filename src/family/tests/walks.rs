@@ -41,16 +41,18 @@ struct World {
     tickets: Vec<bool>,
     /// The ticket that asked for this child.
     asked: BTreeMap<Key, u64>,
-    /// The child each `Terminate` was about, and the last `Restart` of each child.
+    /// The child each `Terminate` was about, and each `Restart`.
     terminates: BTreeMap<u64, Key>,
-    revivals: BTreeMap<Key, u64>,
-    /// Whom only an operator may start.
-    parked: BTreeSet<Key>,
+    revivals: BTreeMap<u64, Key>,
+    /// Whom only an operator may start, and the `Terminate` that said so, if it was one.
+    parked: BTreeMap<Key, Option<u64>>,
     removed: BTreeSet<Key>,
     /// Restarts as the outputs say.
     restarts: Vec<Moment>,
     own: BTreeMap<Key, Vec<Moment>>,
     stopped: bool,
+    /// The run that stops everything has been handed out.
+    ending: bool,
     finished: usize,
 }
 
@@ -78,11 +80,12 @@ impl World {
             asked: BTreeMap::new(),
             terminates: BTreeMap::new(),
             revivals: BTreeMap::new(),
-            parked: BTreeSet::new(),
+            parked: BTreeMap::new(),
             removed: BTreeSet::new(),
             restarts: Vec::new(),
             own: BTreeMap::new(),
             stopped: false,
+            ending: false,
             finished: 0,
         }
     }
@@ -106,6 +109,16 @@ impl World {
             self.obey(output, &kinds);
         }
         self.check();
+    }
+
+    /// The first and the last `Restart` of this child that is not answered.
+    fn wishes(&self, key: Key) -> (Option<u64>, Option<u64>) {
+        let mut open = self
+            .revivals
+            .iter()
+            .filter(|&(&ticket, &of)| of == key && !self.tickets[ticket as usize]);
+        let first = open.next().map(|(&ticket, _)| ticket);
+        (first, open.next_back().map(|(&ticket, _)| ticket).or(first))
     }
 
     fn within(&self, times: &[Moment], period: Duration) -> usize {
@@ -138,7 +151,7 @@ impl World {
                 let limit = self.limit(kinds[&key]).expect("a limit");
                 let own = self.own.get(&key).map_or(0, |own| self.within(own, limit.period));
                 assert_eq!(own, limit.count as usize, "quarantined early or late");
-                self.parked.insert(key);
+                self.parked.insert(key, None);
                 assert!(!self.up.contains_key(&key));
             }
             Output::Removed { key, id } => {
@@ -150,11 +163,19 @@ impl World {
                 let answered = &mut self.tickets[ticket.0 as usize];
                 assert!(!*answered, "answered twice: {reply:?}");
                 *answered = true;
-                if let (Reply::Terminated, Some(&key)) = (reply, self.terminates.get(&ticket.0))
-                    && self.revivals.get(&key).is_none_or(|&revival| revival < ticket.0)
-                {
-                    assert!(!self.up.contains_key(&key), "terminated and up");
-                    self.parked.insert(key);
+                let asked = self.terminates.get(&ticket.0).or(self.revivals.get(&ticket.0));
+                let Some(&key) = asked else { return };
+                match reply {
+                    Reply::Terminated => {
+                        assert!(!self.up.contains_key(&key), "terminated and up");
+                        let (waiting, _) = self.wishes(key);
+                        assert!(waiting.is_none_or(|other| other > ticket.0), "out of order");
+                        self.parked.insert(key, Some(ticket.0));
+                    }
+                    Reply::ChildRefused(ChildError::StartFailed { .. }) => {
+                        self.parked.insert(key, Some(ticket.0));
+                    }
+                    _ => {}
                 }
             }
             Output::Restarting { key, restarts, .. } => {
@@ -190,8 +211,11 @@ impl World {
         assert!(!stop.is_empty() || !start.is_empty(), "an empty run");
         assert!(stop.is_sorted_by(|a, b| a.0 > b.0), "stops in reverse order: {stop:?}");
         assert!(start.is_sorted_by(|a, b| a.0 < b.0), "starts in order: {start:?}");
-        let ending = matches!(self.family.stage, Stage::Ending { .. } | Stage::Over);
-        assert!(!ending || start.is_empty(), "started after the end had begun");
+        if matches!(self.family.jobs.get(&run), Some(Job::Last)) {
+            assert!(self.runners.is_empty(), "runs that go on beside the end");
+            self.ending = true;
+        }
+        assert!(!self.ending || start.is_empty(), "started after the end had begun");
         assert!(!self.stopped || stop.iter().all(|(_, follows)| !follows));
         let stops = stop.iter().map(|&(key, _)| key);
         let all: BTreeSet<Key> = stops.clone().chain(start.iter().map(|&(key, _)| key)).collect();
@@ -211,7 +235,12 @@ impl World {
                 assert!(!self.tickets[*ticket as usize], "a temporary child was restarted");
             }
             *handed = life;
-            assert!(!self.parked.contains(&key), "started against an operator's word");
+            // An operator's word is a `Restart` that is not answered yet, said after the `Terminate`.
+            if let Some(word) = self.parked.remove(&key) {
+                let (_, last) = self.wishes(key);
+                let lifted = last.is_some_and(|restart| word.is_none_or(|word| restart > word));
+                assert!(lifted, "started against an operator's word");
+            }
         }
         let stop = stops.collect();
         self.runners.push(Runner { run, all, stop, start: start.iter().copied().collect() });
@@ -302,10 +331,7 @@ impl World {
                 self.feed(Input::Terminate { ticket, id });
             }
             2 => {
-                if let Some(key) = key {
-                    self.parked.remove(&key);
-                    self.revivals.insert(key, ticket.0);
-                }
+                self.revivals.extend(key.map(|key| (ticket.0, key)));
                 self.feed(Input::Restart { ticket, id });
             }
             _ => self.feed(Input::Delete { ticket, id }),
