@@ -231,6 +231,7 @@ pub(crate) trait Seat: Send + Sync {
 pub(crate) struct Notes {
     pub(crate) degraded: AtomicBool,
     pub(crate) defaulted: AtomicBool,
+    pub(crate) last: AtomicBool,
     pub(crate) tokens: AtomicU64,
     pub(crate) money_micros: AtomicU64,
 }
@@ -312,6 +313,15 @@ impl Context {
     pub fn mark_defaulted(&self) {
         self.notes.defaulted.store(true, Ordering::Relaxed);
         self.mark_degraded();
+    }
+
+    /// Its work is done: once this request has its answer, this life ends with [`ExitCause::Normal`].
+    /// A permanent child is started again, a transient one stays stopped, a temporary one is removed;
+    /// a significant one may end its supervisor. An attempt that fails ends nothing.
+    ///
+    /// `stop` is not called, and other attempts of this life that are under way go on to their end.
+    pub fn end_life(&self) {
+        self.notes.last.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn tie(&self) -> &Arc<Tie> {

@@ -545,7 +545,9 @@ impl<W: Worker> Slot<W> {
         let event =
             Event::Exited { child: self.path.clone(), incarnation: life, cause: cause.kind() };
         move || {
-            hub.count_failure(None);
+            if !cause.is_normal() {
+                hub.count_failure(None);
+            }
             hub.emit(event);
             if let Some(link) = link {
                 link.boss.exited(link.key, life, cause, widen);

@@ -48,7 +48,7 @@ pub(crate) struct Ward {
 
 /// What an operator asks of a supervisor.
 pub(crate) enum Ask {
-    Start(Box<ChildSpec>, oneshot::Sender<Reply>),
+    Start(Arc<ChildSpec>, oneshot::Sender<Reply>),
     Terminate(Arc<str>, oneshot::Sender<Reply>),
     Restart(Arc<str>, oneshot::Sender<Reply>),
     Delete(Arc<str>, oneshot::Sender<Reply>),
@@ -198,7 +198,14 @@ impl Supervisor {
         let mut desk = self.desk.lock();
         let keep = desk.stopping.unwrap_or(restart) && restart;
         desk.stopping = Some(keep);
-        self.publish(&desk, ChildState::Stopping);
+        if desk.life != Incarnation::NONE {
+            let state = match (&desk.ended, keep) {
+                (None, _) => ChildState::Stopping,
+                (Some(_), true) => ChildState::Restarting,
+                (Some(_), false) => ChildState::Stopped,
+            };
+            self.publish(&desk, state);
+        }
         if let Some(actor) = &desk.actor {
             let _ = actor.send_message(Msg::Stop { cause });
         }
@@ -223,12 +230,35 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn send(&self, ask: Ask) -> bool {
-        let desk = self.desk.lock();
-        match &desk.actor {
-            Some(actor) if desk.stopping.is_none() => actor.send_message(Msg::Ask(ask)).is_ok(),
-            _ => false,
+    /// Asks the current life. `None`: there is none, or it ends before it has answered. A question that
+    /// is put while ractor closes the mailbox may never be dropped, so the end is watched, too.
+    pub(crate) async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (send, mut receive) = oneshot::channel();
+        let life = {
+            let desk = self.desk.lock();
+            let actor = desk.actor.as_ref().filter(|_| desk.stopping.is_none())?;
+            actor.send_message(Msg::Ask(ask(send))).ok()?;
+            desk.life
+        };
+        let over = async {
+            loop {
+                let mut changed = std::pin::pin!(self.changed.notified());
+                changed.as_mut().enable();
+                {
+                    let desk = self.desk.lock();
+                    if desk.life != life || desk.ended.is_some() {
+                        return;
+                    }
+                }
+                changed.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = &mut receive => return answer.ok(),
+            () = over => {}
         }
+        receive.try_recv().ok()
     }
 
     fn booted(&self, result: Result<(), StartError>) {
@@ -357,6 +387,10 @@ impl Managed for Supervisor {
             group.close(cause);
         }
         self.each_child(|child| child.give_up(cause));
+        let desk = self.desk.lock();
+        if desk.ended.is_some() {
+            self.publish(&desk, ChildState::Stopped);
+        }
     }
 
     fn remove(&self, cause: &ExitCause) {

@@ -389,15 +389,10 @@ impl SupervisorRef {
     /// too many children; a start that fails, after which the child is not kept.
     pub async fn start_child(&self, spec: ChildSpec) -> Result<ChildPath, StartError> {
         let path = self.node.path.join(spec.id());
-        let (send, receive) = oneshot::channel();
-        let gone = || StartError::SupervisorGone(self.node.path.clone());
-        if !self.node.send(Ask::Start(Box::new(spec), send)) {
-            return Err(gone());
-        }
-        match receive.await {
-            Ok(Reply::Started(_)) => Ok(path),
-            Ok(Reply::StartRefused(error)) => Err(error),
-            _ => Err(gone()),
+        match self.node.ask(|send| Ask::Start(Arc::new(spec), send)).await {
+            Some(Reply::Started(_)) => Ok(path),
+            Some(Reply::StartRefused(error)) => Err(error),
+            _ => Err(StartError::SupervisorGone(self.node.path.clone())),
         }
     }
 
@@ -426,16 +421,15 @@ impl SupervisorRef {
     }
 
     async fn ask(&self, ask: impl FnOnce(oneshot::Sender<Reply>) -> Ask) -> Result<(), ChildError> {
-        let (send, receive) = oneshot::channel();
-        let gone = || ChildError::SupervisorGone(self.node.path.clone());
-        if !self.node.send(ask(send)) {
-            return Err(gone());
+        match self.node.ask(ask).await {
+            Some(Reply::ChildRefused(error)) => Err(error),
+            Some(_) => Ok(()),
+            None => Err(self.gone()),
         }
-        match receive.await {
-            Ok(Reply::ChildRefused(error)) => Err(error),
-            Ok(_) => Ok(()),
-            Err(_) => Err(gone()),
-        }
+    }
+
+    fn gone(&self) -> ChildError {
+        ChildError::SupervisorGone(self.node.path.clone())
     }
 
     /// Its children, in the order of their start.
@@ -443,9 +437,7 @@ impl SupervisorRef {
     /// # Errors
     /// The supervisor is not running.
     pub async fn which_children(&self) -> Result<Vec<ChildInfo>, ChildError> {
-        let (send, receive) = oneshot::channel();
-        self.node.send(Ask::Which(send));
-        receive.await.map_err(|_| ChildError::SupervisorGone(self.node.path.clone()))
+        self.node.ask(Ask::Which).await.ok_or_else(|| self.gone())
     }
 
     /// How many children it has, by kind.
@@ -453,9 +445,7 @@ impl SupervisorRef {
     /// # Errors
     /// The supervisor is not running.
     pub async fn count_children(&self) -> Result<ChildCounts, ChildError> {
-        let (send, receive) = oneshot::channel();
-        self.node.send(Ask::Count(send));
-        receive.await.map_err(|_| ChildError::SupervisorGone(self.node.path.clone()))
+        self.node.ask(Ask::Count).await.ok_or_else(|| self.gone())
     }
 
     /// The spec of a child.
@@ -463,9 +453,8 @@ impl SupervisorRef {
     /// # Errors
     /// There is no such child, or it is a supervisor; the supervisor is not running.
     pub async fn child_spec(&self, id: impl AsRef<str>) -> Result<ChildSpec, ChildError> {
-        let (send, receive) = oneshot::channel();
-        self.node.send(Ask::Spec(Arc::from(id.as_ref()), send));
-        let spec = receive.await.map_err(|_| ChildError::SupervisorGone(self.node.path.clone()))?;
+        let asked = self.node.ask(|send| Ask::Spec(Arc::from(id.as_ref()), send)).await;
+        let spec = asked.ok_or_else(|| self.gone())?;
         spec.map(|spec| (*spec).clone())
             .ok_or_else(|| ChildError::NotFound(self.node.path.join(id.as_ref())))
     }

@@ -135,9 +135,13 @@ impl Family {
             Phase::Idle(_) if matches!(self.stage, Stage::Fresh) => self.queue.push(op),
             Phase::Idle(Rest::Quarantined) => self.reply(op.ticket, Reply::Terminated),
             Phase::Held if !self.is_open() => self.queue.push(op),
-            Phase::Idle(_) | Phase::Backoff(_) | Phase::Held => {
+            Phase::Idle(_) => {
                 self.shift(key, Phase::Idle(Rest::Terminated));
                 self.reply(op.ticket, Reply::Terminated);
+            }
+            // It is dead, but what waits for its next life has to hear that there is none.
+            Phase::Backoff(_) | Phase::Held => {
+                self.launch_stop(op.ticket, key);
                 self.group_over();
             }
             Phase::Up => self.launch_stop(op.ticket, key),

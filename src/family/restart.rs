@@ -86,6 +86,7 @@ impl Family {
             self.remove(key);
         } else {
             self.shift(key, Phase::Idle(Rest::Ended));
+            self.out.push(Output::Rests { key, cause });
         }
         let ends = options.significant
             && match self.options.auto_shutdown {

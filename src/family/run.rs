@@ -124,6 +124,7 @@ impl Family {
                     Err((_, cause)) => {
                         let child = self.child_path(key);
                         self.shift(key, Phase::Idle(Rest::Terminated));
+                        self.out.push(Output::Rests { key, cause: cause.clone() });
                         let error = ChildError::StartFailed { child, cause };
                         self.reply(ticket, Reply::ChildRefused(error));
                     }

@@ -112,6 +112,7 @@ impl Bench {
             Output::CancelRun(_) => "cancel".into(),
             Output::Arm { at, .. } => format!("arm {:?}", at.since(self.now)),
             Output::Quarantined { key, .. } => format!("quarantined {}", name(key)),
+            Output::Rests { key, .. } => format!("rests {}", name(key)),
             Output::Removed { id, .. } => format!("removed {id}"),
             Output::Reply { ticket, reply } => {
                 let text = match reply {

@@ -293,6 +293,14 @@ pub enum Output {
         /// Its last end.
         cause: ExitCause,
     },
+    /// A child has come to rest, and nothing starts it but an operator or a restart of its siblings:
+    /// it ended by itself, or an operator could not start it. It keeps its spec.
+    Rests {
+        /// The child.
+        key: Key,
+        /// Its last end.
+        cause: ExitCause,
+    },
     /// A child is gone with its spec.
     Removed {
         /// The child.

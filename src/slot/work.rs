@@ -14,7 +14,7 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::Reservation;
 use crate::port::{Cut, Flight};
-use crate::slot::worker::Worker;
+use crate::slot::worker::{Worker, unwound};
 
 /// The least time between two looks at an attempt that waits for others.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
@@ -59,6 +59,8 @@ pub(crate) struct Said {
     pub(crate) degraded: bool,
     pub(crate) defaulted: bool,
     pub(crate) cost: crate::fate::Cost,
+    /// Whether the life ends with it, its work done.
+    pub(crate) last: bool,
 }
 
 impl Said {
@@ -67,6 +69,7 @@ impl Said {
             degraded: context.is_degraded(),
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
             cost: context.cost(),
+            last: context.notes.last.load(std::sync::atomic::Ordering::Relaxed),
         }
     }
 }
@@ -278,12 +281,20 @@ impl<W: Worker> Slot<W> {
                 unused = Some(life);
             }
         }
+        let mut report = None;
+        if said.last && current {
+            let (parked, then) = self.life_lost(&mut desk, job.life, ExitCause::Normal, None);
+            unused = unused.or(parked);
+            report = then;
+        }
         let mut next = Next::Rest;
         let mut rest = None;
         match carrier {
             Some(_) if current => {
-                if more && desk.life.is_up() {
-                    match self.next_job(&mut desk, now) {
+                if more {
+                    // A life that has ended with this answer leaves its carrier without work, too.
+                    let job = if desk.life.is_up() { self.next_job(&mut desk, now) } else { None };
+                    match job {
                         Some((life, job)) => next = Next::Work(life, job),
                         None => desk.woken = false,
                     }
@@ -304,9 +315,14 @@ impl<W: Worker> Slot<W> {
             rest.notify_waiters();
             rest.notify_one();
         }
-        drop(unused);
+        if unused.is_some() {
+            unwound(move || drop(unused)).ok();
+        }
         if let Some(settled) = settled {
             self.deliver(settled, job.attempt, reply, said, now);
+        }
+        if let Some(report) = report {
+            report();
         }
         next
     }

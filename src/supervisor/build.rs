@@ -1,10 +1,13 @@
 //! From specs to slots, groups and supervisors, and the table of what has a path.
 
 use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use super::{Hung, Supervisor, Ward};
 use crate::error::SpecError;
@@ -38,15 +41,26 @@ pub(crate) enum Entry {
     Supervisor(Arc<Supervisor>),
 }
 
+/// A ticket for an entry that was detached.
+pub(crate) struct Left(u64);
+
 /// The table of slots by path, which outlives the supervisors.
 pub(crate) struct Registry {
     pub(crate) entries: DashMap<ChildPath, Entry>,
+    /// Entries that have no path any more, until their requests have their fates.
+    leaving: Mutex<HashMap<u64, Entry>>,
+    next_left: AtomicU64,
     hub: Arc<Hub>,
 }
 
 impl Registry {
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { entries: DashMap::new(), hub })
+        Arc::new(Self {
+            entries: DashMap::new(),
+            leaving: Mutex::default(),
+            next_left: AtomicU64::new(0),
+            hub,
+        })
     }
 
     pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {
@@ -55,14 +69,28 @@ impl Registry {
 
     /// Removes an entry; what it has counted is kept.
     pub(crate) fn forget(&self, path: &ChildPath) {
-        if let Some((_, entry)) = self.entries.remove(path) {
-            self.retire(&entry);
-        }
+        self.retire(self.detach(path));
     }
 
-    fn retire(&self, entry: &Entry) {
-        let counts = entry.counts();
-        self.hub.retired.lock().merge(&counts);
+    /// Frees a path. What had it counts until it is retired.
+    pub(crate) fn detach(&self, path: &ChildPath) -> Option<Left> {
+        let mut leaving = self.leaving.lock();
+        let (_, entry) = self.entries.remove(path)?;
+        let left = self.next_left.fetch_add(1, Ordering::Relaxed);
+        leaving.insert(left, entry);
+        Some(Left(left))
+    }
+
+    /// Forgets what was detached, once its requests have their fates; what it has counted is kept.
+    pub(crate) fn retire(&self, left: Option<Left>) {
+        let Some(left) = left else { return };
+        let mut leaving = self.leaving.lock();
+        let entry = leaving.remove(&left.0);
+        if let Some(entry) = &entry {
+            self.hub.retired.lock().merge(&entry.counts());
+        }
+        drop(leaving);
+        drop(entry);
     }
 
     pub(crate) fn clear(&self) {
@@ -86,7 +114,11 @@ impl Registry {
     }
 
     pub(crate) fn fates(&self) -> FateCounts {
+        let leaving = self.leaving.lock();
         let mut sum = *self.hub.retired.lock();
+        for entry in leaving.values() {
+            sum.merge(&entry.counts());
+        }
         for entry in &self.entries {
             sum.merge(&entry.value().counts());
         }
@@ -350,13 +382,12 @@ fn slot(
 /// Builds a child that is started while the system runs.
 pub(super) fn dynamic(
     node: &Arc<Supervisor>,
-    spec: ChildSpec,
+    spec: &Arc<ChildSpec>,
 ) -> Result<(ChildOptions, Ward), SpecError> {
-    dynamic_child(&node.path, &spec, node.spec.auto_shutdown)?;
-    let spec = Arc::new(spec);
+    dynamic_child(&node.path, spec, node.spec.auto_shutdown)?;
     let path = node.path.join(&spec.id);
-    let rules = Arc::new(Rules::new(&spec, &node.policy));
-    let built = slot(&spec, &path, rules, &node.hub, &node.registry, node.roster());
+    let rules = Arc::new(Rules::new(spec, &node.policy));
+    let built = slot(spec, &path, rules, &node.hub, &node.registry, node.roster());
     if let Err(error) = node.registry.wire(&built.slot) {
         node.registry.forget(&path);
         return Err(error);
@@ -365,7 +396,7 @@ pub(super) fn dynamic(
         managed: built.slot,
         shutdown: spec.shutdown,
         dynamic: true,
-        spec: Some(Arc::clone(&spec)),
+        spec: Some(Arc::clone(spec)),
     };
-    Ok((ChildOptions::of(&spec), ward))
+    Ok((ChildOptions::of(spec), ward))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::ActorRef;
+use tokio::sync::watch;
 
 use super::Msg;
 use super::shell::{Running, Shell};
@@ -17,6 +18,8 @@ struct Run {
     stop: Vec<(Arc<dyn Managed>, Ending)>,
     parallel: bool,
     start: Vec<(Arc<dyn Managed>, Incarnation, Link)>,
+    /// What has to be cleared away first.
+    clearing: Vec<watch::Receiver<()>>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -30,6 +33,9 @@ impl Shell {
         start: Vec<(Key, Incarnation)>,
     ) {
         let Some(office) = self.office.clone() else { return };
+        self.clearing.retain(|_, clearing| clearing.has_changed().is_ok());
+        let keys = stop.iter().map(|(key, _)| key).chain(start.iter().map(|(key, _)| key));
+        let clearing = keys.filter_map(|key| self.clearing.get(key).cloned()).collect();
         // A life that is asked to stop for another one keeps what waits in its children.
         let keep = self.node.desk.lock().stopping == Some(true);
         let stop = stop
@@ -54,7 +60,7 @@ impl Shell {
             .collect();
         let cancelled = Arc::new(AtomicBool::new(false));
         let starting = start.iter().map(|(child, life, _)| (Arc::clone(child), *life)).collect();
-        let work = Run { stop, parallel, start, cancelled: Arc::clone(&cancelled) };
+        let work = Run { stop, parallel, start, clearing, cancelled: Arc::clone(&cancelled) };
         let me = me.clone();
         let task = self.node.hub.runtime.spawn(async move {
             if let Some(result) = work.carry_out().await {
@@ -76,6 +82,10 @@ impl super::Ward {
 impl Run {
     /// `None` when it was cancelled.
     async fn carry_out(self) -> Option<Result<(), (Key, ExitCause)>> {
+        for mut clearing in self.clearing {
+            // Ends with the task that clears.
+            while clearing.changed().await.is_ok() {}
+        }
         if self.parallel {
             let tasks: Vec<_> = self
                 .stop

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::{Ask, Msg, Supervisor, Ward, build};
@@ -64,6 +64,8 @@ pub(super) struct Shell {
     pub(super) wards: HashMap<Key, Ward>,
     pub(super) runs: HashMap<RunId, Running>,
     backoffs: HashMap<Token, Arc<dyn Timed>>,
+    /// What is being cleared away after the last life of a child. Its next one waits for that.
+    pub(super) clearing: HashMap<Key, watch::Receiver<()>>,
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: u64,
     pub(super) office: Option<Arc<dyn Boss>>,
@@ -98,6 +100,7 @@ impl Shell {
             wards,
             runs: HashMap::new(),
             backoffs: HashMap::new(),
+            clearing: HashMap::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
             office: None,
@@ -139,17 +142,25 @@ impl Shell {
                         child: ward.managed.path().clone(),
                         cause: cause.kind(),
                     });
-                    // Giving requests their fates drops user values: not here.
                     let managed = Arc::clone(&ward.managed);
-                    node.hub.runtime.spawn(async move { managed.quarantine(&cause) });
+                    self.clear(key, move || managed.quarantine(&cause));
+                }
+            }
+            Output::Rests { key, cause } => {
+                if let Some(ward) = self.wards.get(&key) {
+                    let managed = Arc::clone(&ward.managed);
+                    self.clear(key, move || managed.give_up(&cause));
                 }
             }
             Output::Removed { key, .. } => {
+                self.clearing.remove(&key);
                 if let Some(ward) = self.wards.remove(&key) {
+                    // Its id is free from now on, whenever its requests have their fates.
+                    let left = node.registry.detach(ward.managed.path());
                     let registry = Arc::clone(&node.registry);
                     node.hub.runtime.spawn(async move {
                         ward.managed.remove(&ExitCause::Stopped);
-                        registry.forget(ward.managed.path());
+                        registry.retire(left);
                     });
                 }
             }
@@ -181,12 +192,12 @@ impl Shell {
                     });
                 }
                 // The children that only this life knew go with it; the others wait for the next.
-                let gone: Vec<_> =
-                    self.wards.values().filter(|ward| ward.dynamic).cloned().collect();
+                // All of them are dropped there: ractor drops what is left here in the parent.
+                let gone = std::mem::take(&mut self.wards);
                 let life = self.life;
                 me.stop(None);
                 node.hub.runtime.clone().spawn(async move {
-                    for ward in gone {
+                    for ward in gone.into_values().filter(|ward| ward.dynamic) {
                         ward.managed.remove(&cause);
                         node.registry.forget(ward.managed.path());
                     }
@@ -194,6 +205,21 @@ impl Shell {
                 });
             }
         }
+    }
+
+    /// Giving requests their fates drops user values, which is not done here.
+    fn clear(&mut self, key: Key, work: impl FnOnce() + Send + 'static) {
+        let (clearing, cleared) = watch::channel(());
+        self.clearing.insert(key, cleared);
+        self.node.hub.runtime.spawn(async move {
+            work();
+            drop(clearing);
+        });
+    }
+
+    /// Drops elsewhere what may hold user values.
+    fn discard(&self, what: impl Send + 'static) {
+        self.node.hub.runtime.spawn(async move { drop(what) });
     }
 
     fn ask(&mut self, me: &ActorRef<Msg>, ask: Ask) {
@@ -207,9 +233,10 @@ impl Shell {
                     self.tickets.insert(ticket, caller);
                     let options = ChildOptions::of(&spec);
                     self.feed(me, Input::Start { ticket, id, options, last: Incarnation::NONE });
+                    self.discard(spec);
                     return;
                 }
-                match build::dynamic(&self.node, *spec) {
+                match build::dynamic(&self.node, &spec) {
                     Err(error) => {
                         let _ = caller.send(Reply::StartRefused(StartError::Spec(error)));
                     }
@@ -226,6 +253,7 @@ impl Shell {
                         }
                     }
                 }
+                self.discard(spec);
             }
             Ask::Terminate(id, caller) => {
                 self.tickets.insert(ticket, caller);

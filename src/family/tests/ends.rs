@@ -116,7 +116,7 @@ fn any_significant_child_that_ends_by_itself_ends_the_family() {
     let children = [("a", PERMANENT), ("s", SIGNIFICANT), ("t", SIGNIFICANT)];
     let with = auto(AutoShutdown::AnySignificant, Strategy::OneForOne);
     let mut bench = Bench::new(with.clone(), &children);
-    assert_eq!(bench.exit("s", ExitCause::Normal), "run stop t- a-");
+    assert_eq!(bench.exit("s", ExitCause::Normal), "rests s, run stop t- a-");
     assert_eq!(bench.done(), "finished normal");
     let mut bench = Bench::new(with.clone(), &children);
     assert_eq!(bench.crash("s"), "restarting s of 1 (1), run start s2", "it did not end");
@@ -133,8 +133,8 @@ fn the_last_significant_child_that_ends_by_itself_ends_the_family() {
     let children = [("a", PERMANENT), ("s", SIGNIFICANT), ("t", temporary), ("n", TRANSIENT)];
     let with = auto(AutoShutdown::AllSignificant, Strategy::OneForOne);
     let mut bench = Bench::new(with.clone(), &children);
-    assert_eq!(bench.exit("n", ExitCause::Normal), "");
-    assert_eq!(bench.exit("s", ExitCause::Normal), "");
+    assert_eq!(bench.exit("n", ExitCause::Normal), "rests n");
+    assert_eq!(bench.exit("s", ExitCause::Normal), "rests s");
     assert_eq!(bench.crash("t"), "removed t, run stop a-");
     assert_eq!(bench.done(), "finished normal");
     // One that is between two lives has not ended.
@@ -142,7 +142,7 @@ fn the_last_significant_child_that_ends_by_itself_ends_the_family() {
     bench.crash("s");
     assert_eq!(bench.exit("t", ExitCause::Normal), "removed t");
     bench.done();
-    assert_eq!(bench.exit("s", ExitCause::Normal), "run stop n- a-");
+    assert_eq!(bench.exit("s", ExitCause::Normal), "rests s, run stop n- a-");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_significant_child_taken_along_by_a_sibling_does_not_end_the_family() {
 fn without_automatic_shutdown_significance_means_nothing() {
     let with = auto(AutoShutdown::Never, Strategy::OneForOne);
     let mut bench = Bench::new(with, &[("s", SIGNIFICANT)]);
-    assert_eq!(bench.exit("s", ExitCause::Normal), "");
+    assert_eq!(bench.exit("s", ExitCause::Normal), "rests s");
 }
 
 #[test]
@@ -187,5 +187,5 @@ fn a_significant_child_that_ends_during_the_boot_ends_the_family_after_it() {
     bench.feed(Input::Boot);
     bench.exit("s", ExitCause::Normal);
     bench.start(1, "b", PERMANENT);
-    assert_eq!(bench.done(), "booted, reply 1 gone, run stop a-");
+    assert_eq!(bench.done(), "booted, rests s, reply 1 gone, run stop a-");
 }

@@ -114,7 +114,7 @@ fn a_failed_restart_by_an_operator_is_told_and_neither_counted_nor_tried_again()
     bench.terminate(1, "a");
     bench.done();
     bench.restart(2, "a");
-    assert_eq!(bench.fails("a"), "reply 2 failed");
+    assert_eq!(bench.fails("a"), "rests a, reply 2 failed");
     assert_eq!(bench.status("a"), ChildStatus::Stopped);
     assert_eq!(bench.restart(3, "a"), "run start a3");
     assert_eq!(bench.done(), "reply 3 restarted");
@@ -126,7 +126,13 @@ fn terminate_during_backoff_cancels_the_restart() {
         let mut bench = Bench::of(slow(strategy), "a");
         bench.crash("a");
         assert_eq!(bench.status("a"), ChildStatus::Restarting);
-        assert_eq!(bench.terminate(1, "a"), "reply 1 terminated", "{strategy}");
+        assert_eq!(
+            bench.terminate(1, "a"),
+            "run stop a-",
+            "{strategy}: what waits must hear of it"
+        );
+        assert_eq!(bench.due(), "");
+        assert_eq!(bench.done(), "reply 1 terminated");
         assert_eq!(bench.due(), "");
         assert_eq!(bench.status("a"), ChildStatus::Stopped);
         assert_eq!(bench.restart(2, "a"), "run start a2");
@@ -139,8 +145,10 @@ fn terminate_during_the_backoff_of_siblings_takes_only_this_child_out() {
     let mut bench = Bench::of(slow(Strategy::OneForAll), "abc");
     bench.crash("a");
     bench.done();
-    assert_eq!(bench.terminate(1, "b"), "reply 1 terminated");
-    assert_eq!(bench.terminate(2, "a"), "reply 2 terminated", "the one that crashed");
+    assert_eq!(bench.terminate(1, "b"), "run stop b-");
+    assert_eq!(bench.done(), "reply 1 terminated");
+    assert_eq!(bench.terminate(2, "a"), "run stop a-", "the one that crashed");
+    assert_eq!(bench.done(), "reply 2 terminated");
     assert_eq!(bench.due(), "run start c2");
     assert_eq!(bench.done(), "");
     assert_eq!(bench.status("b"), ChildStatus::Stopped);
@@ -153,7 +161,8 @@ fn a_restart_of_siblings_without_any_left_is_over_at_once() {
     bench.done();
     assert_eq!(bench.start(1, "c", PERMANENT), "", "waits");
     bench.terminate(2, "a");
-    assert_eq!(bench.terminate(3, "b"), "reply 3 terminated, run start c1");
+    bench.done();
+    assert_eq!(bench.terminate(3, "b"), "run stop b-, run start c1");
     assert_eq!(bench.due(), "");
 }
 
@@ -184,6 +193,7 @@ fn terminate_while_siblings_stop_for_a_later_restart_is_done_when_they_are_stopp
     let mut bench = Bench::of(slow(Strategy::OneForAll), "ab");
     bench.crash("a");
     assert_eq!(bench.terminate(1, "b"), "");
+    assert_eq!(bench.done(), "run stop b-");
     assert_eq!(bench.done(), "reply 1 terminated");
     assert_eq!(bench.due(), "run start a2");
 }

@@ -189,7 +189,7 @@ fn a_transient_child_that_ends_normally_within_a_restart_does_not_disturb_it() {
     let children = [("a", PERMANENT), ("b", TRANSIENT), ("c", PERMANENT)];
     let mut bench = Bench::new(options(Strategy::OneForAll, 5), &children);
     bench.crash("a");
-    assert_eq!(bench.exit("b", ExitCause::Normal), "");
+    assert_eq!(bench.exit("b", ExitCause::Normal), "rests b");
     assert_eq!(bench.done(), "");
     assert_eq!(bench.status("b"), ChildStatus::Stopped);
     assert_eq!(bench.status("c"), ChildStatus::Running);

@@ -44,7 +44,7 @@ fn a_permanent_child_is_restarted_after_every_end() {
 fn a_transient_child_is_restarted_only_after_an_abnormal_end() {
     for (strategy, expected) in EACH {
         for cause in &normal() {
-            check(strategy, TRANSIENT, cause, "");
+            check(strategy, TRANSIENT, cause, "rests b");
         }
         for cause in &abnormal() {
             check(strategy, TRANSIENT, cause, expected);

@@ -154,6 +154,9 @@ impl World {
                 self.parked.insert(key, None);
                 assert!(!self.up.contains_key(&key));
             }
+            Output::Rests { key, .. } => {
+                assert!(!self.up.contains_key(&key), "rests and up");
+            }
             Output::Removed { key, id } => {
                 assert!(!self.up.contains_key(&key), "{id} was removed alive");
                 assert!(self.removed.insert(key));
