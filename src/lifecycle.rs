@@ -54,6 +54,8 @@ pub enum Input {
     GiveUp,
     /// It is removed.
     Remove,
+    /// It was removed, and its supervisor starts again from a spec in which it stands.
+    Revive,
 }
 
 /// What came of an [`Input`].
@@ -139,7 +141,8 @@ impl Lifecycle {
     pub fn on(&mut self, input: Input) -> Output {
         use Stage::*;
         match (self.stage, input) {
-            (Removed, _) => Output::Ignored,
+            (Removed, Input::Revive) => self.go(Down),
+            (Removed, _) | (_, Input::Revive) => Output::Ignored,
             (_, Input::Remove) => self.go(Removed),
 
             (Dormant | Down | Stopped | Quarantined, Input::Begin(next))

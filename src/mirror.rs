@@ -257,7 +257,7 @@ impl Roster {
         let (path, kind) = (facts.path.clone(), facts.kind);
         let roster = Self::below(facts, Some(self.shared.tally.clone()));
         let row = self.insert(path, kind, Some(roster.clone()));
-        Nested { roster, row }
+        Nested { roster, row: Mutex::new(row) }
     }
 
     /// What the supervisor or group itself is doing. Takes the roster's lock.
@@ -320,7 +320,7 @@ impl Roster {
         }
         drop(book);
         tally.enter(words.cell());
-        RowHandle { chunk, index }
+        RowHandle { chunk, index, kind }
     }
 
     fn open_page(&self, book: &mut Book) -> u32 {
@@ -412,7 +412,12 @@ impl PageCopy {
                 words
             })
             .collect();
-        Self { names, words, live, nested, details: Vec::new(), any_detail: flags & DETAIL != 0 }
+        let any_detail = flags & DETAIL != 0;
+        let mut copy = Self { names, words, live, nested, details: Vec::new(), any_detail };
+        // A hidden row hides what is below it.
+        let words = &copy.words;
+        copy.nested.retain(|(index, _)| words[usize::from(*index)].state().is_some());
+        copy
     }
 
     const fn has_details(&self) -> bool {
@@ -437,6 +442,7 @@ impl PageCopy {
 pub struct RowHandle {
     chunk: Arc<Chunk>,
     index: u16,
+    kind: Kind,
 }
 
 impl RowHandle {
@@ -448,10 +454,13 @@ impl RowHandle {
     pub fn publish(&mut self, status: Status) {
         let row = self.row();
         let before = row.load();
-        let after = Words { status: pack(before.kind(), status), life: before.life };
+        let after = Words { status: pack(self.kind, status), life: before.life };
         // Release, so that a dump that sees this store sees whose row it is. Free on x86.
         row.status.store(after.status, Release);
-        if !before.is_counted_as(after) {
+        if before.state().is_none() {
+            self.chunk.tally.enter(after.cell());
+            self.chunk.tally.restarts(0, after.restarts());
+        } else if !before.is_counted_as(after) {
             self.chunk.tally.step(before.cell(), after.cell());
         }
     }
@@ -459,9 +468,22 @@ impl RowHandle {
     /// Which life the child is in, and how many of its lives were restarts.
     pub fn publish_life(&mut self, incarnation: Incarnation, restarts: u32) {
         let row = self.row();
-        let before = row.load().restarts();
+        let before = row.load();
         row.life.store(pack_life(incarnation, restarts), Release);
-        self.chunk.tally.restarts(before, restarts);
+        if before.state().is_some() {
+            self.chunk.tally.restarts(before.restarts(), restarts);
+        }
+    }
+
+    /// The child is no part of the tree any more, although somebody still has its address. It is one
+    /// again when it publishes the next time.
+    pub fn hide(&mut self) {
+        let last = self.row().load();
+        if last.state().is_some() {
+            self.row().status.store(0, Release);
+            self.chunk.tally.leave(last.cell());
+            self.chunk.tally.restarts(last.restarts(), 0);
+        }
     }
 
     /// Whom to ask when the row says that there is something to say. Takes the roster's lock; call it
@@ -496,9 +518,7 @@ impl fmt::Debug for RowHandle {
 
 impl Drop for RowHandle {
     fn drop(&mut self) {
-        let last = self.row().load();
-        self.chunk.tally.leave(last.cell());
-        self.chunk.tally.restarts(last.restarts(), 0);
+        self.hide();
         let Some(shared) = self.chunk.roster.upgrade() else { return };
         let index = usize::from(self.index);
         let mut book = shared.book.lock();
@@ -539,8 +559,7 @@ impl Drop for RowHandle {
 #[derive(Debug)]
 pub struct Nested {
     roster: Roster,
-    #[expect(dead_code, reason = "held for its drop")]
-    row: RowHandle,
+    row: Mutex<RowHandle>,
 }
 
 impl Nested {
@@ -548,13 +567,33 @@ impl Nested {
     pub const fn roster(&self) -> &Roster {
         &self.roster
     }
+
+    /// The supervisor is no part of the tree any more.
+    pub fn hide(&self) {
+        self.set_gone(true);
+        self.row.lock().hide();
+    }
+
+    /// It is one again.
+    pub fn show(&self) {
+        self.row.lock().publish(Status::default());
+        self.set_gone(false);
+    }
+
+    fn set_gone(&self, gone: bool) {
+        let mut book = self.roster.shared.book.lock();
+        if book.gone != gone {
+            book.gone = gone;
+            let restarts = book.own.words.restarts();
+            let (from, to) = if gone { (restarts, 0) } else { (0, restarts) };
+            self.roster.shared.tally.restarts(from, to);
+        }
+    }
 }
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        let mut book = self.roster.shared.book.lock();
-        book.gone = true;
-        self.roster.shared.tally.restarts(book.own.words.restarts(), 0);
+        self.set_gone(true);
     }
 }
 

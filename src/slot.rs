@@ -68,6 +68,8 @@ pub(crate) trait Managed: Send + Sync {
     fn give_up(&self, cause: &ExitCause);
     /// It leaves the system.
     fn remove(&self, cause: &ExitCause);
+    /// It was removed, and its supervisor is started again from its spec, in which it stands.
+    fn revive(&self);
     fn counts(&self) -> FateCounts;
 }
 
@@ -507,6 +509,10 @@ impl<W: Worker> Slot<W> {
 
     /// Shows the state of the desk in the mirror.
     pub(crate) fn publish(&self, desk: &mut Desk<W>) {
+        if desk.life.stage() == Stage::Removed {
+            desk.row.hide();
+            return;
+        }
         let in_flight = desk.mailbox.in_flight();
         let state = match desk.life.stage() {
             Stage::Dormant => ChildState::Unstarted,

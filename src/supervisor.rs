@@ -399,11 +399,21 @@ impl Managed for Supervisor {
             group.close(cause);
         }
         self.each_child(|child| child.remove(cause));
-        let statics: Vec<_> =
-            self.statics.iter().map(|(_, _, ward)| ward.managed.path().clone()).collect();
-        for path in statics {
-            self.registry.forget(&path);
+        for (_, _, ward) in &self.statics {
+            self.registry.rest(ward.managed.path());
         }
+        if let Hung::Below(nested) = &self.hung {
+            nested.hide();
+        }
+    }
+
+    fn revive(&self) {
+        let mut desk = self.desk.lock();
+        desk.gone = false;
+        if let Hung::Below(nested) = &self.hung {
+            nested.show();
+        }
+        self.publish(&desk, ChildState::Restarting);
     }
 
     fn counts(&self) -> FateCounts {
@@ -415,6 +425,15 @@ impl Supervisor {
     /// No life follows: everything below gets its fate.
     pub(crate) fn abandon(&self, cause: &ExitCause) {
         Managed::give_up(self, cause);
+    }
+
+    /// Static children that were removed come back with the next life, as in OTP: they stand in the spec.
+    fn revive_statics(&self) {
+        for (_, _, ward) in &self.statics {
+            if self.registry.wake(ward.managed.path()) {
+                ward.managed.revive();
+            }
+        }
     }
 
     fn each_child(&self, then: impl Fn(&dyn Managed)) {

@@ -445,6 +445,12 @@ impl<W: Worker> Managed for Slot<W> {
         self.drain(cause);
     }
 
+    fn revive(&self) {
+        let mut desk = self.desk();
+        desk.life.on(lifecycle::Input::Revive);
+        self.publish_life(&mut desk);
+    }
+
     fn counts(&self) -> FateCounts {
         let desk = self.desk();
         let mut counts = desk.counts.fates;

@@ -3,7 +3,6 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -44,23 +43,26 @@ pub(crate) enum Entry {
 /// A ticket for an entry that was detached.
 pub(crate) struct Left(u64);
 
+/// What has no path, and is counted all the same.
+#[derive(Default)]
+struct Aside {
+    /// Until their requests have their fates.
+    leaving: HashMap<u64, Entry>,
+    /// Until the supervisor whose spec they stand in is started again.
+    resting: HashMap<ChildPath, Entry>,
+    next: u64,
+}
+
 /// The table of slots by path, which outlives the supervisors.
 pub(crate) struct Registry {
     pub(crate) entries: DashMap<ChildPath, Entry>,
-    /// Entries that have no path any more, until their requests have their fates.
-    leaving: Mutex<HashMap<u64, Entry>>,
-    next_left: AtomicU64,
+    aside: Mutex<Aside>,
     hub: Arc<Hub>,
 }
 
 impl Registry {
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self {
-            entries: DashMap::new(),
-            leaving: Mutex::default(),
-            next_left: AtomicU64::new(0),
-            hub,
-        })
+        Arc::new(Self { entries: DashMap::new(), aside: Mutex::default(), hub })
     }
 
     pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {
@@ -74,23 +76,39 @@ impl Registry {
 
     /// Frees a path. What had it counts until it is retired.
     pub(crate) fn detach(&self, path: &ChildPath) -> Option<Left> {
-        let mut leaving = self.leaving.lock();
+        let mut aside = self.aside.lock();
         let (_, entry) = self.entries.remove(path)?;
-        let left = self.next_left.fetch_add(1, Ordering::Relaxed);
-        leaving.insert(left, entry);
+        let left = aside.next;
+        aside.next += 1;
+        aside.leaving.insert(left, entry);
         Some(Left(left))
     }
 
     /// Forgets what was detached, once its requests have their fates; what it has counted is kept.
     pub(crate) fn retire(&self, left: Option<Left>) {
         let Some(left) = left else { return };
-        let mut leaving = self.leaving.lock();
-        let entry = leaving.remove(&left.0);
+        let mut aside = self.aside.lock();
+        let entry = aside.leaving.remove(&left.0);
         if let Some(entry) = &entry {
             self.hub.retired.lock().merge(&entry.counts());
         }
-        drop(leaving);
+        drop(aside);
         drop(entry);
+    }
+
+    /// Frees the path of what stands in a spec and comes back with it.
+    pub(crate) fn rest(&self, path: &ChildPath) {
+        let mut aside = self.aside.lock();
+        if let Some((path, entry)) = self.entries.remove(path) {
+            aside.resting.insert(path, entry);
+        }
+    }
+
+    /// Gives a path back to what rested. False when nothing did.
+    pub(crate) fn wake(&self, path: &ChildPath) -> bool {
+        let mut aside = self.aside.lock();
+        let found = aside.resting.remove_entry(path);
+        found.map(|(path, entry)| self.entries.insert(path, entry)).is_some()
     }
 
     pub(crate) fn clear(&self) {
@@ -114,9 +132,9 @@ impl Registry {
     }
 
     pub(crate) fn fates(&self) -> FateCounts {
-        let leaving = self.leaving.lock();
+        let aside = self.aside.lock();
         let mut sum = *self.hub.retired.lock();
-        for entry in leaving.values() {
+        for entry in aside.leaving.values().chain(aside.resting.values()) {
             sum.merge(&entry.counts());
         }
         for entry in &self.entries {

@@ -84,6 +84,7 @@ impl Shell {
             parallel_stop: spec.dynamic,
             backoff: spec.backoff,
         };
+        node.revive_statics();
         let mut family = Family::new(node.path.clone(), options);
         let mut wards = HashMap::with_capacity(node.statics.len());
         for (id, options, ward) in &node.statics {
@@ -153,12 +154,17 @@ impl Shell {
                 }
             }
             Output::Removed { key, .. } => {
-                self.clearing.remove(&key);
                 if let Some(ward) = self.wards.remove(&key) {
                     // Its id is free from now on, whenever its requests have their fates.
-                    let left = node.registry.detach(ward.managed.path());
+                    let path = ward.managed.path();
+                    let left = if ward.dynamic {
+                        node.registry.detach(path)
+                    } else {
+                        node.registry.rest(path);
+                        None
+                    };
                     let registry = Arc::clone(&node.registry);
-                    node.hub.runtime.spawn(async move {
+                    self.clear(key, move || {
                         ward.managed.remove(&ExitCause::Stopped);
                         registry.retire(left);
                     });
@@ -194,9 +200,13 @@ impl Shell {
                 // The children that only this life knew go with it; the others wait for the next.
                 // All of them are dropped there: ractor drops what is left here in the parent.
                 let gone = std::mem::take(&mut self.wards);
+                let clearing = std::mem::take(&mut self.clearing);
                 let life = self.life;
                 me.stop(None);
                 node.hub.runtime.clone().spawn(async move {
+                    for mut clearing in clearing.into_values() {
+                        while clearing.changed().await.is_ok() {}
+                    }
                     for ward in gone.into_values().filter(|ward| ward.dynamic) {
                         ward.managed.remove(&cause);
                         node.registry.forget(ward.managed.path());
