@@ -294,20 +294,20 @@ fn group(
         }
     }
     allow_cycle(&name, &spec.allow)?;
-    if let Some(primary) = &first.capabilities {
-        for member in &members[1..] {
-            let granted = spec.grants.iter().any(|(id, _)| **id == *member.id);
-            let own = member.capabilities.as_deref().cloned().unwrap_or_default();
-            if let Some(what) = own.weaker_than(primary)
-                && !granted
-            {
-                return Err(SpecError::Downgrade {
-                    path: name,
-                    member: member.id.to_string(),
-                    primary: first.id.to_string(),
-                    what: what.to_owned(),
-                });
-            }
+    // Who declares nothing has nothing: no guardrails to keep, and no rights to hand on.
+    let declared = |member: &ChildSpec| member.capabilities.as_deref().cloned().unwrap_or_default();
+    let primary = declared(first);
+    for member in &members[1..] {
+        let granted = spec.grants.iter().any(|(id, _)| **id == *member.id);
+        if let Some(what) = declared(member).weaker_than(&primary)
+            && !granted
+        {
+            return Err(SpecError::Downgrade {
+                path: name,
+                member: member.id.to_string(),
+                primary: first.id.to_string(),
+                what: what.to_owned(),
+            });
         }
     }
     targets.insert(
