@@ -228,6 +228,11 @@ impl<T: Clone> Mailbox<T> {
         !self.held.is_empty()
     }
 
+    /// When the next request that is held back for a retry is due.
+    pub fn held_until(&self) -> Option<Moment> {
+        self.held.peek().map(|held| held.0.due)
+    }
+
     /// Hand-outs that are out, orphans included.
     pub fn in_flight(&self) -> usize {
         self.in_flight

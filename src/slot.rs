@@ -64,6 +64,8 @@ pub(crate) trait Managed: Send + Sync {
     fn cancel_begin(&self, life: Incarnation);
     fn end(self: Arc<Self>, how: Ending) -> Boxed<()>;
     fn quarantine(&self, cause: &ExitCause);
+    /// Its next life begins at this moment. For those who look.
+    fn resumes(&self, at: Moment);
     /// No life follows unless it is started by hand: what waits gets its fate.
     fn give_up(&self, cause: &ExitCause);
     /// It leaves the system.
@@ -135,6 +137,20 @@ pub(crate) struct Membership<Q, R> {
     pub(crate) index: usize,
 }
 
+/// How the last life ended.
+pub(crate) struct LastEnd {
+    pub(crate) cause: ExitCause,
+    pub(crate) at: Moment,
+    /// When the next one is due, if that is not at once.
+    pub(crate) resumes: Option<Moment>,
+}
+
+impl LastEnd {
+    pub(crate) fn new(cause: ExitCause, at: Moment) -> Self {
+        Self { cause, at, resumes: None }
+    }
+}
+
 /// See the [module](self).
 pub(crate) struct Slot<W: Worker> {
     pub(crate) me: Weak<Self>,
@@ -188,7 +204,7 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) zombies: u32,
     /// Who waits for the life to come to rest.
     pub(crate) resting: Option<Arc<Notify>>,
-    pub(crate) last_cause: Option<Box<(ExitCause, Moment)>>,
+    pub(crate) last_cause: Option<Box<LastEnd>>,
     /// The life that a lazy child will begin with its first request.
     pub(crate) lazy: Option<Incarnation>,
     /// The turn this child has been given by its quota domain.
@@ -528,7 +544,8 @@ impl<W: Worker> Slot<W> {
         let has_detail = in_flight > 0
             || desk.last_cause.is_some()
             || desk.zombies > 0
-            || self.member.get().is_some();
+            || self.member.get().is_some()
+            || desk.mailbox.is_holding();
         let mailbox = desk.mailbox.depth();
         desk.row.publish(Status { state, in_flight, mailbox, has_detail });
     }

@@ -376,6 +376,8 @@ impl Managed for Supervisor {
         })
     }
 
+    fn resumes(&self, _: Moment) {}
+
     fn quarantine(&self, cause: &ExitCause) {
         self.give_up(cause);
         let desk = self.desk.lock();

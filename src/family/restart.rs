@@ -347,7 +347,7 @@ impl Family {
             self.group_on();
             return;
         }
-        let key = Key((token.0 & u64::from(u32::MAX)) as u32);
+        let key = token.child();
         if self.phase(key) == Some(Phase::Backoff(token)) {
             self.launch(key, Job::Alone(key));
         }

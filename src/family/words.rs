@@ -33,6 +33,13 @@ pub struct RunId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u64);
 
+impl Token {
+    /// The child whose end made the wait necessary.
+    pub const fn child(self) -> Key {
+        Key(self.0 as u32)
+    }
+}
+
 /// One question of an operator. Chosen by whoever asks, and handed back with the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);

@@ -229,7 +229,7 @@ pub struct NodeDetail {
     /// The requests handed out and not back, the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub in_flight: Vec<InFlight>,
-    /// Its circuit; `None` when it has none, or it has always been closed.
+    /// Its circuit; `None` when it is no member of a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit: Option<CircuitView>,
     /// How its last life or attempt failed.

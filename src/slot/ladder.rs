@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Desk, Job, Mail, Slot};
+use super::{Desk, Job, LastEnd, Mail, Slot};
 use crate::behavior::Turn;
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
@@ -175,7 +175,7 @@ impl<W: Worker> Slot<W> {
         let parked = match output {
             lifecycle::Output::Ignored => None,
             _ => {
-                desk.last_cause = Some(Box::new((cause.clone(), self.hub.now())));
+                desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
                 // The next life knows nothing of the steps that were done.
                 desk.resume = None;
                 desk.parked.take()

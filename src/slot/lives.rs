@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{Boxed, Carrier, Cause, Desk, Ending, Link, Managed, Slot};
+use super::{Boxed, Carrier, Cause, Desk, Ending, LastEnd, Link, Managed, Slot};
 use crate::behavior::StartContext;
 use crate::event::Event;
 use crate::family::Shutdown;
@@ -59,7 +59,7 @@ impl<W: Worker> Slot<W> {
             Err(cause) => {
                 let mut desk = self.desk();
                 desk.life.on(lifecycle::Input::Exited(life, cause.kind()));
-                desk.last_cause = Some(Box::new((cause.clone(), self.hub.now())));
+                desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
                 self.publish_life(&mut desk);
                 drop(desk);
                 self.hub.emit(Event::Exited {
@@ -411,6 +411,12 @@ impl<W: Worker> Managed for Slot<W> {
 
     fn end(self: Arc<Self>, how: Ending) -> Boxed<()> {
         Box::pin(self.end_now(how))
+    }
+
+    fn resumes(&self, at: Moment) {
+        if let Some(last) = self.desk().last_cause.as_deref_mut() {
+            last.resumes = Some(at);
+        }
     }
 
     fn quarantine(&self, cause: &ExitCause) {

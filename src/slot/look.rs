@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Managed, Slot};
 use crate::fate::Ended;
+use crate::lifecycle::Stage;
 use crate::mirror::{Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
 use crate::port::{Accept, Port, PortTable};
@@ -63,10 +64,17 @@ impl<W: Worker> Detail for Slot<W> {
                 detail.waits_for.extend(tie.waiting_for());
             }
         }
-        if let Some((cause, at)) = desk.last_cause.as_deref() {
-            detail.last_cause =
-                Some(LastCause { ended: Ended::Exit(cause.kind()), age: now.since(*at) });
+        if let Some(last) = desk.last_cause.as_deref() {
+            let ended = Ended::Exit(last.cause.kind());
+            detail.last_cause = Some(LastCause { ended, age: now.since(last.at) });
         }
+        let resumes = match desk.life.stage() {
+            Stage::Down => desk.last_cause.as_ref().and_then(|last| last.resumes),
+            // Nothing is under way: all that is left to do waits for its next attempt.
+            Stage::Up if desk.mailbox.in_flight() == 0 => desk.mailbox.held_until(),
+            _ => None,
+        };
+        detail.resumes_in = resumes.filter(|at| *at > now).map(|at| at.left(now));
         detail.zombies = desk.zombies;
         drop(desk);
         if let Some(member) = self.member.get()

@@ -136,6 +136,9 @@ impl Shell {
                 let timer: Arc<dyn Timed> = Arc::new(Backoff { actor: me.clone(), token });
                 node.hub.arm(at, Arc::downgrade(&timer));
                 self.backoffs.insert(token, timer);
+                if let Some(ward) = self.wards.get(&token.child()) {
+                    ward.managed.resumes(at);
+                }
             }
             Output::Quarantined { key, cause } => {
                 if let Some(ward) = self.wards.get(&key) {

@@ -177,7 +177,11 @@ fn kind(branch: Option<&Branch>, kind: Kind) -> String {
 }
 
 fn state(node: &Node<'_>) -> String {
-    let name = node.state().name().to_owned();
+    // A supervisor has no work of its own that it could be idle without.
+    let name = match node.state() {
+        ChildState::Idle if node.branch.is_some() => "running".to_owned(),
+        state => state.name().to_owned(),
+    };
     match node.detail.and_then(|detail| detail.resumes_in) {
         Some(left) => format!("{name} {}", short(left)),
         None => name,

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::cells::{Column, Shown, printable, shown};
 use super::{Node, TreeDump};
-use crate::mirror::{ChildState, Kind};
+use crate::mirror::{ChildState, CircuitView, Kind};
 
 /// The columns that are worth a line in a label, each with the words around its text.
 const LABEL: [(Column, &str, &str); 7] = [
@@ -67,6 +67,42 @@ impl<'a> Vertex<'a> {
     }
 }
 
+/// What a box is drawn in, so that trouble is seen before anything is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tone {
+    Calm,
+    /// It is on its way back.
+    Uneasy,
+    /// It does not serve until somebody or a timer lets it.
+    Bad,
+}
+
+impl Tone {
+    fn of(vertex: &Vertex<'_>) -> Self {
+        let state = match &vertex.what {
+            Shown::Node(node) => node.state(),
+            Shown::More(_, state) => *state,
+        };
+        let detail = vertex.node().and_then(|node| node.detail());
+        match (state, detail.and_then(|detail| detail.circuit)) {
+            (ChildState::Quarantined | ChildState::Zombie, _)
+            | (_, Some(CircuitView::Open { .. } | CircuitView::Isolated)) => Self::Bad,
+            (ChildState::Restarting | ChildState::BackingOff, _)
+            | (_, Some(CircuitView::HalfOpen)) => Self::Uneasy,
+            _ => Self::Calm,
+        }
+    }
+
+    /// Its name, and the colors of its ground and its line.
+    const fn paint(self) -> Option<(&'static str, &'static str, &'static str)> {
+        match self {
+            Self::Calm => None,
+            Self::Uneasy => Some(("uneasy", "#fff3cd", "#997404")),
+            Self::Bad => Some(("bad", "#f8d7da", "#b02a37")),
+        }
+    }
+}
+
 /// Every box, parents first, and who waits for whom among those that are shown.
 fn vertices(dump: &TreeDump) -> (Vec<Vertex<'_>>, Vec<(usize, usize)>) {
     let mut all = vec![Vertex { above: None, what: Shown::Node(dump.root()) }];
@@ -101,17 +137,31 @@ pub(super) fn dot(dump: &TreeDump) -> String {
     let (vertices, waits) = vertices(dump);
     let mut text = String::from("digraph mainstay {\n");
     text.push_str("  rankdir=LR;\n  node [fontname=\"sans-serif\", shape=box];\n");
+    text.push_str("  edge [fontname=\"sans-serif\", fontsize=10];\n");
     for (at, vertex) in vertices.iter().enumerate() {
         let label = vertex.label().iter().map(|line| dot_escaped(line)).collect::<Vec<_>>();
-        let style = match (vertex.kind(), vertex.is_absent()) {
-            (Some(Kind::Supervisor), false) => "",
-            (Some(Kind::Supervisor), true) => ", style=dashed",
-            (Some(Kind::Group), false) => ", shape=folder",
-            (Some(Kind::Group), true) => ", shape=folder, style=dashed",
-            (Some(_), false) => ", style=rounded",
-            (Some(_), true) => ", style=\"rounded,dashed\"",
-            (None, _) => ", shape=plaintext",
+        let tone = Tone::of(vertex).paint();
+        let is_leaf = !matches!(vertex.kind(), None | Some(Kind::Supervisor | Kind::Group));
+        let styles = [
+            ("rounded", is_leaf),
+            ("dashed", vertex.is_absent() && vertex.kind().is_some()),
+            ("filled", tone.is_some()),
+        ];
+        let styles: Vec<_> =
+            styles.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+        let mut style = match vertex.kind() {
+            Some(Kind::Group) => ", shape=folder".to_owned(),
+            Some(_) => String::new(),
+            None => ", shape=plaintext".to_owned(),
         };
+        match styles.as_slice() {
+            [] => {}
+            [one] => _ = write!(style, ", style={one}"),
+            more => _ = write!(style, ", style=\"{}\"", more.join(",")),
+        }
+        if let Some((_, ground, line)) = tone {
+            _ = write!(style, ", fillcolor=\"{ground}\", color=\"{line}\"");
+        }
         _ = writeln!(text, "  n{at} [label=\"{}\"{style}];", label.join("\\n"));
         if let Some(above) = vertex.above {
             _ = writeln!(text, "  n{above} -> n{at};");
@@ -136,6 +186,7 @@ fn dot_escaped(line: &str) -> String {
 pub(super) fn mermaid(dump: &TreeDump) -> String {
     let (vertices, waits) = vertices(dump);
     let mut text = String::from("flowchart LR\n");
+    let mut tones = Vec::new();
     for (at, vertex) in vertices.iter().enumerate() {
         let label = vertex.label().iter().map(|line| mermaid_escaped(line)).collect::<Vec<_>>();
         let label = label.join("<br/>");
@@ -144,13 +195,21 @@ pub(super) fn mermaid(dump: &TreeDump) -> String {
             Some(Kind::Group) => ("[[", "]]"),
             Some(_) => ("(", ")"),
         };
-        _ = writeln!(text, "  n{at}{open}\"{label}\"{close}");
+        let tone = Tone::of(vertex);
+        let class = tone.paint().map(|(name, ..)| format!(":::{name}")).unwrap_or_default();
+        if tone != Tone::Calm && !tones.contains(&tone) {
+            tones.push(tone);
+        }
+        _ = writeln!(text, "  n{at}{open}\"{label}\"{close}{class}");
         if let Some(above) = vertex.above {
             _ = writeln!(text, "  n{above} --> n{at}");
         }
     }
     for (from, to) in waits {
         _ = writeln!(text, "  n{from} -. waits for .-> n{to}");
+    }
+    for (name, ground, line) in tones.into_iter().filter_map(Tone::paint) {
+        _ = writeln!(text, "  classDef {name} fill:{ground},stroke:{line}");
     }
     text
 }

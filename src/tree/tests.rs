@@ -107,7 +107,7 @@ fn a_dump_reads_as_an_aligned_tree() {
     let text = TreeDump::read(&root, NOW, Details::Ask).to_string();
     let expected = "\
 name               kind                    state      life  mailbox
-support            supervisor one_for_one  idle       #1
+support            supervisor one_for_one  running    #1
 ├─ team            supervisor one_for_all  unstarted
 ├─ db              stateful                idle       #1          4
 └─ recherche 検索  tool                    unstarted
@@ -122,11 +122,11 @@ fn a_dump_tells_what_is_in_flight_what_failed_and_what_is_waited_for() {
     let dump = TreeDump::read(&root, NOW, Details::Ask);
     let expected = "\
 name                 kind                     state              life  restarts  mailbox  in flight            circuit    last cause              waits for              zombies  left                   checkpoint
-support              supervisor one_for_one   idle               #1
+support              supervisor one_for_one   running            #1
 ├─ team              supervisor rest_for_one  restarting         #3           2                                           panic, 2s
 │  ├─ planner        stateful                 waiting            #1                                                                               support/llm/claude +1           tokens 52,000/100,000  c42, 2h01m
 │  └─ écrivain 作家  agent                    unstarted
-└─ llm               model group              idle
+└─ llm               model group              running
    ├─ claude         model                    busy               #13         12    1,234  attempt 2, 340ms +1  half-open  rate_limit (429), 4.2s
    └─ spare          model                    backing off 1m35s  #1                                            open 4s                                                         1
 2 supervisors, 1 group, 4 children: 2 serving, 1 unstarted, 1 backing off; 14 restarts
@@ -173,7 +173,7 @@ fn alike_children_are_summed_up_and_the_others_are_not() {
     let expected = format!(
         "\
 name                  kind                    state        life  mailbox
-support               supervisor one_for_one  idle         #1
+support               supervisor one_for_one  running      #1
 ├─ w0                 stateless               idle         #1
 ├─ w1                 stateless               idle         #1
 {}├─ w7000              stateless               idle         #1          3
@@ -303,7 +303,7 @@ fn no_id_breaks_a_line_a_quote_or_a_graph() {
     let dot = dump.to_dot();
     assert!(dot.contains(r#"  n1 [label="a\"b\nstateless\nidle #1", style=rounded];"#), "{dot}");
     assert!(dot.contains(r#"  n2 [label="a\\\nstateless"#), "{dot}");
-    assert_eq!(dot.lines().count(), 3 + 1 + 2 * HOSTILE.len() + 1);
+    assert_eq!(dot.lines().count(), 4 + 1 + 2 * HOSTILE.len() + 1);
     for line in dot.lines().filter(|line| line.contains("[label=")) {
         let inner = line.split_once("[label=\"").unwrap().1;
         let plain = inner.replace("\\\\", "").replace("\\\"", "");
@@ -351,20 +351,22 @@ fn graphs_show_who_waits_for_whom() {
     let (root, _kept) = busy_tree();
     let dump = TreeDump::read(&root, NOW, Details::Ask);
     let expected = r#"flowchart LR
-  n0["support<br/>supervisor one_for_one<br/>idle #35;1"]
-  n1["team<br/>supervisor rest_for_one<br/>restarting #35;3<br/>2 restarts<br/>last: panic, 2s"]
+  n0["support<br/>supervisor one_for_one<br/>running #35;1"]
+  n1["team<br/>supervisor rest_for_one<br/>restarting #35;3<br/>2 restarts<br/>last: panic, 2s"]:::uneasy
   n0 --> n1
-  n2[["llm<br/>model group<br/>idle"]]
+  n2[["llm<br/>model group<br/>running"]]
   n0 --> n2
   n3("planner<br/>stateful<br/>waiting #35;1<br/>left: tokens 52,000/100,000")
   n1 --> n3
   n4("écrivain 作家<br/>agent<br/>unstarted")
   n1 --> n4
-  n5("claude<br/>model<br/>busy #35;13<br/>12 restarts<br/>1,234 in mailbox<br/>in flight: attempt 2, 340ms #43;1<br/>circuit half-open<br/>last: rate_limit (429), 4.2s")
+  n5("claude<br/>model<br/>busy #35;13<br/>12 restarts<br/>1,234 in mailbox<br/>in flight: attempt 2, 340ms #43;1<br/>circuit half-open<br/>last: rate_limit (429), 4.2s"):::uneasy
   n2 --> n5
-  n6("spare<br/>model<br/>backing off 1m35s #35;1<br/>circuit open 4s<br/>1 zombies")
+  n6("spare<br/>model<br/>backing off 1m35s #35;1<br/>circuit open 4s<br/>1 zombies"):::bad
   n2 --> n6
   n3 -. waits for .-> n5
+  classDef uneasy fill:#fff3cd,stroke:#997404
+  classDef bad fill:#f8d7da,stroke:#b02a37
 "#;
     assert_eq!(dump.to_mermaid(), expected);
     let dot = dump.to_dot();
@@ -372,7 +374,9 @@ fn graphs_show_who_waits_for_whom() {
     assert!(
         dot.contains("n4 [label=\"écrivain 作家\\nagent\\nunstarted\", style=\"rounded,dashed\"]")
     );
-    assert!(dot.contains("n2 [label=\"llm\\nmodel group\\nidle\", shape=folder];"));
+    let spare = "1 zombies\", style=\"rounded,filled\", fillcolor=\"#f8d7da\", color=\"#b02a37\"];";
+    assert!(dot.contains(spare), "trouble is seen before anything is read: {dot}");
+    assert!(dot.contains("n2 [label=\"llm\\nmodel group\\nrunning\", shape=folder];"));
 }
 
 #[test]
