@@ -105,6 +105,8 @@ struct Desk {
     booting: Option<oneshot::Sender<Result<(), StartError>>>,
     /// It was asked to stop, and whether another life follows.
     stopping: Option<bool>,
+    /// It was past its shutdown limit.
+    killed: bool,
     ended: Option<ExitCause>,
     gone: bool,
 }
@@ -165,6 +167,7 @@ impl Supervisor {
             desk.link = link;
             desk.booting = Some(send);
             desk.stopping = None;
+            desk.killed = false;
             desk.ended = None;
             self.publish(&desk, ChildState::Starting);
         }
@@ -184,8 +187,9 @@ impl Supervisor {
         };
         let mut desk = self.desk.lock();
         if desk.ended.is_none() && desk.life == life {
-            if let Some(keep) = desk.stopping {
-                let _ = keep;
+            if desk.killed {
+                actor.kill();
+            } else if desk.stopping.is_some() {
                 let _ = actor.send_message(Msg::Stop { cause: ExitCause::Stopped });
             }
             desk.actor = Some(actor);
@@ -450,13 +454,32 @@ impl Supervisor {
         for managed in paths {
             managed.end(Ending { shutdown: Shutdown::Brutal, ..how.clone() }).await;
         }
-        let life = {
-            let desk = self.desk.lock();
+        // The supervisors below are linked to this actor, and die with it. The end is said by what the
+        // actors leave behind, which ends what still lives: nothing may start again before that is done.
+        let supervisors = self.registry.supervisors_below(&self.path);
+        {
+            let mut desk = self.desk.lock();
+            desk.killed = true;
             if let Some(actor) = &desk.actor {
                 actor.kill();
             }
-            desk.life
-        };
-        self.finished(life, how.cause.clone(), None);
+        }
+        self.wait_ended().await;
+        for supervisor in supervisors {
+            supervisor.kill();
+            supervisor.wait_ended().await;
+        }
+    }
+
+    /// Its actor is not waited for any more.
+    fn kill(&self) {
+        let mut desk = self.desk.lock();
+        if desk.ended.is_none() && desk.life != Incarnation::NONE {
+            desk.killed = true;
+            desk.stopping = Some(desk.stopping.unwrap_or(true));
+            if let Some(actor) = &desk.actor {
+                actor.kill();
+            }
+        }
     }
 }

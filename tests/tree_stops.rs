@@ -282,3 +282,39 @@ fn a_tree_is_dumped_from_any_thread_while_the_only_worker_is_blocked() {
     assert!(system.fates().is_balanced());
     runtime.block_on(system.stop());
 }
+
+/// A brutal stop of a supervisor that is to come back takes all that is below it, at any depth, before
+/// anything starts again: no left-over of it ends the lives that follow.
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_stopped_brutally_comes_back_whole() {
+    let kit = Kit::new();
+    let deepest = with(SupervisorSpec::one_for_one("deepest"), &kit, "z");
+    let deep = with(SupervisorSpec::one_for_one("deep"), &kit, "y").supervisor(deepest);
+    let brutal = with(SupervisorSpec::one_for_one("brutal"), &kit, "x")
+        .supervisor(deep)
+        .shutdown(Shutdown::Brutal);
+    let spec = with(SupervisorSpec::one_for_all("top"), &kit, "a")
+        .supervisor(brutal)
+        .intensity(100, secs(5));
+    let system = System::start(spec).await.unwrap();
+    let top = system.supervisor("top").unwrap();
+    for id in ["x", "y", "z"] {
+        kit.stops(id, Stops::Never);
+    }
+    for life in 2..20 {
+        let begun = now();
+        system.kill("top/a").unwrap();
+        kit.hears(&format!("start z{life}")).await;
+        settle(&top).await;
+        let said = kit.said();
+        let started = format!("start a{life}, start x{life}, start y{life}, start z{life}");
+        assert!(said.ends_with(&started), "{said}");
+        assert_eq!(begun.elapsed(), secs(0));
+        for path in ["top/brutal/x", "top/brutal/deep/y", "top/brutal/deep/deepest/z"] {
+            assert_eq!(ping(&system, path).await.unwrap(), life, "{path}");
+        }
+        let restarts = system.tree().find(&"top/brutal/deep".into()).unwrap().restarts();
+        assert_eq!(restarts, life - 1, "one life after the other: {}", system.tree());
+    }
+    system.stop().await;
+}

@@ -131,6 +131,19 @@ impl Registry {
             .collect()
     }
 
+    /// Every supervisor below a supervisor.
+    pub(crate) fn supervisors_below(&self, path: &ChildPath) -> Vec<Arc<Supervisor>> {
+        let prefix = format!("{path}/");
+        self.entries
+            .iter()
+            .filter(|entry| entry.key().as_str().starts_with(&prefix))
+            .filter_map(|entry| match entry.value() {
+                Entry::Supervisor(node) | Entry::Group { node, .. } => Some(Arc::clone(node)),
+                Entry::Child { .. } => None,
+            })
+            .collect()
+    }
+
     pub(crate) fn fates(&self) -> FateCounts {
         let aside = self.aside.lock();
         let mut sum = *self.hub.retired.lock();

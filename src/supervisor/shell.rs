@@ -321,7 +321,11 @@ impl Drop for Shell {
             let node = Arc::clone(&self.node);
             let life = self.life;
             let wards: Vec<_> = self.wards.drain().map(|(_, ward)| ward).collect();
+            let clearing = std::mem::take(&mut self.clearing);
             self.node.hub.runtime.spawn(async move {
+                for mut clearing in clearing.into_values() {
+                    while clearing.changed().await.is_ok() {}
+                }
                 for ward in wards.into_iter().rev() {
                     let ending = Ending {
                         shutdown: Shutdown::Brutal,
