@@ -287,11 +287,8 @@ impl Supervisor {
             desk.actor = None;
             desk.ended = Some(cause.clone());
             let asked = desk.stopping.is_some();
-            let state = if asked || desk.link.is_none() {
-                ChildState::Stopped
-            } else {
-                ChildState::Restarting
-            };
+            let follows = desk.stopping.unwrap_or(desk.link.is_some());
+            let state = if follows { ChildState::Restarting } else { ChildState::Stopped };
             self.publish(&desk, state);
             (desk.link.clone(), asked, desk.booting.take())
         };
