@@ -7,7 +7,7 @@
 //!
 //! | What happens | What follows |
 //! |---|---|
-//! | a child ends, and its [`RestartType`] says no | temporary: removed; else it stays, stopped |
+//! | a child ends, and its [`RestartType`] says no | temporary: removed; else it rests ([`Output::Rests`]) |
 //! | ... says yes | counted against its own limit, then against the family's; then restarted |
 //! | its own limit exceeded | quarantined; not counted against the family; siblings go on |
 //! | the family's limit exceeded | all stopped in reverse order; [`ExitCause::Intensity`] |
