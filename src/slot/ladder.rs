@@ -427,15 +427,11 @@ impl<W: Worker> Slot<W> {
         };
         let mut domain = self.domain().lock();
         if let Cause::Fault(fault) = cause
-            && fault.class == Class::RateLimit
+            && domain.told(fault.class, fault.retry_after, now)
+            && let Some(name) = &self.spec.quota_domain
         {
-            domain.rate_limited(fault.retry_after, now);
-            if let Some(name) = &self.spec.quota_domain {
-                self.hub.emit(Event::DomainClosed {
-                    domain: name.to_string(),
-                    until: domain.open_at(),
-                });
-            }
+            let until = domain.open_at();
+            self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
         }
         let cost = RetryBudget::cost(&policy_cause);
         let outlook = Outlook {

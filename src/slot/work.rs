@@ -333,9 +333,10 @@ impl<W: Worker> Slot<W> {
         };
         if attempts > 1 {
             answer.trail = mail.trail();
-            if let Some(domain) = self.domain.get() {
-                domain.lock().retries.deposit();
-            }
+        }
+        // Also for an answer at once: a budget that a storm has emptied is filled by calm weather.
+        if let Some(domain) = self.domain.get() {
+            domain.lock().retries.deposit();
         }
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);
