@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{CallError, NeedError};
-use crate::fate::{Answer, Fate};
+use crate::fate::{Answer, Cost, Fate};
 use crate::fault::{Class, Fault};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
@@ -326,8 +326,24 @@ pub(crate) struct Book {
     pub(crate) deliveries: crate::id::Delivery,
     /// An attempt has called what may not be called twice.
     pub(crate) tainted: bool,
+    /// What the attempts that gave no answer have cost.
+    pub(crate) spent: Cost,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
+}
+
+impl Book {
+    /// Nothing yet, but that this member of the group has had the request as this hand-out.
+    pub(crate) fn new(member: usize, delivery: crate::id::Delivery) -> Box<Self> {
+        Box::new(Self {
+            history: History::starting_at(member),
+            trail: crate::fate::Trail::default(),
+            deliveries: delivery,
+            tainted: false,
+            spent: Cost::default(),
+            fault: None,
+        })
+    }
 }
 
 /// A request on its way: what was asked, until when, and who waits for it.

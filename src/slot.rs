@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::family::{Key, Shutdown, Strategy};
-use crate::fate::{Fate, FateCounts, Trail};
+use crate::fate::{Cost, Fate, FateCounts, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Hub;
 use crate::id::{ChildPath, Delivery, Incarnation};
@@ -46,7 +46,7 @@ mod worker;
 pub(crate) use accept::refused;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
-pub(crate) use work::{Ended, Job, Next, Said};
+pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
 
 /// Whom a life's end is reported to.
@@ -591,6 +591,11 @@ impl<W: Worker> Seat for Slot<W> {
 impl<Q, R> Envelope<Q, R> {
     pub(crate) fn trail(&self) -> Trail {
         self.book.lock().as_ref().map(|book| book.trail.clone()).unwrap_or_default()
+    }
+
+    /// What the attempts before this one have cost.
+    pub(crate) fn spent(&self) -> Cost {
+        self.book.lock().as_ref().map(|book| book.spent).unwrap_or_default()
     }
 
     /// Which attempt comes next, and whether an earlier one has called what may not be called twice.

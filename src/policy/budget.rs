@@ -311,7 +311,8 @@ impl Purse {
     }
 
     /// Sets aside one attempt that may cost as much as `cost`, here and in every parent, or nothing
-    /// anywhere. Call it before dispatch.
+    /// anywhere. Call it before dispatch. Where the cost is not known before, reserve none: it is
+    /// granted until what was settled has reached the limit.
     ///
     /// # Errors
     ///
@@ -378,8 +379,11 @@ impl Inner {
         for (what, limit, reserved, settled, asked) in uses {
             let Some(limit) = limit else { continue };
             let left = limit.saturating_sub(reserved).saturating_sub(settled);
-            if asked > left {
-                return Err(Denied { what, asked, left });
+            // What an attempt costs is often known only afterwards. It may go past the limit; with
+            // nothing left, none is begun.
+            let used_up = settled > 0 && settled >= limit;
+            if asked > left || used_up {
+                return Err(Denied { what, asked: asked.max(1), left });
             }
         }
         Ok(())

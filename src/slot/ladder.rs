@@ -8,7 +8,7 @@ use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
 use crate::family::Strategy;
-use crate::fate::{Answer, Attempt, Ended as EndedText, Fate, Trail};
+use crate::fate::{Answer, Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
 use crate::lifecycle;
@@ -74,7 +74,14 @@ impl<W: Worker> Slot<W> {
     ) {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(crate::fate::Cost::default());
+            reservation.settle(job.bill.own);
+        }
+        if job.bill.all != Cost::default() {
+            let index = self.member.get().map_or(0, |member| member.index);
+            let mut book = job.mail.book.lock();
+            book.get_or_insert_with(|| Book::new(index, job.ticket.lease.delivery))
+                .spent
+                .add(job.bill.all);
         }
         let mut unused = None;
         let mut report: Option<Box<dyn FnOnce()>> = None;
@@ -399,15 +406,7 @@ impl<W: Worker> Slot<W> {
         let policy_cause = cause.as_policy();
         let index = self.member.get().map_or(0, |member| member.index);
         let mut book = mail.book.lock();
-        let book = book.get_or_insert_with(|| {
-            Box::new(Book {
-                history: History::starting_at(index),
-                trail: Trail::default(),
-                deliveries: ticket.lease.delivery,
-                tainted: false,
-                fault: None,
-            })
-        });
+        let book = book.get_or_insert_with(|| Book::new(index, ticket.lease.delivery));
         book.deliveries = ticket.lease.delivery;
         book.tainted |= tainted;
         let members = mail
@@ -442,7 +441,7 @@ impl<W: Worker> Slot<W> {
             request_budget: mail
                 .purse
                 .as_ref()
-                .is_none_or(|purse| purse.covers(crate::fate::Cost::default(), now)),
+                .is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint: None,
             has_parent: self.path.parent().is_some(),
         };

@@ -6,9 +6,9 @@ use super::{Desk, Mail, Out, Settled, Slot};
 use crate::behavior::{Context, Notes, Turn};
 use crate::circuit::Permit;
 use crate::event::Event;
-use crate::fate::{Answer, Fate};
+use crate::fate::{Answer, Cost, Fate};
 use crate::fault::{EffectKind, ExitCause, Fault};
-use crate::id::Incarnation;
+use crate::id::{Delivery, Incarnation};
 use crate::lifecycle::Stage;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
@@ -31,6 +31,23 @@ pub(crate) struct Job<W: Worker> {
     /// It may not be started over.
     pub(crate) refuse: bool,
     pub(crate) reservation: Option<Reservation>,
+    /// What it has cost, however it ended.
+    pub(crate) bill: Bill,
+}
+
+/// What an attempt has cost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Bill {
+    /// By itself: the calls it made are charged where they were worked on.
+    pub(crate) own: Cost,
+    /// With the calls it made.
+    pub(crate) all: Cost,
+}
+
+impl Bill {
+    pub(crate) fn of(context: &Context) -> Self {
+        Self { own: context.own_cost(), all: context.cost() }
+    }
 }
 
 /// What is left of a job once it is done.
@@ -58,7 +75,6 @@ pub(crate) enum Ended<R> {
 pub(crate) struct Said {
     pub(crate) degraded: bool,
     pub(crate) defaulted: bool,
-    pub(crate) cost: crate::fate::Cost,
 }
 
 impl Said {
@@ -66,7 +82,6 @@ impl Said {
         Self {
             degraded: context.is_degraded(),
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
-            cost: context.cost(),
         }
     }
 }
@@ -154,8 +169,17 @@ impl<W: Worker> Slot<W> {
         let life_no = desk.life.incarnation();
         // Starting over would repeat what may not be repeated.
         let refuse = tainted && matches!(turn, Turn::First);
-        let job =
-            Job { mail, ticket, flight, life: life_no, attempt, turn, refuse, reservation: None };
+        let job = Job {
+            mail,
+            ticket,
+            flight,
+            life: life_no,
+            attempt,
+            turn,
+            refuse,
+            reservation: None,
+            bill: Bill::default(),
+        };
         Some((life, job))
     }
 
@@ -238,11 +262,15 @@ impl<W: Worker> Slot<W> {
     ) -> Next<W> {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(said.cost);
+            reservation.settle(job.bill.own);
         }
         let mut unused = None;
         // Given back before the next attempt is taken, which then can use it again.
         drop(job.flight);
+        let mut cost = job.bill.all;
+        if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) {
+            cost.add(job.mail.spent());
+        }
         let job =
             Done::<W> { mail: job.mail, ticket: job.ticket, life: job.life, attempt: job.attempt };
         let mut desk = self.desk();
@@ -306,7 +334,7 @@ impl<W: Worker> Slot<W> {
         }
         drop(unused);
         if let Some(settled) = settled {
-            self.deliver(settled, job.attempt, reply, said, now);
+            self.deliver(settled, (job.attempt, cost), reply, said, now);
         }
         next
     }
@@ -314,7 +342,7 @@ impl<W: Worker> Slot<W> {
     fn deliver(
         &self,
         settled: Settled<W>,
-        attempts: u32,
+        (attempts, cost): (u32, Cost),
         value: W::Reply,
         said: Said,
         now: Moment,
@@ -327,7 +355,7 @@ impl<W: Worker> Slot<W> {
             degraded: said.degraded,
             defaulted: said.defaulted,
             attempts,
-            cost: said.cost,
+            cost,
             elapsed,
             trail: crate::fate::Trail::default(),
         };

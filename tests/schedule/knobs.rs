@@ -5,8 +5,10 @@
 
 use std::num::NonZeroU32;
 
+use mainstay::behavior::{Step, Turn};
 use mainstay::circuit::CircuitSpec;
 use mainstay::error::{SpecError, StartError};
+use mainstay::fate::Cost;
 use mainstay::fault::ExitKind;
 use mainstay::policy::budget::Limits;
 use mainstay::policy::{Capabilities, Grant, What};
@@ -383,4 +385,74 @@ async fn a_call_makes_no_more_attempts_than_its_budget_pays_for() {
         let spent = declined(&trail, Rung::Retry) == Some(Declined::RequestBudget);
         assert_eq!(spent, attempts < 4);
     }
+}
+
+/// Answers, and has cost so many tokens.
+fn costs(tokens: u64) -> Cue<String, String> {
+    Cue::answer(move |text: &String, ctx| {
+        ctx.spend(Cost { tokens, ..Cost::default() });
+        Ok(text.clone())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_spends_no_more_tokens_than_its_budget_holds() {
+    // Three calls of 100 tokens each, made one after the other by a child that a budget was given.
+    for (tokens, answers, calls) in
+        [(150, false, 2), (200, false, 2), (201, true, 3), (300, true, 3)]
+    {
+        let provider = echo();
+        provider.otherwise(|| costs(100));
+        let (_, middle) = siblings::asks("middle", "provider");
+        let outer = echo();
+        for _ in 0..3 {
+            outer.then(Cue::perform(|text: &String, ctx| {
+                Ok(vec![ctx.port::<String, String>("middle")?.ask(text.clone())])
+            }));
+        }
+        outer.then(Cue::step(|cue| match cue.turn {
+            Turn::Performed(performed) => {
+                Ok(Step::Reply(performed.get::<String>(0)?.value.clone()))
+            }
+            _ => unreachable!(),
+        }));
+        let root = SupervisorSpec::one_for_one("root")
+            .policy(Policy::playbook_exact())
+            .child(provider.stateless("provider"))
+            .child(middle)
+            .child(outer.stateful("outer").needs::<Texts>("middle"));
+        let system = System::start(root).await.unwrap();
+        let port = system.port::<String, String>("root/outer").unwrap();
+        let limits = Limits { tokens: Some(tokens), ..Limits::default() };
+        let outcome = port.call_with("x", CallOptions::new().budget(limits)).await;
+        assert_eq!(provider.count(), calls, "{tokens}");
+        match outcome {
+            Ok(answer) => assert!(answers && answer.cost.tokens == 300, "{answer:?}"),
+            Err(CallError::RecoveryExhausted { fault, .. }) => {
+                assert!(!answers && fault.class == Class::BudgetDenied, "{tokens}: {fault:?}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_attempts_have_cost_is_in_the_answer_and_in_the_budget() {
+    let script = echo();
+    script.then(Cue::answer(|_: &String, ctx| {
+        ctx.spend(Cost { tokens: 30, ..Cost::default() });
+        Err(Fault::server_transient("cut off"))
+    }));
+    script.then(costs(12));
+    let (_system, port) = alone(&script, |spec| spec).await;
+    assert_eq!(port.call("x").await.unwrap().cost.tokens, 42);
+    // With nothing left after the first attempt there is no second.
+    script.then(Cue::answer(|_: &String, ctx| {
+        ctx.spend(Cost { tokens: 30, ..Cost::default() });
+        Err(Fault::server_transient("cut off"))
+    }));
+    let limits = Limits { tokens: Some(30), ..Limits::default() };
+    script.forget();
+    trail(port.call_with("x", CallOptions::new().budget(limits)).await);
+    assert_eq!(script.count(), 1);
 }

@@ -308,7 +308,7 @@ async fn a_crash_is_repeated_once_and_a_second_one_sets_the_request_aside() {
 }
 
 /// A stateful child that asks `need` and passes on what it hears.
-fn asks(id: &str, need: &'static str) -> (Script, ChildSpec) {
+pub(crate) fn asks(id: &str, need: &'static str) -> (Script, ChildSpec) {
     let script = echo();
     script.otherwise(move || {
         Cue::step(move |cue: StepCue<'_, String>| match cue.turn {

@@ -103,7 +103,9 @@ proptest! {
         let (mut by_parent, mut by_child) = (0, 0);
         for (tokens, through_child) in asks {
             let purse = if through_child { &child } else { &parent };
-            let fits = by_parent + tokens <= limit && (!through_child || by_child + tokens <= inner);
+            // Also for one that may cost nothing: with nothing left, none is begun.
+            let room = |spent: u64, limit| spent + tokens <= limit && (spent == 0 || spent < limit);
+            let fits = room(by_parent, limit) && (!through_child || room(by_child, inner));
             let granted = purse.reserve(cost(tokens, 0), NOW);
             prop_assert_eq!(granted.is_ok(), fits);
             if let Ok(granted) = granted {
