@@ -29,6 +29,8 @@ use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
 use crate::slot::{Membership, Refusal, Slot, Worker, refused};
 use crate::spec::{GroupSpec, Role};
 
+mod relief;
+
 /// How long a request waits before a group looks again for a member with room.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -44,6 +46,8 @@ pub(crate) trait Member<Q, R>: Send + Sync {
     ) -> Result<(), Refusal>;
     fn standing(&self) -> Standing;
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
+    /// Gives back the requests of the group that wait here and have not been tried here.
+    fn withdraw(&self) -> Vec<Arc<Envelope<Q, R>>>;
     fn domain(&self) -> Option<Arc<Mutex<Domain>>>;
     fn domain_name(&self) -> Arc<str>;
     fn capabilities(&self) -> Option<Arc<Capabilities>>;
@@ -82,6 +86,10 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
 
     fn cancel(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) {
         self.cancel_mail(mail);
+    }
+
+    fn withdraw(&self) -> Vec<Arc<Envelope<W::Request, W::Reply>>> {
+        self.withdraw_untried()
     }
 
     fn domain(&self) -> Option<Arc<Mutex<Domain>>> {
@@ -258,6 +266,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             State::Isolated => "isolated",
         };
         self.hub.emit(Event::Circuit { child: self.seats[member].member.path().clone(), state });
+        if let State::Open { .. } | State::Isolated = change.to {
+            self.relieve(member);
+        }
     }
 
     fn tell_circuit(&self, member: usize, request: RequestId, verdict: Verdict, now: Moment) {

@@ -223,6 +223,11 @@ impl<T: Clone> Mailbox<T> {
         self.waiting.len() + self.held.len()
     }
 
+    /// The requests that wait for their turn, those held back excluded, with their hand-outs so far.
+    pub fn waiting(&self) -> impl Iterator<Item = (RequestId, Delivery, &T)> {
+        self.waiting.iter().map(|entry| (entry.id, entry.delivery, &entry.payload))
+    }
+
     /// Whether something is held back for a retry.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()

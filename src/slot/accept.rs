@@ -7,7 +7,7 @@ use crate::error::CallError;
 use crate::fate::Fate;
 use crate::fault::ExitCause;
 use crate::hub::Timed;
-use crate::id::ChildPath;
+use crate::id::{ChildPath, Delivery};
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::port::{Accept, AcceptOptions, Cut, Envelope};
@@ -108,6 +108,40 @@ impl<W: Worker> Slot<W> {
         self.wake(desk, now);
         drop(dropped);
         self.tell(settled, &ExitCause::Stopped);
+    }
+}
+
+impl<W: Worker> Slot<W> {
+    /// Takes out the requests of a group that wait here and have not been tried here: those that have
+    /// were granted their retries, which an open circuit does not take back.
+    pub(crate) fn withdraw_untried(&self) -> Vec<Mail<W>> {
+        let now = self.hub.now();
+        let mut desk = self.desk.lock();
+        let untried = |mail: &Mail<W>, delivery| match &*mail.book.lock() {
+            None => delivery == Delivery::NONE,
+            Some(book) => {
+                delivery == book.deliveries
+                    && book.trail.iter().all(|attempt| attempt.child != self.path)
+            }
+        };
+        let ids: Vec<_> = desk
+            .mailbox
+            .waiting()
+            .filter(|(_, delivery, mail)| mail.home.is_some() && untried(mail, *delivery))
+            .map(|(id, ..)| id)
+            .collect();
+        let mut mails = Vec::with_capacity(ids.len());
+        for id in ids {
+            let input = mailbox::Input::Cancel(id);
+            let found = desk.mailbox.on(input, &self.rules.bounds, self.rules.order, now);
+            if let mailbox::Output::Removed(mail) = found {
+                self.left(&mut desk, &mail);
+                mails.push(mail);
+            }
+        }
+        self.publish(&mut desk);
+        self.wake(desk, now);
+        mails
     }
 }
 

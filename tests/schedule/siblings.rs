@@ -249,6 +249,62 @@ async fn a_wait_that_was_asked_for_closes_the_domain_whatever_the_class() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_member_whose_circuit_opens_go_to_the_sibling() {
+    for by_hand in [false, true] {
+        let (primary, a) = member("primary");
+        let (sibling, b) = member("sibling");
+        primary.otherwise(|| Cue::Hang);
+        let policy = Policy::playbook_exact().with_cap(Class::Timeout, 0);
+        let group = GroupSpec::model("llm")
+            .policy(policy)
+            .member_spec(a.concurrency(1).attempt_timeout(secs(3)))
+            .member_spec(b);
+        let (system, port) = grouped(group).await;
+        let mut calls = JoinSet::new();
+        for n in 0..20 {
+            let port = port.clone();
+            calls.spawn(async move { port.call(n.to_string()).await.unwrap() });
+        }
+        tokio::task::yield_now().await;
+        if by_hand {
+            system.isolate("root/llm/primary").unwrap();
+        }
+        let answers = calls.join_all().await;
+        assert!(answers.iter().all(|answer| answer.served_by.id() == "sibling" && answer.degraded));
+        // Three in a row open it; by hand, only the one under way is waited for.
+        let tried = if by_hand { 1 } else { 3 };
+        assert_eq!((primary.count(), sibling.count()), (tried, 20));
+        assert_eq!(now(&system), 3000 * tried as u64);
+        let untried = answers.iter().filter(|answer| answer.attempts == 1).count();
+        assert_eq!(untried, 20 - tried);
+        let fates = system.fates();
+        assert_eq!((fates.accepted, fates.done, fates.open), (20, 20, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_the_only_member_keep_their_places_when_its_circuit_opens() {
+    let (only, a) = member("only");
+    for _ in 0..4 {
+        only.then_fail(Class::ModelUnavailable);
+    }
+    only.then_wait();
+    let (system, port) = grouped(exact().member_spec(a.concurrency(1))).await;
+    let mut calls = JoinSet::new();
+    for n in 0..8 {
+        let port = port.clone();
+        calls.spawn(async move { port.call(n.to_string()).await });
+    }
+    let mut events = system.events();
+    let open = |event: &Event| matches!(event, Event::Circuit { state: "open", .. });
+    events.wait_for(open).await.unwrap();
+    only.release();
+    let outcomes = calls.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 4);
+    assert_eq!(now(&system), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_waited_for_a_domain_come_back_by_rate() {
     let script = echo();
     script.then_fail(Class::RateLimit);
