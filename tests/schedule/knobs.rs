@@ -3,15 +3,13 @@
 //! What an option does to the judgement alone is tested beside the judgement; here the running tree is
 //! asked, from outside.
 
-use std::num::NonZeroU32;
-
 use mainstay::behavior::{Step, Turn};
 use mainstay::circuit::CircuitSpec;
 use mainstay::error::{SpecError, StartError};
 use mainstay::fate::Cost;
 use mainstay::fault::ExitKind;
 use mainstay::policy::budget::Limits;
-use mainstay::policy::{Capabilities, Grant, What};
+use mainstay::policy::{Capabilities, Grant, Jitter, What};
 use mainstay::spec::BetweenLives;
 
 use super::siblings::{exact, member};
@@ -178,11 +176,21 @@ async fn a_class_can_opt_for_the_life_or_the_siblings_instead_of_the_attempt() {
     }
 }
 
-#[test]
-fn jitter_and_exactness_are_told_apart() {
-    let first = NonZeroU32::MIN;
-    assert_eq!(Policy::playbook_exact().delay(Class::Network, first), Some(secs(1)));
-    assert_ne!(Policy::playbook_exact().jitter, Policy::default().jitter);
+#[tokio::test(start_paused = true)]
+async fn jitter_is_as_wide_as_the_policy_says() {
+    let mut latest = 0;
+    let policy = Policy::default().with_jitter(Jitter::Ratio { percent: 100 });
+    let script = echo();
+    let (_system, port) = alone(&script, |spec| spec.policy(policy)).await;
+    for _ in 0..10 {
+        script.forget();
+        script.then_fail(Class::Network);
+        port.call("x").await.unwrap();
+        let times = times(&script);
+        assert!((1000..=2000).contains(&(times[1] - times[0])), "{times:?}");
+        latest = latest.max(times[1] - times[0]);
+    }
+    assert!(latest > 1200, "no more than by default: {latest} ms");
 }
 
 #[tokio::test(start_paused = true)]
