@@ -215,7 +215,8 @@ async fn attempt<B: Stateful>(
         };
         let again = turn.clone();
         let heard = &[Cut::Kill, Cut::Timeout];
-        let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
+        let step =
+            watched(|| life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
                 return (Some(life), Ended::Reply(reply, Said::of(&context)));
@@ -280,7 +281,7 @@ async fn perform<W: Worker>(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let result = watched(all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    let result = watched(|| all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
     tie.waits_for(Vec::new());
     match result {
         Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
@@ -360,7 +361,7 @@ async fn serve<B: Stateless>(
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let done = watched(life.serve(&job.mail.request, &context), &job.flight, heard).await;
+    let done = watched(|| life.serve(&job.mail.request, &context), &job.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
@@ -417,7 +418,7 @@ async fn apart<B: Stateful>(
     };
     let inner = Arc::clone(slot);
     let work = thread(slot, async move { attempt(&inner, life, &mut copy).await });
-    match watched(work, &job.flight, &[Cut::Kill]).await {
+    match watched(|| work, &job.flight, &[Cut::Kill]).await {
         Watched::Done(Some(result)) => result,
         Watched::Done(None) => {
             (None, Ended::Crash(ExitCause::Panic("its thread was lost".to_owned()), true))
