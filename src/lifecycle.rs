@@ -9,6 +9,9 @@
 use crate::fault::ExitKind;
 use crate::id::Incarnation;
 
+#[cfg(test)]
+mod tests;
+
 /// Where a child stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {

@@ -13,6 +13,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::id::{Delivery, Lease, RequestId};
 use crate::moment::Moment;
 
+#[cfg(test)]
+mod tests;
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
