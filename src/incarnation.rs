@@ -226,7 +226,8 @@ async fn steps<B: Stateful>(
         };
         let again = turn.clone();
         let heard = &[Cut::Kill, Cut::Timeout];
-        let step = watched(life.step(&job.mail.request, turn, context), &job.flight, heard).await;
+        let step =
+            watched(|| life.step(&job.mail.request, turn, context), &job.flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
                 return (Some(life), Ended::Reply(reply, Said::of(context)));
@@ -291,7 +292,7 @@ async fn perform<W: Worker>(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let result = watched(all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    let result = watched(|| all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
     tie.waits_for(Vec::new());
     match result {
         Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
@@ -371,7 +372,7 @@ async fn serve<B: Stateless>(
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let done = watched(life.serve(&job.mail.request, &context), &job.flight, heard).await;
+    let done = watched(|| life.serve(&job.mail.request, &context), &job.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
@@ -433,7 +434,7 @@ async fn apart<B: Stateful>(
         let ended = attempt(&inner, life, &mut copy).await;
         (ended, copy.reservation, copy.bill)
     });
-    match watched(work, &job.flight, &[Cut::Kill]).await {
+    match watched(|| work, &job.flight, &[Cut::Kill]).await {
         Watched::Done(Some((ended, reservation, bill))) => {
             (job.reservation, job.bill) = (reservation, bill);
             ended

@@ -77,7 +77,7 @@ impl<W: Worker> Slot<W> {
     /// The caller has left: what waits is taken out; what is under way is dropped at its next safe
     /// point, unless it acts on the world, which is finished.
     pub(crate) fn cancel_mail(&self, mail: &Mail<W>) {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         let now = self.hub.now();
         let found = desk.mailbox.on(
             mailbox::Input::Cancel(mail.id),
@@ -116,7 +116,7 @@ impl<W: Worker> Slot<W> {
     /// were granted their retries, which an open circuit does not take back.
     pub(crate) fn withdraw_untried(&self) -> Vec<Mail<W>> {
         let now = self.hub.now();
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         let untried = |mail: &Mail<W>, delivery| match &*mail.book.lock() {
             None => delivery == Delivery::NONE,
             Some(book) => {
@@ -147,7 +147,7 @@ impl<W: Worker> Slot<W> {
 
 impl<W: Worker> Timed for Slot<W> {
     fn on_time(&self, at: Moment) {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         if desk.armed != at {
             return;
         }
@@ -170,9 +170,11 @@ impl<W: Worker> Timed for Slot<W> {
         for (ticket, mail) in ticked.orphaned {
             // Its caller is told now; whether the effect took place is known only for work that may
             // be repeated, and only such work is cut short.
-            let safe = self.effect_of(&desk, ticket).is_replay_safe();
+            let out = desk.out.iter().find(|out| out.ticket == ticket);
+            let effect = out.map_or(self.spec.effect, |out| self.effect_of(&out.flight));
+            let safe = effect.is_replay_safe();
             let fate = if safe { Fate::Expired } else { Fate::Unknown };
-            if safe && let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
+            if safe && let Some(out) = out {
                 out.flight.ask(Cut::Cancel);
             }
             self.left(&mut desk, &mail);

@@ -67,7 +67,7 @@ impl<W: Worker> Detail for Slot<W> {
             detail.last_cause =
                 Some(LastCause { ended: Ended::Exit(cause.kind()), age: now.since(*at) });
         }
-        detail.zombies = desk.zombies;
+        detail.zombies = desk.zombies() as u32;
         drop(desk);
         if let Some(member) = self.member.get()
             && let Some(group) = member.group.upgrade()

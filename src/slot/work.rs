@@ -1,6 +1,7 @@
 //! Handing work out and taking results back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Desk, Mail, Out, Settled, Slot};
 use crate::behavior::{Context, Notes, Turn};
@@ -14,10 +15,10 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::Reservation;
 use crate::port::{Cut, Flight};
-use crate::slot::worker::Worker;
+use crate::slot::worker::{Worker, unwound};
 
 /// The least time between two looks at an attempt that waits for others.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// An attempt to be made.
 pub(crate) struct Job<W: Worker> {
@@ -152,6 +153,8 @@ impl<W: Worker> Slot<W> {
             flight: Arc::clone(&flight),
             life: desk.life.incarnation(),
             told: false,
+            since: now,
+            paused: Duration::ZERO,
         });
         let turn = match desk.resume.take() {
             Some(resume) if resume.0 == mail.id => resume.1,
@@ -203,13 +206,8 @@ impl<W: Worker> Slot<W> {
 
     /// What one execution of this hand-out does to the world: as the spec says, unless it has called
     /// what may not be called twice.
-    pub(crate) fn effect_of(&self, desk: &Desk<W>, ticket: Ticket) -> EffectKind {
-        let tainted = desk
-            .out
-            .iter()
-            .find(|out| out.ticket == ticket)
-            .and_then(|out| out.flight.tie())
-            .is_some_and(|tie| tie.is_tainted());
+    pub(crate) fn effect_of(&self, flight: &Flight) -> EffectKind {
+        let tainted = flight.tie().is_some_and(|tie| tie.is_tainted());
         if tainted { EffectKind::Irreversible } else { self.spec.effect }
     }
 
@@ -218,12 +216,15 @@ impl<W: Worker> Slot<W> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
-        desk.mailbox.on(
-            mailbox::Input::Extend(ticket, limit),
-            &self.rules.bounds,
-            self.rules.order,
-            now,
-        );
+        self.extend(&mut desk, ticket, limit, now);
+        if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == ticket) {
+            out.since = now;
+            out.paused = out.flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
+            // A step that ended in its grace has ended; the next is not told of it.
+            if std::mem::take(&mut out.told) {
+                out.flight.unask(Cut::Timeout);
+            }
+        }
         self.arm(&mut desk, limit);
     }
 
@@ -293,7 +294,7 @@ impl<W: Worker> Slot<W> {
             _ => {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
-                drop(life);
+                let _ = unwound(move || drop(life));
                 return Next::Rest;
             }
         };
@@ -332,9 +333,13 @@ impl<W: Worker> Slot<W> {
             rest.notify_waiters();
             rest.notify_one();
         }
-        drop(unused);
         if let Some(settled) = settled {
             self.deliver(settled, (job.attempt, cost), reply, said, now);
+        } else {
+            let _ = unwound(move || drop(reply));
+        }
+        if unused.is_some() {
+            let _ = unwound(move || drop(unused));
         }
         next
     }
@@ -362,7 +367,7 @@ impl<W: Worker> Slot<W> {
         if attempts > 1 {
             answer.trail = mail.trail();
         }
-        // Also for an answer at once: a budget that a storm has emptied is filled by calm weather.
+        // Every success pays for the retries of others. Before the first failure the budget is full.
         if let Some(domain) = self.domain.get() {
             domain.lock().retries.deposit();
         }
@@ -393,12 +398,7 @@ impl<W: Worker> Slot<W> {
 
     pub(crate) fn stale(&self, mail: &Mail<W>, ticket: Ticket) {
         self.hub.stats.lock().stale += 1;
-        {
-            // What was left behind has come back by itself.
-            let mut desk = self.desk();
-            desk.zombies = desk.zombies.saturating_sub(1);
-            self.publish(&mut desk);
-        }
+        self.publish(&mut self.desk());
         self.hub.emit(Event::Stale {
             child: self.path.clone(),
             request: mail.id,
@@ -416,15 +416,15 @@ impl<W: Worker> Slot<W> {
     where
         W: 'static,
     {
-        let flight = desk.mailbox.flight(ticket)?;
-        let (since, limit) = (flight.since, flight.limit);
+        let limit = desk.mailbox.flight(ticket)?.limit;
         let position = desk.out.iter().position(|out| out.ticket == ticket)?;
         let out = &mut desk.out[position];
         if !out.told {
             // The clock stands still while a supervised call is waited for.
             if let Some(tie) = out.flight.tie() {
                 let (paused, waiting) = tie.paused(now);
-                let due = (since + self.rules.attempt_timeout + paused).max(limit);
+                let waited = paused.saturating_sub(out.paused);
+                let due = (out.since + self.rules.attempt_timeout + waited).max(limit);
                 if waiting || due > now {
                     // While it waits, what is left of its time does not shrink.
                     let later = if waiting { due.max(now + LOOK_AGAIN) } else { due };
