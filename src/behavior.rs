@@ -341,11 +341,17 @@ impl Context {
             || self.tie.get().is_some_and(|tie| tie.is_degraded())
     }
 
-    pub(crate) fn cost(&self) -> Cost {
-        let mut cost = Cost {
+    /// What the attempt has cost by itself.
+    pub(crate) fn own_cost(&self) -> Cost {
+        Cost {
             tokens: self.notes.tokens.load(Ordering::Relaxed),
             money_micros: self.notes.money_micros.load(Ordering::Relaxed),
-        };
+        }
+    }
+
+    /// With what it has called.
+    pub(crate) fn cost(&self) -> Cost {
+        let mut cost = self.own_cost();
         if let Some(tie) = self.tie.get() {
             cost.add(tie.cost());
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::circuit::{self, Admission, Circuit, CircuitSpec, Domain, State, Verdict};
+use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::fate::{Fate, FateCounts};
@@ -26,84 +26,20 @@ use crate::mirror::CircuitView;
 use crate::moment::Moment;
 use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
 use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
-use crate::slot::{Membership, Refusal, Slot, Worker, refused};
+use crate::slot::{Membership, Refusal, refused};
 use crate::spec::{GroupSpec, Role};
+
+mod member;
+mod relief;
+
+pub(crate) use member::Member;
 
 /// How long a request waits before a group looks again for a member with room.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A member as its group sees it.
-pub(crate) trait Member<Q, R>: Send + Sync {
-    fn path(&self) -> &ChildPath;
-    fn join(&self, membership: Membership<Q, R>);
-    fn post(
-        &self,
-        mail: &Arc<Envelope<Q, R>>,
-        substitute: bool,
-        now: Moment,
-    ) -> Result<(), Refusal>;
-    fn standing(&self) -> Standing;
-    fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
-    fn domain(&self) -> Option<Arc<Mutex<Domain>>>;
-    fn domain_name(&self) -> Arc<str>;
-    fn capabilities(&self) -> Option<Arc<Capabilities>>;
-    fn role(&self) -> Role;
-    fn is_replay_safe(&self) -> bool;
-}
-
-impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
-    fn path(&self) -> &ChildPath {
-        &self.path
-    }
-
-    fn join(&self, membership: Membership<W::Request, W::Reply>) {
-        let _ = self.member.set(Box::new(membership));
-    }
-
-    fn post(
-        &self,
-        mail: &Arc<Envelope<W::Request, W::Reply>>,
-        substitute: bool,
-        now: Moment,
-    ) -> Result<(), Refusal> {
-        self.post(mail, false, substitute, now)
-    }
-
-    fn standing(&self) -> Standing {
-        let desk = self.desk();
-        if !desk.life.will_serve() {
-            Standing::OutOfService
-        } else if desk.mailbox.depth() >= self.rules.bounds.count + self.rules.bounds.reserve {
-            Standing::Full
-        } else {
-            Standing::Ready
-        }
-    }
-
-    fn cancel(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) {
-        self.cancel_mail(mail);
-    }
-
-    fn domain(&self) -> Option<Arc<Mutex<Domain>>> {
-        self.known_domain()
-    }
-
-    fn domain_name(&self) -> Arc<str> {
-        self.spec.quota_domain.clone().unwrap_or_else(|| Arc::from(self.path.as_str()))
-    }
-
-    fn capabilities(&self) -> Option<Arc<Capabilities>> {
-        self.spec.capabilities.clone()
-    }
-
-    fn role(&self) -> Role {
-        self.spec.role
-    }
-
-    fn is_replay_safe(&self) -> bool {
-        self.effect().is_replay_safe()
-    }
-}
+/// What a circuit is told of a request that says nothing about its member: only that it is a probe no
+/// longer.
+const UNTRIED: Verdict = Verdict::Fault(Class::Cancelled);
 
 struct Seat<Q, R> {
     member: Arc<dyn Member<Q, R>>,
@@ -231,11 +167,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 }
             }
             mail.set_member(index);
+            // Before it has the request: it may have failed with it before this call returns.
+            self.mark(mail, index, true);
             match seat.member.post(mail, substitute, now) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full) => refused.full = true,
                 Err(Refusal::Away(why)) => refused.away = why,
             }
+            self.mark(mail, index, false);
+            self.tell_circuit(index, mail.id, UNTRIED, now);
         }
         if !someone {
             refused.away = Unavailable::Stopped;
@@ -258,6 +198,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             State::Isolated => "isolated",
         };
         self.hub.emit(Event::Circuit { child: self.seats[member].member.path().clone(), state });
+        if let State::Open { .. } | State::Isolated = change.to {
+            self.relieve(member);
+        }
     }
 
     fn tell_circuit(&self, member: usize, request: RequestId, verdict: Verdict, now: Moment) {
@@ -311,11 +254,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 Some(history) => !history.has_tried(index) && self.allowed(last, index),
             };
             match self.offer(&mail, !first, fit, now) {
-                Ok(()) => {
-                    if let Some(book) = mail.book.lock().as_mut() {
-                        book.history.mark_tried(mail.member());
-                    }
-                }
+                Ok(()) => self.follow_up(&mail),
                 Err(refused) => {
                     mail.set_member(last);
                     let coming = refused.full
@@ -347,6 +286,24 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         let at = until.min(mail.deadline);
         desk.waiting.push_back((mail, until));
         self.arm(&mut desk, at);
+    }
+
+    /// A caller who left while the request was on its way found it nowhere.
+    fn follow_up(&self, mail: &Arc<Envelope<Q, R>>) {
+        if mail.is_cancelled() {
+            self.seats[mail.member()].member.cancel(mail);
+        }
+    }
+
+    /// Notes whether a member has been tried, for a request that has failed before.
+    fn mark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, tried: bool) {
+        if let Some(book) = mail.book.lock().as_mut() {
+            if tried {
+                book.history.mark_tried(member);
+            } else {
+                book.history.forget_tried(member);
+            }
+        }
     }
 
     fn allowed(&self, from: usize, to: usize) -> bool {
@@ -583,11 +540,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         mail.set_member(to);
         if self.seats[to].member.post(&mail, true, now).is_err() {
             mail.set_member(from);
-            if let Some(book) = mail.book.lock().as_mut() {
-                // It was not tried after all.
-                book.history.forget_tried(to);
-            }
+            self.mark(&mail, to, false);
+            self.tell_circuit(to, mail.id, UNTRIED, now);
             self.hold(mail, now + LOOK_AGAIN);
+        } else {
+            self.follow_up(&mail);
         }
     }
 
@@ -607,11 +564,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             desk.counts.add(fate);
             desk.counts.open -= 1;
             // A member that lets deadlines pass is as one that times out.
-            let verdict = matches!(fate, Fate::Expired | Fate::Unknown)
-                .then_some(Verdict::Fault(Class::Timeout));
-            verdict.and_then(|verdict| {
-                desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now)
-            })
+            let verdict = match fate {
+                Fate::Expired | Fate::Unknown => Verdict::Fault(Class::Timeout),
+                _ => UNTRIED,
+            };
+            desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now)
         };
         self.changed(member, change);
     }

@@ -24,6 +24,7 @@ use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
 use crate::moment::Moment;
+use crate::port::unwound;
 
 /// Something that wants to be looked at when its time has come.
 pub(crate) trait Timed: Send + Sync {
@@ -259,7 +260,8 @@ async fn run_timers(hub: Weak<Hub>, sooner: Arc<Notify>) {
         if !due.is_empty() {
             for entry in due {
                 if let Some(who) = entry.who.upgrade() {
-                    who.on_time(entry.at);
+                    // Without this task no deadline would ever come again.
+                    let _ = unwound(|| who.on_time(entry.at));
                 }
             }
             continue;

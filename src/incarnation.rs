@@ -14,11 +14,11 @@ use std::task::Poll;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use crate::behavior::{Call, Performed, StartContext, Stateful, Stateless, Step, Turn};
+use crate::behavior::{Call, Context, Performed, StartContext, Stateful, Stateless, Step, Turn};
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
 use crate::port::{Cut, Tie};
-use crate::slot::{Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
+use crate::slot::{Bill, Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
 
 /// Attempts a carrier makes before it yields.
 const BATCH: u32 = 32;
@@ -192,13 +192,24 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
 /// comes back as it was before the step that failed; it does not come back from a panic.
 async fn attempt<B: Stateful>(
     slot: &Arc<Slot<StatefulWorker<B>>>,
-    mut life: Box<B>,
+    life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     if let Err(fault) = admit(slot, job) {
         return (Some(life), Ended::Fault(fault, Turn::First, false));
     }
     let context = slot.context(job);
+    let ended = steps(slot, life, job, &context).await;
+    job.bill = Bill::of(&context);
+    ended
+}
+
+async fn steps<B: Stateful>(
+    slot: &Arc<Slot<StatefulWorker<B>>>,
+    mut life: Box<B>,
+    job: &mut Job<StatefulWorker<B>>,
+    context: &Context,
+) -> (Option<Box<B>>, Ended<B::Reply>) {
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
     let mut turn = std::mem::replace(&mut job.turn, Turn::First);
     let mut first = true;
@@ -215,10 +226,11 @@ async fn attempt<B: Stateful>(
         };
         let again = turn.clone();
         let heard = &[Cut::Kill, Cut::Timeout];
-        let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
+        let step =
+            watched(|| life.step(&job.mail.request, turn, context), &job.flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
-                return (Some(life), Ended::Reply(reply, Said::of(&context)));
+                return (Some(life), Ended::Reply(reply, Said::of(context)));
             }
             Watched::Done(Ok(Step::Continue)) => {
                 turn = Turn::Again;
@@ -280,7 +292,7 @@ async fn perform<W: Worker>(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let result = watched(all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    let result = watched(|| all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
     tie.waits_for(Vec::new());
     match result {
         Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
@@ -360,7 +372,7 @@ async fn serve<B: Stateless>(
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let done = watched(life.serve(&job.mail.request, &context), &job.flight, heard).await;
+    let done = watched(|| life.serve(&job.mail.request, &context), &job.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
@@ -374,6 +386,7 @@ async fn serve<B: Stateless>(
         Watched::Cut(Cut::Kill) => Ended::Crash(ExitCause::Killed, tainted),
         Watched::Cut(cut) => Ended::Cut(cut, tainted),
     };
+    job.bill = Bill::of(&context);
     drop(context);
     // The last one to hold a life that has ended drops it.
     let _ = unwound(move || drop(life));
@@ -414,11 +427,18 @@ async fn apart<B: Stateful>(
         turn: std::mem::replace(&mut job.turn, Turn::First),
         refuse: job.refuse,
         reservation: None,
+        bill: Bill::default(),
     };
     let inner = Arc::clone(slot);
-    let work = thread(slot, async move { attempt(&inner, life, &mut copy).await });
-    match watched(work, &job.flight, &[Cut::Kill]).await {
-        Watched::Done(Some(result)) => result,
+    let work = thread(slot, async move {
+        let ended = attempt(&inner, life, &mut copy).await;
+        (ended, copy.reservation, copy.bill)
+    });
+    match watched(|| work, &job.flight, &[Cut::Kill]).await {
+        Watched::Done(Some((ended, reservation, bill))) => {
+            (job.reservation, job.bill) = (reservation, bill);
+            ended
+        }
         Watched::Done(None) => {
             (None, Ended::Crash(ExitCause::Panic("its thread was lost".to_owned()), true))
         }

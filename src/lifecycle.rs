@@ -9,6 +9,9 @@
 use crate::fault::ExitKind;
 use crate::id::Incarnation;
 
+#[cfg(test)]
+mod tests;
+
 /// Where a child stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -37,6 +40,8 @@ pub enum Input {
     Begin(Incarnation),
     /// This life has begun.
     Began(Incarnation),
+    /// This life will not begin after all: a start that comes late is refused.
+    Void(Incarnation),
     /// This life ended by itself or failed to begin.
     Exited(Incarnation, ExitKind),
     /// It is asked to stop; `restart` when another life is to follow.
@@ -74,6 +79,8 @@ pub enum Output {
 pub struct Lifecycle {
     stage: Stage,
     incarnation: Incarnation,
+    /// No life up to this one may begin any more.
+    void: Incarnation,
     /// What follows a stop that was asked for.
     restart_follows: bool,
     restarts: u32,
@@ -85,6 +92,7 @@ impl Default for Lifecycle {
         Self {
             stage: Stage::Dormant,
             incarnation: Incarnation::NONE,
+            void: Incarnation::NONE,
             restart_follows: false,
             restarts: 0,
             last: None,
@@ -146,7 +154,7 @@ impl Lifecycle {
             (_, Input::Remove) => self.go(Removed),
 
             (Dormant | Down | Stopped | Quarantined, Input::Begin(next))
-                if next.0 > self.incarnation.0 =>
+                if next.0 > self.incarnation.0.max(self.void.0) =>
             {
                 if self.incarnation != Incarnation::NONE {
                     self.restarts = self.restarts.saturating_add(1);
@@ -155,6 +163,15 @@ impl Lifecycle {
                 self.go(Starting)
             }
             (_, Input::Begin(_)) => Output::Ignored,
+
+            (Starting, Input::Void(life)) if life == self.incarnation => {
+                self.last = Some(ExitKind::Stopped);
+                self.go(Down)
+            }
+            (_, Input::Void(life)) => {
+                self.void = self.void.max(life);
+                Output::Ignored
+            }
 
             (Starting, Input::Began(life)) if life == self.incarnation => self.go(Up),
             (_, Input::Began(_)) => Output::Ignored,
@@ -192,7 +209,9 @@ impl Lifecycle {
             }
             (_, Input::Ended) => Output::Ignored,
 
-            (_, Input::Quarantine) => self.go(Quarantined),
+            // A life that an operator began meanwhile is not set aside for what the last one did.
+            (Dormant | Down | Stopped | Quarantined, Input::Quarantine) => self.go(Quarantined),
+            (_, Input::Quarantine) => Output::Ignored,
             (Dormant | Stopped, Input::AwaitRestart) => self.go(Down),
             (_, Input::AwaitRestart) => Output::Ignored,
             (Down | Dormant, Input::GiveUp) => self.go(Stopped),

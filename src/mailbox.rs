@@ -13,6 +13,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::id::{Delivery, Lease, RequestId};
 use crate::moment::Moment;
 
+#[cfg(test)]
+mod tests;
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -223,6 +226,11 @@ impl<T: Clone> Mailbox<T> {
         self.waiting.len() + self.held.len()
     }
 
+    /// The requests that wait for their turn, those held back excluded, with their hand-outs so far.
+    pub fn waiting(&self) -> impl Iterator<Item = (RequestId, Delivery, &T)> {
+        self.waiting.iter().map(|entry| (entry.id, entry.delivery, &entry.payload))
+    }
+
     /// Whether something is held back for a retry.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
@@ -342,7 +350,8 @@ impl<T: Clone> Mailbox<T> {
     #[inline]
     fn offer(&mut self, entry: Entry<T>, substitute: bool, bounds: &Bounds) -> Output<T> {
         let count = bounds.count + if substitute { bounds.reserve } else { 0 };
-        let heavy = bounds.bytes.is_some_and(|limit| self.bytes + entry.bytes > limit);
+        let heavy =
+            bounds.bytes.is_some_and(|limit| self.bytes.saturating_add(entry.bytes) > limit);
         if self.depth() >= count || heavy {
             return Output::Full(entry.payload);
         }
@@ -354,6 +363,10 @@ impl<T: Clone> Mailbox<T> {
     #[inline]
     fn take(&mut self, limit: Moment, order: Order, now: Moment) -> Output<T> {
         if !self.has_work(order) {
+            return Output::Nothing;
+        }
+        // One whose time is over is not begun any more: the next tick gives it its fate.
+        if self.waiting.front().is_none_or(|entry| entry.deadline <= now) {
             return Output::Nothing;
         }
         let Some(mut entry) = self.waiting.pop_front() else { return Output::Nothing };

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{CallError, NeedError};
-use crate::fate::{Answer, Fate};
+use crate::fate::{Answer, Cost, Fate};
 use crate::fault::{Class, Fault};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
@@ -25,8 +25,10 @@ use crate::policy::eligibility::{Candidate, GroupKind};
 use crate::policy::history::History;
 
 mod flight;
+mod kept;
 
 pub(crate) use flight::{Cut, Flight, Tie};
+pub(crate) use kept::{Kept, panic_text, unwound};
 
 /// How a call differs from its defaults.
 #[derive(Clone, Debug, Default)]
@@ -150,14 +152,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         options: AcceptOptions,
     ) -> Result<Answer<R>, CallError<Q>> {
         let tie = options.tie.clone();
-        let envelope = self.target.accept(message, options)?;
+        let envelope = accept(&*self.target, message, options)?;
         let waiting = Waiting { envelope: Some(envelope), target: &self.target };
         match tie {
             None => waiting.await,
             Some(tie) => {
-                if !self.target.is_replay_safe() {
-                    tie.taint();
-                }
                 let _pause = tie.pause();
                 let outcome = waiting.await;
                 if let Ok(answer) = &outcome {
@@ -187,7 +186,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     ) -> Result<Receipt, CallError<Q>> {
         let mut options = AcceptOptions::new(options, self.tie.clone());
         options.cast = true;
-        let envelope = self.target.accept(message.into(), options)?;
+        let envelope = accept(&*self.target, message.into(), options)?;
         Ok(Receipt { request: envelope.id })
     }
 
@@ -211,17 +210,32 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
                 // The step waits for its calls as a whole, so the pause of the attempt clock is the
                 // runtime's, and only what the answer says is passed on here.
                 let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                let envelope = port.target.accept(message, options).map_err(Fault::from)?;
+                let envelope = accept(&*port.target, message, options).map_err(Fault::from)?;
                 let waiting = Waiting { envelope: Some(envelope), target: &port.target };
-                if !port.target.is_replay_safe() {
-                    tie.taint();
-                }
                 let answer = waiting.await.map_err(Fault::from)?;
                 tie.note(&answer);
                 Ok(answer.map(|value| Box::new(value) as Box<dyn Any + Send + Sync>))
             })
         })
     }
+}
+
+/// Accepts a call that an attempt may make. What may not be done twice is noted before it can begin,
+/// since it may be over, and the attempt with it, before this returns.
+fn accept<Q, R>(
+    target: &dyn Accept<Q, R>,
+    message: Q,
+    options: AcceptOptions,
+) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
+    let tie = options.tie.clone().filter(|_| !target.is_replay_safe());
+    if let Some(tie) = &tie {
+        tie.taint();
+    }
+    let accepted = target.accept(message, options);
+    if let (Err(_), Some(tie)) = (&accepted, &tie) {
+        tie.untaint();
+    }
+    accepted
 }
 
 type Making = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -326,8 +340,24 @@ pub(crate) struct Book {
     pub(crate) deliveries: crate::id::Delivery,
     /// An attempt has called what may not be called twice.
     pub(crate) tainted: bool,
+    /// What the attempts that gave no answer have cost.
+    pub(crate) spent: Cost,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
+}
+
+impl Book {
+    /// Nothing yet, but that this member of the group has had the request as this hand-out.
+    pub(crate) fn new(member: usize, delivery: crate::id::Delivery) -> Box<Self> {
+        Box::new(Self {
+            history: History::starting_at(member),
+            trail: crate::fate::Trail::default(),
+            deliveries: delivery,
+            tainted: false,
+            spent: Cost::default(),
+            fault: None,
+        })
+    }
 }
 
 /// A request on its way: what was asked, until when, and who waits for it.
@@ -338,7 +368,7 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) key: Option<Arc<str>>,
     pub(crate) purse: Option<Purse>,
     pub(crate) cast: bool,
-    pub(crate) request: Q,
+    pub(crate) request: Kept<Q>,
     pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
     pub(crate) book: Mutex<Option<Box<Book>>>,
     state: AtomicU8,
@@ -378,7 +408,7 @@ impl<Q, R> Envelope<Q, R> {
             key: options.key,
             purse,
             cast: options.cast,
-            request,
+            request: Kept::new(request),
             home,
             book: Mutex::new(None),
             state: AtomicU8::new(0),
@@ -428,12 +458,15 @@ impl<Q, R> Envelope<Q, R> {
         if let Some(waker) = waker {
             waker.wake();
         }
-        drop(unheard);
+        if unheard.is_some() {
+            // The user's reply, dropped in the runtime's own task.
+            let _ = unwound(move || drop(unheard));
+        }
     }
 
     /// Hands the request back to a caller whose message was not accepted.
     pub(crate) fn into_request(self) -> Q {
-        self.request
+        self.request.into_inner()
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef};
 use tokio::sync::Notify;
 
@@ -23,12 +23,12 @@ use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::family::{Key, Shutdown, Strategy};
-use crate::fate::{Fate, FateCounts, Trail};
+use crate::fate::{Cost, Fate, FateCounts, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Hub;
 use crate::id::{ChildPath, Delivery, Incarnation};
 
-use crate::lifecycle::{Lifecycle, Stage};
+use crate::lifecycle::{self, Lifecycle, Stage};
 use crate::mailbox::{self, Bounds, Entry, Mailbox, Order, Ticket};
 use crate::mirror::{ChildState, Detail, RowHandle, Status};
 use crate::moment::Moment;
@@ -39,14 +39,16 @@ use crate::spec::{BetweenLives, ChildSpec, StartMode};
 mod accept;
 mod ladder;
 mod lives;
+mod desk;
 mod look;
 mod work;
 mod worker;
 
 pub(crate) use accept::refused;
+pub(crate) use desk::Locked;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
-pub(crate) use work::{Ended, Job, Next, Said};
+pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
 
 /// Whom a life's end is reported to.
@@ -180,6 +182,9 @@ pub(crate) struct Out {
     pub(crate) life: Incarnation,
     /// It was told that its time is over; the next overrun is a hang.
     pub(crate) told: bool,
+    /// When its current step began, and for how long it had waited for others until then.
+    pub(crate) since: Moment,
+    pub(crate) paused: Duration,
 }
 
 pub(crate) type Mail<W> = Arc<Envelope<<W as Worker>::Request, <W as Worker>::Reply>>;
@@ -201,7 +206,8 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Turn)>>,
     pub(crate) counts: Counts,
     pub(crate) armed: Moment,
-    pub(crate) zombies: u32,
+    /// Attempts that were given up; those that somebody still works on are zombies.
+    pub(crate) zombies: Vec<Weak<Flight>>,
     /// Who waits for the life to come to rest.
     pub(crate) resting: Option<Arc<Notify>>,
     pub(crate) last_cause: Option<Box<LastEnd>>,
@@ -209,6 +215,8 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) lazy: Option<Incarnation>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<crate::circuit::Slot>,
+    /// What was the user's and is to be dropped once the lock is released.
+    pub(crate) rubbish: Vec<Box<dyn Send>>,
 }
 
 /// Fates without `open`, which is counted by looking.
@@ -263,17 +271,18 @@ impl<W: Worker> Slot<W> {
                 resume: None,
                 counts: Counts::default(),
                 armed: Moment::NEVER,
-                zombies: 0,
+                zombies: Vec::new(),
                 resting: None,
                 last_cause: None,
                 lazy: None,
                 gate: None,
+                rubbish: Vec::new(),
             }),
         })
     }
 
-    pub(crate) fn desk(&self) -> MutexGuard<'_, Desk<W>> {
-        self.desk.lock()
+    pub(crate) fn desk(&self) -> Locked<'_, W> {
+        Locked::new(self.desk.lock())
     }
 
     /// The quota domain; a child without a named one gets its own with its first failure.
@@ -300,7 +309,15 @@ impl<W: Worker> Slot<W> {
         now: Moment,
     ) -> Result<(), Refusal> {
         let deliveries = if home { Delivery::NONE } else { mail.deliveries() };
-        let mut desk = self.desk.lock();
+        // The weight is the user's code: it is not run under the lock, and a message that cannot be
+        // weighed finds no room.
+        let bytes = match &self.spec.mailbox_bytes {
+            None => 0,
+            Some((_, _, weigh)) => {
+                unwound(|| weigh(&*mail.request as &dyn Any)).unwrap_or(usize::MAX)
+            }
+        };
+        let mut desk = self.desk();
         let stage = desk.life.stage();
         if !desk.life.will_serve() {
             return Err(Refusal::Away(if self.hub.is_shutting_down() {
@@ -316,16 +333,6 @@ impl<W: Worker> Slot<W> {
         if self.spec.between_lives == BetweenLives::Refuse && desk.life.is_between_lives() {
             return Err(Refusal::Away(Unavailable::Restarting));
         }
-        let bytes = match &self.spec.mailbox_bytes {
-            None => 0,
-            Some((_, _, weigh)) => {
-                // The weight is the user's code: it is not run under the lock.
-                drop(desk);
-                let bytes = weigh(&mail.request as &dyn Any);
-                desk = self.desk.lock();
-                bytes
-            }
-        };
         let entry = Entry {
             id: mail.id,
             deadline: mail.deadline,
@@ -366,7 +373,7 @@ impl<W: Worker> Slot<W> {
 
     /// Wakes the carrier if there is work, spawning it if there is none. Consumes the lock, since a
     /// carrier is spawned without it.
-    pub(crate) fn wake(&self, mut desk: MutexGuard<'_, Desk<W>>, now: Moment) {
+    pub(crate) fn wake(&self, mut desk: Locked<'_, W>, now: Moment) {
         if desk.life.stage() == Stage::Dormant {
             self.wake_lazy(desk);
             return;
@@ -406,7 +413,7 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    fn spawn_carrier(&self, mut desk: MutexGuard<'_, Desk<W>>) {
+    fn spawn_carrier(&self, mut desk: Locked<'_, W>) {
         let Some(me) = self.me.upgrade() else { return };
         let Some(link) = desk.link.clone() else { return };
         desk.carrier = Carrier::Coming;
@@ -414,7 +421,7 @@ impl<W: Worker> Slot<W> {
         let number = desk.carrier_no;
         drop(desk);
         let spawned = W::spawn(me, number, link.boss.cell());
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         if desk.carrier_no != number {
             // Fenced while it came up.
             if let Some(actor) = spawned {
@@ -434,13 +441,18 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    fn wake_lazy(&self, mut desk: MutexGuard<'_, Desk<W>>) {
+    fn wake_lazy(&self, mut desk: Locked<'_, W>) {
         let (Some(life), Some(link)) = (desk.lazy.take(), desk.link.clone()) else { return };
-        drop(desk);
         let Some(me) = self.me.upgrade() else { return };
+        // It begins here and not in the task, so that a stop in between finds it starting.
+        if desk.life.on(lifecycle::Input::Begin(life)) != lifecycle::Output::Changed {
+            return;
+        }
+        self.publish_life(&mut desk);
+        drop(desk);
         let runtime = self.hub.runtime.clone();
         runtime.spawn(async move {
-            if let Err(cause) = Arc::clone(&me).begin_now(life, link.clone()).await {
+            if let Err(cause) = Arc::clone(&me).bring_up(life).await {
                 link.boss.exited(link.key, life, cause, None);
             }
         });
@@ -455,6 +467,7 @@ impl<W: Worker> Slot<W> {
         fate: Fate,
     ) -> Option<Settled<W>> {
         if !mail.claim() {
+            desk.discard(mail);
             return None;
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
@@ -543,7 +556,7 @@ impl<W: Worker> Slot<W> {
         };
         let has_detail = in_flight > 0
             || desk.last_cause.is_some()
-            || desk.zombies > 0
+            || !desk.zombies.is_empty()
             || self.member.get().is_some()
             || desk.mailbox.is_holding();
         let mailbox = desk.mailbox.depth();
@@ -580,7 +593,7 @@ impl<W: Worker> Slot<W> {
 
     /// Whom the mirror asks for details.
     pub(crate) fn show(&self, detail: Weak<dyn Detail>) {
-        self.desk.lock().row.set_detail(detail);
+        self.desk().row.set_detail(detail);
     }
 
     pub(crate) fn is_lazy(&self) -> bool {
@@ -616,6 +629,11 @@ impl<W: Worker> Seat for Slot<W> {
 impl<Q, R> Envelope<Q, R> {
     pub(crate) fn trail(&self) -> Trail {
         self.book.lock().as_ref().map(|book| book.trail.clone()).unwrap_or_default()
+    }
+
+    /// What the attempts before this one have cost.
+    pub(crate) fn spent(&self) -> Cost {
+        self.book.lock().as_ref().map(|book| book.spent).unwrap_or_default()
     }
 
     /// Which attempt comes next, and whether an earlier one has called what may not be called twice.

@@ -2,7 +2,7 @@
 
 Run by the Python of the environment that `install` makes:
 
-    python serve.py [--port N] [--url-file FILE] [--context TOKENS] [--seconds N]
+    python serve.py [--port N] [--url-file FILE] [--context TOKENS] [--threads N] [--seconds N]
 
 The base URL (ending in /v1) is printed, and written to FILE, before the model is loaded: until it is
 loaded, every path answers 503, which is itself worth testing against. Wait for 200 from /health.
@@ -53,6 +53,7 @@ def main():
     args.add_argument("--url-file")
     args.add_argument("--context", type=int, default=2048, help="tokens a conversation may have")
     args.add_argument("--parallel", type=int, default=2, help="conversations at a time")
+    args.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     args.add_argument("--seconds", type=int, default=900, help="the longest life")
     args = args.parse_args()
 
@@ -82,7 +83,7 @@ def main():
     # The context is shared out evenly.
     params.n_ctx = args.context * args.parallel
     params.n_parallel = args.parallel
-    params.cpuparams.n_threads = min(2, os.cpu_count() or 1)
+    params.cpuparams.n_threads = args.threads
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.endpoint_metrics = True

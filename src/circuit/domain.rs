@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpecError;
+use crate::fault::Class;
 use crate::moment::Moment;
 use crate::policy::budget::{Amplification, RetryBudget};
 
@@ -136,11 +137,26 @@ impl Domain {
         self.open_at <= now
     }
 
+    /// What a failure of this class says about the domain: a rate limit closes it for the wait that was
+    /// asked for, at least for the shortest; any other closes it only for a wait that was asked for.
+    /// Whether it said anything.
+    pub fn told(&mut self, class: Class, retry_after: Option<Duration>, now: Moment) -> bool {
+        match (class, retry_after) {
+            (Class::RateLimit, _) => self.rate_limited(retry_after, now),
+            (_, Some(wait)) if !wait.is_zero() => self.close(wait.min(self.spec.max_close), now),
+            _ => return false,
+        }
+        true
+    }
+
     /// Somebody was asked to slow down, perhaps for a stated time. Closes the domain for that time, at
     /// least for the shortest, and never opens it earlier than it would have.
     pub fn rate_limited(&mut self, retry_after: Option<Duration>, now: Moment) {
         let DomainSpec { min_close, max_close, .. } = self.spec;
-        let wait = retry_after.unwrap_or_default().min(max_close).max(min_close);
+        self.close(retry_after.unwrap_or_default().min(max_close).max(min_close), now);
+    }
+
+    fn close(&mut self, wait: Duration, now: Moment) {
         let until = now + wait;
         if until > self.open_at {
             // Places on the old ramp are void, not only those before the new opening: its later ones

@@ -276,6 +276,21 @@ fn a_domain_closes_at_least_two_seconds_and_never_opens_earlier_than_promised() 
 }
 
 #[test]
+fn a_wait_that_was_asked_for_closes_a_domain_whatever_the_class_but_only_for_that_wait() {
+    let now = Moment::from_millis(1000);
+    let mut domain = Domain::default();
+    assert!(!domain.told(Class::Overloaded, None, now));
+    assert!(!domain.told(Class::Overloaded, Some(Duration::ZERO), now));
+    assert!(domain.is_open(now));
+    assert!(domain.told(Class::Overloaded, Some(Duration::from_millis(500)), now));
+    assert_eq!(domain.open_at(), Moment::from_millis(1500));
+    assert!(domain.told(Class::RateLimit, None, now));
+    assert_eq!(domain.open_at(), Moment::from_millis(3000));
+    assert!(domain.told(Class::ServerTransient, Some(Duration::MAX), now));
+    assert_eq!(domain.open_at(), Moment::from_millis(301_000));
+}
+
+#[test]
 fn a_domain_that_was_never_closed_spaces_nobody() {
     let mut domain = Domain::default();
     for _ in 0..1000 {

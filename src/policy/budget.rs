@@ -40,7 +40,7 @@ impl Default for RetryBudget {
 impl RetryBudget {
     /// The default capacity.
     pub const CAPACITY: u32 = 500;
-    /// What a retry costs after a server error, a timeout or a crash.
+    /// What a retry costs after a server error or a timeout.
     pub const COST: u32 = 14;
     /// What a retry costs when the other side asked for fewer requests.
     pub const COST_THROTTLED: u32 = 5;
@@ -52,10 +52,12 @@ impl RetryBudget {
         Self { capacity, tokens: capacity }
     }
 
-    /// What a retry after this cause costs.
+    /// What a retry after this cause costs. A redelivery after a crash is free: it is one for each
+    /// request, asks nothing of a provider that failed, and a burst of them must lose nothing.
     pub const fn cost(cause: &Cause<'_>) -> u32 {
         match cause.class() {
             Some(Class::RateLimit | Class::Overloaded) => Self::COST_THROTTLED,
+            None if cause.is_crash() => 0,
             _ => Self::COST,
         }
     }
@@ -311,7 +313,8 @@ impl Purse {
     }
 
     /// Sets aside one attempt that may cost as much as `cost`, here and in every parent, or nothing
-    /// anywhere. Call it before dispatch.
+    /// anywhere. Call it before dispatch. Where the cost is not known before, reserve none: it is
+    /// granted until what was settled has reached the limit.
     ///
     /// # Errors
     ///
@@ -378,8 +381,11 @@ impl Inner {
         for (what, limit, reserved, settled, asked) in uses {
             let Some(limit) = limit else { continue };
             let left = limit.saturating_sub(reserved).saturating_sub(settled);
-            if asked > left {
-                return Err(Denied { what, asked, left });
+            // What an attempt costs is often known only afterwards. It may go past the limit; with
+            // nothing left, none is begun.
+            let used_up = settled > 0 && settled >= limit;
+            if asked > left || used_up {
+                return Err(Denied { what, asked: asked.max(1), left });
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct Tie {
     pub(crate) purse: Option<Purse>,
     clock: Arc<dyn Clock>,
     degraded: AtomicBool,
-    tainted: AtomicBool,
+    tainted: AtomicU32,
     inner: Mutex<TieState>,
 }
 
@@ -41,7 +41,7 @@ impl Tie {
             purse,
             clock,
             degraded: AtomicBool::new(false),
-            tainted: AtomicBool::new(false),
+            tainted: AtomicU32::new(0),
             inner: Mutex::new(TieState::default()),
         }
     }
@@ -70,11 +70,16 @@ impl Tie {
 
     /// The attempt has called something that may not be called twice.
     pub(crate) fn taint(&self) {
-        self.tainted.store(true, Ordering::Relaxed);
+        self.tainted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One such call was turned away.
+    pub(crate) fn untaint(&self) {
+        self.tainted.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub(crate) fn is_tainted(&self) -> bool {
-        self.tainted.load(Ordering::Relaxed)
+        self.tainted.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn cost(&self) -> Cost {
@@ -162,6 +167,11 @@ impl Flight {
         if let Some(waker) = self.waker.lock().take() {
             waker.wake();
         }
+    }
+
+    /// Takes back a wish that came too late.
+    pub(crate) fn unask(&self, cut: Cut) {
+        self.asked.fetch_and(!cut.bit(), Ordering::AcqRel);
     }
 
     /// What was asked, of the kinds that are heard here.

@@ -7,7 +7,7 @@ use crate::error::CallError;
 use crate::fate::Fate;
 use crate::fault::ExitCause;
 use crate::hub::Timed;
-use crate::id::ChildPath;
+use crate::id::{ChildPath, Delivery};
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::port::{Accept, AcceptOptions, Cut, Envelope};
@@ -77,7 +77,7 @@ impl<W: Worker> Slot<W> {
     /// The caller has left: what waits is taken out; what is under way is dropped at its next safe
     /// point, unless it acts on the world, which is finished.
     pub(crate) fn cancel_mail(&self, mail: &Mail<W>) {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         let now = self.hub.now();
         let found = desk.mailbox.on(
             mailbox::Input::Cancel(mail.id),
@@ -111,9 +111,43 @@ impl<W: Worker> Slot<W> {
     }
 }
 
+impl<W: Worker> Slot<W> {
+    /// Takes out the requests of a group that wait here and have not been tried here: those that have
+    /// were granted their retries, which an open circuit does not take back.
+    pub(crate) fn withdraw_untried(&self) -> Vec<Mail<W>> {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        let untried = |mail: &Mail<W>, delivery| match &*mail.book.lock() {
+            None => delivery == Delivery::NONE,
+            Some(book) => {
+                delivery == book.deliveries
+                    && book.trail.iter().all(|attempt| attempt.child != self.path)
+            }
+        };
+        let ids: Vec<_> = desk
+            .mailbox
+            .waiting()
+            .filter(|(_, delivery, mail)| mail.home.is_some() && untried(mail, *delivery))
+            .map(|(id, ..)| id)
+            .collect();
+        let mut mails = Vec::with_capacity(ids.len());
+        for id in ids {
+            let input = mailbox::Input::Cancel(id);
+            let found = desk.mailbox.on(input, &self.rules.bounds, self.rules.order, now);
+            if let mailbox::Output::Removed(mail) = found {
+                self.left(&mut desk, &mail);
+                mails.push(mail);
+            }
+        }
+        self.publish(&mut desk);
+        self.wake(desk, now);
+        mails
+    }
+}
+
 impl<W: Worker> Timed for Slot<W> {
     fn on_time(&self, at: Moment) {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         if desk.armed != at {
             return;
         }
@@ -136,9 +170,11 @@ impl<W: Worker> Timed for Slot<W> {
         for (ticket, mail) in ticked.orphaned {
             // Its caller is told now; whether the effect took place is known only for work that may
             // be repeated, and only such work is cut short.
-            let safe = self.effect_of(&desk, ticket).is_replay_safe();
+            let out = desk.out.iter().find(|out| out.ticket == ticket);
+            let effect = out.map_or(self.spec.effect, |out| self.effect_of(&out.flight));
+            let safe = effect.is_replay_safe();
             let fate = if safe { Fate::Expired } else { Fate::Unknown };
-            if safe && let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
+            if safe && let Some(out) = out {
                 out.flight.ask(Cut::Cancel);
             }
             self.left(&mut desk, &mail);

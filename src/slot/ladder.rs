@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Desk, Job, LastEnd, Mail, Slot};
+use super::{Desk, Job, LastEnd, Locked, Mail, Slot};
 use crate::behavior::Turn;
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
 use crate::family::Strategy;
-use crate::fate::{Answer, Attempt, Ended as EndedText, Fate, Trail};
+use crate::fate::{Answer, Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
 use crate::lifecycle;
@@ -17,7 +17,7 @@ use crate::moment::Moment;
 use crate::policy::budget::RetryBudget;
 use crate::policy::{self, GroupKind, History, Outlook, RequestFacts, What};
 use crate::port::{Book, Cut};
-use crate::slot::worker::Worker;
+use crate::slot::worker::{Worker, unwound};
 use crate::slot::{Carrier, Ended};
 
 /// What an attempt ended with.
@@ -74,7 +74,14 @@ impl<W: Worker> Slot<W> {
     ) {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(crate::fate::Cost::default());
+            reservation.settle(job.bill.own);
+        }
+        if job.bill.all != Cost::default() {
+            let index = self.member.get().map_or(0, |member| member.index);
+            let mut book = job.mail.book.lock();
+            book.get_or_insert_with(|| Book::new(index, job.ticket.lease.delivery))
+                .spent
+                .add(job.bill.all);
         }
         let mut unused = None;
         let mut report: Option<Box<dyn FnOnce()>> = None;
@@ -82,15 +89,19 @@ impl<W: Worker> Slot<W> {
         let current = desk.life.incarnation() == job.life
             && carrier.is_none_or(|number| desk.carrier_no == number);
         // A class may opt for more than the attempt: the life, or its siblings with it.
+        let mut ended_life = None;
         let (ended, life, widen) = match ended {
             Ended::Fault(fault, turn, tainted) => match self.rules.policy.what(fault.class) {
                 What::Attempt => (Ended::Fault(fault, turn, tainted), life, None),
-                What::Life => (Ended::Fault(fault, Turn::First, tainted), None, Some(None)),
-                What::Siblings => (
-                    Ended::Fault(fault, Turn::First, tainted),
-                    None,
-                    Some(Some(Strategy::OneForAll)),
-                ),
+                What::Life => {
+                    ended_life = life;
+                    (Ended::Fault(fault, Turn::First, tainted), None, Some(None))
+                }
+                What::Siblings => {
+                    ended_life = life;
+                    let widen = Some(Some(Strategy::OneForAll));
+                    (Ended::Fault(fault, Turn::First, tainted), None, widen)
+                }
             },
             other => (other, life, None),
         };
@@ -158,7 +169,11 @@ impl<W: Worker> Slot<W> {
             let desk = self.desk();
             self.wake(desk, now);
         }
-        drop(unused);
+        for left in [unused, ended_life] {
+            if left.is_some() {
+                let _ = unwound(move || drop(left));
+            }
+        }
     }
 
     /// The life with this number is over. Returns what is left of it, to be dropped without the lock,
@@ -177,7 +192,9 @@ impl<W: Worker> Slot<W> {
             _ => {
                 desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
                 // The next life knows nothing of the steps that were done.
-                desk.resume = None;
+                if let Some(resume) = desk.resume.take() {
+                    desk.discard(resume);
+                }
                 desk.parked.take()
             }
         };
@@ -192,13 +209,14 @@ impl<W: Worker> Slot<W> {
     /// An attempt that was asked to end did so.
     fn cut_short(
         &self,
-        mut desk: parking_lot::MutexGuard<'_, Desk<W>>,
+        mut desk: Locked<'_, W>,
         job: &Job<W>,
         cut: Cut,
         tainted: bool,
         now: Moment,
     ) {
-        if cut == Cut::Cancel {
+        // A caller who left is not waited for by the next life.
+        if cut == Cut::Cancel || (job.mail.is_cancelled() && !tainted) {
             if let Some(mail) = self.finish(&mut desk, job.ticket, now) {
                 let fate = if tainted { Fate::Unheard } else { Fate::Cancelled };
                 let settled = self.settle(&mut desk, mail, fate);
@@ -210,16 +228,11 @@ impl<W: Worker> Slot<W> {
         }
         // Interrupted without its fault: back to the front, unless doing it again from the start
         // would repeat what may not be repeated, or it has been handed out too often.
-        let worn = self.is_worn(&job.mail, job.ticket);
+        let worn = desk.life.will_serve() && self.is_worn(&job.mail, job.ticket);
         if tainted || worn {
             drop(desk);
-            let why = if tainted {
-                "interrupted after it had called what may not be called twice"
-            } else {
-                "interrupted too often"
-            };
-            let fault = Fault::cancelled(why).with_code("interrupted");
-            self.climb(&job.mail, job.ticket, Cause::Fault(fault), None, tainted, now);
+            let cause = Cause::Exit(ExitCause::Stopped);
+            self.climb(&job.mail, job.ticket, cause, None, tainted, now);
             return;
         }
         self.interrupt(&mut desk, job.ticket, now);
@@ -232,19 +245,22 @@ impl<W: Worker> Slot<W> {
     pub(super) fn is_worn(&self, mail: &Mail<W>, ticket: Ticket) -> bool {
         let delivery = ticket.lease.delivery;
         match &*mail.book.lock() {
-            Some(book) => !self.rules.policy.may_hand_out(delivery.next(), &book.history),
-            None => !self.rules.policy.may_hand_out(delivery.next(), &History::default()),
+            Some(book) => !self.rules.policy.may_hand_out(delivery, &book.history),
+            None => !self.rules.policy.may_hand_out(delivery, &History::default()),
         }
     }
 
     pub(super) fn interrupt(&self, desk: &mut Desk<W>, ticket: Ticket, now: Moment) {
         desk.out.retain(|out| out.ticket != ticket);
-        desk.mailbox.on(
+        let output = desk.mailbox.on(
             mailbox::Input::Interrupt(ticket),
             &self.rules.bounds,
             self.rules.order,
             now,
         );
+        if let mailbox::Output::Orphan(mail) = output {
+            desk.discard(mail);
+        }
     }
 
     /// The entry of this hand-out leaves the mailbox; `None` when its request has a fate already.
@@ -265,6 +281,10 @@ impl<W: Worker> Slot<W> {
             mailbox::Output::Finished(mail) => {
                 self.left(desk, &mail);
                 Some(mail)
+            }
+            mailbox::Output::Orphan(mail) => {
+                desk.discard(mail);
+                None
             }
             _ => None,
         }
@@ -315,7 +335,11 @@ impl<W: Worker> Slot<W> {
             });
         }
         let mut desk = self.desk();
-        if let Action::Retry { at, .. } = decision.action {
+        // A caller who left since then found it in flight: nobody else would take it out.
+        let left = left || (mail.is_cancelled() && matches!(decision.action, Action::Retry { .. }));
+        if let Action::Retry { at, .. } = decision.action
+            && !left
+        {
             desk.out.retain(|out| out.ticket != ticket);
             let waits = desk.mailbox.on(
                 mailbox::Input::RetryAt(ticket, at),
@@ -323,11 +347,16 @@ impl<W: Worker> Slot<W> {
                 self.rules.order,
                 now,
             );
-            if let mailbox::Output::Waiting = waits {
+            if let mailbox::Output::Orphan(mail) = waits {
+                desk.discard(mail);
+            } else if let mailbox::Output::Waiting = waits {
                 if self.rules.order == Order::Serial
                     && let Some(turn @ (Turn::Performed(_) | Turn::Again)) = turn
                 {
-                    desk.resume = Some(Box::new((mail.id, turn)));
+                    let before = desk.resume.replace(Box::new((mail.id, turn)));
+                    if let Some(before) = before {
+                        desk.discard(before);
+                    }
                 }
                 self.arm(&mut desk, at);
             }
@@ -398,23 +427,21 @@ impl<W: Worker> Slot<W> {
     ) -> Decision {
         let policy_cause = cause.as_policy();
         let index = self.member.get().map_or(0, |member| member.index);
-        let mut book = mail.book.lock();
-        let book = book.get_or_insert_with(|| {
-            Box::new(Book {
-                history: History::starting_at(index),
-                trail: Trail::default(),
-                deliveries: ticket.lease.delivery,
-                tainted: false,
-                fault: None,
-            })
-        });
-        book.deliveries = ticket.lease.delivery;
-        book.tainted |= tainted;
-        let members = mail
-            .home
-            .as_ref()
-            .map(|group| group.candidates(&book.history, index, now))
-            .unwrap_or_default();
+        let history = {
+            let mut book = mail.book.lock();
+            let book = book.get_or_insert_with(|| Book::new(index, ticket.lease.delivery));
+            book.deliveries = ticket.lease.delivery;
+            book.tainted |= tainted;
+            mail.home.is_some().then(|| book.history.clone())
+        };
+        // The members are looked at without the book: whoever has locked a slot may want to read it.
+        let members = match (&mail.home, history) {
+            (Some(group), Some(history)) => group.candidates(&history, index, now),
+            _ => Vec::new(),
+        };
+        let book = mail.book.lock();
+        // It was made above, and a book is never taken away.
+        let book = book.as_ref().expect("a request that failed has a book");
         let effect = if book.tainted { EffectKind::Irreversible } else { self.spec.effect };
         let facts = RequestFacts {
             id: mail.id,
@@ -427,15 +454,11 @@ impl<W: Worker> Slot<W> {
         };
         let mut domain = self.domain().lock();
         if let Cause::Fault(fault) = cause
-            && fault.class == Class::RateLimit
+            && domain.told(fault.class, fault.retry_after, now)
+            && let Some(name) = &self.spec.quota_domain
         {
-            domain.rate_limited(fault.retry_after, now);
-            if let Some(name) = &self.spec.quota_domain {
-                self.hub.emit(Event::DomainClosed {
-                    domain: name.to_string(),
-                    until: domain.open_at(),
-                });
-            }
+            let until = domain.open_at();
+            self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
         }
         let cost = RetryBudget::cost(&policy_cause);
         let outlook = Outlook {
@@ -446,7 +469,7 @@ impl<W: Worker> Slot<W> {
             request_budget: mail
                 .purse
                 .as_ref()
-                .is_none_or(|purse| purse.covers(crate::fate::Cost::default(), now)),
+                .is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint: None,
             has_parent: self.path.parent().is_some(),
         };
@@ -551,11 +574,15 @@ impl<W: Worker> Slot<W> {
         now: Moment,
     ) -> Option<Box<dyn FnOnce()>> {
         if life == desk.life.incarnation() {
-            desk.zombies += 1;
             // A stateless attempt that blocks in its first poll blocks its carrier, too.
             self.fence(desk);
         }
-        let tainted = !self.effect_of(desk, ticket).is_replay_safe();
+        let position = desk.out.iter().position(|out| out.ticket == ticket)?;
+        let out = desk.out.swap_remove(position);
+        desk.abandon(&out);
+        let tainted = !self.effect_of(&out.flight).is_replay_safe();
+        // Otherwise its own copy would count as somebody at work.
+        drop(out);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);
         let orphan = desk.mailbox.flight(ticket)?.orphan;
         let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, None);
@@ -564,7 +591,7 @@ impl<W: Worker> Slot<W> {
         }
         let me = self.me.upgrade()?;
         Some(Box::new(move || {
-            drop(parked);
+            let _ = unwound(move || drop(parked));
             me.hub.emit(Event::Zombie { child: me.path.clone(), incarnation: life });
             if !orphan {
                 me.climb(&mail, ticket, Cause::Exit(ExitCause::Hang), None, tainted, me.hub.now());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{Boxed, Carrier, Cause, Desk, Ending, LastEnd, Link, Managed, Slot};
+use super::{Boxed, Carrier, Cause, Desk, Ending, LastEnd, Link, Locked, Managed, Slot};
 use crate::behavior::StartContext;
 use crate::event::Event;
 use crate::family::Shutdown;
@@ -12,7 +12,7 @@ use crate::fate::{Fate, FateCounts};
 use crate::fault::ExitCause;
 use crate::id::{ChildPath, Incarnation};
 use crate::lifecycle::{self, Output, Stage};
-use crate::mailbox;
+use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
 use crate::port::Cut;
 use crate::slot::worker::{Worker, guarded, unwound};
@@ -26,12 +26,17 @@ impl<W: Worker> Slot<W> {
     ) -> Result<(), ExitCause> {
         {
             let mut desk = self.desk();
-            desk.link = Some(link);
             if desk.life.on(lifecycle::Input::Begin(life)) != Output::Changed {
                 return Err(ExitCause::Stopped);
             }
+            desk.link = Some(link);
             self.publish_life(&mut desk);
         }
+        self.bring_up(life).await
+    }
+
+    /// The rest of a beginning: the child is `Starting` by now.
+    pub(super) async fn bring_up(self: Arc<Self>, life: Incarnation) -> Result<(), ExitCause> {
         // If this task is dropped while the start hangs, the child must not stay "starting".
         let mut pending = Pending { slot: &self, life, armed: true };
         let context = StartContext { path: self.path.clone(), incarnation: life };
@@ -83,7 +88,7 @@ impl<W: Worker> Slot<W> {
         let limit = self.hub.now() + self.rules.start_timeout;
         let timeout = self.hub.clock.sleep_until(limit);
         let started = {
-            let start = guarded(W::start(&mut life, context));
+            let start = guarded(|| W::start(&mut life, context));
             tokio::select! {
                 biased;
                 started = start => started,
@@ -153,7 +158,7 @@ impl<W: Worker> Slot<W> {
         if let Some(mut life) = life {
             let timeout = self.hub.clock.sleep_until(deadline);
             {
-                let stop = guarded(W::stop(&mut life, &how.cause));
+                let stop = guarded(|| W::stop(&mut life, &how.cause));
                 if !matches!(how.shutdown, Shutdown::Brutal) {
                     tokio::select! {
                         biased;
@@ -179,6 +184,10 @@ impl<W: Worker> Slot<W> {
             }
             desk.resting = None;
             desk.woken = false;
+            // The next life knows nothing of the steps that were done.
+            if let Some(resume) = desk.resume.take() {
+                desk.discard(resume);
+            }
             if !how.restart {
                 self.dismiss(&mut desk);
             }
@@ -204,41 +213,58 @@ impl<W: Worker> Slot<W> {
         let life = desk.life.incarnation();
         self.fence(&mut desk);
         let parked = desk.parked.take();
-        let outs: Vec<_> =
-            desk.out.iter().filter(|out| out.life == life).map(|out| out.ticket).collect();
-        let mut unknown = Vec::new();
+        let outs = self.cut_off(&mut desk, life);
+        let mut climbs = Vec::new();
         let mut interrupted = Vec::new();
-        for ticket in outs {
+        let mut settled = Vec::new();
+        for (ticket, safe) in outs {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             let (orphan, mail) = (flight.orphan, Arc::clone(flight.payload));
-            let safe = self.effect_of(&desk, ticket).is_replay_safe();
-            if let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
-                out.flight.ask(Cut::Kill);
-            }
             if orphan {
                 self.finish(&mut desk, ticket, now);
-            } else if !safe {
-                unknown.push((ticket, mail));
-            } else if !self.is_worn(&mail, ticket) {
+            } else if safe && mail.is_cancelled() {
+                if let Some(mail) = self.finish(&mut desk, ticket, now) {
+                    settled.extend(self.settle(&mut desk, mail, Fate::Cancelled));
+                }
+            } else if safe && !(how.restart && self.is_worn(&mail, ticket)) {
                 self.interrupt(&mut desk, ticket, now);
                 interrupted.push(mail.id);
             } else {
-                unknown.push((ticket, mail));
+                climbs.push((ticket, Arc::clone(&mail), !safe));
             }
+            desk.discard(mail);
         }
         self.publish(&mut desk);
         drop(desk);
         for request in interrupted {
             self.hub.emit(Event::Interrupted { child: self.path.clone(), request });
         }
-        for (ticket, mail) in unknown {
-            let safe = self.spec.effect.is_replay_safe();
-            self.climb(&mail, ticket, Cause::Exit(ExitCause::Killed), None, !safe, now);
+        self.tell(settled, &how.cause);
+        for (ticket, mail, tainted) in climbs {
+            self.climb(&mail, ticket, Cause::Exit(ExitCause::Stopped), None, tainted, now);
         }
-        let _ = how;
         if let Some(parked) = parked {
             unwound(move || drop(parked)).ok();
         }
+    }
+
+    /// Asks the attempts of this life to end and listens to them no longer; which they were, and
+    /// whether they may be executed again.
+    fn cut_off(&self, desk: &mut Desk<W>, life: Incarnation) -> Vec<(Ticket, bool)> {
+        let out = std::mem::take(&mut desk.out);
+        let cut: Vec<_> = out
+            .iter()
+            .filter(|out| out.life == life)
+            .map(|out| (out.ticket, self.effect_of(&out.flight).is_replay_safe()))
+            .collect();
+        for out in &out {
+            if out.life == life {
+                out.flight.ask(Cut::Kill);
+                desk.abandon(out);
+            }
+        }
+        desk.out = out;
+        cut
     }
 
     /// The carrier is not needed any more.
@@ -258,9 +284,8 @@ impl<W: Worker> Slot<W> {
         let unknown: Vec<_> = desk
             .out
             .iter()
-            .map(|out| out.ticket)
-            .filter(|ticket| !self.effect_of(&desk, *ticket).is_replay_safe())
-            .map(|ticket| ticket.lease.request)
+            .filter(|out| !self.effect_of(&out.flight).is_replay_safe())
+            .map(|out| out.ticket.lease.request)
             .collect();
         let drained =
             desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
@@ -296,29 +321,25 @@ impl<W: Worker> Slot<W> {
         if desk.carrier_no != number {
             return;
         }
-        desk.carrier_no = desk.carrier_no.wrapping_add(1);
         desk.carrier = Carrier::None;
-        desk.woken = false;
-        desk.reuse = None;
+        self.fence(&mut desk);
+        self.end_killed(desk, now);
+    }
+
+    /// The current life was killed, and its carrier is fenced.
+    fn end_killed(&self, mut desk: Locked<'_, W>, now: Moment) {
         let life = desk.life.incarnation();
+        // What a shared life works on goes on in tasks of its own, which report by themselves.
         let serial = self.rules.order == mailbox::Order::Serial;
-        let outs: Vec<_> = if serial {
-            desk.out
-                .iter()
-                .filter(|out| out.life == life)
-                .map(|out| (out.ticket, !self.effect_of(&desk, out.ticket).is_replay_safe()))
-                .collect()
-        } else {
-            Vec::new()
-        };
+        let outs = if serial { self.cut_off(&mut desk, life) } else { Vec::new() };
         let (parked, report) = self.life_lost(&mut desk, life, ExitCause::Killed, None);
         let mut climbs = Vec::new();
-        for (ticket, tainted) in outs {
+        for (ticket, safe) in outs {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             if flight.orphan {
                 self.finish(&mut desk, ticket, now);
             } else {
-                climbs.push((ticket, Arc::clone(flight.payload), tainted));
+                climbs.push((ticket, Arc::clone(flight.payload), !safe));
             }
         }
         let rest = desk.resting.clone();
@@ -341,22 +362,17 @@ impl<W: Worker> Slot<W> {
 
     /// Kills the current life from outside, as an operator or a test does.
     pub(crate) fn kill(&self) {
-        let (number, actor) = {
-            let mut desk = self.desk();
-            if !desk.life.is_up() {
-                return;
-            }
-            for out in &desk.out {
-                out.flight.ask(Cut::Kill);
-            }
-            let number = desk.carrier_no;
-            let carrier = std::mem::replace(&mut desk.carrier, Carrier::None);
-            (number, carrier)
-        };
-        if let Carrier::There(actor) = actor {
-            actor.kill();
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        if !desk.life.is_up() {
+            return;
         }
-        self.carrier_gone(number);
+        self.fence(&mut desk);
+        if self.rules.order != mailbox::Order::Serial {
+            let life = desk.life.incarnation();
+            self.cut_off(&mut desk, life);
+        }
+        self.end_killed(desk, now);
     }
 }
 
@@ -400,8 +416,7 @@ impl<W: Worker> Managed for Slot<W> {
 
     fn cancel_begin(&self, life: Incarnation) {
         let mut desk = self.desk();
-        if desk.life.stage() == Stage::Starting && desk.life.incarnation() == life {
-            desk.life.on(lifecycle::Input::Exited(life, crate::fault::ExitKind::Stopped));
+        if desk.life.on(lifecycle::Input::Void(life)) == Output::Changed {
             self.publish_life(&mut desk);
         }
         if desk.lazy == Some(life) {
@@ -422,7 +437,9 @@ impl<W: Worker> Managed for Slot<W> {
     fn quarantine(&self, cause: &ExitCause) {
         {
             let mut desk = self.desk();
-            desk.life.on(lifecycle::Input::Quarantine);
+            if desk.life.on(lifecycle::Input::Quarantine) == Output::Ignored {
+                return;
+            }
             self.dismiss(&mut desk);
             self.publish_life(&mut desk);
         }

@@ -75,7 +75,7 @@ impl<W: Worker> Detail for Slot<W> {
             _ => None,
         };
         detail.resumes_in = resumes.filter(|at| *at > now).map(|at| at.left(now));
-        detail.zombies = desk.zombies;
+        detail.zombies = desk.zombies() as u32;
         drop(desk);
         if let Some(member) = self.member.get()
             && let Some(group) = member.group.upgrade()

@@ -1,14 +1,15 @@
 //! Handing work out and taking results back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Desk, Mail, Out, Settled, Slot};
 use crate::behavior::{Context, Notes, Turn};
 use crate::circuit::Permit;
 use crate::event::Event;
-use crate::fate::{Answer, Fate};
+use crate::fate::{Answer, Cost, Fate};
 use crate::fault::{EffectKind, ExitCause, Fault};
-use crate::id::Incarnation;
+use crate::id::{Delivery, Incarnation};
 use crate::lifecycle::Stage;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
@@ -17,7 +18,7 @@ use crate::port::{Cut, Flight};
 use crate::slot::worker::{Worker, unwound};
 
 /// The least time between two looks at an attempt that waits for others.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// An attempt to be made.
 pub(crate) struct Job<W: Worker> {
@@ -31,6 +32,23 @@ pub(crate) struct Job<W: Worker> {
     /// It may not be started over.
     pub(crate) refuse: bool,
     pub(crate) reservation: Option<Reservation>,
+    /// What it has cost, however it ended.
+    pub(crate) bill: Bill,
+}
+
+/// What an attempt has cost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Bill {
+    /// By itself: the calls it made are charged where they were worked on.
+    pub(crate) own: Cost,
+    /// With the calls it made.
+    pub(crate) all: Cost,
+}
+
+impl Bill {
+    pub(crate) fn of(context: &Context) -> Self {
+        Self { own: context.own_cost(), all: context.cost() }
+    }
 }
 
 /// What is left of a job once it is done.
@@ -58,7 +76,6 @@ pub(crate) enum Ended<R> {
 pub(crate) struct Said {
     pub(crate) degraded: bool,
     pub(crate) defaulted: bool,
-    pub(crate) cost: crate::fate::Cost,
     /// Whether the life ends with it, its work done.
     pub(crate) last: bool,
 }
@@ -68,7 +85,6 @@ impl Said {
         Self {
             degraded: context.is_degraded(),
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
-            cost: context.cost(),
             last: context.notes.last.load(std::sync::atomic::Ordering::Relaxed),
         }
     }
@@ -140,6 +156,8 @@ impl<W: Worker> Slot<W> {
             flight: Arc::clone(&flight),
             life: desk.life.incarnation(),
             told: false,
+            since: now,
+            paused: Duration::ZERO,
         });
         let turn = match desk.resume.take() {
             Some(resume) if resume.0 == mail.id => resume.1,
@@ -157,8 +175,17 @@ impl<W: Worker> Slot<W> {
         let life_no = desk.life.incarnation();
         // Starting over would repeat what may not be repeated.
         let refuse = tainted && matches!(turn, Turn::First);
-        let job =
-            Job { mail, ticket, flight, life: life_no, attempt, turn, refuse, reservation: None };
+        let job = Job {
+            mail,
+            ticket,
+            flight,
+            life: life_no,
+            attempt,
+            turn,
+            refuse,
+            reservation: None,
+            bill: Bill::default(),
+        };
         Some((life, job))
     }
 
@@ -182,13 +209,8 @@ impl<W: Worker> Slot<W> {
 
     /// What one execution of this hand-out does to the world: as the spec says, unless it has called
     /// what may not be called twice.
-    pub(crate) fn effect_of(&self, desk: &Desk<W>, ticket: Ticket) -> EffectKind {
-        let tainted = desk
-            .out
-            .iter()
-            .find(|out| out.ticket == ticket)
-            .and_then(|out| out.flight.tie())
-            .is_some_and(|tie| tie.is_tainted());
+    pub(crate) fn effect_of(&self, flight: &Flight) -> EffectKind {
+        let tainted = flight.tie().is_some_and(|tie| tie.is_tainted());
         if tainted { EffectKind::Irreversible } else { self.spec.effect }
     }
 
@@ -197,12 +219,15 @@ impl<W: Worker> Slot<W> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
-        desk.mailbox.on(
-            mailbox::Input::Extend(ticket, limit),
-            &self.rules.bounds,
-            self.rules.order,
-            now,
-        );
+        self.extend(&mut desk, ticket, limit, now);
+        if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == ticket) {
+            out.since = now;
+            out.paused = out.flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
+            // A step that ended in its grace has ended; the next is not told of it.
+            if std::mem::take(&mut out.told) {
+                out.flight.unask(Cut::Timeout);
+            }
+        }
         self.arm(&mut desk, limit);
     }
 
@@ -241,11 +266,15 @@ impl<W: Worker> Slot<W> {
     ) -> Next<W> {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(said.cost);
+            reservation.settle(job.bill.own);
         }
         let mut unused = None;
         // Given back before the next attempt is taken, which then can use it again.
         drop(job.flight);
+        let mut cost = job.bill.all;
+        if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) {
+            cost.add(job.mail.spent());
+        }
         let job =
             Done::<W> { mail: job.mail, ticket: job.ticket, life: job.life, attempt: job.attempt };
         let mut desk = self.desk();
@@ -268,7 +297,7 @@ impl<W: Worker> Slot<W> {
             _ => {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
-                drop(life);
+                let _ = unwound(move || drop(life));
                 return Next::Rest;
             }
         };
@@ -315,11 +344,13 @@ impl<W: Worker> Slot<W> {
             rest.notify_waiters();
             rest.notify_one();
         }
-        if unused.is_some() {
-            unwound(move || drop(unused)).ok();
-        }
         if let Some(settled) = settled {
-            self.deliver(settled, job.attempt, reply, said, now);
+            self.deliver(settled, (job.attempt, cost), reply, said, now);
+        } else {
+            let _ = unwound(move || drop(reply));
+        }
+        if unused.is_some() {
+            let _ = unwound(move || drop(unused));
         }
         if let Some(report) = report {
             report();
@@ -330,7 +361,7 @@ impl<W: Worker> Slot<W> {
     fn deliver(
         &self,
         settled: Settled<W>,
-        attempts: u32,
+        (attempts, cost): (u32, Cost),
         value: W::Reply,
         said: Said,
         now: Moment,
@@ -343,15 +374,16 @@ impl<W: Worker> Slot<W> {
             degraded: said.degraded,
             defaulted: said.defaulted,
             attempts,
-            cost: said.cost,
+            cost,
             elapsed,
             trail: crate::fate::Trail::default(),
         };
         if attempts > 1 {
             answer.trail = mail.trail();
-            if let Some(domain) = self.domain.get() {
-                domain.lock().retries.deposit();
-            }
+        }
+        // Every success pays for the retries of others. Before the first failure the budget is full.
+        if let Some(domain) = self.domain.get() {
+            domain.lock().retries.deposit();
         }
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);
@@ -380,12 +412,7 @@ impl<W: Worker> Slot<W> {
 
     pub(crate) fn stale(&self, mail: &Mail<W>, ticket: Ticket) {
         self.hub.stats.lock().stale += 1;
-        {
-            // What was left behind has come back by itself.
-            let mut desk = self.desk();
-            desk.zombies = desk.zombies.saturating_sub(1);
-            self.publish(&mut desk);
-        }
+        self.publish(&mut self.desk());
         self.hub.emit(Event::Stale {
             child: self.path.clone(),
             request: mail.id,
@@ -403,15 +430,15 @@ impl<W: Worker> Slot<W> {
     where
         W: 'static,
     {
-        let flight = desk.mailbox.flight(ticket)?;
-        let (since, limit) = (flight.since, flight.limit);
+        let limit = desk.mailbox.flight(ticket)?.limit;
         let position = desk.out.iter().position(|out| out.ticket == ticket)?;
         let out = &mut desk.out[position];
         if !out.told {
             // The clock stands still while a supervised call is waited for.
             if let Some(tie) = out.flight.tie() {
                 let (paused, waiting) = tie.paused(now);
-                let due = (since + self.rules.attempt_timeout + paused).max(limit);
+                let waited = paused.saturating_sub(out.paused);
+                let due = (out.since + self.rules.attempt_timeout + waited).max(limit);
                 if waiting || due > now {
                     // While it waits, what is left of its time does not shrink.
                     let later = if waiting { due.max(now + LOOK_AGAIN) } else { due };

@@ -1,10 +1,9 @@
 //! What a slot needs to know of the behavior in it, and how user code is run without letting a panic
 //! out.
 
-use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -13,7 +12,9 @@ use ractor::{ActorCell, ActorRef};
 use super::Slot;
 use crate::behavior::StartContext;
 use crate::fault::{ExitCause, Fault};
-use crate::port::{Cut, Flight};
+use crate::port::{Cut, Flight, panic_text as text};
+
+pub(crate) use crate::port::unwound;
 
 /// The only message that is sent through ractor: look at your slot.
 pub(crate) struct Wake;
@@ -37,25 +38,33 @@ pub(crate) trait Worker: Send + Sync + Sized + 'static {
     fn spawn(slot: Arc<Slot<Self>>, number: u32, supervisor: ActorCell) -> Option<ActorRef<Wake>>;
 }
 
-/// Runs user code that does not wait. A panic comes back as its text.
-pub(crate) fn unwound<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(text)
+/// A future of the user's; one that panics while it is dropped does not take along who drops it.
+struct Shield<F>(Option<Pin<Box<F>>>);
+
+impl<F> Drop for Shield<F> {
+    fn drop(&mut self) {
+        if let Some(future) = self.0.take() {
+            let _ = unwound(move || drop(future));
+        }
+    }
 }
 
-/// Runs user code that waits. A panic, also while the future is dropped, comes back as its text.
-pub(crate) async fn guarded<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(Some(future));
+/// Runs user code that waits. A panic comes back as its text: also one before there is a future, and
+/// one while the future is dropped, be it that nobody waits for it any more.
+pub(crate) async fn guarded<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, String> {
+    let mut future = Shield(Some(Box::pin(unwound(make)?)));
     let result = poll_fn(|task| {
-        let Some(inner) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-        match catch_unwind(AssertUnwindSafe(|| inner.poll(task))) {
+        let Some(inner) = future.0.as_mut() else { return Poll::Pending };
+        match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(task))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
             Err(payload) => Poll::Ready(Err(text(payload))),
         }
     })
     .await;
-    match (catch_unwind(AssertUnwindSafe(|| future.set(None))), result) {
-        (Err(payload), Ok(_)) => Err(text(payload)),
+    let done = future.0.take();
+    match (unwound(move || drop(done)), result) {
+        (Err(text), Ok(_)) => Err(text),
         (_, result) => result,
     }
 }
@@ -68,13 +77,17 @@ pub(crate) enum Watched<T> {
 }
 
 /// Runs an attempt until it ends, or until one of the wishes it hears is asked of its flight. No timer
-/// is made: whoever watches the time asks.
+/// is made: whoever watches the time asks. The future is made in here, since code that makes one may
+/// panic, too.
 pub(crate) async fn watched<F: Future>(
-    future: F,
+    make: impl FnOnce() -> F,
     flight: &Flight,
     heard: &[Cut],
 ) -> Watched<F::Output> {
-    let mut future = pin!(Some(future));
+    let mut future = match unwound(make) {
+        Ok(future) => pin!(Some(future)),
+        Err(text) => return Watched::Panicked(text),
+    };
     let result = poll_fn(|task| {
         let Some(inner) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         match catch_unwind(AssertUnwindSafe(|| inner.poll(task))) {
@@ -95,17 +108,4 @@ pub(crate) async fn watched<F: Future>(
         (Err(payload), Watched::Cut(_)) => Watched::Panicked(text(payload)),
         (_, result) => result,
     }
-}
-
-/// The text of a panic's payload. A payload may panic when it is dropped; that is nobody's news.
-fn text(payload: Box<dyn Any + Send>) -> String {
-    let text = if let Some(text) = payload.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a payload that is no text".to_owned()
-    };
-    let _ = catch_unwind(AssertUnwindSafe(move || drop(payload)));
-    text
 }

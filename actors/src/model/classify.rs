@@ -6,7 +6,7 @@
 //! 2. The code in the body. Generic types (`invalid_request_error`, `api_error`) are no code: Ollama's
 //!    compatible layer sends nothing else, whatever happened.
 //! 3. Where the body has no code, phrases of its message, each only with the statuses it comes with:
-//!    gateways drop codes, and a message may quote the user.
+//!    gateways drop codes, and a message may quote the user. An error in a 200 has no status to go by.
 //! 4. The status.
 //! 5. Nothing known: [`Class::Unknown`], which is not retried.
 //!
@@ -154,9 +154,11 @@ fn by_type(code: &str) -> Option<Class> {
 }
 
 fn by_message(status: u16, message: &str) -> Option<Class> {
-    // The order is from the most specific to the least.
+    // The order is from the most specific to the least. An error in a 200 says nothing by its status,
+    // as Ollama's do once an answer has begun: there the message is all there is.
     let has = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    if matches!(status, 400 | 413 | 422 | 500)
+    let mute = (200..300).contains(&status);
+    if (mute || matches!(status, 400 | 413 | 422 | 500))
         && has(&[
             "maximum context length",
             "context_length_exceeded",
@@ -172,7 +174,7 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::ContextLength);
     }
-    if matches!(status, 400 | 403 | 422)
+    if (mute || matches!(status, 400 | 403 | 422))
         && has(&[
             "content policy",
             "content_policy",
@@ -185,7 +187,7 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::ContentFiltered);
     }
-    if matches!(status, 400 | 403 | 429)
+    if (mute || matches!(status, 400 | 403 | 429))
         && has(&[
             "insufficient_quota",
             "exceeded your current quota",
@@ -199,13 +201,13 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::QuotaExhausted);
     }
-    if matches!(status, 400 | 404)
+    if (mute || matches!(status, 400 | 404))
         && has(&["model", "deployment"])
         && (status == 404 || has(&["not found", "does not exist", "not loaded"]))
     {
         return Some(Class::ModelUnavailable);
     }
-    if matches!(status, 500 | 502)
+    if (mute || matches!(status, 500 | 502))
         && has(&["server busy", "maximum pending requests", "overloaded", "loading model"])
     {
         return Some(Class::Overloaded);

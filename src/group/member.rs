@@ -1,0 +1,94 @@
+//! A member of a group: what the group may ask of its slot.
+//!
+//! *Invariant.* A group gives and takes back requests; it starts and stops nothing.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::circuit::Domain;
+use crate::id::ChildPath;
+use crate::moment::Moment;
+use crate::policy::{Capabilities, Standing};
+use crate::port::Envelope;
+use crate::slot::{Membership, Refusal, Slot, Worker};
+use crate::spec::Role;
+
+/// A member as its group sees it.
+pub(crate) trait Member<Q, R>: Send + Sync {
+    fn path(&self) -> &ChildPath;
+    fn join(&self, membership: Membership<Q, R>);
+    fn post(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        substitute: bool,
+        now: Moment,
+    ) -> Result<(), Refusal>;
+    fn standing(&self) -> Standing;
+    fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
+    /// Gives back the requests of the group that wait here and have not been tried here.
+    fn withdraw(&self) -> Vec<Arc<Envelope<Q, R>>>;
+    fn domain(&self) -> Option<Arc<Mutex<Domain>>>;
+    fn domain_name(&self) -> Arc<str>;
+    fn capabilities(&self) -> Option<Arc<Capabilities>>;
+    fn role(&self) -> Role;
+    fn is_replay_safe(&self) -> bool;
+}
+
+impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn join(&self, membership: Membership<W::Request, W::Reply>) {
+        let _ = self.member.set(Box::new(membership));
+    }
+
+    fn post(
+        &self,
+        mail: &Arc<Envelope<W::Request, W::Reply>>,
+        substitute: bool,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        self.post(mail, false, substitute, now)
+    }
+
+    fn standing(&self) -> Standing {
+        let desk = self.desk();
+        if !desk.life.will_serve() {
+            Standing::OutOfService
+        } else if desk.mailbox.depth() >= self.rules.bounds.count + self.rules.bounds.reserve {
+            Standing::Full
+        } else {
+            Standing::Ready
+        }
+    }
+
+    fn cancel(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) {
+        self.cancel_mail(mail);
+    }
+
+    fn withdraw(&self) -> Vec<Arc<Envelope<W::Request, W::Reply>>> {
+        self.withdraw_untried()
+    }
+
+    fn domain(&self) -> Option<Arc<Mutex<Domain>>> {
+        self.known_domain()
+    }
+
+    fn domain_name(&self) -> Arc<str> {
+        self.spec.quota_domain.clone().unwrap_or_else(|| Arc::from(self.path.as_str()))
+    }
+
+    fn capabilities(&self) -> Option<Arc<Capabilities>> {
+        self.spec.capabilities.clone()
+    }
+
+    fn role(&self) -> Role {
+        self.spec.role
+    }
+
+    fn is_replay_safe(&self) -> bool {
+        self.effect().is_replay_safe()
+    }
+}

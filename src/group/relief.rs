@@ -1,0 +1,32 @@
+//! What waits for a member that is not offered work any more.
+//!
+//! *Invariant.* Only what has not been tried there moves, and only to somebody who takes it now: nobody
+//! loses a place, and a retry that was granted is made.
+
+use super::Group;
+use crate::circuit::Admission;
+use crate::policy::Standing;
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
+    /// This member is not offered work any more, so what waits for it in vain goes to whoever takes it
+    /// now. Where nobody does, it keeps its place.
+    pub(super) fn relieve(&self, member: usize) {
+        let now = self.hub.now();
+        let elsewhere = self.seats.iter().enumerate().any(|(index, seat)| {
+            index != member
+                && seat.member.standing() == Standing::Ready
+                && self.domain_closed(seat, now).is_none()
+                && self.desk.lock().circuits[index].admits(now) == Admission::Yes
+        });
+        if !elsewhere {
+            return;
+        }
+        for mail in self.seats[member].member.withdraw() {
+            if let Some(book) = mail.book.lock().as_mut() {
+                book.history.forget_tried(member);
+            }
+            self.hold(mail, now);
+        }
+        self.offer_waiting(true);
+    }
+}
