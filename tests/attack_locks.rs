@@ -231,12 +231,10 @@ async fn work_that_blocks_is_a_hang_and_shows_as_a_zombie_until_it_comes_back() 
                 async move { port.call(1u64).await }
             });
             events.wait_for(|event| matches!(event, Event::Zombie { .. })).await;
-            eprintln!("zombie {serial} {apart}");
             // The next life serves it while the old one still sits there.
             assert_eq!(call.await.unwrap().unwrap().attempts, 2, "{serial} {apart}");
             assert_eq!(port.call(2u64).await.unwrap().value, 2);
             assert_eq!(zombies(&system), 1, "{serial} {apart}");
-            eprintln!("open {serial} {apart}");
             gate.open();
             while zombies(&system) > 0 {
                 tokio::task::yield_now().await;
