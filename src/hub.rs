@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::Notify;
 
 use crate::circuit::{Domain, DomainSpec};
@@ -175,6 +176,12 @@ impl Hub {
         drop(timers);
         if first {
             self.sooner.notify_one();
+            if self.runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
+                // Woken from a worker, the timer task stands in a place that only this worker looks
+                // at, and this worker may be about to run code that blocks. Another task pushes it out
+                // to where the others find it.
+                self.runtime.spawn(async {});
+            }
         }
     }
 

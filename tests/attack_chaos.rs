@@ -168,7 +168,7 @@ async fn storm(strategy: fn(&'static str) -> SupervisorSpec, storm: Storm) {
     assert!(fates.done >= answers);
     assert!(fates.expired >= expired);
     assert!(answers > asked / 2, "{answers} of {asked}");
-    assert!(stats.crashes > 20, "{}", stats.crashes);
+    assert!(stats.crashes > 5, "{}", stats.crashes);
     // A restart runs nothing again that was complete; between threads, a kill may come between the
     // last word of the work and its record, and then the result is one of a lease that is over.
     let again = u64::from(log.again());

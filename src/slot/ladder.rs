@@ -309,7 +309,10 @@ impl<W: Worker> Slot<W> {
         }
         let text = cause.text();
         let class = cause.class();
-        self.hub.count_failure(class);
+        if class.is_some() {
+            // The end of a life is counted where it is reported, once.
+            self.hub.count_failure(class);
+        }
         self.hub.count_decision(class, decision.action);
         let (attempt, _) = mail.attempt();
         let group = mail.home.as_ref();
