@@ -35,10 +35,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub(crate) seed: u64,
 
-    /// The share of attempts at simulated models and tools that fail, 0 to 1: three quarters of them time
-    /// out, one quarter fails at once. A seventh of it is the share of complaints too complex for the full
-    /// flow
-    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
+    /// The share of attempts at simulated models and at tools that fail, 0 to 1: three quarters of them
+    /// time out, one quarter fails at once. A seventh of it is the share of complaints that are too complex
+    /// for the full flow
+    #[arg(long, value_name = "RATE", default_value_t = 0.08, value_parser = rate)]
     pub(crate) fault_rate: f64,
 
     /// Work on the first N complaints only

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
+use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
+use mainstay::mirror::Kind;
 use mainstay::policy::{Policy, preset};
 use mainstay::port::Port;
-use mainstay::spec::{GroupSpec, Role, SupervisorSpec};
+use mainstay::spec::{ChildSpec, GroupSpec, Role, SupervisorSpec};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, ToolSpec};
 use mainstay_actors::default::DefaultAnswer;
@@ -17,7 +18,7 @@ use mainstay_actors::tool::{Tool, ToolContext, ToolReply, ToolRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::faults::{Fate, Faults};
+use crate::faults::{Faults, Luck, PANIC};
 use crate::flows::{Agents, Ask, DEFAULT_REPLY, FullFlow, Reply, SimpleFlow, take};
 use crate::shop::Shop;
 
@@ -27,7 +28,7 @@ pub(crate) const COMPLAINTS: &str = "support/desk/complaints";
 pub(crate) const MODELS: &str = "support/llm_service";
 /// The refund tool and the person who stands in for it.
 pub(crate) const REFUNDS: &str = "support/refunds";
-/// The tool that opens a ticket for a person.
+/// Everything that has substitutes.
 pub(crate) const GROUPS: [&str; 3] = [COMPLAINTS, MODELS, REFUNDS];
 
 /// What an attempt at a tool or a simulated model may take; a real model has the 30 s of the playbook.
@@ -70,7 +71,9 @@ pub(crate) fn spec(
         .iter()
         .fold(SupervisorSpec::one_for_one("desk"), |desk, id| desk.child(agent.clone().spec(id)));
 
+    // A panic in a tool is injected every few seconds; OTP's 1 in 5 s would set the tool aside.
     SupervisorSpec::one_for_one("support")
+        .intensity(20, Duration::from_secs(5))
         .group(model_group(models, faults, &quick))
         .child(
             tool("query_order", EffectKind::Read, shop, faults, |shop, key, order| {
@@ -81,6 +84,7 @@ pub(crate) fn spec(
         )
         .group(
             GroupSpec::tool("refunds")
+                .intensity(20, Duration::from_secs(5))
                 .policy(quick.clone())
                 .member_spec(
                     tool("refund", EffectKind::Idempotent, shop, faults, |shop, key, order| {
@@ -106,10 +110,8 @@ fn model_group(models: &Models, faults: &Faults, quick: &Policy) -> GroupSpec {
     let group = match models {
         Models::Simulated => [claude, openai].into_iter().fold(group, |group, name| {
             let service = Service { name, faults: faults.clone() };
-            let spec = mainstay::spec::ChildSpec::stateless(name, move || service.clone());
-            group.member_spec(
-                spec.kind(mainstay::mirror::Kind::Model).concurrency(16).policy(quick.clone()),
-            )
+            let spec = ChildSpec::stateless(name, move || service.clone());
+            group.member_spec(spec.kind(Kind::Model).concurrency(16).policy(quick.clone()))
         }),
         Models::Server(model) => group.member_spec(model.as_ref().clone().spec(openai)),
     };
@@ -118,12 +120,12 @@ fn model_group(models: &Models, faults: &Faults, quick: &Policy) -> GroupSpec {
 
 fn complaints(agents: &[String], faults: &Faults) -> GroupSpec {
     let flow = FullFlow { agents: Agents::new(agents.to_vec()), faults: faults.clone() };
-    let full = mainstay::spec::ChildSpec::stateless("full_flow", move || flow.clone())
+    let full = ChildSpec::stateless("full_flow", move || flow.clone())
         .concurrency(u32::try_from(agents.len()).unwrap_or(u32::MAX));
     let full = agents
         .iter()
         .fold(full, |full, id| full.needs::<Port<AgentRequest, AgentReply>>(id.as_str()));
-    let simple = mainstay::spec::ChildSpec::stateless("simple_flow", || SimpleFlow)
+    let simple = ChildSpec::stateless("simple_flow", || SimpleFlow)
         .concurrency(8)
         .role(Role::Simplified)
         .needs::<Port<ToolRequest, ToolReply>>("escalate");
@@ -158,9 +160,10 @@ fn tool(
                 return Err(fault.with_code("bad_arguments").not_applied());
             }
             match faults.tool(name, key, attempt) {
-                Fate::Well => Ok(work(&shop, key, arguments.order)),
-                Fate::Fails(fault) => Err(fault),
-                Fate::Hangs => {
+                Luck::Well => Ok(work(&shop, key, arguments.order)),
+                Luck::Fails(fault) => Err(fault),
+                Luck::Panics => std::panic::panic_any(PANIC),
+                Luck::Hangs => {
                     // Some hang before and some after their work: whoever asks again cannot know.
                     if faults.hangs_late(name, key, attempt) {
                         work(&shop, key, arguments.order);
@@ -231,18 +234,14 @@ impl Behavior for Service {
 }
 
 impl Stateless for Service {
-    async fn start(&mut self, _: &StartContext) -> Result<(), Fault> {
-        Ok(())
-    }
-
     async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
         // Of the conversation itself: the same in every run.
         let key = format!("{}#{}", request.last_user_text(), request.messages.len());
         take(self.faults.millis(&key, 60, 180)).await;
         match self.faults.model(self.name, &key, ctx.attempt()) {
-            Fate::Well => Ok(LocalModel::default().reply(request)),
-            Fate::Fails(fault) => Err(fault),
-            Fate::Hangs => std::future::pending().await,
+            Luck::Well => Ok(LocalModel::default().reply(request)),
+            Luck::Fails(fault) => Err(fault),
+            Luck::Hangs | Luck::Panics => std::future::pending().await,
         }
     }
 }

@@ -183,7 +183,7 @@ pub(crate) fn all(evidence: &Evidence<'_>) -> Vec<Slo> {
 /// Those of the customer-service case.
 fn case_1(evidence: &Evidence<'_>, outcomes: &[Outcome]) -> [Slo; 3] {
     use Target::{PercentAbove, PercentBelow, SecondsBelow};
-    let (mut judged, mut content, mut answered, mut persons) = (0, 0, 0, 0);
+    let (mut judged, mut content, mut answered, mut persons, mut asked) = (0, 0, 0, 0, 0);
     let mut time = Duration::ZERO;
     for outcome in outcomes {
         let complaint = &evidence.complaints[outcome.index];
@@ -195,6 +195,7 @@ fn case_1(evidence: &Evidence<'_>, outcomes: &[Outcome]) -> [Slo; 3] {
         }
         if let Some(label) = evidence.labels.get(&complaint.id) {
             judged += 1;
+            asked += u64::from(record.person && label.intent == Intent::Human);
             let worked = matches!(&outcome.answer, Ok((_, defaulted)) if !defaulted);
             content += u64::from(worked && is_content(label, &record));
         }
@@ -220,7 +221,7 @@ fn case_1(evidence: &Evidence<'_>, outcomes: &[Outcome]) -> [Slo; 3] {
             "a person had to help",
             PercentBelow(10.0),
             percent(persons, ended),
-            format!("{persons} of {ended} complaints"),
+            format!("{persons} of {ended} complaints; {asked} had asked for one"),
         ),
         slo(
             "S65.response",
