@@ -42,7 +42,7 @@ pub(crate) struct Args {
     pub(crate) fault_rate: f64,
 
     /// Work on the first N complaints only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) limit: Option<NonZeroUsize>,
 
     /// Agents that work in parallel, at most 64
@@ -95,6 +95,10 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
         _ => Err("a share from 0 to 1 is needed, such as 0.1".to_owned()),
     }
+}
+
+fn limit(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "a number from 1 on is needed".to_owned())
 }
 
 fn agents(text: &str) -> Result<NonZeroU16, String> {

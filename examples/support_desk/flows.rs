@@ -87,8 +87,8 @@ impl Stateless for FullFlow {
     async fn serve(&self, ask: &Ask, ctx: &Context) -> Result<Reply, Fault> {
         let agent = self.agents.take().await?;
         if self.faults.is_complex(&ask.id) {
-            // The class of an inner flow that gave up: again would end there again.
-            return Err(Fault::exhausted("too complex for the full flow").with_code("complex"));
+            // Not the flow's failure: its circuit stays closed, and only a simpler flow can take it.
+            return Err(Fault::business("too complex for the full flow").with_code("complex"));
         }
         let agent = ctx.port::<AgentRequest, AgentReply>(&agent.id)?;
         let options = CallOptions::new().key(ctx.key());

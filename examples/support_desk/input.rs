@@ -14,6 +14,9 @@ const ORDERS: (&str, &[u8]) = ("examples/data/orders.json", include_bytes!("../d
 const EXPECTED: (&str, &[u8]) =
     ("examples/data/expected.jsonl", include_bytes!("../data/expected.jsonl"));
 
+/// Rows that are named; of more there is a count.
+const NAMED_ROWS: usize = 20;
+
 /// A complaint as it reaches the desk.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Complaint {
@@ -83,6 +86,15 @@ impl fmt::Display for Faulty {
     }
 }
 
+/// The rows that cannot be used, one a line, as many as anybody will read.
+pub(crate) fn named(faulty: &[Faulty]) -> Vec<String> {
+    let mut lines: Vec<_> = faulty.iter().take(NAMED_ROWS).map(Faulty::to_string).collect();
+    if let Some(more @ 1..) = faulty.len().checked_sub(NAMED_ROWS) {
+        lines.push(format!("and {more} more rows that cannot be used"));
+    }
+    lines
+}
+
 /// Reads the input, or what is built in.
 ///
 /// # Errors
@@ -95,12 +107,9 @@ pub(crate) fn read(file: Option<&Path>, limit: Option<usize>) -> Result<Input, S
     let mut faulty = Vec::new();
     let mut complaints: Vec<Complaint> = rows(&source, &bytes, &mut faulty, check)?;
     if complaints.is_empty() {
-        return Err(match faulty.as_slice() {
-            [] => format!("{source}: there is no complaint in it"),
-            [first, others @ ..] => {
-                format!("{first}\n{source}: no row can be used, {} more like it", others.len())
-            }
-        });
+        let mut lines = named(&faulty);
+        lines.push(format!("{source}: there is no complaint in it that can be worked on"));
+        return Err(lines.join("\nerror: "));
     }
     complaints.truncate(limit.unwrap_or(usize::MAX));
 
@@ -175,6 +184,9 @@ fn row<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
     let text = std::str::from_utf8(line).map_err(|error| {
         format!("not UTF-8 from byte {} of the line on", error.valid_up_to() + 1)
     })?;
+    if !text.trim_start().starts_with('{') {
+        return Err("not a JSON object".to_owned());
+    }
     serde_json::from_str(text).map_err(|error| reason(&error))
 }
 

@@ -21,7 +21,6 @@ use args::{Args, Summary};
 use desk::Models;
 use faults::Faults;
 use flows::{Ask, Reply};
-use input::Input;
 use report::Report;
 use screen::{Screen, Style};
 use shop::Shop;
@@ -45,8 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PATIENCE_WITH_SERVER: Duration = Duration::from_secs(600);
 /// How long a server may take to answer the question whether it is there.
 const HELLO: Duration = Duration::from_secs(30);
-/// Rows that are named; of more there is a count.
-const NAMED_ROWS: usize = 20;
 
 const INTERRUPTED: u8 = 130;
 
@@ -65,7 +62,9 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> Result<u8, String> {
     let input = input::read(args.input.as_deref(), args.limit.map(|limit| limit.get()))?;
-    name_faulty(&input);
+    for row in input::named(&input.faulty) {
+        complain(&format!("error: {row}"));
+    }
     let models = models(args).await?;
 
     let faults = Faults::new(args.seed, args.fault_rate);
@@ -203,19 +202,14 @@ async fn all(callers: &mut JoinSet<()>) {
 
 fn setting(args: &Args, source: &str) -> String {
     let models = match (&args.model_url, &args.model) {
-        (Some(url), Some(name)) => format!("{name} at {url}; only tools fail on purpose"),
+        (Some(url), Some(name)) => {
+            // A query may hold a key.
+            let url = url.split('?').next().unwrap_or_default();
+            format!("{name} at {url}; only tools fail on purpose")
+        }
         _ => "claude_service and openai_service are simulated".to_owned(),
     };
     format!("{source}; {models}; seed {}, fault rate {}", args.seed, args.fault_rate)
-}
-
-fn name_faulty(input: &Input) {
-    for row in input.faulty.iter().take(NAMED_ROWS) {
-        complain(&format!("error: {row}"));
-    }
-    if let Some(more @ 1..) = input.faulty.len().checked_sub(NAMED_ROWS) {
-        complain(&format!("error: and {more} more rows that cannot be used"));
-    }
 }
 
 /// A reader that has gone is nobody to tell.
