@@ -53,8 +53,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) dump: Option<Dump>,
 
-    /// Write one JSON object as the last line of stdout: accepted, fates by kind, retries by class,
-    /// fallbacks by group, latency_ms (p50, p95, p99 of the complaints), slo by id
+    /// Write one JSON object as the last line of stdout: accepted, fates by kind, retries by class (a
+    /// panic's is crash), fallbacks by group, latency_ms (p50, p95, p99 of the complaints), slo by id
     #[arg(long, value_name = "FORMAT")]
     pub(crate) summary: Option<Summary>,
 }

@@ -4,7 +4,7 @@
 //!
 //! `cargo run --release --example support_desk -- --help` says what can be changed.
 
-use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -200,16 +200,18 @@ async fn all(callers: &mut JoinSet<()>) {
     }
 }
 
-fn setting(args: &Args, source: &str) -> String {
-    let models = match (&args.model_url, &args.model) {
+fn setting(args: &Args, source: &str) -> [(&'static str, String); 3] {
+    let (models, whom) = match (&args.model_url, &args.model) {
         (Some(url), Some(name)) => {
             // A query may hold a key.
             let url = url.split('?').next().unwrap_or_default();
-            format!("{name} at {url}; only tools fail on purpose")
+            (format!("openai_service is {name} at {url}"), "tools")
         }
-        _ => "claude_service and openai_service are simulated".to_owned(),
+        _ => ("claude_service and openai_service are simulated".to_owned(), "models and tools"),
     };
-    format!("{source}; {models}; seed {}, fault rate {}", args.seed, args.fault_rate)
+    let (percent, seed) = ((args.fault_rate * 1e4).round() / 100.0, args.seed);
+    let faults = format!("{percent} % of attempts at {whom}, seed {seed}");
+    [("input", source.to_owned()), ("models", models), ("faults", faults)]
 }
 
 /// A reader that has gone is nobody to tell.
@@ -217,11 +219,11 @@ fn publish(args: &Args, report: &Report<'_>) {
     let mut out = stdout().lock();
     match args.dump {
         None => {
-            let style = Style::of(stdout().is_terminal());
+            let style = Style::of(&stdout());
             let _ = out.write_all(report.text(style).as_bytes());
         }
         Some(format) => {
-            let style = Style::of(stderr().is_terminal());
+            let style = Style::of(&stderr());
             let _ = stderr().write_all(report.text(style).as_bytes());
             let _ = out.write_all(report.dump(format).as_bytes());
         }

@@ -23,8 +23,8 @@ const EXAMPLES: usize = 4;
 
 /// What there is to report.
 pub(crate) struct Report<'a> {
-    /// What was run: models, seed, rate.
-    pub(crate) setting: String,
+    /// What was run: input, models, faults.
+    pub(crate) setting: [(&'static str, String); 3],
     pub(crate) interrupted: bool,
     pub(crate) took: Duration,
     pub(crate) complaints: &'a [Complaint],
@@ -71,11 +71,18 @@ impl Report<'_> {
         for outcome in self.examples() {
             let complaint = &self.complaints[outcome.index];
             let Ok((answer, _)) = &outcome.answer else { continue };
-            let _ = writeln!(out, "  {}  {}", complaint.id, cut(&one_line(&complaint.text), 80));
+            let _ = writeln!(
+                out,
+                "  {}  {}",
+                one_line(&complaint.id),
+                cut(&one_line(&complaint.text), 80)
+            );
             let _ = writeln!(out, "    {}", style.good(&cut(&one_line(answer), 84)));
         }
         let _ = writeln!(out, "\n{}", style.bold("The work"));
-        let _ = writeln!(out, "  {}", self.setting);
+        for (name, text) in &self.setting {
+            let _ = writeln!(out, "  {name:<12}  {text}");
+        }
         let _ = writeln!(out, "  complaints    {ended} of {total} in {took:.1} s");
         if self.interrupted {
             let left = total - ended;
@@ -152,6 +159,8 @@ impl Report<'_> {
 
     fn objectives(&self, out: &mut String, style: Style) {
         let _ = writeln!(out, "\n{}", style.bold("Objectives"));
+        // On a narrow terminal the last column gives way.
+        let room = style.columns().saturating_sub(80);
         for slo in self.slos() {
             let actual = slo.actual.map_or("-".to_owned(), |it| slo.target.value(it));
             let verdict = match slo.is_met() {
@@ -166,7 +175,7 @@ impl Report<'_> {
                 slo.name,
                 slo.target.text(),
                 actual,
-                style.dim(&slo.of),
+                style.dim(&cut(&slo.of, room)),
             );
         }
     }

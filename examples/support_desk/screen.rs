@@ -1,7 +1,7 @@
 //! Progress on stderr: on a terminal the live tree, redrawn in place; otherwise a line now and then.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _, stderr};
+use std::io::{IsTerminal, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 use mainstay::system::System;
@@ -15,20 +15,28 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// Between two pictures.
 pub(crate) const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// When the terminal does not say.
-const USUAL_SIZE: (usize, usize) = (100, 30);
+const USUAL_SIZE: (usize, usize) = (80, 24);
 
 /// How text is set off, if at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     on: bool,
+    columns: usize,
 }
 
 impl Style {
-    /// Colors if this is a terminal and nobody said otherwise.
-    pub(crate) fn of(is_terminal: bool) -> Self {
+    /// Colors if this goes to a terminal and nobody said otherwise; as wide as it is.
+    pub(crate) fn of(stream: &impl IsTerminal) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { on: is_terminal && !plain }
+        let is_terminal = stream.is_terminal();
+        let columns = if is_terminal { size().0 } else { usize::MAX };
+        Self { on: is_terminal && !plain, columns }
+    }
+
+    /// How many there are; no end of them where it is no terminal.
+    pub(crate) fn columns(self) -> usize {
+        self.columns
     }
 
     fn set(self, code: &str, text: &str) -> String {
@@ -70,7 +78,7 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn new() -> Self {
         let live = stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|it| it != "dumb");
-        let style = Style::of(live);
+        let style = Style::of(&stderr());
         Self { live, style, started: Instant::now(), drawn: 0, last_line: None }
     }
 
@@ -127,15 +135,15 @@ impl Screen {
         lines.extend(watch.news.iter().cloned());
         if let Some((complaint, answer)) = work.last() {
             lines.push(String::new());
-            lines.push(format!("{}  {}", complaint.id, one_line(&complaint.text)));
-            lines.push(format!("{:width$}  {answer}", "", width = complaint.id.width()));
+            let (id, answer) = (one_line(&complaint.id), one_line(&answer));
+            lines.push(format!("{id}  {}", one_line(&complaint.text)));
+            lines.push(format!("{:width$}  {answer}", "", width = id.width()));
         }
         lines
     }
 
     fn draw(&mut self, lines: &[String]) {
-        let (columns, rows) = terminal_size::terminal_size_of(stderr())
-            .map_or(USUAL_SIZE, |(columns, rows)| (usize::from(columns.0), usize::from(rows.0)));
+        let (columns, rows) = size();
         let lines = &lines[..lines.len().min(rows.saturating_sub(1))];
         let mut out = String::new();
         if self.drawn > 0 {
@@ -169,6 +177,11 @@ impl Screen {
             line.to_owned()
         }
     }
+}
+
+fn size() -> (usize, usize) {
+    terminal_size::terminal_size()
+        .map_or(USUAL_SIZE, |(columns, rows)| (usize::from(columns.0), usize::from(rows.0)))
 }
 
 /// The text without what would break the line or steer the terminal.
