@@ -264,10 +264,24 @@ async fn ctrl_c_stops_the_tree_in_order_and_reports_what_was_done() {
     let ran = desk.end().await;
     assert_eq!(ran.code, Some(130), "{ran:#?}");
     assert!(ran.err.contains("stopping the tree in order"), "{}", ran.err);
-    assert!(ran.out.contains("interrupted; "), "{}", ran.out);
+    assert!(ran.out.contains("interrupted: "), "{}", ran.out);
     assert!(!ran.out.contains("240 of 240"), "{}", ran.out);
     assert!(ran.out.contains("The tree, when it was interrupted"), "{}", ran.out);
     ran.summary();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_a_stop_cannot_wait_for_has_a_fate_all_the_same() {
+    // The first answers take longer than any shutdown limit.
+    let mut desk = Running::start(&["--fault-rate", "1", "--summary", "json"]);
+    desk.wait_for(" of 240 complaints").await;
+    desk.interrupt().await;
+    let ran = desk.end().await;
+    assert_eq!(ran.code, Some(130), "{ran:#?}");
+    let summary = ran.summary();
+    assert!(summary["fates"]["stopped"].as_u64().unwrap() > 0, "{summary}");
+    assert_eq!(summary["latency_ms"]["p50"], Value::Null, "nobody was answered: {summary}");
 }
 
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use mainstay::fault::Class;
-use mainstay::system::{System, SystemOptions};
+use mainstay::system::{Stats, System, SystemOptions};
 use mainstay_actors::chat::ChatRequest;
 use mainstay_actors::model::Model;
 use tokio::sync::Notify;
@@ -107,7 +107,7 @@ async fn run(args: &Args) -> Result<u8, String> {
     all(&mut callers).await;
     watch.catch_up();
 
-    let fates = system.fates();
+    let (fates, stats) = (system.fates(), system.stats());
     let report = Report {
         setting: setting(args, &input.source),
         interrupted,
@@ -118,12 +118,15 @@ async fn run(args: &Args) -> Result<u8, String> {
         shop: &shop,
         watch: &watch,
         fates,
-        stats: &system.stats(),
+        stats: &stats,
         tree: &tree,
     };
     publish(args, &report);
     if !fates.is_balanced() || fates.open > 0 {
         return Err(format!("{} requests have no fate; that is a bug", fates.open));
+    }
+    if watch.missed() == 0 && watch.totals() != totals(&stats) {
+        return Err("the events and the runtime's counts differ; that is a bug".to_owned());
     }
     if !input.faulty.is_empty() {
         complain(&format!("error: {} rows were left out", input.faulty.len()));
@@ -133,6 +136,11 @@ async fn run(args: &Args) -> Result<u8, String> {
         (false, true) => 0,
         (false, false) => 1,
     })
+}
+
+/// Retries and fallbacks as the runtime counts them.
+fn totals(stats: &Stats) -> (u64, u64) {
+    (stats.retries.values().sum(), stats.fallbacks.values().sum())
 }
 
 /// The models to use; a server is asked first whether it is there.

@@ -85,8 +85,9 @@ impl Report<'_> {
         }
         let _ = writeln!(out, "  complaints    {ended} of {total} in {took:.1} s");
         if self.interrupted {
+            let stopped = self.outcomes.iter().filter(|outcome| outcome.answer.is_err()).count();
             let left = total - ended;
-            let note = format!("interrupted; {left} were not begun");
+            let note = format!("interrupted: {stopped} were stopped, {left} were not begun");
             let _ = writeln!(out, "                {}", style.warn(&note));
         }
         let home = self.watch.home(COMPLAINTS);
@@ -101,8 +102,8 @@ impl Report<'_> {
         let shop = self.shop.counts();
         let _ = writeln!(
             out,
-            "  in the world  {} orders paid back ({} by a person), {} tickets for people; {} asked \
-             again\n                after a failure, and done once",
+            "  in the world  {} orders paid back ({} by a person); tickets for people: {};\n                \
+             asked again after a failure, and done once: {}",
             shop.paid, shop.paid_by_person, shop.tickets, shop.repeated,
         );
     }
@@ -147,14 +148,12 @@ impl Report<'_> {
             let _ = writeln!(out, "                {}", style.warn(&note));
         }
         let latencies = self.latencies();
-        let at = |share| percentile(&latencies, share).unwrap_or_default().as_secs_f64();
-        let _ = writeln!(
-            out,
-            "  latency       of a complaint: p50 {:.2} s, p95 {:.2} s, p99 {:.2} s",
-            at(0.5),
-            at(0.95),
-            at(0.99),
-        );
+        let at = |share| match percentile(&latencies, share) {
+            Some(latency) => format!("{:.2} s", latency.as_secs_f64()),
+            None => "-".to_owned(),
+        };
+        let (p50, p95, p99) = (at(0.5), at(0.95), at(0.99));
+        let _ = writeln!(out, "  latency       of a complaint: p50 {p50}, p95 {p95}, p99 {p99}",);
     }
 
     fn objectives(&self, out: &mut String, style: Style) {

@@ -90,6 +90,11 @@ impl Watch {
         self.events.lagged()
     }
 
+    /// Retries and fallbacks in all.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.retries.values().sum(), self.fallbacks.values().sum())
+    }
+
     pub(crate) fn home(&self, path: &str) -> Home {
         self.homes.get(path).copied().unwrap_or_default()
     }
