@@ -138,6 +138,9 @@ async fn listen(
     }
 }
 
+/// How long the end of the body is waited for after the final frame.
+const TRAILER: Duration = Duration::from_millis(20);
+
 struct Reader {
     response: Response,
     frames: Frames,
@@ -159,6 +162,7 @@ impl Reader {
                 };
                 self.step(Input::Frame(text), writer).await?;
                 if self.draft.is_over() {
+                    self.leave().await;
                     return Ok(());
                 }
             }
@@ -179,6 +183,13 @@ impl Reader {
                 Ok(Err(error)) => return Err(transport(error)),
             }
         }
+    }
+
+    /// The final frame is there. Usually the body's end comes with it, and only a body that was read to
+    /// its end leaves a connection that can be used again.
+    async fn leave(&mut self) {
+        let rest = async { while let Ok(Some(_)) = self.response.chunk().await {} };
+        let _ = timeout(TRAILER, rest).await;
     }
 
     /// The body has ended.
