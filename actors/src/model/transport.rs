@@ -108,20 +108,17 @@ pub(crate) fn transport(error: reqwest::Error) -> Fault {
     fault.with_source(error)
 }
 
-fn is_tls(error: &dyn Error) -> bool {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        // An I/O error shows the cause of what it wraps, not what it wraps.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = error.source();
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
     }
-    false
+    // An I/O error shows the cause of what it wraps, not what it wraps.
+    if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
+        && is_tls(inner)
+    {
+        return true;
+    }
+    error.source().is_some_and(is_tls)
 }
 
 fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
