@@ -8,6 +8,7 @@ use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, StreamSink, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Finish, ResponseFormat};
+use mainstay_actors::local::LocalModel;
 use mainstay_actors::model::{CommitPoint, Model, WhenFull};
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
 use tokio::time::timeout;
@@ -254,6 +255,41 @@ async fn a_listener_that_can_begin_again_hears_a_restart_and_the_siblings_answer
     let expected =
         [text("hel"), StreamEvent::Restart, text("good "), text("day"), StreamEvent::Done];
     assert_eq!(heard, expected);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn the_offline_model_is_heard_as_a_substitute_and_keeps_to_a_part() {
+    let server = StubServer::start().await.unwrap();
+    let overloaded = "data: {\"error\":{\"code\":\"overloaded_error\",\"message\":\"x\"}}\n\n";
+    server.otherwise(Row::stream([
+        "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\n",
+        overloaded,
+    ]));
+    let group = GroupSpec::model("llm")
+        .member_spec(Model::openai(server.url(), "m").spec("m"))
+        .member_spec(LocalModel::default().spec("local"));
+    let root = SupervisorSpec::one_for_one("desk").group(group);
+    let system = System::start(root).await.unwrap();
+    let llm = system.port::<ChatRequest, ChatReply>("desk/llm").unwrap();
+    let (sink, mut stream) = open(64);
+    let sink = sink.on_break(OnBreak::Restart);
+    let (answer, heard) = tokio::join!(llm.call(request(sink)), rest(&mut stream));
+    let said = answer.unwrap().value.text;
+    let expected = [text("hel"), StreamEvent::Restart, text(&said), StreamEvent::Done];
+    assert_eq!(heard, expected);
+    system.stop().await;
+    // Asked after an answer broke off, it gives the part.
+    let (sink, _stream) = open(64);
+    let mut writer = sink.attempt();
+    writer.text("hel").await.unwrap();
+    drop(writer);
+    let root = SupervisorSpec::one_for_one("desk").child(LocalModel::default().spec("local"));
+    let system = System::start(root).await.unwrap();
+    let local = system.child::<LocalModel>("desk/local").unwrap();
+    let answer = local.call(request(sink)).await.unwrap();
+    assert_eq!((&*answer.value.text, answer.degraded), ("hel", true));
+    assert!(answer.value.broken_by().is_some());
     system.stop().await;
 }
 

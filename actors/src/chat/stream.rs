@@ -5,7 +5,7 @@
 //! # use mainstay_actors::chat::{ChatReply, ChatRequest};
 //! use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
 //!
-//! # async fn show(llm: mainstay::port::ChildRef<mainstay_actors::local::LocalModel>)
+//! # async fn show(llm: mainstay::system::ChildRef<mainstay_actors::local::LocalModel>)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! let (sink, mut stream) = open(64);
 //! let request = ChatRequest::from("hello").stream_to(sink.on_break(OnBreak::Restart));

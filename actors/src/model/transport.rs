@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay::fault::Fault;
 use reqwest::{Client, Response, Url, redirect, retry};
@@ -14,6 +15,9 @@ use super::headers::Headers;
 use super::{CONNECT_TIMEOUT, MAX_BODY, RawResponse};
 
 const MAX_REDIRECTS: usize = 3;
+/// How long a connection is kept for the next request. Many servers close theirs after 5 s, and a
+/// request that is sent into a connection that is being closed is lost.
+const KEPT: Duration = Duration::from_secs(4);
 
 /// The headers of a response.
 pub(crate) fn headers(response: &Response) -> Headers {
@@ -57,6 +61,7 @@ pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(KEPT)
         .retry(retry::never())
         .redirect(redirect::Policy::custom(|attempt| {
             // A key must not follow to another origin, and a POST must stay one.
