@@ -96,6 +96,9 @@ impl fmt::Debug for RawResponse {
 /// [part](crate::chat::Finish::Partial) is a success to the supervisor, so it does not count against
 /// the endpoint's circuit.
 ///
+/// The child's [`attempt_timeout`](ChildSpec::attempt_timeout) bounds the whole answer, not the pause
+/// between its pieces: set it for answers that take longer.
+///
 /// # Errors
 /// By [`classify`](classify::classify) for what the server says, in a status, in the body of a 200 or
 /// in a stream, and:

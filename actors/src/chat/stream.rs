@@ -32,8 +32,9 @@
 //!
 //! An attempt writes nothing before its commit: until then it can fail, be retried or be substituted
 //! without anybody noticing. From its first piece on the listener cannot be made to forget, and what a
-//! failure means is [`OnBreak`]'s to say. An attempt that is newer takes the stream over from an older
-//! one, whose pieces are refused from then on; it never goes on in the middle of the other's answer.
+//! failure means is [`OnBreak`]'s to say. An attempt never goes on in the middle of another's answer: a
+//! newer one begins anew, if the listener can, or finds that the answer has broken off; and the pieces
+//! of the older one are refused from then on.
 //!
 //! *Invariant.* What is heard between two [`StreamEvent::Restart`]s was written by one attempt.
 
@@ -269,6 +270,13 @@ impl StreamWriter {
             return Err(Refusal::Superseded);
         }
         if state.owner < self.number {
+            if state.written && self.sink.on_break == OnBreak::Partial {
+                // The older attempt was given up and does not know it yet (a life that hangs).
+                state.end = Some(End::Partial { fault: cut_off(), told: false });
+                self.sink.shared().readable.notify_one();
+                self.sink.shared().writable.notify_waiters();
+                return Err(Refusal::Ended);
+            }
             state.owner = self.number;
             if state.written {
                 // One more than the capacity: a marker never waits.
@@ -313,12 +321,15 @@ impl StreamWriter {
     }
 
     fn break_off(&self, fault: Fault) -> Option<ChatReply> {
-        if !self.wrote || self.sink.on_break == OnBreak::Restart {
+        if self.sink.on_break == OnBreak::Restart {
             return None;
         }
         let shared = self.sink.shared();
         let mut state = shared.state.lock();
-        if state.owner != self.number || state.end.is_some() {
+        if let Some(End::Partial { fault, .. }) = &state.end {
+            return Some(state.part(fault.clone()));
+        }
+        if !self.wrote || state.owner != self.number || state.end.is_some() {
             return None;
         }
         let reply = state.part(fault.clone());
@@ -346,11 +357,13 @@ impl StreamWriter {
 impl Drop for StreamWriter {
     fn drop(&mut self) {
         if !self.over {
-            let text = "the attempt was ended from outside";
-            let fault = Fault::new(Class::Cancelled, text).with_code("cut_off");
-            let _ = self.break_off(fault);
+            let _ = self.break_off(cut_off());
         }
     }
+}
+
+fn cut_off() -> Fault {
+    Fault::new(Class::Cancelled, "the attempt was ended from outside").with_code("cut_off")
 }
 
 impl State {
@@ -492,6 +505,7 @@ mod tests {
     #[tokio::test]
     async fn a_newer_attempt_takes_over_and_the_older_can_write_no_more() {
         let (sink, mut stream) = open(8);
+        let sink = sink.on_break(OnBreak::Restart);
         let (mut older, mut newer) = (sink.attempt(), sink.attempt());
         older.text("a").await.unwrap();
         newer.text("b").await.unwrap();
@@ -501,6 +515,18 @@ mod tests {
         newer.finish().unwrap();
         let expected = [text("a"), StreamEvent::Restart, text("b"), StreamEvent::Done];
         assert_eq!(heard(&mut stream), expected);
+    }
+
+    #[tokio::test]
+    async fn a_newer_attempt_leaves_the_part_of_one_that_was_given_up_alive() {
+        let (sink, mut stream) = open(8);
+        let (mut older, mut newer) = (sink.attempt(), sink.attempt());
+        older.text("hel").await.unwrap();
+        assert_eq!(newer.text("good day").await, Err(Refusal::Ended));
+        let reply = newer.fail(Fault::network("gone")).unwrap();
+        assert_eq!((&*reply.text, sink.broken()), ("hel", Some(reply.clone())));
+        assert_eq!(older.text("lo").await, Err(Refusal::Ended));
+        assert_eq!(heard(&mut stream), [text("hel"), StreamEvent::Partial(cut_off())]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -523,6 +549,7 @@ mod tests {
     async fn a_writer_that_waits_for_room_learns_that_it_was_superseded() {
         let second = std::time::Duration::from_secs(1);
         let (sink, _stream) = open(1);
+        let sink = sink.on_break(OnBreak::Restart);
         let (mut older, mut newer) = (sink.attempt(), sink.attempt());
         older.text("a").await.unwrap();
         let (refused, waits) =
@@ -545,5 +572,72 @@ mod tests {
         assert_eq!(sink, sink.clone());
         assert_ne!(sink, open(1).0);
         assert!(!format!("{sink:?}").contains("queue"));
+    }
+
+    #[tokio::test]
+    async fn what_is_heard_between_two_restarts_is_one_attempts_in_any_order_of_events() {
+        for seed in 0..2000_u64 {
+            let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                usize::try_from((state >> 33) % below).unwrap()
+            };
+            let on_break = [OnBreak::Partial, OnBreak::Restart][random(2)];
+            let (sink, mut stream) = open(1000);
+            let sink = sink.on_break(on_break);
+            let mut writers: Vec<(usize, StreamWriter)> = Vec::new();
+            let (mut begun, mut finished) = (0, None);
+            for _ in 0..30 {
+                let chosen = if writers.is_empty() { 0 } else { random(writers.len() as u64) };
+                match random(10) {
+                    0..2 => {
+                        begun += 1;
+                        writers.push((begun, sink.attempt()));
+                    }
+                    2..8 if !writers.is_empty() => {
+                        let (number, writer) = &mut writers[chosen];
+                        let _ = writer.text(format!("{number} ")).await;
+                    }
+                    8 if !writers.is_empty() => drop(writers.remove(chosen)),
+                    9 if !writers.is_empty() && random(3) == 0 => {
+                        let (number, writer) = writers.remove(chosen);
+                        if writer.finish().is_ok() {
+                            assert_eq!(finished.replace(number), None, "seed {seed}: two ends");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let broken = sink.broken();
+            drop((writers, sink));
+            let heard = heard(&mut stream);
+            let mut last = 0;
+            for part in heard.split(|event| *event == StreamEvent::Restart) {
+                let mut numbers = part.iter().filter_map(|event| match event {
+                    StreamEvent::Text(text) => text.trim().parse::<usize>().ok(),
+                    _ => None,
+                });
+                let Some(first) = numbers.next() else { continue };
+                assert!(numbers.all(|number| number == first), "seed {seed}: {heard:?}");
+                assert!(first > last, "seed {seed}: an older attempt came back: {heard:?}");
+                last = first;
+            }
+            if let Some(number) = finished {
+                assert_eq!(heard.last(), Some(&StreamEvent::Done), "seed {seed}");
+                assert!(number >= last, "seed {seed}");
+            }
+            if let Some(part) = broken {
+                assert_eq!(on_break, OnBreak::Partial, "seed {seed}");
+                let said: String = heard
+                    .iter()
+                    .filter_map(|event| match event {
+                        StreamEvent::Text(text) => Some(text.as_str()),
+                        _ => None,
+                    })
+                    .collect();
+                // A part is of the last attempt that was heard, which began anew or alone.
+                assert!(said.ends_with(&part.text), "seed {seed}");
+            }
+        }
     }
 }

@@ -395,4 +395,59 @@ mod tests {
         machine.on(frame(""), s(520));
         assert!(failed("too_slow")(&machine.on(Input::Tick, s(521))));
     }
+
+    #[test]
+    fn whatever_comes_is_given_once_in_order_and_nothing_before_the_commit() {
+        for seed in 0..2000_u64 {
+            let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 33) % below
+            };
+            let characters = usize::try_from(random(30)).unwrap();
+            let rules = Rules {
+                floor: (random(2) == 0).then(|| (2, s(5))),
+                idle: s(6),
+                ..probe(characters, 1 + random(8))
+            };
+            let mut machine = Machine::new(rules);
+            let (mut came, mut given, mut over, mut now) = (String::new(), String::new(), false, 0);
+            for _ in 0..40 {
+                now += random(3);
+                let input = match random(12) {
+                    0 => Input::Tick,
+                    1 => frame(""),
+                    2 if random(4) == 0 => Input::End(Ok(())),
+                    3 if random(4) == 0 => Input::End(Err(gone())),
+                    _ => frame(["a", "bc", "déf"][usize::try_from(random(3)).unwrap()]),
+                };
+                if let (Input::Frame(text), false) = (&input, over) {
+                    came.push_str(text);
+                }
+                let ended_well = input == Input::End(Ok(()));
+                let output = machine.on(input, s(now));
+                assert!(!over || output == Output::Wait, "seed {seed}: something after the end");
+                match output {
+                    Output::Wait => {
+                        assert!(over || given.is_empty() || given == came, "seed {seed}")
+                    }
+                    Output::Give(texts) => {
+                        assert!(!texts.is_empty(), "seed {seed}: nothing was given");
+                        given.push_str(&texts.concat());
+                        assert_eq!(given, came, "seed {seed}: all that is held is given");
+                    }
+                    Output::Finish(texts) => {
+                        assert!(ended_well, "seed {seed}");
+                        given.push_str(&texts.concat());
+                        assert_eq!(given, came, "seed {seed}: a good end gives everything");
+                        over = true;
+                    }
+                    Output::Fail { committed, .. } => {
+                        assert_eq!(committed, !given.is_empty(), "seed {seed}");
+                        over = true;
+                    }
+                }
+            }
+        }
+    }
 }

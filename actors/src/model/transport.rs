@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mainstay::fault::Fault;
@@ -47,17 +47,27 @@ pub(crate) fn too_large() -> Fault {
         .with_code("body_too_large")
 }
 
+/// Made once: to read the certificates this machine trusts takes longer than most requests.
+static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
+
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth())
+}
+
 /// A client for this URL.
 pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
     let failed = |error: &dyn Error| Fault::internal(format!("no HTTP client: {error}"));
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .map_err(|error| failed(&error))?
-    .with_platform_verifier()
-    .map_err(|error| failed(&error))?
-    .with_no_client_auth();
+    let tls = match TLS.get() {
+        Some(tls) => tls.clone(),
+        None => {
+            let tls = tls().map_err(|error| failed(&error))?;
+            TLS.get_or_init(|| tls).clone()
+        }
+    };
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
