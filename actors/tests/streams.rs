@@ -189,7 +189,8 @@ async fn an_answer_that_is_all_said_needs_no_final_frame() {
     // Role, text, finish reason; then a reset, or silence.
     for end in [StreamEnd::Reset, StreamEnd::Hang] {
         server.then(Row::reply_stream(["hello"]).end_after(3, end));
-        let model = Model::openai(server.url(), "m").idle_timeout(Duration::from_secs(1));
+        // Nor is it waited for as long as a pause may be.
+        let model = Model::openai(server.url(), "m").idle_timeout(LONG * 10);
         let (reply, heard) = ask_as(model, "x".into()).await;
         assert_eq!(reply.unwrap().text, "hello");
         assert_eq!(heard.last(), Some(&StreamEvent::Done));

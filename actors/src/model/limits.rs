@@ -197,7 +197,8 @@ impl fmt::Debug for Turn {
 #[derive(Debug, Default)]
 struct Window {
     entries: VecDeque<Entry>,
-    tokens: u64,
+    /// Of all entries. Wider than theirs, since a provider can say any number.
+    tokens: u128,
     next: u64,
 }
 
@@ -222,7 +223,7 @@ impl Window {
     ) -> Result<(u64, Duration), Duration> {
         while self.entries.front().is_some_and(|entry| entry.at + MINUTE <= now) {
             let gone = self.entries.pop_front();
-            self.tokens -= gone.map_or(0, |entry| entry.tokens);
+            self.tokens -= gone.map_or(0, |entry| u128::from(entry.tokens));
         }
         let need = tokens.min(most_tokens.unwrap_or(u64::MAX));
         let mut at = self.entries.back().map_or(now, |last| last.at.max(now));
@@ -230,14 +231,14 @@ impl Window {
         let mut sum = self.tokens;
         for entry in &self.entries {
             let over = requests.is_some_and(|most| count >= most)
-                || most_tokens.is_some_and(|most| sum.saturating_add(need) > most);
+                || most_tokens.is_some_and(|most| sum + u128::from(need) > u128::from(most));
             // Those that are out of the window by then count no more.
             if !over && entry.at + MINUTE > at {
                 break;
             }
             at = at.max(entry.at + MINUTE);
             count -= 1;
-            sum -= entry.tokens;
+            sum -= u128::from(entry.tokens);
         }
         let wait = at.saturating_sub(now);
         if wait > most {
@@ -246,7 +247,7 @@ impl Window {
         let number = self.next;
         self.next += 1;
         self.entries.push_back(Entry { number, at, tokens: need });
-        self.tokens += need;
+        self.tokens += u128::from(need);
         Ok((number, at))
     }
 
@@ -256,14 +257,15 @@ impl Window {
 
     fn settle(&mut self, number: u64, tokens: u64) {
         if let Some(index) = self.find(number) {
-            self.tokens = self.tokens - self.entries[index].tokens + tokens;
+            self.tokens -= u128::from(self.entries[index].tokens);
+            self.tokens += u128::from(tokens);
             self.entries[index].tokens = tokens;
         }
     }
 
     fn give_back(&mut self, number: u64) {
         if let Some(entry) = self.find(number).and_then(|index| self.entries.remove(index)) {
-            self.tokens -= entry.tokens;
+            self.tokens -= u128::from(entry.tokens);
         }
     }
 }
@@ -326,6 +328,12 @@ mod tests {
         assert!(window.reserve(s(1), 60, limits, s(0)).is_ok());
         // More than there is goes alone.
         assert_eq!(window.reserve(s(2), 1000, limits, s(100)).unwrap().1, s(61));
+        // Whatever a provider says it used.
+        let (third, _) = window.reserve(s(200), 1, limits, s(0)).unwrap();
+        window.settle(third, u64::MAX);
+        let (fourth, at) = window.reserve(s(200), u64::MAX, limits, s(100)).unwrap();
+        assert_eq!(at, s(260));
+        window.settle(fourth, u64::MAX);
         // Long gone: nothing to settle.
         window.settle(first, 1_000_000);
         assert!(window.reserve(s(500), 100, limits, s(0)).is_ok());

@@ -161,6 +161,11 @@ fn said(choice: &Value, holder: &str, found: &mut Vec<Delta>) -> Result<(), Stri
         "tool_calls" | "function_call" => Stop::ToolCalls,
         "length" => Stop::Truncated,
         "content_filter" => Stop::Filtered(reason),
+        // A gateway's, that does not say which.
+        "error" => {
+            found.push(Delta::Error(json!({ "error": { "type": "server_error" } })));
+            return Ok(());
+        }
         _ => Stop::Other(reason),
     }));
     Ok(())

@@ -138,6 +138,8 @@ async fn listen(
     }
 }
 
+/// How long the final frame is waited for when all was said: it may still bring the usage.
+const LAST: Duration = Duration::from_secs(1);
 /// How long the end of the body is waited for after the final frame.
 const TRAILER: Duration = Duration::from_millis(20);
 
@@ -166,7 +168,10 @@ impl Reader {
                     return Ok(());
                 }
             }
-            let wake = self.start + self.machine.next_tick();
+            let mut wake = self.start + self.machine.next_tick();
+            if self.draft.is_complete() {
+                wake = wake.min(Instant::now() + LAST);
+            }
             match timeout_at(wake, self.response.chunk()).await {
                 // All was said, and the final frame does not come.
                 Err(_) if self.draft.is_complete() => return Ok(()),

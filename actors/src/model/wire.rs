@@ -228,8 +228,13 @@ impl Draft {
             match delta {
                 Delta::Text(text) => self.text.push_str(&text),
                 Delta::Call { number, id, name, arguments } => {
-                    let at = self.calls.iter().position(|(other, _)| *other == number);
-                    let at = at.unwrap_or_else(|| {
+                    // Some servers give every call the same number; their ids tell them apart.
+                    let other = |call: &ToolCall| {
+                        let id = id.as_deref().unwrap_or_default();
+                        !id.is_empty() && !call.id.is_empty() && call.id != id
+                    };
+                    let at = self.calls.iter().rposition(|(its, _)| *its == number);
+                    let at = at.filter(|at| !other(&self.calls[*at].1)).unwrap_or_else(|| {
                         let (id, name) = (String::new(), String::new());
                         self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
                         self.calls.len() - 1

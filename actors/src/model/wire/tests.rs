@@ -495,6 +495,23 @@ fn calls_without_ids_get_ids_that_differ() {
 }
 
 #[test]
+fn calls_that_share_a_number_are_told_apart_by_their_ids() {
+    let call = |id: &str, name: &str| {
+        json!({"choices": [{"delta": {"tool_calls": [
+            {"id": id, "function": {"name": name, "arguments": "{\"x\":"}}]}}]})
+        .to_string()
+    };
+    let rest = r#"{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"1}"}}]}}]}"#;
+    let last = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
+    let frames = [&*call("a", "f"), rest, &*call("b", "g"), rest, last];
+    let (_, reply, _) = streamed(Wire::Chat, &frames);
+    let calls = reply.unwrap().tool_calls;
+    let said: Vec<_> =
+        calls.iter().map(|call| (&*call.id, &*call.name, &*call.arguments)).collect();
+    assert_eq!(said, [("a", "f", "{\"x\":1}"), ("b", "g", "{\"x\":1}")]);
+}
+
+#[test]
 fn an_answer_without_usage_is_not_free() {
     let (_, usage) = read(Wire::Chat, &json!({"choices": [{"message": {"content": "hi"}}]}));
     assert!(usage.estimated && usage.input == 10 && usage.output > 0);
