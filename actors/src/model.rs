@@ -350,8 +350,12 @@ impl Model {
         time_left: Duration,
         attempt: u32,
     ) -> (Result<ChatReply, Fault>, Usage) {
-        if let Some(part) = request.stream.as_ref().and_then(|sink| sink.broken()) {
-            return (Ok(part), Usage::default());
+        if let Some(mut part) = request.stream.as_ref().and_then(|sink| sink.broken()) {
+            // The attempt that was ended from outside could not say what it used.
+            let read = request.messages.iter().map(|message| message.text.len()).sum();
+            part.usage = wire::estimate(read, part.text.len());
+            let usage = part.usage;
+            return (Ok(part), usage);
         }
         let mut secrets = Secrets::default();
         let (outcome, usage) = match self.exchange(request, time_left, &mut secrets).await {

@@ -306,6 +306,7 @@ async fn an_attempt_that_runs_out_of_time_after_the_commit_leaves_its_part() {
     let answer = answer.unwrap();
     assert_eq!((&*answer.value.text, answer.degraded), ("hel", true));
     assert_eq!(answer.value.broken_by().unwrap().code.as_deref(), Some("cut_off"));
+    assert!(answer.value.usage.estimated && answer.cost.tokens > 0, "it is paid for");
     assert!(matches!(&heard[..], [_, StreamEvent::Partial(_)]));
     assert_eq!(server.count(), 1, "the part is not asked for again");
     timeout(LONG, server.hung_up(1)).await.unwrap();

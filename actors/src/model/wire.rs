@@ -261,11 +261,22 @@ impl Draft {
         }
     }
 
-    /// Tokens used, by the provider's word or by our estimate.
+    /// Tokens used, by the provider's word or by our estimate. A stream that broke off has not had its
+    /// last word on that.
     pub(crate) fn usage(&self) -> Usage {
-        match (self.input.unwrap_or(0), self.output.unwrap_or(0)) {
-            (0, 0) => estimate(self.sent, self.received),
-            (input, output) => Usage { input, output, estimated: false },
+        let calls = self.calls.iter().map(|(_, call)| call.name.len() + call.arguments.len());
+        let said = self.text.len() + calls.sum::<usize>();
+        // Frames are mostly packaging.
+        let guess = estimate(self.sent, if self.frames > 0 { said } else { self.received });
+        let (input, output) = (self.input.unwrap_or(0), self.output.unwrap_or(0));
+        match (input, output) {
+            (0, 0) => guess,
+            _ if self.is_complete() => Usage { input, output, estimated: false },
+            _ => Usage {
+                input: if input == 0 { guess.input } else { input },
+                output: output.max(guess.output),
+                estimated: true,
+            },
         }
     }
 
@@ -372,7 +383,10 @@ pub(crate) fn outcome(
     let mut draft = Draft::new(wire, sent);
     draft.received = body.len();
     match wire.whole(&value) {
-        Ok(found) => draft.take(found),
+        Ok(found) => {
+            draft.take(found);
+            draft.ended = true;
+        }
         Err(what) => return (Err(bad_shape(what)), draft.usage()),
     }
     draft.finish(format, *status, headers, wall)
@@ -387,7 +401,8 @@ fn bad_shape(what: String) -> Fault {
 /// What a format says of an answer that is well-formed and empty.
 pub(crate) const NO_CHOICE: &str = "no choice in it";
 
-fn estimate(sent: usize, received: usize) -> Usage {
+/// Tokens for these bytes, at a token for four.
+pub(crate) fn estimate(sent: usize, received: usize) -> Usage {
     let tokens = |bytes: usize| (bytes as u64).div_ceil(4);
     Usage { input: tokens(sent), output: tokens(received), estimated: true }
 }

@@ -520,6 +520,22 @@ fn an_answer_without_usage_is_not_free() {
 }
 
 #[test]
+fn a_stream_that_breaks_off_is_paid_for_by_what_was_said() {
+    let mut draft = Draft::new(Wire::Anthropic, 40);
+    draft
+        .frame(br#"{"type":"message_start","message":{"usage":{"input_tokens":33,"output_tokens":1}}}"#)
+        .unwrap();
+    let text = "x".repeat(80);
+    let frame =
+        json!({"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}});
+    draft.frame(frame.to_string().as_bytes()).unwrap();
+    assert_eq!(draft.usage(), Usage { input: 33, output: 20, estimated: true });
+    let mut draft = Draft::new(Wire::Chat, 40);
+    draft.frame(br#"{"choices":[{"delta":{"content":"12345678"}}]}"#).unwrap();
+    assert_eq!(draft.usage(), Usage { input: 10, output: 2, estimated: true });
+}
+
+#[test]
 fn no_json_can_make_a_format_fail_in_another_way_than_with_a_fault() {
     let nasty = [
         json!(null),
