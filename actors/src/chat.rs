@@ -3,10 +3,16 @@
 //! Every model endpoint takes a [`ChatRequest`] and gives a [`ChatReply`], so models can stand in for
 //! each other in a group, and the offline [`LocalModel`](crate::local::LocalModel) for any of them.
 //!
-//! *Invariant.* Plain data that can be stored: no JSON trees, JSON is kept as text. No provider's
-//! wire format shows here.
+//! *Invariant.* Plain data that can be stored: no JSON trees, JSON is kept as text. The one thing that
+//! is not data, who listens to the answer as it comes ([`ChatRequest::stream`]), is not stored. No
+//! provider's wire format shows here.
 
+use mainstay::fault::Fault;
 use serde::{Deserialize, Serialize};
+
+use crate::chat::stream::StreamSink;
+
+pub mod stream;
 
 /// A conversation to be continued, with the tools the model may ask for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +50,18 @@ pub struct ChatRequest {
     /// # Default
     /// `None`.
     pub seed: Option<u64>,
+    /// What the text of the answer must be.
+    ///
+    /// # Default
+    /// [`ResponseFormat::Text`].
+    pub response_format: ResponseFormat,
+    /// Who listens to the answer while it is written. Not stored: a request that is read again after
+    /// a crash has no listener.
+    ///
+    /// # Default
+    /// `None`: the answer comes whole.
+    #[serde(skip)]
+    pub stream: Option<StreamSink>,
 }
 
 impl ChatRequest {
@@ -105,6 +123,28 @@ impl ChatRequest {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// Sets [`ChatRequest::response_format`].
+    #[must_use]
+    pub fn response_format(mut self, format: ResponseFormat) -> Self {
+        self.response_format = format;
+        self
+    }
+
+    /// Asks for an answer that fits this JSON schema, `name` being what the schema is called.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with `json!` at the call")]
+    pub fn json_schema(self, name: impl Into<String>, schema: serde_json::Value) -> Self {
+        let (name, schema) = (name.into(), schema.to_string());
+        self.response_format(ResponseFormat::Schema { name, schema, strict: true })
+    }
+
+    /// Sets [`ChatRequest::stream`].
+    #[must_use]
+    pub fn stream_to(mut self, sink: StreamSink) -> Self {
+        self.stream = Some(sink);
         self
     }
 
@@ -228,6 +268,32 @@ pub enum ToolChoice {
     Required,
 }
 
+/// What the text of an answer must be.
+///
+/// An endpoint asks its provider for it and checks that the text is JSON; a text that is not is a
+/// fault, `OutputInvalid` with code `bad_json`. That it fits the schema is the provider's word: check
+/// it where it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ResponseFormat {
+    /// Any text.
+    #[default]
+    Text,
+    /// JSON of any shape. Some providers want the word JSON in a message, too.
+    Json,
+    /// JSON of this shape.
+    Schema {
+        /// What the schema is called, for providers that want a name.
+        name: String,
+        /// The JSON schema, as text.
+        schema: String,
+        /// Whether the provider must enforce it, or fail; only some can, and only for the part of
+        /// JSON schema they know.
+        strict: bool,
+    },
+}
+
 /// What a model is told about a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -273,7 +339,7 @@ impl ToolSpec {
 }
 
 /// What a model answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatReply {
     /// What it said; may be empty when it asks for tools.
@@ -292,6 +358,14 @@ impl ChatReply {
     /// An answer in words.
     pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
+    }
+
+    /// The fault that broke the answer off, if it is only a part.
+    pub fn broken_by(&self) -> Option<&Fault> {
+        match &self.finish {
+            Finish::Partial(fault) => Some(fault),
+            _ => None,
+        }
     }
 
     /// An answer that asks for tools.
@@ -323,8 +397,9 @@ impl Usage {
     }
 }
 
-/// Why an answer ended. Answers that were cut off or filtered are faults, not answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Why an answer ended. Answers that were cut off or filtered are faults, not answers, with one
+/// exception: what a listener has already heard cannot be taken back, see [`Finish::Partial`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Finish {
     /// It was complete.
@@ -332,6 +407,9 @@ pub enum Finish {
     Stop,
     /// It asks for tools.
     ToolCalls,
+    /// It broke off after a listener had heard a part of it, which is the text of the reply. Only
+    /// requests with a [`StreamSink`] that asks for it end so; see [`stream`].
+    Partial(Box<Fault>),
     /// Something else, in the provider's words.
     Other(String),
 }

@@ -6,7 +6,9 @@
 //! |---|---|
 //! | an agent: a model that calls tools until it has an answer | [`agent::Agent`] |
 //! | a model at OpenAI, behind a gateway, or on your own server (llama.cpp, vLLM) | [`model::Model::openai`] |
-//! | a model of a local Ollama | [`model::Model::ollama`] |
+//! | OpenAI's responses API, Anthropic, Gemini | [`model::Model::responses`], [`anthropic`](model::Model::anthropic), [`gemini`](model::Model::gemini) |
+//! | a model of a local Ollama | [`model::Model::ollama_native`], or [`model::Model::ollama`] for its compatible API |
+//! | to hear an answer while it is written | [`chat::stream`] |
 //! | a model that works without network, key or weights, as the last of a chain or in an example | [`local::LocalModel`] |
 //! | an async function as a tool, with typed arguments | [`tool::tool`] |
 //! | an answer when nobody else has one | [`default::DefaultAnswer`] |

@@ -344,7 +344,15 @@ impl Behavior for LocalModel {
 
 impl Stateless for LocalModel {
     async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
+        if let Some(part) = request.stream.as_ref().and_then(|sink| sink.broken()) {
+            ctx.mark_degraded();
+            return Ok(part);
+        }
         let reply = self.reply(request);
+        if let Some(sink) = &request.stream {
+            // The reply is there, whoever listens to it.
+            let _ = sink.attempt().whole(&reply).await;
+        }
         ctx.spend(Cost { tokens: reply.usage.total(), money_micros: 0 });
         Ok(reply)
     }

@@ -1,43 +1,55 @@
-//! Model endpoints over HTTP: [`Model`] asks one that speaks OpenAI's chat completions (OpenAI,
-//! Ollama, llama.cpp, vLLM, most gateways).
+//! Model endpoints over HTTP: [`Model`] asks one that speaks OpenAI's chat completions (OpenAI, most
+//! gateways, llama.cpp, vLLM), OpenAI's responses, Anthropic's messages, Google's generateContent, or
+//! Ollama's own API.
 //!
 //! One attempt is one HTTP request. The client retries nothing, follows no redirect to another
-//! origin, and has no time limit of its own but the connect timeout; everything else is the
-//! supervisor's to decide, from the [`Fault`] that [`classify`](classify::classify) makes.
+//! origin, and has no time limit of its own but the connect timeout and those of a stream; everything
+//! else is the supervisor's to decide, from the [`Fault`] that [`classify`](classify::classify) makes.
 //!
-//! *Invariant.* A key is in the `Authorization` header and nowhere else: not in `Debug`, not in a
-//! fault, not in a log.
+//! *Invariant.* A key is in its header and nowhere else: not in `Debug`, not in a fault, not in a log.
 
-use std::error::Error;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fate::Cost;
-use mainstay::fault::{EffectKind, Fault};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::mirror::Kind;
 use mainstay::spec::ChildSpec;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Url, redirect, retry};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Client, Response, Url};
 
 use crate::chat::{ChatReply, ChatRequest, Usage};
+use crate::model::commit::Rules;
 use crate::model::headers::Headers;
+use crate::model::key::{Key, Secrets};
+use crate::model::limits::RateLimits;
+use crate::model::wire::Wire;
 
+pub use crate::model::commit::{CommitPoint, WhenFull};
+
+mod anthropic;
 pub mod classify;
+mod commit;
+mod frames;
+mod gemini;
 pub mod headers;
+mod key;
+pub mod limits;
+mod ollama;
 mod openai;
+mod responses;
+mod streaming;
+mod transport;
+mod wire;
 
-/// The longest body of an answer that is read, in bytes.
+/// The longest body of an answer that is read, in bytes; also that of a whole stream.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
 /// The time to reach the server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts at a time of a child made by [`Model::spec`].
 pub const CONCURRENCY: u32 = 8;
-
-const MAX_REDIRECTS: usize = 3;
 
 /// A response as it came, before anything is made of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,66 +73,117 @@ impl fmt::Debug for RawResponse {
     }
 }
 
-#[derive(Clone)]
-enum Key {
-    None,
-    Given(Arc<str>),
-    Env(String),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    OpenAi,
-    Ollama,
-}
-
-/// A model behind an OpenAI-compatible endpoint. Made with [`Model::openai`] or [`Model::ollama`].
+/// A model behind an HTTP endpoint, made with one of:
+///
+/// | Constructor | Speaks | Requests go to |
+/// |---|---|---|
+/// | [`Model::openai`] | OpenAI's chat completions | `{base}/chat/completions` |
+/// | [`Model::responses`] | OpenAI's responses | `{base}/responses` |
+/// | [`Model::anthropic`] | Anthropic's messages | `{base}/messages` |
+/// | [`Model::gemini`] | Google's generateContent | `{base}/models/{model}:generateContent` |
+/// | [`Model::ollama`] | chat completions as Ollama speaks them | `{base}/chat/completions` |
+/// | [`Model::ollama_native`] | Ollama's own API | `{base}/api/chat` |
 ///
 /// Its work is [`EffectKind::Pure`]: asking again costs money and changes nothing in the world. So a
 /// connection that breaks after the request was sent is `Network`, not `Indeterminate`: there is no
 /// effect whose outcome could be unknown.
 ///
+/// # Streaming
+/// A request with a [`StreamSink`](crate::chat::stream::StreamSink) is answered as it is written. What
+/// comes is held back until the [commit point](Model::commit_point); a failure before it is retried
+/// and substituted as any other, and the listener never notices. After it, what
+/// [`OnBreak`](crate::chat::stream::OnBreak) says happens. An answer that ended as a
+/// [part](crate::chat::Finish::Partial) is a success to the supervisor, so it does not count against
+/// the endpoint's circuit.
+///
+/// The child's [`attempt_timeout`](ChildSpec::attempt_timeout) bounds the whole answer, not the pause
+/// between its pieces: set it for answers that take longer.
+///
 /// # Errors
-/// By [`classify`](classify::classify) for what the server says, and:
+/// By [`classify`](classify::classify) for what the server says, in a status, in the body of a 200 or
+/// in a stream, and:
 ///
 /// | What | Class, code |
 /// |---|---|
-/// | not reached: refused, not resolved, TLS, 5 s over | `Network`, not applied: `connection_refused`, `connect`, `connect_timeout` |
+/// | not reached: refused, not resolved, a certificate that does not verify, 5 s over | `Network`, not applied: `connection_refused`, `connect`, `tls`, `connect_timeout` |
 /// | the connection broke before the answer was whole | `Network`, `connection_reset` |
+/// | a stream ended without its final frame | `Network`, `stream_cut` |
 /// | the deadline passed while it was waited for | `Timeout`, `deadline` |
-/// | the body is not JSON | `ServerTransient`, `not_json` |
-/// | the body is no chat completion, has no choice, is too large | `OutputInvalid`: `bad_shape`, `no_choice`, `body_too_large` |
-/// | `finish_reason` `length` | `OutputInvalid`, `truncated` |
-/// | `finish_reason` `content_filter`, a refusal | `ContentFiltered`: `content_filter`, `refusal` |
+/// | a stream paused, or trickled, for too long | `Timeout`: `idle`, `too_slow` |
+/// | the body is not JSON; a frame is not JSON, not UTF-8 | `ServerTransient`: `not_json`, `bad_frame`, `bad_utf8` |
+/// | the answer has another shape, has no choice, is too large | `OutputInvalid`: `bad_shape`, `no_choice`, `body_too_large`, `frame_too_large` |
+/// | it was cut off at its token limit; a tool call cannot be read; JSON was asked for | `OutputInvalid`: `truncated`, the provider's code, `bad_json` |
+/// | the provider filtered it, or the model refused | `ContentFiltered`: the provider's code, `refusal` |
+/// | the window was too small for the answer | `ContextLength`, `model_context_window_exceeded` |
+/// | more was held back before the commit than may be, and [`WhenFull::Fail`] | `OutputInvalid`, `buffer_full` |
+/// | the listener of a stream does not listen | `Cancelled`, `listener_stalled` |
+/// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
+/// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
 #[derive(Clone)]
 pub struct Model {
     url: String,
     model: String,
     key: Key,
-    dialect: Dialect,
+    wire: Wire,
+    /// Whether a second 500 means that the model cannot be loaded.
+    local: bool,
     price: (u64, u64),
+    rules: Rules,
+    limits: Option<RateLimits>,
     client: Option<Ready>,
 }
 
 #[derive(Clone)]
 struct Ready {
     client: Client,
-    url: Url,
-    key: Option<(HeaderValue, Arc<str>)>,
+    base: Url,
+    /// Read at the start of a life; a callback is asked each time.
+    key: Option<Arc<str>>,
 }
 
 impl Model {
-    /// The model `model` at `base_url`, such as `https://api.openai.com/v1`: requests go to
-    /// `{base_url}/chat/completions`. No key is sent unless one is named.
-    pub fn openai(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+    fn new(wire: Wire, base_url: String, model: String) -> Self {
         Self {
-            url: base_url.into(),
-            model: model.into(),
+            url: base_url,
+            model,
             key: Key::None,
-            dialect: Dialect::OpenAi,
+            wire,
+            local: false,
             price: (0, 0),
+            rules: Rules::default(),
+            limits: None,
             client: None,
         }
+    }
+
+    /// The model `model` at `base_url`, such as `https://api.openai.com/v1`, by chat completions. No
+    /// key is sent unless one is named; that holds for all of them.
+    pub fn openai(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self::new(Wire::Chat, base_url.into(), model.into())
+    }
+
+    /// The model `model` at `base_url`, such as `https://api.openai.com/v1`, by the responses API.
+    /// Nothing is kept at the provider.
+    ///
+    /// # Limits
+    /// The API has no stop texts, which are refused, and no seed, which is left out.
+    pub fn responses(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self::new(Wire::Responses, base_url.into(), model.into())
+    }
+
+    /// The model `model` at `base_url`, such as `https://api.anthropic.com/v1`.
+    ///
+    /// # Limits
+    /// The API wants a token limit; without one in the request it is 4,096. It has no seed, which is
+    /// left out.
+    pub fn anthropic(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self::new(Wire::Anthropic, base_url.into(), model.into())
+    }
+
+    /// The model `model` at `base_url`, such as `https://generativelanguage.googleapis.com/v1beta`. A
+    /// model with a slash in its name (`tunedModels/x`) is taken as a path.
+    pub fn gemini(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self::new(Wire::Gemini, base_url.into(), model.into())
     }
 
     /// The model `model` of an Ollama server at `base_url`, such as `http://127.0.0.1:11434/v1`. As
@@ -129,12 +192,21 @@ impl Model {
     ///
     /// # Limits
     /// Ollama cuts a prompt that is too long without saying so, unless its own API is told
-    /// otherwise; its compatible API cannot be told.
+    /// otherwise; its compatible API cannot be told. [`Model::ollama_native`] tells it.
     pub fn ollama(base_url: impl Into<String>, model: impl Into<String>) -> Self {
-        Self { dialect: Dialect::Ollama, ..Self::openai(base_url, model) }
+        Self { local: true, ..Self::openai(base_url, model) }
     }
 
-    /// The key, sent as a bearer token.
+    /// The model `model` of an Ollama server at `base_url`, such as `http://127.0.0.1:11434`, by
+    /// Ollama's own API. A second 500 is `ModelUnavailable`.
+    ///
+    /// # Limits
+    /// The API cannot be told that the model must use a tool, which is refused.
+    pub fn ollama_native(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self { local: true, ..Self::new(Wire::Ollama, base_url.into(), model.into()) }
+    }
+
+    /// The key, sent as the provider wants it: as a bearer token, or in a header of its own.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Key::Given(key.into());
@@ -149,6 +221,17 @@ impl Model {
         self
     }
 
+    /// Asks for the key at the start of each attempt: for keys that expire. The callback must be
+    /// quick, and must not put the key into its fault.
+    #[must_use]
+    pub fn key_from(
+        mut self,
+        callback: impl Fn() -> Result<String, Fault> + Send + Sync + 'static,
+    ) -> Self {
+        self.key = Key::Callback(Arc::new(callback));
+        self
+    }
+
     /// What a million tokens cost, read and written, in millionths of the currency; counted into
     /// [`Answer::cost`](mainstay::fate::Answer::cost).
     ///
@@ -157,6 +240,58 @@ impl Model {
     #[must_use]
     pub fn price_per_million(mut self, input_micros: u64, output_micros: u64) -> Self {
         self.price = (input_micros, output_micros);
+        self
+    }
+
+    /// Requests and tokens a minute that this endpoint keeps to, whatever the provider says. Clones of
+    /// `limits` share one account.
+    ///
+    /// # Default
+    /// None.
+    #[must_use]
+    pub fn limits(mut self, limits: RateLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// How much of a stream must have come before the listener hears of it.
+    ///
+    /// # Default
+    /// [`CommitPoint::FirstContent`].
+    #[must_use]
+    pub fn commit_point(mut self, point: CommitPoint) -> Self {
+        self.rules.point = point;
+        self
+    }
+
+    /// What is done when more is held back before the commit than may be: 512 pieces or 1 MiB.
+    ///
+    /// # Default
+    /// [`WhenFull::Commit`].
+    #[must_use]
+    pub fn when_full(mut self, when: WhenFull) -> Self {
+        self.rules.when_full = when;
+        self
+    }
+
+    /// How long a stream may pause between two frames, the first included. Heartbeats are frames;
+    /// single bytes are not. Also how long a full stream is held for a listener that does not listen.
+    ///
+    /// # Default
+    /// 15 s.
+    #[must_use]
+    pub fn idle_timeout(mut self, idle: Duration) -> Self {
+        self.rules.idle = idle;
+        self
+    }
+
+    /// From its first content on, a stream must bring so many characters in each span of this length.
+    ///
+    /// # Default
+    /// None: only pauses are noticed.
+    #[must_use]
+    pub fn throughput_floor(mut self, characters: usize, span: Duration) -> Self {
+        self.rules.floor = Some((characters, span));
         self
     }
 
@@ -180,32 +315,19 @@ impl Model {
 
     fn ready(&self) -> Result<Ready, Fault> {
         let bad = || Fault::input_validation("the base URL is not an http(s) URL");
-        let mut url = Url::parse(&self.url)
+        // A query of the base URL stays: Azure's names the version of the API.
+        let base = Url::parse(&self.url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(bad)?;
-        // A query of the base URL stays: Azure's names the version of the API.
-        url.path_segments_mut().map_err(|()| bad())?.pop_if_empty().extend(["chat", "completions"]);
         let key = match &self.key {
-            Key::None => None,
-            Key::Given(key) => Some(Arc::clone(key)),
-            Key::Env(variable) => match std::env::var(variable) {
-                Ok(key) if !key.trim().is_empty() => Some(Arc::from(key.trim())),
-                _ => {
-                    let text = format!("environment variable {variable} is not set");
-                    return Err(Fault::permission(text).with_code("no_key"));
-                }
-            },
+            Key::Callback(_) => None,
+            key => key.read()?,
         };
-        let key = key.map(|key| {
-            let mut header = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| {
-                Fault::permission("the key has characters that no header can hold")
-                    .with_code("bad_key")
-            })?;
-            header.set_sensitive(true);
-            Ok::<_, Fault>((header, key))
-        });
-        Ok(Ready { client: client(&url)?, url, key: key.transpose()? })
+        if let Some(key) = &key {
+            key::header(self.wire, key)?;
+        }
+        Ok(Ready { client: transport::client(&base)?, base, key })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -228,28 +350,34 @@ impl Model {
         time_left: Duration,
         attempt: u32,
     ) -> (Result<ChatReply, Fault>, Usage) {
-        let (outcome, usage) = match self.exchange(request, time_left).await {
-            Ok((response, sent)) => openai::outcome(&response, sent, SystemTime::now()),
+        if let Some(mut part) = request.stream.as_ref().and_then(|sink| sink.broken()) {
+            // The attempt that was ended from outside could not say what it used.
+            let read = request.messages.iter().map(|message| message.text.len()).sum();
+            part.usage = wire::estimate(read, part.text.len());
+            let usage = part.usage;
+            return (Ok(part), usage);
+        }
+        let mut secrets = Secrets::default();
+        let (outcome, usage) = match self.exchange(request, time_left, &mut secrets).await {
+            Ok(settled) => settled,
             Err(fault) => (Err(fault), Usage::default()),
         };
-        (outcome.map_err(|fault| self.finish(fault, attempt)), usage)
+        // What a listener has heard is hidden from nobody, but the fault that goes with it is.
+        let outcome = match outcome {
+            Err(fault) => Err(secrets.hide(self.finish(fault, attempt))),
+            ok => ok,
+        };
+        (outcome, usage)
     }
 
-    /// The last word on a fault: the dialect's, and no key in it.
+    /// The last word on a fault.
     fn finish(&self, mut fault: Fault, attempt: u32) -> Fault {
-        use mainstay::fault::Class;
-        if self.dialect == Dialect::Ollama
+        if self.local
             && attempt > 1
             && fault.class == Class::ServerTransient
             && fault.code.as_deref() == Some("500")
         {
             fault.class = Class::ModelUnavailable;
-        }
-        // Providers quote keys in their messages, some in full.
-        if let Some((_, key)) = self.client.as_ref().and_then(|ready| ready.key.as_ref())
-            && fault.message.contains(&**key)
-        {
-            fault.message = fault.message.replace(&**key, "[key]").into();
         }
         fault
     }
@@ -258,40 +386,82 @@ impl Model {
         &self,
         request: &ChatRequest,
         time_left: Duration,
-    ) -> Result<(RawResponse, usize), Fault> {
+        secrets: &mut Secrets,
+    ) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
         let ready = self.client.as_ref().ok_or_else(|| {
             Fault::internal("the model has no client yet; call `connect` first").not_applied()
         })?;
-        let completion_tokens = ready.url.host_str() == Some("api.openai.com");
-        let body = openai::body(&self.model, request, completion_tokens)?;
+        let key = match &self.key {
+            key @ Key::Callback(_) => key.read().map_err(Fault::not_applied)?,
+            _ => ready.key.clone(),
+        };
+        *secrets = Secrets::new(key.as_deref(), &ready.base);
+        let stream = request.stream.is_some();
+        let official = ready.base.host_str() == Some("api.openai.com");
+        let body = self.wire.body(&self.model, request, stream, official)?;
         let sent = body.len();
-        let mut builder = ready
-            .client
-            .post(ready.url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .body(body);
-        if let Some((header, _)) = &ready.key {
-            builder = builder.header(AUTHORIZATION, header.clone());
+        let start = tokio::time::Instant::now();
+        let permit = match &self.limits {
+            Some(limits) => {
+                let output = u64::from(request.max_tokens.unwrap_or(0));
+                Some(
+                    limits
+                        .admit((sent as u64).div_ceil(4).saturating_add(output), time_left)
+                        .await?,
+                )
+            }
+            None => None,
+        };
+        let time_left = time_left.saturating_sub(start.elapsed());
+        let response = self.send(ready, key.as_deref(), body, stream, time_left).await?;
+        let (outcome, usage) = match &request.stream {
+            Some(sink) => {
+                streaming::answer(self.wire, response, sent, request, sink, &self.rules, secrets)
+                    .await
+            }
+            None => {
+                let raw = transport::read_whole(response).await?;
+                wire::outcome(self.wire, &raw, &request.response_format, sent, SystemTime::now())
+            }
+        };
+        if let Some(permit) = permit {
+            permit.settle(usage.total());
+        }
+        Ok((outcome, usage))
+    }
+
+    async fn send(
+        &self,
+        ready: &Ready,
+        key: Option<&str>,
+        body: Vec<u8>,
+        stream: bool,
+        time_left: Duration,
+    ) -> Result<Response, Fault> {
+        let url = self
+            .wire
+            .url(&ready.base, &self.model, stream)
+            .ok_or_else(|| Fault::input_validation("the base URL is not an http(s) URL"))?;
+        let mut builder =
+            ready.client.post(url).header(CONTENT_TYPE, "application/json").body(body);
+        if stream {
+            let accept = match self.wire {
+                Wire::Ollama => "application/x-ndjson, application/json",
+                _ => "text/event-stream, application/json",
+            };
+            builder = builder.header(ACCEPT, accept);
+        }
+        if let Some(key) = key {
+            let (name, value) = key::header(self.wire, key)?;
+            builder = builder.header(name, value);
+        }
+        if self.wire == Wire::Anthropic {
+            builder = builder.header("anthropic-version", anthropic::VERSION);
         }
         if time_left < Duration::MAX {
             builder = builder.timeout(time_left);
         }
-        let mut response = builder.send().await.map_err(transport)?;
-        let status = response.status().as_u16();
-        let headers = response
-            .headers()
-            .iter()
-            .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
-            .collect();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if body.len() + chunk.len() > MAX_BODY {
-                let text = format!("the answer has more than {MAX_BODY} bytes");
-                return Err(Fault::output_invalid(text).with_code("body_too_large"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok((RawResponse { status, headers, body }, sent))
+        builder.send().await.map_err(transport::transport)
     }
 
     fn cost(&self, usage: Usage) -> Cost {
@@ -308,19 +478,15 @@ impl Model {
 impl fmt::Debug for Model {
     /// Without the key, and of the URL only scheme, host and path: a query may hold a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = match &self.key {
-            Key::None => "none".to_owned(),
-            Key::Given(_) => "given".to_owned(),
-            Key::Env(variable) => format!("${variable}"),
-        };
         let url = Url::parse(&self.url).map_or_else(
             |_| "?".to_owned(),
             |url| format!("{}{}", url.origin().ascii_serialization(), url.path()),
         );
         f.debug_struct("Model")
+            .field("wire", &self.wire)
             .field("url", &url)
             .field("model", &self.model)
-            .field("key", &key)
+            .field("key", &self.key)
             .finish_non_exhaustive()
     }
 }
@@ -340,90 +506,9 @@ impl Stateless for Model {
         let (outcome, usage) = self.attempt(request, ctx.time_left(), ctx.attempt()).await;
         // Also when it failed: an answer that was cut off is paid for.
         ctx.spend(self.cost(usage));
+        if outcome.as_ref().is_ok_and(|reply| reply.broken_by().is_some()) {
+            ctx.mark_degraded();
+        }
         outcome
     }
-}
-
-fn client(url: &Url) -> Result<Client, Fault> {
-    let failed = |error: &dyn Error| Fault::internal(format!("no HTTP client: {error}"));
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .map_err(|error| failed(&error))?
-    .with_platform_verifier()
-    .map_err(|error| failed(&error))?
-    .with_no_client_auth();
-    let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .retry(retry::never())
-        .redirect(redirect::Policy::custom(|attempt| {
-            // A key must not follow to another origin, and a POST must stay one.
-            let same = attempt.previous().first().is_some_and(|first| {
-                first.origin() == attempt.url().origin()
-                    && matches!(attempt.status().as_u16(), 307 | 308)
-            });
-            if same && attempt.previous().len() <= MAX_REDIRECTS {
-                attempt.follow()
-            } else {
-                attempt.stop()
-            }
-        }));
-    if url.host_str().is_some_and(|host| {
-        let host = host.trim_matches(['[', ']']);
-        host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }) {
-        // A server on this machine is not behind a proxy.
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|error| failed(&error))
-}
-
-/// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing
-/// unknown and is `Network` even when the request had been sent.
-fn transport(error: reqwest::Error) -> Fault {
-    // The URL may hold a secret in its query.
-    let error = error.without_url();
-    let text = chain(&error);
-    let fault = if error.is_connect() {
-        let (code, what) = if error.is_timeout() {
-            ("connect_timeout", "not reached in time")
-        } else if io_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
-            ("connection_refused", "refused")
-        } else {
-            ("connect", "not reached")
-        };
-        Fault::network(format!("{what}: {text}")).with_code(code).not_applied()
-    } else if error.is_timeout() {
-        Fault::timeout("the deadline passed before the answer came").with_code("deadline")
-    } else if error.is_builder() {
-        Fault::internal(format!("the request cannot be built: {text}")).not_applied()
-    } else {
-        Fault::network(format!("the connection broke: {text}")).with_code("connection_reset")
-    };
-    fault.with_source(error)
-}
-
-fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -17,7 +17,8 @@
 //!
 //! It listens on a free port of the loopback address, speaks just enough HTTP/1.1, closes each
 //! connection after one answer, and keeps every request with its time, so that a test can count what
-//! was really sent. It is for tests: bodies are read whole, up to 64 MiB, and nothing is encrypted.
+//! was really sent, and every connection that the client left before its answer was whole. It is for
+//! tests: bodies are read whole, up to 64 MiB, and nothing is encrypted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,8 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Barrier, Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -45,13 +47,34 @@ pub struct Row {
     manner: Manner,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Manner {
     Whole,
     ResetBefore,
     ResetAfter,
     CutOff(usize),
     Slow { piece: usize, pause: Duration },
+    Stream(Stream),
+    Hang,
+}
+
+#[derive(Clone, Debug)]
+struct Stream {
+    pieces: Vec<Vec<u8>>,
+    pause: Duration,
+    meeting: Option<Arc<Barrier>>,
+    end: StreamEnd,
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamEnd {
+    /// In order.
+    Whole,
+    /// With a reset.
+    Reset,
+    /// Not at all.
     Hang,
 }
 
@@ -98,6 +121,36 @@ impl Row {
             "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 },
         });
         Self::new(200, body.to_string())
+    }
+
+    /// A stream of these pieces, server-sent events unless [`Row::header`] says otherwise, sent one by
+    /// one.
+    pub fn stream<P: Into<Vec<u8>>>(pieces: impl IntoIterator<Item = P>) -> Self {
+        let pieces = pieces.into_iter().map(Into::into).collect();
+        let end = StreamEnd::Whole;
+        let stream = Stream { pieces, pause: Duration::ZERO, meeting: None, end };
+        Self { manner: Manner::Stream(stream), ..Self::new(200, "") }
+    }
+
+    /// A streamed chat completion with these pieces of text, usage and final frame included.
+    pub fn reply_stream<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let delta = |delta: serde_json::Value, finish: Option<&str>| {
+            let choice = serde_json::json!({ "index": 0, "delta": delta, "finish_reason": finish });
+            event(&serde_json::json!({ "model": "stub", "choices": [choice] }))
+        };
+        let texts =
+            texts.into_iter().map(|text| delta(serde_json::json!({ "content": text }), None));
+        let usage = serde_json::json!({
+            "model": "stub", "choices": [],
+            "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 },
+        });
+        let mut pieces =
+            vec![delta(serde_json::json!({ "role": "assistant", "content": "" }), None)];
+        pieces.extend(texts);
+        pieces.push(delta(serde_json::json!({}), Some("stop")));
+        pieces.push(event(&usage));
+        pieces.push("data: [DONE]\n\n".to_owned());
+        Self::stream(pieces)
     }
 
     /// An error in OpenAI's shape.
@@ -147,6 +200,36 @@ impl Row {
         self.manner = Manner::Slow { piece: piece.max(1), pause };
         self
     }
+
+    /// Sends only so many pieces of the stream, then ends it so.
+    pub fn end_after(mut self, pieces: usize, end: StreamEnd) -> Self {
+        if let Manner::Stream(stream) = &mut self.manner {
+            stream.pieces.truncate(pieces);
+            stream.end = end;
+        }
+        self
+    }
+
+    /// Pauses after each piece of the stream.
+    pub fn pause(mut self, pause: Duration) -> Self {
+        if let Manner::Stream(stream) = &mut self.manner {
+            stream.pause = pause;
+        }
+        self
+    }
+
+    /// After the first piece, the stream waits until so many connections that were given this row have
+    /// come as far: so many streams are open at once.
+    pub fn together(mut self, connections: usize) -> Self {
+        if let Manner::Stream(stream) = &mut self.manner {
+            stream.meeting = Some(Arc::new(Barrier::new(connections)));
+        }
+        self
+    }
+}
+
+fn event(value: &serde_json::Value) -> String {
+    format!("data: {value}\n\n")
 }
 
 /// A request as it came.
@@ -182,6 +265,8 @@ struct Shared {
     otherwise: Mutex<Row>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<Vec<Instant>>,
+    hang_ups: watch::Sender<usize>,
+    read: Notify,
 }
 
 /// The server. It stops when it is dropped.
@@ -204,6 +289,8 @@ impl StubServer {
             otherwise: Mutex::new(Row::reply("ok")),
             seen: Mutex::default(),
             connections: Mutex::default(),
+            hang_ups: watch::Sender::new(0),
+            read: Notify::new(),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { url, shared, task })
@@ -235,6 +322,25 @@ impl StubServer {
     /// How many requests were read.
     pub fn count(&self) -> usize {
         self.shared.seen.lock().len()
+    }
+
+    /// How many connections the client left before their answer was whole.
+    pub fn hang_ups(&self) -> usize {
+        *self.shared.hang_ups.borrow()
+    }
+
+    /// Waits until the client has left so many.
+    pub async fn hung_up(&self, connections: usize) {
+        let mut seen = self.shared.hang_ups.subscribe();
+        // The sender lives as long as this server.
+        let _ = seen.wait_for(|count| *count >= connections).await;
+    }
+
+    /// Waits until so many requests were read.
+    pub async fn asked(&self, requests: usize) {
+        while self.count() < requests {
+            self.shared.read.notified().await;
+        }
     }
 
     /// When each connection was accepted, those that were reset before their request included.
@@ -280,36 +386,87 @@ async fn serve(mut stream: TcpStream, row: Row, shared: &Shared) -> io::Result<(
     }
     let seen = read_request(&mut stream).await?;
     shared.seen.lock().push(seen);
+    shared.read.notify_one();
+    let (mut from, mut to) = stream.split();
+    let left = async {
+        // It has sent its request: whatever comes now is its leaving.
+        let mut rest = [0; 64];
+        while from.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = answer(&mut to, &row) => answered.ok(),
+        () = left => None,
+    };
+    let Some(reset) = answered else {
+        shared.hang_ups.send_modify(|count| *count += 1);
+        return Ok(());
+    };
+    if reset { stream.set_zero_linger() } else { stream.shutdown().await }
+}
+
+/// Answers, and says whether the connection is to be reset.
+async fn answer(to: &mut (impl AsyncWrite + Unpin), row: &Row) -> io::Result<bool> {
     tokio::time::sleep(row.delay).await;
     match row.manner {
-        Manner::ResetBefore | Manner::ResetAfter => return stream.set_zero_linger(),
+        Manner::ResetBefore | Manner::ResetAfter => return Ok(true),
         Manner::Hang => std::future::pending::<()>().await,
-        Manner::Whole | Manner::CutOff(_) | Manner::Slow { .. } => {}
+        Manner::Whole | Manner::CutOff(_) | Manner::Slow { .. } | Manner::Stream(_) => {}
     }
     let mut head = format!("HTTP/1.1 {} Stub\r\n", row.status);
     if !row.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-        head.push_str("content-type: application/json\r\n");
+        let kind = match row.manner {
+            Manner::Stream(_) => "text/event-stream",
+            _ => "application/json",
+        };
+        head.push_str(&format!("content-type: {kind}\r\n"));
     }
     for (name, value) in &row.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", row.body.len()));
-    stream.write_all(head.as_bytes()).await?;
     match row.manner {
+        Manner::Stream(_) => head.push_str("transfer-encoding: chunked\r\n"),
+        _ => head.push_str(&format!("content-length: {}\r\n", row.body.len())),
+    }
+    head.push_str("connection: close\r\n\r\n");
+    to.write_all(head.as_bytes()).await?;
+    match &row.manner {
         Manner::CutOff(bytes) => {
-            stream.write_all(row.body.get(..bytes).unwrap_or(&row.body)).await?;
+            to.write_all(row.body.get(..*bytes).unwrap_or(&row.body)).await?;
         }
         Manner::Slow { piece, pause } => {
-            for piece in row.body.chunks(piece) {
-                stream.write_all(piece).await?;
-                tokio::time::sleep(pause).await;
+            for piece in row.body.chunks(*piece) {
+                to.write_all(piece).await?;
+                tokio::time::sleep(*pause).await;
             }
         }
+        Manner::Stream(stream) => return give(to, stream).await,
         Manner::Whole | Manner::ResetBefore | Manner::ResetAfter | Manner::Hang => {
-            stream.write_all(&row.body).await?;
+            to.write_all(&row.body).await?;
         }
     }
-    stream.shutdown().await
+    Ok(false)
+}
+
+async fn give(to: &mut (impl AsyncWrite + Unpin), stream: &Stream) -> io::Result<bool> {
+    for (number, piece) in stream.pieces.iter().enumerate() {
+        // An empty chunk would be the end.
+        if !piece.is_empty() {
+            let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
+            chunk.extend_from_slice(piece);
+            chunk.extend_from_slice(b"\r\n");
+            to.write_all(&chunk).await?;
+        }
+        if let (0, Some(meeting)) = (number, &stream.meeting) {
+            meeting.wait().await;
+        }
+        tokio::time::sleep(stream.pause).await;
+    }
+    match stream.end {
+        StreamEnd::Whole => to.write_all(b"0\r\n\r\n").await.map(|()| false),
+        StreamEnd::Reset => Ok(true),
+        StreamEnd::Hang => std::future::pending().await,
+    }
 }
 
 async fn read_request(stream: &mut TcpStream) -> io::Result<Seen> {

@@ -6,24 +6,26 @@
 //! 2. The code in the body. Generic types (`invalid_request_error`, `api_error`) are no code: Ollama's
 //!    compatible layer sends nothing else, whatever happened.
 //! 3. Where the body has no code, phrases of its message, each only with the statuses it comes with:
-//!    gateways drop codes, and a message may quote the user. An error in a 200 has no status to go by.
+//!    gateways drop codes, and a message may quote the user.
 //! 4. The status.
 //! 5. Nothing known: [`Class::Unknown`], which is not retried.
 //!
 //! *Invariant.* Pure: the clock is handed in, nothing is asked.
 
 use std::borrow::Cow;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mainstay::fault::{Class, Fault};
 use serde_json::Value;
 
-use super::headers::{Headers, retry_after};
+use super::headers::{Headers, reset_hint, retry_after, seconds};
 
 /// The longest message that is kept, in bytes.
 const MESSAGE: usize = 512;
 /// The longest code that is kept, in bytes.
 const CODE: usize = 64;
+/// Our code for Google's daily quota, which is told from the one by the minute only by its name.
+const PER_DAY: &str = "quota_per_day";
 
 /// Classifies a response. The fault carries the code of the body, or the status as its code, and the
 /// wait that was asked for.
@@ -47,7 +49,10 @@ pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -
         None => Cow::Owned(status.to_string()),
     };
     let mut fault = Fault::new(class, clip(&report.message, MESSAGE)).with_code(code);
-    fault.retry_after = retry_after(headers, wall);
+    fault.retry_after = retry_after(headers, wall).or(report.wait).or_else(|| {
+        // When the window is full again, from a provider that does not say how long to wait.
+        reset_hint(headers, wall).filter(|_| class == Class::RateLimit)
+    });
     fault
 }
 
@@ -99,7 +104,8 @@ fn by_code(code: &str) -> Option<Class> {
         | "billing_not_active"
         | "billing_error"
         | "insufficient_balance"
-        | "insufficient_credits" => Class::QuotaExhausted,
+        | "insufficient_credits"
+        | PER_DAY => Class::QuotaExhausted,
         "context_length_exceeded"
         | "context_window_exceeded"
         | "exceed_context_size_error"
@@ -112,6 +118,7 @@ fn by_code(code: &str) -> Option<Class> {
         | "responsibleaipolicyviolation" => Class::ContentFiltered,
         "invalid_api_key"
         | "incorrect_api_key"
+        | "api_key_invalid"
         | "authentication_error"
         | "permission_error"
         | "permission_denied"
@@ -154,11 +161,11 @@ fn by_type(code: &str) -> Option<Class> {
 }
 
 fn by_message(status: u16, message: &str) -> Option<Class> {
-    // The order is from the most specific to the least. An error in a 200 says nothing by its status,
-    // as Ollama's do once an answer has begun: there the message is all there is.
+    // The order is from the most specific to the least.
     let has = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    let mute = (200..300).contains(&status);
-    if (mute || matches!(status, 400 | 413 | 422 | 500))
+    // An error inside a 200 says nothing by its status.
+    let unstated = (200..300).contains(&status);
+    if (unstated || matches!(status, 400 | 413 | 422 | 500))
         && has(&[
             "maximum context length",
             "context_length_exceeded",
@@ -174,7 +181,7 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::ContextLength);
     }
-    if (mute || matches!(status, 400 | 403 | 422))
+    if (unstated || matches!(status, 400 | 403 | 422))
         && has(&[
             "content policy",
             "content_policy",
@@ -187,11 +194,12 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::ContentFiltered);
     }
-    if (mute || matches!(status, 400 | 403 | 429))
+    if (unstated || matches!(status, 400 | 403 | 429))
         && has(&[
             "insufficient_quota",
             "exceeded your current quota",
             "credit balance",
+            "api usage limits",
             "spend limit",
             "spending limit",
             "insufficient credits",
@@ -201,16 +209,25 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::QuotaExhausted);
     }
-    if (mute || matches!(status, 400 | 404))
+    if (unstated || matches!(status, 400 | 404))
         && has(&["model", "deployment"])
         && (status == 404 || has(&["not found", "does not exist", "not loaded"]))
     {
         return Some(Class::ModelUnavailable);
     }
-    if (mute || matches!(status, 500 | 502))
+    if (unstated || matches!(status, 500 | 502))
         && has(&["server busy", "maximum pending requests", "overloaded", "loading model"])
     {
         return Some(Class::Overloaded);
+    }
+    if unstated && has(&["rate limit", "too many requests"]) {
+        return Some(Class::RateLimit);
+    }
+    // Ollama's words for a model that died while it spoke.
+    if unstated
+        && has(&["runner process has terminated", "unexpected server status", "llama runner"])
+    {
+        return Some(Class::ServerTransient);
     }
     None
 }
@@ -240,6 +257,7 @@ struct Report {
     kind: Option<String>,
     message: String,
     number: Option<u16>,
+    wait: Option<Duration>,
 }
 
 impl Report {
@@ -269,9 +287,15 @@ impl Report {
             let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
             u16::try_from(number).ok().filter(|number| (400..600).contains(number))
         });
+        let google = Google::read(error);
         Self {
             // Azure says more inside.
-            inner: error.pointer("/innererror/code").and_then(Value::as_str).map(str::to_owned),
+            inner: error
+                .pointer("/innererror/code")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .or(google.reason),
+            wait: google.wait,
             code: text("code").filter(|code| code.parse::<u64>().is_err()),
             kind: text("type").or_else(|| text("status")),
             message,
@@ -293,6 +317,36 @@ impl Report {
         // The one the class came from, if it came from one, else the first.
         let mut codes = self.codes().filter(plain);
         self.codes().filter(plain).find(|code| by_code(code).is_some()).or_else(|| codes.next())
+    }
+}
+
+/// What Google's errors say in their details.
+#[derive(Debug, Default)]
+struct Google {
+    reason: Option<String>,
+    wait: Option<Duration>,
+}
+
+impl Google {
+    fn read(error: &Value) -> Self {
+        let mut found = Self::default();
+        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
+            let text = |key: &str| detail.get(key).and_then(Value::as_str);
+            if let Some(delay) = text("retryDelay") {
+                found.wait = delay.strip_suffix('s').and_then(|delay| seconds(delay, 1.0));
+            }
+            let violations = detail.get("violations").and_then(Value::as_array);
+            let daily = violations.into_iter().flatten().any(|violation| {
+                let id = violation.get("quotaId").and_then(Value::as_str);
+                id.is_some_and(|id| id.contains("PerDay"))
+            });
+            if daily {
+                found.reason = Some(PER_DAY.to_owned());
+            } else if found.reason.is_none() {
+                found.reason = text("reason").map(str::to_owned);
+            }
+        }
+        found
     }
 }
 

@@ -60,7 +60,97 @@ pub fn retry_after(headers: &Headers, wall: SystemTime) -> Option<Duration> {
     })
 }
 
-fn seconds(text: &str, unit: f64) -> Option<Duration> {
+/// When the provider's window is full again, where its headers say that it is empty: a hint, for a
+/// refusal that says nothing more exact. Read are `x-ratelimit-reset-*` (spans such as `6m0s`, `20ms`,
+/// or seconds) and `anthropic-ratelimit-*-reset` (points in time). Of several windows that are empty
+/// the last to fill counts; a window of which requests or tokens remain does not count.
+///
+/// # Limits
+/// As [`retry_after`].
+pub fn reset_hint(headers: &Headers, wall: SystemTime) -> Option<Duration> {
+    let empty = |remaining: String| headers.get(&remaining).is_none_or(|left| left.trim() == "0");
+    let hints = headers.iter().filter_map(|(name, value)| {
+        let name = name.to_ascii_lowercase();
+        if let Some(of) = name.strip_prefix("x-ratelimit-reset-") {
+            return span(value).filter(|_| empty(format!("x-ratelimit-remaining-{of}")));
+        }
+        let of = name.strip_prefix("anthropic-ratelimit-")?.strip_suffix("-reset")?;
+        let at =
+            timestamp(value).filter(|_| empty(format!("anthropic-ratelimit-{of}-remaining")))?;
+        Some(at.duration_since(wall).unwrap_or_default().min(LONGEST_WAIT))
+    });
+    hints.max()
+}
+
+/// A span as OpenAI writes it: `1s`, `6m0s`, `20ms`, `1h2m3.5s`; a bare number is seconds.
+fn span(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if let Some(span) = seconds(rest, 1.0) {
+        return Some(span);
+    }
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let unit =
+            rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        let factor = match &rest[digits..unit] {
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return None,
+        };
+        sum = sum.saturating_add(seconds(&rest[..digits], factor)?);
+        rest = &rest[unit..];
+    }
+    (!text.trim().is_empty()).then_some(sum.min(LONGEST_WAIT))
+}
+
+/// A point in time as RFC 3339 writes it.
+fn timestamp(text: &str) -> Option<SystemTime> {
+    let text = text.trim();
+    let number = |from: usize, to: usize| -> Option<i64> {
+        let digits = text.get(from..to)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let bytes = text.as_bytes();
+    let marks = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+    if marks.iter().any(|(at, mark)| bytes.get(*at) != Some(mark))
+        || !matches!(bytes.get(10), Some(b'T' | b't' | b' '))
+    {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 {
+        return None;
+    }
+    let rest = text.get(19..)?;
+    let zone = rest
+        .strip_prefix('.')
+        .map_or(rest, |fraction| fraction.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let offset = match zone {
+        "Z" | "z" => 0,
+        zone => {
+            let at = text.len() - zone.len();
+            let minutes = number(at + 1, at + 3)? * 60 + number(at + 4, at + 6)?;
+            match zone.as_bytes() {
+                [b'+', _, _, b':', _, _] => minutes,
+                [b'-', _, _, b':', _, _] => -minutes,
+                _ => return None,
+            }
+        }
+    };
+    // Days since 1970, with the year begun in March so that the leap day is its last.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
+    let since = days * 86_400 + hour * 3600 + minute * 60 + second - offset * 60;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(since).ok()?))
+}
+
+/// A number of units as a span; `None` for what is negative, not finite or no number.
+pub(crate) fn seconds(text: &str, unit: f64) -> Option<Duration> {
     let number = text.trim().parse::<f64>().ok()?;
     if !number.is_finite() || number.is_sign_negative() && number != 0.0 {
         return None;
@@ -96,6 +186,65 @@ mod tests {
         assert_eq!(wait(&[("retry-after", date)]), Some(Duration::from_secs(42)));
         let past = "Tue, 24 Nov 2026 05:00:00 GMT";
         assert_eq!(wait(&[("retry-after", past)]), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_empty_window_hints_at_when_it_is_full_again() {
+        let wall = httpdate::parse_http_date(NOW).unwrap();
+        let hint = |headers: &[(&str, &str)]| reset_hint(&headers.iter().copied().collect(), wall);
+        let ms = Duration::from_millis;
+        for (text, expected) in [
+            ("1s", Some(ms(1000))),
+            ("6m0s", Some(ms(360_000))),
+            ("20ms", Some(ms(20))),
+            ("1h1m1.5s", Some(ms(3_661_500))),
+            ("12", Some(ms(12_000))),
+            ("90d", Some(LONGEST_WAIT)),
+            ("", None),
+            ("s", None),
+            ("5", Some(ms(5000))),
+            ("5x", None),
+            ("-5s", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(hint(&[("X-RateLimit-Reset-Requests", text)]), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("2026-11-24T06:00:42Z", Some(ms(42_000))),
+            ("2026-11-24T06:00:42.25Z", Some(ms(42_000))),
+            ("2026-11-24T07:01:00+01:00", Some(ms(60_000))),
+            ("2026-11-24T01:01:00-05:00", Some(ms(60_000))),
+            ("2026-11-24T05:00:00Z", Some(ms(0))),
+            ("2100-03-01T00:00:00Z", Some(LONGEST_WAIT)),
+            ("2026-11-24", None),
+            ("2026-13-24T06:00:42Z", None),
+            ("2026-11-24T06:00:42", None),
+            ("soon", None),
+            ("2026-11-24T06:00:42é", None),
+        ] {
+            assert_eq!(hint(&[("anthropic-ratelimit-tokens-reset", text)]), expected, "{text}");
+        }
+        // A window that is not empty is not why; of those that are, the last to fill counts.
+        let both = [
+            ("x-ratelimit-reset-requests", "1s"),
+            ("x-ratelimit-remaining-requests", "0"),
+            ("x-ratelimit-reset-tokens", "9s"),
+            ("x-ratelimit-remaining-tokens", "17"),
+        ];
+        assert_eq!(hint(&both), Some(ms(1000)));
+        assert_eq!(hint(&both[..3]), Some(ms(9000)));
+    }
+
+    #[test]
+    fn a_date_is_the_same_as_in_the_other_notation() {
+        for (ours, other) in [
+            ("1970-01-01T00:00:00Z", "Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("2000-02-29T12:30:01Z", "Tue, 29 Feb 2000 12:30:01 GMT"),
+            ("2024-03-01T00:00:00Z", "Fri, 01 Mar 2024 00:00:00 GMT"),
+            ("2026-12-31T23:59:59Z", "Thu, 31 Dec 2026 23:59:59 GMT"),
+        ] {
+            assert_eq!(timestamp(ours), httpdate::parse_http_date(other).ok(), "{ours}");
+        }
     }
 
     #[test]

@@ -1,0 +1,643 @@
+//! An answer while it is written: [`open`] makes a [`StreamSink`], which goes with the request, and a
+//! [`ChatStream`], which hears what is written.
+//!
+//! ```
+//! # use mainstay_actors::chat::{ChatReply, ChatRequest};
+//! use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
+//!
+//! # async fn show(llm: mainstay::system::ChildRef<mainstay_actors::local::LocalModel>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let (sink, mut stream) = open(64);
+//! let request = ChatRequest::from("hello").stream_to(sink.on_break(OnBreak::Restart));
+//! let listen = async {
+//!     while let Some(event) = stream.next().await {
+//!         match event {
+//!             StreamEvent::Text(piece) => print!("{piece}"),
+//!             StreamEvent::Restart => println!("\n(once more)"),
+//!             _ => {}
+//!         }
+//!     }
+//! };
+//! let (answer, ()) = tokio::join!(llm.call(request), listen);
+//! println!("{}", answer?.value.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The reply of the call stays the truth: the stream says early what the reply will say whole, and a
+//! stream that ended without [`StreamEvent::Done`] was not finished by whoever answered (a sibling
+//! that does not stream, for instance).
+//!
+//! # The commit point
+//!
+//! An attempt writes nothing before its commit: until then it can fail, be retried or be substituted
+//! without anybody noticing. From its first piece on the listener cannot be made to forget, and what a
+//! failure means is [`OnBreak`]'s to say. An attempt never goes on in the middle of another's answer: a
+//! newer one begins anew, if the listener can, or finds that the answer has broken off; and the pieces
+//! of the older one are refused from then on.
+//!
+//! *Invariant.* What is heard between two [`StreamEvent::Restart`]s was written by one attempt.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use mainstay::fault::{Class, Fault};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{ChatReply, Finish, ToolCall};
+
+/// Something heard.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// The next piece of the text.
+    Text(String),
+    /// The model asks for a tool; given whole, when the answer is complete.
+    ToolCall(ToolCall),
+    /// What was heard so far is void: another attempt begins anew. Only with [`OnBreak::Restart`].
+    Restart,
+    /// The answer is complete. The last event.
+    Done,
+    /// The answer broke off here, and what was heard is all there will be. The last event. Only with
+    /// [`OnBreak::Partial`].
+    Partial(Fault),
+}
+
+/// What becomes of an answer that breaks off after a part of it was heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnBreak {
+    /// The part is the answer: the call succeeds, degraded, with [`Finish::Partial`], which holds the
+    /// fault. Nothing is tried again.
+    #[default]
+    Partial,
+    /// The fault takes the ladder as ever, and the attempt that writes next begins with
+    /// [`StreamEvent::Restart`]. For listeners that can take back what they have shown.
+    Restart,
+}
+
+/// Opens a stream that holds this many events, at least one, until they are heard.
+///
+/// An attempt waits while the stream is full, which in turn slows the provider down. So listen while
+/// the call runs, not after it: an endpoint gives up on a listener that does not listen.
+pub fn open(capacity: usize) -> (StreamSink, ChatStream) {
+    let shared = Arc::new(Shared {
+        state: Mutex::default(),
+        capacity: capacity.max(1),
+        readable: Notify::new(),
+        writable: Notify::new(),
+    });
+    let alive = Arc::new(Alive(Arc::clone(&shared)));
+    (StreamSink { alive, on_break: OnBreak::default() }, ChatStream { shared })
+}
+
+struct Shared {
+    state: Mutex<State>,
+    capacity: usize,
+    readable: Notify,
+    writable: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<StreamEvent>,
+    /// How many attempts have been begun.
+    begun: u64,
+    /// The attempt that wrote last; attempts count from 1.
+    owner: u64,
+    /// Whether anything was written since the start or the last restart marker.
+    written: bool,
+    text: String,
+    calls: Vec<ToolCall>,
+    end: Option<End>,
+    closed: bool,
+    deaf: bool,
+}
+
+enum End {
+    Done { told: bool },
+    Partial { fault: Fault, told: bool },
+}
+
+/// Tells the listener when the last sink is gone.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.state.lock().closed = true;
+        self.0.readable.notify_one();
+    }
+}
+
+/// The end of a stream that goes with a request; see [`open`]. Clones are the same stream, and equal.
+#[derive(Clone)]
+pub struct StreamSink {
+    alive: Arc<Alive>,
+    on_break: OnBreak,
+}
+
+impl StreamSink {
+    /// Sets what becomes of an answer that breaks off.
+    ///
+    /// # Default
+    /// [`OnBreak::Partial`].
+    #[must_use]
+    pub fn on_break(mut self, on_break: OnBreak) -> Self {
+        self.on_break = on_break;
+        self
+    }
+
+    /// Begins an attempt at the answer. For endpoints; nothing is heard until it writes.
+    pub fn attempt(&self) -> StreamWriter {
+        let number = {
+            let mut state = self.shared().state.lock();
+            state.begun += 1;
+            state.begun
+        };
+        StreamWriter { sink: self.clone(), number, wrote: false, over: false }
+    }
+
+    /// The part that was heard, if the answer broke off and the listener wants no other. An endpoint
+    /// asks before it begins, since an attempt that was ended from outside (by a timeout, a kill)
+    /// could not say so itself, and returns this instead of an answer.
+    pub fn broken(&self) -> Option<ChatReply> {
+        let state = self.shared().state.lock();
+        match &state.end {
+            Some(End::Partial { fault, .. }) => Some(state.part(fault.clone())),
+            _ => None,
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.alive.0
+    }
+}
+
+impl PartialEq for StreamSink {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.alive, &other.alive)
+    }
+}
+
+impl fmt::Debug for StreamSink {
+    /// Without what was said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamSink").field("on_break", &self.on_break).finish_non_exhaustive()
+    }
+}
+
+/// Why a piece was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A newer attempt writes.
+    Superseded,
+    /// The stream has had its last event.
+    Ended,
+}
+
+/// One attempt at an answer. Its first piece is its commit.
+///
+/// Dropped after that without [`StreamWriter::finish`] or [`StreamWriter::fail`], it breaks the answer
+/// off: that is how an attempt ends that is cancelled, killed or out of time.
+#[derive(Debug)]
+#[must_use]
+pub struct StreamWriter {
+    sink: StreamSink,
+    number: u64,
+    wrote: bool,
+    over: bool,
+}
+
+impl StreamWriter {
+    /// Whether a piece was written.
+    pub fn committed(&self) -> bool {
+        self.wrote
+    }
+
+    /// Writes a piece of text. Waits while the stream is full. Where nobody listens any more, the
+    /// piece is dropped.
+    ///
+    /// # Errors
+    /// The piece was refused, and every later one will be.
+    pub async fn text(&mut self, text: impl Into<String>) -> Result<(), Refusal> {
+        self.write(StreamEvent::Text(text.into())).await
+    }
+
+    /// Writes a whole tool call; otherwise as [`StreamWriter::text`].
+    ///
+    /// # Errors
+    /// As [`StreamWriter::text`].
+    pub async fn tool_call(&mut self, call: ToolCall) -> Result<(), Refusal> {
+        self.write(StreamEvent::ToolCall(call)).await
+    }
+
+    async fn write(&mut self, event: StreamEvent) -> Result<(), Refusal> {
+        let shared = Arc::clone(self.sink.shared());
+        loop {
+            // Made before the look, so that no wake-up between the two is lost.
+            let notified = shared.writable.notified();
+            {
+                let mut state = shared.state.lock();
+                self.claim(&mut state)?;
+                if state.deaf || state.queue.len() < shared.capacity {
+                    match &event {
+                        StreamEvent::Text(text) => state.text.push_str(text),
+                        StreamEvent::ToolCall(call) => state.calls.push(call.clone()),
+                        _ => {}
+                    }
+                    state.written = true;
+                    if !state.deaf {
+                        state.queue.push_back(event);
+                    }
+                    drop(state);
+                    shared.readable.notify_one();
+                    return Ok(());
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Makes the stream this attempt's, or finds that it cannot be.
+    fn claim(&mut self, state: &mut State) -> Result<(), Refusal> {
+        if state.end.is_some() {
+            return Err(Refusal::Ended);
+        }
+        if state.owner > self.number {
+            return Err(Refusal::Superseded);
+        }
+        if state.owner < self.number {
+            if state.written && self.sink.on_break == OnBreak::Partial {
+                // The older attempt was given up and does not know it yet (a life that hangs).
+                state.end = Some(End::Partial { fault: cut_off(), told: false });
+                self.sink.shared().readable.notify_one();
+                self.sink.shared().writable.notify_waiters();
+                return Err(Refusal::Ended);
+            }
+            state.owner = self.number;
+            if state.written {
+                // One more than the capacity: a marker never waits.
+                if !state.deaf {
+                    state.queue.push_back(StreamEvent::Restart);
+                }
+                state.written = false;
+                state.text.clear();
+                state.calls.clear();
+            }
+            // The older attempt may be waiting for room, and must learn that it has lost.
+            self.sink.shared().writable.notify_waiters();
+        }
+        self.wrote = true;
+        Ok(())
+    }
+
+    /// The answer is complete; the listener hears [`StreamEvent::Done`].
+    ///
+    /// # Errors
+    /// The stream was another's.
+    pub fn finish(mut self) -> Result<(), Refusal> {
+        let shared = Arc::clone(self.sink.shared());
+        self.over = true;
+        {
+            let mut state = shared.state.lock();
+            self.claim(&mut state)?;
+            state.end = Some(End::Done { told: false });
+        }
+        shared.readable.notify_one();
+        Ok(())
+    }
+
+    /// The attempt failed. With [`OnBreak::Partial`] and something heard, what was heard becomes the
+    /// reply.
+    ///
+    /// # Errors
+    /// The fault itself, for the ladder: nothing was heard yet, or the listener wants another attempt.
+    pub fn fail(mut self, fault: Fault) -> Result<ChatReply, Fault> {
+        self.over = true;
+        self.break_off(fault.clone()).ok_or(fault)
+    }
+
+    fn break_off(&self, fault: Fault) -> Option<ChatReply> {
+        if self.sink.on_break == OnBreak::Restart {
+            return None;
+        }
+        let shared = self.sink.shared();
+        let mut state = shared.state.lock();
+        if let Some(End::Partial { fault, .. }) = &state.end {
+            return Some(state.part(fault.clone()));
+        }
+        if !self.wrote || state.owner != self.number || state.end.is_some() {
+            return None;
+        }
+        let reply = state.part(fault.clone());
+        state.end = Some(End::Partial { fault, told: false });
+        drop(state);
+        shared.readable.notify_one();
+        Some(reply)
+    }
+
+    /// Writes a reply that is there already, and finishes.
+    ///
+    /// # Errors
+    /// As [`StreamWriter::text`].
+    pub async fn whole(mut self, reply: &ChatReply) -> Result<(), Refusal> {
+        if !reply.text.is_empty() {
+            self.text(reply.text.as_str()).await?;
+        }
+        for call in &reply.tool_calls {
+            self.tool_call(call.clone()).await?;
+        }
+        self.finish()
+    }
+}
+
+impl Drop for StreamWriter {
+    fn drop(&mut self) {
+        if !self.over {
+            let _ = self.break_off(cut_off());
+        }
+    }
+}
+
+fn cut_off() -> Fault {
+    Fault::new(Class::Cancelled, "the attempt was ended from outside").with_code("cut_off")
+}
+
+impl State {
+    fn part(&self, fault: Fault) -> ChatReply {
+        ChatReply {
+            text: self.text.clone(),
+            tool_calls: self.calls.clone(),
+            finish: Finish::Partial(Box::new(fault)),
+            ..ChatReply::default()
+        }
+    }
+}
+
+/// The end of a stream that listens; see [`open`].
+///
+/// Dropping it cancels nothing: the answer is written on, unheard. Drop the call to cancel it.
+pub struct ChatStream {
+    shared: Arc<Shared>,
+}
+
+impl ChatStream {
+    /// The next event. `None` after the last one, and when every [`StreamSink`] is gone: the runtime
+    /// drops the request's when the request has its fate.
+    pub async fn next(&mut self) -> Option<StreamEvent> {
+        loop {
+            match self.try_next() {
+                Err(Pending) => self.shared.readable.notified().await,
+                Ok(event) => return event,
+            }
+        }
+    }
+
+    /// As [`ChatStream::next`], without waiting.
+    ///
+    /// # Errors
+    /// Nothing is there yet.
+    pub fn try_next(&mut self) -> Result<Option<StreamEvent>, Pending> {
+        let mut state = self.shared.state.lock();
+        if let Some(event) = state.queue.pop_front() {
+            drop(state);
+            self.shared.writable.notify_waiters();
+            return Ok(Some(event));
+        }
+        let closed = state.closed;
+        match &mut state.end {
+            Some(End::Done { told: told @ false }) => {
+                *told = true;
+                Ok(Some(StreamEvent::Done))
+            }
+            Some(End::Partial { fault, told: told @ false }) => {
+                *told = true;
+                Ok(Some(StreamEvent::Partial(fault.clone())))
+            }
+            Some(_) => Ok(None),
+            None if closed => Ok(None),
+            None => Err(Pending),
+        }
+    }
+}
+
+impl Drop for ChatStream {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.deaf = true;
+        state.queue.clear();
+        drop(state);
+        self.shared.writable.notify_waiters();
+    }
+}
+
+impl fmt::Debug for ChatStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatStream").finish_non_exhaustive()
+    }
+}
+
+/// Nothing is there yet; see [`ChatStream::try_next`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> StreamEvent {
+        StreamEvent::Text(text.to_owned())
+    }
+
+    fn heard(stream: &mut ChatStream) -> Vec<StreamEvent> {
+        std::iter::from_fn(|| stream.try_next().ok().flatten()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_fails_before_its_first_piece_is_never_noticed() {
+        let (sink, mut stream) = open(8);
+        let fault = sink.attempt().fail(Fault::network("gone")).unwrap_err();
+        assert_eq!(fault.class, Class::Network);
+        drop(sink.attempt());
+        let mut second = sink.attempt();
+        second.text("hello").await.unwrap();
+        second.finish().unwrap();
+        assert_eq!(heard(&mut stream), [text("hello"), StreamEvent::Done]);
+        assert_eq!(stream.try_next(), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_part_is_the_answer_unless_the_listener_can_begin_again() {
+        let (sink, mut stream) = open(8);
+        let mut writer = sink.attempt();
+        writer.text("hel").await.unwrap();
+        let reply = writer.fail(Fault::network("gone")).unwrap();
+        assert_eq!(reply.text, "hel");
+        assert_eq!(reply.broken_by().unwrap().class, Class::Network);
+        assert_eq!(sink.broken(), Some(reply));
+        assert_eq!(heard(&mut stream), [text("hel"), StreamEvent::Partial(Fault::network("gone"))]);
+        assert_eq!(sink.attempt().text("again").await, Err(Refusal::Ended));
+
+        let (sink, mut stream) = open(8);
+        let sink = sink.on_break(OnBreak::Restart);
+        let mut writer = sink.attempt();
+        writer.text("hel").await.unwrap();
+        writer.fail(Fault::network("gone")).unwrap_err();
+        assert_eq!(sink.broken(), None);
+        sink.attempt().whole(&ChatReply::text("hello")).await.unwrap();
+        let expected = [text("hel"), StreamEvent::Restart, text("hello"), StreamEvent::Done];
+        assert_eq!(heard(&mut stream), expected);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_ended_from_outside_breaks_the_answer_off() {
+        let (sink, mut stream) = open(8);
+        let mut writer = sink.attempt();
+        writer.text("hel").await.unwrap();
+        drop(writer);
+        assert_eq!(sink.broken().unwrap().broken_by().unwrap().code.as_deref(), Some("cut_off"));
+        assert!(matches!(heard(&mut stream)[1], StreamEvent::Partial(_)));
+    }
+
+    #[tokio::test]
+    async fn a_newer_attempt_takes_over_and_the_older_can_write_no_more() {
+        let (sink, mut stream) = open(8);
+        let sink = sink.on_break(OnBreak::Restart);
+        let (mut older, mut newer) = (sink.attempt(), sink.attempt());
+        older.text("a").await.unwrap();
+        newer.text("b").await.unwrap();
+        assert_eq!(older.text("a").await, Err(Refusal::Superseded));
+        // Nor can it break off what is not its own.
+        older.fail(Fault::network("gone")).unwrap_err();
+        newer.finish().unwrap();
+        let expected = [text("a"), StreamEvent::Restart, text("b"), StreamEvent::Done];
+        assert_eq!(heard(&mut stream), expected);
+    }
+
+    #[tokio::test]
+    async fn a_newer_attempt_leaves_the_part_of_one_that_was_given_up_alive() {
+        let (sink, mut stream) = open(8);
+        let (mut older, mut newer) = (sink.attempt(), sink.attempt());
+        older.text("hel").await.unwrap();
+        assert_eq!(newer.text("good day").await, Err(Refusal::Ended));
+        let reply = newer.fail(Fault::network("gone")).unwrap();
+        assert_eq!((&*reply.text, sink.broken()), ("hel", Some(reply.clone())));
+        assert_eq!(older.text("lo").await, Err(Refusal::Ended));
+        assert_eq!(heard(&mut stream), [text("hel"), StreamEvent::Partial(cut_off())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_stream_holds_the_writer_and_a_deaf_one_does_not() {
+        let second = std::time::Duration::from_secs(1);
+        let (sink, mut stream) = open(1);
+        let mut writer = sink.attempt();
+        writer.text("a").await.unwrap();
+        tokio::time::timeout(second, writer.text("b")).await.unwrap_err();
+        let (wrote, first) = tokio::join!(writer.text("b"), stream.next());
+        assert_eq!((wrote, first), (Ok(()), Some(text("a"))));
+        drop(stream);
+        for _ in 0..100 {
+            tokio::time::timeout(second, writer.text("x")).await.unwrap().unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_waits_for_room_learns_that_it_was_superseded() {
+        let second = std::time::Duration::from_secs(1);
+        let (sink, _stream) = open(1);
+        let sink = sink.on_break(OnBreak::Restart);
+        let (mut older, mut newer) = (sink.attempt(), sink.attempt());
+        older.text("a").await.unwrap();
+        let (refused, waits) =
+            tokio::join!(older.text("b"), tokio::time::timeout(second, newer.text("c")));
+        assert_eq!(refused, Err(Refusal::Superseded));
+        assert!(waits.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_sinks_ends() {
+        let (sink, mut stream) = open(1);
+        assert_eq!(stream.try_next(), Err(Pending));
+        let (event, ()) = tokio::join!(stream.next(), async { drop(sink) });
+        assert_eq!(event, None);
+    }
+
+    #[test]
+    fn a_sink_shows_nothing_of_what_was_said() {
+        let (sink, _stream) = open(1);
+        assert_eq!(sink, sink.clone());
+        assert_ne!(sink, open(1).0);
+        assert!(!format!("{sink:?}").contains("queue"));
+    }
+
+    #[tokio::test]
+    async fn what_is_heard_between_two_restarts_is_one_attempts_in_any_order_of_events() {
+        for seed in 0..2000_u64 {
+            let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                usize::try_from((state >> 33) % below).unwrap()
+            };
+            let on_break = [OnBreak::Partial, OnBreak::Restart][random(2)];
+            let (sink, mut stream) = open(1000);
+            let sink = sink.on_break(on_break);
+            let mut writers: Vec<(usize, StreamWriter)> = Vec::new();
+            let (mut begun, mut finished) = (0, None);
+            for _ in 0..30 {
+                let chosen = if writers.is_empty() { 0 } else { random(writers.len() as u64) };
+                match random(10) {
+                    0..2 => {
+                        begun += 1;
+                        writers.push((begun, sink.attempt()));
+                    }
+                    2..8 if !writers.is_empty() => {
+                        let (number, writer) = &mut writers[chosen];
+                        let _ = writer.text(format!("{number} ")).await;
+                    }
+                    8 if !writers.is_empty() => drop(writers.remove(chosen)),
+                    9 if !writers.is_empty() && random(3) == 0 => {
+                        let (number, writer) = writers.remove(chosen);
+                        if writer.finish().is_ok() {
+                            assert_eq!(finished.replace(number), None, "seed {seed}: two ends");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let broken = sink.broken();
+            drop((writers, sink));
+            let heard = heard(&mut stream);
+            let mut last = 0;
+            for part in heard.split(|event| *event == StreamEvent::Restart) {
+                let mut numbers = part.iter().filter_map(|event| match event {
+                    StreamEvent::Text(text) => text.trim().parse::<usize>().ok(),
+                    _ => None,
+                });
+                let Some(first) = numbers.next() else { continue };
+                assert!(numbers.all(|number| number == first), "seed {seed}: {heard:?}");
+                assert!(first > last, "seed {seed}: an older attempt came back: {heard:?}");
+                last = first;
+            }
+            if let Some(number) = finished {
+                assert_eq!(heard.last(), Some(&StreamEvent::Done), "seed {seed}");
+                assert!(number >= last, "seed {seed}");
+            }
+            if let Some(part) = broken {
+                assert_eq!(on_break, OnBreak::Partial, "seed {seed}");
+                let said: String = heard
+                    .iter()
+                    .filter_map(|event| match event {
+                        StreamEvent::Text(text) => Some(text.as_str()),
+                        _ => None,
+                    })
+                    .collect();
+                // A part is of the last attempt that was heard, which began anew or alone.
+                assert!(said.ends_with(&part.text), "seed {seed}");
+            }
+        }
+    }
+}

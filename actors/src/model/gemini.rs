@@ -1,0 +1,162 @@
+//! Google's generateContent, whole and streamed: a frame of the stream has the shape of an answer.
+
+use mainstay::fault::Fault;
+use serde_json::{Value, json};
+
+use super::wire::{
+    Delta, Found, NO_CHOICE, Stop, arguments, decimal, list_at, number_at, schema, set, text_at,
+    tool_of,
+};
+use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
+
+/// Stands between a call's id and the signature that the model wants to see again with the call. A
+/// call has no other place that keeps it.
+const SIGNED: char = '~';
+
+/// The body of a request. The model and whether to stream are said in the URL.
+pub(crate) fn body(request: &ChatRequest) -> Result<Value, Fault> {
+    let mut contents: Vec<(&str, Vec<Value>)> = Vec::new();
+    let mut system = Vec::new();
+    for message in &request.messages {
+        let mut parts = Vec::new();
+        let role = match (message.role, &message.tool_call_id) {
+            (Role::System, _) => {
+                system.push(json!({ "text": message.text }));
+                continue;
+            }
+            (Role::Tool, Some(id)) => {
+                let name = tool_of(request, id).unwrap_or("unknown");
+                // An object is wanted, and a tool may have said anything.
+                let response = match serde_json::from_str::<Value>(&message.text) {
+                    Ok(value @ Value::Object(_)) => value,
+                    _ => json!({ "result": message.text }),
+                };
+                parts.push(json!({ "functionResponse": { "name": name, "response": response } }));
+                "user"
+            }
+            (Role::Assistant, _) => "model",
+            _ => "user",
+        };
+        let is_result = message.role == Role::Tool && message.tool_call_id.is_some();
+        if !is_result && !message.text.is_empty() {
+            parts.push(json!({ "text": message.text }));
+        }
+        for call in &message.tool_calls {
+            let args = arguments(&call.arguments);
+            let mut part = json!({ "functionCall": { "name": call.name, "args": args } });
+            if let Some((_, signature)) = call.id.split_once(SIGNED) {
+                part["thoughtSignature"] = signature.into();
+            }
+            parts.push(part);
+        }
+        match contents.last_mut() {
+            Some((last, all)) if *last == role => all.extend(parts),
+            _ if parts.is_empty() => {}
+            _ => contents.push((role, parts)),
+        }
+    }
+    let contents: Vec<_> =
+        contents.into_iter().map(|(role, parts)| json!({ "role": role, "parts": parts })).collect();
+    let mut body = json!({ "contents": contents });
+    if !system.is_empty() {
+        body["systemInstruction"] = json!({ "parts": system });
+    }
+    if !request.tools.is_empty() {
+        let tools = request.tools.iter().map(|tool| {
+            let parameters = schema(&tool.parameters, &format!("tool \"{}\"", tool.name))?;
+            let (name, description) = (&tool.name, &tool.description);
+            Ok(json!({
+                "name": name, "description": description, "parametersJsonSchema": parameters,
+            }))
+        });
+        let tools = tools.collect::<Result<Vec<_>, Fault>>()?;
+        body["tools"] = json!([{ "functionDeclarations": tools }]);
+        let mode = match request.tool_choice {
+            ToolChoice::Auto => None,
+            ToolChoice::None => Some("NONE"),
+            ToolChoice::Required => Some("ANY"),
+        };
+        let config = mode.map(|mode| json!({ "functionCallingConfig": { "mode": mode } }));
+        set(&mut body, "toolConfig", config);
+    }
+    let mut config = json!({});
+    set(&mut config, "maxOutputTokens", request.max_tokens);
+    set(&mut config, "temperature", request.temperature.map(decimal));
+    set(&mut config, "seed", request.seed);
+    set(
+        &mut config,
+        "stopSequences",
+        (!request.stop.is_empty()).then_some(request.stop.as_slice()),
+    );
+    if request.response_format != ResponseFormat::Text {
+        config["responseMimeType"] = "application/json".into();
+    }
+    if let ResponseFormat::Schema { schema: text, .. } = &request.response_format {
+        config["responseJsonSchema"] = schema(text, "the answer")?;
+    }
+    if config.as_object().is_some_and(|config| !config.is_empty()) {
+        body["generationConfig"] = config;
+    }
+    Ok(body)
+}
+
+/// Reads an answer, or the frame of this number.
+pub(crate) fn read(answer: &Value, frame: u64) -> Found {
+    let mut found = Vec::new();
+    found.extend(text_at(answer, "/modelVersion").map(Delta::Model));
+    if let Some(usage) = answer.get("usageMetadata") {
+        let output = number_at(usage, "/candidatesTokenCount");
+        // Thinking is paid for like what is said.
+        let thought = number_at(usage, "/thoughtsTokenCount");
+        let output = match (output, thought) {
+            (None, None) => None,
+            (said, thought) => Some(said.unwrap_or(0).saturating_add(thought.unwrap_or(0))),
+        };
+        found.push(Delta::Usage { input: number_at(usage, "/promptTokenCount"), output });
+    }
+    if let Some(reason) = text_at(answer, "/promptFeedback/blockReason") {
+        found.push(Delta::Stop(Stop::Filtered(reason)));
+        found.push(Delta::End);
+        return Ok(found);
+    }
+    let Some(candidate) = answer.pointer("/candidates/0") else {
+        // A frame may hold the usage alone.
+        let known = found.iter().any(|delta| matches!(delta, Delta::Usage { .. }));
+        return if known { Ok(found) } else { Err(NO_CHOICE.to_owned()) };
+    };
+    for (place, part) in list_at(candidate, "/content/parts").iter().enumerate() {
+        if part.get("thought").and_then(Value::as_bool) == Some(true) {
+            continue;
+        }
+        found.extend(text_at(part, "/text").filter(|text| !text.is_empty()).map(Delta::Text));
+        if let Some(call) = part.get("functionCall") {
+            let number = (frame << 16) | place as u64;
+            let id = text_at(call, "/id").unwrap_or_else(|| format!("call-{number}"));
+            let id = match text_at(part, "/thoughtSignature") {
+                Some(signature) => format!("{id}{SIGNED}{signature}"),
+                None => id,
+            };
+            found.push(Delta::Call {
+                number,
+                id: Some(id),
+                name: text_at(call, "/name"),
+                arguments: call.get("args").map(Value::to_string).unwrap_or_default(),
+            });
+        }
+    }
+    if let Some(reason) = text_at(candidate, "/finishReason") {
+        found.push(Delta::Stop(match reason.as_str() {
+            "STOP" => Stop::Complete,
+            "MAX_TOKENS" => Stop::Truncated,
+            "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" => {
+                Stop::Filtered(reason)
+            }
+            "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" => {
+                Stop::BadOutput(reason)
+            }
+            _ if reason.starts_with("IMAGE_") => Stop::Filtered(reason),
+            _ => Stop::Other(reason),
+        }));
+    }
+    Ok(found)
+}

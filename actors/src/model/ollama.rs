@@ -1,0 +1,96 @@
+//! Ollama's own API, whole and streamed: a line of the stream has the shape of an answer.
+
+use mainstay::fault::Fault;
+use serde_json::{Value, json};
+
+use super::openai::tools;
+use super::wire::{
+    Delta, Found, Stop, arguments, decimal, list_at, number_at, schema, set, text_at, tool_of,
+    unsupported,
+};
+use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
+
+/// The body of a request.
+pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<Value, Fault> {
+    let messages: Vec<_> = request
+        .messages
+        .iter()
+        .map(|message| {
+            let mut wire = json!({ "role": message.role.name(), "content": message.text });
+            if !message.tool_calls.is_empty() {
+                let calls = message.tool_calls.iter().map(|call| {
+                    json!({ "function": {
+                        "name": call.name, "arguments": arguments(&call.arguments),
+                    } })
+                });
+                wire["tool_calls"] = calls.collect();
+            }
+            let tool = message.tool_call_id.as_deref().and_then(|id| tool_of(request, id));
+            set(&mut wire, "tool_name", tool);
+            wire
+        })
+        .collect();
+    // Unless told otherwise it cuts what is too long, and answers something else.
+    let mut body = json!({
+        "model": model, "messages": messages, "stream": stream, "truncate": false, "shift": false,
+    });
+    match request.tool_choice {
+        _ if request.tools.is_empty() => {}
+        ToolChoice::None => {}
+        ToolChoice::Auto => body["tools"] = tools(request)?,
+        ToolChoice::Required => return Err(unsupported("tool choice `required`", "Ollama's API")),
+    }
+    match &request.response_format {
+        ResponseFormat::Text => {}
+        ResponseFormat::Json => body["format"] = "json".into(),
+        ResponseFormat::Schema { schema: text, .. } => {
+            body["format"] = schema(text, "the answer")?;
+        }
+    }
+    let mut options = json!({});
+    set(&mut options, "num_predict", request.max_tokens);
+    set(&mut options, "temperature", request.temperature.map(decimal));
+    set(&mut options, "seed", request.seed);
+    set(&mut options, "stop", (!request.stop.is_empty()).then_some(request.stop.as_slice()));
+    if options.as_object().is_some_and(|options| !options.is_empty()) {
+        body["options"] = options;
+    }
+    Ok(body)
+}
+
+/// Reads an answer, or the frame of this number.
+pub(crate) fn read(answer: &Value, frame: u64) -> Found {
+    let done = answer.get("done").and_then(Value::as_bool) == Some(true);
+    if !done && !answer.get("message").is_some_and(Value::is_object) {
+        return Err("no message".to_owned());
+    }
+    let mut found = Vec::new();
+    found.extend(text_at(answer, "/model").map(Delta::Model));
+    found.extend(
+        text_at(answer, "/message/content").filter(|text| !text.is_empty()).map(Delta::Text),
+    );
+    for (place, call) in list_at(answer, "/message/tool_calls").iter().enumerate() {
+        found.push(Delta::Call {
+            number: (frame << 16) | place as u64,
+            id: text_at(call, "/id"),
+            name: text_at(call, "/function/name"),
+            arguments: call
+                .pointer("/function/arguments")
+                .map(Value::to_string)
+                .unwrap_or_default(),
+        });
+    }
+    if done {
+        found.push(Delta::Usage {
+            input: number_at(answer, "/prompt_eval_count"),
+            output: number_at(answer, "/eval_count"),
+        });
+        found.push(Delta::Stop(match text_at(answer, "/done_reason").as_deref() {
+            None | Some("stop") => Stop::Complete,
+            Some("length") => Stop::Truncated,
+            Some(other) => Stop::Other(other.to_owned()),
+        }));
+        found.push(Delta::End);
+    }
+    Ok(found)
+}

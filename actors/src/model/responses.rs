@@ -1,0 +1,143 @@
+//! OpenAI's responses.
+
+use mainstay::fault::Fault;
+use serde_json::{Value, json};
+
+use super::openai::choice;
+use super::wire::{
+    Delta, Found, Stop, decimal, list_at, number_at, schema, set, text_at, unsupported,
+};
+use crate::chat::{ChatRequest, ResponseFormat, Role};
+
+/// The body of a request. Nothing is kept at the provider: the conversation is ours.
+pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<Value, Fault> {
+    if !request.stop.is_empty() {
+        return Err(unsupported("stop texts", "the responses API"));
+    }
+    let mut input = Vec::new();
+    for message in &request.messages {
+        if let (Role::Tool, Some(id)) = (message.role, &message.tool_call_id) {
+            input.push(json!({
+                "type": "function_call_output", "call_id": id, "output": message.text,
+            }));
+            continue;
+        }
+        if !message.text.is_empty() || message.tool_calls.is_empty() {
+            input.push(json!({ "role": message.role.name(), "content": message.text }));
+        }
+        input.extend(message.tool_calls.iter().map(|call| {
+            json!({
+                "type": "function_call", "call_id": call.id,
+                "name": call.name, "arguments": call.arguments,
+            })
+        }));
+    }
+    let mut body = json!({ "model": model, "input": input, "stream": stream, "store": false });
+    if !request.tools.is_empty() {
+        let tools = request.tools.iter().map(|tool| {
+            let parameters = schema(&tool.parameters, &format!("tool \"{}\"", tool.name))?;
+            // Strict is the default here, and refuses most schemas that were not written for it.
+            Ok(json!({
+                "type": "function", "name": tool.name, "description": tool.description,
+                "parameters": parameters, "strict": false,
+            }))
+        });
+        body["tools"] = tools.collect::<Result<Vec<_>, Fault>>()?.into();
+        set(&mut body, "tool_choice", choice(request.tool_choice));
+    }
+    set(&mut body, "max_output_tokens", request.max_tokens);
+    set(&mut body, "temperature", request.temperature.map(decimal));
+    match &request.response_format {
+        ResponseFormat::Text => {}
+        ResponseFormat::Json => body["text"] = json!({ "format": { "type": "json_object" } }),
+        ResponseFormat::Schema { name, schema: text, strict } => {
+            let schema = schema(text, "the answer")?;
+            body["text"] = json!({ "format": {
+                "type": "json_schema", "name": name, "schema": schema, "strict": strict,
+            } });
+        }
+    }
+    Ok(body)
+}
+
+pub(crate) fn whole(answer: &Value) -> Found {
+    if !answer.get("output").is_some_and(Value::is_array) {
+        return Err("no list of outputs".to_owned());
+    }
+    let mut found = Vec::new();
+    for (number, item) in list_at(answer, "/output").iter().enumerate() {
+        match text_at(item, "/type").as_deref() {
+            Some("message") => {
+                for part in list_at(item, "/content") {
+                    match text_at(part, "/type").as_deref() {
+                        Some("refusal") => found.push(Delta::Refused),
+                        _ => found.extend(text_at(part, "/text").map(Delta::Text)),
+                    }
+                }
+            }
+            Some("function_call") => found.push(call(number as u64, item)),
+            // Reasoning and the provider's own tools.
+            _ => {}
+        }
+    }
+    found.extend(ended(answer));
+    Ok(found)
+}
+
+fn call(number: u64, item: &Value) -> Delta {
+    Delta::Call {
+        number,
+        id: text_at(item, "/call_id").or_else(|| text_at(item, "/id")),
+        name: text_at(item, "/name"),
+        arguments: text_at(item, "/arguments").unwrap_or_default(),
+    }
+}
+
+/// What a response says of itself when it is over.
+fn ended(response: &Value) -> Vec<Delta> {
+    let mut found = Vec::new();
+    found.extend(text_at(response, "/model").map(Delta::Model));
+    found.push(Delta::Usage {
+        input: number_at(response, "/usage/input_tokens"),
+        output: number_at(response, "/usage/output_tokens"),
+    });
+    match text_at(response, "/status").as_deref() {
+        Some("incomplete") => {
+            let reason = text_at(response, "/incomplete_details/reason").unwrap_or_default();
+            found.push(Delta::Stop(match reason.as_str() {
+                "content_filter" => Stop::Filtered(reason),
+                _ => Stop::Truncated,
+            }));
+        }
+        Some("failed" | "cancelled") => {
+            let error = response.get("error").filter(|error| !error.is_null());
+            let error = error.cloned().unwrap_or_else(|| json!({ "type": "server_error" }));
+            found.push(Delta::Error(json!({ "error": error })));
+        }
+        _ => found.push(Delta::Stop(Stop::Complete)),
+    }
+    found.push(Delta::End);
+    found
+}
+
+pub(crate) fn frame(frame: &Value) -> Found {
+    let number = number_at(frame, "/output_index").unwrap_or(0);
+    Ok(match text_at(frame, "/type").as_deref() {
+        Some("response.output_text.delta") => {
+            text_at(frame, "/delta").map(Delta::Text).into_iter().collect()
+        }
+        Some("response.refusal.delta" | "response.refusal.done") => vec![Delta::Refused],
+        // The whole call; the pieces of its arguments before it say nothing more.
+        Some("response.output_item.done") => match frame.get("item") {
+            Some(item) if text_at(item, "/type").as_deref() == Some("function_call") => {
+                vec![call(number, item)]
+            }
+            _ => Vec::new(),
+        },
+        Some("response.completed" | "response.incomplete" | "response.failed") => {
+            ended(frame.get("response").ok_or("an end without its response")?)
+        }
+        Some("error") => vec![Delta::Error(frame.clone())],
+        _ => Vec::new(),
+    })
+}

@@ -1,0 +1,234 @@
+//! One answer as it is written: bytes become frames, frames become text, and the text is held back or
+//! let through.
+
+use std::time::{Duration, SystemTime};
+
+use mainstay::fault::Fault;
+use reqwest::Response;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::MAX_BODY;
+use super::commit::{Input, Machine, Output, Rules};
+use super::frames::{Frame, Frames, Framing, TooLong};
+use super::headers::Headers;
+use super::key::Secrets;
+use super::transport::{headers, read_whole, too_large, transport};
+use super::wire::{Draft, Wire, outcome};
+use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
+use crate::chat::{ChatReply, ChatRequest, Usage};
+
+/// Reads an answer and writes it to the sink.
+pub(crate) async fn answer(
+    wire: Wire,
+    response: Response,
+    sent: usize,
+    request: &ChatRequest,
+    sink: &StreamSink,
+    rules: &Rules,
+    secrets: &Secrets,
+) -> (Result<ChatReply, Fault>, Usage) {
+    let status = response.status().as_u16();
+    let headers = headers(&response);
+    let mut writer = sink.attempt();
+    let Some(framing) = framing(wire, status, &headers) else {
+        // An error, or a server that does not stream.
+        let raw = match read_whole(response).await {
+            Ok(raw) => raw,
+            Err(fault) => return (Err(fault), Usage::default()),
+        };
+        let format = &request.response_format;
+        let (outcome, usage) = outcome(wire, &raw, format, sent, SystemTime::now());
+        return match outcome {
+            Ok(reply) => (give(writer, rules, reply).await, usage),
+            fault => (fault, usage),
+        };
+    };
+    let mut reader = Reader {
+        response,
+        frames: Frames::new(framing),
+        draft: Draft::new(wire, sent),
+        machine: Machine::new(*rules),
+        start: Instant::now(),
+        received: 0,
+        idle: rules.idle,
+    };
+    let ended = reader.run(&mut writer).await;
+    let Reader { draft, mut machine, start, .. } = reader;
+    let (outcome, usage) = match ended {
+        Ok(()) => draft.finish(&request.response_format, status, &headers, SystemTime::now()),
+        Err(fault) => (Err(fault), draft.usage()),
+    };
+    let end = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+    let output = machine.on(Input::End(end), start.elapsed());
+    let outcome = match (outcome, output) {
+        (Ok(reply), Output::Finish(held)) => finish(writer, rules, held, reply).await,
+        (Ok(reply), _) => finish(writer, rules, Vec::new(), reply).await,
+        (Err(fault), _) => {
+            let fault = secrets.hide(fault);
+            writer.fail(fault).map(|part| ChatReply { usage, ..part })
+        }
+    };
+    (outcome, usage)
+}
+
+/// How the body is to be read; `None` for whole.
+fn framing(wire: Wire, status: u16, headers: &Headers) -> Option<Framing> {
+    if !(200..300).contains(&status) {
+        return None;
+    }
+    let kind = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
+    if kind.contains("ndjson") || kind.contains("jsonl") {
+        return Some(Framing::Lines);
+    }
+    if kind.contains("event-stream") {
+        return Some(Framing::Events);
+    }
+    // By the content type alone a page of a proxy and a stream that a proxy relabeled look the same;
+    // what is labeled as something else is that.
+    if kind.contains("json") || kind.contains("html") {
+        return None;
+    }
+    Some(if wire == Wire::Ollama { Framing::Lines } else { Framing::Events })
+}
+
+async fn give(writer: StreamWriter, rules: &Rules, reply: ChatReply) -> Result<ChatReply, Fault> {
+    let held = if reply.text.is_empty() { Vec::new() } else { vec![reply.text.clone()] };
+    finish(writer, rules, held, reply).await
+}
+
+/// Writes what is left, the tool calls and the end.
+async fn finish(
+    mut writer: StreamWriter,
+    rules: &Rules,
+    held: Vec<String>,
+    reply: ChatReply,
+) -> Result<ChatReply, Fault> {
+    let written = async {
+        for text in held {
+            listen(rules.idle, writer.text(text)).await?;
+        }
+        for call in &reply.tool_calls {
+            listen(rules.idle, writer.tool_call(call.clone())).await?;
+        }
+        Ok(())
+    };
+    match written.await {
+        Ok(()) => {
+            // Superseded in the last moment: the answer is as good as before, if anybody wants it.
+            let _ = writer.finish();
+            Ok(reply)
+        }
+        Err(fault) => writer.fail(fault).map(|part| ChatReply { usage: reply.usage, ..part }),
+    }
+}
+
+async fn listen(
+    patience: Duration,
+    written: impl Future<Output = Result<(), Refusal>>,
+) -> Result<(), Fault> {
+    match timeout(patience, written).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => {
+            Err(Fault::cancelled("another attempt writes the stream").with_code("superseded"))
+        }
+        Err(_) => {
+            let text = format!("the stream was full for {patience:?}, and nobody listened");
+            Err(Fault::cancelled(text).with_code("listener_stalled"))
+        }
+    }
+}
+
+/// How long the final frame is waited for when all was said: it may still bring the usage.
+const LAST: Duration = Duration::from_secs(1);
+/// How long the end of the body is waited for after the final frame.
+const TRAILER: Duration = Duration::from_millis(20);
+
+struct Reader {
+    response: Response,
+    frames: Frames,
+    draft: Draft,
+    machine: Machine,
+    start: Instant,
+    received: usize,
+    idle: Duration,
+}
+
+impl Reader {
+    /// Reads to the final frame. An answer that was all said needs no final frame.
+    async fn run(&mut self, writer: &mut StreamWriter) -> Result<(), Fault> {
+        loop {
+            while let Some(frame) = self.frames.next() {
+                let text = match frame {
+                    Frame::Data(data) => self.draft.frame(&data)?,
+                    Frame::Beat => String::new(),
+                };
+                self.step(Input::Frame(text), writer).await?;
+                if self.draft.is_over() {
+                    self.leave().await;
+                    return Ok(());
+                }
+            }
+            let mut wake = self.start + self.machine.next_tick();
+            if self.draft.is_complete() {
+                wake = wake.min(Instant::now() + LAST);
+            }
+            match timeout_at(wake, self.response.chunk()).await {
+                // All was said, and the final frame does not come.
+                Err(_) if self.draft.is_complete() => return Ok(()),
+                Err(_) => self.step(Input::Tick, writer).await?,
+                Ok(Ok(Some(chunk))) => {
+                    self.received += chunk.len();
+                    if self.received > MAX_BODY {
+                        return Err(too_large());
+                    }
+                    self.frames.push(&chunk).map_err(too_long)?;
+                }
+                Ok(Ok(None)) => return self.ended(writer).await,
+                Ok(Err(_)) if self.draft.is_complete() => return Ok(()),
+                Ok(Err(error)) => return Err(transport(error)),
+            }
+        }
+    }
+
+    /// The final frame is there. Usually the body's end comes with it, and only a body that was read to
+    /// its end leaves a connection that can be used again.
+    async fn leave(&mut self) {
+        let rest = async { while let Ok(Some(_)) = self.response.chunk().await {} };
+        let _ = timeout(TRAILER, rest).await;
+    }
+
+    /// The body has ended.
+    async fn ended(&mut self, writer: &mut StreamWriter) -> Result<(), Fault> {
+        self.frames.end().map_err(too_long)?;
+        while let Some(frame) = self.frames.next() {
+            if let Frame::Data(data) = frame {
+                // Half a frame is no frame.
+                let Ok(text) = self.draft.frame(&data) else { break };
+                self.step(Input::Frame(text), writer).await?;
+            }
+        }
+        if self.draft.is_complete() || self.draft.is_over() {
+            return Ok(());
+        }
+        Err(Fault::network("the stream ended without its final frame").with_code("stream_cut"))
+    }
+
+    async fn step(&mut self, input: Input, writer: &mut StreamWriter) -> Result<(), Fault> {
+        match self.machine.on(input, self.start.elapsed()) {
+            Output::Give(texts) => {
+                let before = Instant::now();
+                for text in texts {
+                    listen(self.idle, writer.text(text)).await?;
+                }
+                self.machine.on(Input::Held(before.elapsed()), self.start.elapsed());
+                Ok(())
+            }
+            Output::Fail { fault, .. } => Err(fault),
+            Output::Wait | Output::Finish(_) => Ok(()),
+        }
+    }
+}
+
+fn too_long(_: TooLong) -> Fault {
+    Fault::output_invalid("a frame of the stream is too long").with_code("frame_too_large")
+}

@@ -1,0 +1,159 @@
+//! HTTP for one attempt: the client, what is sent, and what a failure below HTTP means.
+//!
+//! *Invariant.* Nothing is sent twice, and a key goes to the origin it was given for and no other.
+
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mainstay::fault::Fault;
+use reqwest::{Client, Response, Url, redirect, retry};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+
+use super::headers::Headers;
+use super::{CONNECT_TIMEOUT, MAX_BODY, RawResponse};
+
+const MAX_REDIRECTS: usize = 3;
+/// How long a connection is kept for the next request. Many servers close theirs after 5 s, and a
+/// request that is sent into a connection that is being closed is lost.
+const KEPT: Duration = Duration::from_secs(4);
+
+/// The headers of a response.
+pub(crate) fn headers(response: &Response) -> Headers {
+    response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+        .collect()
+}
+
+/// Reads the rest of a response, up to [`MAX_BODY`].
+pub(crate) async fn read_whole(mut response: Response) -> Result<RawResponse, Fault> {
+    let status = response.status().as_u16();
+    let headers = headers(&response);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(transport)? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(RawResponse { status, headers, body })
+}
+
+pub(crate) fn too_large() -> Fault {
+    Fault::output_invalid(format!("the answer has more than {MAX_BODY} bytes"))
+        .with_code("body_too_large")
+}
+
+/// Made once: to read the certificates this machine trusts takes longer than most requests.
+static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
+
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth())
+}
+
+/// A client for this URL.
+pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
+    let failed = |error: &dyn Error| Fault::internal(format!("no HTTP client: {error}"));
+    let tls = match TLS.get() {
+        Some(tls) => tls.clone(),
+        None => {
+            let tls = tls().map_err(|error| failed(&error))?;
+            TLS.get_or_init(|| tls).clone()
+        }
+    };
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(KEPT)
+        .retry(retry::never())
+        .redirect(redirect::Policy::custom(|attempt| {
+            // A key must not follow to another origin, and a POST must stay one.
+            let same = attempt.previous().first().is_some_and(|first| {
+                first.origin() == attempt.url().origin()
+                    && matches!(attempt.status().as_u16(), 307 | 308)
+            });
+            if same && attempt.previous().len() <= MAX_REDIRECTS {
+                attempt.follow()
+            } else {
+                attempt.stop()
+            }
+        }));
+    if url.host_str().is_some_and(|host| {
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }) {
+        // A server on this machine is not behind a proxy.
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| failed(&error))
+}
+
+/// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing
+/// unknown and is `Network` even when the request had been sent.
+pub(crate) fn transport(error: reqwest::Error) -> Fault {
+    // The URL may hold a secret in its query.
+    let error = error.without_url();
+    let text = chain(&error);
+    let fault = if error.is_connect() {
+        let (code, what) = if error.is_timeout() {
+            ("connect_timeout", "not reached in time")
+        } else if io_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
+            ("connection_refused", "refused")
+        } else if is_tls(&error) {
+            ("tls", "no secure connection")
+        } else {
+            ("connect", "not reached")
+        };
+        Fault::network(format!("{what}: {text}")).with_code(code).not_applied()
+    } else if error.is_timeout() {
+        Fault::timeout("the deadline passed before the answer came").with_code("deadline")
+    } else if error.is_builder() {
+        Fault::internal(format!("the request cannot be built: {text}")).not_applied()
+    } else {
+        Fault::network(format!("the connection broke: {text}")).with_code("connection_reset")
+    };
+    fault.with_source(error)
+}
+
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
+    }
+    // An I/O error shows the cause of what it wraps, not what it wraps.
+    if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
+        && is_tls(inner)
+    {
+        return true;
+    }
+    error.source().is_some_and(is_tls)
+}
+
+fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}

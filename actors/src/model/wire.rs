@@ -1,0 +1,469 @@
+//! What the wire formats have in common: an answer, whole or in frames, is read into [`Delta`]s, and
+//! a [`Draft`] makes the reply or the fault of them.
+//!
+//! *Invariant.* No format says what a failure means; each says what happened, and this module and
+//! [`classify`](super::classify) judge it, so that the same thing has the same class everywhere.
+
+use std::time::SystemTime;
+
+use mainstay::fault::Fault;
+use reqwest::Url;
+use serde_json::Value;
+
+use super::classify::{classify, is_error};
+use super::headers::Headers;
+use super::{anthropic, gemini, ollama, openai, responses};
+use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
+
+/// The wire formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Google's generateContent.
+    Gemini,
+    /// Ollama's own `/api/chat`.
+    Ollama,
+}
+
+/// One thing an answer says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Delta {
+    /// More text.
+    Text(String),
+    /// More of the tool call with this number.
+    Call { number: u64, id: Option<String>, name: Option<String>, arguments: String },
+    /// Which model answers.
+    Model(String),
+    /// Tokens so far; what is `None` is as before.
+    Usage { input: Option<u64>, output: Option<u64> },
+    /// The model declined.
+    Refused,
+    /// Why it ended. What was to be said has been said.
+    Stop(Stop),
+    /// The last frame.
+    End,
+    /// An error, as the body that reports it.
+    Error(Value),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Complete,
+    ToolCalls,
+    Truncated,
+    Filtered(String),
+    ContextLength,
+    BadOutput(String),
+    Other(String),
+}
+
+/// How a format reads: what it found, or why the answer has not the shape it must have.
+pub(crate) type Found = Result<Vec<Delta>, String>;
+
+impl Wire {
+    /// Where a request goes.
+    pub(crate) fn url(self, base: &Url, model: &str, stream: bool) -> Option<Url> {
+        let mut url = base.clone();
+        {
+            let mut path = url.path_segments_mut().ok()?;
+            path.pop_if_empty();
+            match self {
+                Self::Chat => path.extend(["chat", "completions"]),
+                Self::Responses => path.push("responses"),
+                Self::Anthropic => path.push("messages"),
+                Self::Ollama => path.extend(["api", "chat"]),
+                Self::Gemini => {
+                    if !model.contains('/') {
+                        path.push("models");
+                    }
+                    let method = if stream { "streamGenerateContent" } else { "generateContent" };
+                    let mut parts = model.split('/').peekable();
+                    while let Some(part) = parts.next() {
+                        if parts.peek().is_some() {
+                            path.push(part);
+                        } else {
+                            path.push(&format!("{part}:{method}"));
+                        }
+                    }
+                    &mut path
+                }
+            };
+        }
+        if self == Self::Gemini && stream {
+            // Without it the stream is one JSON list.
+            url.query_pairs_mut().append_pair("alt", "sse");
+        }
+        Some(url)
+    }
+
+    /// The body of a request.
+    ///
+    /// # Errors
+    /// `InputValidation` for what is not JSON and for what the format cannot say.
+    pub(crate) fn body(
+        self,
+        model: &str,
+        request: &ChatRequest,
+        stream: bool,
+        official: bool,
+    ) -> Result<Vec<u8>, Fault> {
+        let body = match self {
+            Self::Chat => openai::body(model, request, stream, official),
+            Self::Responses => responses::body(model, request, stream),
+            Self::Anthropic => anthropic::body(model, request, stream),
+            Self::Gemini => gemini::body(request),
+            Self::Ollama => ollama::body(model, request, stream),
+        }?;
+        serde_json::to_vec(&body).map_err(|error| {
+            Fault::internal("the request cannot be written as JSON").with_source(error)
+        })
+    }
+
+    fn whole(self, answer: &Value) -> Found {
+        match self {
+            Self::Chat => openai::whole(answer),
+            Self::Responses => responses::whole(answer),
+            Self::Anthropic => anthropic::whole(answer),
+            Self::Gemini => gemini::read(answer, 0),
+            Self::Ollama => ollama::read(answer, 0),
+        }
+    }
+
+    fn frame(self, frame: &Value, number: u64) -> Found {
+        if is_error(frame) {
+            return Ok(vec![Delta::Error(frame.clone())]);
+        }
+        match self {
+            Self::Chat => openai::frame(frame),
+            Self::Responses => responses::frame(frame),
+            Self::Anthropic => anthropic::frame(frame),
+            Self::Gemini => gemini::read(frame, number),
+            Self::Ollama => ollama::read(frame, number),
+        }
+    }
+}
+
+/// An answer that is being put together.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    wire: Wire,
+    sent: usize,
+    received: usize,
+    frames: u64,
+    text: String,
+    calls: Vec<(u64, ToolCall)>,
+    model: String,
+    input: Option<u64>,
+    output: Option<u64>,
+    refused: bool,
+    stop: Option<Stop>,
+    ended: bool,
+    error: Option<Value>,
+}
+
+impl Draft {
+    /// An empty one, for a request of so many bytes.
+    pub(crate) fn new(wire: Wire, sent: usize) -> Self {
+        Self {
+            wire,
+            sent,
+            received: 0,
+            frames: 0,
+            text: String::new(),
+            calls: Vec::new(),
+            model: String::new(),
+            input: None,
+            output: None,
+            refused: false,
+            stop: None,
+            ended: false,
+            error: None,
+        }
+    }
+
+    /// Reads one frame of a stream and returns the text in it.
+    ///
+    /// # Errors
+    /// The frame is not JSON, or not of this format. What it says went wrong is for
+    /// [`Draft::finish`] to tell; [`Draft::is_over`] tells that there is nothing more to read.
+    pub(crate) fn frame(&mut self, data: &[u8]) -> Result<String, Fault> {
+        self.received += data.len();
+        self.frames += 1;
+        if data.trim_ascii() == b"[DONE]" {
+            self.ended = true;
+            return Ok(String::new());
+        }
+        let value = serde_json::from_slice::<Value>(data).map_err(|_| {
+            // Something between the model and us mangles frames; it may be gone the next time.
+            let (code, what) = match std::str::from_utf8(data) {
+                Ok(_) => ("bad_frame", "is not JSON"),
+                Err(_) => ("bad_utf8", "is not UTF-8"),
+            };
+            Fault::server_transient(format!("a frame of the stream {what}")).with_code(code)
+        })?;
+        let found = self.wire.frame(&value, self.frames).map_err(bad_shape)?;
+        let before = self.text.len();
+        self.take(found);
+        Ok(self.text[before..].to_owned())
+    }
+
+    /// Whether the final frame was read, or an error.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.error.is_some()
+    }
+
+    /// Whether everything that was to be said has been said, even if the final frame is missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ended || self.stop.is_some()
+    }
+
+    fn take(&mut self, found: Vec<Delta>) {
+        for delta in found {
+            match delta {
+                Delta::Text(text) => self.text.push_str(&text),
+                Delta::Call { number, id, name, arguments } => {
+                    // Some servers give every call the same number; their ids tell them apart.
+                    let other = |call: &ToolCall| {
+                        let id = id.as_deref().unwrap_or_default();
+                        !id.is_empty() && !call.id.is_empty() && call.id != id
+                    };
+                    let at = self.calls.iter().rposition(|(its, _)| *its == number);
+                    let at = at.filter(|at| !other(&self.calls[*at].1)).unwrap_or_else(|| {
+                        let (id, name) = (String::new(), String::new());
+                        self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
+                        self.calls.len() - 1
+                    });
+                    let call = &mut self.calls[at].1;
+                    if let Some(id) = id.filter(|id| !id.is_empty()) {
+                        call.id = id;
+                    }
+                    if let Some(name) = name.filter(|name| !name.is_empty()) {
+                        call.name = name;
+                    }
+                    call.arguments.push_str(&arguments);
+                }
+                Delta::Model(model) => self.model = model,
+                Delta::Usage { input, output } => {
+                    self.input = input.or(self.input);
+                    self.output = output.or(self.output);
+                }
+                Delta::Refused => self.refused = true,
+                Delta::Stop(stop) => self.stop = Some(stop),
+                Delta::End => self.ended = true,
+                Delta::Error(error) => self.error = Some(error),
+            }
+        }
+    }
+
+    /// Tokens used, by the provider's word or by our estimate. A stream that broke off has not had its
+    /// last word on that.
+    pub(crate) fn usage(&self) -> Usage {
+        let calls = self.calls.iter().map(|(_, call)| call.name.len() + call.arguments.len());
+        let said = self.text.len() + calls.sum::<usize>();
+        // Frames are mostly packaging.
+        let guess = estimate(self.sent, if self.frames > 0 { said } else { self.received });
+        let (input, output) = (self.input.unwrap_or(0), self.output.unwrap_or(0));
+        match (input, output) {
+            (0, 0) => guess,
+            _ if self.is_complete() => Usage { input, output, estimated: false },
+            _ => Usage {
+                input: if input == 0 { guess.input } else { input },
+                output: output.max(guess.output),
+                estimated: true,
+            },
+        }
+    }
+
+    /// The reply or the fault. A fault can have cost something, too: an answer that was cut off is
+    /// paid for.
+    pub(crate) fn finish(
+        self,
+        format: &ResponseFormat,
+        status: u16,
+        headers: &Headers,
+        wall: SystemTime,
+    ) -> (Result<ChatReply, Fault>, Usage) {
+        let usage = self.usage();
+        (self.judge(usage, format, status, headers, wall), usage)
+    }
+
+    fn judge(
+        self,
+        usage: Usage,
+        format: &ResponseFormat,
+        status: u16,
+        headers: &Headers,
+        wall: SystemTime,
+    ) -> Result<ChatReply, Fault> {
+        if let Some(error) = self.error {
+            return Err(classify(status, headers, error.to_string().as_bytes(), wall));
+        }
+        let finish = match self.stop {
+            Some(Stop::Truncated) => {
+                return Err(Fault::output_invalid("the answer was cut off at its token limit")
+                    .with_code("truncated"));
+            }
+            Some(Stop::Filtered(code)) => {
+                let text = "the provider filtered the answer";
+                return Err(Fault::content_filtered(text).with_code(code));
+            }
+            Some(Stop::ContextLength) => {
+                return Err(Fault::context_length("the answer did not fit the context window")
+                    .with_code("model_context_window_exceeded"));
+            }
+            Some(Stop::BadOutput(code)) => {
+                let text = "the model made a tool call that cannot be read";
+                return Err(Fault::output_invalid(text).with_code(code));
+            }
+            _ if self.refused => {
+                return Err(Fault::content_filtered("the model refused").with_code("refusal"));
+            }
+            Some(Stop::Other(other)) => Finish::Other(other),
+            Some(Stop::ToolCalls) => Finish::ToolCalls,
+            // Some formats have one word for both.
+            Some(Stop::Complete) | None if self.calls.is_empty() => Finish::Stop,
+            Some(Stop::Complete) | None => Finish::ToolCalls,
+        };
+        let tool_calls: Vec<_> = self
+            .calls
+            .into_iter()
+            .map(|(number, mut call)| {
+                // Every call needs an id to send its result back under.
+                if call.id.is_empty() {
+                    call.id = format!("call-{number}");
+                }
+                if call.arguments.is_empty() {
+                    call.arguments = "{}".to_owned();
+                }
+                call
+            })
+            .collect();
+        if *format != ResponseFormat::Text
+            && tool_calls.is_empty()
+            && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&self.text)
+        {
+            // The place, not the text: it is the user's.
+            let (line, column) = (error.line(), error.column());
+            let text = format!("JSON was asked for; no JSON at line {line} column {column}");
+            return Err(Fault::output_invalid(text).with_code("bad_json"));
+        }
+        Ok(ChatReply { text: self.text, tool_calls, usage, finish, model: self.model })
+    }
+}
+
+/// What a whole answer is.
+pub(crate) fn outcome(
+    wire: Wire,
+    response: &super::RawResponse,
+    format: &ResponseFormat,
+    sent: usize,
+    wall: SystemTime,
+) -> (Result<ChatReply, Fault>, Usage) {
+    let super::RawResponse { status, headers, body } = response;
+    let judged = || classify(*status, headers, body, wall);
+    if !(200..300).contains(status) {
+        return (Err(judged()), Usage::default());
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        // Something that is not the model has answered: a proxy's page, a login form. The model was
+        // not heard, and the page may be gone the next time.
+        let kind = headers.get("content-type").unwrap_or("no content type");
+        let text = format!("status {status} with a body that is not JSON ({kind})");
+        return (Err(Fault::server_transient(text).with_code("not_json")), Usage::default());
+    };
+    if is_error(&value) {
+        return (Err(judged()), Usage::default());
+    }
+    let mut draft = Draft::new(wire, sent);
+    draft.received = body.len();
+    match wire.whole(&value) {
+        Ok(found) => {
+            draft.take(found);
+            draft.ended = true;
+        }
+        Err(what) => return (Err(bad_shape(what)), draft.usage()),
+    }
+    draft.finish(format, *status, headers, wall)
+}
+
+fn bad_shape(what: String) -> Fault {
+    let code = if what == NO_CHOICE { "no_choice" } else { "bad_shape" };
+    Fault::output_invalid(format!("the answer has not the shape it must have: {what}"))
+        .with_code(code)
+}
+
+/// What a format says of an answer that is well-formed and empty.
+pub(crate) const NO_CHOICE: &str = "no choice in it";
+
+/// Tokens for these bytes, at a token for four.
+pub(crate) fn estimate(sent: usize, received: usize) -> Usage {
+    let tokens = |bytes: usize| (bytes as u64).div_ceil(4);
+    Usage { input: tokens(sent), output: tokens(received), estimated: true }
+}
+
+// What the formats share in reading and writing.
+
+/// The schema of a tool, or of an answer.
+pub(crate) fn schema(text: &str, of: &str) -> Result<Value, Fault> {
+    serde_json::from_str(text).map_err(|error| {
+        Fault::input_validation(format!("the schema of {of} is not JSON"))
+            .with_code("bad_schema")
+            .with_source(error)
+    })
+}
+
+/// The fault of a request that a format cannot express.
+pub(crate) fn unsupported(what: &str, api: &str) -> Fault {
+    Fault::input_validation(format!("{api} has no {what}")).with_code("unsupported")
+}
+
+/// The arguments of a tool call as an object, for formats that want one. A model can have written
+/// anything; what is no object becomes an object that holds it.
+pub(crate) fn arguments(text: &str) -> Value {
+    match serde_json::from_str::<Value>(text) {
+        Ok(value @ Value::Object(_)) => value,
+        Ok(Value::Null) => Value::Object(serde_json::Map::new()),
+        Ok(value) => serde_json::json!({ "value": value }),
+        Err(_) if text.trim().is_empty() => Value::Object(serde_json::Map::new()),
+        Err(_) => serde_json::json!({ "value": text }),
+    }
+}
+
+/// The name of the tool whose call has this id.
+pub(crate) fn tool_of<'a>(request: &'a ChatRequest, id: &str) -> Option<&'a str> {
+    let calls = request.messages.iter().rev().flat_map(|message| &message.tool_calls);
+    calls.into_iter().find(|call| call.id == id).map(|call| call.name.as_str())
+}
+
+pub(crate) fn text_at(value: &Value, pointer: &str) -> Option<String> {
+    value.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
+}
+
+pub(crate) fn number_at(value: &Value, pointer: &str) -> Option<u64> {
+    value.pointer(pointer).and_then(Value::as_u64)
+}
+
+pub(crate) fn list_at<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Sets a field unless there is nothing to say.
+pub(crate) fn set(body: &mut Value, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        body[name] = value.into();
+    }
+}
+
+/// A temperature without the digits that a conversion to f64 would add.
+pub(crate) fn decimal(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+#[cfg(test)]
+mod tests;
