@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{Boxed, Carrier, Cause, Desk, Ending, Link, Managed, Slot};
-use crate::behavior::StartContext;
+use crate::behavior::{Lifeline, StartContext};
 use crate::event::Event;
 use crate::family::Shutdown;
 use crate::fate::{Fate, FateCounts};
-use crate::fault::ExitCause;
+use crate::fault::{Class, ExitCause};
 use crate::id::{ChildPath, Incarnation};
 use crate::lifecycle::{self, Output, Stage};
 use crate::mailbox;
@@ -34,7 +34,16 @@ impl<W: Worker> Slot<W> {
         }
         // If this task is dropped while the start hangs, the child must not stay "starting".
         let mut pending = Pending { slot: &self, life, armed: true };
-        let context = StartContext { path: self.path.clone(), incarnation: life };
+        let lifeline = {
+            let slot = Arc::downgrade(&self);
+            Lifeline::new(move |class| {
+                if let Some(slot) = slot.upgrade() {
+                    slot.life_over(life, class);
+                }
+            })
+        };
+        let said = lifeline.clone();
+        let context = StartContext { path: self.path.clone(), incarnation: life, lifeline };
         let begun = self.construct(&context).await;
         pending.armed = false;
         let mut unused = None;
@@ -50,6 +59,10 @@ impl<W: Worker> Slot<W> {
                             .emit(Event::Started { child: self.path.clone(), incarnation: life });
                     }
                     self.wake(desk, now);
+                    // Said before there was a life to end.
+                    if let Some(class) = said.said() {
+                        self.life_over(life, class);
+                    }
                     Ok(())
                 } else {
                     unused = Some(value);
@@ -291,6 +304,10 @@ impl<W: Worker> Slot<W> {
 
     /// The carrier with this number is gone, by whatever way.
     pub(crate) fn carrier_gone(&self, number: u32) {
+        self.carrier_lost(number, ExitCause::Killed);
+    }
+
+    fn carrier_lost(&self, number: u32, cause: ExitCause) {
         let now = self.hub.now();
         let mut desk = self.desk();
         if desk.carrier_no != number {
@@ -311,7 +328,7 @@ impl<W: Worker> Slot<W> {
         } else {
             Vec::new()
         };
-        let (parked, report) = self.life_lost(&mut desk, life, ExitCause::Killed, None);
+        let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), None);
         let mut climbs = Vec::new();
         for (ticket, tainted) in outs {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
@@ -325,7 +342,7 @@ impl<W: Worker> Slot<W> {
         self.publish(&mut desk);
         drop(desk);
         for (ticket, mail, tainted) in climbs {
-            self.climb(&mail, ticket, Cause::Exit(ExitCause::Killed), None, tainted, now);
+            self.climb(&mail, ticket, Cause::Exit(cause.clone()), None, tainted, now);
         }
         if let Some(report) = report {
             report();
@@ -337,6 +354,28 @@ impl<W: Worker> Slot<W> {
         if let Some(parked) = parked {
             unwound(move || drop(parked)).ok();
         }
+    }
+
+    /// The life itself says that it is over. The attempts of a stateless child hold a share of it and
+    /// end by themselves, with what they know; they are not judged twice.
+    fn life_over(&self, life: Incarnation, class: Class) {
+        let (number, actor) = {
+            let mut desk = self.desk();
+            if !desk.life.is_up() || desk.life.incarnation() != life {
+                return;
+            }
+            if self.rules.order == mailbox::Order::Serial {
+                for out in &desk.out {
+                    out.flight.ask(Cut::Kill);
+                }
+            }
+            let number = desk.carrier_no;
+            (number, std::mem::replace(&mut desk.carrier, Carrier::None))
+        };
+        if let Carrier::There(actor) = actor {
+            actor.kill();
+        }
+        self.carrier_lost(number, ExitCause::Faulted(class));
     }
 
     /// Kills the current life from outside, as an operator or a test does.
