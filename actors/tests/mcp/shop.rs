@@ -8,10 +8,20 @@ use mainstay_actors::mcp::McpServer;
 
 use super::harness::{scratch, until};
 
-/// Our own server, built once; a test by name does not build examples.
+/// Our own server. A run of all tests has built it; a run of this test alone has not, and does it here.
 pub(crate) fn shop_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        // This test stands in `deps`, beside `examples`.
+        let me = std::env::current_exe().unwrap();
+        let name = format!("mcp_shop{}", std::env::consts::EXE_SUFFIX);
+        let program = me.parent().unwrap().parent().unwrap().join("examples").join(name);
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let written = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+        let source = written(&package.join("examples/mcp_shop.rs"));
+        if written(&program).is_some_and(|built| Some(built) >= source) {
+            return program;
+        }
         let mut cargo = Command::new(env!("CARGO"));
         // What cargo tells a test of its package would make the inner one build everything anew.
         for (name, _) in std::env::vars_os() {
@@ -23,18 +33,11 @@ pub(crate) fn shop_program() -> &'static Path {
         let built = cargo
             .args(["build", "--quiet", "-p", "mainstay-actors", "--example", "mcp_shop"])
             .args(if cfg!(debug_assertions) { None } else { Some("--release") })
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(package)
             .status()
             .unwrap();
         assert!(built.success(), "the example mcp_shop does not build");
-        // This test stands in `deps`, beside `examples`.
-        let me = std::env::current_exe().unwrap();
-        me.parent()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .join("examples")
-            .join(format!("mcp_shop{}", std::env::consts::EXE_SUFFIX))
+        program
     })
 }
 
