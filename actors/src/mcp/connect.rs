@@ -65,7 +65,16 @@ impl Connection {
                 (session, Some(process.child), Some(process.group), process.said)
             }
         };
-        let session = session.map_err(|error| refused(error, &said))?;
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => {
+                // Ended first, so that it has no more to say.
+                if let Some(group) = &group {
+                    group.kill();
+                }
+                return Err(refused(error, said).await);
+            }
+        };
         let tools = session.peer().list_all_tools().await;
         let tools = match tools {
             Ok(tools) => tools,
@@ -226,7 +235,7 @@ async fn ask(peer: &Peer<RoleClient>) -> Result<(), ServiceError> {
 }
 
 /// Why a session could not be made.
-fn refused(error: ClientInitializeError, said: &Said) -> Fault {
+async fn refused(error: ClientInitializeError, said: Said) -> Fault {
     let (fault, text) = match error {
         ClientInitializeError::TransportError { error, context } => {
             let (fault, _) = classify::error(ServiceError::TransportSend(error));
@@ -246,5 +255,5 @@ fn refused(error: ClientInitializeError, said: &Said) -> Fault {
             (fault, format!("no session: {other}"))
         }
     };
-    Fault { message: format!("{text}{}", said.tail()).into(), ..fault }
+    Fault { message: format!("{text}{}", said.tail().await).into(), ..fault }
 }

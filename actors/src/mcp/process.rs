@@ -3,11 +3,14 @@
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mainstay::fault::Fault;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::{Plan, Way};
 
@@ -32,6 +35,8 @@ const PASSED_ON: [&str; 16] = [
 ];
 /// How much of the last output on standard error is kept for the error of a failed start, in bytes.
 const KEPT: usize = 1024;
+/// How long the last words of a server that was ended are waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process that was started.
 #[derive(Debug)]
@@ -81,8 +86,9 @@ pub(super) fn start(plan: &Plan) -> Result<Process, Fault> {
         return Err(Fault::internal("a process without pipes"));
     };
     let said = Said::default();
-    tokio::spawn(listen(stderr, said.clone()));
-    Ok(Process { child, group, stdin, stdout, said })
+    let (open, heard) = watch::channel(());
+    tokio::spawn(listen(stderr, said.clone(), open));
+    Ok(Process { child, group, stdin, stdout, said: Said { heard: Some(heard), ..said } })
 }
 
 /// A process and all it has started. Killed when dropped.
@@ -135,25 +141,34 @@ impl Drop for Group {
 /// The end of what the server said on standard error. For the error of a start, and nothing else: it
 /// may hold anything.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Said(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Said {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Closed when there is no more to hear.
+    heard: Option<watch::Receiver<()>>,
+}
 
 impl Said {
-    /// The last lines as an addition to a message; empty when nothing was said.
-    pub(super) fn tail(&self) -> String {
-        let bytes = self.0.lock();
+    /// The last lines of a server that has ended, as an addition to a message; empty when nothing was
+    /// said. They may still be in the pipe, so it waits a moment for them.
+    pub(super) async fn tail(mut self) -> String {
+        if let Some(heard) = &mut self.heard {
+            let _ = timeout(PATIENCE, heard.changed()).await;
+        }
+        let bytes = self.kept.lock();
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim();
         if text.is_empty() { String::new() } else { format!("; it said: {text}") }
     }
 }
 
-async fn listen(mut stderr: ChildStderr, said: Said) {
+async fn listen(mut stderr: ChildStderr, said: Said, open: watch::Sender<()>) {
     let mut buffer = [0; 512];
     // A pipe that nobody empties would stop the server.
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-        let mut kept = said.0.lock();
+        let mut kept = said.kept.lock();
         kept.extend_from_slice(&buffer[..count]);
         let extra = kept.len().saturating_sub(KEPT);
         kept.drain(..extra);
     }
+    drop(open);
 }
