@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::NeedError;
 use crate::fate::{Answer, Cost};
-use crate::fault::{EffectKind, ExitCause, Fault};
+use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::{ChildPath, Delivery, RequestId};
 use crate::moment::Moment;
 use crate::policy::budget::Purse;
@@ -201,6 +201,44 @@ pub struct StartContext {
     pub path: ChildPath,
     /// Which life starts.
     pub incarnation: crate::id::Incarnation,
+    /// How this life says, later, that it is over.
+    pub lifeline: Lifeline,
+}
+
+/// A life's own way to say that it is over, for what it learns outside of any attempt: the process it
+/// keeps has died, its connection is gone. The runtime then treats it as any other end of a life.
+///
+/// Cheap to clone; may outlive its life, and then does nothing.
+#[derive(Clone)]
+pub struct Lifeline {
+    over: Arc<OnceLock<Class>>,
+    tell: Arc<dyn Fn(Class) + Send + Sync>,
+}
+
+impl Lifeline {
+    pub(crate) fn new(tell: impl Fn(Class) + Send + Sync + 'static) -> Self {
+        Self { over: Arc::default(), tell: Arc::new(tell) }
+    }
+
+    /// Ends the life as [`ExitCause::Faulted`] with this class, so that its supervisor restarts it.
+    /// Attempts of a stateless child that are under way end by themselves; the one of a stateful
+    /// child is cut short. Said while the life still starts, it counts as soon as it has started.
+    /// Only the first word counts.
+    pub fn end(&self, class: Class) {
+        if self.over.set(class).is_ok() {
+            (self.tell)(class);
+        }
+    }
+
+    pub(crate) fn said(&self) -> Option<Class> {
+        self.over.get().copied()
+    }
+}
+
+impl fmt::Debug for Lifeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifeline").field("over", &self.over.get()).finish_non_exhaustive()
+    }
 }
 
 /// What an attempt knows: which request, how much time, and the ports the behavior declared.

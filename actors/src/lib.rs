@@ -11,6 +11,7 @@
 //! | to hear an answer while it is written | [`chat::stream`] |
 //! | a model that works without network, key or weights, as the last of a chain or in an example | [`local::LocalModel`] |
 //! | an async function as a tool, with typed arguments | [`tool::tool`] |
+//! | the tools of a server of the Model Context Protocol, over stdio or HTTP | [`mcp::McpServer`] |
 //! | an answer when nobody else has one | [`default::DefaultAnswer`] |
 //! | to test how your tree behaves when a child fails, hangs or panics | [`scripted::Script`] |
 //! | to test what is really sent to a model endpoint | [`stub_server::StubServer`] |
@@ -62,6 +63,7 @@ pub mod agent;
 pub mod chat;
 pub mod default;
 pub mod local;
+pub mod mcp;
 pub mod model;
 pub mod scripted;
 pub mod stub_server;

@@ -36,10 +36,17 @@ use mainstay::mirror::Kind;
 use mainstay::moment::Moment;
 use mainstay::spec::ChildSpec;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use crate::chat::ToolSpec;
+/// The crate that [`Tool::typed`] takes its schemas from. Derive with
+/// `#[schemars(crate = "mainstay_actors::tool::schemars")]`, or depend on it yourself.
+pub use schemars;
+
+mod schema;
 
 /// Attempts at a time of a child made by [`tool`].
 pub const CONCURRENCY: u32 = 8;
@@ -105,10 +112,62 @@ type Run = dyn Fn(String, ToolContext) -> Pin<Box<dyn Future<Output = Result<Str
 pub struct Tool {
     name: Arc<str>,
     effect: EffectKind,
+    description: Arc<str>,
+    schema: Option<Arc<Value>>,
     run: Arc<Run>,
 }
 
 impl Tool {
+    /// A tool that says of itself what it is for and which arguments it takes: [`Tool::offer`].
+    ///
+    /// Arguments that the schema forbids are refused before the function is called, all at once and
+    /// each by its name, so that a model can mend them in one go. With `deny_unknown_fields` on `A`
+    /// that includes arguments nobody knows.
+    ///
+    /// ```
+    /// use mainstay::fault::{EffectKind, Fault};
+    /// use mainstay_actors::tool::{Tool, ToolContext, schemars};
+    ///
+    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// #[schemars(crate = "schemars")]
+    /// struct Query {
+    ///     /// The order's number.
+    ///     order: u32,
+    /// }
+    ///
+    /// let find = async |query: Query, _: ToolContext| Ok::<_, Fault>(query.order);
+    /// let tool = Tool::typed("query_order", "Looks an order up.", EffectKind::Read, find);
+    /// assert!(tool.offer().parameters.contains("The order's number."));
+    /// ```
+    pub fn typed<A, R, F, T>(
+        name: impl Into<String>,
+        description: impl AsRef<str>,
+        effect: EffectKind,
+        function: F,
+    ) -> Self
+    where
+        A: DeserializeOwned + JsonSchema + Send + 'static,
+        R: Serialize + Send + 'static,
+        F: Fn(A, ToolContext) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<R, Fault>> + Send + 'static,
+    {
+        Self {
+            description: Arc::from(description.as_ref()),
+            schema: Some(Arc::new(schema::of::<A>())),
+            ..Self::new(name, effect, function)
+        }
+    }
+
+    /// What a model is told about it. One made with [`Tool::new`] has no description and takes any
+    /// object.
+    pub fn offer(&self) -> ToolSpec {
+        let spec = ToolSpec::new(&*self.name).description(&*self.description);
+        match &self.schema {
+            Some(schema) => spec.parameters(Value::clone(schema)),
+            None => spec,
+        }
+    }
+
     /// A tool from an async function; see [`tool`].
     pub fn new<A, R, F, T>(name: impl Into<String>, effect: EffectKind, function: F) -> Self
     where
@@ -129,7 +188,13 @@ impl Tool {
                 })
             }) as Pin<Box<dyn Future<Output = _> + Send>>
         };
-        Self { name: name.into().into(), effect, run: Arc::new(run) }
+        Self {
+            name: name.into().into(),
+            effect,
+            description: Arc::from(""),
+            schema: None,
+            run: Arc::new(run),
+        }
     }
 
     /// The child spec under this id.
@@ -151,6 +216,17 @@ impl Tool {
     /// # Errors
     /// See [`tool`].
     pub async fn run(&self, request: &ToolRequest, ctx: ToolContext) -> Result<ToolReply, Fault> {
+        if let Some(schema) = &self.schema {
+            // What is not JSON is told by who reads it.
+            let text = request.arguments.trim();
+            let value = serde_json::from_str(if text.is_empty() { "{}" } else { text });
+            if let Ok(value) = value {
+                let problems = schema::problems(schema, &value);
+                if !problems.is_empty() {
+                    return Err(bad_arguments(problems));
+                }
+            }
+        }
         (self.run)(request.arguments.clone(), ctx).await.map(ToolReply::new)
     }
 }
@@ -185,7 +261,7 @@ impl Stateless for Tool {
 
 fn arguments<A: DeserializeOwned>(text: &str) -> Result<A, Fault> {
     let text = if text.trim().is_empty() { "{}" } else { text };
-    let bad = |what: String| Fault::input_validation(what).with_code("bad_arguments").not_applied();
+    let bad = bad_arguments;
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -199,6 +275,10 @@ fn arguments<A: DeserializeOwned>(text: &str) -> Result<A, Fault> {
     })?;
     reader.end().map_err(|error| bad(format!("arguments: {error}")))?;
     Ok(read)
+}
+
+fn bad_arguments(what: String) -> Fault {
+    Fault::input_validation(what).with_code("bad_arguments").not_applied()
 }
 
 #[derive(Debug, Default)]
@@ -358,5 +438,47 @@ mod tests {
         });
         let reply = tool.run(&ToolRequest::new("t", " "), ToolContext::alone("k")).await.unwrap();
         assert_eq!(reply.content, r#""k""#);
+    }
+
+    #[tokio::test]
+    async fn a_typed_tool_is_not_called_with_arguments_its_schema_forbids() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        #[derive(Deserialize, schemars::JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        struct Query {
+            order: u32,
+            reason: String,
+        }
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let tool =
+            Tool::typed("t", "Does it.", EffectKind::Read, move |it: Query, _: ToolContext| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                async move { Ok::<_, Fault>(format!("{} {}", it.order, it.reason)) }
+            });
+        let offer = tool.offer();
+        assert_eq!((&*offer.name, &*offer.description), ("t", "Does it."));
+        assert!(offer.parameters.contains(r#""required":["order","reason"]"#), "{offer:?}");
+        let run = async |text: &str| {
+            tool.run(&ToolRequest::new("t", text), ToolContext::alone("k")).await
+        };
+        let fault = run(r#"{"order":"x","raeson":"y"}"#).await.unwrap_err();
+        assert_eq!(
+            (fault.class, fault.code.as_deref()),
+            (Class::InputValidation, Some("bad_arguments"))
+        );
+        for name in
+            ["\"order\" is of type string", "\"reason\" is missing", "\"raeson\" is not known"]
+        {
+            assert!(fault.message.contains(name), "{}", fault.message);
+        }
+        assert_eq!(run("{").await.unwrap_err().class, Class::InputValidation);
+        // The schema allows what the type does not: then the type says no.
+        assert_eq!(
+            run(r#"{"order":1e30,"reason":""}"#).await.unwrap_err().class,
+            Class::InputValidation
+        );
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        assert_eq!(run(r#"{"order":1,"reason":"y"}"#).await.unwrap().content, "\"1 y\"");
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{Boxed, Carrier, Cause, Desk, Ending, LastEnd, Link, Locked, Managed, Slot};
-use crate::behavior::StartContext;
+use crate::behavior::{Lifeline, StartContext};
 use crate::event::Event;
 use crate::family::Shutdown;
 use crate::fate::{Fate, FateCounts};
-use crate::fault::ExitCause;
+use crate::fault::{Class, ExitCause};
 use crate::id::{ChildPath, Incarnation};
 use crate::lifecycle::{self, Output, Stage};
 use crate::mailbox::{self, Ticket};
@@ -39,7 +39,16 @@ impl<W: Worker> Slot<W> {
     pub(super) async fn bring_up(self: Arc<Self>, life: Incarnation) -> Result<(), ExitCause> {
         // If this task is dropped while the start hangs, the child must not stay "starting".
         let mut pending = Pending { slot: &self, life, armed: true };
-        let context = StartContext { path: self.path.clone(), incarnation: life };
+        let lifeline = {
+            let slot = Arc::downgrade(&self);
+            Lifeline::new(move |class| {
+                if let Some(slot) = slot.upgrade() {
+                    slot.life_over(life, class);
+                }
+            })
+        };
+        let said = lifeline.clone();
+        let context = StartContext { path: self.path.clone(), incarnation: life, lifeline };
         let begun = self.construct(&context).await;
         pending.armed = false;
         let mut unused = None;
@@ -55,6 +64,10 @@ impl<W: Worker> Slot<W> {
                             .emit(Event::Started { child: self.path.clone(), incarnation: life });
                     }
                     self.wake(desk, now);
+                    // Said before there was a life to end.
+                    if let Some(class) = said.said() {
+                        self.life_over(life, class);
+                    }
                     Ok(())
                 } else {
                     unused = Some(value);
@@ -323,16 +336,16 @@ impl<W: Worker> Slot<W> {
         }
         desk.carrier = Carrier::None;
         self.fence(&mut desk);
-        self.end_killed(desk, now);
+        self.end_killed(desk, ExitCause::Killed, now);
     }
 
-    /// The current life was killed, and its carrier is fenced.
-    fn end_killed(&self, mut desk: Locked<'_, W>, now: Moment) {
+    /// The current life was killed or said that it is over, and its carrier is fenced.
+    fn end_killed(&self, mut desk: Locked<'_, W>, cause: ExitCause, now: Moment) {
         let life = desk.life.incarnation();
         // What a shared life works on goes on in tasks of its own, which report by themselves.
         let serial = self.rules.order == mailbox::Order::Serial;
         let outs = if serial { self.cut_off(&mut desk, life) } else { Vec::new() };
-        let (parked, report) = self.life_lost(&mut desk, life, ExitCause::Killed, None);
+        let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), None);
         let mut climbs = Vec::new();
         for (ticket, safe) in outs {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
@@ -346,7 +359,7 @@ impl<W: Worker> Slot<W> {
         self.publish(&mut desk);
         drop(desk);
         for (ticket, mail, tainted) in climbs {
-            self.climb(&mail, ticket, Cause::Exit(ExitCause::Killed), None, tainted, now);
+            self.climb(&mail, ticket, Cause::Exit(cause.clone()), None, tainted, now);
         }
         if let Some(report) = report {
             report();
@@ -358,6 +371,18 @@ impl<W: Worker> Slot<W> {
         if let Some(parked) = parked {
             unwound(move || drop(parked)).ok();
         }
+    }
+
+    /// The life itself says that it is over. The attempts of a stateless child hold a share of it and
+    /// end by themselves, with what they know; they are not judged twice.
+    fn life_over(&self, life: Incarnation, class: Class) {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        if !desk.life.is_up() || desk.life.incarnation() != life {
+            return;
+        }
+        self.fence(&mut desk);
+        self.end_killed(desk, ExitCause::Faulted(class), now);
     }
 
     /// Kills the current life from outside, as an operator or a test does.
@@ -372,7 +397,7 @@ impl<W: Worker> Slot<W> {
             let life = desk.life.incarnation();
             self.cut_off(&mut desk, life);
         }
-        self.end_killed(desk, now);
+        self.end_killed(desk, ExitCause::Killed, now);
     }
 }
 

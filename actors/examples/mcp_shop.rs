@@ -1,0 +1,225 @@
+//! A small server of the Model Context Protocol that does what it is told to, for the tests of
+//! `mainstay_actors::mcp`: it answers, fails, lies, hangs and dies on request. Written against the
+//! protocol with nothing but `serde_json`, so that it shares no code with the client.
+//!
+//! `mcp_shop` speaks over standard input and output; `mcp_shop --http` over HTTP on a port of its
+//! choice, which it prints. With `--log FILE` it writes a line for each thing it was told: its process
+//! id, `call TOOL`, `cancelled`, `done TOOL`.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+static SUM_CALLS: AtomicU32 = AtomicU32::new(0);
+
+struct Options {
+    log: Option<PathBuf>,
+}
+
+impl Options {
+    fn note(&self, text: &str) {
+        let Some(path) = &self.log else { return };
+        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("the log");
+        writeln!(file, "{text}").expect("the log can be written");
+    }
+}
+
+fn main() {
+    let mut options = Options { log: None };
+    let mut over_http = false;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--log" => options.log = arguments.next().map(PathBuf::from),
+            "--http" => over_http = true,
+            "--complain" => {
+                eprintln!("the shop is closed today");
+                std::process::exit(3);
+            }
+            other => {
+                eprintln!("unknown argument {other}");
+                std::process::exit(2);
+            }
+        }
+    }
+    options.note(&format!("pid {}", std::process::id()));
+    if over_http { serve_http(options) } else { serve_stdio(options) }
+}
+
+fn serve_stdio(options: Options) {
+    let options = std::sync::Arc::new(options);
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+        let options = std::sync::Arc::clone(&options);
+        // Each in a thread of its own, so that a call that hangs does not keep it from hearing more.
+        std::thread::spawn(move || {
+            if let Some(answer) = answer(&message, &options) {
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "{answer}").and_then(|()| out.flush());
+            }
+        });
+    }
+    options.note("end of input");
+}
+
+fn serve_http(options: Options) {
+    let options = std::sync::Arc::new(options);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    println!("{}", listener.local_addr().expect("an address"));
+    for stream in listener.incoming().flatten() {
+        let options = std::sync::Arc::clone(&options);
+        std::thread::spawn(move || exchange(stream, &options));
+    }
+}
+
+/// One connection: requests until the client has no more.
+fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut writer = stream;
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first).ok()? == 0 {
+            return None;
+        }
+        let mut length = 0;
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header).ok()?;
+            let header = header.trim().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let (status, body) = if first.starts_with("POST") {
+            let message: Value = serde_json::from_slice(&body).ok()?;
+            if let Some(code) = message.pointer("/params/arguments/status").and_then(Value::as_u64)
+            {
+                (format!("{code} Told"), String::new())
+            } else {
+                match answer(&message, options) {
+                    Some(answer) => ("200 OK".to_owned(), answer.to_string()),
+                    None => ("202 Accepted".to_owned(), String::new()),
+                }
+            }
+        } else {
+            ("405 Method Not Allowed".to_owned(), String::new())
+        };
+        write!(
+            writer,
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()?;
+    }
+}
+
+fn answer(message: &Value, options: &Options) -> Option<Value> {
+    let method = message["method"].as_str()?;
+    if method == "notifications/cancelled" {
+        options.note("cancelled");
+    }
+    let id = message.get("id")?;
+    let result = match method {
+        "initialize" => Ok(json!({
+            "protocolVersion": message["params"]["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "shop", "version": "1"},
+        })),
+        "ping" => Ok(json!({})),
+        "tools/list" => Ok(json!({"tools": tools()})),
+        "tools/call" => call(&message["params"], options),
+        _ => Err((-32601, "Method not found")),
+    };
+    Some(match result {
+        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
+        Err((code, text)) => {
+            json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}})
+        }
+    })
+}
+
+fn tools() -> Value {
+    let tool = |name: &str, hints: Value| {
+        json!({
+            "name": name,
+            "description": format!("does {name}"),
+            "inputSchema": {"type": "object"},
+            "annotations": hints,
+        })
+    };
+    json!([
+        tool("sum", json!({"readOnlyHint": true})),
+        tool("pay", json!({"readOnlyHint": true, "destructiveHint": false})),
+        tool("put", json!({"idempotentHint": true})),
+        tool("refuse", json!({})),
+        tool("protocol_error", json!({})),
+        tool("hang", json!({})),
+        tool("die", json!({})),
+        tool("die_once", json!({})),
+        tool("meta", json!({})),
+        tool("environment", json!({})),
+        tool("many", json!({})),
+        tool("family", json!({})),
+    ])
+}
+
+fn call(params: &Value, options: &Options) -> Result<Value, (i64, &'static str)> {
+    let name = params["name"].as_str().unwrap_or_default();
+    let arguments = &params["arguments"];
+    options.note(&format!("call {name}"));
+    let text = |text: String| Ok(json!({"content": [{"type": "text", "text": text}]}));
+    let error =
+        |text: &str| Ok(json!({"isError": true, "content": [{"type": "text", "text": text}]}));
+    let result = match name {
+        "sum" | "put" | "pay" => {
+            SUM_CALLS.fetch_add(1, Ordering::Relaxed);
+            let sum = arguments["a"].as_i64().unwrap_or(0) + arguments["b"].as_i64().unwrap_or(0);
+            Ok(json!({"content": [], "structuredContent": {"sum": sum}}))
+        }
+        "refuse" => error(arguments["say"].as_str().unwrap_or("no")),
+        "protocol_error" => Err((arguments["code"].as_i64().unwrap_or(-32603), "as you wish")),
+        "hang" => loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        },
+        "die" => std::process::exit(9),
+        "die_once" => {
+            // The file that the caller names tells one life from the next.
+            let mark = PathBuf::from(arguments["mark"].as_str().unwrap_or_default());
+            if mark.exists() {
+                text("alive".to_owned())
+            } else {
+                std::fs::write(mark, "").expect("the mark can be written");
+                std::process::exit(9)
+            }
+        }
+        "meta" => text(params["_meta"].to_string()),
+        "environment" => {
+            let name = arguments["name"].as_str().unwrap_or_default();
+            text(std::env::var(name).unwrap_or_else(|_| "unset".to_owned()))
+        }
+        "many" => Ok(json!({"content": [
+            {"type": "text", "text": "one"}, {"type": "text", "text": "{\"two\":2}"},
+        ]})),
+        "family" => {
+            // A grandchild of whoever started us, which must not outlive the group.
+            let mut child = std::process::Command::new("sleep").arg("3600").spawn().expect("sleep");
+            let id = child.id();
+            std::thread::spawn(move || child.wait());
+            text(id.to_string())
+        }
+        other => error(&format!("Unknown tool: {other}")),
+    };
+    options.note(&format!("done {name}"));
+    result
+}

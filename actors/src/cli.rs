@@ -1,0 +1,168 @@
+//! The command line: `mainstay run`, `mainstay check`, `mainstay tree`.
+//!
+//! *Invariant.* Everything goes through the public interface of the two packages: what the command
+//! can do, a program can. Exit codes: 0 for an answer, 1 for none, 2 for a file or an argument that is
+//! wrong.
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mainstay::system::System;
+
+use build::Tree;
+use run::Session;
+use snag::Snags;
+
+mod build;
+mod check;
+mod file;
+mod profile;
+mod run;
+mod shop;
+mod snag;
+mod verify;
+
+/// Run, check and show supervision trees of AI agents, described in one file.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a tree and ask it: one prompt, or a conversation when there is none and a terminal.
+    Run {
+        /// The tree file.
+        file: PathBuf,
+        /// What to ask. Read from standard input when it is missing and no person types.
+        prompt: Option<String>,
+        /// Print the answer, or why there is none, as one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Show on standard error what happens: failures, retries, substitutes. On by itself when
+        /// standard error is a terminal.
+        #[arg(long)]
+        progress: bool,
+    },
+    /// Validate a tree file and print what the tree does when something fails.
+    ///
+    /// A file has the sections [models.NAME], [groups.NAME], [tools.NAME], [agents.NAME], and may have
+    /// [policy], [supervisor], [store]; the smallest is:
+    ///
+    ///     [models.llm]
+    ///     kind = "local"
+    ///
+    ///     [agents.helper]
+    ///     model = "llm"
+    #[command(verbatim_doc_comment)]
+    Check {
+        /// The tree file.
+        file: PathBuf,
+    },
+    /// Start a tree, print it, and stop it.
+    Tree {
+        /// The tree file.
+        file: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Dot,
+    Mermaid,
+}
+
+/// What is printed besides answers.
+#[derive(Clone, Copy, Debug)]
+struct Show {
+    json: bool,
+    progress: bool,
+}
+
+/// Writes a line to standard output. A reader that has gone away is nobody's failure.
+fn say(text: impl fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// There is no answer. Empty when it has been said why already.
+#[derive(Debug)]
+struct Failed(String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Runs the command that the arguments say.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mainstay: no runtime: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(execute(cli.command));
+    // A thread that reads the terminal would hold it up.
+    runtime.shutdown_background();
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(snags) = error.downcast_ref::<Snags>() {
+        eprint!("{snags}");
+        return ExitCode::from(2);
+    }
+    let said = error.downcast_ref::<Failed>();
+    if said.is_none_or(|failed| !failed.0.is_empty()) {
+        eprintln!("mainstay: {error:#}");
+    }
+    ExitCode::from(if said.is_some() { 1 } else { 2 })
+}
+
+async fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run { file, prompt, json, progress } => {
+            let mut tree = Tree::read(&file)?;
+            let progress = !json && (progress || std::io::stderr().is_terminal());
+            let mut session = Session::start(&mut tree, Show { json, progress }).await?;
+            let result = if prompt.is_none() && !json && run::is_interactive() {
+                session.converse().await
+            } else {
+                session.once(prompt).await
+            };
+            session.stop().await;
+            result
+        }
+        Command::Check { file } => {
+            say(check::page(&Tree::read(&file)?).trim_end());
+            Ok(())
+        }
+        Command::Tree { file, format } => {
+            let mut tree = Tree::read(&file)?;
+            tree.discover().await?;
+            let system = System::start(tree.spec()?).await?;
+            let dump = system.tree();
+            match format {
+                Format::Text => say(dump.to_string().trim_end()),
+                Format::Json => say(dump.to_json()),
+                Format::Dot => say(dump.to_dot()),
+                Format::Mermaid => say(dump.to_mermaid()),
+            }
+            system.stop().await;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The tree file: what may stand in it, with the places of everything that can be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mainstay::fault::{Class, EffectKind};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use toml::Spanned;
+
+use super::profile::Profile;
+use super::snag::{Snag, list, meant};
+
+pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TreeFile {
+    pub(crate) name: Option<Spanned<String>>,
+    pub(crate) profile: Option<Spanned<Profile>>,
+    pub(crate) entry: Option<Spanned<String>>,
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) policy: Option<PolicySection>,
+    pub(crate) store: Option<Spanned<Store>>,
+    #[serde(default)]
+    pub(crate) models: Named<Model>,
+    #[serde(default)]
+    pub(crate) groups: Named<Group>,
+    #[serde(default)]
+    pub(crate) tools: Named<Tool>,
+    #[serde(default)]
+    pub(crate) agents: Named<Agent>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Strategy {
+    #[default]
+    OneForOne,
+    OneForAll,
+    RestForOne,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Supervisor {
+    #[serde(default)]
+    pub(crate) strategy: Strategy,
+    pub(crate) restarts: Option<u32>,
+    pub(crate) period: Option<Spanned<Span>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicySection {
+    pub(crate) max_retries: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(crate) retries: BTreeMap<Spanned<Class>, u32>,
+    pub(crate) attempt_timeout: Option<Spanned<Span>>,
+    pub(crate) max_delay: Option<Spanned<Span>>,
+    pub(crate) jitter_percent: Option<Spanned<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Durability {
+    #[default]
+    Sync,
+    Async,
+    Memory,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) durability: Option<Spanned<Durability>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ModelKind {
+    Openai,
+    Ollama,
+    Local,
+    Default,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Model {
+    pub(crate) kind: Spanned<ModelKind>,
+    pub(crate) url: Option<Spanned<String>>,
+    pub(crate) model: Option<Spanned<String>>,
+    pub(crate) key_env: Option<Spanned<String>>,
+    pub(crate) text: Option<Spanned<String>>,
+    pub(crate) timeout: Option<Spanned<Span>>,
+    pub(crate) concurrency: Option<Spanned<u32>>,
+    pub(crate) quota_domain: Option<String>,
+    pub(crate) provider: Option<String>,
+    pub(crate) guardrail: Option<u8>,
+    pub(crate) residency: Option<String>,
+    pub(crate) context_window: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GroupKind {
+    Model,
+    Tool,
+    Step,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    pub(crate) kind: Spanned<GroupKind>,
+    pub(crate) members: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(crate) grants: BTreeMap<Spanned<String>, Grant>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Grant {
+    pub(crate) owner: Spanned<String>,
+    pub(crate) reason: Spanned<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Builtin {
+    QueryOrder,
+    Refund,
+    Escalate,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tool {
+    pub(crate) builtin: Option<Spanned<Builtin>>,
+    pub(crate) data: Option<Spanned<PathBuf>>,
+    pub(crate) command: Option<Spanned<Vec<String>>>,
+    pub(crate) url: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) env_from: Vec<Spanned<String>>,
+    pub(crate) bearer_env: Option<Spanned<String>>,
+    pub(crate) dir: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(crate) effects: BTreeMap<Spanned<String>, EffectKind>,
+    #[serde(default)]
+    pub(crate) trusted: Option<Spanned<bool>>,
+    pub(crate) timeout: Option<Spanned<Span>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Agent {
+    pub(crate) model: Spanned<String>,
+    pub(crate) system: Option<String>,
+    #[serde(default)]
+    pub(crate) tools: Vec<Spanned<String>>,
+    pub(crate) max_steps: Option<Spanned<u32>>,
+    pub(crate) max_tokens: Option<Spanned<u32>>,
+    pub(crate) temperature: Option<f32>,
+}
+
+/// A duration as `"30s"`, `"500ms"`, `"2m"` or `"1h"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Span;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"30s\", \"500ms\" or \"2m\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+                let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+                let unit = match &text[at..] {
+                    "ms" => 1,
+                    "s" => 1_000,
+                    "m" => 60_000,
+                    "h" => 3_600_000,
+                    _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                };
+                let number: u64 = text[..at]
+                    .parse()
+                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))?;
+                number
+                    .checked_mul(unit)
+                    .filter(|millis| *millis > 0)
+                    .map(|millis| Span(Duration::from_millis(millis)))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Reader)
+    }
+}
+
+/// Reads a file's text.
+pub(crate) fn read(text: &str) -> Result<TreeFile, Snag> {
+    toml::from_str(text).map_err(|error| refused(text, error.message(), error.span()))
+}
+
+/// What the reader says, in our words.
+fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
+    // The names that a message lists, between backticks.
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let Some(([wrong], known)) = message
+        .starts_with("unknown ")
+        .then(|| names.split_at_checked(1))
+        .flatten()
+        .and_then(|(wrong, known)| Some((<[&str; 1]>::try_from(wrong).ok()?, known)))
+    {
+        let what = if message.starts_with("unknown field") { "key" } else { "value" };
+        let span = if what == "key" { key_at(text, wrong, span) } else { span };
+        let help = match meant(wrong, known.iter().copied()) {
+            Some(name) => {
+                format!("did you mean `{name}`? known here: {}", list(known.iter().copied()))
+            }
+            None => format!("known here: {}", list(known.iter().copied())),
+        };
+        return Snag::new(
+            span,
+            format!("unknown {what} `{wrong}`"),
+            format!("not a {what} of this place"),
+            help,
+        );
+    }
+    if let ([missing], true) = (&names[..], message.starts_with("missing field")) {
+        let message = format!("the key `{missing}` is missing");
+        let hint = format!("add a line `{missing} = ...`");
+        return Snag::new(span, message, "in this table", hint);
+    }
+    if let Some((found, expected)) = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.split_once(", expected "))
+    {
+        let hint = match expected {
+            "a string" => "put it into quotes".to_owned(),
+            "a sequence" => "put it into brackets: [\"a\", \"b\"]".to_owned(),
+            "a boolean" => "write true or false, without quotes".to_owned(),
+            "u32" | "u8" => "write a whole number, not below 0, without quotes".to_owned(),
+            "f32" => "write a number, without quotes".to_owned(),
+            other => format!("write {other}"),
+        };
+        let expected = match expected {
+            "u32" | "u8" => "a whole number",
+            "f32" => "a number",
+            "a sequence" => "a list",
+            other => other,
+        };
+        return Snag::new(
+            span,
+            format!("{found} where {expected} is expected"),
+            format!("expected {expected}"),
+            hint,
+        );
+    }
+    let first = message.lines().next().unwrap_or_default();
+    Snag::new(span, first, "here", "this is not TOML; see the example in `mainstay help check`")
+}
+
+/// The key itself, where the reader marks the whole table.
+fn key_at(text: &str, key: &str, span: Option<Range<usize>>) -> Option<Range<usize>> {
+    let span = span?;
+    if text.get(span.clone()) == Some(key) {
+        return Some(span);
+    }
+    let at = text.get(span.start..)?.find(key)? + span.start;
+    Some(at..at + key.len())
+}

@@ -1,0 +1,161 @@
+//! What is wrong with a tree file, and where: rendered as a compiler does.
+
+use std::fmt;
+use std::ops::Range;
+
+/// One thing that is wrong, with its place in the file and what to do about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Snag {
+    message: String,
+    span: Option<Range<usize>>,
+    label: String,
+    hint: String,
+}
+
+impl Snag {
+    /// `message` says what is wrong, `label` stands under the place, `hint` says what to do.
+    pub(crate) fn new(
+        span: impl Into<Option<Range<usize>>>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self { message: message.into(), span: span.into(), label: label.into(), hint: hint.into() }
+    }
+}
+
+/// All that is wrong with one file. Never empty.
+#[derive(Debug)]
+pub(crate) struct Snags {
+    pub(crate) file: String,
+    pub(crate) text: String,
+    pub(crate) snags: Vec<Snag>,
+}
+
+impl std::error::Error for Snags {}
+
+impl fmt::Display for Snags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, snag) in self.snags.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            self.one(snag, f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Snags {
+    fn one(&self, snag: &Snag, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", snag.message)?;
+        let mut edge = " ".to_owned();
+        if let Some(span) = &snag.span {
+            let place = Place::of(&self.text, span);
+            edge = " ".repeat(place.line.to_string().len());
+            writeln!(f, "{edge}--> {}:{}:{}", self.file, place.line, place.column)?;
+            writeln!(f, "{edge} |")?;
+            writeln!(f, "{} | {}", place.line, place.source)?;
+            let indent = " ".repeat(place.column - 1);
+            let marks = "^".repeat(place.width);
+            writeln!(f, "{edge} | {indent}{marks} {}", snag.label)?;
+            writeln!(f, "{edge} |")?;
+        } else {
+            writeln!(f, "{edge}--> {}", self.file)?;
+        }
+        writeln!(f, "{edge} = help: {}", snag.hint)
+    }
+}
+
+/// A place as people count: from 1, in characters.
+struct Place {
+    line: usize,
+    column: usize,
+    width: usize,
+    source: String,
+}
+
+impl Place {
+    fn of(text: &str, span: &Range<usize>) -> Self {
+        let mut start = span.start.min(text.len());
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let begin = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let source = text[begin..].lines().next().unwrap_or_default();
+        let end = span.end.clamp(start, begin + source.len());
+        let width = text.get(start..end).map_or(1, |marked| marked.chars().count());
+        Self {
+            line: text[..begin].matches('\n').count() + 1,
+            column: text[begin..start].chars().count() + 1,
+            width: width.max(1),
+            // A tab is as wide as its mark.
+            source: source.replace('\t', " "),
+        }
+    }
+}
+
+/// The name among `known` that was probably meant.
+pub(crate) fn meant<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (wrong.chars().count() + 1) / 3;
+    known
+        .into_iter()
+        .map(|name| (distance(wrong, name), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// How many letters must change to get from one to the other; two that changed places are one.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let last: &Vec<usize> = &rows[i - 1];
+            let change = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = change.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+/// `` `a`, `b` and `c` ``.
+pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        None => "none".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognized_and_another_word_is_not() {
+        let known = ["model", "system", "tools", "max_steps"];
+        assert_eq!(meant("modle", known), Some("model"));
+        assert_eq!(meant("max_step", known), Some("max_steps"));
+        assert_eq!(meant("tool", known), Some("tools"));
+        assert_eq!(meant("temperature", known), None);
+    }
+
+    #[test]
+    fn a_place_is_counted_in_lines_and_characters_and_never_leaves_its_line() {
+        let text = "a = 1\nü = \"x\ny\"\n";
+        let at = text.find('"').unwrap();
+        let place = Place::of(text, &(at..text.len()));
+        assert_eq!((place.line, place.column, place.width), (2, 5, 2));
+        let end = Place::of(text, &(text.len()..text.len()));
+        assert_eq!((end.line, end.column, end.width, &*end.source), (4, 1, 1, ""));
+    }
+}

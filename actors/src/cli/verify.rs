@@ -1,0 +1,262 @@
+//! What the reader cannot see: names that lead nowhere, keys that exclude each other, variables that
+//! are not set.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+
+use super::file::{Group, GroupKind, TreeFile};
+use super::snag::{Snag, list, meant};
+
+mod parts;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Model,
+    Tool,
+    Server,
+    Group(GroupKind),
+    Agent,
+}
+
+impl What {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Model => "a model",
+            Self::Tool => "a tool",
+            Self::Server => "a server",
+            Self::Group(_) => "a group",
+            Self::Agent => "an agent",
+        }
+    }
+}
+
+/// Every name of a file, with what it stands for and the group it is in.
+pub(crate) struct Names<'a> {
+    pub(crate) all: BTreeMap<&'a str, What>,
+    member_of: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn of(file: &'a TreeFile) -> Self {
+        let mut names = Self { all: BTreeMap::new(), member_of: BTreeMap::new() };
+        for (name, what) in every_name(file) {
+            names.all.entry(name.get_ref()).or_insert(what);
+        }
+        for (group, spec) in &file.groups {
+            for member in spec.members.get_ref() {
+                names.member_of.entry(member.get_ref()).or_insert(group.get_ref());
+            }
+        }
+        names
+    }
+
+    pub(crate) fn is_member(&self, name: &str) -> bool {
+        self.member_of.contains_key(name)
+    }
+}
+
+fn every_name(file: &TreeFile) -> impl Iterator<Item = (&Spanned<String>, What)> {
+    let models = file.models.keys().map(|name| (name, What::Model));
+    let tools = file
+        .tools
+        .iter()
+        .map(|(name, tool)| (name, if tool.builtin.is_some() { What::Tool } else { What::Server }));
+    let groups = file.groups.iter().map(|(name, group)| (name, What::Group(*group.kind.get_ref())));
+    let agents = file.agents.keys().map(|name| (name, What::Agent));
+    models.chain(tools).chain(groups).chain(agents)
+}
+
+/// Everything that is wrong with a file that could be read.
+pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
+    let mut verify = Verify { file, folder, names: Names::of(file), snags: Vec::new() };
+    verify.unique();
+    verify.models();
+    verify.tools();
+    verify.groups();
+    verify.agents();
+    verify.store();
+    verify.policy();
+    verify.snags
+}
+
+struct Verify<'a> {
+    file: &'a TreeFile,
+    folder: &'a Path,
+    names: Names<'a>,
+    snags: Vec<Snag>,
+}
+
+impl Verify<'_> {
+    fn say(
+        &mut self,
+        span: impl Into<Option<Range<usize>>>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.snags.push(Snag::new(span, message, label, hint));
+    }
+
+    fn unique(&mut self) {
+        let mut seen = BTreeMap::new();
+        for (name, what) in every_name(self.file) {
+            let text = name.get_ref();
+            if text.is_empty() || text.contains(['/', '.']) || text.chars().any(char::is_control) {
+                self.say(
+                    name.span(),
+                    format!("`{text}` cannot be a name"),
+                    "used in paths",
+                    "use letters, digits, `_` and `-`",
+                );
+            }
+            if let Some(before) = seen.insert(text, what) {
+                self.say(
+                    name.span(),
+                    format!("`{text}` is {} already", before.words()),
+                    "the same name",
+                    "models, groups, tools and agents stand beside each other: give each its own name",
+                );
+            }
+        }
+    }
+
+    /// Complains about a name that is not known.
+    fn unknown(&mut self, name: &Spanned<String>, wanted: &str, fits: impl Fn(What) -> bool) {
+        let fitting: Vec<&str> =
+            self.names.all.iter().filter(|(_, what)| fits(**what)).map(|(name, _)| *name).collect();
+        let text = name.get_ref();
+        let hint = match meant(text, fitting.iter().copied()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("there are: {}", list(fitting.iter().copied())),
+        };
+        match self.names.all.get(text.as_str()) {
+            Some(what) => {
+                let message = format!("`{text}` is {}, not {wanted}", what.words());
+                self.say(name.span(), message, format!("{wanted} is expected"), hint);
+            }
+            None => {
+                let message = format!("there is no `{text}`");
+                self.say(name.span(), message, format!("{wanted} is expected"), hint);
+            }
+        }
+    }
+
+    fn groups(&mut self) {
+        for (name, group) in &self.file.groups {
+            self.group(name, group);
+        }
+    }
+
+    fn group(&mut self, name: &Spanned<String>, group: &Group) {
+        let kind = *group.kind.get_ref();
+        let (wanted, fits): (_, fn(What) -> bool) = match kind {
+            GroupKind::Model => ("a model", |what| what == What::Model),
+            GroupKind::Tool => ("a built-in tool", |what| what == What::Tool),
+            GroupKind::Step => ("an agent", |what| what == What::Agent),
+        };
+        let members = group.members.get_ref();
+        if members.is_empty() || members.len() > 6 {
+            self.say(
+                group.members.span(),
+                format!("the group `{}` has {} members", name.get_ref(), members.len()),
+                "1 to 6 can stand in for each other",
+                "name the one that serves first, then its substitutes in order",
+            );
+        }
+        for member in members {
+            let text = member.get_ref().as_str();
+            match self.names.all.get(text) {
+                Some(what) if fits(*what) => {}
+                _ => self.unknown(member, wanted, fits),
+            }
+            let home = self.names.member_of.get(text).copied();
+            let twice = members.iter().filter(|other| other.get_ref() == text).count() > 1;
+            if twice || home.is_some_and(|home| home != name.get_ref()) {
+                let home = home.unwrap_or_default().to_owned();
+                self.say(
+                    member.span(),
+                    format!("`{text}` is a member twice"),
+                    format!("it stands in `{home}`"),
+                    "a child has one place: declare it again under another name",
+                );
+                break;
+            }
+        }
+        for (member, grant) in &group.grants {
+            if !members.iter().any(|other| other.get_ref() == member.get_ref()) {
+                let message = format!("a grant for `{}`, which is no member", member.get_ref());
+                self.say(member.span(), message, "nobody to grant it to", "name a member");
+            }
+            for text in [&grant.owner, &grant.reason] {
+                if text.get_ref().trim().is_empty() {
+                    let hint = "say who answers for it, and why";
+                    self.say(text.span(), "a grant without owner and reason", "empty", hint);
+                }
+            }
+        }
+    }
+
+    fn agents(&mut self) {
+        let is_model = |what: What| matches!(what, What::Model | What::Group(GroupKind::Model));
+        let is_tool =
+            |what: What| matches!(what, What::Tool | What::Server | What::Group(GroupKind::Tool));
+        for agent in self.file.agents.values() {
+            match self.names.all.get(agent.model.get_ref().as_str()) {
+                Some(what) if is_model(*what) => self.alone(&agent.model),
+                _ => self.unknown(&agent.model, "a model or a group of models", is_model),
+            }
+            for tool in &agent.tools {
+                let name = tool.get_ref().as_str();
+                let (name, inner) =
+                    name.split_once('.').map_or((name, None), |(a, b)| (a, Some(b)));
+                match self.names.all.get(name) {
+                    Some(What::Server) => {}
+                    Some(what) if is_tool(*what) && inner.is_none() => self.alone(tool),
+                    _ => self.unknown(tool, "a tool, a server, or `server.tool`", is_tool),
+                }
+            }
+            if let Some(steps) = &agent.max_steps
+                && *steps.get_ref() == 0
+            {
+                self.say(
+                    steps.span(),
+                    "an agent without steps",
+                    "at least 1",
+                    "leave it out for 8",
+                );
+            }
+        }
+        let is_entry = |what: What| matches!(what, What::Agent | What::Group(GroupKind::Step));
+        match &self.file.entry {
+            Some(entry) => match self.names.all.get(entry.get_ref().as_str()) {
+                Some(what) if is_entry(*what) => self.alone(entry),
+                _ => self.unknown(entry, "an agent or a group of agents", is_entry),
+            },
+            None if self.file.agents.is_empty() => {
+                let hint = "add [agents.NAME] with a line `model = \"...\"`";
+                self.say(None, "a tree without agents answers nobody", "", hint);
+            }
+            None => {
+                let all = super::build::entries(self.file);
+                if all.len() > 1 {
+                    let hint = format!("add a line `entry = \"...\"`: {}", list(all));
+                    let message = "several agents, and nothing says which one is asked";
+                    self.say(None, message, "", hint);
+                }
+            }
+        }
+    }
+
+    /// A member of a group is asked through its group.
+    fn alone(&mut self, name: &Spanned<String>) {
+        if let Some(group) = self.names.member_of.get(name.get_ref().as_str()) {
+            let message = format!("`{}` is a member of the group `{group}`", name.get_ref());
+            let hint = format!("write `{group}`, or declare it again under another name");
+            self.say(name.span(), message, "asked past its group", hint);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! Servers of the Model Context Protocol as supervised children: [`McpServer`] keeps a connection,
+//! [`McpTool`] is one of its tools.
+//!
+//! A connection is a life. Its start starts the server (or reaches it), initializes the session and
+//! lists the tools; when the server dies, or no longer answers, the life ends and its supervisor
+//! starts the next. The tools are children of their own beside it, since each has its own kind of
+//! effect: a read is tried again after a death in the middle, a payment is not.
+//!
+//! ```
+//! use mainstay::fault::EffectKind;
+//! use mainstay::spec::SupervisorSpec;
+//! use mainstay_actors::agent::Agent;
+//! use mainstay_actors::chat::ToolSpec;
+//! use mainstay_actors::local::LocalModel;
+//! use mainstay_actors::mcp::McpServer;
+//!
+//! let files = McpServer::command("mcp-server-filesystem", ["data"])
+//!     .tool("read_file", EffectKind::Read)
+//!     .tool("write_file", EffectKind::Idempotent);
+//! let agent = Agent::new("llm").tool(ToolSpec::new("read_file"), "files/read_file");
+//! let desk = SupervisorSpec::one_for_one("desk")
+//!     .child(LocalModel::default().spec("llm"))
+//!     .supervisor(files.supervisor("files"))
+//!     .child(agent.spec("agent"));
+//! # drop(desk);
+//! ```
+//!
+//! # Faults
+//!
+//! | What happens | Class, code |
+//! |---|---|
+//! | arguments that are no JSON object | `InputValidation`, `bad_arguments`; the server is not asked |
+//! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked |
+//! | the request could not be written, the HTTP connection was refused | `Network`; nothing happened |
+//! | the connection ended before the result came | `Indeterminate`, `connection_lost` |
+//! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life |
+//! | -32700, -32600, -32602, -32601, -32002 | `InputValidation`, the code |
+//! | -32603 | `ToolExecution`, the code |
+//! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew |
+//! | any other code | `Unknown`, the code |
+//! | a result with `isError` | `Business`, `tool_error`: for the model to read, not for a retry; `ToolExecution` when [`McpServer::errors_are_transient`]; `InputValidation` when it says that there is no such tool or that the arguments are wrong |
+//! | HTTP 401, 403; 429; 500, 502; 503; 408, 504; other 4xx | `Permission`; `RateLimit`; `ServerTransient`; `Overloaded`; `Timeout`; `InputValidation` |
+//! | an answer of another kind | `OutputInvalid`, `unexpected_answer` |
+//!
+//! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
+//! whose effect nobody declared is irreversible.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
+use mainstay::fault::{EffectKind, ExitCause, Fault};
+use mainstay::mirror::Kind;
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+
+use crate::chat::ToolSpec;
+use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
+use connect::Connection;
+use link::Link;
+
+mod classify;
+mod connect;
+mod http;
+mod link;
+mod process;
+
+/// How long a server may take for one call, by default.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a call waits for a connection that is down, by default.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(9);
+/// How long a doubtful server may take for a sign of life, by default.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The id of the connection below [`McpServer::supervisor`].
+pub const CONNECTION: &str = "connection";
+
+/// The waits of the runtime are a little longer than ours, so that ours say what happened.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+enum Way {
+    Command { program: String, arguments: Vec<String> },
+    Url(String),
+}
+
+#[derive(Clone)]
+struct Plan {
+    way: Way,
+    env: Vec<(String, Setting)>,
+    dir: Option<std::path::PathBuf>,
+    bearer: Option<Setting>,
+    effects: BTreeMap<String, EffectKind>,
+    offered: BTreeMap<String, FoundTool>,
+    trusted: bool,
+    transient: bool,
+    call_timeout: Duration,
+    connect_wait: Duration,
+    ping_timeout: Duration,
+}
+
+/// A value, or where it is read at each start. Never shown.
+#[derive(Clone)]
+enum Setting {
+    Given(Arc<str>),
+    Env(String),
+}
+
+impl Setting {
+    fn read(&self) -> Result<Arc<str>, Fault> {
+        match self {
+            Self::Given(value) => Ok(Arc::clone(value)),
+            Self::Env(variable) => match std::env::var(variable) {
+                Ok(value) if !value.is_empty() => Ok(value.into()),
+                _ => Err(Fault::permission(format!("environment variable {variable} is not set"))
+                    .with_code("no_variable")),
+            },
+        }
+    }
+}
+
+/// A tool as a server describes it, with the kind of effect it is taken for.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FoundTool {
+    /// What a model is told about it, in the server's words.
+    pub spec: ToolSpec,
+    /// What one call does to the world: as declared; else as a trusted server says; else
+    /// irreversible.
+    pub effect: EffectKind,
+}
+
+/// A server, how it is reached, and what its tools do. Clones share the connection.
+///
+/// Environment variables are not handed to a server's process, but for those that every program
+/// needs (such as `PATH`) and those named with [`McpServer::env`] and [`McpServer::env_from`].
+#[derive(Clone)]
+pub struct McpServer {
+    plan: Arc<Plan>,
+    link: Link,
+}
+
+impl McpServer {
+    fn new(way: Way) -> Self {
+        let plan = Plan {
+            way,
+            env: Vec::new(),
+            dir: None,
+            bearer: None,
+            effects: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            trusted: false,
+            transient: false,
+            call_timeout: CALL_TIMEOUT,
+            connect_wait: CONNECT_WAIT,
+            ping_timeout: PING_TIMEOUT,
+        };
+        Self { plan: Arc::new(plan), link: Link::default() }
+    }
+
+    /// A server that is started as a process of ours and spoken to over its standard input and
+    /// output. It ends, with all processes of its group, when its life does.
+    pub fn command(
+        program: impl Into<String>,
+        arguments: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        Self::new(Way::Command { program: program.into(), arguments })
+    }
+
+    /// A server at this URL, spoken to over streamable HTTP.
+    pub fn url(url: impl Into<String>) -> Self {
+        Self::new(Way::Url(url.into()))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Plan)) -> Self {
+        change(Arc::make_mut(&mut self.plan));
+        self
+    }
+
+    /// Declares a tool and what one call of it does to the world. The server must have it: a start
+    /// fails with its name otherwise.
+    #[must_use]
+    pub fn tool(self, name: impl Into<String>, effect: EffectKind) -> Self {
+        self.with(|plan| {
+            plan.effects.insert(name.into(), effect);
+        })
+    }
+
+    /// Sets an environment variable of the server's process.
+    #[must_use]
+    pub fn env(self, name: impl Into<String>, value: impl Into<Arc<str>>) -> Self {
+        self.with(|plan| plan.env.push((name.into(), Setting::Given(value.into()))))
+    }
+
+    /// Hands this variable of our own environment to the server's process, read at each start. One
+    /// that is not set fails the start, naming it.
+    #[must_use]
+    pub fn env_from(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.with(|plan| plan.env.push((name.clone(), Setting::Env(name))))
+    }
+
+    /// The folder the server's process runs in.
+    ///
+    /// # Default
+    /// Ours.
+    #[must_use]
+    pub fn dir(self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.with(|plan| plan.dir = Some(dir.into()))
+    }
+
+    /// Sends this bearer token with every request over HTTP.
+    #[must_use]
+    pub fn bearer(self, token: impl Into<Arc<str>>) -> Self {
+        self.with(|plan| plan.bearer = Some(Setting::Given(token.into())))
+    }
+
+    /// Sends the bearer token in this environment variable, read at each start. One that is not set
+    /// fails the start, naming it.
+    #[must_use]
+    pub fn bearer_env(self, variable: impl Into<String>) -> Self {
+        self.with(|plan| plan.bearer = Some(Setting::Env(variable.into())))
+    }
+
+    /// Believes what the server says about its tools' effects (`readOnlyHint`, `idempotentHint`), for
+    /// tools that are not declared.
+    ///
+    /// # Default
+    /// It is not believed.
+    #[must_use]
+    pub fn trusted(self) -> Self {
+        self.with(|plan| plan.trusted = true)
+    }
+
+    /// Takes a result with `isError` for a passing failure that is worth a retry.
+    ///
+    /// # Default
+    /// It is something for the model to read: `Business`, no retry.
+    #[must_use]
+    pub fn errors_are_transient(self) -> Self {
+        self.with(|plan| plan.transient = true)
+    }
+
+    /// How long the server may take for one call.
+    ///
+    /// # Default
+    /// [`CALL_TIMEOUT`].
+    #[must_use]
+    pub fn call_timeout(self, timeout: Duration) -> Self {
+        self.with(|plan| plan.call_timeout = timeout)
+    }
+
+    /// How long a call waits for a connection that is down.
+    ///
+    /// # Default
+    /// [`CONNECT_WAIT`].
+    #[must_use]
+    pub fn connect_wait(self, wait: Duration) -> Self {
+        self.with(|plan| plan.connect_wait = wait)
+    }
+
+    /// How long the server may take for a sign of life, once a call has run out of time or was called
+    /// off. One that stays silent is killed and started again.
+    ///
+    /// # Default
+    /// [`PING_TIMEOUT`].
+    #[must_use]
+    pub fn ping_timeout(self, timeout: Duration) -> Self {
+        self.with(|plan| plan.ping_timeout = timeout)
+    }
+
+    /// Offers these tools, as found by [`McpServer::discover`], with the kinds of effect they state.
+    #[must_use]
+    pub fn offer(self, found: impl IntoIterator<Item = FoundTool>) -> Self {
+        self.with(|plan| {
+            for tool in found {
+                plan.effects.entry(tool.spec.name.clone()).or_insert(tool.effect);
+                plan.offered.insert(tool.spec.name.clone(), tool);
+            }
+        })
+    }
+
+    /// Connects once, lists the server's tools, and ends the connection.
+    ///
+    /// # Errors
+    /// As the start of a life.
+    pub async fn discover(&self) -> Result<Vec<FoundTool>, Fault> {
+        let connection = Connection::open(&self.plan).await?;
+        let found = connection.tools().iter().map(|tool| self.plan.found(tool)).collect();
+        connection.close().await;
+        Ok(found)
+    }
+
+    /// The tools that are declared or offered: what a model is told about each. One that is only
+    /// declared has a name and nothing else.
+    pub fn tools(&self) -> Vec<ToolSpec> {
+        let spec = |name: &String| {
+            let found = self.plan.offered.get(name).map(|found| found.spec.clone());
+            found.unwrap_or_else(|| ToolSpec::new(name.clone()))
+        };
+        self.plan.effects.keys().map(spec).collect()
+    }
+
+    /// One tool as a behavior: [`McpTool::spec`] makes a child or a member of a group of it. Its kind
+    /// of effect is the one declared; undeclared is irreversible. The connection must stand in the
+    /// same system.
+    pub fn tool_named(&self, name: impl Into<String>) -> McpTool {
+        let name = name.into();
+        let effect = self.plan.effects.get(&name).copied().unwrap_or_default();
+        McpTool { name: name.into(), effect, plan: Arc::clone(&self.plan), link: self.link.clone() }
+    }
+
+    /// The connection as a child: it answers [`ListTools`]. Its start takes at most the attempt
+    /// timeout.
+    pub fn connection(&self, id: impl AsRef<str>) -> ChildSpec {
+        let server = self.clone();
+        ChildSpec::stateless(id, move || McpConnection { server: server.clone(), open: None })
+            .concurrency(CONCURRENCY)
+    }
+
+    /// The connection and every tool declared or offered, below a supervisor of this id. The tools
+    /// are found at `{id}/{name}`.
+    ///
+    /// A server that dies is started again after 200 ms, doubling to 10 s; one that dies more than 10
+    /// times a minute is set aside.
+    pub fn supervisor(&self, id: impl AsRef<str>) -> SupervisorSpec {
+        let minute = Duration::from_secs(60);
+        let supervisor = SupervisorSpec::one_for_one(id)
+            .intensity(20, minute)
+            .child_limit(10, minute)
+            .restart_backoff(Duration::from_millis(200), Duration::from_secs(10))
+            .child(self.connection(CONNECTION));
+        self.plan.effects.keys().fold(supervisor, |supervisor, name| {
+            supervisor.child(self.tool_named(name.clone()).spec(name))
+        })
+    }
+}
+
+impl fmt::Debug for McpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Arguments, variables and URLs may hold keys.
+        f.debug_struct("McpServer").field("tools", &self.plan.effects).finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    fn found(&self, tool: &rmcp::model::Tool) -> FoundTool {
+        let declared = self.effects.get(&*tool.name).copied();
+        let hinted =
+            self.trusted.then_some(tool.annotations.as_ref()).flatten().and_then(|hints| {
+                // `idempotentHint` is about the same arguments, so the same request may come twice.
+                match (hints.read_only_hint, hints.idempotent_hint) {
+                    (Some(true), _) => Some(EffectKind::Read),
+                    (_, Some(true)) => Some(EffectKind::Idempotent),
+                    _ => None,
+                }
+            });
+        FoundTool {
+            spec: classify::tool_spec(tool),
+            effect: declared.or(hinted).unwrap_or_default(),
+        }
+    }
+}
+
+/// Asks a connection for its server's tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListTools;
+
+/// A connection to a server as a behavior; made with [`McpServer::connection`].
+pub struct McpConnection {
+    server: McpServer,
+    open: Option<Connection>,
+}
+
+impl fmt::Debug for McpConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpConnection").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl Behavior for McpConnection {
+    type Request = ListTools;
+    type Reply = Vec<FoundTool>;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+}
+
+impl Stateless for McpConnection {
+    async fn start(&mut self, ctx: &StartContext) -> Result<(), Fault> {
+        let plan = &self.server.plan;
+        let mut connection = Connection::open(plan).await?;
+        connection.check(plan)?;
+        connection.watch(&self.server.link, ctx.lifeline.clone(), plan.ping_timeout);
+        self.open = Some(connection);
+        Ok(())
+    }
+
+    async fn serve(&self, _: &ListTools, _: &Context) -> Result<Vec<FoundTool>, Fault> {
+        let open = self.open.as_ref().ok_or_else(|| Fault::internal("not connected"))?;
+        Ok(open.tools().iter().map(|tool| self.server.plan.found(tool)).collect())
+    }
+
+    async fn stop(&self, _: &ExitCause) {
+        if let Some(open) = &self.open {
+            open.hang_up().await;
+        }
+    }
+}
+
+/// A tool of a server as a behavior; made with [`McpServer::tool_named`]. Its faults are in the table
+/// of the [module](self).
+///
+/// The name it is called by does not matter, so it can stand in for a tool of another name; the
+/// arguments do.
+#[derive(Clone)]
+pub struct McpTool {
+    name: Arc<str>,
+    effect: EffectKind,
+    plan: Arc<Plan>,
+    link: Link,
+}
+
+impl McpTool {
+    /// The child spec: stateless, kind `tool`, with the tool's kind of effect.
+    pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
+        let effect = self.effect;
+        let whole = self.plan.connect_wait + self.plan.call_timeout + MARGIN;
+        ChildSpec::stateless(id, move || self.clone())
+            .kind(Kind::Tool)
+            .effect(effect)
+            .concurrency(CONCURRENCY)
+            .attempt_timeout(whole)
+    }
+
+    /// What one call does to the world.
+    pub fn effect(&self) -> EffectKind {
+        self.effect
+    }
+}
+
+impl fmt::Debug for McpTool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpTool")
+            .field("name", &self.name)
+            .field("effect", &self.effect)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Behavior for McpTool {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+}
+
+impl Stateless for McpTool {
+    async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        let arguments = classify::object(&request.arguments)?;
+        let live = self.link.live(self.plan.connect_wait).await?;
+        let call = classify::call(&self.name, arguments, &ctx.key());
+        let outcome = live.call(call, self.plan.call_timeout).await?;
+        classify::reply(&self.name, outcome, live.has(&self.name), self.plan.transient)
+    }
+}

@@ -1,0 +1,259 @@
+//! What a server's answers and silences mean.
+
+use std::error::Error;
+use std::time::Duration;
+
+use mainstay::fault::{Class, Fault};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, JsonObject,
+    RequestMetaObject, Tool,
+};
+
+use rmcp::ServiceError;
+use rmcp::transport::streamable_http_client::StreamableHttpError;
+use serde_json::Value;
+
+use super::link::Verdict;
+use crate::chat::ToolSpec;
+use crate::tool::ToolReply;
+
+/// Under which a call carries its idempotency key.
+const KEY: &str = "mainstay/idempotencyKey";
+/// How the reference servers begin the text of a protocol error that they put into a result.
+const PREFIX: &str = "MCP error ";
+
+/// The arguments of a call.
+pub(super) fn object(text: &str) -> Result<JsonObject, Fault> {
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    let bad = |what: String| Fault::input_validation(what).with_code("bad_arguments").not_applied();
+    match serde_json::from_str(text) {
+        Ok(Value::Object(arguments)) => Ok(arguments),
+        Ok(_) => Err(bad("arguments: not a JSON object".to_owned())),
+        Err(error) => Err(bad(format!("arguments: {error}"))),
+    }
+}
+
+pub(super) fn call(name: &str, arguments: JsonObject, key: &str) -> CallToolRequestParams {
+    let mut call = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
+    let mut meta = RequestMetaObject::new();
+    meta.0.insert(KEY.to_owned(), Value::String(key.to_owned()));
+    call.meta = Some(meta);
+    call
+}
+
+pub(super) fn tool_spec(tool: &Tool) -> ToolSpec {
+    ToolSpec::new(&*tool.name)
+        .description(tool.description.as_deref().unwrap_or_default())
+        .parameters(Value::Object((*tool.input_schema).clone()))
+}
+
+/// The result of a call, or the fault it stands for.
+pub(super) fn reply(
+    name: &str,
+    outcome: CallToolResponse,
+    listed: bool,
+    transient: bool,
+) -> Result<ToolReply, Fault> {
+    let result = match outcome {
+        CallToolResponse::Complete(result) => result,
+        CallToolResponse::InputRequired(_) => {
+            return Err(Fault::business(format!(
+                "\"{name}\" asks for a person's input, and nobody is there"
+            ))
+            .with_code("input_required"));
+        }
+        _ => {
+            return Err(Fault::indeterminate(format!(
+                "\"{name}\" goes on in the background, which is not followed"
+            ))
+            .with_code("unexpected_answer"));
+        }
+    };
+    if result.is_error != Some(true) {
+        return content(result).map(ToolReply::new);
+    }
+    let said = words(&result);
+    if let Some(code) =
+        said.strip_prefix(PREFIX).and_then(|rest| rest.split(':').next()?.parse().ok())
+    {
+        return Err(protocol(code, said).0);
+    }
+    Err(if !listed {
+        Fault::input_validation(said).with_code("unknown_tool")
+    } else if transient {
+        Fault::tool_execution(said).with_code("tool_error")
+    } else {
+        Fault::business(said).with_code("tool_error")
+    })
+}
+
+fn words(result: &CallToolResult) -> String {
+    let words: Vec<_> = result
+        .content
+        .iter()
+        .filter_map(|block| block.as_text().map(|text| text.text.as_str()))
+        .collect();
+    if words.is_empty() {
+        "the tool failed and did not say why".to_owned()
+    } else {
+        words.join("\n")
+    }
+}
+
+/// The result as JSON: what is structured as it is, a text as a string unless it is JSON itself.
+fn content(result: CallToolResult) -> Result<String, Fault> {
+    let unwritable = |error| {
+        Fault::internal(format!("the result cannot be written: {error}")).with_code("bad_result")
+    };
+    if let Some(value) = result.structured_content {
+        return Ok(value.to_string());
+    }
+    let mut blocks = result.content.into_iter().map(|block| match block {
+        ContentBlock::Text(text) => Ok(json_or_text(text.text)),
+        other => serde_json::to_value(other).map_err(unwritable),
+    });
+    match (blocks.next(), blocks.next()) {
+        (None, _) => Ok("null".to_owned()),
+        (Some(only), None) => Ok(only?.to_string()),
+        (Some(first), Some(second)) => {
+            let all: Result<Vec<_>, Fault> = [first, second].into_iter().chain(blocks).collect();
+            Ok(Value::Array(all?).to_string())
+        }
+    }
+}
+
+fn json_or_text(text: String) -> Value {
+    match serde_json::from_str(&text) {
+        Ok(value @ (Value::Object(_) | Value::Array(_))) => value,
+        _ => Value::String(text),
+    }
+}
+
+/// A call without a result.
+pub(super) fn error(error: ServiceError) -> (Fault, Verdict) {
+    match error {
+        ServiceError::McpError(error) => protocol(error.code.0, error.message.into_owned()),
+        ServiceError::TransportSend(error) => sending(&*error.error),
+        ServiceError::TransportClosed => (
+            Fault::indeterminate("the connection ended before the result came")
+                .with_code("connection_lost"),
+            Verdict::Doubtful,
+        ),
+        ServiceError::Cancelled { .. } => {
+            (Fault::cancelled("the server called it off"), Verdict::Answered)
+        }
+        ServiceError::Timeout { timeout } => {
+            (Fault::timeout(format!("no result within {timeout:?}")), Verdict::Doubtful)
+        }
+        // It was answered, so something may have been done.
+        other => (
+            Fault::output_invalid(other.to_string())
+                .with_code("unexpected_answer")
+                .effect_unknown(),
+            Verdict::Answered,
+        ),
+    }
+}
+
+/// A JSON-RPC error.
+fn protocol(code: i32, message: String) -> (Fault, Verdict) {
+    let class = match code {
+        -32700 | -32600 | -32602 | -32601 | -32002 => Class::InputValidation,
+        -32603 => Class::ToolExecution,
+        -32022..=-32020 => Class::ModelUnavailable,
+        _ => Class::Unknown,
+    };
+    let verdict =
+        if class == Class::ModelUnavailable { Verdict::Useless } else { Verdict::Answered };
+    (Fault::new(class, message).with_code(code.to_string()), verdict)
+}
+
+/// A request that could not be sent, or, over HTTP, was sent and not answered.
+fn sending(error: &(dyn Error + 'static)) -> (Fault, Verdict) {
+    // No text of an error is taken over: it may hold a URL with a secret.
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = known(error) {
+            return found;
+        }
+        next = error.source();
+    }
+    let fault = Fault::indeterminate("the connection broke with the request under way")
+        .with_code("connection_lost");
+    (fault, Verdict::Doubtful)
+}
+
+fn known(error: &(dyn Error + 'static)) -> Option<(Fault, Verdict)> {
+    if let Some(error) = error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
+        return over_http(error);
+    }
+    if error.is::<std::io::Error>() {
+        // A line that was not written whole is not read.
+        let fault = Fault::network("the request could not be written").with_code("not_written");
+        return Some((fault.not_applied(), Verdict::Doubtful));
+    }
+    None
+}
+
+fn over_http(error: &StreamableHttpError<reqwest::Error>) -> Option<(Fault, Verdict)> {
+    Some(match error {
+        StreamableHttpError::SessionExpired => {
+            let text = "the server has forgotten the session";
+            (Fault::network(text).with_code("session_expired").not_applied(), Verdict::Useless)
+        }
+        StreamableHttpError::HttpStatus(error) => {
+            let after = error.retry_after.as_deref().and_then(|text| text.trim().parse().ok());
+            let after = after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            (status(error.status, after), Verdict::Answered)
+        }
+        StreamableHttpError::AuthRequired(_) => (status(401, None), Verdict::Answered),
+        StreamableHttpError::InsufficientScope(_) => (status(403, None), Verdict::Answered),
+        StreamableHttpError::UnexpectedServerResponse(text) => by_text(text),
+        StreamableHttpError::UnexpectedContentType(_)
+        | StreamableHttpError::Deserialize(_)
+        | StreamableHttpError::ResponseBodyTooLarge { .. } => (unexpected(), Verdict::Answered),
+        StreamableHttpError::Client(error) if error.is_connect() || error.is_builder() => {
+            let fault = Fault::network("the server cannot be reached").with_code("not_connected");
+            (fault.not_applied(), Verdict::Doubtful)
+        }
+        StreamableHttpError::Client(error) if error.status().is_some() => {
+            (status(error.status().map_or(0, |code| code.as_u16()), None), Verdict::Answered)
+        }
+        _ => return None,
+    })
+}
+
+fn unexpected() -> Fault {
+    Fault::output_invalid("the server's answer is no answer of the protocol")
+        .with_code("unexpected_answer")
+        .effect_unknown()
+}
+
+/// The transport tells other 4xx statuses in a text only.
+fn by_text(text: &str) -> (Fault, Verdict) {
+    let code =
+        text.split(|c: char| !c.is_ascii_digit()).find_map(|part| match part.parse::<u16>() {
+            Ok(code @ 400..=599) => Some(code),
+            _ => None,
+        });
+    match code {
+        Some(code) => (status(code, None), Verdict::Answered),
+        None => (unexpected(), Verdict::Answered),
+    }
+}
+
+fn status(code: u16, retry_after: Option<Duration>) -> Fault {
+    let class = match code {
+        401 | 403 => Class::Permission,
+        408 | 504 => Class::Timeout,
+        429 => Class::RateLimit,
+        503 => Class::Overloaded,
+        500..=599 => Class::ServerTransient,
+        400..=499 => Class::InputValidation,
+        _ => Class::Unknown,
+    };
+    let mut fault = Fault::new(class, format!("the server answered with status {code}"))
+        .with_code(code.to_string());
+    fault.retry_after = retry_after;
+    fault
+}

@@ -1,0 +1,259 @@
+//! A connection: made, watched, ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::Lifeline;
+use mainstay::fault::{Class, Fault};
+use rmcp::model::{ClientConfig, ClientRequest, Implementation, PingRequest, Tool};
+use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
+use rmcp::{ServiceError, ServiceExt};
+use tokio::process::Child;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::link::{Link, Live};
+use super::process::{self, Group, Said};
+use super::{Plan, Way, classify, http};
+
+/// How long a server that was told to end may take, before it is told again, and then killed.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// An open connection. Dropped, it takes the server's process with it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    live: Arc<Live>,
+    session: Option<RunningService<RoleClient, ClientConfig>>,
+    child: Option<Child>,
+    group: Option<Arc<Group>>,
+    over: Arc<Over>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// The word that a connection is to end, and that it has ended.
+#[derive(Debug)]
+struct Over {
+    asked: Notify,
+    ended: watch::Sender<bool>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+impl Connection {
+    /// Starts the server or reaches it, initializes the session, lists the tools.
+    pub(super) async fn open(plan: &Plan) -> Result<Self, Fault> {
+        let mut client = ClientConfig::default();
+        client.client_info = Implementation::new("mainstay", env!("CARGO_PKG_VERSION"));
+        let (session, child, group, said) = match &plan.way {
+            Way::Url(url) => {
+                let transport = http::transport(plan, url)?;
+                (client.serve(transport).await, None, None, Said::default())
+            }
+            Way::Command { .. } => {
+                let process = process::start(plan)?;
+                let session = client.serve((process.stdout, process.stdin)).await;
+                (session, Some(process.child), Some(process.group), process.said)
+            }
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => {
+                // Ended first, so that it has no more to say.
+                if let Some(group) = &group {
+                    group.kill();
+                }
+                return Err(refused(error, said).await);
+            }
+        };
+        let tools = session.peer().list_all_tools().await;
+        let tools = match tools {
+            Ok(tools) => tools,
+            // A server may have other things than tools.
+            Err(ServiceError::McpError(error)) if error.code.0 == -32601 => Vec::new(),
+            Err(error) => return Err(classify::error(error).0),
+        };
+        let live = Live {
+            peer: session.peer().clone(),
+            tools,
+            doubt: Notify::new(),
+            useless: Notify::new(),
+        };
+        Ok(Self {
+            live: Arc::new(live),
+            session: Some(session),
+            child,
+            group,
+            over: Arc::new(Over { asked: Notify::new(), ended: watch::Sender::new(false) }),
+            keeper: None,
+        })
+    }
+
+    pub(super) fn tools(&self) -> &[Tool] {
+        &self.live.tools
+    }
+
+    /// Whether the server has every tool that was declared.
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), Fault> {
+        let missing: Vec<_> =
+            plan.effects.keys().filter(|name| !self.live.has(name)).map(String::as_str).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut there: Vec<_> = self.live.tools.iter().map(|tool| &*tool.name).collect();
+        there.sort_unstable();
+        Err(Fault::input_validation(format!(
+            "the server has no tool \"{}\"; it has: {}",
+            missing.join("\", \""),
+            there.join(", ")
+        ))
+        .with_code("unknown_tool"))
+    }
+
+    /// Opens the link to the tools, and from now on tells the lifeline when the server is gone.
+    pub(super) fn watch(&mut self, link: &Link, lifeline: Lifeline, ping: Duration) {
+        let Some(session) = self.session.take() else { return };
+        let (live, child, group) = (Arc::clone(&self.live), self.child.take(), self.group.clone());
+        let (link, over) = (link.clone(), Arc::clone(&self.over));
+        link.up(&live);
+        self.keeper = Some(tokio::spawn(async move {
+            // Also when this task is aborted.
+            let _closed = Closed { link, live: Arc::clone(&live) };
+            let class = keep(session, child, &live, &over, ping).await;
+            // Whatever the server has started goes with it.
+            if let Some(group) = group {
+                group.kill();
+            }
+            drop(_closed);
+            over.ended.send_replace(true);
+            if let Some(class) = class {
+                lifeline.end(class);
+            }
+        }));
+    }
+
+    /// Ends the connection in order: the server is told, given a moment, asked, given a moment, and
+    /// killed when it still lives.
+    pub(super) async fn hang_up(&self) {
+        self.over.asked.notify_one();
+        let mut ended = self.over.ended.subscribe();
+        for asked in [true, false] {
+            if timeout(GRACE, ended.wait_for(|ended| *ended)).await.is_ok() {
+                return;
+            }
+            if let Some(group) = &self.group
+                && asked
+            {
+                group.ask();
+            }
+        }
+    }
+
+    /// Ends a connection that nobody watches.
+    pub(super) async fn close(mut self) {
+        if let Some(mut session) = self.session.take() {
+            let _ = session.close_with_timeout(GRACE).await;
+        }
+        if let Some(child) = &mut self.child {
+            let _ = timeout(GRACE, child.wait()).await;
+        }
+    }
+}
+
+struct Closed {
+    link: Link,
+    live: Arc<Live>,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.link.down(&self.live);
+    }
+}
+
+/// Watches a session until it is over; says why, unless it was asked to end.
+async fn keep(
+    session: RunningService<RoleClient, ClientConfig>,
+    mut child: Option<Child>,
+    live: &Live,
+    over: &Over,
+    ping: Duration,
+) -> Option<Class> {
+    let token = session.cancellation_token();
+    let mut closed = Box::pin(session.waiting());
+    let gone = async {
+        tokio::select! {
+            _ = &mut closed => Class::Network,
+            () = exited(&mut child) => Class::Network,
+            () = silent(live, ping) => Class::Timeout,
+            () = live.useless.notified() => Class::ModelUnavailable,
+        }
+    };
+    tokio::select! {
+        class = gone => return Some(class),
+        () = over.asked.notified() => {}
+    }
+    token.cancel();
+    let _ = closed.await;
+    exited(&mut child).await;
+    None
+}
+
+/// Returns when the process has ended; at once when there is none, but only for one that was asked.
+async fn exited(child: &mut Option<Child>) {
+    match child {
+        Some(child) => {
+            let _ = child.wait().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when there was doubt, and the server gave no sign of life.
+async fn silent(live: &Live, ping: Duration) {
+    loop {
+        live.doubt.notified().await;
+        match timeout(ping, ask(&live.peer)).await {
+            // Whatever it says, it lives.
+            Ok(Ok(()) | Err(ServiceError::McpError(_))) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+async fn ask(peer: &Peer<RoleClient>) -> Result<(), ServiceError> {
+    peer.send_request(ClientRequest::PingRequest(PingRequest::default())).await.map(drop)
+}
+
+/// Why a session could not be made.
+async fn refused(error: ClientInitializeError, said: Said) -> Fault {
+    let (fault, text) = match error {
+        ClientInitializeError::TransportError { error, context } => {
+            let (fault, _) = classify::error(ServiceError::TransportSend(error));
+            let text = format!("{}, when {context}", fault.message);
+            (fault, text)
+        }
+        ClientInitializeError::ConnectionClosed(why) => {
+            (Fault::network(""), format!("the connection ended at once: {why}"))
+        }
+        ClientInitializeError::JsonRpcError(error) => {
+            let (fault, _) = classify::error(ServiceError::McpError(error));
+            let text = format!("the server refused the session: {}", fault.message);
+            (fault, text)
+        }
+        other => {
+            let fault = Fault::model_unavailable("").with_code("no_session");
+            (fault, format!("no session: {other}"))
+        }
+    };
+    Fault { message: format!("{text}{}", said.tail().await).into(), ..fault }
+}

@@ -1,0 +1,370 @@
+//! Servers of the Model Context Protocol as children, against a server of ours in processes of its
+//! own: real pipes, real signals, real deaths, in real time.
+
+use std::time::Duration;
+
+use mainstay::error::CallError;
+use mainstay::event::Event;
+use mainstay::fate::Ended;
+use mainstay::fault::{Class, EffectKind, ExitKind};
+use mainstay::port::CallOptions;
+use mainstay::spec::SupervisorSpec;
+use mainstay::system::System;
+use mainstay_actors::mcp::{ListTools, McpServer};
+use mainstay_actors::tool::{ToolReply, ToolRequest};
+
+use harness::{Running, lives, scratch, signal, until};
+use shop::{Log, OverHttp, shop};
+
+#[path = "mcp/harness.rs"]
+mod harness;
+#[path = "mcp/shop.rs"]
+mod shop;
+
+const READ: EffectKind = EffectKind::Read;
+const PAY: EffectKind = EffectKind::Irreversible;
+
+/// The class and code of a call that failed for good.
+fn fault<Q: std::fmt::Debug>(error: CallError<Q>) -> (Class, Option<String>) {
+    match error {
+        CallError::RecoveryExhausted { fault, .. } => {
+            (fault.class, fault.code.map(std::borrow::Cow::into_owned))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn coded(class: Class, code: &str) -> (Class, Option<String>) {
+    (class, Some(code.to_owned()))
+}
+
+#[tokio::test]
+async fn a_tool_of_a_server_is_a_tool_like_any_other() {
+    let (server, log) = shop();
+    let server = server.tool("sum", READ).tool("many", READ).tool("meta", READ);
+    let running = Running::start(&server).await;
+    assert_eq!(running.call("sum", r#"{"a":2,"b":3}"#).await.unwrap(), r#"{"sum":5}"#);
+    assert_eq!(running.call("many", "").await.unwrap(), r#"["one",{"two":2}]"#);
+    // The key goes along, for a server that can use it.
+    let meta = running
+        .tool("meta")
+        .call_with(ToolRequest::new("meta", "{}"), CallOptions::new().key("task-7"))
+        .await
+        .unwrap();
+    assert!(meta.value.content.contains(r#""mainstay/idempotencyKey":"task-7""#), "{meta:?}");
+    // It can stand in for a tool of another name.
+    let other = running.tool("sum").call(ToolRequest::new("add", r#"{"a":1}"#)).await.unwrap();
+    assert_eq!(other.value.content, r#"{"sum":1}"#);
+    let listed = running
+        .system
+        .port::<ListTools, Vec<mainstay_actors::mcp::FoundTool>>("root/s/connection")
+        .unwrap()
+        .call(ListTools)
+        .await
+        .unwrap();
+    assert!(listed.value.iter().any(|tool| tool.spec.name == "refuse"));
+    let pid = log.pids()[0];
+    running.stop().await;
+    assert_eq!(log.count("end of input"), 1, "a stop closes the server's input first");
+    assert!(!lives(pid));
+}
+
+#[tokio::test]
+async fn what_a_server_answers_becomes_a_fault_of_its_class() {
+    let (server, log) = shop();
+    let server = server.tool("protocol_error", READ).tool("refuse", READ).tool("sum", READ);
+    let running = Running::start(&server).await;
+    for (code, class) in [
+        (-32700, Class::InputValidation),
+        (-32600, Class::InputValidation),
+        (-32602, Class::InputValidation),
+        (-32601, Class::InputValidation),
+        (-32002, Class::InputValidation),
+        (-1, Class::Unknown),
+    ] {
+        let before = log.count("call protocol_error");
+        let error =
+            running.call("protocol_error", &format!(r#"{{"code":{code}}}"#)).await.unwrap_err();
+        assert_eq!(fault(error), coded(class, &code.to_string()));
+        assert_eq!(log.count("call protocol_error") - before, 1, "{code} is not retried");
+    }
+    for (says, class, code) in [
+        ("insufficient funds", Class::Business, "tool_error"),
+        ("MCP error -32602: Tool x not found", Class::InputValidation, "-32602"),
+    ] {
+        let arguments = serde_json::json!({"say": says}).to_string();
+        assert_eq!(
+            fault(running.call("refuse", &arguments).await.unwrap_err()),
+            coded(class, code)
+        );
+    }
+    let before = log.lines().len();
+    for arguments in ["[1]", "{", "7"] {
+        let error = running.call("sum", arguments).await.unwrap_err();
+        assert_eq!(fault(error), coded(Class::InputValidation, "bad_arguments"));
+    }
+    assert_eq!(log.lines().len(), before, "bad arguments are not sent");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_internal_error_of_a_server_is_retried_for_a_read_only() {
+    let (server, log) = shop();
+    let reads = Running::start(&server.clone().tool("protocol_error", READ)).await;
+    let error = reads.call("protocol_error", "{}").await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::ToolExecution, "-32603"));
+    assert_eq!(log.count("call protocol_error"), 3);
+    reads.stop().await;
+    let (server, log) = shop();
+    // Nobody has declared it.
+    let writes = Running::start(&server.tool("protocol_error", EffectKind::default())).await;
+    let error = writes.call("protocol_error", "{}").await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::ToolExecution, "-32603"));
+    assert_eq!(log.count("call protocol_error"), 1);
+    writes.stop().await;
+}
+
+#[tokio::test]
+async fn a_tools_own_error_is_retried_only_when_it_is_said_to_pass() {
+    let (server, log) = shop();
+    let running = Running::start(&server.errors_are_transient().tool("refuse", READ)).await;
+    let error = running.call("refuse", "{}").await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::ToolExecution, "tool_error"));
+    assert_eq!(log.count("call refuse"), 3);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_in_a_read_comes_back_and_the_read_is_answered() {
+    let (server, log) = shop();
+    let mut running = Running::start(&server.tool("die_once", READ)).await;
+    let mark = scratch("mark");
+    let arguments = serde_json::json!({"mark": mark}).to_string();
+    let answer = running.answer("die_once", &arguments).await.unwrap();
+    assert_eq!(answer.value.content, r#""alive""#);
+    assert_eq!(answer.attempts, 2);
+    let Ended::Fault { class, .. } = &answer.trail.0[0].ended else { panic!("{answer:?}") };
+    assert_eq!(*class, Class::Indeterminate);
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    assert_eq!(log.pids().len(), 2);
+    std::fs::remove_file(mark).unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_payment_in_flight_when_its_server_is_killed_is_unknown_and_not_made_again() {
+    let (server, log) = shop();
+    let mut running = Running::start(&server.tool("hang", PAY).tool("sum", READ)).await;
+    let call = tokio::spawn({
+        let port = running.tool("hang");
+        async move { port.call(ToolRequest::new("hang", "{}")).await }
+    });
+    log.wait_for("call hang", 1).await;
+    signal(log.pids()[0], "-KILL");
+    assert!(matches!(call.await.unwrap(), Err(CallError::Unknown { .. })));
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    assert_eq!(running.call("sum", r#"{"a":1}"#).await.unwrap(), r#"{"sum":1}"#);
+    assert_eq!((log.count("call hang"), log.pids().len()), (1, 2));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_killed_while_idle_is_restarted_before_anybody_asks() {
+    let (server, log) = shop();
+    let mut running = Running::start(&server.tool("sum", READ)).await;
+    signal(log.pids()[0], "-KILL");
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    let back = |event: &Event| matches!(event, Event::Started { child, .. } if *child == "root/s/connection");
+    running.events.wait_for(back).await.unwrap();
+    let answer = running.answer("sum", "{}").await.unwrap();
+    assert_eq!((answer.attempts, log.pids().len()), (1, 2));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_server_is_found_by_the_calls_deadline_killed_and_replaced() {
+    let (server, log) = shop();
+    let server = server
+        .call_timeout(Duration::from_millis(300))
+        .ping_timeout(Duration::from_millis(200))
+        .tool("sum", READ)
+        .tool("pay", PAY);
+    let mut running = Running::start(&server).await;
+    let stopped = log.pids()[0];
+    signal(stopped, "-STOP");
+    assert!(matches!(running.call("pay", "{}").await, Err(CallError::Unknown { .. })));
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    let answer = running.answer("sum", r#"{"a":4}"#).await.unwrap();
+    assert_eq!(answer.value.content, r#"{"sum":4}"#);
+    assert!(!lives(stopped), "a stopped server does not stay behind");
+    assert_eq!((log.count("call pay"), log.pids().len()), (0, 2));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_is_called_off_at_the_server_which_goes_on() {
+    let (server, log) = shop();
+    let server =
+        server.call_timeout(Duration::from_millis(200)).tool("hang", READ).tool("sum", READ);
+    let running = Running::start(&server).await;
+    let short = CallOptions::new().deadline(Duration::from_millis(400));
+    let error = running.tool("hang").call_with(ToolRequest::new("hang", "{}"), short).await;
+    assert!(matches!(error, Err(CallError::Expired { .. } | CallError::RecoveryExhausted { .. })));
+    log.wait_for("cancelled", 1).await;
+    // And when the caller goes away.
+    let call = tokio::spawn({
+        let port = running.tool("hang");
+        async move { port.call(ToolRequest::new("hang", "{}")).await }
+    });
+    log.wait_for("call hang", log.count("call hang") + 1).await;
+    let before = log.count("cancelled");
+    call.abort();
+    log.wait_for("cancelled", before + 1).await;
+    assert_eq!(running.call("sum", "{}").await.unwrap(), r#"{"sum":0}"#);
+    assert_eq!(log.pids().len(), 1, "it answers, so it is not restarted");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_a_protocol_mismatch_ends_makes_the_connection_anew() {
+    let (server, log) = shop();
+    let mut running = Running::start(&server.tool("protocol_error", READ).tool("sum", READ)).await;
+    let error = running.call("protocol_error", r#"{"code":-32022}"#).await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::ModelUnavailable, "-32022"));
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    assert_eq!(running.call("sum", "{}").await.unwrap(), r#"{"sum":0}"#);
+    assert_eq!((log.count("call protocol_error"), log.pids().len()), (1, 2));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_server_has_started_ends_with_it() {
+    let (server, log) = shop();
+    let mut running = Running::start(&server.tool("family", READ)).await;
+    let child: u32 = running.call("family", "{}").await.unwrap().trim_matches('"').parse().unwrap();
+    assert!(lives(child));
+    signal(log.pids()[0], "-KILL");
+    running.connection_exits().await;
+    until("the end of the orphan", || !lives(child)).await;
+    let second: u32 =
+        running.call("family", "{}").await.unwrap().trim_matches('"').parse().unwrap();
+    let server = log.pids()[1];
+    running.stop().await;
+    until("the end of the family", || !lives(second) && !lives(server)).await;
+}
+
+#[tokio::test]
+async fn hints_are_believed_only_of_a_trusted_server_and_never_against_a_declaration() {
+    let effects = async |server: McpServer| {
+        let found = server.discover().await.unwrap();
+        let of = |name: &str| found.iter().find(|tool| tool.spec.name == name).unwrap().effect;
+        ["sum", "pay", "put", "refuse"].map(of)
+    };
+    use EffectKind::{Idempotent, Irreversible, Read};
+    let (server, log) = shop();
+    assert_eq!(effects(server.clone()).await, [Irreversible; 4]);
+    let trusted = server.trusted().tool("pay", Irreversible);
+    assert_eq!(effects(trusted.clone()).await, [Read, Irreversible, Idempotent, Irreversible]);
+    until("the end of both", || log.pids().len() == 2 && !log.pids().into_iter().any(lives)).await;
+    let found = trusted.discover().await.unwrap();
+    let offered = trusted.offer(found);
+    assert!(offered.tools().iter().any(|tool| tool.description == "does sum"));
+    assert_eq!(offered.tool_named("put").effect(), Idempotent);
+    assert_eq!(offered.tool_named("pay").effect(), Irreversible);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why() {
+    let start = async |server: McpServer| {
+        let root = SupervisorSpec::one_for_one("root").child(server.connection("c"));
+        System::start(root).await.err().unwrap().to_string()
+    };
+    let (server, _log) = shop();
+    let text = start(server.clone().tool("sum", READ).tool("fly", READ)).await;
+    assert!(text.contains(r#"the server has no tool "fly"; it has: die, die_once,"#), "{text}");
+    let text = start(McpServer::command("no-such-program-anywhere", [""; 0])).await;
+    assert!(text.contains(r#""no-such-program-anywhere" cannot be started"#), "{text}");
+    let program = shop::shop_program().to_str().unwrap();
+    let text = start(McpServer::command(program, ["--complain"])).await;
+    assert!(text.contains("it said: the shop is closed today"), "{text}");
+    let text = start(server.env_from("MAINSTAY_NO_SUCH_VARIABLE")).await;
+    assert!(text.contains("environment variable MAINSTAY_NO_SUCH_VARIABLE is not set"), "{text}");
+    let text = start(McpServer::url("no url")).await;
+    assert!(text.contains("the server's URL is not an http(s) URL"), "{text}");
+    let text = start(McpServer::url("http://127.0.0.1:9/mcp")).await;
+    assert!(text.contains("the server cannot be reached"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_gets_no_variable_that_was_not_named() {
+    let (server, _log) = shop();
+    let running = Running::start(
+        &server.env("SHOP_COLOR", "green").env_from("CARGO_PKG_NAME").tool("environment", READ),
+    )
+    .await;
+    for (name, value) in [
+        ("SHOP_COLOR", "green"),
+        ("CARGO_PKG_NAME", "mainstay-actors"),
+        ("CARGO_PKG_VERSION", "unset"),
+    ] {
+        let arguments = serde_json::json!({"name": name}).to_string();
+        let said = running.call("environment", &arguments).await.unwrap();
+        assert_eq!(said, format!("\"{value}\""), "{name}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_with_no_server_to_be_had_is_given_up_without_doubt() {
+    let (server, log) = shop();
+    let server = server.connect_wait(Duration::from_millis(100)).tool("pay", PAY);
+    // The tool without its connection.
+    let root = SupervisorSpec::one_for_one("root").child(server.tool_named("pay").spec("pay"));
+    let system = System::start(root).await.unwrap();
+    let port = system.port::<ToolRequest, ToolReply>("root/pay").unwrap();
+    let error = port.call(ToolRequest::new("pay", "{}")).await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::ModelUnavailable, "server_down"));
+    assert!(log.pids().is_empty());
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_over_http() {
+    let log = Log::new();
+    let http = OverHttp::start(&log);
+    let server = McpServer::url(&http.address).tool("sum", READ).tool("refuse", READ);
+    let running = Running::start(&server).await;
+    assert_eq!(running.call("sum", r#"{"a":2,"b":3}"#).await.unwrap(), r#"{"sum":5}"#);
+    for (status, class, tries) in [
+        (400, Class::InputValidation, 1),
+        (401, Class::Permission, 1),
+        (403, Class::Permission, 1),
+        (500, Class::ServerTransient, 4),
+        (503, Class::Overloaded, 1),
+    ] {
+        let error = running.call("sum", &format!(r#"{{"status":{status}}}"#)).await.unwrap_err();
+        let CallError::RecoveryExhausted { fault, trail, .. } = error else { panic!("{error:?}") };
+        assert_eq!((fault.class, fault.code.as_deref()), (class, Some(&*status.to_string())));
+        if tries > 1 {
+            assert_eq!(trail.0.len(), tries);
+        }
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_over_http_that_is_killed_ends_the_life_and_is_reached_again() {
+    let log = Log::new();
+    let mut http = OverHttp::start(&log);
+    let server = McpServer::url(&http.address).tool("hang", PAY).tool("sum", READ);
+    let mut running = Running::start(&server).await;
+    let call = tokio::spawn({
+        let port = running.tool("hang");
+        async move { port.call(ToolRequest::new("hang", "{}")).await }
+    });
+    log.wait_for("call hang", 1).await;
+    http.process.kill().unwrap();
+    assert!(matches!(call.await.unwrap(), Err(CallError::Unknown { .. })));
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    running.stop().await;
+}
