@@ -25,6 +25,7 @@ pub mod circuit;
 pub mod mailbox;
 pub mod lifecycle;
 pub mod family;
+pub mod ledger;
 
 // Contracts: what others implement.
 pub mod clock;
