@@ -138,6 +138,18 @@ pub enum Turn {
     Performed(Performed),
 }
 
+/// Where in its request an attempt begins or goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) turn: Turn,
+    /// Steps of this request that have been done: the logical step of the next one.
+    pub(crate) step: u64,
+}
+
+impl Place {
+    pub(crate) const START: Self = Self { turn: Turn::First, step: 0 };
+}
+
 /// The outcomes of the calls of a [`Step::Perform`]. Cheap to clone: a step that is tried again gets
 /// the same outcomes, and no call is made twice.
 #[derive(Clone, Debug)]

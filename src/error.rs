@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::fate::{Fate, Trail};
 use crate::fault::{Class, ExitCause, ExitKind, Fault};
-use crate::id::ChildPath;
+use crate::id::{ChildPath, EffectKey};
 
 /// Why a call was not answered.
 ///
@@ -246,6 +246,29 @@ impl<Q> From<CallError<Q>> for Fault {
             | CallError::Stopped { .. } => Self::new(Class::Exhausted, text),
         }
     }
+}
+
+/// Why a person's word about an effect was not taken.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// There is no such effect.
+    #[error("no effect {0} is known")]
+    NotFound(EffectKey),
+    /// It does not wait for a person.
+    #[error("effect {key} is {status} and does not wait for anybody")]
+    NotOpen {
+        /// The effect.
+        key: EffectKey,
+        /// What is known about it.
+        status: &'static str,
+    },
+    /// The result cannot be recorded.
+    #[error("the result cannot be recorded: {0}")]
+    Result(String),
+    /// The journal could not be written, so nothing has changed for good.
+    #[error("the journal cannot be written: {0}")]
+    Journal(Fault),
 }
 
 /// A spec that cannot be run, with the offender.

@@ -15,6 +15,7 @@ use crate::decision::Decision;
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
 use crate::id::{ChildPath, Delivery, Incarnation, RequestId};
+use crate::ledger::EffectKey;
 use crate::moment::Moment;
 
 /// An event with its time.
@@ -179,6 +180,17 @@ pub enum Event {
         /// Until when.
         until: Moment,
     },
+    /// What is known about an effect changed, or a recorded result was served instead of asking the tool.
+    Effect {
+        /// The child that acts.
+        child: ChildPath,
+        /// The tool.
+        tool: ChildPath,
+        /// The effect.
+        key: EffectKey,
+        /// What is known now: `intended`, `confirmed`, `replayed`, `unknown`, ...
+        status: &'static str,
+    },
     /// The ladder is spent: somebody should look. Exactly one a request.
     Alert {
         /// Where the request was accepted.
@@ -206,6 +218,7 @@ impl Event {
             | Self::Fated { child, .. }
             | Self::Stale { child, .. }
             | Self::Circuit { child, .. }
+            | Self::Effect { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -252,6 +265,9 @@ impl Event {
             }
             Self::DomainClosed { domain, until } => {
                 tracing::info!(target: "mainstay", %domain, %until, "quota domain closed");
+            }
+            Self::Effect { child, tool, key, status } => {
+                tracing::info!(target: "mainstay", %child, %tool, %key, status, "effect");
             }
             Self::Stale { child, request, delivery } => {
                 tracing::debug!(target: "mainstay", %child, %request, delivery = delivery.0, "stale result");

@@ -19,7 +19,7 @@ use crate::circuit::{self, Admission, Circuit, CircuitSpec, Domain, State, Verdi
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::fate::{Fate, FateCounts};
-use crate::fault::{Class, ExitCause};
+use crate::fault::{Class, EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
@@ -48,7 +48,7 @@ pub(crate) trait Member<Q, R>: Send + Sync {
     fn domain_name(&self) -> Arc<str>;
     fn capabilities(&self) -> Option<Arc<Capabilities>>;
     fn role(&self) -> Role;
-    fn is_replay_safe(&self) -> bool;
+    fn effect_kind(&self) -> EffectKind;
 }
 
 impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
@@ -100,8 +100,8 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
         self.spec.role
     }
 
-    fn is_replay_safe(&self) -> bool {
-        self.effect().is_replay_safe()
+    fn effect_kind(&self) -> EffectKind {
+        self.effect()
     }
 }
 
@@ -474,8 +474,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         Err(refused(mail, why, &self.path))
     }
 
-    fn is_replay_safe(&self) -> bool {
-        self.seats.iter().all(|seat| seat.member.is_replay_safe())
+    /// Whoever serves, it may have been the member that does most.
+    fn effect_kind(&self) -> EffectKind {
+        let kinds = self.seats.iter().map(|seat| seat.member.effect_kind());
+        kinds.max().unwrap_or_default()
     }
 
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
+use crate::effects::Effects;
 use crate::event::{Event, Events};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
@@ -108,7 +109,8 @@ struct CastFates {
 /// See the [module](self).
 pub(crate) struct Hub {
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) events: Events,
+    pub(crate) events: Arc<Events>,
+    pub(crate) effects: Arc<Effects>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) identity: u64,
     pub(crate) shutting_down: AtomicBool,
@@ -135,9 +137,15 @@ impl Hub {
         events: usize,
         identity: u64,
     ) -> Arc<Self> {
+        let events = Arc::new(Events::new(events));
+        let effects = {
+            let (events, clock) = (Arc::clone(&events), Arc::clone(&clock));
+            Effects::new(move |event| events.emit(clock.now(), event))
+        };
         let hub = Arc::new(Self {
             clock,
-            events: Events::new(events),
+            events,
+            effects,
             runtime,
             identity,
             shutting_down: AtomicBool::new(false),

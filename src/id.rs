@@ -155,6 +155,48 @@ impl fmt::Display for Lease {
     }
 }
 
+/// What an effect is: the same act of the same task has the same key, however often it is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EffectKey([u8; 32]);
+
+impl EffectKey {
+    /// The key of the `ordinal`-th act of a step. `arguments` are canonical: the same value always
+    /// gives the same bytes.
+    pub fn of(task: &str, step: u64, ordinal: u32, tool: &ChildPath, arguments: &[u8]) -> Self {
+        let mut hash = blake3::Hasher::new();
+        // Lengths first, so that no two sets of parts can run into each other.
+        for part in [task.as_bytes(), tool.as_str().as_bytes(), arguments] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(&step.to_le_bytes());
+        hash.update(&ordinal.to_le_bytes());
+        Self(*hash.finalize().as_bytes())
+    }
+
+    /// The key as stored.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A key that was stored.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

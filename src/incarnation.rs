@@ -14,10 +14,11 @@ use std::task::Poll;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use crate::behavior::{Call, Performed, StartContext, Stateful, Stateless, Step, Turn};
+use crate::behavior::{Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn};
+use crate::effects::{EFFECT_UNKNOWN, Site};
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
-use crate::port::{Cut, Tie};
+use crate::port::{Cut, Outcome};
 use crate::slot::{Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
 
 /// Attempts a carrier makes before it yields.
@@ -196,11 +197,11 @@ async fn attempt<B: Stateful>(
     job: &mut Job<StatefulWorker<B>>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     if let Err(fault) = admit(slot, job) {
-        return (Some(life), Ended::Fault(fault, Turn::First, false));
+        return (Some(life), Ended::Fault(fault, Place::START, false));
     }
     let context = slot.context(job);
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
-    let mut turn = std::mem::replace(&mut job.turn, Turn::First);
+    let Place { mut turn, step: mut done } = std::mem::replace(&mut job.place, Place::START);
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
@@ -213,7 +214,7 @@ async fn attempt<B: Stateful>(
             Ok(before) => before,
             Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
         };
-        let again = turn.clone();
+        let again = Place { turn: turn.clone(), step: done };
         let heard = &[Cut::Kill, Cut::Timeout];
         let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
         let fault = match step {
@@ -222,12 +223,14 @@ async fn attempt<B: Stateful>(
             }
             Watched::Done(Ok(Step::Continue)) => {
                 turn = Turn::Again;
+                done += 1;
                 continue;
             }
             Watched::Done(Ok(Step::Perform(calls))) => {
-                match perform(calls, context.tie(), job).await {
+                match perform(slot, calls, &context, job, done).await {
                     Ok(performed) => {
                         turn = Turn::Performed(performed);
+                        done += 1;
                         continue;
                     }
                     Err(cut) => return (Some(life), Ended::Cut(cut, tainted())),
@@ -248,7 +251,9 @@ async fn attempt<B: Stateful>(
         if let Err(text) = unwound(move || drop(torn)) {
             return (None, Ended::Crash(lost(life, text), tainted()));
         }
-        return (Some(life), Ended::Fault(fault, again, tainted()));
+        // An effect that nobody knows about makes the outcome of the whole request unknown.
+        let unknown = fault.code.as_deref() == Some(EFFECT_UNKNOWN);
+        return (Some(life), Ended::Fault(fault, again, unknown || tainted()));
     }
 }
 
@@ -257,16 +262,39 @@ fn lost<B>(life: Box<B>, text: String) -> ExitCause {
     ExitCause::Panic(text)
 }
 
-/// Makes the calls of a step in parallel. The attempt's clock stands still meanwhile.
+/// Makes the calls of a step in parallel, and has its effects take place. The attempt's clock stands
+/// still meanwhile.
 async fn perform<W: Worker>(
+    slot: &Slot<W>,
     calls: Vec<Call>,
-    tie: &Arc<Tie>,
+    context: &Context,
     job: &Job<W>,
+    step: u64,
 ) -> Result<Performed, Cut> {
+    let tie = context.tie();
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
-    let mut pending: Vec<_> =
-        calls.into_iter().map(|call| Some(call.make(Arc::clone(tie)))).collect();
+    let acts = calls.iter().any(|call| call.act.is_some());
+    let task: Option<Arc<str>> = acts.then(|| Arc::from(context.key()));
+    let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        match &task {
+            Some(task) => {
+                let site = Site {
+                    task: Arc::clone(task),
+                    owner: slot.path.clone(),
+                    step,
+                    ordinal: ordinal as u32,
+                };
+                let effects = Arc::clone(&slot.hub.effects);
+                Box::pin(effects.act(site, call, Arc::clone(tie)))
+            }
+            None => {
+                let made = call.make(Arc::clone(tie), None);
+                Box::pin(async move { made.await.map_err(Fault::from) })
+            }
+        }
+    };
+    let mut pending: Vec<_> = calls.into_iter().enumerate().map(making).map(Some).collect();
     let mut outcomes: Vec<_> = pending.iter().map(|_| None).collect();
     let mut open = pending.len();
     let all = poll_fn(|task| {
@@ -352,7 +380,7 @@ async fn serve<B: Stateless>(
     mut job: Job<StatelessWorker<B>>,
 ) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
     if let Err(fault) = admit(&slot, &mut job) {
-        return (job, Ended::Fault(fault, Turn::First, false));
+        return (job, Ended::Fault(fault, Place::START, false));
     }
     let context = slot.context(&job);
     let heard: &[Cut] = if slot.effect().is_replay_safe() {
@@ -364,11 +392,11 @@ async fn serve<B: Stateless>(
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
-        Watched::Done(Err(fault)) => Ended::Fault(fault, Turn::First, tainted),
+        Watched::Done(Err(fault)) => Ended::Fault(fault, Place::START, tainted),
         Watched::Panicked(text) => Ended::Crash(ExitCause::Panic(text), tainted),
         Watched::Cut(Cut::Timeout) => Ended::Fault(
             Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout)),
-            Turn::First,
+            Place::START,
             tainted,
         ),
         Watched::Cut(Cut::Kill) => Ended::Crash(ExitCause::Killed, tainted),
@@ -411,7 +439,7 @@ async fn apart<B: Stateful>(
         flight: Arc::clone(&job.flight),
         life: job.life,
         attempt: job.attempt,
-        turn: std::mem::replace(&mut job.turn, Turn::First),
+        place: std::mem::replace(&mut job.place, Place::START),
         refuse: job.refuse,
         reservation: None,
     };

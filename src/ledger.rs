@@ -10,6 +10,7 @@
 //! | not known | [`Verdict::Dispatch`] | once the intent is durable |
 //! | confirmed | [`Verdict::Replay`] | the recorded result; the tool is not asked |
 //! | rejected: nothing happened | [`Verdict::Dispatch`] | |
+//! | failed, as the tool said, and not replay-safe | [`Verdict::Failed`] | the recorded fault |
 //! | intended, no outcome, replay-safe | [`Verdict::Again`] | with the same key |
 //! | intended, no outcome, verifiable | [`Verdict::Verify`] | ask whether it happened |
 //! | intended, no outcome, any other | [`Verdict::Unknown`] | a person decides |
@@ -28,53 +29,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::EffectKind;
+use crate::fault::{EffectKind, Fault};
 use crate::id::ChildPath;
+pub use crate::id::EffectKey;
 
 #[cfg(test)]
 mod tests;
-
-/// What an effect is: the same act of the same task has the same key, however often it is tried.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct EffectKey([u8; 32]);
-
-impl EffectKey {
-    /// The key of the `ordinal`-th act of a step. `arguments` are canonical: the same value always
-    /// gives the same bytes.
-    pub fn of(task: &str, step: u64, ordinal: u32, tool: &ChildPath, arguments: &[u8]) -> Self {
-        let mut hash = blake3::Hasher::new();
-        // Lengths first, so that no two sets of parts can run into each other.
-        for part in [task.as_bytes(), tool.as_str().as_bytes(), arguments] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        hash.update(&step.to_le_bytes());
-        hash.update(&ordinal.to_le_bytes());
-        Self(*hash.finalize().as_bytes())
-    }
-
-    /// The key as stored.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// A key that was stored.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for EffectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for EffectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
 
 /// Whom to ask, and with what, to reverse an effect.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +88,7 @@ impl fmt::Debug for Intent {
 }
 
 /// What is known about an effect.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub enum EffectStatus {
     /// It may have been dispatched; no outcome is known.
     Intended,
@@ -136,6 +96,8 @@ pub enum EffectStatus {
     Confirmed(Arc<[u8]>),
     /// It did not happen.
     Rejected,
+    /// The tool said that it failed, without saying that nothing has happened.
+    Failed(Fault),
     /// Nobody knows, and it may not be repeated: it waits for a verification or a person.
     Unknown,
     /// It happened, and is being undone.
@@ -153,6 +115,7 @@ impl EffectStatus {
             Self::Intended => "intended",
             Self::Confirmed(_) => "confirmed",
             Self::Rejected => "rejected",
+            Self::Failed(_) => "failed",
             Self::Unknown => "unknown",
             Self::Compensating => "compensating",
             Self::Compensated => "compensated",
@@ -173,7 +136,7 @@ impl fmt::Debug for EffectStatus {
 }
 
 /// An effect as the ledger keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// What was asked for.
     pub intent: Intent,
@@ -203,6 +166,8 @@ pub enum Input {
     Confirmed(EffectKey, Arc<[u8]>),
     /// It is certain that it did not happen.
     Rejected(EffectKey),
+    /// The tool says that it failed.
+    Failed(EffectKey, Fault),
     /// Whoever waited for the outcome is gone, or the outcome cannot be told.
     Lost(EffectKey),
     /// A verification, or a person, says what is the case.
@@ -229,7 +194,7 @@ pub enum Resolution {
 }
 
 /// What is to be done about an effect that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// Make the record durable, then ask the tool.
     Dispatch,
@@ -237,6 +202,8 @@ pub enum Verdict {
     Again,
     /// It happened: this is its result.
     Replay(Arc<[u8]>),
+    /// It failed: this is how.
+    Failed(Fault),
     /// Ask whether it happened; then [`Input::Resolved`].
     Verify,
     /// It must not be asked for: nobody knows, and somebody must find out.
@@ -246,7 +213,7 @@ pub enum Verdict {
 }
 
 /// What came of an [`Input`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// For [`Input::Begin`]: what to do.
     pub verdict: Option<Verdict>,
@@ -255,7 +222,7 @@ pub struct Output {
 }
 
 /// A change of the ledger, to be kept in the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     /// An intent, and which epoch of its key it opens.
     Intent(Intent, u32),
@@ -343,6 +310,11 @@ impl Ledger {
                 EffectStatus::Intended => Some(EffectStatus::Rejected),
                 _ => None,
             }),
+            Input::Failed(key, fault) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,
+                EffectStatus::Intended => Some(EffectStatus::Failed(fault)),
+                _ => None,
+            }),
             Input::Lost(key) => self.settle(key, |entry| match entry.status {
                 // Asked for again, it does no harm: the intent stands as it is.
                 EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,
@@ -416,7 +388,7 @@ impl Ledger {
             match entry.status {
                 EffectStatus::Intended => counts.intended += 1,
                 EffectStatus::Confirmed(_) => counts.confirmed += 1,
-                EffectStatus::Rejected => {}
+                EffectStatus::Rejected | EffectStatus::Failed(_) => {}
                 EffectStatus::Unknown => counts.unknown += 1,
                 EffectStatus::Compensating => counts.compensating += 1,
                 EffectStatus::Compensated => counts.compensated += 1,
@@ -436,6 +408,7 @@ impl Ledger {
         }
         let verdict = match &entry.status {
             EffectStatus::Confirmed(result) => Verdict::Replay(Arc::clone(result)),
+            EffectStatus::Failed(fault) => Verdict::Failed(fault.clone()),
             EffectStatus::Rejected => {
                 let epoch = entry.epoch;
                 return self.open(intent, epoch);

@@ -18,6 +18,7 @@ pub mod fault;
 pub mod decision;
 pub mod fate;
 pub mod error;
+mod text;
 
 // Core: judgement and machines, pure.
 pub mod policy;
@@ -35,6 +36,7 @@ pub mod mirror;
 pub mod port;
 pub mod behavior;
 pub mod spec;
+mod effects;
 mod hub;
 
 // Shell: the only rooms that know ractor.

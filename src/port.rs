@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::error::{CallError, NeedError};
 use crate::fate::{Answer, Fate};
-use crate::fault::{Class, Fault};
+use crate::fault::{Class, EffectKind, Fault};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
@@ -24,8 +24,11 @@ use crate::policy::budget::{Limits, Purse};
 use crate::policy::eligibility::{Candidate, GroupKind};
 use crate::policy::history::History;
 
+mod act;
 mod flight;
 
+pub(crate) use act::{Act, Reply, Trace, Unanswered};
+pub use act::{Effect, Verified};
 pub(crate) use flight::{Cut, Flight, Tie};
 
 /// How a call differs from its defaults.
@@ -206,42 +209,45 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     {
         let port = Self { target: Arc::clone(&self.target), tie: None };
         let message = message.into();
-        Call::new(self.path().clone(), move |tie| {
-            Box::pin(async move {
+        Call::new(self.path().clone(), move |tie, _| {
+            act::boxed(async move {
                 // The step waits for its calls as a whole, so the pause of the attempt clock is the
                 // runtime's, and only what the answer says is passed on here.
                 let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                let envelope = port.target.accept(message, options).map_err(Fault::from)?;
+                let envelope = port.target.accept(message, options).map_err(Unanswered::from)?;
                 let waiting = Waiting { envelope: Some(envelope), target: &port.target };
                 if !port.target.is_replay_safe() {
                     tie.taint();
                 }
-                let answer = waiting.await.map_err(Fault::from)?;
+                let answer = waiting.await.map_err(Unanswered::from)?;
                 tie.note(&answer);
-                Ok(answer.map(|value| Box::new(value) as Box<dyn Any + Send + Sync>))
+                Ok(answer.map(|value| Box::new(value) as Reply))
             })
         })
     }
 }
 
-type Making = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Answer<Reply>, Unanswered>> + Send>>;
 
-pub(crate) type Outcome = Result<Answer<Box<dyn Any + Send + Sync>>, Fault>;
+type Make = Box<dyn FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send>;
 
-/// A call to another child that the runtime makes for a step. Made by
-/// [`Port::ask`].
+pub(crate) type Outcome = Result<Answer<Reply>, Fault>;
+
+/// A call to another child that the runtime makes for a step. Made by [`Port::ask`], or from an
+/// [`Effect`].
 #[must_use = "a call is made only when it is returned in `Step::Perform`"]
 pub struct Call {
     target: ChildPath,
-    make: Box<dyn FnOnce(Arc<Tie>) -> Making + Send>,
+    make: Make,
+    pub(crate) act: Option<Box<Act>>,
 }
 
 impl Call {
     pub(crate) fn new(
         target: ChildPath,
-        make: impl FnOnce(Arc<Tie>) -> Making + Send + 'static,
+        make: impl FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send + 'static,
     ) -> Self {
-        Self { target, make: Box::new(make) }
+        Self { target, make: Box::new(make), act: None }
     }
 
     /// Whom it calls.
@@ -249,8 +255,9 @@ impl Call {
         &self.target
     }
 
-    pub(crate) fn make(self, tie: Arc<Tie>) -> Making {
-        (self.make)(tie)
+    /// Makes the call, with this idempotency key if it is an effect.
+    pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
+        (self.make)(tie, key)
     }
 }
 
@@ -269,8 +276,12 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
         message: Q,
         options: AcceptOptions,
     ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>>;
+    /// What asking it does to the world.
+    fn effect_kind(&self) -> EffectKind;
     /// Whether asking twice does no harm.
-    fn is_replay_safe(&self) -> bool;
+    fn is_replay_safe(&self) -> bool {
+        self.effect_kind().is_replay_safe()
+    }
     /// The caller has left.
     fn cancel(&self, envelope: &Arc<Envelope<Q, R>>);
 }

@@ -180,7 +180,7 @@ pub(crate) struct Desk<W: Worker> {
     /// The flight of a serial carrier, used again for each of its attempts.
     pub(crate) reuse: Option<Arc<Flight>>,
     /// Where a request that is tried again goes on.
-    pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Turn)>>,
+    pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Place)>>,
     pub(crate) counts: Counts,
     pub(crate) armed: Moment,
     pub(crate) zombies: u32,

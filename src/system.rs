@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::behavior::Behavior;
 use crate::clock::{Clock, TokioClock};
+pub use crate::effects::{EffectView, EffectsRef};
 use crate::error::{ChildError, LookupError, RootEnded, StartError};
 use crate::event::EventStream;
 use crate::family::{ChildCounts, Reply};
@@ -258,6 +259,11 @@ impl System {
     /// The last 65,536 ended casts are known, each for 10 minutes.
     pub fn fate(&self, receipt: Receipt) -> Option<Option<Fate>> {
         self.inner.hub.cast_fate(receipt.request)
+    }
+
+    /// The effects on the world that are known, and those somebody must look at.
+    pub fn effects(&self) -> EffectsRef {
+        EffectsRef::new(Arc::clone(&self.inner.hub.effects))
     }
 
     /// Every event from now on.

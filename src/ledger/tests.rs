@@ -116,6 +116,24 @@ fn a_rejected_act_may_be_dispatched_again_with_the_same_key() {
 }
 
 #[test]
+fn an_act_the_tool_failed_at_fails_the_same_way_again_unless_it_may_be_repeated() {
+    let fault = Fault::tool_execution("no paper");
+    for (kind, expected) in KINDS.into_iter().zip([
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Failed(fault.clone()),
+        Verdict::Failed(fault.clone()),
+        Verdict::Failed(fault.clone()),
+    ]) {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, kind);
+        ledger.on(Input::Failed(key(), fault.clone()));
+        assert_eq!(ask(&mut ledger, kind), expected, "{kind:?}");
+    }
+}
+
+#[test]
 fn what_a_verification_or_a_person_says_settles_an_unknown_act() {
     for (resolution, expected) in [
         (Resolution::Happened(result()), Verdict::Replay(result())),
@@ -214,6 +232,7 @@ fn arb_input() -> impl Strategy<Value = Input> {
         4 => (0..3_u32, kind).prop_map(|(ordinal, kind)| Input::Begin(intent(ordinal, kind))),
         2 => key.clone().prop_map(|key| Input::Confirmed(key, result())),
         1 => key.clone().prop_map(Input::Rejected),
+        1 => key.clone().prop_map(|key| Input::Failed(key, Fault::tool_execution("no"))),
         2 => key.clone().prop_map(Input::Lost),
         1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::Happened(result()))),
         1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::NotHappened)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Mail, Refusal, Slot};
 use crate::error::CallError;
 use crate::fate::Fate;
-use crate::fault::ExitCause;
+use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Timed;
 use crate::id::ChildPath;
 use crate::mailbox;
@@ -48,8 +48,8 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         }
     }
 
-    fn is_replay_safe(&self) -> bool {
-        self.spec.effect.is_replay_safe()
+    fn effect_kind(&self) -> EffectKind {
+        self.spec.effect
     }
 
     fn cancel(&self, mail: &Mail<W>) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Desk, Job, Mail, Slot};
-use crate::behavior::Turn;
+use crate::behavior::{Place, Turn};
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
@@ -83,11 +83,11 @@ impl<W: Worker> Slot<W> {
             && carrier.is_none_or(|number| desk.carrier_no == number);
         // A class may opt for more than the attempt: the life, or its siblings with it.
         let (ended, life, widen) = match ended {
-            Ended::Fault(fault, turn, tainted) => match self.rules.policy.what(fault.class) {
-                What::Attempt => (Ended::Fault(fault, turn, tainted), life, None),
-                What::Life => (Ended::Fault(fault, Turn::First, tainted), None, Some(None)),
+            Ended::Fault(fault, place, tainted) => match self.rules.policy.what(fault.class) {
+                What::Attempt => (Ended::Fault(fault, place, tainted), life, None),
+                What::Life => (Ended::Fault(fault, Place::START, tainted), None, Some(None)),
                 What::Siblings => (
-                    Ended::Fault(fault, Turn::First, tainted),
+                    Ended::Fault(fault, Place::START, tainted),
                     None,
                     Some(Some(Strategy::OneForAll)),
                 ),
@@ -127,13 +127,13 @@ impl<W: Worker> Slot<W> {
                 self.wake(desk, now);
             }
             Some(false) => match ended {
-                Ended::Fault(fault, turn, tainted) => {
+                Ended::Fault(fault, place, tainted) => {
                     drop(desk);
                     self.climb(
                         &job.mail,
                         job.ticket,
                         Cause::Fault(fault),
-                        Some(turn),
+                        Some(place),
                         tainted,
                         now,
                     );
@@ -276,7 +276,7 @@ impl<W: Worker> Slot<W> {
         mail: &Mail<W>,
         ticket: Ticket,
         cause: Cause,
-        turn: Option<Turn>,
+        place: Option<Place>,
         tainted: bool,
         now: Moment,
     ) {
@@ -325,9 +325,10 @@ impl<W: Worker> Slot<W> {
             );
             if let mailbox::Output::Waiting = waits {
                 if self.rules.order == Order::Serial
-                    && let Some(turn @ (Turn::Performed(_) | Turn::Again)) = turn
+                    && let Some(place) = place
+                    && !matches!(place.turn, Turn::First)
                 {
-                    desk.resume = Some(Box::new((mail.id, turn)));
+                    desk.resume = Some(Box::new((mail.id, place)));
                 }
                 self.arm(&mut desk, at);
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Desk, Mail, Out, Settled, Slot};
-use crate::behavior::{Context, Notes, Turn};
+use crate::behavior::{Context, Notes, Place, Turn};
 use crate::circuit::Permit;
 use crate::event::Event;
 use crate::fate::{Answer, Fate};
@@ -27,7 +27,7 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) life: Incarnation,
     pub(crate) attempt: u32,
     /// Where a request that is tried again goes on.
-    pub(crate) turn: Turn,
+    pub(crate) place: Place,
     /// It may not be started over.
     pub(crate) refuse: bool,
     pub(crate) reservation: Option<Reservation>,
@@ -45,8 +45,8 @@ struct Done<W: Worker> {
 pub(crate) enum Ended<R> {
     /// With a reply, and what the attempt said about it.
     Reply(R, Said),
-    /// With a fault; the turn to go on with when it is tried again.
-    Fault(Fault, Turn, bool),
+    /// With a fault; where to go on when it is tried again.
+    Fault(Fault, Place, bool),
     /// The life with it.
     Crash(ExitCause, bool),
     /// It was asked to stop at a step boundary, or its caller has left; whether it has called what may
@@ -138,11 +138,11 @@ impl<W: Worker> Slot<W> {
             life: desk.life.incarnation(),
             told: false,
         });
-        let turn = match desk.resume.take() {
+        let place = match desk.resume.take() {
             Some(resume) if resume.0 == mail.id => resume.1,
             other => {
                 desk.resume = other;
-                Turn::First
+                Place::START
             }
         };
         self.arm(desk, limit);
@@ -153,9 +153,9 @@ impl<W: Worker> Slot<W> {
         };
         let life_no = desk.life.incarnation();
         // Starting over would repeat what may not be repeated.
-        let refuse = tainted && matches!(turn, Turn::First);
+        let refuse = tainted && matches!(place.turn, Turn::First);
         let job =
-            Job { mail, ticket, flight, life: life_no, attempt, turn, refuse, reservation: None };
+            Job { mail, ticket, flight, life: life_no, attempt, place, refuse, reservation: None };
         Some((life, job))
     }
 
