@@ -147,7 +147,17 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         self.exchange(message.into(), AcceptOptions::new(options, self.tie.clone())).await
     }
 
-    async fn exchange(
+    /// Hands a message over that nobody here waits for.
+    pub(crate) fn post(
+        &self,
+        message: Q,
+        mut options: AcceptOptions,
+    ) -> Result<RequestId, CallError<Q>> {
+        options.cast = true;
+        Ok(self.target.accept(message, options)?.id)
+    }
+
+    pub(crate) async fn exchange(
         &self,
         message: Q,
         options: AcceptOptions,
@@ -349,6 +359,8 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) key: Option<Arc<str>>,
     pub(crate) purse: Option<Purse>,
     pub(crate) cast: bool,
+    /// Another request asked for this one: what its ladder cannot mend, that one judges.
+    pub(crate) nested: bool,
     pub(crate) request: Q,
     pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
     pub(crate) book: Mutex<Option<Box<Book>>>,
@@ -389,6 +401,7 @@ impl<Q, R> Envelope<Q, R> {
             key: options.key,
             purse,
             cast: options.cast,
+            nested: options.tie.is_some(),
             request,
             home,
             book: Mutex::new(None),

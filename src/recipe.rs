@@ -139,6 +139,8 @@ fn spec<B: Behavior>(
         quota_domain: None,
         capabilities: None,
         needs: B::needs(),
+        codec: None,
+        durable: false,
     }
 }
 

@@ -10,6 +10,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::behavior::Behavior;
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
@@ -18,9 +22,11 @@ use crate::policy::Policy;
 pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind};
 use crate::port::{Need, Needs, PortType};
 
+mod codec;
 mod group;
 mod validate;
 
+pub(crate) use codec::Codec;
 pub use group::{GroupSpec, MAX_MEMBERS};
 
 pub(crate) use validate::{dynamic_child, resolve};
@@ -105,6 +111,8 @@ pub struct ChildSpec {
     pub(crate) quota_domain: Option<Arc<str>>,
     pub(crate) capabilities: Option<Arc<Capabilities>>,
     pub(crate) needs: Needs,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) durable: bool,
 }
 
 /// Requests that may wait before a child, by default.
@@ -340,6 +348,37 @@ impl ChildSpec {
     pub fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
+    }
+
+    /// Its requests and replies can be written down: an effect of it can be undone, or it can be asked
+    /// to undo one, in another process than the one that asked. `B` is its behavior.
+    ///
+    /// # Default
+    /// They cannot.
+    #[must_use]
+    pub fn recorded<B: Behavior>(mut self) -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        self.codec = Some(Codec::of::<B>());
+        self
+    }
+
+    /// Its requests survive the process: what it accepts is in the journal before it is worked on, and
+    /// is delivered again by [`System::recover`](crate::system::System::recover) if it had no fate.
+    /// With a stateful behavior that gives snapshots, so does its state. `B` is its behavior.
+    ///
+    /// # Default
+    /// What waits in its mailbox is lost with the process, and so is its state.
+    #[must_use]
+    pub fn durable<B: Behavior>(mut self) -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        self.durable = true;
+        self.recorded::<B>()
     }
 
     pub(crate) fn all_needs(&self) -> &[Need] {

@@ -449,7 +449,7 @@ impl<W: Worker> Slot<W> {
                 .as_ref()
                 .is_none_or(|purse| purse.covers(crate::fate::Cost::default(), now)),
             checkpoint: None,
-            has_parent: self.path.parent().is_some(),
+            has_parent: mail.nested,
         };
         let decision =
             policy::decide(&self.rules.policy, &policy_cause, &facts, &book.history, &outlook, now);
@@ -498,9 +498,12 @@ impl<W: Worker> Slot<W> {
         self.hub.emit(Event::Alert { child, request: mail.id, ended, attempts });
     }
 
-    /// The ladder is spent: one alert, and the error with the whole trail.
+    /// The ladder is spent: the error with the whole trail. Whoever asked within a request judges it
+    /// with a ladder of its own; where there is nobody above, somebody is alerted, once.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        self.alert(mail, ended, attempts);
+        if !mail.nested {
+            self.alert(mail, ended, attempts);
+        }
         if let Some(group) = &mail.home {
             group.ended(mail, Fate::Failed);
         }
