@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 pub use codec::SchemaId;
 pub use line::{LineDraft, RecoveryLine, ValidLine};
 pub use manifest::{
-    Budgets, Checkpoint, Digest, Draft, Lineage, Now, Pin, Sealed, Topology, Wall, new_checkpoint_id,
+    Budgets, Checkpoint, Digest, Draft, Lineage, Now, Pin, Sealed, Topology, Wall,
+    new_checkpoint_id,
 };
 pub use memory::MemoryStore;
 pub use snapshot::{Piece, Snapshot};
@@ -88,9 +89,7 @@ impl Default for Interval {
 }
 
 /// How far a rollback reaches: a level of the tree.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// One step of one child.
@@ -107,9 +106,7 @@ pub enum Scope {
 
 /// What a rollback of a scope puts at stake. It decides whether a person is asked first, and nothing
 /// else: it does not grow with the scope, and the ladder goes by scope.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Risk {
     /// One step is done again.

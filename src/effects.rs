@@ -5,19 +5,21 @@
 //! the effect as lost, never as failed.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::behavior::Undone;
 use crate::error::ResolveError;
 use crate::event::Event;
 use crate::fate::{Answer, Cost, Trail};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
-    EffectCounts, EffectKey, EffectStatus, Entry, Input, Intent, Ledger, Output, Record, Resolution, Verdict,
+    EffectCounts, EffectKey, EffectStatus, Entry, Input, Intent, Ledger, Output, Record,
+    Resolution, Undo, Verdict,
 };
 use crate::port::{Act, Call, Outcome, Tie, Trace};
 use crate::text;
@@ -29,6 +31,7 @@ pub(crate) const EFFECT_UNKNOWN: &str = "effect_unknown";
 pub(crate) struct Effects {
     pub(crate) ledger: Mutex<Ledger>,
     journal: OnceLock<Arc<dyn Keep>>,
+    undoer: OnceLock<Weak<dyn Undoer>>,
     emit: Box<dyn Fn(Event) + Send + Sync>,
 }
 
@@ -38,6 +41,11 @@ pub(crate) trait Keep: Send + Sync {
     fn keep(&self, record: Record) -> Keeping;
     /// As [`Keep::keep`], with nobody to wait for it.
     fn note(&self, record: Record);
+}
+
+/// Asks whoever stands at a path to undo something.
+pub(crate) trait Undoer: Send + Sync {
+    fn undo(&self, undo: Undo, key: String) -> Keeping;
 }
 
 pub(crate) type Keeping = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
@@ -63,6 +71,7 @@ impl Effects {
         Arc::new(Self {
             ledger: Mutex::default(),
             journal: OnceLock::new(),
+            undoer: OnceLock::new(),
             emit: Box::new(emit),
         })
     }
@@ -70,6 +79,68 @@ impl Effects {
     /// Whom records are given to. Without one, the ledger lasts as long as the process.
     pub(crate) fn attach(&self, journal: Arc<dyn Keep>) {
         let _ = self.journal.set(journal);
+    }
+
+    /// Who finds the tools that undo.
+    pub(crate) fn undo_with(&self, undoer: Weak<dyn Undoer>) {
+        let _ = self.undoer.set(undoer);
+    }
+
+    /// Undoes what a task has done to the world, the latest first, and says what stands. At an effect
+    /// that has no undo it stops: what came before that cannot be told apart from it.
+    pub(crate) async fn compensate(&self, task: &str) -> Undone {
+        let mut told = Undone::default();
+        let (confirmed, open) = {
+            let ledger = self.ledger.lock();
+            let confirmed: Vec<_> = ledger
+                .confirmed_since(task, 0)
+                .into_iter()
+                .map(|entry| (entry.intent.key, entry.intent.kind, entry.intent.undo.is_some()))
+                .collect();
+            let open: Vec<_> = ledger
+                .entries()
+                .into_iter()
+                .filter(|entry| &*entry.intent.task == task && entry.status.is_open())
+                .map(|entry| entry.intent.key)
+                .collect();
+            (confirmed, open)
+        };
+        told.unknown = open;
+        let mut stop = false;
+        for (key, kind, can) in confirmed {
+            if matches!(kind, EffectKind::Pure | EffectKind::Read) {
+                continue;
+            }
+            stop |= !can;
+            if stop {
+                told.kept.push(key);
+            } else if self.undo(key).await {
+                told.undone.push(key);
+            } else {
+                told.unknown.push(key);
+                stop = true;
+            }
+        }
+        told
+    }
+
+    /// Undoes one effect, or goes on with an undo that was interrupted; whether it succeeded.
+    pub(crate) async fn undo(&self, key: EffectKey) -> bool {
+        if self.feed(Input::Undo(key)).await.is_err() {
+            return false;
+        }
+        let entry = self.ledger.lock().get(key).cloned();
+        let Some(entry) = entry.filter(|entry| entry.status == EffectStatus::Compensating) else {
+            return false;
+        };
+        let undoer = self.undoer.get().and_then(Weak::upgrade);
+        let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
+        let done = undoer.undo(undo, format!("undo-{}", entry.idempotency_key())).await;
+        let input = match &done {
+            Ok(()) => Input::Undone(key),
+            Err(fault) => Input::UndoFailed(key, fault.to_string()),
+        };
+        self.feed(input).await.is_ok() && done.is_ok()
     }
 
     /// Feeds the ledger; what must be kept is kept before this returns.
@@ -194,8 +265,7 @@ impl Effects {
                     self.tell(&record);
                     self.keep(record).await?;
                 }
-                let idempotency =
-                    self.ledger.lock().get(key).map(Entry::idempotency_key);
+                let idempotency = self.ledger.lock().get(key).map(Entry::idempotency_key);
                 guard.dispatched = true;
                 let tool = call.target().clone();
                 let made = call.make(tie, idempotency.map(Arc::from)).await;
@@ -283,9 +353,8 @@ impl EffectsRef {
     /// Those that wait for a person: unknown, or stuck in their undo.
     pub fn open(&self) -> Vec<EffectView> {
         let ledger = self.effects.ledger.lock();
-        let waits = |entry: &&Entry| {
-            matches!(entry.status, EffectStatus::Unknown | EffectStatus::Stuck(_))
-        };
+        let waits =
+            |entry: &&Entry| matches!(entry.status, EffectStatus::Unknown | EffectStatus::Stuck(_));
         ledger.entries().into_iter().filter(waits).map(view).collect()
     }
 
@@ -376,11 +445,8 @@ impl Drop for Lost<'_> {
     fn drop(&mut self) {
         if self.armed {
             // Before the tool was asked, it is certain that nothing has happened.
-            let input = if self.dispatched {
-                Input::Lost(self.key)
-            } else {
-                Input::Rejected(self.key)
-            };
+            let input =
+                if self.dispatched { Input::Lost(self.key) } else { Input::Rejected(self.key) };
             self.effects.note(input);
         }
     }

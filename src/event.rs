@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use crate::decision::Decision;
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
-use crate::id::{ChildPath, Delivery, Incarnation, RequestId};
+use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, RequestId};
 use crate::ledger::EffectKey;
 use crate::moment::Moment;
 
@@ -146,6 +146,33 @@ pub enum Event {
         /// From acceptance.
         elapsed: Duration,
     },
+    /// A life begins with the state of an earlier one.
+    Restored {
+        /// The child.
+        child: ChildPath,
+        /// Which life.
+        incarnation: Incarnation,
+        /// The checkpoint, if it is in the store.
+        checkpoint: Option<CheckpointId>,
+        /// At which step of a request it goes on; `None` between two requests.
+        step: Option<u64>,
+    },
+    /// A snapshot could not be restored, and was set aside.
+    RestoreFailed {
+        /// The child.
+        child: ChildPath,
+        /// The checkpoint, if it is in the store.
+        checkpoint: Option<CheckpointId>,
+    },
+    /// A child's state is in the store.
+    Checkpointed {
+        /// The child.
+        child: ChildPath,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// After how many steps of the child, over all its lives.
+        step: u64,
+    },
     /// A result came for a lease that is no longer current, and changed nothing.
     Stale {
         /// The child.
@@ -219,6 +246,9 @@ impl Event {
             | Self::Stale { child, .. }
             | Self::Circuit { child, .. }
             | Self::Effect { child, .. }
+            | Self::Restored { child, .. }
+            | Self::RestoreFailed { child, .. }
+            | Self::Checkpointed { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -265,6 +295,15 @@ impl Event {
             }
             Self::DomainClosed { domain, until } => {
                 tracing::info!(target: "mainstay", %domain, %until, "quota domain closed");
+            }
+            Self::Restored { child, incarnation, checkpoint, step } => {
+                tracing::info!(target: "mainstay", %child, %incarnation, ?checkpoint, ?step, "restored");
+            }
+            Self::RestoreFailed { child, checkpoint } => {
+                tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");
+            }
+            Self::Checkpointed { child, checkpoint, step } => {
+                tracing::debug!(target: "mainstay", %child, %checkpoint, step, "checkpointed");
             }
             Self::Effect { child, tool, key, status } => {
                 tracing::info!(target: "mainstay", %child, %tool, %key, status, "effect");

@@ -9,13 +9,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::checkpoint::Digest;
 use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
@@ -24,6 +25,7 @@ use crate::event::{Event, Events};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
+use crate::journal::Journal;
 use crate::moment::Moment;
 
 /// Something that wants to be looked at when its time has come.
@@ -114,6 +116,10 @@ pub(crate) struct Hub {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) identity: u64,
     pub(crate) shutting_down: AtomicBool,
+    /// Where durable things are kept, if anywhere.
+    pub(crate) journal: OnceLock<Arc<Journal>>,
+    /// The shape of the tree.
+    pub(crate) topology: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) attempts: AtomicU64,
@@ -149,6 +155,8 @@ impl Hub {
             runtime,
             identity,
             shutting_down: AtomicBool::new(false),
+            journal: OnceLock::new(),
+            topology: OnceLock::new(),
             retired: Mutex::default(),
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),
@@ -237,6 +245,11 @@ impl Hub {
 
     pub(crate) fn cast_fate(&self, id: RequestId) -> Option<Option<Fate>> {
         self.casts.lock().by_id.get(&id).copied()
+    }
+
+    /// Whether durable requests are left open for the next process.
+    pub(crate) fn is_suspending(&self) -> bool {
+        self.journal.get().is_some() && self.is_shutting_down()
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {

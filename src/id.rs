@@ -186,6 +186,22 @@ impl EffectKey {
     }
 }
 
+impl std::str::FromStr for EffectKey {
+    type Err = ();
+
+    /// Reads what `Display` writes: 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(());
+        }
+        let mut key = [0; 32];
+        for (at, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(drop)?;
+        }
+        Ok(Self(key))
+    }
+}
+
 impl fmt::Display for EffectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -14,12 +14,17 @@ use std::task::Poll;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use crate::behavior::{Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn};
+use crate::behavior::{
+    Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn,
+};
+use crate::checkpoint::{Schema, Snapshot};
 use crate::effects::{EFFECT_UNKNOWN, Site};
+use crate::error::CheckpointError;
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
+use crate::journal;
 use crate::port::{Cut, Outcome};
-use crate::slot::{Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
+use crate::slot::{Ended, Job, Kept, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
 
 /// Attempts a carrier makes before it yields.
 const BATCH: u32 = 32;
@@ -66,6 +71,18 @@ impl<B: Stateful> Worker for StatefulWorker<B> {
         life.as_mut().stop(cause)
     }
 
+    fn schema() -> Option<Schema> {
+        B::schema()
+    }
+
+    fn snapshot(life: &Box<B>) -> Option<Snapshot> {
+        life.as_ref().snapshot()
+    }
+
+    fn restore(life: &mut Box<B>, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        life.as_mut().restore(snapshot)
+    }
+
     fn share(_: &Box<B>) -> Option<Box<B>> {
         None
     }
@@ -95,6 +112,18 @@ impl<B: Stateless> Worker for StatelessWorker<B> {
         let behavior = Arc::clone(life);
         let cause = cause.clone();
         async move { behavior.stop(&cause).await }
+    }
+
+    fn schema() -> Option<Schema> {
+        None
+    }
+
+    fn snapshot(_: &Arc<B>) -> Option<Snapshot> {
+        None
+    }
+
+    fn restore(_: &mut Arc<B>, _: &Snapshot) -> Result<(), CheckpointError> {
+        Ok(())
     }
 
     fn share(life: &Arc<B>) -> Option<Arc<B>> {
@@ -196,7 +225,7 @@ async fn attempt<B: Stateful>(
     mut life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(slot, job) {
+    if let Err(fault) = admit(slot, job).await {
         return (Some(life), Ended::Fault(fault, Place::START, false));
     }
     let context = slot.context(job);
@@ -219,14 +248,58 @@ async fn attempt<B: Stateful>(
         let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
-                return (Some(life), Ended::Reply(reply, Said::of(&context)));
+                let kept = match slot.keep_reply(&life, job, &context, &reply) {
+                    Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
+                    Err(kept) => Err(kept),
+                };
+                match kept {
+                    Ok(state) => {
+                        let said = Said { state, ..Said::of(&context) };
+                        return (Some(life), Ended::Reply(reply, said));
+                    }
+                    Err(Kept::Failed(fault)) => {
+                        let _ = unwound(move || drop(reply));
+                        fault
+                    }
+                    Err(Kept::Panicked(text)) => {
+                        let _ = unwound(move || drop(reply));
+                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    }
+                }
             }
             Watched::Done(Ok(Step::Continue)) => {
-                turn = Turn::Again;
-                done += 1;
-                continue;
+                let kept = match slot.keep_step(&life, job, &context, done + 1, false) {
+                    Ok(writing) => slot.kept(writing).await,
+                    Err(kept) => Err(kept),
+                };
+                match kept {
+                    Ok(()) => {
+                        turn = Turn::Again;
+                        done += 1;
+                        continue;
+                    }
+                    Err(Kept::Failed(fault)) => fault,
+                    Err(Kept::Panicked(text)) => {
+                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    }
+                }
             }
             Watched::Done(Ok(Step::Perform(calls))) => {
+                let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
+                let kept = match slot.keep_step(&life, job, &context, done, acts) {
+                    Ok(writing) => slot.kept(writing).await,
+                    Err(kept) => Err(kept),
+                };
+                match kept {
+                    Ok(()) => {}
+                    Err(Kept::Failed(fault)) => {
+                        let _ = unwound(|| std::mem::replace(&mut *life, before));
+                        return (Some(life), Ended::Fault(fault, again, tainted()));
+                    }
+                    Err(Kept::Panicked(text)) => {
+                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    }
+                }
                 match perform(slot, calls, &context, job, done).await {
                     Ok(performed) => {
                         turn = Turn::Performed(performed);
@@ -321,8 +394,11 @@ async fn perform<W: Worker>(
 }
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
-fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
+async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
     slot.count_attempt();
+    if let Some(gate) = &job.mail.gate {
+        gate.passed().await.map_err(|error| journal::failed(&error))?;
+    }
     if job.refuse {
         return Err(Fault::cancelled(
             "its life ended after it had called what may not be called twice",
@@ -379,7 +455,7 @@ async fn serve<B: Stateless>(
     life: Arc<B>,
     mut job: Job<StatelessWorker<B>>,
 ) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(&slot, &mut job) {
+    if let Err(fault) = admit(&slot, &mut job).await {
         return (job, Ended::Fault(fault, Place::START, false));
     }
     let context = slot.context(&job);

@@ -298,14 +298,12 @@ impl Ledger {
     pub fn on(&mut self, input: Input) -> Output {
         match input {
             Input::Begin(intent) => self.begin(intent),
-            Input::Confirmed(key, result) => {
-                self.settle(key, |entry| match entry.status {
-                    EffectStatus::Intended | EffectStatus::Unknown => {
-                        Some(EffectStatus::Confirmed(result))
-                    }
-                    _ => None,
-                })
-            }
+            Input::Confirmed(key, result) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Intended | EffectStatus::Unknown => {
+                    Some(EffectStatus::Confirmed(result))
+                }
+                _ => None,
+            }),
             Input::Rejected(key) => self.settle(key, |entry| match entry.status {
                 EffectStatus::Intended => Some(EffectStatus::Rejected),
                 _ => None,

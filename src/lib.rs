@@ -38,6 +38,7 @@ pub mod port;
 pub mod behavior;
 pub mod spec;
 mod effects;
+pub mod journal;
 mod hub;
 
 // Shell: the only rooms that know ractor.

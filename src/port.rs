@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::checkpoint::Interval;
 use crate::error::{CallError, NeedError};
 use crate::fate::{Answer, Fate};
 use crate::fault::{Class, EffectKind, Fault};
@@ -26,10 +27,12 @@ use crate::policy::history::History;
 
 mod act;
 mod flight;
+mod gate;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
 pub(crate) use flight::{Cut, Flight, Tie};
+pub(crate) use gate::Gate;
 
 /// How a call differs from its defaults.
 #[derive(Clone, Debug, Default)]
@@ -204,6 +207,36 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         Ok(Receipt { request: envelope.id })
     }
 
+    /// [`Port::cast`] that returns once the request is durable: from then on it survives the process.
+    /// For a child that is not [durable](crate::spec::ChildSpec::durable), the same as
+    /// [`Port::cast_with`].
+    ///
+    /// Under a key that this child has accepted before, in whatever process, it is refused as
+    /// [`Unavailable::Duplicate`](crate::error::Unavailable::Duplicate): the other one stands.
+    ///
+    /// # Errors
+    /// As [`Port::cast`]; and [`CallError::RecoveryExhausted`] with the code `store` when the journal
+    /// cannot be written. The request then ends without anything being done for it.
+    pub async fn submit(
+        &self,
+        message: impl Into<Q>,
+        options: CallOptions,
+    ) -> Result<Receipt, CallError<Q>> {
+        let mut options = AcceptOptions::new(options, self.tie.clone());
+        options.cast = true;
+        let envelope = self.target.accept(message.into(), options)?;
+        if let Some(gate) = &envelope.gate
+            && let Err(error) = gate.passed().await
+        {
+            return Err(CallError::RecoveryExhausted {
+                child: self.path().clone(),
+                fault: Box::new(crate::journal::failed(&error)),
+                trail: crate::fate::Trail::default(),
+            });
+        }
+        Ok(Receipt { request: envelope.id })
+    }
+
     /// The call for a step to return in `Step::Perform`.
     pub fn ask(&self, message: impl Into<Q>) -> Call
     where
@@ -265,6 +298,13 @@ impl Call {
         &self.target
     }
 
+    /// Whether it is an effect before which the state is stored.
+    pub(crate) fn is_act(&self, interval: &Interval) -> bool {
+        self.act
+            .as_ref()
+            .is_some_and(|act| *interval == Interval::EveryEffect || !act.kind.is_replay_safe())
+    }
+
     /// Makes the call, with this idempotency key if it is an effect.
     pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
         (self.make)(tie, key)
@@ -304,6 +344,9 @@ pub(crate) struct AcceptOptions {
     pub(crate) budget: Option<Limits>,
     pub(crate) tie: Option<Arc<Tie>>,
     pub(crate) cast: bool,
+    /// It stands in the journal already.
+    pub(crate) recovered: bool,
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl AcceptOptions {
@@ -314,6 +357,8 @@ impl AcceptOptions {
             budget: options.budget,
             tie,
             cast: false,
+            recovered: false,
+            gate: None,
         }
     }
 }
@@ -359,6 +404,8 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) key: Option<Arc<str>>,
     pub(crate) purse: Option<Purse>,
     pub(crate) cast: bool,
+    /// What a durable request waits for before anything is done about it.
+    pub(crate) gate: Option<Arc<Gate>>,
     /// Another request asked for this one: what its ladder cannot mend, that one judges.
     pub(crate) nested: bool,
     pub(crate) request: Q,
@@ -372,6 +419,8 @@ pub(crate) struct Envelope<Q, R> {
 
 const FATED: u8 = 1;
 const CANCELLED: u8 = 2;
+/// Its fate is in the journal, or on its way there.
+const JOURNALED: u8 = 4;
 
 enum Cell<Q, R> {
     Waiting(Option<Waker>),
@@ -401,6 +450,7 @@ impl<Q, R> Envelope<Q, R> {
             key: options.key,
             purse,
             cast: options.cast,
+            gate: options.gate,
             nested: options.tie.is_some(),
             request,
             home,
@@ -426,6 +476,14 @@ impl<Q, R> Envelope<Q, R> {
 
     pub(crate) fn is_fated(&self) -> bool {
         self.state.load(Ordering::Acquire) & FATED != 0
+    }
+
+    pub(crate) fn note_journaled(&self) {
+        self.state.fetch_or(JOURNALED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & JOURNALED != 0
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

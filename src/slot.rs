@@ -18,6 +18,7 @@ use ractor::{ActorCell, ActorRef};
 use tokio::sync::Notify;
 
 use crate::behavior::Seat;
+use crate::checkpoint::Interval;
 use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
@@ -40,12 +41,14 @@ mod accept;
 mod ladder;
 mod lives;
 mod look;
+mod state;
 mod work;
 mod worker;
 
 pub(crate) use accept::refused;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
+pub(crate) use state::{Kept, Saved};
 pub(crate) use work::{Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
 
@@ -189,6 +192,10 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) last_cause: Option<Box<(ExitCause, Moment)>>,
     /// The life that a lazy child will begin with its first request.
     pub(crate) lazy: Option<Incarnation>,
+    /// What the next life can begin with.
+    pub(crate) saved: Option<Box<Saved>>,
+    /// The request that the life was restored to the middle of, and where it goes on.
+    pub(crate) continues: Option<(state::InHand, u64)>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<crate::circuit::Slot>,
 }
@@ -249,6 +256,8 @@ impl<W: Worker> Slot<W> {
                 resting: None,
                 last_cause: None,
                 lazy: None,
+                saved: None,
+                continues: None,
                 gate: None,
             }),
         })
@@ -440,8 +449,13 @@ impl<W: Worker> Slot<W> {
             return None;
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
+        let suspended = fate == Fate::Stopped && self.spec.durable && self.hub.is_suspending();
+        let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
             desk.counts.fates.add(fate);
+        }
+        if self.spec.durable {
+            self.journal_fate(&mail, fate);
         }
         Some(Settled { mail, fate })
     }
@@ -470,6 +484,7 @@ impl<W: Worker> Slot<W> {
                     trail,
                 },
                 Fate::Cancelled => CallError::Cancelled { child: child.clone() },
+                Fate::Suspended => CallError::Suspended { child: child.clone() },
                 Fate::Quarantined => CallError::Quarantined { child: child.clone(), trail },
                 Fate::Unknown => CallError::Unknown { child: child.clone(), trail },
                 _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
@@ -581,6 +596,13 @@ impl<W: Worker> Seat for Slot<W> {
 
     fn clock(&self) -> &Arc<dyn Clock> {
         &self.hub.clock
+    }
+
+    fn counts(&self) -> Option<&str> {
+        match &self.spec.checkpoint {
+            Interval::Units { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     fn identity(&self) -> u64 {

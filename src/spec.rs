@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::behavior::Behavior;
+use crate::checkpoint::{Durability, Interval};
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
@@ -113,6 +114,8 @@ pub struct ChildSpec {
     pub(crate) needs: Needs,
     pub(crate) codec: Option<Codec>,
     pub(crate) durable: bool,
+    pub(crate) durability: Durability,
+    pub(crate) checkpoint: Interval,
 }
 
 /// Requests that may wait before a child, by default.
@@ -379,6 +382,28 @@ impl ChildSpec {
     {
         self.durable = true;
         self.recorded::<B>()
+    }
+
+    /// When a durable child's state is stored, besides with the fate of each request and before each
+    /// effect that is not replay-safe.
+    ///
+    /// # Default
+    /// After every 10 steps.
+    #[must_use]
+    pub fn checkpoint(mut self, interval: Interval) -> Self {
+        self.checkpoint = interval;
+        self
+    }
+
+    /// What a durable child's writes must survive before it goes on. The ledger of effects is always
+    /// written so that it survives a power cut.
+    ///
+    /// # Default
+    /// [`Durability::Sync`]: a power cut.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
     }
 
     pub(crate) fn all_needs(&self) -> &[Need] {

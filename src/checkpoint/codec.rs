@@ -160,7 +160,8 @@ pub fn seal_raw(schema: &SchemaId, bytes: &[u8]) -> Result<(Digest, Vec<u8>), Co
 /// The payload of a value, without an envelope: for what is hashed, and for stored types, whose
 /// readability has tests of its own.
 pub(crate) fn to_payload<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let unstorable = |why: String| CodecError::Unstorable { what: type_name::<T>().to_owned(), why };
+    let unstorable =
+        |why: String| CodecError::Unstorable { what: type_name::<T>().to_owned(), why };
     let run = || bincode::serde::encode_to_vec(value, bincode::config::standard());
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(payload)) => Ok(payload),
@@ -243,8 +244,10 @@ pub fn open(bytes: &[u8]) -> Result<Opened<'_>, CodecError> {
     let sum = u32::from_le_bytes(field(head, HEAD - 4));
     within("the schema's name", name_len, MAX_SCHEMA_NAME)?;
     // What does not fit a usize is above the cap as well.
-    let plain_len = within("the payload", usize::try_from(plain_len).unwrap_or(usize::MAX), MAX_PAYLOAD)?;
-    let stored_len = within("the payload", usize::try_from(stored_len).unwrap_or(usize::MAX), MAX_PAYLOAD)?;
+    let plain_len =
+        within("the payload", usize::try_from(plain_len).unwrap_or(usize::MAX), MAX_PAYLOAD)?;
+    let stored_len =
+        within("the payload", usize::try_from(stored_len).unwrap_or(usize::MAX), MAX_PAYLOAD)?;
     if rest.len() != name_len + stored_len {
         return Err(corrupt(format!(
             "{} bytes follow the head, it says {}",

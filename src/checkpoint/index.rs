@@ -116,9 +116,9 @@ impl<P, J> Index<P, J> {
         for item in &batch.items {
             let chain_of = |id: CheckpointId| {
                 let inside = chains.iter().find(|(other, _)| *other == id).map(|(_, chain)| *chain);
-                inside.or_else(|| admission.checkpoints.get(&id).copied()).or_else(|| {
-                    self.checkpoints.get(&id).map(|it| it.checkpoint.lineage.chain)
-                })
+                inside
+                    .or_else(|| admission.checkpoints.get(&id).copied())
+                    .or_else(|| self.checkpoints.get(&id).map(|it| it.checkpoint.lineage.chain))
             };
             match item {
                 Item::Checkpoint(sealed) => {
@@ -176,10 +176,7 @@ impl<P, J> Index<P, J> {
                         return refuse(format!("{id} is not in the store"));
                     }
                 }
-                Item::Unpin(..)
-                | Item::Topology(_)
-                | Item::Drop(_)
-                | Item::DropLine(_) => {}
+                Item::Unpin(..) | Item::Topology(_) | Item::Drop(_) | Item::DropLine(_) => {}
             }
         }
         admission.checkpoints.extend(chains);

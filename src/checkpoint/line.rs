@@ -75,7 +75,11 @@ impl LineDraft {
             let expected = self.line.topology.to_string();
             incompatible("a member's topology", checkpoint.topology.to_string(), expected)
         } else if let Some(other) = self.members.insert(child.clone(), checkpoint.id) {
-            incompatible("a second checkpoint of a member", checkpoint.id.to_string(), other.to_string())
+            incompatible(
+                "a second checkpoint of a member",
+                checkpoint.id.to_string(),
+                other.to_string(),
+            )
         } else {
             None
         };

@@ -109,9 +109,7 @@ impl Store for MemoryStore {
         let index = self.index.lock();
         let listed = index.find(id)?.clone();
         let envelope = match listed.checkpoint.envelope {
-            Some(digest) => {
-                Some(request_of(digest, Arc::clone(&index.piece(digest)?.bytes))?)
-            }
+            Some(digest) => Some(request_of(digest, Arc::clone(&index.piece(digest)?.bytes))?),
             None => None,
         };
         let piece = |name: &str, digest| {

@@ -212,7 +212,8 @@ impl Piece {
 
     /// Whether both hold the very same value, or are the same piece.
     fn same(&self, other: &Self) -> bool {
-        let value = |piece: &Self| piece.body.value.get().map(|value| Arc::as_ptr(value).cast::<()>());
+        let value =
+            |piece: &Self| piece.body.value.get().map(|value| Arc::as_ptr(value).cast::<()>());
         self.name == other.name
             && (Arc::ptr_eq(&self.body, &other.body)
                 || (value(self).is_some() && value(self) == value(other)))
@@ -240,12 +241,11 @@ impl Piece {
     }
 
     pub(crate) fn encoded(&self, schema: &SchemaId) -> Result<&Encoded, CheckpointError> {
-        let made = self.body.encoded.get_or_init(|| {
-            match (self.body.encode, self.body.value.get()) {
+        let made =
+            self.body.encoded.get_or_init(|| match (self.body.encode, self.body.value.get()) {
                 (Some(encode), Some(value)) => encode(schema, &**value, &self.name),
                 _ => Err(CheckpointError::MissingField(self.name.to_string())),
-            }
-        });
+            });
         made.as_ref().map_err(Clone::clone)
     }
 }

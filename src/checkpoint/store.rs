@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::checkpoint::codec;
 use crate::checkpoint::line::RecoveryLine;
-use crate::checkpoint::manifest::{Checkpoint, Digest, Pin, Sealed, Topology, Wall, envelope_schema};
+use crate::checkpoint::manifest::{
+    Checkpoint, Digest, Pin, Sealed, Topology, Wall, envelope_schema,
+};
 use crate::checkpoint::snapshot::{Encoded, Piece, Snapshot};
 use crate::checkpoint::{Scope, stored};
 use crate::error::{CodecError, StoreError};
@@ -168,9 +170,7 @@ impl Commit {
     pub fn wait(self) -> Result<Receipt, StoreError> {
         match self.0 {
             State::Ready(result) => result.unwrap_or(Err(StoreError::Closed)),
-            State::Waiting(receiver) => {
-                receiver.blocking_recv().unwrap_or(Err(StoreError::Closed))
-            }
+            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or(Err(StoreError::Closed)),
         }
     }
 }
@@ -429,12 +429,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] with file and place.
-    fn scan(
-        &self,
-        stream: &str,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<JournalRecord>, StoreError>;
+    fn scan(&self, stream: &str, from: u64, limit: usize)
+    -> Result<Vec<JournalRecord>, StoreError>;
 
     /// The names of the journals, sorted, with the position of the next record of each.
     ///

@@ -144,12 +144,7 @@ fn body(checkpoint: &Checkpoint) -> BodyV1 {
         ledger: checkpoint.ledger,
         mailbox_cut: checkpoint.mailbox_cut,
         policy: checkpoint.policy.0,
-        budgets: [
-            budgets.attempts,
-            budgets.tokens,
-            budgets.money_micros,
-            budgets.wall_millis,
-        ],
+        budgets: [budgets.attempts, budgets.tokens, budgets.money_micros, budgets.wall_millis],
     }
 }
 

@@ -73,7 +73,10 @@ impl Schema {
     /// A field that must be there and be a `T`. It is decoded to see that, once: a later
     /// [`Snapshot::get`] finds the value.
     #[must_use]
-    pub fn field<T: DeserializeOwned + Send + Sync + 'static>(self, name: impl Into<String>) -> Self {
+    pub fn field<T: DeserializeOwned + Send + Sync + 'static>(
+        self,
+        name: impl Into<String>,
+    ) -> Self {
         self.with_field(name.into(), Some(|snapshot, name| snapshot.get::<T>(name).map(drop)))
     }
 
@@ -145,7 +148,9 @@ impl Schema {
             let wanted = SchemaId::new(self.id.name.clone(), *to);
             snapshot = match made {
                 Ok(made) => made?,
-                Err(_) => return Err(incompatible(&found, "a migration that does not panic".to_owned())),
+                Err(_) => {
+                    return Err(incompatible(&found, "a migration that does not panic".to_owned()));
+                }
             };
             if *snapshot.schema() != wanted {
                 let expected = format!("{wanted}, which the migration promised");
@@ -159,7 +164,8 @@ impl Schema {
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fields: Vec<&str> = self.fields.iter().map(|(name, _)| name.as_str()).collect();
-        let steps: Vec<(u32, u32)> = self.steps.iter().map(|(from, (to, _))| (*from, *to)).collect();
+        let steps: Vec<(u32, u32)> =
+            self.steps.iter().map(|(from, (to, _))| (*from, *to)).collect();
         f.debug_struct("Schema")
             .field("id", &self.id)
             .field("fields", &fields)
@@ -324,7 +330,9 @@ impl<'a> Validator<'a> {
         let envelope = stored
             .envelope()
             .map_err(|error| CheckpointError::in_field("the request in hand", error))?;
-        if let Some(topology) = self.rules.topology.filter(|topology| *topology != checkpoint.topology) {
+        if let Some(topology) =
+            self.rules.topology.filter(|topology| *topology != checkpoint.topology)
+        {
             return Err(CheckpointError::Incompatible {
                 what: "topology".to_owned(),
                 found: checkpoint.topology.to_string(),

@@ -252,7 +252,9 @@ impl CheckpointError {
     pub(crate) fn in_field(field: &str, error: CodecError) -> Self {
         let field = field.to_owned();
         match error {
-            CodecError::Corrupt(what) => Self::Corrupt { place: format!("field \"{field}\""), what },
+            CodecError::Corrupt(what) => {
+                Self::Corrupt { place: format!("field \"{field}\""), what }
+            }
             CodecError::Incompatible { what, found, expected } => {
                 Self::Incompatible { what: format!("field \"{field}\": {what}"), found, expected }
             }

@@ -80,6 +80,7 @@ impl<W: Worker> Slot<W> {
         let failed = |text: String| ExitCause::StartFailed(text);
         let mut life = unwound(|| self.worker.construct())
             .map_err(|text| failed(format!("the constructor panicked: {text}")))?;
+        life = self.restore(life, context.incarnation)?;
         let limit = self.hub.now() + self.rules.start_timeout;
         let timeout = self.hub.clock.sleep_until(limit);
         let started = {
@@ -94,7 +95,10 @@ impl<W: Worker> Slot<W> {
             }
         };
         match started {
-            Ok(Ok(())) => Ok(life),
+            Ok(Ok(())) => {
+                self.keep_start(&life)?;
+                Ok(life)
+            }
             Ok(Err(fault)) => {
                 unwound(move || drop(life)).ok();
                 Err(failed(fault.to_string()))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Desk, Mail, Out, Settled, Slot};
 use crate::behavior::{Context, Notes, Place, Turn};
+use crate::checkpoint::Snapshot;
 use crate::circuit::Permit;
 use crate::event::Event;
 use crate::fate::{Answer, Fate};
@@ -59,6 +60,8 @@ pub(crate) struct Said {
     pub(crate) degraded: bool,
     pub(crate) defaulted: bool,
     pub(crate) cost: crate::fate::Cost,
+    /// What the child has become.
+    pub(crate) state: Option<Snapshot>,
 }
 
 impl Said {
@@ -67,6 +70,7 @@ impl Said {
             degraded: context.is_degraded(),
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
             cost: context.cost(),
+            state: None,
         }
     }
 }
@@ -138,7 +142,12 @@ impl<W: Worker> Slot<W> {
             life: desk.life.incarnation(),
             told: false,
         });
+        let continued = self.continued(desk, &mail);
         let place = match desk.resume.take() {
+            other if continued.is_some() => {
+                desk.resume = other;
+                continued.unwrap_or(Place::START)
+            }
             Some(resume) if resume.0 == mail.id => resume.1,
             other => {
                 desk.resume = other;
@@ -233,7 +242,7 @@ impl<W: Worker> Slot<W> {
         life: Option<W::Life>,
         mut job: Job<W>,
         reply: W::Reply,
-        said: Said,
+        mut said: Said,
         more: bool,
     ) -> Next<W> {
         let now = self.hub.now();
@@ -274,6 +283,9 @@ impl<W: Worker> Slot<W> {
         if let Some(life) = life {
             if current && carrier.is_some() && desk.life.stage() != Stage::Down {
                 desk.parked = Some(life);
+                if let (Some(state), Some(saved)) = (said.state.take(), &mut desk.saved) {
+                    saved.settle(state);
+                }
             } else {
                 unused = Some(life);
             }

@@ -7,18 +7,21 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::{Hung, Supervisor, Ward};
+use crate::effects::{Keeping, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
 use crate::fate::FateCounts;
+use crate::fault::Fault;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
 use crate::id::ChildPath;
+use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy};
-use crate::port::PortTable;
+use crate::port::{AcceptOptions, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules};
-use crate::spec::{ChildSpec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
+use crate::spec::{ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
 
 /// What has a path.
 #[derive(Clone)]
@@ -104,6 +107,35 @@ impl Registry {
         }
     }
 
+    /// The port of what has this path, and how its requests are written down.
+    pub(crate) fn recorded(&self, path: &ChildPath) -> Option<(Arc<dyn Any + Send + Sync>, Codec)> {
+        match self.get(path)? {
+            Entry::Child { slot, .. } => Some((slot.port_any()?, slot.spec().codec?)),
+            Entry::Group { port, node, .. } => {
+                let codec = node.spec.children.iter().find_map(|child| match child {
+                    Node::Child(spec) => spec.codec,
+                    Node::Supervisor(_) | Node::Group(_) => None,
+                });
+                Some((port, codec?))
+            }
+            Entry::Supervisor(_) => None,
+        }
+    }
+
+    /// Every child that is durable, in the order of their paths.
+    pub(crate) fn durable(&self) -> Vec<Arc<dyn Look>> {
+        let mut found: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|entry| match entry.value() {
+                Entry::Child { slot, .. } if slot.spec().durable => Some(Arc::clone(slot)),
+                _ => None,
+            })
+            .collect();
+        found.sort_by(|one, other| one.path().cmp(other.path()));
+        found
+    }
+
     /// Resolves the needs of a child.
     fn wire(&self, slot: &Arc<dyn Look>) -> Result<(), SpecError> {
         let path = slot.path().clone();
@@ -131,6 +163,19 @@ impl Registry {
         }
         slot.set_ports(table);
         Ok(())
+    }
+}
+
+impl Undoer for Registry {
+    fn undo(&self, undo: Undo, key: String) -> Keeping {
+        let asked = self.recorded(&undo.tool).ok_or_else(|| {
+            Fault::internal(format!("\"{}\" is gone, or takes no recorded requests", undo.tool))
+        });
+        let asked = asked.and_then(|(port, codec)| {
+            let options = AcceptOptions { key: Some(key.into()), ..AcceptOptions::default() };
+            (codec.call)(&port, &undo.request, options).map_err(Fault::internal)
+        });
+        Box::pin(async move { asked?.await })
     }
 }
 
