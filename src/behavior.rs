@@ -199,10 +199,12 @@ pub(crate) struct Place {
     pub(crate) turn: Turn,
     /// Steps of this request that have been done: the logical step of the next one.
     pub(crate) step: u64,
+    /// Before anything else, the state returns to where the request began.
+    pub(crate) back: bool,
 }
 
 impl Place {
-    pub(crate) const START: Self = Self { turn: Turn::First, step: 0 };
+    pub(crate) const START: Self = Self { turn: Turn::First, step: 0, back: false };
 }
 
 /// The outcomes of the calls of a [`Step::Perform`]. Cheap to clone: a step that is tried again gets

@@ -86,6 +86,25 @@ impl Effects {
         let _ = self.undoer.set(undoer);
     }
 
+    /// What of a task's effects stands, and what is not known.
+    pub(crate) fn standing(&self, task: &str) -> Undone {
+        let ledger = self.ledger.lock();
+        let mut told = Undone::default();
+        for entry in ledger.entries() {
+            let acts = !matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read);
+            if &*entry.intent.task != task || !acts {
+                continue;
+            }
+            match entry.status {
+                EffectStatus::Confirmed(_) => told.kept.push(entry.intent.key),
+                EffectStatus::Compensated => told.undone.push(entry.intent.key),
+                EffectStatus::Rejected | EffectStatus::Failed(_) => {}
+                _ => told.unknown.push(entry.intent.key),
+            }
+        }
+        told
+    }
+
     /// Undoes what a task has done to the world, the latest first, and says what stands. At an effect
     /// that has no undo it stops: what came before that cannot be told apart from it.
     pub(crate) async fn compensate(&self, task: &str) -> Undone {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::checkpoint::Scope;
 use crate::decision::Decision;
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
@@ -164,6 +165,21 @@ pub enum Event {
         /// The checkpoint, if it is in the store.
         checkpoint: Option<CheckpointId>,
     },
+    /// A child's state returned to where a request began.
+    RolledBack {
+        /// The child.
+        child: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// The scope the child stands in.
+        scope: Scope,
+        /// Effects of the request that stand.
+        kept: usize,
+        /// Effects of the request that were undone.
+        undone: usize,
+        /// Effects of the request that nobody knows about, or whose undo failed.
+        unknown: usize,
+    },
     /// A child's state is in the store.
     Checkpointed {
         /// The child.
@@ -247,6 +263,7 @@ impl Event {
             | Self::Circuit { child, .. }
             | Self::Effect { child, .. }
             | Self::Restored { child, .. }
+            | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
             | Self::Checkpointed { child, .. }
             | Self::Alert { child, .. } => Some(child),
@@ -298,6 +315,9 @@ impl Event {
             }
             Self::Restored { child, incarnation, checkpoint, step } => {
                 tracing::info!(target: "mainstay", %child, %incarnation, ?checkpoint, ?step, "restored");
+            }
+            Self::RolledBack { child, request, scope, kept, undone, unknown } => {
+                tracing::warn!(target: "mainstay", %child, %request, %scope, kept, undone, unknown, "rolled back");
             }
             Self::RestoreFailed { child, checkpoint } => {
                 tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");

@@ -230,7 +230,23 @@ async fn attempt<B: Stateful>(
     }
     let context = slot.context(job);
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
-    let Place { mut turn, step: mut done } = std::mem::replace(&mut job.place, Place::START);
+    let Place { mut turn, step: mut done, back } = std::mem::replace(&mut job.place, Place::START);
+    if back {
+        match slot.go_back(job, &context).await {
+            Ok((fresh, undone)) => {
+                let old = std::mem::replace(&mut life, fresh);
+                let _ = unwound(move || drop(old));
+                turn = Turn::RolledBack(undone);
+                done = 0;
+            }
+            Err(Kept::Failed(fault)) => {
+                return (Some(life), Ended::Fault(fault, Place::START, tainted()));
+            }
+            Err(Kept::Panicked(text)) => {
+                return (None, Ended::Crash(lost(life, text), tainted()));
+            }
+        }
+    }
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
@@ -243,7 +259,7 @@ async fn attempt<B: Stateful>(
             Ok(before) => before,
             Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
         };
-        let again = Place { turn: turn.clone(), step: done };
+        let again = Place { turn: turn.clone(), step: done, back: false };
         let heard = &[Cut::Kill, Cut::Timeout];
         let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
         let fault = match step {

@@ -392,6 +392,8 @@ pub(crate) struct Book {
     pub(crate) deliveries: crate::id::Delivery,
     /// An attempt has called what may not be called twice.
     pub(crate) tainted: bool,
+    /// It was rolled back, once.
+    pub(crate) rolled_back: bool,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
 }

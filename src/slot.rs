@@ -18,7 +18,7 @@ use ractor::{ActorCell, ActorRef};
 use tokio::sync::Notify;
 
 use crate::behavior::Seat;
-use crate::checkpoint::Interval;
+use crate::checkpoint::{Interval, Scope};
 use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
@@ -101,10 +101,12 @@ pub(crate) struct Rules {
     pub(crate) deadline: Option<Duration>,
     pub(crate) bounds: Bounds,
     pub(crate) order: Order,
+    /// The scope it stands in.
+    pub(crate) scope: Scope,
 }
 
 impl Rules {
-    pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>) -> Self {
+    pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>, scope: Scope) -> Self {
         let policy = spec.policy.clone().unwrap_or_else(|| Arc::clone(inherited));
         let attempt_timeout = spec.attempt_timeout.unwrap_or(policy.attempt_timeout);
         let deadline = spec.deadline.or_else(|| {
@@ -125,6 +127,7 @@ impl Rules {
             } else {
                 Order::Concurrent(spec.concurrency as usize)
             },
+            scope,
             policy,
         }
     }
@@ -195,7 +198,7 @@ pub(crate) struct Desk<W: Worker> {
     /// What the next life can begin with.
     pub(crate) saved: Option<Box<Saved>>,
     /// The request that the life was restored to the middle of, and where it goes on.
-    pub(crate) continues: Option<(state::InHand, u64)>,
+    pub(crate) continues: Option<state::Continues>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<crate::circuit::Slot>,
 }
@@ -456,6 +459,9 @@ impl<W: Worker> Slot<W> {
         }
         if self.spec.durable {
             self.journal_fate(&mail, fate);
+        }
+        if self.rules.scope == Scope::Transaction && self.spec.stateful {
+            self.undo_unfinished(&mail, fate);
         }
         Some(Settled { mail, fate })
     }

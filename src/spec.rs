@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::behavior::Behavior;
-use crate::checkpoint::{Durability, Interval};
+use crate::checkpoint::{Durability, Interval, Scope};
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
@@ -462,6 +462,7 @@ pub struct SupervisorSpec {
     pub(crate) significant: bool,
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) scope: Option<Scope>,
     pub(crate) children: Vec<Node>,
 }
 
@@ -489,6 +490,7 @@ impl SupervisorSpec {
             significant: false,
             backoff: None,
             policy: None,
+            scope: None,
             children: Vec::new(),
         }
     }
@@ -635,6 +637,18 @@ impl SupervisorSpec {
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(Arc::new(policy));
+        self
+    }
+
+    /// How far a rollback below it reaches. Within a [`Scope::Transaction`], what a request to a
+    /// stateful child has done to the world is undone when the request is rolled back, or ends without
+    /// an answer.
+    ///
+    /// # Default
+    /// Its parent's; [`Scope::Step`] at the root.
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
         self
     }
 

@@ -280,9 +280,13 @@ impl<W: Worker> Slot<W> {
         tainted: bool,
         now: Moment,
     ) {
-        let mut decision = self.judge(mail, ticket, &cause, tainted, now);
+        let done = place.as_ref().map_or(0, |place| place.step);
+        let mut decision = self.judge(mail, ticket, &cause, tainted, done, now);
         let left = mail.is_cancelled()
-            && matches!(decision.action.rung(), Some(Rung::Retry | Rung::Substitute));
+            && matches!(
+                decision.action.rung(),
+                Some(Rung::Retry | Rung::Substitute | Rung::Rollback)
+            );
         if left {
             // Nobody waits for it any more.
             decision.action = Action::Fail;
@@ -315,7 +319,12 @@ impl<W: Worker> Slot<W> {
             });
         }
         let mut desk = self.desk();
-        if let Action::Retry { at, .. } = decision.action {
+        let again = match decision.action {
+            Action::Retry { at, .. } => Some((at, place)),
+            Action::Rollback => Some((now, Some(Place { back: true, ..Place::START }))),
+            _ => None,
+        };
+        if let Some((at, place)) = again {
             desk.out.retain(|out| out.ticket != ticket);
             let waits = desk.mailbox.on(
                 mailbox::Input::RetryAt(ticket, at),
@@ -326,7 +335,7 @@ impl<W: Worker> Slot<W> {
             if let mailbox::Output::Waiting = waits {
                 if self.rules.order == Order::Serial
                     && let Some(place) = place
-                    && !matches!(place.turn, Turn::First)
+                    && (place.back || !matches!(place.turn, Turn::First))
                 {
                     desk.resume = Some(Box::new((mail.id, place)));
                 }
@@ -395,6 +404,7 @@ impl<W: Worker> Slot<W> {
         ticket: Ticket,
         cause: &Cause,
         tainted: bool,
+        done: u64,
         now: Moment,
     ) -> Decision {
         let policy_cause = cause.as_policy();
@@ -406,6 +416,7 @@ impl<W: Worker> Slot<W> {
                 trail: Trail::default(),
                 deliveries: ticket.lease.delivery,
                 tainted: false,
+                rolled_back: false,
                 fault: None,
             })
         });
@@ -448,11 +459,14 @@ impl<W: Worker> Slot<W> {
                 .purse
                 .as_ref()
                 .is_none_or(|purse| purse.covers(crate::fate::Cost::default(), now)),
-            checkpoint: None,
+            checkpoint: self.checkpoint_facts(done, book.rolled_back),
             has_parent: mail.nested,
         };
         let decision =
             policy::decide(&self.rules.policy, &policy_cause, &facts, &book.history, &outlook, now);
+        if decision.action == Action::Rollback {
+            book.rolled_back = true;
+        }
         if let Action::Retry { .. } = decision.action {
             // Asked and taken under one lock, so that two callers cannot both pass on the last token.
             domain.retries.withdraw(cost);

@@ -11,16 +11,17 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::{Desk, Job, Mail, Slot};
-use crate::behavior::{Context, Place, Turn};
+use crate::behavior::{Context, Place, StartContext, Turn, Undone, default_key};
 use crate::checkpoint::{
-    Batch, Checkpoint, Commit, Draft, Interval, Now, Sealed, Snapshot, Validated,
+    Batch, Checkpoint, Commit, Draft, Interval, Now, Scope, Sealed, Snapshot, Validated,
 };
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
 use crate::journal::{self, Journal};
-use crate::slot::worker::{Worker, unwound};
+use crate::policy::CheckpointFacts;
+use crate::slot::worker::{Worker, guarded, unwound};
 
 /// The state a child can go back to.
 pub(crate) struct Saved {
@@ -41,6 +42,7 @@ struct Mid {
     step: u64,
     snapshot: Snapshot,
     stored: bool,
+    back: bool,
 }
 
 /// A request, also one that another process had in hand.
@@ -59,11 +61,22 @@ impl InHand {
     }
 }
 
+/// Where a life that was restored goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Continues {
+    request: InHand,
+    step: u64,
+    back: bool,
+}
+
 /// The request in hand, as a checkpoint holds it.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct StoredInHand {
     key: Arc<str>,
     step: u64,
+    /// A rollback to where the request began is under way.
+    #[serde(default)]
+    back: bool,
 }
 
 impl<W: Worker> Slot<W> {
@@ -100,7 +113,7 @@ impl<W: Worker> Slot<W> {
             let why = match restored {
                 Ok(Ok(())) => {
                     let mut desk = self.desk();
-                    let step = in_hand.as_ref().map(|(_, step)| *step);
+                    let step = in_hand.as_ref().map(|in_hand| in_hand.step);
                     desk.continues = in_hand;
                     drop(desk);
                     self.hub.emit(Event::Restored {
@@ -126,13 +139,14 @@ impl<W: Worker> Slot<W> {
 
     /// The latest state, if its request is still to be done; else the one between two requests.
     #[allow(clippy::type_complexity)]
-    fn next_to_restore(&self) -> Option<(Snapshot, Option<(InHand, u64)>, Option<CheckpointId>)> {
+    fn next_to_restore(&self) -> Option<(Snapshot, Option<Continues>, Option<CheckpointId>)> {
         let mut desk = self.desk();
         let Desk { saved, mailbox, .. } = &mut *desk;
         let saved = saved.as_mut()?;
         if let Some(mid) = &saved.mid {
             if mailbox.any_waiting(|mail| mid.request.is::<W>(mail)) {
-                let in_hand = (mid.request.clone(), mid.step);
+                let in_hand =
+                    Continues { request: mid.request.clone(), step: mid.step, back: mid.back };
                 let id = saved.parent.as_ref().filter(|_| mid.stored).map(|parent| parent.id);
                 return Some((mid.snapshot.clone(), Some(in_hand), id));
             }
@@ -183,6 +197,7 @@ impl<W: Worker> Slot<W> {
                     step: stored.step,
                     snapshot: validated.snapshot().clone(),
                     stored: true,
+                    back: stored.back,
                 });
             }
             None => saved.base = Some(validated.snapshot().clone()),
@@ -193,8 +208,16 @@ impl<W: Worker> Slot<W> {
 
     /// Where the request that is taken up goes on, when the life was restored to the middle of it.
     pub(super) fn continued(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Place> {
-        let (in_hand, step) = desk.continues.take()?;
-        in_hand.is::<W>(mail).then_some(Place { turn: Turn::Resumed, step })
+        let Continues { request, step, back } = desk.continues.take()?;
+        if !request.is::<W>(mail) {
+            return None;
+        }
+        if back && let Some(saved) = &mut desk.saved {
+            // The state in the middle is the one at the beginning.
+            let before = saved.base.take();
+            saved.base = saved.mid.take().map(|mid| mid.snapshot).or(before);
+        }
+        Some(Place { turn: Turn::Resumed, step, back })
     }
 
     /// After a step that has more to come. `step` is the logical step at which the request goes on;
@@ -224,18 +247,29 @@ impl<W: Worker> Slot<W> {
                 step,
                 snapshot: snapshot.clone(),
                 stored: false,
+                back: false,
             });
             (due, snapshot)
         };
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
-        let in_hand = StoredInHand { key: Arc::from(context.key()), step };
+        let in_hand = StoredInHand { key: Arc::from(context.key()), step, back: false };
+        self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
+    }
+
+    fn write_in_hand(
+        &self,
+        journal: &Journal,
+        snapshot: Snapshot,
+        job: &Job<W>,
+        in_hand: &StoredInHand,
+    ) -> Result<Writing, Kept> {
         let envelope =
-            serde_json::to_vec(&in_hand).map_err(|error| Kept::Failed(journal::failed(&error)))?;
+            serde_json::to_vec(in_hand).map_err(|error| Kept::Failed(journal::failed(&error)))?;
         let (draft, steps) = self.draft(snapshot, job.life);
         let sealed = seal(draft.envelope(envelope))?;
         let batch = Batch::new().checkpoint(&sealed);
         let commit = journal.store.commit(batch, self.spec.durability);
-        Ok(Some(Writing { commit, sealed: Some(sealed), steps, mid: true }))
+        Ok(Writing { commit, sealed: Some(sealed), steps, mid: true })
     }
 
     /// Waits until what was handed to the store is as durable as the spec wants.
@@ -325,6 +359,101 @@ impl<W: Worker> Slot<W> {
                 checkpoint: checkpoint.id,
                 step,
             });
+        }
+    }
+
+    /// What the judgement needs to know about going back: `done` steps of the request are done.
+    pub(super) fn checkpoint_facts(&self, done: u64, used: bool) -> Option<CheckpointFacts> {
+        // Going back to where it stands already would only be one more retry.
+        if done == 0 && !used {
+            return None;
+        }
+        let desk = self.desk();
+        desk.saved.as_ref()?.base.as_ref()?;
+        let in_transaction = self.rules.scope == Scope::Transaction;
+        Some(CheckpointFacts { used, in_transaction })
+    }
+
+    /// Brings the state back to where the request in hand began, in a newly made life; and within a
+    /// transaction, the world: what the request has done to it is undone, the latest first.
+    pub(crate) async fn go_back(
+        &self,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(W::Life, Arc<Undone>), Kept> {
+        let base = {
+            let mut desk = self.desk();
+            desk.saved.as_mut().and_then(|saved| {
+                saved.mid = None;
+                saved.base.clone()
+            })
+        };
+        let Some(base) = base else {
+            return Err(Kept::Failed(Fault::internal("the checkpoint is gone").with_code("store")));
+        };
+        let mut life = unwound(|| self.worker.construct()).map_err(Kept::Panicked)?;
+        match unwound(|| W::restore(&mut life, &base)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.drop_bad(false, None, &error.to_string());
+                let fault = Fault::internal(error.to_string()).with_code("restore");
+                return Err(Kept::Failed(fault));
+            }
+            Err(text) => return Err(Kept::Panicked(text)),
+        }
+        let scope = self.rules.scope;
+        let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        let start = StartContext { path: self.path.clone(), incarnation: job.life };
+        let work = async {
+            match guarded(W::start(&mut life, &start)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => return Err(Kept::Failed(fault)),
+                Err(text) => return Err(Kept::Panicked(text)),
+            }
+            if let Some(journal) = self.journal() {
+                // The process may end half-way through the undos: the next one goes on with them.
+                let key = Arc::from(context.key());
+                let in_hand = StoredInHand { key, step: 0, back: true };
+                let writing = self.write_in_hand(journal, base, job, &in_hand)?;
+                self.kept(Some(writing)).await?;
+            }
+            Ok(match scope {
+                Scope::Transaction => self.hub.effects.compensate(&context.key()).await,
+                _ => self.hub.effects.standing(&context.key()),
+            })
+        };
+        let undone = tokio::select! {
+            biased;
+            done = work => done?,
+            () = limit => {
+                let late = format!("the rollback took longer than {:?}", scope.limit());
+                return Err(Kept::Failed(Fault::timeout(late).with_code("rollback")));
+            }
+        };
+        self.hub.emit(Event::RolledBack {
+            child: self.path.clone(),
+            request: job.mail.id,
+            scope,
+            kept: undone.kept.len(),
+            undone: undone.undone.len(),
+            unknown: undone.unknown.len(),
+        });
+        Ok((life, Arc::new(undone)))
+    }
+
+    /// A request within a transaction ended without an answer: what it has done to the world does not
+    /// stay half done, unless nobody knows what it has done.
+    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate) {
+        if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
+            return;
+        }
+        let task = match &mail.key {
+            Some(key) => key.to_string(),
+            None => default_key(self.hub.identity, mail.id),
+        };
+        let effects = Arc::clone(&self.hub.effects);
+        if effects.standing(&task) != Undone::default() {
+            self.hub.runtime.spawn(async move { effects.compensate(&task).await });
         }
     }
 

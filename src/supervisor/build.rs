@@ -7,6 +7,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::{Hung, Supervisor, Ward};
+use crate::checkpoint::Scope;
 use crate::effects::{Keeping, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
@@ -198,7 +199,8 @@ pub(crate) fn build(
     let path = ChildPath::new(&*spec.id);
     let roster = Roster::root(facts(spec, &path));
     let policy = spec.policy.clone().unwrap_or_default();
-    let root = supervisor(spec, path, policy, hub, registry, Hung::Root(roster), None)?;
+    let above = Above { policy, scope: spec.scope.unwrap_or(Scope::Step) };
+    let root = supervisor(spec, path, above, hub, registry, Hung::Root(roster), None)?;
     let slots: Vec<_> = registry
         .entries
         .iter()
@@ -229,10 +231,25 @@ const fn kind_of(kind: GroupKind) -> Kind {
     }
 }
 
+/// What children have from above them.
+struct Above {
+    policy: Arc<Policy>,
+    scope: Scope,
+}
+
+impl Above {
+    fn below(&self, spec: &SupervisorSpec) -> Self {
+        Self {
+            policy: spec.policy.clone().unwrap_or_else(|| Arc::clone(&self.policy)),
+            scope: spec.scope.unwrap_or(self.scope),
+        }
+    }
+}
+
 fn supervisor(
     spec: &Arc<SupervisorSpec>,
     path: ChildPath,
-    policy: Arc<Policy>,
+    above: Above,
     hub: &Arc<Hub>,
     registry: &Arc<Registry>,
     hung: Hung,
@@ -246,7 +263,7 @@ fn supervisor(
         let id: Arc<str> = Arc::from(node.id());
         let (options, ward) = match node {
             Node::Child(child) => {
-                let rules = Arc::new(Rules::new(child, &policy));
+                let rules = Arc::new(Rules::new(child, &above.policy, above.scope));
                 if group.is_some() {
                     let exact = (*rules.policy).clone().with_attempt_timeout(rules.attempt_timeout);
                     worst_case = worst_case.max(exact.worst_case(spec.children.len()));
@@ -265,27 +282,20 @@ fn supervisor(
             }
             Node::Supervisor(inner) => {
                 let nested = hung.roster().nest(facts(inner, &below));
-                let inner_policy = inner.policy.clone().unwrap_or_else(|| Arc::clone(&policy));
-                let built = supervisor(
-                    inner,
-                    below,
-                    inner_policy,
-                    hub,
-                    registry,
-                    Hung::Below(nested),
-                    None,
-                )?;
+                let below_it = above.below(inner);
+                let built =
+                    supervisor(inner, below, below_it, hub, registry, Hung::Below(nested), None)?;
                 (nested_options(inner), nested_ward(inner, built))
             }
             Node::Group(group_spec) => {
                 let inner = Arc::new(group_spec.supervisor.clone());
                 let nested =
                     hung.roster().nest(Facts::group(below.clone(), kind_of(group_spec.kind)));
-                let inner_policy = inner.policy.clone().unwrap_or_else(|| Arc::clone(&policy));
+                let below_it = above.below(&inner);
                 let built = supervisor(
                     &inner,
                     below,
-                    inner_policy,
+                    below_it,
                     hub,
                     registry,
                     Hung::Below(nested),
@@ -304,7 +314,8 @@ fn supervisor(
     let node = Supervisor::new(
         path.clone(),
         Arc::clone(spec),
-        policy,
+        above.policy,
+        above.scope,
         Arc::clone(hub),
         Arc::clone(registry),
         hung,
@@ -400,7 +411,7 @@ pub(super) fn dynamic(
     dynamic_child(&node.path, &spec, node.spec.auto_shutdown)?;
     let spec = Arc::new(spec);
     let path = node.path.join(&spec.id);
-    let rules = Arc::new(Rules::new(&spec, &node.policy));
+    let rules = Arc::new(Rules::new(&spec, &node.policy, node.scope));
     let built = slot(&spec, &path, rules, &node.hub, &node.registry, node.roster());
     if let Err(error) = node.registry.wire(&built.slot) {
         node.registry.forget(&path);
