@@ -3,6 +3,8 @@
 //! *Invariant.* A refused message comes back in the error. Errors say what and where, and where there
 //! is a next step, name it.
 
+mod checkpoint;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use thiserror::Error;
 use crate::fate::{Fate, Trail};
 use crate::fault::{Class, ExitCause, ExitKind, Fault};
 use crate::id::ChildPath;
+
+pub use checkpoint::{CheckpointError, CodecError, StoreError};
 
 /// Why a call was not answered.
 ///

@@ -4,6 +4,7 @@
 //! a clock or a random source.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -155,9 +156,121 @@ impl fmt::Display for Lease {
     }
 }
 
+/// One stored state of a child: `cp-` and a UUID. Sorted by the time it was issued, as far as the wall
+/// clock of its issuer could be trusted; the store keeps its own order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CheckpointId(pub u128);
+
+/// One recovery line: `line-` and a UUID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LineId(pub u128);
+
+/// A text that is no id of the wanted kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidId {
+    /// The text.
+    pub text: String,
+    /// How it would have to look.
+    pub wanted: &'static str,
+}
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no id of the form {}", self.text, self.wanted)
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+/// The five groups of a UUID's text: how many hexadecimal digits each has.
+const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+
+fn write_uuid(f: &mut fmt::Formatter<'_>, prefix: &str, bits: u128) -> fmt::Result {
+    let (a, b) = (bits >> 96, bits >> 80 & 0xffff);
+    let (c, d) = (bits >> 64 & 0xffff, bits >> 48 & 0xffff);
+    write!(f, "{prefix}{a:08x}-{b:04x}-{c:04x}-{d:04x}-{:012x}", bits & 0xffff_ffff_ffff)
+}
+
+fn read_uuid(text: &str, prefix: &str) -> Option<u128> {
+    let mut groups = text.strip_prefix(prefix)?.split('-');
+    let mut bits = 0_u128;
+    for digits in GROUPS {
+        let group = groups.next().filter(|group| group.len() == digits)?;
+        if !group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        bits = bits << (4 * digits) | u128::from_str_radix(group, 16).ok()?;
+    }
+    groups.next().is_none().then_some(bits)
+}
+
+macro_rules! uuid_id {
+    ($name:ident, $prefix:literal) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_uuid(f, $prefix, self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let invalid =
+                    || InvalidId { text: text.to_owned(), wanted: concat!($prefix, "<uuid>") };
+                read_uuid(text, $prefix).map(Self).ok_or_else(invalid)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+    };
+}
+
+uuid_id!(CheckpointId, "cp-");
+uuid_id!(LineId, "line-");
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkpoint_id_reads_back_from_its_text_and_no_other_text_does() {
+        let id = CheckpointId(0x0192_f0e1_d2c3_7123_8abc_0123_4567_89ab);
+        assert_eq!(id.to_string(), "cp-0192f0e1-d2c3-7123-8abc-0123456789ab");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(CheckpointId(7).to_string().parse(), Ok(CheckpointId(7)));
+        let line = LineId(id.0).to_string();
+        assert_eq!(line.parse(), Ok(LineId(id.0)));
+        for wrong in ["", "cp-", &line, "cp-0192f0e1d2c371238abc0123456789ab"] {
+            let error = wrong.parse::<CheckpointId>().unwrap_err();
+            assert_eq!(error.text, wrong);
+        }
+        for (at, other) in [(3, 'g'), (3, 'A'), (11, '0'), (5, '+')] {
+            let mut text = id.to_string();
+            text.replace_range(at..=at, &other.to_string());
+            assert!(text.parse::<CheckpointId>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_path_knows_its_id_and_its_parent() {

@@ -31,6 +31,7 @@ pub mod clock;
 pub mod event;
 #[doc(hidden)]
 pub mod mirror;
+pub mod checkpoint;
 pub mod port;
 pub mod behavior;
 pub mod spec;
