@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::checkpoint::{
-    Batch, Digest, Draft, Durability, Export, LineDraft, MemoryStore, Now, Pin, RecoveryLine,
-    Retention, Rules, Schema, Schemas, Scope, Sealed, Snapshot, Store, Topology, Validator, Wall,
+    Batch, Digest, Draft, Durability, Export, FileOptions, FileStore, LineDraft, MemoryStore, Now,
+    Pin, RecoveryLine, Retention, Rules, Schema, Schemas, Scope, Sealed, Snapshot, Store, Topology,
+    Validator, Wall,
 };
 use mainstay::error::{CheckpointError, StoreError};
 use mainstay::id::{CheckpointId, ChildPath, Incarnation};
@@ -456,3 +457,20 @@ fn in_memory() -> Place {
 }
 
 contract!(memory, crate::in_memory());
+
+fn on_disk() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path().join("store")).unwrap();
+    Place { store: Arc::new(store), _folder: Some(folder) }
+}
+
+contract!(file, crate::on_disk());
+
+/// So that every few batches begin a segment.
+fn on_disk_in_small_segments() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileOptions::new().segment_bytes(1500).open(folder.path()).unwrap();
+    Place { store: Arc::new(store), _folder: Some(folder) }
+}
+
+contract!(file_in_small_segments, crate::on_disk_in_small_segments());
