@@ -11,6 +11,7 @@
 //! is known to [`codec`] alone.
 
 pub mod codec;
+pub mod file;
 pub mod line;
 pub mod manifest;
 pub mod memory;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use codec::SchemaId;
+pub use file::{FileOptions, FileStore};
 pub use line::{LineDraft, RecoveryLine, ValidLine};
 pub use manifest::{
     Budgets, Checkpoint, Digest, Draft, Lineage, Now, Pin, Sealed, Topology, Wall,

@@ -226,6 +226,27 @@ fn seal(schema: &SchemaId, codec: u8, payload: &[u8]) -> Result<Vec<u8>, CodecEr
 /// [`CodecError::Corrupt`] for bytes that were never written like this, [`CodecError::Incompatible`]
 /// for a later format or codec, [`CodecError::TooLarge`] for lengths above the caps.
 pub fn open(bytes: &[u8]) -> Result<Opened<'_>, CodecError> {
+    let Parsed { schema, codec, flags, plain_len, stored } = parse(bytes)?;
+    let payload = match flags {
+        0 if plain_len == stored.len() => Cow::Borrowed(stored),
+        0 => {
+            let what = "two lengths of an uncompressed payload differ".to_owned();
+            return Err(CodecError::Corrupt(what));
+        }
+        _ => Cow::Owned(unpack(stored, plain_len)?),
+    };
+    Ok(Opened { schema, codec, payload })
+}
+
+struct Parsed<'a> {
+    schema: SchemaId,
+    codec: u8,
+    flags: u8,
+    plain_len: usize,
+    stored: &'a [u8],
+}
+
+fn parse(bytes: &[u8]) -> Result<Parsed<'_>, CodecError> {
     let corrupt = |what: String| CodecError::Corrupt(what);
     if bytes.len() < HEAD {
         return Err(corrupt(format!("{} bytes, an envelope has at least {HEAD}", bytes.len())));
@@ -239,15 +260,14 @@ pub fn open(bytes: &[u8]) -> Result<Opened<'_>, CodecError> {
     }
     let (codec, flags, name_len) = (head[5], head[6], usize::from(head[7]));
     let version = u32::from_le_bytes(field(head, 8));
-    let plain_len = u64::from_le_bytes(field(head, 12));
-    let stored_len = u64::from_le_bytes(field(head, 20));
+    // What does not fit a usize is above the cap as well.
+    let len = |at| {
+        let len = usize::try_from(u64::from_le_bytes(field(head, at))).unwrap_or(usize::MAX);
+        within("the payload", len, MAX_PAYLOAD)
+    };
+    let (plain_len, stored_len) = (len(12)?, len(20)?);
     let sum = u32::from_le_bytes(field(head, HEAD - 4));
     within("the schema's name", name_len, MAX_SCHEMA_NAME)?;
-    // What does not fit a usize is above the cap as well.
-    let plain_len =
-        within("the payload", usize::try_from(plain_len).unwrap_or(usize::MAX), MAX_PAYLOAD)?;
-    let stored_len =
-        within("the payload", usize::try_from(stored_len).unwrap_or(usize::MAX), MAX_PAYLOAD)?;
     if rest.len() != name_len + stored_len {
         return Err(corrupt(format!(
             "{} bytes follow the head, it says {}",
@@ -265,13 +285,15 @@ pub fn open(bytes: &[u8]) -> Result<Opened<'_>, CodecError> {
     if codec > BINCODE {
         return Err(unknown("codec", codec, BINCODE));
     }
-    let payload = match flags {
-        0 if plain_len == stored_len => Cow::Borrowed(stored),
-        0 => return Err(corrupt("two lengths of an uncompressed payload differ".to_owned())),
-        LZ4 => Cow::Owned(unpack(stored, plain_len)?),
-        other => return Err(unknown("flags", other, LZ4)),
-    };
-    Ok(Opened { schema: SchemaId::new(name, version), codec, payload })
+    if flags > LZ4 {
+        return Err(unknown("flags", flags, LZ4));
+    }
+    Ok(Parsed { schema: SchemaId::new(name, version), codec, flags, plain_len, stored })
+}
+
+/// Whether the bytes are an envelope as it was written; its payload is not looked at.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), CodecError> {
+    parse(bytes).map(drop)
 }
 
 fn unpack(stored: &[u8], plain_len: usize) -> Result<Vec<u8>, CodecError> {

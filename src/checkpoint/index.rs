@@ -420,4 +420,20 @@ impl<P: Clone, J: Clone> Index<P, J> {
         }
         changes
     }
+
+    /// Moves a content and a record to where compaction copied them, if they are still there.
+    pub(crate) fn move_piece(&mut self, digest: Digest, to: P) {
+        if let Some(at) = self.pieces.get_mut(&digest) {
+            *at = to;
+        }
+    }
+
+    /// As [`Index::move_piece`], for a record of a journal.
+    pub(crate) fn move_record(&mut self, stream: &str, position: u64, to: J) {
+        let Some(stream) = self.streams.get_mut(stream) else { return };
+        let at = position.checked_sub(stream.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(at) = at.and_then(|at| stream.records.get_mut(at)) {
+            *at = to;
+        }
+    }
 }

@@ -142,10 +142,10 @@ impl Validator<'_> {
     ///
     /// # Errors
     /// The member that was refused, and why.
-    pub fn line(&self, line: &Arc<RecoveryLine>) -> Result<ValidLine, Refused> {
+    pub fn line(&self, line: &Arc<RecoveryLine>) -> Result<ValidLine, Box<Refused>> {
         let mut members = Vec::with_capacity(line.members.len());
         for (child, id) in &line.members {
-            let refuse = |why| Refused { checkpoint: *id, child: child.clone(), why };
+            let refuse = |why| Box::new(Refused { checkpoint: *id, child: child.clone(), why });
             let member = self.validate(*id).map_err(refuse)?;
             if member.checkpoint().child != *child {
                 return Err(refuse(CheckpointError::Incompatible {
@@ -174,8 +174,8 @@ impl Validator<'_> {
         for line in self.store().lines(scope, at)? {
             match self.line(&line) {
                 Ok(found) => return Ok(Search { found: Some(found), refused }),
-                Err(Refused { why, .. }) if why.is_retryable() => return Err(why),
-                Err(why) => refused.push(why),
+                Err(it) if it.why.is_retryable() => return Err(it.why),
+                Err(it) => refused.push(*it),
             }
         }
         Ok(Search { found: None, refused })

@@ -400,7 +400,14 @@ impl Draft {
         self.checkpoint.digest = digest;
         self.checkpoint.lineage.chain =
             chain(self.parent.map_or(Digest::NONE, |parent| parent.chain), digest);
-        Ok(Sealed { checkpoint: Arc::new(self.checkpoint), snapshot: self.snapshot, contents })
+        let manifest = stored::write_checkpoint(&self.checkpoint)
+            .map_err(|error| CheckpointError::in_field("checkpoint", error))?;
+        Ok(Sealed {
+            checkpoint: Arc::new(self.checkpoint),
+            snapshot: self.snapshot,
+            contents,
+            manifest: Arc::new(manifest),
+        })
     }
 }
 
@@ -415,6 +422,7 @@ pub struct Sealed {
     checkpoint: Arc<Checkpoint>,
     snapshot: Snapshot,
     contents: Vec<Encoded>,
+    manifest: Arc<Vec<u8>>,
 }
 
 impl Sealed {
@@ -431,5 +439,10 @@ impl Sealed {
     /// Pieces and request, encoded; some may be in the store already.
     pub(crate) fn contents(&self) -> &[Encoded] {
         &self.contents
+    }
+
+    /// The checkpoint itself, encoded.
+    pub(crate) fn manifest(&self) -> &[u8] {
+        &self.manifest
     }
 }

@@ -390,3 +390,6 @@ impl Validated {
         *self.snapshot.schema() != self.checkpoint.schema
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -490,16 +490,6 @@ impl Saved {
         self.base = Some(snapshot);
         self.mid = None;
     }
-
-    /// The state at the beginning of the request in hand.
-    pub(crate) fn base(&self) -> Option<&Snapshot> {
-        self.base.as_ref()
-    }
-
-    /// The request in hand has left without an answer, or begins anew.
-    pub(super) fn forget_mid(&mut self) {
-        self.mid = None;
-    }
 }
 
 /// A write that was handed to the store.
