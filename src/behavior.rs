@@ -15,11 +15,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::checkpoint::{Schema, Snapshot};
 use crate::clock::Clock;
-use crate::error::NeedError;
+use crate::error::{CheckpointError, NeedError};
 use crate::fate::{Answer, Cost};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
-use crate::id::{ChildPath, Delivery, RequestId};
+use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
 use crate::moment::Moment;
 use crate::policy::budget::Purse;
 pub use crate::port::Call;
@@ -106,6 +107,41 @@ pub trait Stateful: Behavior + Clone {
         ctx: &Context,
     ) -> impl Future<Output = Result<Step<Self::Reply>, Fault>> + Send;
 
+    /// What its snapshots must look like, and how older ones become the present kind.
+    ///
+    /// # Default
+    /// None: whatever [`Stateful::snapshot`] gives is taken, and one that was stored by another
+    /// version of the program is refused by name.
+    fn schema() -> Option<Schema> {
+        None
+    }
+
+    /// Its state, as named pieces behind [`Arc`]s: asked for between two steps, after each of them.
+    /// Cheap when the pieces are shared with the state.
+    ///
+    /// A life after a crash begins with the last snapshot; and a
+    /// [durable](crate::spec::ChildSpec::durable) child with the last one stored, also in another
+    /// process.
+    ///
+    /// # Default
+    /// None: each life begins as it was constructed.
+    fn snapshot(&self) -> Option<Snapshot> {
+        None
+    }
+
+    /// Takes the state of a snapshot. Called on a newly constructed behavior, before
+    /// [`Stateful::start`].
+    ///
+    /// # Errors
+    /// The snapshot does not fit: it is set aside, and an older one tried.
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        Err(CheckpointError::Incompatible {
+            what: "snapshot".to_owned(),
+            found: snapshot.schema().to_string(),
+            expected: format!("a behavior that restores ({} does not)", type_name::<Self>()),
+        })
+    }
+
     /// Called once when a life ends in order, within the shutdown limit; not after a panic or a kill.
     fn stop(&mut self, cause: &ExitCause) -> impl Future<Output = ()> + Send {
         let _ = cause;
@@ -136,6 +172,39 @@ pub enum Turn {
     Again,
     /// After [`Step::Perform`]: the outcomes, in the order of the calls.
     Performed(Performed),
+    /// The state is that of a snapshot that was taken after a step of this request had returned: what
+    /// that step asked for may or may not have been done. Ask for it again, or go on from there:
+    /// effects that have taken place are not repeated.
+    Resumed,
+    /// The state, and with it the request, is back at where the request began. What was done for it
+    /// since is told.
+    RolledBack(Arc<Undone>),
+}
+
+/// What a rollback has done to the effects of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undone {
+    /// Effects that took place and still stand: asking for them again gives the recorded result.
+    pub kept: Vec<EffectKey>,
+    /// Effects that were undone.
+    pub undone: Vec<EffectKey>,
+    /// Effects of which nobody knows whether they took place, or whose undo failed.
+    pub unknown: Vec<EffectKey>,
+}
+
+/// Where in its request an attempt begins or goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) turn: Turn,
+    /// Steps of this request that have been done: the logical step of the next one.
+    pub(crate) step: u64,
+    /// Before anything else, the state returns to where the request began.
+    pub(crate) back: bool,
+}
+
+impl Place {
+    pub(crate) const START: Self = Self { turn: Turn::First, step: 0, back: false };
 }
 
 /// The outcomes of the calls of a [`Step::Perform`]. Cheap to clone: a step that is tried again gets
@@ -260,6 +329,8 @@ pub(crate) trait Seat: Send + Sync {
     fn path(&self) -> &ChildPath;
     fn ports(&self) -> Option<&PortTable>;
     fn clock(&self) -> &Arc<dyn Clock>;
+    /// What its checkpoint interval counts.
+    fn counts(&self) -> Option<&str>;
     /// Tells one system from another, in idempotency keys.
     fn identity(&self) -> u64;
 }
@@ -272,6 +343,7 @@ pub(crate) struct Notes {
     pub(crate) last: AtomicBool,
     pub(crate) tokens: AtomicU64,
     pub(crate) money_micros: AtomicU64,
+    pub(crate) units: AtomicU64,
 }
 
 impl Context {
@@ -315,7 +387,7 @@ impl Context {
     pub fn key(&self) -> String {
         match &self.key {
             Some(key) => key.to_string(),
-            None => format!("ms-{:016x}-{}", self.seat.identity(), self.request.0),
+            None => default_key(self.seat.identity(), self.request),
         }
     }
 
@@ -334,6 +406,14 @@ impl Context {
             .ok_or_else(|| NeedError::Undeclared(need.to_owned()))?
             .get::<Q, R>(need)?;
         Ok(port.tied(Arc::clone(self.tie())))
+    }
+
+    /// Counts `n` more of what the child's checkpoint interval counts, such as lines; of anything else,
+    /// nothing. See [`Interval::Units`](crate::checkpoint::Interval::Units).
+    pub fn count(&self, what: &str, n: u64) {
+        if self.seat.counts() == Some(what) {
+            self.notes.units.fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     /// Adds to what the answer cost.
@@ -374,6 +454,11 @@ impl Context {
         })
     }
 
+    /// What was counted since this was last asked.
+    pub(crate) fn take_units(&self) -> u64 {
+        self.notes.units.swap(0, Ordering::Relaxed)
+    }
+
     pub(crate) fn is_degraded(&self) -> bool {
         self.notes.degraded.load(Ordering::Relaxed)
             || self.tie.get().is_some_and(|tie| tie.is_degraded())
@@ -395,6 +480,11 @@ impl Context {
         }
         cost
     }
+}
+
+/// The idempotency key of a request whose caller gave none.
+pub(crate) fn default_key(identity: u64, request: RequestId) -> String {
+    format!("ms-{identity:016x}-{}", request.0)
 }
 
 impl fmt::Debug for Context {

@@ -14,3 +14,6 @@ pub mod performance {}
 
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
+
+#[doc = include_str!("docs/checkpoint-format.md")]
+pub mod checkpoint_format {}

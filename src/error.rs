@@ -3,6 +3,8 @@
 //! *Invariant.* A refused message comes back in the error. Errors say what and where, and where there
 //! is a next step, name it.
 
+mod checkpoint;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use thiserror::Error;
 
 use crate::fate::{Fate, Trail};
 use crate::fault::{Class, ExitCause, ExitKind, Fault};
-use crate::id::ChildPath;
+use crate::id::{ChildPath, EffectKey};
+
+pub use checkpoint::{CheckpointError, CodecError, StoreError};
 
 /// Why a call was not answered.
 ///
@@ -66,6 +70,12 @@ pub enum CallError<Q> {
         /// The child called.
         child: ChildPath,
     },
+    /// The system stopped before it was done. It is durable: the next system on the same store takes it
+    /// up again, under the same key.
+    Suspended {
+        /// Where it was accepted.
+        child: ChildPath,
+    },
     /// The child, its supervisor or the system stopped before the request was answered.
     Stopped {
         /// The child called.
@@ -90,6 +100,10 @@ pub enum Unavailable {
     Removed,
     /// The system is shutting down.
     ShuttingDown,
+    /// It is durable, and has accepted a request under the same idempotency key before.
+    Duplicate,
+    /// It is durable, and this request cannot be written down.
+    Unrecordable,
 }
 
 impl fmt::Display for Unavailable {
@@ -100,6 +114,8 @@ impl fmt::Display for Unavailable {
             Self::Quarantined => "quarantined after too many restarts; restart it to release it",
             Self::Removed => "removed",
             Self::ShuttingDown => "shutting down",
+            Self::Duplicate => "it has accepted a request with this key before",
+            Self::Unrecordable => "the request cannot be written down",
         })
     }
 }
@@ -112,6 +128,7 @@ impl<Q> CallError<Q> {
             Self::Expired { .. } => Some(Fate::Expired),
             Self::RecoveryExhausted { .. } => Some(Fate::Failed),
             Self::Unknown { .. } => Some(Fate::Unknown),
+            Self::Suspended { .. } => Some(Fate::Suspended),
             Self::Quarantined { .. } => Some(Fate::Quarantined),
             Self::Cancelled { .. } => Some(Fate::Cancelled),
             Self::Stopped { .. } => Some(Fate::Stopped),
@@ -156,6 +173,7 @@ impl<Q> CallError<Q> {
             Self::Unknown { child, trail } => CallError::Unknown { child, trail },
             Self::Quarantined { child, trail } => CallError::Quarantined { child, trail },
             Self::Cancelled { child } => CallError::Cancelled { child },
+            Self::Suspended { child } => CallError::Suspended { child },
             Self::Stopped { child, cause } => CallError::Stopped { child, cause },
         }
     }
@@ -180,6 +198,12 @@ impl<Q> fmt::Display for CallError<Q> {
                 f,
                 "child \"{child}\": the effect may or may not have happened; verify it before repeating it"
             ),
+            Self::Suspended { child } => {
+                write!(
+                    f,
+                    "child \"{child}\": the system stopped; the request is taken up when it is recovered"
+                )
+            }
             Self::Quarantined { child, .. } => {
                 write!(f, "child \"{child}\": the request ended two lives and was set aside")
             }
@@ -202,6 +226,7 @@ impl<Q> fmt::Debug for CallError<Q> {
             Self::Unknown { .. } => "Unknown",
             Self::Quarantined { .. } => "Quarantined",
             Self::Cancelled { .. } => "Cancelled",
+            Self::Suspended { .. } => "Suspended",
             Self::Stopped { .. } => "Stopped",
         };
         write!(f, "{name}({self})")
@@ -243,9 +268,77 @@ impl<Q> From<CallError<Q>> for Fault {
             }
             CallError::Expired { .. }
             | CallError::Quarantined { .. }
+            | CallError::Suspended { .. }
             | CallError::Stopped { .. } => Self::new(Class::Exhausted, text),
         }
     }
+}
+
+/// Why a system could not take up what a store holds.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record of the journal cannot be read.
+    #[error("record {position} of the journal: {why}")]
+    Journal {
+        /// Where it stands.
+        position: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// The store belongs to a tree of another shape.
+    #[error("the store belongs to another tree: {}", difference.join("; "))]
+    Topology {
+        /// What is different, a line each.
+        difference: Vec<String>,
+    },
+    /// An accepted request cannot be delivered again.
+    #[error("the request {key:?} accepted by \"{child}\" cannot be delivered again: {why}")]
+    Request {
+        /// Who accepted it.
+        child: ChildPath,
+        /// Its idempotency key.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A child's checkpoints cannot be read now.
+    #[error("the state of \"{child}\": {why}")]
+    State {
+        /// The child.
+        child: ChildPath,
+        /// What is wrong.
+        why: CheckpointError,
+    },
+    /// The tree cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Why a person's word about an effect was not taken.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// There is no such effect.
+    #[error("no effect {0} is known")]
+    NotFound(EffectKey),
+    /// It does not wait for a person.
+    #[error("effect {key} is {status} and does not wait for anybody")]
+    NotOpen {
+        /// The effect.
+        key: EffectKey,
+        /// What is known about it.
+        status: &'static str,
+    },
+    /// The result cannot be recorded.
+    #[error("the result cannot be recorded: {0}")]
+    Result(String),
+    /// The journal could not be written, so nothing has changed for good.
+    #[error("the journal cannot be written: {0}")]
+    Journal(Fault),
 }
 
 /// A spec that cannot be run, with the offender.
@@ -259,6 +352,12 @@ pub enum SpecError {
         parent: String,
         /// The id.
         id: String,
+    },
+    /// A child is durable, and there is no store.
+    #[error("child \"{path}\" is durable: start the tree with `System::recover` and a store")]
+    NoStore {
+        /// The child.
+        path: String,
     },
     /// Two children have the same id.
     #[error("child \"{id}\" stands twice in \"{parent}\"")]

@@ -11,10 +11,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::checkpoint::Scope;
 use crate::decision::Decision;
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
-use crate::id::{ChildPath, Delivery, Incarnation, RequestId};
+use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, RequestId};
+use crate::ledger::EffectKey;
 use crate::moment::Moment;
 
 /// An event with its time.
@@ -145,6 +147,48 @@ pub enum Event {
         /// From acceptance.
         elapsed: Duration,
     },
+    /// A life begins with the state of an earlier one.
+    Restored {
+        /// The child.
+        child: ChildPath,
+        /// Which life.
+        incarnation: Incarnation,
+        /// The checkpoint, if it is in the store.
+        checkpoint: Option<CheckpointId>,
+        /// At which step of a request it goes on; `None` between two requests.
+        step: Option<u64>,
+    },
+    /// A snapshot could not be restored, and was set aside.
+    RestoreFailed {
+        /// The child.
+        child: ChildPath,
+        /// The checkpoint, if it is in the store.
+        checkpoint: Option<CheckpointId>,
+    },
+    /// A child's state returned to where a request began.
+    RolledBack {
+        /// The child.
+        child: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// The scope the child stands in.
+        scope: Scope,
+        /// Effects of the request that stand.
+        kept: usize,
+        /// Effects of the request that were undone.
+        undone: usize,
+        /// Effects of the request that nobody knows about, or whose undo failed.
+        unknown: usize,
+    },
+    /// A child's state is in the store.
+    Checkpointed {
+        /// The child.
+        child: ChildPath,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// After how many steps of the child, over all its lives.
+        step: u64,
+    },
     /// A result came for a lease that is no longer current, and changed nothing.
     Stale {
         /// The child.
@@ -179,6 +223,17 @@ pub enum Event {
         /// Until when.
         until: Moment,
     },
+    /// What is known about an effect changed, or a recorded result was served instead of asking the tool.
+    Effect {
+        /// The child that acts.
+        child: ChildPath,
+        /// The tool.
+        tool: ChildPath,
+        /// The effect.
+        key: EffectKey,
+        /// What is known now: `intended`, `confirmed`, `replayed`, `unknown`, ...
+        status: &'static str,
+    },
     /// The ladder is spent: somebody should look. Exactly one a request.
     Alert {
         /// Where the request was accepted.
@@ -206,6 +261,11 @@ impl Event {
             | Self::Fated { child, .. }
             | Self::Stale { child, .. }
             | Self::Circuit { child, .. }
+            | Self::Effect { child, .. }
+            | Self::Restored { child, .. }
+            | Self::RolledBack { child, .. }
+            | Self::RestoreFailed { child, .. }
+            | Self::Checkpointed { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -252,6 +312,21 @@ impl Event {
             }
             Self::DomainClosed { domain, until } => {
                 tracing::info!(target: "mainstay", %domain, %until, "quota domain closed");
+            }
+            Self::Restored { child, incarnation, checkpoint, step } => {
+                tracing::info!(target: "mainstay", %child, %incarnation, ?checkpoint, ?step, "restored");
+            }
+            Self::RolledBack { child, request, scope, kept, undone, unknown } => {
+                tracing::warn!(target: "mainstay", %child, %request, %scope, kept, undone, unknown, "rolled back");
+            }
+            Self::RestoreFailed { child, checkpoint } => {
+                tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");
+            }
+            Self::Checkpointed { child, checkpoint, step } => {
+                tracing::debug!(target: "mainstay", %child, %checkpoint, step, "checkpointed");
+            }
+            Self::Effect { child, tool, key, status } => {
+                tracing::info!(target: "mainstay", %child, %tool, %key, status, "effect");
             }
             Self::Stale { child, request, delivery } => {
                 tracing::debug!(target: "mainstay", %child, %request, delivery = delivery.0, "stale result");

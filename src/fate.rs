@@ -34,11 +34,14 @@ pub enum Fate {
     Quarantined,
     /// Its effect may or may not have happened, and it may not be repeated.
     Unknown,
+    /// The system stopped before it was done, and it is durable: it is open in the journal, and
+    /// [`System::recover`](crate::system::System::recover) takes it up again.
+    Suspended,
 }
 
 impl Fate {
     /// Every fate.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Done,
         Self::Unheard,
         Self::Failed,
@@ -47,6 +50,7 @@ impl Fate {
         Self::Stopped,
         Self::Quarantined,
         Self::Unknown,
+        Self::Suspended,
     ];
 
     /// The name in events, metrics and summaries.
@@ -60,6 +64,7 @@ impl Fate {
             Self::Stopped => "stopped",
             Self::Quarantined => "quarantined",
             Self::Unknown => "unknown",
+            Self::Suspended => "suspended",
         }
     }
 }
@@ -93,6 +98,9 @@ pub struct FateCounts {
     pub quarantined: u64,
     /// See [`Fate::Unknown`].
     pub unknown: u64,
+    /// See [`Fate::Suspended`].
+    #[serde(default)]
+    pub suspended: u64,
 }
 
 impl FateCounts {
@@ -107,6 +115,7 @@ impl FateCounts {
             Fate::Stopped => self.stopped,
             Fate::Quarantined => self.quarantined,
             Fate::Unknown => self.unknown,
+            Fate::Suspended => self.suspended,
         }
     }
 
@@ -121,6 +130,7 @@ impl FateCounts {
             Fate::Stopped => &mut self.stopped,
             Fate::Quarantined => &mut self.quarantined,
             Fate::Unknown => &mut self.unknown,
+            Fate::Suspended => &mut self.suspended,
         };
         *count += 1;
     }
@@ -135,6 +145,7 @@ impl FateCounts {
             + self.stopped
             + self.quarantined
             + self.unknown
+            + self.suspended
     }
 
     /// Whether `accepted = sum of fates + open`. Always true of what the runtime returns.
@@ -154,6 +165,7 @@ impl FateCounts {
         self.stopped += other.stopped;
         self.quarantined += other.quarantined;
         self.unknown += other.unknown;
+        self.suspended += other.suspended;
     }
 }
 
@@ -310,17 +322,17 @@ mod tests {
 
     #[test]
     fn counts_balance_when_every_accepted_request_is_open_or_has_a_fate() {
-        let mut counts = FateCounts { accepted: 8, ..FateCounts::default() };
+        let mut counts = FateCounts { accepted: 9, ..FateCounts::default() };
         assert!(!counts.is_balanced());
         for fate in Fate::ALL {
             counts.add(fate);
             assert_eq!(counts.of(fate), 1);
         }
-        assert_eq!(counts.ended(), 8);
+        assert_eq!(counts.ended(), 9);
         assert!(counts.is_balanced());
         let mut twice = counts;
         twice.merge(&counts);
-        assert_eq!(twice.accepted, 16);
+        assert_eq!(twice.accepted, 18);
         assert!(twice.is_balanced());
     }
 }

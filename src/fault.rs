@@ -210,8 +210,11 @@ impl fmt::Display for Class {
     }
 }
 
-/// What a tool does to the world. Undeclared means [`EffectKind::Irreversible`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What a tool does to the world, from nothing to what cannot be taken back. Undeclared means
+/// [`EffectKind::Irreversible`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EffectKind {

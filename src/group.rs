@@ -19,7 +19,7 @@ use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::fate::{Fate, FateCounts};
-use crate::fault::{Class, ExitCause};
+use crate::fault::{Class, EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
@@ -431,8 +431,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         Err(refused(mail, why, &self.path))
     }
 
-    fn is_replay_safe(&self) -> bool {
-        self.seats.iter().all(|seat| seat.member.is_replay_safe())
+    /// Whoever serves, it may have been the member that does most.
+    fn effect_kind(&self) -> EffectKind {
+        let kinds = self.seats.iter().map(|seat| seat.member.effect_kind());
+        kinds.max().unwrap_or_default()
     }
 
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {

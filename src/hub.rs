@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,13 +17,16 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::Notify;
 
+use crate::checkpoint::Digest;
 use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
+use crate::effects::Effects;
 use crate::event::{Event, Events};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
+use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::port::unwound;
 
@@ -110,10 +113,15 @@ struct CastFates {
 /// See the [module](self).
 pub(crate) struct Hub {
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) events: Events,
+    pub(crate) events: Arc<Events>,
+    pub(crate) effects: Arc<Effects>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) identity: u64,
     pub(crate) shutting_down: AtomicBool,
+    /// Where durable things are kept, if anywhere.
+    pub(crate) journal: OnceLock<Arc<Journal>>,
+    /// The shape of the tree.
+    pub(crate) topology: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) attempts: AtomicU64,
@@ -137,12 +145,20 @@ impl Hub {
         events: usize,
         identity: u64,
     ) -> Arc<Self> {
+        let events = Arc::new(Events::new(events));
+        let effects = {
+            let (events, clock) = (Arc::clone(&events), Arc::clone(&clock));
+            Effects::new(move |event| events.emit(clock.now(), event))
+        };
         let hub = Arc::new(Self {
             clock,
-            events: Events::new(events),
+            events,
+            effects,
             runtime,
             identity,
             shutting_down: AtomicBool::new(false),
+            journal: OnceLock::new(),
+            topology: OnceLock::new(),
             retired: Mutex::default(),
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),
@@ -237,6 +253,11 @@ impl Hub {
 
     pub(crate) fn cast_fate(&self, id: RequestId) -> Option<Option<Fate>> {
         self.casts.lock().by_id.get(&id).copied()
+    }
+
+    /// Whether durable requests are left open for the next process.
+    pub(crate) fn is_suspending(&self) -> bool {
+        self.journal.get().is_some() && self.is_shutting_down()
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {

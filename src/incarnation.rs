@@ -14,11 +14,19 @@ use std::task::Poll;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use crate::behavior::{Call, Context, Performed, StartContext, Stateful, Stateless, Step, Turn};
+use crate::behavior::{
+    Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn,
+};
+use crate::checkpoint::{Schema, Snapshot};
+use crate::effects::{EFFECT_UNKNOWN, Site};
+use crate::error::CheckpointError;
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
-use crate::port::{Cut, Tie};
-use crate::slot::{Bill, Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
+use crate::journal;
+use crate::port::{Cut, Outcome};
+use crate::slot::{
+    Bill, Ended, Job, Next, Said, Slot, Unkept, Wake, Watched, Worker, unwound, watched,
+};
 
 /// Attempts a carrier makes before it yields.
 const BATCH: u32 = 32;
@@ -65,6 +73,18 @@ impl<B: Stateful> Worker for StatefulWorker<B> {
         life.as_mut().stop(cause)
     }
 
+    fn schema() -> Option<Schema> {
+        B::schema()
+    }
+
+    fn snapshot(life: &Box<B>) -> Option<Snapshot> {
+        life.as_ref().snapshot()
+    }
+
+    fn restore(life: &mut Box<B>, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        life.as_mut().restore(snapshot)
+    }
+
     fn share(_: &Box<B>) -> Option<Box<B>> {
         None
     }
@@ -94,6 +114,18 @@ impl<B: Stateless> Worker for StatelessWorker<B> {
         let behavior = Arc::clone(life);
         let cause = cause.clone();
         async move { behavior.stop(&cause).await }
+    }
+
+    fn schema() -> Option<Schema> {
+        None
+    }
+
+    fn snapshot(_: &Arc<B>) -> Option<Snapshot> {
+        None
+    }
+
+    fn restore(_: &mut Arc<B>, _: &Snapshot) -> Result<(), CheckpointError> {
+        Ok(())
     }
 
     fn share(life: &Arc<B>) -> Option<Arc<B>> {
@@ -195,8 +227,8 @@ async fn attempt<B: Stateful>(
     life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(slot, job) {
-        return (Some(life), Ended::Fault(fault, Turn::First, false));
+    if let Err(fault) = admit(slot, job).await {
+        return (Some(life), Ended::Fault(fault, Place::START, false));
     }
     let context = slot.context(job);
     let ended = steps(slot, life, job, &context).await;
@@ -211,7 +243,23 @@ async fn steps<B: Stateful>(
     context: &Context,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
-    let mut turn = std::mem::replace(&mut job.turn, Turn::First);
+    let Place { mut turn, step: mut done, back } = std::mem::replace(&mut job.place, Place::START);
+    if back {
+        match slot.go_back(job, context).await {
+            Ok((fresh, undone)) => {
+                let old = std::mem::replace(&mut life, fresh);
+                let _ = unwound(move || drop(old));
+                turn = Turn::RolledBack(undone);
+                done = 0;
+            }
+            Err(Unkept::Failed(fault)) => {
+                return (Some(life), Ended::Fault(fault, Place::START, tainted()));
+            }
+            Err(Unkept::Panicked(text)) => {
+                return (None, Ended::Crash(lost(life, text), tainted()));
+            }
+        }
+    }
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
@@ -224,22 +272,68 @@ async fn steps<B: Stateful>(
             Ok(before) => before,
             Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
         };
-        let again = turn.clone();
+        let again = Place { turn: turn.clone(), step: done, back: false };
         let heard = &[Cut::Kill, Cut::Timeout];
         let step =
             watched(|| life.step(&job.mail.request, turn, context), &job.flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
-                return (Some(life), Ended::Reply(reply, Said::of(context)));
+                let kept = match slot.keep_reply(&life, job, context, &reply) {
+                    Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
+                    Err(kept) => Err(kept),
+                };
+                match kept {
+                    Ok(state) => {
+                        let said = Said { state, ..Said::of(context) };
+                        return (Some(life), Ended::Reply(reply, said));
+                    }
+                    Err(Unkept::Failed(fault)) => {
+                        let _ = unwound(move || drop(reply));
+                        fault
+                    }
+                    Err(Unkept::Panicked(text)) => {
+                        let _ = unwound(move || drop(reply));
+                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    }
+                }
             }
             Watched::Done(Ok(Step::Continue)) => {
-                turn = Turn::Again;
-                continue;
+                let kept = match slot.keep_step(&life, job, context, done + 1, false) {
+                    Ok(writing) => slot.kept(writing).await,
+                    Err(kept) => Err(kept),
+                };
+                match kept {
+                    Ok(()) => {
+                        turn = Turn::Again;
+                        done += 1;
+                        continue;
+                    }
+                    Err(Unkept::Failed(fault)) => fault,
+                    Err(Unkept::Panicked(text)) => {
+                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    }
+                }
             }
             Watched::Done(Ok(Step::Perform(calls))) => {
-                match perform(calls, context.tie(), job).await {
+                let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
+                let kept = match slot.keep_step(&life, job, context, done, acts) {
+                    Ok(writing) => slot.kept(writing).await,
+                    Err(kept) => Err(kept),
+                };
+                match kept {
+                    Ok(()) => {}
+                    Err(Unkept::Failed(fault)) => {
+                        let _ = unwound(|| std::mem::replace(&mut *life, before));
+                        return (Some(life), Ended::Fault(fault, again, tainted()));
+                    }
+                    Err(Unkept::Panicked(text)) => {
+                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    }
+                }
+                match perform(slot, calls, context, job, done).await {
                     Ok(performed) => {
                         turn = Turn::Performed(performed);
+                        done += 1;
                         continue;
                     }
                     Err(cut) => return (Some(life), Ended::Cut(cut, tainted())),
@@ -260,7 +354,9 @@ async fn steps<B: Stateful>(
         if let Err(text) = unwound(move || drop(torn)) {
             return (None, Ended::Crash(lost(life, text), tainted()));
         }
-        return (Some(life), Ended::Fault(fault, again, tainted()));
+        // An effect that nobody knows about makes the outcome of the whole request unknown.
+        let unknown = fault.code.as_deref() == Some(EFFECT_UNKNOWN);
+        return (Some(life), Ended::Fault(fault, again, unknown || tainted()));
     }
 }
 
@@ -269,16 +365,39 @@ fn lost<B>(life: Box<B>, text: String) -> ExitCause {
     ExitCause::Panic(text)
 }
 
-/// Makes the calls of a step in parallel. The attempt's clock stands still meanwhile.
+/// Makes the calls of a step in parallel, and has its effects take place. The attempt's clock stands
+/// still meanwhile.
 async fn perform<W: Worker>(
+    slot: &Slot<W>,
     calls: Vec<Call>,
-    tie: &Arc<Tie>,
+    context: &Context,
     job: &Job<W>,
+    step: u64,
 ) -> Result<Performed, Cut> {
+    let tie = context.tie();
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
-    let mut pending: Vec<_> =
-        calls.into_iter().map(|call| Some(call.make(Arc::clone(tie)))).collect();
+    let acts = calls.iter().any(|call| call.act.is_some());
+    let task: Option<Arc<str>> = acts.then(|| Arc::from(context.key()));
+    let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        match &task {
+            Some(task) => {
+                let site = Site {
+                    task: Arc::clone(task),
+                    owner: slot.path.clone(),
+                    step,
+                    ordinal: ordinal as u32,
+                };
+                let effects = Arc::clone(&slot.hub.effects);
+                Box::pin(effects.act(site, call, Arc::clone(tie)))
+            }
+            None => {
+                let made = call.make(Arc::clone(tie), None);
+                Box::pin(async move { made.await.map_err(Fault::from) })
+            }
+        }
+    };
+    let mut pending: Vec<_> = calls.into_iter().enumerate().map(making).map(Some).collect();
     let mut outcomes: Vec<_> = pending.iter().map(|_| None).collect();
     let mut open = pending.len();
     let all = poll_fn(|task| {
@@ -305,8 +424,11 @@ async fn perform<W: Worker>(
 }
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
-fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
+async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
     slot.count_attempt();
+    if let Some(gate) = &job.mail.gate {
+        gate.passed().await.map_err(|error| journal::failed(&error))?;
+    }
     if job.refuse {
         return Err(Fault::cancelled(
             "its life ended after it had called what may not be called twice",
@@ -363,8 +485,8 @@ async fn serve<B: Stateless>(
     life: Arc<B>,
     mut job: Job<StatelessWorker<B>>,
 ) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(&slot, &mut job) {
-        return (job, Ended::Fault(fault, Turn::First, false));
+    if let Err(fault) = admit(&slot, &mut job).await {
+        return (job, Ended::Fault(fault, Place::START, false));
     }
     let context = slot.context(&job);
     let heard: &[Cut] = if slot.effect().is_replay_safe() {
@@ -376,11 +498,11 @@ async fn serve<B: Stateless>(
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
-        Watched::Done(Err(fault)) => Ended::Fault(fault, Turn::First, tainted),
+        Watched::Done(Err(fault)) => Ended::Fault(fault, Place::START, tainted),
         Watched::Panicked(text) => Ended::Crash(ExitCause::Panic(text), tainted),
         Watched::Cut(Cut::Timeout) => Ended::Fault(
             Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout)),
-            Turn::First,
+            Place::START,
             tainted,
         ),
         Watched::Cut(Cut::Kill) => Ended::Crash(ExitCause::Killed, tainted),
@@ -424,7 +546,7 @@ async fn apart<B: Stateful>(
         flight: Arc::clone(&job.flight),
         life: job.life,
         attempt: job.attempt,
-        turn: std::mem::replace(&mut job.turn, Turn::First),
+        place: std::mem::replace(&mut job.place, Place::START),
         refuse: job.refuse,
         reservation: None,
         bill: Bill::default(),

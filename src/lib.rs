@@ -18,6 +18,7 @@ pub mod fault;
 pub mod decision;
 pub mod fate;
 pub mod error;
+mod text;
 
 // Core: judgement and machines, pure.
 pub mod policy;
@@ -25,15 +26,19 @@ pub mod circuit;
 pub mod mailbox;
 pub mod lifecycle;
 pub mod family;
+pub mod ledger;
 
 // Contracts: what others implement.
 pub mod clock;
 pub mod event;
 #[doc(hidden)]
 pub mod mirror;
+pub mod checkpoint;
 pub mod port;
 pub mod behavior;
 pub mod spec;
+mod effects;
+pub mod journal;
 mod hub;
 
 // Shell: the only rooms that know ractor.

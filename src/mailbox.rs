@@ -251,6 +251,12 @@ impl<T: Clone> Mailbox<T> {
         self.depth() + self.in_flight - self.orphans
     }
 
+    /// Whether something like this waits, held back entries included.
+    pub fn any_waiting(&self, like: impl Fn(&T) -> bool) -> bool {
+        self.waiting.iter().any(|entry| like(&entry.payload))
+            || self.held.iter().any(|held| like(&held.0.entry.payload))
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes

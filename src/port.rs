@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::checkpoint::Interval;
 use crate::error::{CallError, NeedError};
 use crate::fate::{Answer, Cost, Fate};
-use crate::fault::{Class, Fault};
+use crate::fault::{Class, EffectKind, Fault};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
@@ -24,10 +25,15 @@ use crate::policy::budget::{Limits, Purse};
 use crate::policy::eligibility::{Candidate, GroupKind};
 use crate::policy::history::History;
 
+mod act;
 mod flight;
+mod gate;
 mod kept;
 
+pub(crate) use act::{Act, Reply, Trace, Unanswered};
+pub use act::{Effect, Verified};
 pub(crate) use flight::{Cut, Flight, Tie};
+pub(crate) use gate::Gate;
 pub(crate) use kept::{Kept, panic_text, unwound};
 
 /// How a call differs from its defaults.
@@ -146,7 +152,17 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         self.exchange(message.into(), AcceptOptions::new(options, self.tie.clone())).await
     }
 
-    async fn exchange(
+    /// Hands a message over that nobody here waits for.
+    pub(crate) fn post(
+        &self,
+        message: Q,
+        mut options: AcceptOptions,
+    ) -> Result<RequestId, CallError<Q>> {
+        options.cast = true;
+        Ok(self.target.accept(message, options)?.id)
+    }
+
+    pub(crate) async fn exchange(
         &self,
         message: Q,
         options: AcceptOptions,
@@ -190,6 +206,36 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         Ok(Receipt { request: envelope.id })
     }
 
+    /// [`Port::cast`] that returns once the request is durable: from then on it survives the process.
+    /// For a child that is not [durable](crate::spec::ChildSpec::durable), the same as
+    /// [`Port::cast_with`].
+    ///
+    /// Under a key that this child has accepted before, in whatever process, it is refused as
+    /// [`Unavailable::Duplicate`](crate::error::Unavailable::Duplicate): the other one stands.
+    ///
+    /// # Errors
+    /// As [`Port::cast`]; and [`CallError::RecoveryExhausted`] with the code `store` when the journal
+    /// cannot be written. The request then ends without anything being done for it.
+    pub async fn submit(
+        &self,
+        message: impl Into<Q>,
+        options: CallOptions,
+    ) -> Result<Receipt, CallError<Q>> {
+        let mut options = AcceptOptions::new(options, self.tie.clone());
+        options.cast = true;
+        let envelope = self.target.accept(message.into(), options)?;
+        if let Some(gate) = &envelope.gate
+            && let Err(error) = gate.passed().await
+        {
+            return Err(CallError::RecoveryExhausted {
+                child: self.path().clone(),
+                fault: Box::new(crate::journal::failed(&error)),
+                trail: crate::fate::Trail::default(),
+            });
+        }
+        Ok(Receipt { request: envelope.id })
+    }
+
     /// The call for a step to return in `Step::Perform`.
     pub fn ask(&self, message: impl Into<Q>) -> Call
     where
@@ -205,16 +251,16 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     {
         let port = Self { target: Arc::clone(&self.target), tie: None };
         let message = message.into();
-        Call::new(self.path().clone(), move |tie| {
-            Box::pin(async move {
+        Call::new(self.path().clone(), move |tie, _| {
+            act::boxed(async move {
                 // The step waits for its calls as a whole, so the pause of the attempt clock is the
                 // runtime's, and only what the answer says is passed on here.
                 let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                let envelope = accept(&*port.target, message, options).map_err(Fault::from)?;
+                let envelope = accept(&*port.target, message, options).map_err(Unanswered::from)?;
                 let waiting = Waiting { envelope: Some(envelope), target: &port.target };
-                let answer = waiting.await.map_err(Fault::from)?;
+                let answer = waiting.await.map_err(Unanswered::from)?;
                 tie.note(&answer);
-                Ok(answer.map(|value| Box::new(value) as Box<dyn Any + Send + Sync>))
+                Ok(answer.map(|value| Box::new(value) as Reply))
             })
         })
     }
@@ -238,24 +284,27 @@ fn accept<Q, R>(
     accepted
 }
 
-type Making = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Answer<Reply>, Unanswered>> + Send>>;
 
-pub(crate) type Outcome = Result<Answer<Box<dyn Any + Send + Sync>>, Fault>;
+type Make = Box<dyn FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send>;
 
-/// A call to another child that the runtime makes for a step. Made by
-/// [`Port::ask`].
+pub(crate) type Outcome = Result<Answer<Reply>, Fault>;
+
+/// A call to another child that the runtime makes for a step. Made by [`Port::ask`], or from an
+/// [`Effect`].
 #[must_use = "a call is made only when it is returned in `Step::Perform`"]
 pub struct Call {
     target: ChildPath,
-    make: Box<dyn FnOnce(Arc<Tie>) -> Making + Send>,
+    make: Make,
+    pub(crate) act: Option<Box<Act>>,
 }
 
 impl Call {
     pub(crate) fn new(
         target: ChildPath,
-        make: impl FnOnce(Arc<Tie>) -> Making + Send + 'static,
+        make: impl FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send + 'static,
     ) -> Self {
-        Self { target, make: Box::new(make) }
+        Self { target, make: Box::new(make), act: None }
     }
 
     /// Whom it calls.
@@ -263,8 +312,16 @@ impl Call {
         &self.target
     }
 
-    pub(crate) fn make(self, tie: Arc<Tie>) -> Making {
-        (self.make)(tie)
+    /// Whether it is an effect before which the state is stored.
+    pub(crate) fn is_act(&self, interval: &Interval) -> bool {
+        self.act
+            .as_ref()
+            .is_some_and(|act| *interval == Interval::EveryEffect || !act.kind.is_replay_safe())
+    }
+
+    /// Makes the call, with this idempotency key if it is an effect.
+    pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
+        (self.make)(tie, key)
     }
 }
 
@@ -283,8 +340,12 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
         message: Q,
         options: AcceptOptions,
     ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>>;
+    /// What asking it does to the world.
+    fn effect_kind(&self) -> EffectKind;
     /// Whether asking twice does no harm.
-    fn is_replay_safe(&self) -> bool;
+    fn is_replay_safe(&self) -> bool {
+        self.effect_kind().is_replay_safe()
+    }
     /// The caller has left.
     fn cancel(&self, envelope: &Arc<Envelope<Q, R>>);
 }
@@ -297,6 +358,9 @@ pub(crate) struct AcceptOptions {
     pub(crate) budget: Option<Limits>,
     pub(crate) tie: Option<Arc<Tie>>,
     pub(crate) cast: bool,
+    /// It stands in the journal already.
+    pub(crate) recovered: bool,
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl AcceptOptions {
@@ -307,6 +371,8 @@ impl AcceptOptions {
             budget: options.budget,
             tie,
             cast: false,
+            recovered: false,
+            gate: None,
         }
     }
 }
@@ -342,6 +408,8 @@ pub(crate) struct Book {
     pub(crate) tainted: bool,
     /// What the attempts that gave no answer have cost.
     pub(crate) spent: Cost,
+    /// It was rolled back, once.
+    pub(crate) rolled_back: bool,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
 }
@@ -355,6 +423,7 @@ impl Book {
             deliveries: delivery,
             tainted: false,
             spent: Cost::default(),
+            rolled_back: false,
             fault: None,
         })
     }
@@ -368,6 +437,10 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) key: Option<Arc<str>>,
     pub(crate) purse: Option<Purse>,
     pub(crate) cast: bool,
+    /// What a durable request waits for before anything is done about it.
+    pub(crate) gate: Option<Arc<Gate>>,
+    /// Another request asked for this one: what its ladder cannot mend, that one judges.
+    pub(crate) nested: bool,
     pub(crate) request: Kept<Q>,
     pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
     pub(crate) book: Mutex<Option<Box<Book>>>,
@@ -379,6 +452,8 @@ pub(crate) struct Envelope<Q, R> {
 
 const FATED: u8 = 1;
 const CANCELLED: u8 = 2;
+/// Its fate is in the journal, or on its way there.
+const JOURNALED: u8 = 4;
 
 enum Cell<Q, R> {
     Waiting(Option<Waker>),
@@ -408,6 +483,8 @@ impl<Q, R> Envelope<Q, R> {
             key: options.key,
             purse,
             cast: options.cast,
+            gate: options.gate,
+            nested: options.tie.is_some(),
             request: Kept::new(request),
             home,
             book: Mutex::new(None),
@@ -432,6 +509,14 @@ impl<Q, R> Envelope<Q, R> {
 
     pub(crate) fn is_fated(&self) -> bool {
         self.state.load(Ordering::Acquire) & FATED != 0
+    }
+
+    pub(crate) fn note_journaled(&self) {
+        self.state.fetch_or(JOURNALED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & JOURNALED != 0
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::behavior::{Behavior, Stateful, Stateless};
+use crate::checkpoint::{Durability, Interval};
 use crate::family::{RestartType, Shutdown};
 use crate::fault::EffectKind;
 use crate::group::{AnyGroup, Group, Member};
@@ -139,6 +140,10 @@ fn spec<B: Behavior>(
         quota_domain: None,
         capabilities: None,
         needs: B::needs(),
+        codec: None,
+        durable: false,
+        durability: Durability::default(),
+        checkpoint: Interval::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use ractor::{ActorCell, ActorRef};
 use tokio::sync::Notify;
 
 use crate::behavior::Seat;
+use crate::checkpoint::{Interval, Scope};
 use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
@@ -41,6 +42,7 @@ mod ladder;
 mod lives;
 mod desk;
 mod look;
+mod state;
 mod work;
 mod worker;
 
@@ -48,6 +50,7 @@ pub(crate) use accept::refused;
 pub(crate) use desk::Locked;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
+pub(crate) use state::{Saved, Unkept};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
 
@@ -104,10 +107,12 @@ pub(crate) struct Rules {
     pub(crate) deadline: Option<Duration>,
     pub(crate) bounds: Bounds,
     pub(crate) order: Order,
+    /// The scope it stands in.
+    pub(crate) scope: Scope,
 }
 
 impl Rules {
-    pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>) -> Self {
+    pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>, scope: Scope) -> Self {
         let policy = spec.policy.clone().unwrap_or_else(|| Arc::clone(inherited));
         let attempt_timeout = spec.attempt_timeout.unwrap_or(policy.attempt_timeout);
         let deadline = spec.deadline.or_else(|| {
@@ -128,6 +133,7 @@ impl Rules {
             } else {
                 Order::Concurrent(spec.concurrency as usize)
             },
+            scope,
             policy,
         }
     }
@@ -203,7 +209,7 @@ pub(crate) struct Desk<W: Worker> {
     /// The flight of a serial carrier, used again for each of its attempts.
     pub(crate) reuse: Option<Arc<Flight>>,
     /// Where a request that is tried again goes on.
-    pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Turn)>>,
+    pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Place)>>,
     pub(crate) counts: Counts,
     pub(crate) armed: Moment,
     /// Attempts that were given up; those that somebody still works on are zombies.
@@ -213,6 +219,10 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) last_cause: Option<Box<LastEnd>>,
     /// The life that a lazy child will begin with its first request.
     pub(crate) lazy: Option<Incarnation>,
+    /// What the next life can begin with.
+    pub(crate) saved: Option<Box<Saved>>,
+    /// The request that the life was restored to the middle of, and where it goes on.
+    pub(crate) continues: Option<state::Continues>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<crate::circuit::Slot>,
     /// What was the user's and is to be dropped once the lock is released.
@@ -275,6 +285,8 @@ impl<W: Worker> Slot<W> {
                 resting: None,
                 last_cause: None,
                 lazy: None,
+                saved: None,
+                continues: None,
                 gate: None,
                 rubbish: Vec::new(),
             }),
@@ -471,8 +483,16 @@ impl<W: Worker> Slot<W> {
             return None;
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
+        let suspended = fate == Fate::Stopped && self.spec.durable && self.hub.is_suspending();
+        let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
             desk.counts.fates.add(fate);
+        }
+        if self.spec.durable {
+            self.journal_fate(&mail, fate);
+        }
+        if self.rules.scope == Scope::Transaction && self.spec.stateful {
+            self.undo_unfinished(&mail, fate);
         }
         Some(Settled { mail, fate })
     }
@@ -501,6 +521,7 @@ impl<W: Worker> Slot<W> {
                     trail,
                 },
                 Fate::Cancelled => CallError::Cancelled { child: child.clone() },
+                Fate::Suspended => CallError::Suspended { child: child.clone() },
                 Fate::Quarantined => CallError::Quarantined { child: child.clone(), trail },
                 Fate::Unknown => CallError::Unknown { child: child.clone(), trail },
                 _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
@@ -619,6 +640,13 @@ impl<W: Worker> Seat for Slot<W> {
 
     fn clock(&self) -> &Arc<dyn Clock> {
         &self.hub.clock
+    }
+
+    fn counts(&self) -> Option<&str> {
+        match &self.spec.checkpoint {
+            Interval::Units { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     fn identity(&self) -> u64 {

@@ -10,6 +10,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::behavior::Behavior;
+use crate::checkpoint::{Durability, Interval, Scope};
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
@@ -18,9 +23,11 @@ use crate::policy::Policy;
 pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind};
 use crate::port::{Need, Needs, PortType};
 
+mod codec;
 mod group;
 mod validate;
 
+pub(crate) use codec::Codec;
 pub use group::{GroupSpec, MAX_MEMBERS};
 
 pub(crate) use validate::{dynamic_child, resolve};
@@ -105,6 +112,10 @@ pub struct ChildSpec {
     pub(crate) quota_domain: Option<Arc<str>>,
     pub(crate) capabilities: Option<Arc<Capabilities>>,
     pub(crate) needs: Needs,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) durable: bool,
+    pub(crate) durability: Durability,
+    pub(crate) checkpoint: Interval,
 }
 
 /// Requests that may wait before a child, by default.
@@ -342,6 +353,59 @@ impl ChildSpec {
         self
     }
 
+    /// Its requests and replies can be written down: an effect of it can be undone, or it can be asked
+    /// to undo one, in another process than the one that asked. `B` is its behavior.
+    ///
+    /// # Default
+    /// They cannot.
+    #[must_use]
+    pub fn recorded<B: Behavior>(mut self) -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        self.codec = Some(Codec::of::<B>());
+        self
+    }
+
+    /// Its requests survive the process: what it accepts is in the journal before it is worked on, and
+    /// is delivered again by [`System::recover`](crate::system::System::recover) if it had no fate.
+    /// With a stateful behavior that gives snapshots, so does its state. `B` is its behavior.
+    ///
+    /// # Default
+    /// What waits in its mailbox is lost with the process, and so is its state.
+    #[must_use]
+    pub fn durable<B: Behavior>(mut self) -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        self.durable = true;
+        self.recorded::<B>()
+    }
+
+    /// When a durable child's state is stored, besides with the fate of each request and before each
+    /// effect that is not replay-safe.
+    ///
+    /// # Default
+    /// After every 10 steps.
+    #[must_use]
+    pub fn checkpoint(mut self, interval: Interval) -> Self {
+        self.checkpoint = interval;
+        self
+    }
+
+    /// What a durable child's writes must survive before it goes on. The ledger of effects is always
+    /// written so that it survives a power cut.
+    ///
+    /// # Default
+    /// [`Durability::Sync`]: a power cut.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     pub(crate) fn all_needs(&self) -> &[Need] {
         &self.needs.0
     }
@@ -398,6 +462,7 @@ pub struct SupervisorSpec {
     pub(crate) significant: bool,
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) scope: Option<Scope>,
     pub(crate) children: Vec<Node>,
 }
 
@@ -425,6 +490,7 @@ impl SupervisorSpec {
             significant: false,
             backoff: None,
             policy: None,
+            scope: None,
             children: Vec::new(),
         }
     }
@@ -571,6 +637,18 @@ impl SupervisorSpec {
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(Arc::new(policy));
+        self
+    }
+
+    /// How far a rollback below it reaches. Within a [`Scope::Transaction`], what a request to a
+    /// stateful child has done to the world is undone when the request is rolled back, or ends without
+    /// an answer.
+    ///
+    /// # Default
+    /// Its parent's; [`Scope::Step`] at the root.
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
         self
     }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use ractor::{ActorRef, ActorRuntime};
 use tokio::sync::{Notify, oneshot};
 
+use crate::checkpoint::Scope;
 use crate::error::StartError;
 use crate::event::Event;
 use crate::family::{
@@ -86,6 +87,7 @@ pub(crate) struct Supervisor {
     pub(crate) path: ChildPath,
     pub(crate) spec: Arc<SupervisorSpec>,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) scope: Scope,
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) hung: Hung,
@@ -117,6 +119,7 @@ impl Supervisor {
         path: ChildPath,
         spec: Arc<SupervisorSpec>,
         policy: Arc<Policy>,
+        scope: Scope,
         hub: Arc<Hub>,
         registry: Arc<Registry>,
         hung: Hung,
@@ -128,6 +131,7 @@ impl Supervisor {
             path,
             spec,
             policy,
+            scope,
             hub,
             registry,
             hung,

@@ -7,14 +7,15 @@ use std::any::{TypeId, type_name};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::oneshot;
 
 use crate::behavior::Behavior;
 use crate::clock::{Clock, TokioClock};
-use crate::error::{ChildError, LookupError, RootEnded, StartError};
+pub use crate::effects::{EffectView, EffectsRef};
+use crate::error::{ChildError, LookupError, RootEnded, SpecError, StartError};
 use crate::event::EventStream;
 use crate::family::{ChildCounts, Reply};
 pub use crate::family::{ChildInfo, ChildStatus};
@@ -102,6 +103,10 @@ impl fmt::Debug for System {
     }
 }
 
+mod recover;
+
+pub use recover::{RecoverOptions, Recovered, RecoveredChild};
+
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
 impl System {
@@ -123,13 +128,31 @@ impl System {
         spec: SupervisorSpec,
         options: SystemOptions,
     ) -> Result<Self, StartError> {
+        let system = Self::assemble(spec, options)?;
+        if let Some(child) = system.inner.registry.durable().first() {
+            let path = child.path().to_string();
+            system.inner.hub.begin_shutdown();
+            system.inner.registry.clear();
+            return Err(SpecError::NoStore { path }.into());
+        }
+        system.boot().await
+    }
+
+    /// Everything there is of a system before its first life.
+    fn assemble(spec: SupervisorSpec, options: SystemOptions) -> Result<Self, StartError> {
         spec.validate()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let clock = options.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
         let hub = Hub::new(clock, runtime, options.event_capacity, identity());
         let registry = Registry::new(Arc::clone(&hub));
         let root = build(&Arc::new(spec), &hub, &registry)?;
-        let system = Self { inner: Arc::new(Inner { hub, registry, root }) };
+        let undoer: Weak<Registry> = Arc::downgrade(&registry);
+        hub.effects.undo_with(undoer);
+        Ok(Self { inner: Arc::new(Inner { hub, registry, root }) })
+    }
+
+    async fn boot(self) -> Result<Self, StartError> {
+        let system = self;
         let root = &system.inner.root;
         let booting = root.begin_life(Incarnation(1), None);
         let result = match booting {
@@ -258,6 +281,11 @@ impl System {
     /// The last 65,536 ended casts are known, each for 10 minutes.
     pub fn fate(&self, receipt: Receipt) -> Option<Option<Fate>> {
         self.inner.hub.cast_fate(receipt.request)
+    }
+
+    /// The effects on the world that are known, and those somebody must look at.
+    pub fn effects(&self) -> EffectsRef {
+        EffectsRef::new(Arc::clone(&self.inner.hub.effects))
     }
 
     /// Every event from now on.

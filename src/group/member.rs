@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::circuit::Domain;
+use crate::fault::EffectKind;
 use crate::id::ChildPath;
 use crate::moment::Moment;
 use crate::policy::{Capabilities, Standing};
@@ -32,7 +33,7 @@ pub(crate) trait Member<Q, R>: Send + Sync {
     fn domain_name(&self) -> Arc<str>;
     fn capabilities(&self) -> Option<Arc<Capabilities>>;
     fn role(&self) -> Role;
-    fn is_replay_safe(&self) -> bool;
+    fn effect_kind(&self) -> EffectKind;
 }
 
 impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
@@ -88,7 +89,7 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
         self.spec.role
     }
 
-    fn is_replay_safe(&self) -> bool {
-        self.effect().is_replay_safe()
+    fn effect_kind(&self) -> EffectKind {
+        self.effect()
     }
 }

@@ -1,17 +1,21 @@
 //! What comes from outside: requests, callers who leave, and time.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::{Mail, Refusal, Slot};
-use crate::error::CallError;
+use crate::behavior::default_key;
+use crate::checkpoint::Now;
+use crate::error::{CallError, Unavailable};
 use crate::fate::Fate;
-use crate::fault::ExitCause;
+use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Timed;
-use crate::id::{ChildPath, Delivery};
+use crate::id::{ChildPath, Delivery, RequestId};
+use crate::journal::{Journal, Open};
 use crate::mailbox;
 use crate::moment::Moment;
-use crate::port::{Accept, AcceptOptions, Cut, Envelope};
-use crate::slot::worker::Worker;
+use crate::port::{Accept, AcceptOptions, Cut, Envelope, Gate};
+use crate::slot::worker::{Worker, unwound};
 
 impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     fn path(&self) -> &ChildPath {
@@ -21,7 +25,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     fn accept(
         &self,
         message: W::Request,
-        options: AcceptOptions,
+        mut options: AcceptOptions,
     ) -> Result<Mail<W>, CallError<W::Request>> {
         let now = self.hub.now();
         let mut deadline = match options.deadline.or(self.rules.deadline) {
@@ -33,6 +37,16 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         }
         let cast = options.cast;
         let id = self.hub.next_id();
+        if self.spec.durable
+            && !options.recovered
+            && let Some(journal) = self.hub.journal.get()
+            && let Err(why) = self.journal_request(journal, id, deadline, &message, &mut options)
+        {
+            return Err(match why {
+                Refusal::Full => CallError::Full(message),
+                Refusal::Away(why) => CallError::Refused { message, child: self.path.clone(), why },
+            });
+        }
         let mail = Arc::new(Envelope::new(id, now, deadline, options, None, message));
         if cast {
             self.hub.cast_accepted(id);
@@ -43,13 +57,16 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
                 if cast {
                     self.hub.cast_forget(id);
                 }
+                if self.spec.durable {
+                    self.journal_fate(&mail, Fate::Cancelled);
+                }
                 Err(refused(mail, refusal, &self.path))
             }
         }
     }
 
-    fn is_replay_safe(&self) -> bool {
-        self.spec.effect.is_replay_safe()
+    fn effect_kind(&self) -> EffectKind {
+        self.spec.effect
     }
 
     fn cancel(&self, mail: &Mail<W>) {
@@ -74,6 +91,45 @@ pub(crate) fn refused<Q, R>(
 }
 
 impl<W: Worker> Slot<W> {
+    /// Puts a durable request into the journal; the gate it is given opens once it is there.
+    fn journal_request(
+        &self,
+        journal: &Arc<Journal>,
+        id: RequestId,
+        deadline: Moment,
+        message: &W::Request,
+        options: &mut AcceptOptions,
+    ) -> Result<(), Refusal> {
+        {
+            let desk = self.desk();
+            if desk.mailbox.depth() >= self.rules.bounds.count {
+                return Err(Refusal::Full);
+            }
+        }
+        let unrecordable = Refusal::Away(Unavailable::Unrecordable);
+        let codec = self.spec.codec.ok_or(unrecordable)?;
+        let text = unwound(|| (codec.write_request)(message as &dyn Any));
+        let text = text.ok().and_then(Result::ok).ok_or(unrecordable)?;
+        let key = options
+            .key
+            .get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
+        let now = Now::read(&*self.hub.clock);
+        let left = deadline.left(now.moment);
+        let open = Open {
+            child: self.path.clone(),
+            key: Arc::clone(key),
+            request: String::from_utf8_lossy(&text).into_owned(),
+            deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
+        };
+        let commit = journal
+            .accepted(open, self.spec.durability)
+            .ok_or(Refusal::Away(Unavailable::Duplicate))?;
+        let gate = Arc::new(Gate::default());
+        options.gate = Some(Arc::clone(&gate));
+        self.hub.runtime.spawn(async move { gate.open(commit.await.map(drop)) });
+        Ok(())
+    }
+
     /// The caller has left: what waits is taken out; what is under way is dropped at its next safe
     /// point, unless it acts on the world, which is finished.
     pub(crate) fn cancel_mail(&self, mail: &Mail<W>) {

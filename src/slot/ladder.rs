@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Desk, Job, LastEnd, Locked, Mail, Slot};
-use crate::behavior::Turn;
+use crate::behavior::{Place, Turn};
+use crate::checkpoint::Scope;
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
@@ -15,7 +16,7 @@ use crate::lifecycle;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::RetryBudget;
-use crate::policy::{self, GroupKind, History, Outlook, RequestFacts, What};
+use crate::policy::{self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, What};
 use crate::port::{Book, Cut};
 use crate::slot::worker::{Worker, unwound};
 use crate::slot::{Carrier, Ended};
@@ -91,16 +92,16 @@ impl<W: Worker> Slot<W> {
         // A class may opt for more than the attempt: the life, or its siblings with it.
         let mut ended_life = None;
         let (ended, life, widen) = match ended {
-            Ended::Fault(fault, turn, tainted) => match self.rules.policy.what(fault.class) {
-                What::Attempt => (Ended::Fault(fault, turn, tainted), life, None),
+            Ended::Fault(fault, place, tainted) => match self.rules.policy.what(fault.class) {
+                What::Attempt => (Ended::Fault(fault, place, tainted), life, None),
                 What::Life => {
                     ended_life = life;
-                    (Ended::Fault(fault, Turn::First, tainted), None, Some(None))
+                    (Ended::Fault(fault, Place::START, tainted), None, Some(None))
                 }
                 What::Siblings => {
                     ended_life = life;
                     let widen = Some(Some(Strategy::OneForAll));
-                    (Ended::Fault(fault, Turn::First, tainted), None, widen)
+                    (Ended::Fault(fault, Place::START, tainted), None, widen)
                 }
             },
             other => (other, life, None),
@@ -138,13 +139,13 @@ impl<W: Worker> Slot<W> {
                 self.wake(desk, now);
             }
             Some(false) => match ended {
-                Ended::Fault(fault, turn, tainted) => {
+                Ended::Fault(fault, place, tainted) => {
                     drop(desk);
                     self.climb(
                         &job.mail,
                         job.ticket,
                         Cause::Fault(fault),
-                        Some(turn),
+                        Some(place),
                         tainted,
                         now,
                     );
@@ -296,13 +297,17 @@ impl<W: Worker> Slot<W> {
         mail: &Mail<W>,
         ticket: Ticket,
         cause: Cause,
-        turn: Option<Turn>,
+        place: Option<Place>,
         tainted: bool,
         now: Moment,
     ) {
-        let mut decision = self.judge(mail, ticket, &cause, tainted, now);
+        let done = place.as_ref().map_or(0, |place| place.step);
+        let mut decision = self.judge(mail, ticket, &cause, tainted, done, now);
         let left = mail.is_cancelled()
-            && matches!(decision.action.rung(), Some(Rung::Retry | Rung::Substitute));
+            && matches!(
+                decision.action.rung(),
+                Some(Rung::Retry | Rung::Substitute | Rung::Rollback)
+            );
         if left {
             // Nobody waits for it any more.
             decision.action = Action::Fail;
@@ -339,10 +344,16 @@ impl<W: Worker> Slot<W> {
         }
         let mut desk = self.desk();
         // A caller who left since then found it in flight: nobody else would take it out.
-        let left = left || (mail.is_cancelled() && matches!(decision.action, Action::Retry { .. }));
-        if let Action::Retry { at, .. } = decision.action
-            && !left
-        {
+        let left = left
+            || (mail.is_cancelled()
+                && matches!(decision.action, Action::Retry { .. } | Action::Rollback));
+        let again = match decision.action {
+            _ if left => None,
+            Action::Retry { at, .. } => Some((at, place)),
+            Action::Rollback => Some((now, Some(Place { back: true, ..Place::START }))),
+            _ => None,
+        };
+        if let Some((at, place)) = again {
             desk.out.retain(|out| out.ticket != ticket);
             let waits = desk.mailbox.on(
                 mailbox::Input::RetryAt(ticket, at),
@@ -354,9 +365,10 @@ impl<W: Worker> Slot<W> {
                 desk.discard(mail);
             } else if let mailbox::Output::Waiting = waits {
                 if self.rules.order == Order::Serial
-                    && let Some(turn @ (Turn::Performed(_) | Turn::Again)) = turn
+                    && let Some(place) = place
+                    && (place.back || !matches!(place.turn, Turn::First))
                 {
-                    let before = desk.resume.replace(Box::new((mail.id, turn)));
+                    let before = desk.resume.replace(Box::new((mail.id, place)));
                     if let Some(before) = before {
                         desk.discard(before);
                     }
@@ -426,6 +438,7 @@ impl<W: Worker> Slot<W> {
         ticket: Ticket,
         cause: &Cause,
         tainted: bool,
+        done: u64,
         now: Moment,
     ) -> Decision {
         let policy_cause = cause.as_policy();
@@ -442,9 +455,14 @@ impl<W: Worker> Slot<W> {
             (Some(group), Some(history)) => group.candidates(&history, index, now),
             _ => Vec::new(),
         };
-        let book = mail.book.lock();
+        let can_go_back = self.can_go_back(done);
+        let mut book = mail.book.lock();
         // It was made above, and a book is never taken away.
-        let book = book.as_ref().expect("a request that failed has a book");
+        let book = book.as_mut().expect("a request that failed has a book");
+        let checkpoint = can_go_back.then_some(CheckpointFacts {
+            used: book.rolled_back,
+            in_transaction: self.rules.scope == Scope::Transaction,
+        });
         let effect = if book.tainted { EffectKind::Irreversible } else { self.spec.effect };
         let facts = RequestFacts {
             id: mail.id,
@@ -473,11 +491,14 @@ impl<W: Worker> Slot<W> {
                 .purse
                 .as_ref()
                 .is_none_or(|purse| purse.covers(Cost::default(), now)),
-            checkpoint: None,
-            has_parent: self.path.parent().is_some(),
+            checkpoint,
+            has_parent: mail.nested,
         };
         let decision =
             policy::decide(&self.rules.policy, &policy_cause, &facts, &book.history, &outlook, now);
+        if decision.action == Action::Rollback {
+            book.rolled_back = true;
+        }
         if let Action::Retry { .. } = decision.action {
             // Asked and taken under one lock, so that two callers cannot both pass on the last token.
             domain.retries.withdraw(cost);
@@ -523,9 +544,12 @@ impl<W: Worker> Slot<W> {
         self.hub.emit(Event::Alert { child, request: mail.id, ended, attempts });
     }
 
-    /// The ladder is spent: one alert, and the error with the whole trail.
+    /// The ladder is spent: the error with the whole trail. Whoever asked within a request judges it
+    /// with a ladder of its own; where there is nobody above, somebody is alerted, once.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        self.alert(mail, ended, attempts);
+        if !mail.nested {
+            self.alert(mail, ended, attempts);
+        }
         if let Some(group) = &mail.home {
             group.ended(mail, Fate::Failed);
         }

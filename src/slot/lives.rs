@@ -1,6 +1,6 @@
 //! Lives begin and end here, in the task of a runner: never in a supervisor.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
@@ -35,20 +35,23 @@ impl<W: Worker> Slot<W> {
         self.bring_up(life).await
     }
 
+    /// What this life knows when it starts.
+    pub(super) fn start_context(&self, life: Incarnation) -> StartContext {
+        let slot = Weak::clone(&self.me);
+        let lifeline = Lifeline::new(move |class| {
+            if let Some(slot) = slot.upgrade() {
+                slot.life_over(life, class);
+            }
+        });
+        StartContext { path: self.path.clone(), incarnation: life, lifeline }
+    }
+
     /// The rest of a beginning: the child is `Starting` by now.
     pub(super) async fn bring_up(self: Arc<Self>, life: Incarnation) -> Result<(), ExitCause> {
         // If this task is dropped while the start hangs, the child must not stay "starting".
         let mut pending = Pending { slot: &self, life, armed: true };
-        let lifeline = {
-            let slot = Arc::downgrade(&self);
-            Lifeline::new(move |class| {
-                if let Some(slot) = slot.upgrade() {
-                    slot.life_over(life, class);
-                }
-            })
-        };
-        let said = lifeline.clone();
-        let context = StartContext { path: self.path.clone(), incarnation: life, lifeline };
+        let context = self.start_context(life);
+        let said = context.lifeline.clone();
         let begun = self.construct(&context).await;
         pending.armed = false;
         let mut unused = None;
@@ -98,6 +101,7 @@ impl<W: Worker> Slot<W> {
         let failed = |text: String| ExitCause::StartFailed(text);
         let mut life = unwound(|| self.worker.construct())
             .map_err(|text| failed(format!("the constructor panicked: {text}")))?;
+        life = self.restore(life, context.incarnation)?;
         let limit = self.hub.now() + self.rules.start_timeout;
         let timeout = self.hub.clock.sleep_until(limit);
         let started = {
@@ -112,7 +116,10 @@ impl<W: Worker> Slot<W> {
             }
         };
         match started {
-            Ok(Ok(())) => Ok(life),
+            Ok(Ok(())) => {
+                self.keep_start(&life)?;
+                Ok(life)
+            }
             Ok(Err(fault)) => {
                 unwound(move || drop(life)).ok();
                 Err(failed(fault.to_string()))

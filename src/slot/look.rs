@@ -5,12 +5,13 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use super::{Managed, Slot};
+use crate::checkpoint::{Schema, Validated};
 use crate::fate::Ended;
 use crate::lifecycle::Stage;
 use crate::mirror::{Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
 use crate::port::{Accept, Port, PortTable};
-use crate::slot::worker::Worker;
+use crate::slot::worker::{Worker, unwound};
 use crate::spec::ChildSpec;
 
 /// A slot, type erased.
@@ -21,6 +22,10 @@ pub(crate) trait Look: Managed {
     fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>>;
     fn port_type(&self) -> TypeId;
     fn kill(&self);
+    /// What its snapshots must look like; where it does not say, what a new life gives.
+    fn schema(&self) -> Option<Schema>;
+    /// Takes up the state another process has left.
+    fn adopt(&self, validated: &Validated) -> Result<(), String>;
 }
 
 impl<W: Worker> Look for Slot<W> {
@@ -43,6 +48,23 @@ impl<W: Worker> Look for Slot<W> {
 
     fn kill(&self) {
         Slot::kill(self);
+    }
+
+    fn schema(&self) -> Option<Schema> {
+        if let Some(schema) = W::schema() {
+            return Some(schema);
+        }
+        let life = unwound(|| self.worker.construct()).ok()?;
+        let schema = unwound(|| W::snapshot(&life)).ok()?.map(|snapshot| {
+            let id = snapshot.schema();
+            Schema::new(id.name.clone(), id.version)
+        });
+        unwound(move || drop(life)).ok();
+        schema
+    }
+
+    fn adopt(&self, validated: &Validated) -> Result<(), String> {
+        self.adopt_state(validated)
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Desk, Mail, Out, Settled, Slot};
-use crate::behavior::{Context, Notes, Turn};
+use crate::behavior::{Context, Notes, Place, Turn};
+use crate::checkpoint::Snapshot;
 use crate::circuit::Permit;
 use crate::event::Event;
 use crate::fate::{Answer, Cost, Fate};
@@ -28,7 +29,7 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) life: Incarnation,
     pub(crate) attempt: u32,
     /// Where a request that is tried again goes on.
-    pub(crate) turn: Turn,
+    pub(crate) place: Place,
     /// It may not be started over.
     pub(crate) refuse: bool,
     pub(crate) reservation: Option<Reservation>,
@@ -63,8 +64,8 @@ struct Done<W: Worker> {
 pub(crate) enum Ended<R> {
     /// With a reply, and what the attempt said about it.
     Reply(R, Said),
-    /// With a fault; the turn to go on with when it is tried again.
-    Fault(Fault, Turn, bool),
+    /// With a fault; where to go on when it is tried again.
+    Fault(Fault, Place, bool),
     /// The life with it.
     Crash(ExitCause, bool),
     /// It was asked to stop at a step boundary, or its caller has left; whether it has called what may
@@ -78,6 +79,8 @@ pub(crate) struct Said {
     pub(crate) defaulted: bool,
     /// Whether the life ends with it, its work done.
     pub(crate) last: bool,
+    /// What the child has become.
+    pub(crate) state: Option<Snapshot>,
 }
 
 impl Said {
@@ -86,6 +89,7 @@ impl Said {
             degraded: context.is_degraded(),
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
             last: context.notes.last.load(std::sync::atomic::Ordering::Relaxed),
+            state: None,
         }
     }
 }
@@ -159,11 +163,16 @@ impl<W: Worker> Slot<W> {
             since: now,
             paused: Duration::ZERO,
         });
-        let turn = match desk.resume.take() {
+        let continued = self.continued(desk, &mail);
+        let place = match desk.resume.take() {
+            other if continued.is_some() => {
+                desk.resume = other;
+                continued.unwrap_or(Place::START)
+            }
             Some(resume) if resume.0 == mail.id => resume.1,
             other => {
                 desk.resume = other;
-                Turn::First
+                Place::START
             }
         };
         self.arm(desk, limit);
@@ -174,14 +183,14 @@ impl<W: Worker> Slot<W> {
         };
         let life_no = desk.life.incarnation();
         // Starting over would repeat what may not be repeated.
-        let refuse = tainted && matches!(turn, Turn::First);
+        let refuse = tainted && matches!(place.turn, Turn::First);
         let job = Job {
             mail,
             ticket,
             flight,
             life: life_no,
             attempt,
-            turn,
+            place,
             refuse,
             reservation: None,
             bill: Bill::default(),
@@ -261,7 +270,7 @@ impl<W: Worker> Slot<W> {
         life: Option<W::Life>,
         mut job: Job<W>,
         reply: W::Reply,
-        said: Said,
+        mut said: Said,
         more: bool,
     ) -> Next<W> {
         let now = self.hub.now();
@@ -306,6 +315,9 @@ impl<W: Worker> Slot<W> {
         if let Some(life) = life {
             if current && carrier.is_some() && desk.life.stage() != Stage::Down {
                 desk.parked = Some(life);
+                if let (Some(state), Some(saved)) = (said.state.take(), &mut desk.saved) {
+                    saved.settle(state);
+                }
             } else {
                 unused = Some(life);
             }

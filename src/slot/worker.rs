@@ -11,6 +11,8 @@ use ractor::{ActorCell, ActorRef};
 
 use super::Slot;
 use crate::behavior::StartContext;
+use crate::checkpoint::{Schema, Snapshot};
+use crate::error::CheckpointError;
 use crate::fault::{ExitCause, Fault};
 use crate::port::{Cut, Flight, panic_text as text};
 
@@ -32,6 +34,10 @@ pub(crate) trait Worker: Send + Sync + Sized + 'static {
         context: &StartContext,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
     fn stop(life: &mut Self::Life, cause: &ExitCause) -> impl Future<Output = ()> + Send;
+    /// What its snapshots must look like.
+    fn schema() -> Option<Schema>;
+    fn snapshot(life: &Self::Life) -> Option<Snapshot>;
+    fn restore(life: &mut Self::Life, snapshot: &Snapshot) -> Result<(), CheckpointError>;
     /// The same life for another attempt; `None` when it serves one at a time.
     fn share(life: &Self::Life) -> Option<Self::Life>;
     /// A carrier for the slot, linked below `supervisor`.

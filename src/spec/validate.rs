@@ -8,6 +8,7 @@ use super::{
     AutoShutdown, ChildLimit, ChildSpec, GroupSpec, Limit, MAX_MEMBERS, Node, RestartType,
     SupervisorSpec,
 };
+use crate::checkpoint::Interval;
 use crate::error::SpecError;
 use crate::id::ChildPath;
 
@@ -220,6 +221,25 @@ fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), S
                 other: "a behavior with another request type".to_owned(),
             });
         }
+    }
+    if let Some(codec) = &spec.codec
+        && codec.port != spec.port
+    {
+        return Err(SpecError::NeedType {
+            child: path.to_string(),
+            need: "the behavior whose requests are written down".to_owned(),
+            wanted: codec.port_name.to_owned(),
+            found: spec.port_name.to_owned(),
+        });
+    }
+    match spec.checkpoint {
+        Interval::Steps(0) | Interval::Units { n: 0, .. } => {
+            return Err(SpecError::Zero {
+                path: path.to_string(),
+                what: "the checkpoint interval",
+            });
+        }
+        _ => {}
     }
     not_zero(path, spec.attempt_timeout, "the attempt timeout")?;
     not_zero(path, spec.start_timeout, "the start timeout")?;

@@ -9,18 +9,22 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::{Hung, Supervisor, Ward};
+use crate::checkpoint::Scope;
+use crate::effects::{Keeping, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
 use crate::fate::FateCounts;
+use crate::fault::Fault;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
 use crate::id::ChildPath;
+use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy};
-use crate::port::PortTable;
+use crate::port::{AcceptOptions, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules};
-use crate::spec::{ChildSpec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
+use crate::spec::{ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
 
 /// What has a path.
 #[derive(Clone)]
@@ -167,6 +171,35 @@ impl Registry {
         }
     }
 
+    /// The port of what has this path, and how its requests are written down.
+    pub(crate) fn recorded(&self, path: &ChildPath) -> Option<(Arc<dyn Any + Send + Sync>, Codec)> {
+        match self.get(path)? {
+            Entry::Child { slot, .. } => Some((slot.port_any()?, slot.spec().codec?)),
+            Entry::Group { port, node, .. } => {
+                let codec = node.spec.children.iter().find_map(|child| match child {
+                    Node::Child(spec) => spec.codec,
+                    Node::Supervisor(_) | Node::Group(_) => None,
+                });
+                Some((port, codec?))
+            }
+            Entry::Supervisor(_) => None,
+        }
+    }
+
+    /// Every child that is durable, in the order of their paths.
+    pub(crate) fn durable(&self) -> Vec<Arc<dyn Look>> {
+        let mut found: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|entry| match entry.value() {
+                Entry::Child { slot, .. } if slot.spec().durable => Some(Arc::clone(slot)),
+                _ => None,
+            })
+            .collect();
+        found.sort_by(|one, other| one.path().cmp(other.path()));
+        found
+    }
+
     /// Resolves the needs of a child.
     fn wire(&self, slot: &Arc<dyn Look>) -> Result<(), SpecError> {
         let path = slot.path().clone();
@@ -197,6 +230,19 @@ impl Registry {
     }
 }
 
+impl Undoer for Registry {
+    fn undo(&self, undo: Undo, key: String) -> Keeping {
+        let asked = self.recorded(&undo.tool).ok_or_else(|| {
+            Fault::internal(format!("\"{}\" is gone, or takes no recorded requests", undo.tool))
+        });
+        let asked = asked.and_then(|(port, codec)| {
+            let options = AcceptOptions { key: Some(key.into()), ..AcceptOptions::default() };
+            (codec.call)(&port, &undo.request, options).map_err(Fault::internal)
+        });
+        Box::pin(async move { asked?.await })
+    }
+}
+
 impl Entry {
     fn counts(&self) -> FateCounts {
         match self {
@@ -216,7 +262,8 @@ pub(crate) fn build(
     let path = ChildPath::new(&*spec.id);
     let roster = Roster::root(facts(spec, &path));
     let policy = spec.policy.clone().unwrap_or_default();
-    let root = supervisor(spec, path, policy, hub, registry, Hung::Root(roster), None)?;
+    let above = Above { policy, scope: spec.scope.unwrap_or(Scope::Step) };
+    let root = supervisor(spec, path, above, hub, registry, Hung::Root(roster), None)?;
     let slots: Vec<_> = registry
         .entries
         .iter()
@@ -247,10 +294,25 @@ const fn kind_of(kind: GroupKind) -> Kind {
     }
 }
 
+/// What children have from above them.
+struct Above {
+    policy: Arc<Policy>,
+    scope: Scope,
+}
+
+impl Above {
+    fn below(&self, spec: &SupervisorSpec) -> Self {
+        Self {
+            policy: spec.policy.clone().unwrap_or_else(|| Arc::clone(&self.policy)),
+            scope: spec.scope.unwrap_or(self.scope),
+        }
+    }
+}
+
 fn supervisor(
     spec: &Arc<SupervisorSpec>,
     path: ChildPath,
-    policy: Arc<Policy>,
+    above: Above,
     hub: &Arc<Hub>,
     registry: &Arc<Registry>,
     hung: Hung,
@@ -264,7 +326,7 @@ fn supervisor(
         let id: Arc<str> = Arc::from(node.id());
         let (options, ward) = match node {
             Node::Child(child) => {
-                let rules = Arc::new(Rules::new(child, &policy));
+                let rules = Arc::new(Rules::new(child, &above.policy, above.scope));
                 if group.is_some() {
                     let exact = (*rules.policy).clone().with_attempt_timeout(rules.attempt_timeout);
                     worst_case = worst_case.max(exact.worst_case(spec.children.len()));
@@ -283,27 +345,20 @@ fn supervisor(
             }
             Node::Supervisor(inner) => {
                 let nested = hung.roster().nest(facts(inner, &below));
-                let inner_policy = inner.policy.clone().unwrap_or_else(|| Arc::clone(&policy));
-                let built = supervisor(
-                    inner,
-                    below,
-                    inner_policy,
-                    hub,
-                    registry,
-                    Hung::Below(nested),
-                    None,
-                )?;
+                let below_it = above.below(inner);
+                let built =
+                    supervisor(inner, below, below_it, hub, registry, Hung::Below(nested), None)?;
                 (nested_options(inner), nested_ward(inner, built))
             }
             Node::Group(group_spec) => {
                 let inner = Arc::new(group_spec.supervisor.clone());
                 let nested =
                     hung.roster().nest(Facts::group(below.clone(), kind_of(group_spec.kind)));
-                let inner_policy = inner.policy.clone().unwrap_or_else(|| Arc::clone(&policy));
+                let below_it = above.below(&inner);
                 let built = supervisor(
                     &inner,
                     below,
-                    inner_policy,
+                    below_it,
                     hub,
                     registry,
                     Hung::Below(nested),
@@ -322,7 +377,8 @@ fn supervisor(
     let node = Supervisor::new(
         path.clone(),
         Arc::clone(spec),
-        policy,
+        above.policy,
+        above.scope,
         Arc::clone(hub),
         Arc::clone(registry),
         hung,
@@ -417,7 +473,7 @@ pub(super) fn dynamic(
 ) -> Result<(ChildOptions, Ward), SpecError> {
     dynamic_child(&node.path, spec, node.spec.auto_shutdown)?;
     let path = node.path.join(&spec.id);
-    let rules = Arc::new(Rules::new(spec, &node.policy));
+    let rules = Arc::new(Rules::new(spec, &node.policy, node.scope));
     let built = slot(spec, &path, rules, &node.hub, &node.registry, node.roster());
     if let Err(error) = node.registry.wire(&built.slot) {
         node.registry.forget(&path);

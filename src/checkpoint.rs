@@ -1,0 +1,177 @@
+//! State on its way to disk and back: snapshots, checkpoints, recovery lines, and the stores that keep
+//! them.
+//!
+//! A [`Snapshot`] is state as a message: named, shared, immutable pieces. [`Draft::seal`] makes a
+//! [`Checkpoint`] of it, with an id, a lineage and a digest. A [`Batch`] of such things is committed to
+//! a [`Store`] whole or not at all. Later a [`Validator`] doubts everything the store says, and what it
+//! lets pass is a [`Validated`], the only thing that can be restored. A [`RecoveryLine`] names one
+//! checkpoint a child, such that they agree.
+//!
+//! *Invariant.* Nothing here starts, stops or asks a child. Time is handed in, as [`Now`]. The encoding
+//! is known to [`codec`] alone.
+
+pub mod codec;
+pub mod file;
+pub mod line;
+pub mod manifest;
+pub mod memory;
+pub mod snapshot;
+pub mod store;
+pub mod validate;
+
+mod index;
+mod stored;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use codec::SchemaId;
+pub use file::{FileOptions, FileStore};
+pub use line::{LineDraft, RecoveryLine, ValidLine};
+pub use manifest::{
+    Budgets, Checkpoint, Digest, Draft, Lineage, Now, Pin, Sealed, Topology, Wall,
+    new_checkpoint_id,
+};
+pub use memory::MemoryStore;
+pub use snapshot::{Piece, Snapshot};
+pub use store::{
+    Batch, Commit, Compacted, Durability, Export, JournalRecord, Listed, Receipt, Retained,
+    Retention, Store, StoreInfo, Stored,
+};
+pub use validate::{Refused, Rules, Schema, Schemas, Validated, Validator};
+
+/// The fields every agent's snapshot must have.
+pub const AGENT_FIELDS: [&str; 3] = ["tools_used", "context", "memory"];
+/// How old a checkpoint may be, unless a pin holds it: one hour.
+pub const VALIDITY: Duration = Duration::from_secs(3600);
+/// How long a pin can hold a checkpoint, from when it was pinned: a day.
+pub const LONGEST_PIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How often a child's state is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Interval {
+    /// After every `n` steps: at step n, 2n, and so on.
+    Steps(u32),
+    /// After every `n` of what the behavior counts itself, such as lines or pages.
+    Units {
+        /// What is counted.
+        name: Cow<'static, str>,
+        /// How many of it.
+        n: u32,
+    },
+    /// Before and after every effect.
+    EveryEffect,
+    /// Never by itself; still before an irreversible effect.
+    Never,
+}
+
+impl Interval {
+    /// Whether a checkpoint is due at `step`, counted from 1, and `units` of what [`Interval::Units`]
+    /// names, when the last one was taken at `last_units`. An interval of zero is due never.
+    pub const fn is_due(&self, step: u64, last_units: u64, units: u64) -> bool {
+        match self {
+            Self::Steps(n) => *n > 0 && step > 0 && step.is_multiple_of(*n as u64),
+            // Units may grow by more than one a step, so it counts whether a multiple was passed.
+            Self::Units { n, .. } => *n > 0 && units / *n as u64 > last_units / *n as u64,
+            Self::EveryEffect | Self::Never => false,
+        }
+    }
+}
+
+/// # Default
+/// Every 10 steps.
+impl Default for Interval {
+    fn default() -> Self {
+        Self::Steps(10)
+    }
+}
+
+/// How far a rollback reaches: a level of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// One step of one child.
+    Step,
+    /// A flow: a child and those it works with.
+    Flow,
+    /// All participants of a transaction.
+    Transaction,
+    /// A session with a user.
+    Session,
+    /// The whole tree.
+    System,
+}
+
+/// What a rollback of a scope puts at stake. It decides whether a person is asked first, and nothing
+/// else: it does not grow with the scope, and the ladder goes by scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// One step is done again.
+    Low,
+    /// Work of minutes, or part of a conversation, is done again.
+    Medium,
+    /// Effects on the world are undone, or everything stops.
+    High,
+}
+
+impl Scope {
+    /// Every scope, the narrowest first.
+    pub const ALL: [Self; 5] =
+        [Self::Step, Self::Flow, Self::Transaction, Self::Session, Self::System];
+
+    /// How long a rollback of this scope may take: 5 s, 10 s, 30 s, 1 min, 5 min.
+    pub const fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Step => 5,
+            Self::Flow => 10,
+            Self::Transaction => 30,
+            Self::Session => 60,
+            Self::System => 300,
+        })
+    }
+
+    /// What a rollback of this scope puts at stake.
+    pub const fn risk(self) -> Risk {
+        match self {
+            Self::Step => Risk::Low,
+            Self::Flow | Self::Session => Risk::Medium,
+            Self::Transaction | Self::System => Risk::High,
+        }
+    }
+
+    /// The next wider scope; `None` for the widest.
+    pub const fn wider(self) -> Option<Self> {
+        match self {
+            Self::Step => Some(Self::Flow),
+            Self::Flow => Some(Self::Transaction),
+            Self::Transaction => Some(Self::Session),
+            Self::Session => Some(Self::System),
+            Self::System => None,
+        }
+    }
+
+    /// Its name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Step => "step",
+            Self::Flow => "flow",
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests;

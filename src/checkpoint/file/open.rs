@@ -1,0 +1,303 @@
+//! Opening a folder: lock, read, cut off what was never whole.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek, SeekFrom, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::checkpoint::file::segment::{
+    Head, Kind, Place, Read, SEGMENT_HEAD, Segment, read_frame, read_items,
+};
+use crate::checkpoint::file::writer::{Queue, Tail, Writer};
+use crate::checkpoint::file::{AlteredEnd, FileOptions, FileStore, Shared, sync_folder};
+use crate::checkpoint::index::Index;
+use crate::error::StoreError;
+
+const LOCK: &str = "LOCK";
+
+pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, StoreError> {
+    let name = folder.display().to_string();
+    let fail = |what: &'static str| {
+        let store = name.clone();
+        move |error: io::Error| StoreError::Io { store, what, why: error.to_string() }
+    };
+    std::fs::create_dir_all(folder).map_err(fail("making the folder"))?;
+    let lock = lock(folder, &name)?;
+    let mut loading =
+        Loading { folder, name: &name, options: &options, index: Index::default(), bytes: 0 };
+    let tail = loading.load()?;
+    let (index, bytes) = (loading.index, loading.bytes);
+    let shared = Arc::new(Shared {
+        folder: folder.to_owned(),
+        name: name.clone(),
+        options,
+        index: RwLock::new(index),
+        queue: Queue::default(),
+        bytes: AtomicU64::new(bytes),
+        poisoned: Mutex::new(None),
+        compacting: Mutex::new(()),
+        _lock: lock,
+    });
+    let writer = Writer::new(Arc::clone(&shared), tail);
+    let writer = std::thread::Builder::new()
+        .name("mainstay-store".to_owned())
+        .spawn(move || writer.run())
+        .map_err(fail("starting the writer"))?;
+    Ok(FileStore { shared, writer: Some(writer) })
+}
+
+/// Takes the folder, or says who has it.
+fn lock(folder: &Path, name: &str) -> Result<File, StoreError> {
+    let fail = |error: io::Error| StoreError::Io {
+        store: name.to_owned(),
+        what: "locking",
+        why: error.to_string(),
+    };
+    let path = folder.join(LOCK);
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // Who holds it is a courtesy; that somebody does is known.
+            drop(file.read_to_string(&mut text));
+            let holder = text.trim().parse().ok();
+            return Err(StoreError::Locked { store: name.to_owned(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(fail(error)),
+    }
+    file.set_len(0).map_err(fail)?;
+    file.seek(SeekFrom::Start(0)).map_err(fail)?;
+    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+    Ok(file)
+}
+
+struct Loading<'a> {
+    folder: &'a Path,
+    name: &'a str,
+    options: &'a FileOptions,
+    index: Index<Place, Place>,
+    bytes: u64,
+}
+
+impl Loading<'_> {
+    fn fail(&self, what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+        let store = self.name.to_owned();
+        move |error| StoreError::Io { store, what, why: error.to_string() }
+    }
+
+    fn load(&mut self) -> Result<Tail, StoreError> {
+        let (base, logs) = self.list()?;
+        let mut next_number = 1;
+        // The sequence of the next commit.
+        let mut sequence = 1;
+        if let Some(number) = base {
+            sequence = self.load_base(number)?;
+            next_number = number + 1;
+        }
+        self.index.commits = sequence - 1;
+        let mut tail = None;
+        for (at, number) in logs.iter().enumerate() {
+            if *number != next_number {
+                let file = Head::name(Kind::Log, next_number);
+                let what = format!("it is missing, {} is there", Head::name(Kind::Log, *number));
+                return Err(StoreError::Corrupt { file, offset: 0, what });
+            }
+            let is_last = at + 1 == logs.len();
+            tail = self.load_log(*number, &mut sequence, is_last)?;
+            next_number += 1;
+        }
+        match tail {
+            Some(tail) => Ok(tail),
+            // New, or the process ended right after it made a base or the file of the next log.
+            None => {
+                let number = if logs.is_empty() { next_number } else { next_number - 1 };
+                let tail = create_log(self.folder, number, sequence)
+                    .map_err(self.fail("beginning the log"))?;
+                self.bytes += tail.len;
+                Ok(tail)
+            }
+        }
+    }
+
+    /// The newest base, and the logs after it in order. What a base stands for is removed.
+    fn list(&self) -> Result<(Option<u64>, Vec<u64>), StoreError> {
+        let mut bases = Vec::new();
+        let mut logs = Vec::new();
+        let entries = std::fs::read_dir(self.folder).map_err(self.fail("listing"))?;
+        for entry in entries {
+            let entry = entry.map_err(self.fail("listing"))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match Head::parse_name(name) {
+                Some((Kind::Base, number)) => bases.push(number),
+                Some((Kind::Log, number)) => logs.push(number),
+                // A copy that was never finished.
+                None if name.ends_with(".seg.new") => {
+                    std::fs::remove_file(entry.path())
+                        .map_err(self.fail("removing a half copy"))?;
+                }
+                None => {}
+            }
+        }
+        let base = bases.iter().copied().max();
+        let is_old = |number: u64| base.is_some_and(|base| number <= base);
+        for number in logs.iter().copied().filter(|number| is_old(*number)) {
+            let path = self.folder.join(Head::name(Kind::Log, number));
+            std::fs::remove_file(path).map_err(self.fail("removing what a base stands for"))?;
+        }
+        for number in bases.iter().copied().filter(|number| Some(*number) != base) {
+            let path = self.folder.join(Head::name(Kind::Base, number));
+            std::fs::remove_file(path).map_err(self.fail("removing an older base"))?;
+        }
+        logs.retain(|number| !is_old(*number));
+        logs.sort_unstable();
+        Ok((base, logs))
+    }
+
+    fn segment(&self, name: String) -> Result<(Arc<Segment>, u64), StoreError> {
+        let path = self.folder.join(&name);
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.map_err(self.fail("opening a segment"))?;
+        let size = file.metadata().map_err(self.fail("opening a segment"))?.len();
+        Ok((Arc::new(Segment { name, file }), size))
+    }
+
+    fn head(&self, segment: &Segment) -> Result<Head, StoreError> {
+        let mut bytes = [0; SEGMENT_HEAD];
+        segment.read_into(0, &mut bytes).map_err(self.fail("reading"))?;
+        Head::read(segment, &bytes)
+    }
+
+    /// Takes the frames from `offset` on; returns where it stopped, and what it found there.
+    fn frames(
+        &mut self,
+        segment: &Arc<Segment>,
+        size: u64,
+        mut sequence: u64,
+    ) -> (u64, u64, Result<Read, StoreError>) {
+        let mut offset = SEGMENT_HEAD as u64;
+        loop {
+            match read_frame(segment, offset, size) {
+                Ok(Read::Frame { sequence: found, payload, next }) => {
+                    if found != sequence {
+                        let what = format!("batch {found} stands where {sequence} should");
+                        return (offset, sequence, Err(segment.corrupt(offset, what)));
+                    }
+                    let at = offset + super::segment::FRAME_HEAD as u64;
+                    let index = &mut self.index;
+                    let read = read_items(segment, at, &payload, |change| index.apply(change));
+                    if let Err(error) = read {
+                        return (offset, sequence, Err(error));
+                    }
+                    sequence += 1;
+                    offset = next;
+                }
+                other => return (offset, sequence, other),
+            }
+        }
+    }
+
+    /// Returns the sequence of the first commit after the base.
+    fn load_base(&mut self, number: u64) -> Result<u64, StoreError> {
+        let (segment, size) = self.segment(Head::name(Kind::Base, number))?;
+        if size < SEGMENT_HEAD as u64 {
+            return Err(segment.corrupt(0, "it is cut short"));
+        }
+        let head = self.head(&segment)?;
+        if head.kind != Kind::Base || head.number != number {
+            return Err(segment.corrupt(0, "its head is of another segment"));
+        }
+        let (offset, frames, end) = self.frames(&segment, size, 0);
+        match end? {
+            Read::End if frames == u64::from(head.frames) => {}
+            // A base is renamed into its place when it is whole and durable.
+            _ => return Err(segment.corrupt(offset, "it is cut short")),
+        }
+        self.bytes += size;
+        Ok(head.first)
+    }
+
+    /// Returns the end of the log when it can be written on; none for a log whose head was never
+    /// written.
+    fn load_log(
+        &mut self,
+        number: u64,
+        sequence: &mut u64,
+        is_last: bool,
+    ) -> Result<Option<Tail>, StoreError> {
+        let (segment, size) = self.segment(Head::name(Kind::Log, number))?;
+        if is_last && self.is_blank(&segment, size)? {
+            return Ok(None);
+        }
+        if size < SEGMENT_HEAD as u64 {
+            return Err(segment.corrupt(0, "it is cut short"));
+        }
+        let head = self.head(&segment)?;
+        if head.kind != Kind::Log || head.number != number {
+            return Err(segment.corrupt(0, "its head is of another segment"));
+        }
+        if head.first != *sequence {
+            let what = format!("it begins with batch {}, not {sequence}", head.first);
+            return Err(segment.corrupt(0, what));
+        }
+        let (offset, next, end) = self.frames(&segment, size, *sequence);
+        self.index.commits += next - *sequence;
+        *sequence = next;
+        match end {
+            Ok(Read::End) => {}
+            Ok(_) if is_last => self.cut(&segment, offset)?,
+            Ok(_) => return Err(segment.corrupt(offset, "it is cut short, and others follow")),
+            Err(StoreError::Corrupt { .. })
+                if is_last && self.options.altered_end == AlteredEnd::CutOff =>
+            {
+                self.keep(&segment, offset, size)?;
+                self.cut(&segment, offset)?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.bytes += offset;
+        Ok(Some(Tail { segment, number, len: offset, sequence: *sequence }))
+    }
+
+    /// Whether nothing, or nothing but zeros, was written: the file was made, and then all ended.
+    fn is_blank(&self, segment: &Segment, size: u64) -> Result<bool, StoreError> {
+        if size < SEGMENT_HEAD as u64 {
+            return Ok(true);
+        }
+        let start = segment.read(0, SEGMENT_HEAD).map_err(self.fail("reading"))?;
+        Ok(size == SEGMENT_HEAD as u64 && start.iter().all(|byte| *byte == 0))
+    }
+
+    fn cut(&self, segment: &Segment, at: u64) -> Result<(), StoreError> {
+        segment.file.set_len(at).map_err(self.fail("cutting off what was not whole"))?;
+        segment.file.sync_all().map_err(self.fail("cutting off what was not whole"))
+    }
+
+    /// Keeps what is cut off in a file beside the log.
+    fn keep(&self, segment: &Segment, at: u64, size: u64) -> Result<(), StoreError> {
+        let len = usize::try_from(size - at).unwrap_or(usize::MAX);
+        let bytes = segment.read(at, len).map_err(self.fail("reading"))?;
+        let path = self.folder.join(format!("{}.cut-{at}", segment.name));
+        std::fs::write(path, bytes).map_err(self.fail("keeping what is cut off"))
+    }
+}
+
+/// Begins a log: its head is durable before anything else is written to it.
+pub(super) fn create_log(folder: &Path, number: u64, sequence: u64) -> io::Result<Tail> {
+    let name = Head::name(Kind::Log, number);
+    let path = folder.join(&name);
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(true).open(path)?;
+    let head = Head { kind: Kind::Log, number, first: sequence, frames: 0 };
+    file.write_all(&head.bytes())?;
+    file.sync_all()?;
+    sync_folder(folder)?;
+    let segment = Arc::new(Segment { name, file });
+    Ok(Tail { segment, number, len: SEGMENT_HEAD as u64, sequence })
+}

@@ -1,0 +1,439 @@
+//! What a store knows, without where its bytes are: the same for every store.
+//!
+//! *Invariant.* Pure bookkeeping: no file, no clock, no lock. A batch is admitted against the index and
+//! what was admitted before it ([`Admission`]) without changing either, and applied once it is written,
+//! so a write that fails changes nothing.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::checkpoint::line::RecoveryLine;
+use crate::checkpoint::manifest::{Checkpoint, Digest, Pin, Topology, Wall};
+use crate::checkpoint::store::{Batch, Item, Listed, Receipt, Retained, Retention};
+use crate::checkpoint::{LONGEST_PIN, Scope};
+use crate::error::StoreError;
+use crate::id::{CheckpointId, ChildPath, LineId};
+
+/// `P` is where a content is, `J` where a journal record is.
+#[derive(Debug)]
+pub(crate) struct Index<P, J> {
+    pub(crate) pieces: HashMap<Digest, P>,
+    checkpoints: HashMap<CheckpointId, Listed>,
+    /// In the order of commits.
+    children: BTreeMap<ChildPath, Vec<CheckpointId>>,
+    lines: Vec<Arc<RecoveryLine>>,
+    streams: BTreeMap<Arc<str>, Stream<J>>,
+    /// The chains of parents that were dropped.
+    anchors: HashMap<CheckpointId, Digest>,
+    topology: Option<Arc<Topology>>,
+    pub(crate) commits: u64,
+}
+
+#[derive(Debug)]
+struct Stream<J> {
+    /// The position of the first record that is left.
+    first: u64,
+    records: VecDeque<J>,
+}
+
+impl<J> Stream<J> {
+    fn next(&self) -> u64 {
+        self.first + self.records.len() as u64
+    }
+}
+
+impl<J> Default for Stream<J> {
+    fn default() -> Self {
+        Self { first: 1, records: VecDeque::new() }
+    }
+}
+
+/// One change, once it is written.
+#[derive(Debug)]
+pub(crate) enum Change<P, J> {
+    Piece(Digest, P),
+    Checkpoint(Arc<Checkpoint>),
+    Line(Arc<RecoveryLine>),
+    Append(Arc<str>, u64, J),
+    Trim(Arc<str>, u64),
+    Pin(CheckpointId, Pin),
+    Unpin(CheckpointId, String),
+    Bad(CheckpointId, String),
+    Release(CheckpointId),
+    Topology(Arc<Topology>),
+    Drop(CheckpointId),
+    DropLine(LineId),
+    /// The chain of a parent that was dropped; only compaction writes it.
+    Anchor(CheckpointId, Digest),
+}
+
+/// What was admitted and is not yet applied.
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    checkpoints: HashMap<CheckpointId, Digest>,
+    lines: HashSet<LineId>,
+    pieces: HashSet<Digest>,
+    next: HashMap<Arc<str>, u64>,
+    commits: u64,
+}
+
+impl Admission {
+    /// Whether the content has still to be written; from now on it has not.
+    pub(crate) fn wants<P, J>(&mut self, index: &Index<P, J>, digest: Digest) -> bool {
+        !index.pieces.contains_key(&digest) && self.pieces.insert(digest)
+    }
+}
+
+impl<P, J> Default for Index<P, J> {
+    fn default() -> Self {
+        Self {
+            pieces: HashMap::new(),
+            checkpoints: HashMap::new(),
+            children: BTreeMap::new(),
+            lines: Vec::new(),
+            streams: BTreeMap::new(),
+            anchors: HashMap::new(),
+            topology: None,
+            commits: 0,
+        }
+    }
+}
+
+impl<P, J> Index<P, J> {
+    /// Whether the batch agrees with what is there; the receipt it will get.
+    pub(crate) fn admit(
+        &self,
+        admission: &mut Admission,
+        batch: &Batch,
+    ) -> Result<Receipt, StoreError> {
+        // What this batch adds must be seen by its later items, and forgotten when it is refused.
+        let mut chains: Vec<(CheckpointId, Digest)> = Vec::new();
+        let mut lines: Vec<LineId> = Vec::new();
+        let mut next: Vec<(Arc<str>, u64)> = Vec::new();
+        let mut positions = Vec::new();
+        let refuse = |why: String| Err(StoreError::Refused(why));
+        for item in &batch.items {
+            let chain_of = |id: CheckpointId| {
+                let inside = chains.iter().find(|(other, _)| *other == id).map(|(_, chain)| *chain);
+                inside
+                    .or_else(|| admission.checkpoints.get(&id).copied())
+                    .or_else(|| self.checkpoints.get(&id).map(|it| it.checkpoint.lineage.chain))
+            };
+            match item {
+                Item::Checkpoint(sealed) => {
+                    let checkpoint = sealed.checkpoint();
+                    if chain_of(checkpoint.id).is_some() {
+                        return refuse(format!("{} is in the store already", checkpoint.id));
+                    }
+                    if let Some(parent) = checkpoint.lineage.parent {
+                        let chain = chain_of(parent).or_else(|| self.anchors.get(&parent).copied());
+                        let Some(chain) = chain else {
+                            let id = checkpoint.id;
+                            return refuse(format!("{parent}, the parent of {id}, is not in it"));
+                        };
+                        if !checkpoint.follows(chain) {
+                            let id = checkpoint.id;
+                            return refuse(format!("{id} does not go on from its parent {parent}"));
+                        }
+                    }
+                    chains.push((checkpoint.id, checkpoint.lineage.chain));
+                }
+                Item::Line(line) => {
+                    let known = lines.contains(&line.id)
+                        || admission.lines.contains(&line.id)
+                        || self.lines.iter().any(|other| other.id == line.id);
+                    if known {
+                        return refuse(format!("{} is in the store already", line.id));
+                    }
+                    let missing = line.members.iter().find(|(_, id)| chain_of(*id).is_none());
+                    if let Some((child, id)) = missing {
+                        return refuse(format!("{}: {id} of \"{child}\" is missing", line.id));
+                    }
+                    lines.push(line.id);
+                }
+                Item::Append { stream, .. } => {
+                    let known = next.iter().position(|(name, _)| name == stream);
+                    let slot = known.unwrap_or(next.len());
+                    if known.is_none() {
+                        next.push((Arc::clone(stream), self.next(admission, stream)));
+                    }
+                    let (_, at) = &mut next[slot];
+                    positions.push((Arc::clone(stream), *at));
+                    *at += 1;
+                }
+                Item::Trim { stream, before } => {
+                    let inside = next.iter().find(|(name, _)| name == stream);
+                    let end = inside.map_or_else(|| self.next(admission, stream), |(_, at)| *at);
+                    if *before > end {
+                        return refuse(format!(
+                            "journal \"{stream}\" ends before {end}, it cannot be trimmed to {before}"
+                        ));
+                    }
+                }
+                Item::Pin(id, _) | Item::Bad(id, _) | Item::Release(id) => {
+                    if chain_of(*id).is_none() {
+                        return refuse(format!("{id} is not in the store"));
+                    }
+                }
+                Item::Unpin(..) | Item::Topology(_) | Item::Drop(_) | Item::DropLine(_) => {}
+            }
+        }
+        admission.checkpoints.extend(chains);
+        admission.lines.extend(lines);
+        admission.next.extend(next);
+        admission.commits += 1;
+        Ok(Receipt { sequence: self.commits + admission.commits, positions })
+    }
+
+    /// The position of the next record, with what was admitted counted in.
+    fn next(&self, admission: &Admission, stream: &str) -> u64 {
+        let admitted = admission.next.get(stream).copied();
+        admitted.unwrap_or_else(|| self.streams.get(stream).map_or(1, Stream::next))
+    }
+
+    /// Makes one change. False when the change does not fit: a journal record that leaves a gap.
+    pub(crate) fn apply(&mut self, change: Change<P, J>) -> bool {
+        match change {
+            Change::Piece(digest, at) => {
+                self.pieces.insert(digest, at);
+            }
+            Change::Checkpoint(checkpoint) => self.add(checkpoint),
+            Change::Line(line) => {
+                self.lines.retain(|other| other.id != line.id);
+                self.lines.push(line);
+            }
+            Change::Append(stream, position, at) => {
+                let stream = self.streams.entry(stream).or_default();
+                match position.cmp(&stream.next()) {
+                    Ordering::Equal => stream.records.push_back(at),
+                    // It was trimmed later on, and that is known already.
+                    Ordering::Less => {}
+                    Ordering::Greater => return false,
+                }
+            }
+            Change::Trim(stream, before) => {
+                let stream = self.streams.entry(stream).or_default();
+                while stream.first < before && stream.records.pop_front().is_some() {
+                    stream.first += 1;
+                }
+                // An empty journal goes on where it was, never with an old position.
+                stream.first = stream.first.max(before);
+            }
+            Change::Pin(id, pin) => {
+                if let Some(listed) = self.checkpoints.get_mut(&id) {
+                    listed.pins.retain(|other| other.owner != pin.owner);
+                    listed.pins.push(pin);
+                }
+            }
+            Change::Unpin(id, owner) => {
+                if let Some(listed) = self.checkpoints.get_mut(&id) {
+                    listed.pins.retain(|other| other.owner != owner);
+                }
+            }
+            Change::Bad(id, reason) => {
+                if let Some(listed) = self.checkpoints.get_mut(&id) {
+                    listed.bad = Some(Arc::from(reason));
+                }
+            }
+            Change::Release(id) => {
+                if let Some(listed) = self.checkpoints.get_mut(&id) {
+                    listed.bad = None;
+                }
+            }
+            Change::Topology(topology) => self.topology = Some(topology),
+            Change::Drop(id) => self.forget(id),
+            Change::DropLine(id) => self.lines.retain(|line| line.id != id),
+            Change::Anchor(id, chain) => {
+                self.anchors.insert(id, chain);
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, checkpoint: Arc<Checkpoint>) {
+        let broken = checkpoint.lineage.parent.and_then(|parent| {
+            let listed = self.checkpoints.get(&parent);
+            let chain = listed
+                .map(|listed| listed.checkpoint.lineage.chain)
+                .or_else(|| self.anchors.get(&parent).copied());
+            let inherited = listed.and_then(|listed| listed.broken.clone());
+            inherited.or_else(|| match chain {
+                None => Some(Arc::from(format!("its parent {parent} is missing"))),
+                Some(chain) if !checkpoint.follows(chain) => {
+                    Some(Arc::from(format!("it does not go on from its parent {parent}")))
+                }
+                Some(_) => None,
+            })
+        });
+        let id = checkpoint.id;
+        let order = self.children.entry(checkpoint.child.clone()).or_default();
+        let listed = Listed { checkpoint, pins: Vec::new(), bad: None, broken };
+        if self.checkpoints.insert(id, listed).is_none() {
+            order.push(id);
+        }
+    }
+
+    fn forget(&mut self, id: CheckpointId) {
+        let Some(listed) = self.checkpoints.remove(&id) else { return };
+        let checkpoint = listed.checkpoint;
+        let mut is_parent = false;
+        let mut parent_needed = false;
+        if let Some(order) = self.children.get_mut(&checkpoint.child) {
+            order.retain(|other| *other != id);
+            for other in order.iter().filter_map(|other| self.checkpoints.get(other)) {
+                let parent = other.checkpoint.lineage.parent;
+                is_parent |= parent == Some(id);
+                parent_needed |= parent == checkpoint.lineage.parent;
+            }
+            if order.is_empty() {
+                self.children.remove(&checkpoint.child);
+            }
+        }
+        if is_parent {
+            self.anchors.insert(id, checkpoint.lineage.chain);
+        }
+        if let Some(parent) = checkpoint.lineage.parent.filter(|_| !parent_needed) {
+            self.anchors.remove(&parent);
+        }
+    }
+
+    pub(crate) fn children(&self) -> Vec<ChildPath> {
+        self.children.keys().cloned().collect()
+    }
+
+    pub(crate) fn checkpoints(&self, child: &ChildPath) -> Vec<Listed> {
+        let ids = self.children.get(child).into_iter().flatten().rev();
+        ids.filter_map(|id| self.checkpoints.get(id).cloned()).collect()
+    }
+
+    pub(crate) fn find(&self, id: CheckpointId) -> Result<&Listed, StoreError> {
+        self.checkpoints.get(&id).ok_or_else(|| StoreError::NotFound(id.to_string()))
+    }
+
+    pub(crate) fn piece(&self, digest: Digest) -> Result<&P, StoreError> {
+        let missing = || StoreError::NotFound(format!("content {digest}"));
+        self.pieces.get(&digest).ok_or_else(missing)
+    }
+
+    pub(crate) fn lines(&self, scope: Scope, at: &ChildPath) -> Vec<Arc<RecoveryLine>> {
+        let here = |line: &&Arc<RecoveryLine>| line.scope == scope && line.at == *at;
+        self.lines.iter().rev().filter(here).cloned().collect()
+    }
+
+    /// The records from a position on, with their positions.
+    pub(crate) fn records(&self, stream: &str, from: u64) -> impl Iterator<Item = (u64, &J)> {
+        let stream = self.streams.get(stream);
+        let first = stream.map_or(1, |stream| stream.first);
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+        let records = stream.map(|stream| stream.records.iter().enumerate().skip(skip));
+        records.into_iter().flatten().map(move |(at, record)| (first + at as u64, record))
+    }
+
+    pub(crate) fn streams(&self) -> Vec<(Arc<str>, u64)> {
+        self.streams.iter().map(|(name, stream)| (Arc::clone(name), stream.next())).collect()
+    }
+
+    pub(crate) fn quarantined(&self) -> Vec<Listed> {
+        let ids = self.children.values().flatten();
+        let listed = ids.filter_map(|id| self.checkpoints.get(id));
+        listed.filter(|listed| listed.bad.is_some()).cloned().collect()
+    }
+
+    pub(crate) fn topology(&self) -> Option<Arc<Topology>> {
+        self.topology.clone()
+    }
+
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        (self.checkpoints.len(), self.pieces.len(), self.lines.len())
+    }
+
+    /// What a retention drops.
+    pub(crate) fn plan(&self, keep: Retention, now: Wall) -> Retained {
+        let mut kept: HashMap<(Scope, &ChildPath), usize> = HashMap::new();
+        let mut lines = Vec::new();
+        let mut named: HashSet<CheckpointId> = HashSet::new();
+        for line in self.lines.iter().rev() {
+            let count = kept.entry((line.scope, &line.at)).or_default();
+            if *count < keep.lines.max(1) {
+                *count += 1;
+                named.extend(line.members.iter().map(|(_, id)| *id));
+            } else {
+                lines.push(line.id);
+            }
+        }
+        let mut dropped = Vec::new();
+        for ids in self.children.values() {
+            let mut left = keep.checkpoints.max(1);
+            for id in ids.iter().rev() {
+                let Some(listed) = self.checkpoints.get(id) else { continue };
+                // What was set aside is kept for people, and takes nobody's place.
+                if listed.bad.is_some() {
+                    continue;
+                }
+                let is_recent = left > 0;
+                left = left.saturating_sub(1);
+                let is_held = listed.pins.iter().any(|pin| pin.holds(now, LONGEST_PIN));
+                if !is_recent && !is_held && !named.contains(id) {
+                    dropped.push(*id);
+                }
+            }
+        }
+        Retained { dropped, lines }
+    }
+
+    /// The contents that some checkpoint names.
+    pub(crate) fn live_pieces(&self) -> HashSet<Digest> {
+        let checkpoints = self.checkpoints.values().map(|listed| &listed.checkpoint);
+        checkpoints
+            .flat_map(|it| it.pieces.iter().map(|(_, digest)| *digest).chain(it.envelope))
+            .collect()
+    }
+
+    /// Forgets the contents that no checkpoint names.
+    pub(crate) fn drop_dead_pieces(&mut self) {
+        let live = self.live_pieces();
+        self.pieces.retain(|digest, _| live.contains(digest));
+    }
+}
+
+impl<P: Clone, J: Clone> Index<P, J> {
+    /// Changes that lead an empty index to this state.
+    pub(crate) fn replay(&self) -> Vec<Change<P, J>> {
+        let mut changes = Vec::new();
+        changes.extend(self.topology.iter().cloned().map(Change::Topology));
+        changes.extend(self.anchors.iter().map(|(id, chain)| Change::Anchor(*id, *chain)));
+        changes.extend(self.pieces.iter().map(|(digest, at)| Change::Piece(*digest, at.clone())));
+        for id in self.children.values().flatten() {
+            let Some(listed) = self.checkpoints.get(id) else { continue };
+            changes.push(Change::Checkpoint(Arc::clone(&listed.checkpoint)));
+            changes.extend(listed.pins.iter().map(|pin| Change::Pin(*id, pin.clone())));
+            changes.extend(listed.bad.iter().map(|why| Change::Bad(*id, why.as_ref().to_owned())));
+        }
+        changes.extend(self.lines.iter().cloned().map(Change::Line));
+        for (name, stream) in &self.streams {
+            changes.push(Change::Trim(Arc::clone(name), stream.first));
+            for (at, record) in stream.records.iter().enumerate() {
+                let position = stream.first + at as u64;
+                changes.push(Change::Append(Arc::clone(name), position, record.clone()));
+            }
+        }
+        changes
+    }
+
+    /// Moves a content and a record to where compaction copied them, if they are still there.
+    pub(crate) fn move_piece(&mut self, digest: Digest, to: P) {
+        if let Some(at) = self.pieces.get_mut(&digest) {
+            *at = to;
+        }
+    }
+
+    /// As [`Index::move_piece`], for a record of a journal.
+    pub(crate) fn move_record(&mut self, stream: &str, position: u64, to: J) {
+        let Some(stream) = self.streams.get_mut(stream) else { return };
+        let at = position.checked_sub(stream.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(at) = at.and_then(|at| stream.records.get_mut(at)) {
+            *at = to;
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! State as a message: named, shared, immutable pieces.
+//!
+//! *Invariant.* A piece is encoded and hashed at most once, when somebody first needs its bytes, and
+//! the encoding stays with it. Cloning a snapshot is a reference count.
+
+use std::any::{Any, type_name};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::codec::{self, SchemaId};
+use crate::checkpoint::manifest::Digest;
+use crate::error::CheckpointError;
+
+type Shared = Arc<dyn Any + Send + Sync>;
+type Encode = fn(&SchemaId, &(dyn Any + Send + Sync), &str) -> Result<Encoded, CheckpointError>;
+
+/// The state of a child at one moment, between two steps.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mainstay::checkpoint::Snapshot;
+///
+/// let context = Arc::new(vec!["hello".to_owned()]);
+/// let before = Snapshot::new("agent", 1).with("context", Arc::clone(&context));
+/// // A step later nothing has changed: the piece, and any encoding of it, is taken over.
+/// let after = Snapshot::new("agent", 1).with("context", context).following(&before);
+/// assert_eq!(after.get::<Vec<String>>("context")?.len(), 1);
+/// # Ok::<(), mainstay::error::CheckpointError>(())
+/// ```
+///
+/// # Limits
+/// The value behind an [`Arc`] must not change while it is in a snapshot: no interior mutability. A
+/// `HashMap` in it makes its digest differ between two equal values; take a `BTreeMap` where digests
+/// are compared. See [`codec`](crate::checkpoint::codec::encode) for types that cannot be stored.
+#[derive(Clone)]
+pub struct Snapshot {
+    schema: Arc<SchemaId>,
+    pieces: Arc<Vec<Piece>>,
+}
+
+impl Snapshot {
+    /// An empty snapshot of this schema.
+    pub fn new(schema: impl Into<Cow<'static, str>>, version: u32) -> Self {
+        Self::of(SchemaId::new(schema, version))
+    }
+
+    pub(crate) fn of(schema: SchemaId) -> Self {
+        Self { schema: Arc::new(schema), pieces: Arc::default() }
+    }
+
+    /// Adds a piece; one of the same name is replaced.
+    #[must_use]
+    pub fn with<T>(self, name: impl Into<Cow<'static, str>>, value: Arc<T>) -> Self
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let body = Body {
+            value: OnceLock::from(value as Shared),
+            encode: Some(encode::<T>),
+            encoded: OnceLock::new(),
+        };
+        self.with_piece(Piece { name: name.into(), body: Arc::new(body) })
+    }
+
+    /// Adds a piece of another snapshot as it is: neither decoded nor, later, written again.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingField`] when `from` has no such piece.
+    pub fn keep(self, from: &Self, name: &str) -> Result<Self, CheckpointError> {
+        Ok(self.with_piece(from.piece(name)?.clone()))
+    }
+
+    #[must_use]
+    pub(crate) fn with_piece(mut self, piece: Piece) -> Self {
+        let pieces = Arc::make_mut(&mut self.pieces);
+        match pieces.iter_mut().find(|other| other.name == piece.name) {
+            Some(other) => *other = piece,
+            None => pieces.push(piece),
+        }
+        self
+    }
+
+    /// Takes over from `previous` the pieces that did not change: those of the same name whose value
+    /// is the same [`Arc`]. Their encodings come along, so only what changed costs anything.
+    #[must_use]
+    pub fn following(mut self, previous: &Self) -> Self {
+        if previous.schema.name != self.schema.name || previous.schema.version > self.schema.version
+        {
+            return self;
+        }
+        for piece in Arc::make_mut(&mut self.pieces) {
+            let same = previous.pieces.iter().find(|other| other.same(piece));
+            if let Some(same) = same {
+                *piece = same.clone();
+            }
+        }
+        self
+    }
+
+    /// Name and version of its schema.
+    pub fn schema(&self) -> &SchemaId {
+        &self.schema
+    }
+
+    /// The pieces, in the order in which they were added.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Whether there is a piece of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.piece(name).is_ok()
+    }
+
+    /// The piece of this name: the very [`Arc`] it was made with, or, for one that comes from a store,
+    /// decoded now and kept.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingField`]; [`CheckpointError::IllTyped`] when it is no `T`;
+    /// [`CheckpointError::Corrupt`].
+    pub fn get<T>(&self, name: &str) -> Result<Arc<T>, CheckpointError>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        self.piece(name)?.get()
+    }
+
+    /// What names its whole content: schema, and the names and digests of its pieces in the order of
+    /// their names. Encodes what has not been encoded yet.
+    ///
+    /// # Errors
+    /// A piece that cannot be encoded.
+    pub fn digest(&self) -> Result<Digest, CheckpointError> {
+        let mut parts = Vec::with_capacity(self.pieces.len());
+        for piece in self.pieces.iter() {
+            parts.push((piece.name(), piece.encoded(&self.schema)?.digest));
+        }
+        parts.sort_unstable();
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.schema.to_string().as_bytes());
+        for (name, digest) in parts {
+            hash.update(&(name.len() as u64).to_le_bytes());
+            hash.update(name.as_bytes());
+            hash.update(&digest.0);
+        }
+        Ok(Digest(*hash.finalize().as_bytes()))
+    }
+
+    fn piece(&self, name: &str) -> Result<&Piece, CheckpointError> {
+        self.pieces
+            .iter()
+            .find(|piece| piece.name == name)
+            .ok_or_else(|| CheckpointError::MissingField(name.to_owned()))
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    /// Schema and names; never a value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.pieces.iter().map(Piece::name).collect();
+        f.debug_struct("Snapshot").field("schema", &self.schema).field("pieces", &names).finish()
+    }
+}
+
+/// One named part of a snapshot. Cheap to clone.
+#[derive(Clone)]
+pub struct Piece {
+    name: Cow<'static, str>,
+    body: Arc<Body>,
+}
+
+struct Body {
+    value: OnceLock<Shared>,
+    /// None for a piece that came as bytes.
+    encode: Option<Encode>,
+    encoded: OnceLock<Result<Encoded, CheckpointError>>,
+}
+
+/// A piece as an envelope, with the name of its content.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+impl Piece {
+    /// A piece that comes from a store.
+    pub(crate) fn stored(name: Cow<'static, str>, encoded: Encoded) -> Self {
+        let body =
+            Body { value: OnceLock::new(), encode: None, encoded: OnceLock::from(Ok(encoded)) };
+        Self { name, body: Arc::new(body) }
+    }
+
+    /// Under another name; the content is shared.
+    pub(crate) fn named(&self, name: Cow<'static, str>) -> Self {
+        Self { name, body: Arc::clone(&self.body) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether its bytes have been made, or came from a store.
+    pub fn is_encoded(&self) -> bool {
+        self.body.encoded.get().is_some()
+    }
+
+    /// Whether both hold the very same value, or are the same piece.
+    fn same(&self, other: &Self) -> bool {
+        let value =
+            |piece: &Self| piece.body.value.get().map(|value| Arc::as_ptr(value).cast::<()>());
+        self.name == other.name
+            && (Arc::ptr_eq(&self.body, &other.body)
+                || (value(self).is_some() && value(self) == value(other)))
+    }
+
+    fn get<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, CheckpointError> {
+        let ill_typed = |why: &str| CheckpointError::IllTyped {
+            field: self.name.to_string(),
+            wanted: type_name::<T>().to_owned(),
+            why: why.to_owned(),
+        };
+        let value = match self.body.value.get() {
+            Some(value) => Arc::clone(value),
+            None => {
+                let Some(Ok(encoded)) = self.body.encoded.get() else {
+                    return Err(ill_typed("it has neither a value nor bytes"));
+                };
+                let value = codec::decode::<T>(&encoded.bytes)
+                    .map_err(|error| CheckpointError::in_field(&self.name, error))?;
+                // Of two that decode at once, all get the first one's.
+                Arc::clone(self.body.value.get_or_init(|| Arc::new(value)))
+            }
+        };
+        value.downcast::<T>().map_err(|_| ill_typed("it holds another type"))
+    }
+
+    pub(crate) fn encoded(&self, schema: &SchemaId) -> Result<&Encoded, CheckpointError> {
+        let made =
+            self.body.encoded.get_or_init(|| match (self.body.encode, self.body.value.get()) {
+                (Some(encode), Some(value)) => encode(schema, &**value, &self.name),
+                _ => Err(CheckpointError::MissingField(self.name.to_string())),
+            });
+        made.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Piece")
+            .field("name", &self.name)
+            .field("encoded", &self.is_encoded())
+            .finish_non_exhaustive()
+    }
+}
+
+fn encode<T>(
+    schema: &SchemaId,
+    value: &(dyn Any + Send + Sync),
+    field: &str,
+) -> Result<Encoded, CheckpointError>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let Some(value) = value.downcast_ref::<T>() else {
+        // `Snapshot::with` stores the function together with a value of its type.
+        let why = "it holds another type".to_owned();
+        let (field, wanted) = (field.to_owned(), type_name::<T>().to_owned());
+        return Err(CheckpointError::IllTyped { field, wanted, why });
+    };
+    let (digest, bytes) =
+        codec::encode(schema, value).map_err(|error| CheckpointError::in_field(field, error))?;
+    Ok(Encoded { digest, bytes: Arc::new(bytes) })
+}
+
+#[cfg(test)]
+mod tests;

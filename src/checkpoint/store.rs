@@ -1,0 +1,486 @@
+//! What a store of checkpoints promises.
+//!
+//! *Invariant.* A batch is committed whole or not at all, in the order of commits, and what was
+//! answered with success is never taken back. No method hides a failure. Committing does not block the
+//! caller's thread; reading may.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin as Pinned;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::checkpoint::codec;
+use crate::checkpoint::line::RecoveryLine;
+use crate::checkpoint::manifest::{
+    Checkpoint, Digest, Pin, Sealed, Topology, Wall, envelope_schema,
+};
+use crate::checkpoint::snapshot::{Encoded, Piece, Snapshot};
+use crate::checkpoint::{Scope, stored};
+use crate::error::{CodecError, StoreError};
+use crate::id::{CheckpointId, ChildPath, LineId};
+
+/// When a commit is answered.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Once it is in this process's memory, or better: it survives the end of a child.
+    Memory,
+    /// Once the operating system has it: it survives the end of this process. It is made to survive a
+    /// power cut soon after.
+    Async,
+    /// Once it survives a power cut.
+    #[default]
+    Sync,
+}
+
+/// What is committed at once: whole or not at all.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a batch is nothing until it is committed"]
+pub struct Batch {
+    pub(crate) items: Vec<Item>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Checkpoint(Sealed),
+    Line(Arc<RecoveryLine>),
+    Append { stream: Arc<str>, bytes: Vec<u8> },
+    Trim { stream: Arc<str>, before: u64 },
+    Pin(CheckpointId, Pin),
+    Unpin(CheckpointId, String),
+    Bad(CheckpointId, String),
+    Release(CheckpointId),
+    Topology(Arc<Topology>),
+    Drop(CheckpointId),
+    DropLine(LineId),
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn item(mut self, item: Item) -> Self {
+        self.items.push(item);
+        self
+    }
+
+    /// A checkpoint with its pieces. Pieces that the store has are not written again.
+    pub fn checkpoint(self, sealed: &Sealed) -> Self {
+        self.item(Item::Checkpoint(sealed.clone()))
+    }
+
+    /// A recovery line; its checkpoints are in the store, or before it in this batch.
+    pub fn line(self, line: RecoveryLine) -> Self {
+        self.item(Item::Line(Arc::new(line)))
+    }
+
+    /// A record at the end of a named journal; its position is in the [`Receipt`].
+    pub fn append(self, stream: impl Into<Arc<str>>, bytes: Vec<u8>) -> Self {
+        self.item(Item::Append { stream: stream.into(), bytes })
+    }
+
+    /// Forgets the records of a journal before this position. Positions are not given anew.
+    pub fn trim(self, stream: impl Into<Arc<str>>, before: u64) -> Self {
+        self.item(Item::Trim { stream: stream.into(), before })
+    }
+
+    /// Pins a checkpoint; a pin of the same owner is replaced.
+    pub fn pin(self, id: CheckpointId, pin: Pin) -> Self {
+        self.item(Item::Pin(id, pin))
+    }
+
+    /// Takes an owner's pin away; nothing happens when there is none.
+    pub fn unpin(self, id: CheckpointId, owner: impl Into<String>) -> Self {
+        self.item(Item::Unpin(id, owner.into()))
+    }
+
+    /// Sets a checkpoint aside: it is not restored again until it is released, and never deleted.
+    pub fn mark_bad(self, id: CheckpointId, reason: impl Into<String>) -> Self {
+        self.item(Item::Bad(id, reason.into()))
+    }
+
+    /// Takes the mark of [`Batch::mark_bad`] away.
+    pub fn release(self, id: CheckpointId) -> Self {
+        self.item(Item::Release(id))
+    }
+
+    /// The shape of the tree the store belongs to from now on.
+    pub fn topology(self, topology: Topology) -> Self {
+        self.item(Item::Topology(Arc::new(topology)))
+    }
+}
+
+/// The answer to a commit, to be awaited, or waited for on a thread that may block. Dropping it does
+/// not call the commit off.
+#[must_use = "a commit has not happened until its answer says so"]
+pub struct Commit(State);
+
+enum State {
+    Ready(Option<Result<Receipt, StoreError>>),
+    Waiting(oneshot::Receiver<Result<Receipt, StoreError>>),
+}
+
+/// Where the answer to a commit is put.
+pub struct Answerer(oneshot::Sender<Result<Receipt, StoreError>>);
+
+impl Answerer {
+    /// Gives the answer. Nobody may be waiting for it.
+    pub fn answer(self, result: Result<Receipt, StoreError>) {
+        // The one who asked may have gone; the commit stands all the same.
+        drop(self.0.send(result));
+    }
+}
+
+impl fmt::Debug for Answerer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answerer")
+    }
+}
+
+impl Commit {
+    /// An answer that is known already.
+    pub const fn ready(result: Result<Receipt, StoreError>) -> Self {
+        Self(State::Ready(Some(result)))
+    }
+
+    /// An answer to come. When the [`Answerer`] is dropped, it is [`StoreError::Closed`].
+    pub fn pending() -> (Answerer, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (Answerer(sender), Self(State::Waiting(receiver)))
+    }
+
+    /// Waits for the answer on this thread. Not for a thread that runs async code, where it panics:
+    /// await the commit there.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn wait(self) -> Result<Receipt, StoreError> {
+        match self.0 {
+            State::Ready(result) => result.unwrap_or(Err(StoreError::Closed)),
+            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or(Err(StoreError::Closed)),
+        }
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<Receipt, StoreError>;
+
+    fn poll(mut self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(StoreError::Closed))),
+            State::Waiting(receiver) => Pinned::new(receiver)
+                .poll(cx)
+                .map(|answer| answer.unwrap_or(Err(StoreError::Closed))),
+        }
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            State::Ready(_) => "Commit(answered)",
+            State::Waiting(_) => "Commit(waiting)",
+        })
+    }
+}
+
+/// A batch that was committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which commit of this store it was; grows by one each.
+    pub sequence: u64,
+    /// The positions of the journal records, in the order of the batch.
+    pub positions: Vec<(Arc<str>, u64)>,
+}
+
+/// A record of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// Its position, from 1.
+    pub position: u64,
+    /// What was appended.
+    pub bytes: Vec<u8>,
+}
+
+/// A checkpoint as a store lists it, without its pieces.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// What it says about itself.
+    pub checkpoint: Arc<Checkpoint>,
+    /// What holds it.
+    pub pins: Vec<Pin>,
+    /// Why it was set aside, if it was.
+    pub bad: Option<Arc<str>>,
+    /// What is wrong with its lineage, if anything is.
+    pub broken: Option<Arc<str>>,
+}
+
+/// A checkpoint with its pieces, as a store has it. It can be looked at; to restore it, have it
+/// [validated](crate::checkpoint::Validator).
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// What the store says about it.
+    pub listed: Listed,
+    /// Its state; pieces are decoded when asked for.
+    pub snapshot: Snapshot,
+    pub(crate) envelope: Option<Encoded>,
+}
+
+impl Stored {
+    /// What it says about itself.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.listed.checkpoint
+    }
+
+    /// The request in hand when it was taken.
+    ///
+    /// # Errors
+    /// Its bytes are corrupt.
+    pub fn envelope(&self) -> Result<Option<Vec<u8>>, CodecError> {
+        let Some(encoded) = &self.envelope else { return Ok(None) };
+        Ok(Some(codec::open(&encoded.bytes)?.raw()?.to_vec()))
+    }
+
+    /// Puts together what belongs to a checkpoint; `piece` finds a content by its name.
+    pub(crate) fn assemble(
+        listed: Listed,
+        mut piece: impl FnMut(&str, Digest) -> Result<Piece, StoreError>,
+        envelope: Option<Encoded>,
+    ) -> Result<Self, StoreError> {
+        let mut snapshot = Snapshot::of(listed.checkpoint.schema.clone());
+        for (name, digest) in &listed.checkpoint.pieces {
+            snapshot = snapshot.with_piece(piece(name, *digest)?);
+        }
+        Ok(Self { listed, snapshot, envelope })
+    }
+
+    /// Everything in one sequence of bytes, for another machine; [`Export::read`] reads it.
+    ///
+    /// # Errors
+    /// More than one envelope may hold.
+    pub fn export(&self) -> Result<Vec<u8>, StoreError> {
+        let mut contents = Vec::new();
+        for piece in self.snapshot.pieces() {
+            let encoded = piece.encoded(self.snapshot.schema());
+            let encoded = encoded.map_err(|error| StoreError::Refused(error.to_string()))?;
+            contents.push(encoded.bytes.to_vec());
+        }
+        contents.extend(self.envelope.iter().map(|encoded| encoded.bytes.to_vec()));
+        let reason = self.listed.bad.as_deref().map(str::to_owned);
+        Ok(stored::write_export(self.checkpoint(), contents, reason)?)
+    }
+}
+
+/// A checkpoint that left its store.
+#[derive(Debug)]
+pub struct Export;
+
+impl Export {
+    /// Reads what [`Stored::export`] wrote. The result belongs to no store, so its lineage is unknown
+    /// and it cannot be validated; it can be looked at.
+    ///
+    /// # Errors
+    /// The bytes are corrupt, of a later version, or not complete.
+    pub fn read(bytes: &[u8]) -> Result<Stored, CodecError> {
+        let (checkpoint, contents, bad) = stored::read_export(bytes)?;
+        if !checkpoint.is_sound() {
+            return Err(CodecError::Corrupt("the checkpoint's digest does not match".to_owned()));
+        }
+        let mut found = Vec::with_capacity(contents.len());
+        for bytes in contents {
+            let digest = codec::open(&bytes)?.digest();
+            found.push(Encoded { digest, bytes: Arc::new(bytes) });
+        }
+        let find = |digest: Digest| {
+            let content = found.iter().find(|encoded| encoded.digest == digest);
+            let missing = || StoreError::NotFound(format!("content {digest}"));
+            content.cloned().ok_or_else(missing)
+        };
+        let incomplete = |error: StoreError| CodecError::Corrupt(error.to_string());
+        let envelope = checkpoint.envelope.map(find).transpose().map_err(incomplete)?;
+        let listed = Listed {
+            checkpoint: Arc::new(checkpoint),
+            pins: Vec::new(),
+            bad: bad.map(Arc::from),
+            broken: Some(Arc::from("an export has no store around it")),
+        };
+        let piece = |name: &str, digest| Ok(Piece::stored(name.to_owned().into(), find(digest)?));
+        Stored::assemble(listed, piece, envelope).map_err(incomplete)
+    }
+}
+
+/// What is kept when a store is tidied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How many checkpoints of each child, the newest. At least one is kept.
+    pub checkpoints: usize,
+    /// How many recovery lines of each scope and place, the newest. At least one is kept.
+    pub lines: usize,
+}
+
+/// # Default
+/// 10 checkpoints a child, 3 lines a place.
+impl Default for Retention {
+    fn default() -> Self {
+        Self { checkpoints: 10, lines: 3 }
+    }
+}
+
+/// What a retention took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Checkpoints.
+    pub dropped: Vec<CheckpointId>,
+    /// Recovery lines.
+    pub lines: Vec<LineId>,
+}
+
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Bytes before.
+    pub before: u64,
+    /// Bytes after.
+    pub after: u64,
+}
+
+/// What a store says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// Its kind and place, for people.
+    pub name: String,
+    /// The format it writes.
+    pub format: u32,
+    /// The shape of the tree it belongs to; `None` before one was committed.
+    pub topology: Option<Arc<Topology>>,
+    /// How many checkpoints it has.
+    pub checkpoints: usize,
+    /// How many contents, each once.
+    pub pieces: usize,
+    /// How many recovery lines.
+    pub lines: usize,
+    /// How many bytes it takes where it keeps them.
+    pub bytes: u64,
+    /// How many commits it has taken.
+    pub commits: u64,
+    /// Why it takes no more writes, if it does not.
+    pub poisoned: Option<String>,
+}
+
+/// A place that keeps checkpoints, recovery lines and journals.
+///
+/// Methods other than [`Store::commit`] may block on files: call them where that is allowed. All see
+/// what was committed before they were called.
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Commits a batch, whole or not at all.
+    ///
+    /// Commits take effect in the order of the calls. The answer comes as [`Durability`] says; a commit
+    /// that is answered with an error has left nothing.
+    ///
+    /// # Errors
+    /// In the answer: [`StoreError::Refused`] when the batch contradicts the store, and what the medium
+    /// says.
+    fn commit(&self, batch: Batch, durability: Durability) -> Commit;
+
+    /// The children that have checkpoints, sorted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn children(&self) -> Result<Vec<ChildPath>, StoreError>;
+
+    /// The checkpoints of a child, the newest first; those set aside among them.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn checkpoints(&self, child: &ChildPath) -> Result<Vec<Listed>, StoreError>;
+
+    /// One checkpoint as it is listed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    fn find(&self, id: CheckpointId) -> Result<Listed, StoreError>;
+
+    /// One checkpoint with its pieces.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Corrupt`] with file and place.
+    fn load(&self, id: CheckpointId) -> Result<Stored, StoreError>;
+
+    /// The recovery lines of a scope at a place in the tree, the newest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn lines(&self, scope: Scope, at: &ChildPath) -> Result<Vec<Arc<RecoveryLine>>, StoreError>;
+
+    /// The records of a journal from a position on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with file and place.
+    fn scan(&self, stream: &str, from: u64, limit: usize)
+    -> Result<Vec<JournalRecord>, StoreError>;
+
+    /// The names of the journals, sorted, with the position of the next record of each.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError>;
+
+    /// What was set aside, of all children.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn quarantined(&self) -> Result<Vec<Listed>, StoreError>;
+
+    /// What the store is and holds.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn info(&self) -> Result<StoreInfo, StoreError>;
+
+    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, what a kept line names,
+    /// and what was set aside. A checkpoint whose parent goes stays whole: the store remembers the
+    /// parent's chain.
+    ///
+    /// # Errors
+    /// As a commit.
+    fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError>;
+
+    /// Gives back the room of what was dropped, while the store goes on serving.
+    ///
+    /// # Errors
+    /// The medium fails; the store is then as before.
+    fn compact(&self) -> Result<Compacted, StoreError>;
+
+    /// Waits until everything committed so far, however durable, survives a power cut.
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn flush(&self) -> Result<(), StoreError>;
+}
+
+/// The name of the piece that is the request in hand, where contents are put together.
+pub(crate) fn request_of(digest: Digest, bytes: Arc<Vec<u8>>) -> Result<Encoded, CodecError> {
+    let opened = codec::open(&bytes)?;
+    if opened.schema != envelope_schema() {
+        return Err(CodecError::Incompatible {
+            what: "schema".to_owned(),
+            found: opened.schema.to_string(),
+            expected: envelope_schema().to_string(),
+        });
+    }
+    drop(opened);
+    Ok(Encoded { digest, bytes })
+}

@@ -1,0 +1,73 @@
+use super::*;
+
+#[test]
+fn a_checkpoint_is_due_every_ten_steps_unless_told_otherwise() {
+    let due = |interval: Interval| -> Vec<u64> {
+        (0..=40).filter(|step| interval.is_due(*step, 0, 0)).collect()
+    };
+    assert_eq!(due(Interval::default()), [10, 20, 30, 40]);
+    assert_eq!(due(Interval::Steps(16)), [16, 32]);
+    assert_eq!(due(Interval::Steps(1)).len(), 40);
+    assert!(due(Interval::Steps(0)).is_empty());
+    assert!(due(Interval::Never).is_empty());
+    assert!(due(Interval::EveryEffect).is_empty());
+}
+
+#[test]
+fn units_are_counted_by_the_multiples_they_pass() {
+    let lines = Interval::Units { name: "lines".into(), n: 10 };
+    for (last, now, due) in [
+        (0, 9, false),
+        (0, 10, true),
+        (10, 19, false),
+        (10, 20, true),
+        // Seven lines in one step: 18 to 25 passes 20.
+        (18, 25, true),
+        (3, 47, true),
+        (21, 29, false),
+    ] {
+        assert_eq!(lines.is_due(1, last, now), due, "{last} to {now}");
+    }
+    assert!(!Interval::Units { name: "lines".into(), n: 0 }.is_due(1, 0, 99));
+}
+
+#[test]
+fn each_scope_has_the_limit_and_the_risk_of_the_playbook() {
+    let table = Scope::ALL.map(|scope| (scope.name(), scope.limit().as_secs(), scope.risk()));
+    let wanted = [
+        ("step", 5, Risk::Low),
+        ("flow", 10, Risk::Medium),
+        ("transaction", 30, Risk::High),
+        ("session", 60, Risk::Medium),
+        ("system", 300, Risk::High),
+    ];
+    assert_eq!(table, wanted);
+    let mut scope = Some(Scope::Step);
+    let mut wider = Vec::new();
+    while let Some(here) = scope {
+        wider.push(here);
+        scope = here.wider();
+    }
+    assert_eq!(wider, Scope::ALL);
+}
+
+#[test]
+fn the_defaults_are_one_hour_a_day_of_pins_and_synchronous() {
+    assert_eq!(VALIDITY, Duration::from_secs(3600));
+    assert_eq!(LONGEST_PIN, Duration::from_secs(86_400));
+    assert_eq!(Durability::default(), Durability::Sync);
+    assert_eq!(AGENT_FIELDS, ["tools_used", "context", "memory"]);
+}
+
+#[test]
+fn an_id_is_a_uuid_of_version_seven_and_never_given_twice() {
+    let wall = Wall(0x0123_4567_89ab);
+    let ids: std::collections::BTreeSet<_> = (0..1000).map(|_| new_checkpoint_id(wall)).collect();
+    assert_eq!(ids.len(), 1000);
+    for id in ids {
+        let text = id.to_string();
+        assert!(text.starts_with("cp-01234567-89ab-7"), "{text}");
+        assert!(matches!(text.as_bytes()[22], b'8' | b'9' | b'a' | b'b'), "{text}");
+    }
+    assert!(new_checkpoint_id(Wall(1)) < new_checkpoint_id(Wall(2)));
+}

@@ -1,0 +1,504 @@
+//! Carrying out effects: the ledger is asked, the journal written, then the tool.
+//!
+//! *Invariant.* No tool is asked before the intent is where the journal's durability says it must be,
+//! and no step hears of an outcome before that outcome is. An attempt that is dropped half-way leaves
+//! the effect as lost, never as failed.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::behavior::Undone;
+use crate::error::ResolveError;
+use crate::event::Event;
+use crate::fate::{Answer, Cost, Trail};
+use crate::fault::{Class, EffectKind, Fault};
+use crate::id::ChildPath;
+use crate::ledger::{
+    EffectCounts, EffectKey, EffectStatus, Entry, Input, Intent, Ledger, Output, Record,
+    Resolution, Undo, Verdict,
+};
+use crate::port::{Act, Call, Outcome, Tie, Trace};
+use crate::text;
+
+/// The code of a fault whose effect waits for a verification or a person.
+pub(crate) const EFFECT_UNKNOWN: &str = "effect_unknown";
+
+/// The effects of a system.
+pub(crate) struct Effects {
+    pub(crate) ledger: Mutex<Ledger>,
+    journal: OnceLock<Arc<dyn Keep>>,
+    undoer: OnceLock<Weak<dyn Undoer>>,
+    emit: Box<dyn Fn(Event) + Send + Sync>,
+}
+
+/// Keeps records of the ledger.
+pub(crate) trait Keep: Send + Sync {
+    /// Resolves once the record is durable.
+    fn keep(&self, record: Record) -> Keeping;
+    /// As [`Keep::keep`], with nobody to wait for it.
+    fn note(&self, record: Record);
+}
+
+/// Asks whoever stands at a path to undo something.
+pub(crate) trait Undoer: Send + Sync {
+    fn undo(&self, undo: Undo, key: String) -> Keeping;
+}
+
+pub(crate) type Keeping = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
+
+impl fmt::Debug for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Effects").finish_non_exhaustive()
+    }
+}
+
+/// Who acts, and where in its task.
+#[derive(Clone)]
+pub(crate) struct Site {
+    /// The idempotency key of the request.
+    pub(crate) task: Arc<str>,
+    pub(crate) owner: ChildPath,
+    pub(crate) step: u64,
+    pub(crate) ordinal: u32,
+}
+
+impl Effects {
+    pub(crate) fn new(emit: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            ledger: Mutex::default(),
+            journal: OnceLock::new(),
+            undoer: OnceLock::new(),
+            emit: Box::new(emit),
+        })
+    }
+
+    /// Whom records are given to. Without one, the ledger lasts as long as the process.
+    pub(crate) fn attach(&self, journal: Arc<dyn Keep>) {
+        let _ = self.journal.set(journal);
+    }
+
+    /// Who finds the tools that undo.
+    pub(crate) fn undo_with(&self, undoer: Weak<dyn Undoer>) {
+        let _ = self.undoer.set(undoer);
+    }
+
+    /// What of a task's effects stands, and what is not known.
+    pub(crate) fn standing(&self, task: &str) -> Undone {
+        let ledger = self.ledger.lock();
+        let mut told = Undone::default();
+        for entry in ledger.entries() {
+            let acts = !matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read);
+            if &*entry.intent.task != task || !acts {
+                continue;
+            }
+            match entry.status {
+                EffectStatus::Confirmed(_) => told.kept.push(entry.intent.key),
+                EffectStatus::Compensated => told.undone.push(entry.intent.key),
+                EffectStatus::Rejected | EffectStatus::Failed(_) => {}
+                _ => told.unknown.push(entry.intent.key),
+            }
+        }
+        told
+    }
+
+    /// Undoes what a task has done to the world, the latest first, and says what stands. At an effect
+    /// that has no undo it stops: what came before that cannot be told apart from it.
+    pub(crate) async fn compensate(&self, task: &str) -> Undone {
+        let mut told = Undone::default();
+        let (confirmed, open) = {
+            let ledger = self.ledger.lock();
+            let confirmed: Vec<_> = ledger
+                .confirmed_since(task, 0)
+                .into_iter()
+                .map(|entry| (entry.intent.key, entry.intent.kind, entry.intent.undo.is_some()))
+                .collect();
+            let open: Vec<_> = ledger
+                .entries()
+                .into_iter()
+                .filter(|entry| &*entry.intent.task == task && entry.status.is_open())
+                .map(|entry| entry.intent.key)
+                .collect();
+            (confirmed, open)
+        };
+        told.unknown = open;
+        let mut stop = false;
+        for (key, kind, can) in confirmed {
+            if matches!(kind, EffectKind::Pure | EffectKind::Read) {
+                continue;
+            }
+            stop |= !can;
+            if stop {
+                told.kept.push(key);
+            } else if self.undo(key).await {
+                told.undone.push(key);
+            } else {
+                told.unknown.push(key);
+                stop = true;
+            }
+        }
+        told
+    }
+
+    /// Undoes one effect, or goes on with an undo that was interrupted; whether it succeeded.
+    pub(crate) async fn undo(&self, key: EffectKey) -> bool {
+        if self.feed(Input::Undo(key)).await.is_err() {
+            return false;
+        }
+        let entry = self.ledger.lock().get(key).cloned();
+        let Some(entry) = entry.filter(|entry| entry.status == EffectStatus::Compensating) else {
+            return false;
+        };
+        let undoer = self.undoer.get().and_then(Weak::upgrade);
+        let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
+        let done = undoer.undo(undo, format!("undo-{}", entry.idempotency_key())).await;
+        let input = match &done {
+            Ok(()) => Input::Undone(key),
+            Err(fault) => Input::UndoFailed(key, fault.to_string()),
+        };
+        self.feed(input).await.is_ok() && done.is_ok()
+    }
+
+    /// Feeds the ledger; what must be kept is kept before this returns.
+    pub(crate) async fn feed(&self, input: Input) -> Result<Output, Fault> {
+        let output = self.ledger.lock().on(input);
+        if let Some(record) = &output.record {
+            self.keep(record.clone()).await?;
+            self.tell(record);
+        }
+        Ok(output)
+    }
+
+    /// Feeds the ledger; what must be kept is handed to the journal, and not waited for.
+    pub(crate) fn note(&self, input: Input) {
+        let output = self.ledger.lock().on(input);
+        if let Some(record) = output.record {
+            self.tell(&record);
+            if let Some(journal) = self.journal.get() {
+                journal.note(record);
+            }
+        }
+    }
+
+    async fn keep(&self, record: Record) -> Result<(), Fault> {
+        match self.journal.get() {
+            Some(journal) => journal.keep(record).await,
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&self, record: &Record) {
+        let (key, status) = match record {
+            Record::Intent(intent, _) => (intent.key, "intended"),
+            Record::Status(key, status) => (*key, status.name()),
+            Record::Retired(_) => return,
+        };
+        self.tell_status(key, status);
+    }
+
+    fn tell_status(&self, key: EffectKey, status: &'static str) {
+        let who = self
+            .ledger
+            .lock()
+            .get(key)
+            .map(|entry| (entry.intent.owner.clone(), entry.intent.tool.clone()));
+        if let Some((child, tool)) = who {
+            (self.emit)(Event::Effect { child, tool, key, status });
+        }
+    }
+
+    /// Has an effect take place, or finds out what came of it before.
+    pub(crate) async fn act(self: Arc<Self>, site: Site, mut call: Call, tie: Arc<Tie>) -> Outcome {
+        let Some(act) = call.act.take() else {
+            return call.make(tie, None).await.map_err(Fault::from);
+        };
+        let mut act = *act;
+        let intent = intent(&site, &call, &act)?;
+        let key = intent.key;
+        let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
+        if output.verdict == Some(Verdict::Verify) {
+            let resolution = match act.verify.take() {
+                Some(verify) => verify(Arc::clone(&tie)).await,
+                None => Resolution::CannotTell,
+            };
+            let told = resolution != Resolution::CannotTell;
+            self.feed(Input::Resolved(key, resolution)).await?;
+            if !told {
+                return Err(unknown(&site, call.target()));
+            }
+            output = self.ledger.lock().on(Input::Begin(intent));
+        }
+        self.carry_out(site, call, act, tie, key, output).await
+    }
+
+    async fn carry_out(
+        self: Arc<Self>,
+        site: Site,
+        call: Call,
+        act: Act,
+        tie: Arc<Tie>,
+        key: EffectKey,
+        output: Output,
+    ) -> Outcome {
+        let record = output.record;
+        match output.verdict.unwrap_or(Verdict::Unknown) {
+            Verdict::Replay(bytes) => {
+                let value = (act.decode)(&bytes).map_err(|error| {
+                    Fault::internal(format!("the recorded result of {key} cannot be read: {error}"))
+                })?;
+                self.tell_status(key, "replayed");
+                Ok(Answer {
+                    value,
+                    served_by: call.target().clone(),
+                    degraded: false,
+                    defaulted: false,
+                    attempts: 0,
+                    cost: Cost::default(),
+                    elapsed: Duration::ZERO,
+                    trail: Trail::default(),
+                })
+            }
+            Verdict::Failed(fault) => {
+                self.tell_status(key, "replayed");
+                Err(fault)
+            }
+            Verdict::Unknown | Verdict::Verify => {
+                if let Some(record) = record {
+                    self.tell(&record);
+                    self.keep(record).await?;
+                }
+                Err(unknown(&site, call.target()))
+            }
+            Verdict::Busy => Err(Fault::new(
+                Class::Indeterminate,
+                format!("an earlier attempt still waits for \"{}\"", call.target()),
+            )
+            .with_code(EFFECT_UNKNOWN)
+            .effect_unknown()),
+            Verdict::Dispatch | Verdict::Again => {
+                let mut guard = Lost { effects: &self, key, armed: true, dispatched: false };
+                if let Some(record) = record {
+                    self.tell(&record);
+                    self.keep(record).await?;
+                }
+                let idempotency = self.ledger.lock().get(key).map(Entry::idempotency_key);
+                guard.dispatched = true;
+                let tool = call.target().clone();
+                let made = call.make(tie, idempotency.map(Arc::from)).await;
+                guard.armed = false;
+                match made {
+                    Ok(answer) => {
+                        let bytes = (act.encode)(&answer.value).map_err(|error| {
+                            self.note(Input::Lost(key));
+                            Fault::internal(format!("a result cannot be recorded: {error}"))
+                        })?;
+                        self.feed(Input::Confirmed(key, bytes)).await?;
+                        Ok(answer)
+                    }
+                    Err(unanswered) => {
+                        let input = match unanswered.trace {
+                            Trace::Refused => Input::Rejected(key),
+                            Trace::Waited if !act.kind.is_replay_safe() => Input::Rejected(key),
+                            Trace::Failed => Input::Failed(key, unanswered.fault.clone()),
+                            Trace::Waited | Trace::Lost => Input::Lost(key),
+                        };
+                        let output = self.feed(input).await?;
+                        Err(match output.record {
+                            Some(Record::Status(_, EffectStatus::Unknown)) => {
+                                unknown(&site, &tool).with_source(unanswered.fault)
+                            }
+                            _ => unanswered.fault,
+                        })
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The effects of a system, for looking at them and for settling what only a person can.
+#[derive(Clone)]
+pub struct EffectsRef {
+    effects: Arc<Effects>,
+}
+
+impl fmt::Debug for EffectsRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EffectsRef").field("counts", &self.counts()).finish()
+    }
+}
+
+/// An effect as a person sees it. Holds no user data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EffectView {
+    /// The effect.
+    pub key: EffectKey,
+    /// The child that acts.
+    pub owner: ChildPath,
+    /// The tool.
+    pub tool: ChildPath,
+    /// The idempotency key of the request it belongs to.
+    pub task: String,
+    /// Which step of the request.
+    pub step: u64,
+    /// Which act of the step.
+    pub ordinal: u32,
+    /// What the tool does to the world.
+    pub kind: EffectKind,
+    /// What is known: `confirmed`, `unknown`, `stuck`, ...
+    pub status: &'static str,
+}
+
+impl EffectsRef {
+    pub(crate) fn new(effects: Arc<Effects>) -> Self {
+        Self { effects }
+    }
+
+    /// How many effects there are of each status.
+    pub fn counts(&self) -> EffectCounts {
+        self.effects.ledger.lock().counts()
+    }
+
+    /// Every effect that is known, in the order of the intents.
+    pub fn list(&self) -> Vec<EffectView> {
+        let ledger = self.effects.ledger.lock();
+        ledger.entries().into_iter().map(view).collect()
+    }
+
+    /// Those that wait for a person: unknown, or stuck in their undo.
+    pub fn open(&self) -> Vec<EffectView> {
+        let ledger = self.effects.ledger.lock();
+        let waits =
+            |entry: &&Entry| matches!(entry.status, EffectStatus::Unknown | EffectStatus::Stuck(_));
+        ledger.entries().into_iter().filter(waits).map(view).collect()
+    }
+
+    /// What was asked of the tool, as JSON, for the person who has to find out. Holds user data.
+    pub fn request(&self, key: EffectKey) -> Option<String> {
+        let ledger = self.effects.ledger.lock();
+        ledger.get(key).map(|entry| String::from_utf8_lossy(&entry.intent.request).into_owned())
+    }
+
+    /// Says that an unknown effect did happen, with this result: a step that asks for it again is
+    /// given the result.
+    ///
+    /// # Errors
+    /// The effect is not known or not open; the result cannot be recorded, or the journal not written.
+    pub async fn happened<R: Serialize>(
+        &self,
+        key: EffectKey,
+        result: &R,
+    ) -> Result<(), ResolveError> {
+        let result = text::canonical(result).map_err(ResolveError::Result)?;
+        self.resolve(key, Resolution::Happened(Arc::from(result))).await
+    }
+
+    /// Says that an unknown effect did not happen and will not: a step that asks for it again has it
+    /// take place.
+    ///
+    /// # Errors
+    /// The effect is not known or not open, or the journal cannot be written.
+    pub async fn did_not_happen(&self, key: EffectKey) -> Result<(), ResolveError> {
+        self.resolve(key, Resolution::NotHappened).await
+    }
+
+    /// Says that an effect whose undo is stuck has been undone by hand.
+    ///
+    /// # Errors
+    /// The effect is not known or not stuck, or the journal cannot be written.
+    pub async fn undone(&self, key: EffectKey) -> Result<(), ResolveError> {
+        self.feed(key, |status| matches!(status, EffectStatus::Stuck(_)), Input::Undone(key)).await
+    }
+
+    async fn resolve(&self, key: EffectKey, resolution: Resolution) -> Result<(), ResolveError> {
+        let unknown = |status: &EffectStatus| matches!(status, EffectStatus::Unknown);
+        self.feed(key, unknown, Input::Resolved(key, resolution)).await
+    }
+
+    async fn feed(
+        &self,
+        key: EffectKey,
+        fits: impl Fn(&EffectStatus) -> bool,
+        input: Input,
+    ) -> Result<(), ResolveError> {
+        let status = self.effects.ledger.lock().get(key).map(|entry| entry.status.clone());
+        match status {
+            None => Err(ResolveError::NotFound(key)),
+            Some(status) if !fits(&status) => {
+                Err(ResolveError::NotOpen { key, status: status.name() })
+            }
+            Some(_) => {
+                self.effects.feed(input).await.map_err(ResolveError::Journal)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn view(entry: &Entry) -> EffectView {
+    EffectView {
+        key: entry.intent.key,
+        owner: entry.intent.owner.clone(),
+        tool: entry.intent.tool.clone(),
+        task: entry.intent.task.to_string(),
+        step: entry.intent.step,
+        ordinal: entry.intent.ordinal,
+        kind: entry.intent.kind,
+        status: entry.status.name(),
+    }
+}
+
+/// An attempt that is dropped while it waits leaves its effect lost.
+struct Lost<'a> {
+    effects: &'a Effects,
+    key: EffectKey,
+    armed: bool,
+    dispatched: bool,
+}
+
+impl Drop for Lost<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // Before the tool was asked, it is certain that nothing has happened.
+            let input =
+                if self.dispatched { Input::Lost(self.key) } else { Input::Rejected(self.key) };
+            self.effects.note(input);
+        }
+    }
+}
+
+fn intent(site: &Site, call: &Call, act: &Act) -> Result<Intent, Fault> {
+    let unreadable = |error: &String| {
+        Fault::internal(format!("a request for \"{}\" cannot be recorded: {error}", call.target()))
+            .with_code("effect_request")
+    };
+    let request = act.request.as_ref().map_err(unreadable)?;
+    let undo = act.undo.as_ref().map(|undo| undo.as_ref().map_err(unreadable).cloned());
+    Ok(Intent {
+        key: EffectKey::of(&site.task, site.step, site.ordinal, call.target(), request),
+        task: Arc::clone(&site.task),
+        owner: site.owner.clone(),
+        step: site.step,
+        ordinal: site.ordinal,
+        tool: call.target().clone(),
+        kind: act.kind,
+        request: Arc::clone(request),
+        undo: undo.transpose()?,
+    })
+}
+
+fn unknown(site: &Site, tool: &ChildPath) -> Fault {
+    Fault::new(
+        Class::Indeterminate,
+        format!(
+            "nobody knows whether what step {} asked of \"{tool}\" happened; it waits to be resolved",
+            site.step
+        ),
+    )
+    .with_code(EFFECT_UNKNOWN)
+    .effect_unknown()
+}

@@ -1,0 +1,471 @@
+//! Effects on the world: what was intended, what came of it, and what has to be undone.
+//!
+//! A task acts on the world by asking tools. Each such act is an *effect* with a key made of what it
+//! is, not of when it was tried: the task, the step of it, the place in the step, the tool and its
+//! arguments. So an act that is asked for again, by a retry, after a rollback or after the process was
+//! killed, is recognized, and what is known about it decides.
+//!
+//! | The effect is | asked for again | |
+//! |---|---|---|
+//! | not known | [`Verdict::Dispatch`] | once the intent is durable |
+//! | confirmed | [`Verdict::Replay`] | the recorded result; the tool is not asked |
+//! | rejected: nothing happened | [`Verdict::Dispatch`] | |
+//! | failed, as the tool said, and not replay-safe | [`Verdict::Failed`] | the recorded fault |
+//! | intended, no outcome, replay-safe | [`Verdict::Again`] | with the same key |
+//! | intended, no outcome, verifiable | [`Verdict::Verify`] | ask whether it happened |
+//! | intended, no outcome, any other | [`Verdict::Unknown`] | a person decides |
+//! | under way | [`Verdict::Busy`] | |
+//! | undone | [`Verdict::Dispatch`] | under the next epoch of its key |
+//! | being undone, or its undo failed | [`Verdict::Unknown`] | a person decides |
+//!
+//! *Invariant.* An intent is in the table before anything is dispatched for it, and nothing turns an
+//! outcome that is not known into one that is, but a verification or a person. A confirmed effect is
+//! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
+//! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{EffectKind, Fault};
+use crate::id::ChildPath;
+pub use crate::id::EffectKey;
+
+#[cfg(test)]
+mod tests;
+
+/// Whom to ask, and with what, to reverse an effect.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    /// The child or group.
+    pub tool: ChildPath,
+    /// The request, encoded. May hold user data.
+    pub request: Arc<[u8]>,
+}
+
+impl fmt::Debug for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undo").field("tool", &self.tool).finish_non_exhaustive()
+    }
+}
+
+/// An act that is asked for.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// What it is.
+    pub key: EffectKey,
+    /// The task it belongs to: the idempotency key of the request.
+    pub task: Arc<str>,
+    /// The child that acts.
+    pub owner: ChildPath,
+    /// Which step of the task.
+    pub step: u64,
+    /// Which act of the step.
+    pub ordinal: u32,
+    /// Whom it asks.
+    pub tool: ChildPath,
+    /// What the tool does to the world.
+    pub kind: EffectKind,
+    /// The request, encoded, for verification and for people. May hold user data.
+    pub request: Arc<[u8]>,
+    /// How it is reversed, if it can be.
+    pub undo: Option<Undo>,
+}
+
+impl fmt::Debug for Intent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intent")
+            .field("key", &self.key)
+            .field("owner", &self.owner)
+            .field("step", &self.step)
+            .field("ordinal", &self.ordinal)
+            .field("tool", &self.tool)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known about an effect.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub enum EffectStatus {
+    /// It may have been dispatched; no outcome is known.
+    Intended,
+    /// It happened; the encoded result.
+    Confirmed(Arc<[u8]>),
+    /// It did not happen.
+    Rejected,
+    /// The tool said that it failed, without saying that nothing has happened.
+    Failed(Fault),
+    /// Nobody knows, and it may not be repeated: it waits for a verification or a person.
+    Unknown,
+    /// It happened, and is being undone.
+    Compensating,
+    /// It happened, and was undone.
+    Compensated,
+    /// It happened, and undoing it failed; why. A person must look.
+    Stuck(String),
+}
+
+impl EffectStatus {
+    /// The name in dumps: `confirmed`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Confirmed(_) => "confirmed",
+            Self::Rejected => "rejected",
+            Self::Failed(_) => "failed",
+            Self::Unknown => "unknown",
+            Self::Compensating => "compensating",
+            Self::Compensated => "compensated",
+            Self::Stuck(_) => "stuck",
+        }
+    }
+
+    /// Whether somebody still has to find something out or do something about it.
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Intended | Self::Unknown | Self::Compensating | Self::Stuck(_))
+    }
+}
+
+impl fmt::Debug for EffectStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An effect as the ledger keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What was asked for.
+    pub intent: Intent,
+    /// How often it was undone and asked for again: part of the key that the tool sees.
+    pub epoch: u32,
+    /// What is known about it.
+    pub status: EffectStatus,
+    /// Its place in the order of intents.
+    pub seq: u64,
+    /// Somebody waits for its outcome right now.
+    pub in_flight: bool,
+}
+
+impl Entry {
+    /// The idempotency key the tool is given.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}-{}", self.intent.key, self.epoch)
+    }
+}
+
+/// What happens to an effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A task asks for it.
+    Begin(Intent),
+    /// The tool says that it happened, with this result.
+    Confirmed(EffectKey, Arc<[u8]>),
+    /// It is certain that it did not happen.
+    Rejected(EffectKey),
+    /// The tool says that it failed.
+    Failed(EffectKey, Fault),
+    /// Whoever waited for the outcome is gone, or the outcome cannot be told.
+    Lost(EffectKey),
+    /// A verification, or a person, says what is the case.
+    Resolved(EffectKey, Resolution),
+    /// It is to be undone.
+    Undo(EffectKey),
+    /// It was undone.
+    Undone(EffectKey),
+    /// It could not be undone; why.
+    UndoFailed(EffectKey, String),
+    /// The task has its fate, and nothing will ask for its effects again.
+    Retire(Arc<str>),
+}
+
+/// What a verification, or a person, found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// It happened, with this encoded result.
+    Happened(Arc<[u8]>),
+    /// It did not happen: it may be asked for again.
+    NotHappened,
+    /// It cannot be told.
+    CannotTell,
+}
+
+/// What is to be done about an effect that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Make the record durable, then ask the tool.
+    Dispatch,
+    /// Ask the tool again, with the same key: the intent is durable.
+    Again,
+    /// It happened: this is its result.
+    Replay(Arc<[u8]>),
+    /// It failed: this is how.
+    Failed(Fault),
+    /// Ask whether it happened; then [`Input::Resolved`].
+    Verify,
+    /// It must not be asked for: nobody knows, and somebody must find out.
+    Unknown,
+    /// An earlier attempt still waits for its outcome.
+    Busy,
+}
+
+/// What came of an [`Input`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// For [`Input::Begin`]: what to do.
+    pub verdict: Option<Verdict>,
+    /// What has to be written down, before anything follows from it.
+    pub record: Option<Record>,
+}
+
+/// A change of the ledger, to be kept in the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// An intent, and which epoch of its key it opens.
+    Intent(Intent, u32),
+    /// What is known about an effect now.
+    Status(EffectKey, EffectStatus),
+    /// The effects of this task that are settled are forgotten.
+    Retired(Arc<str>),
+}
+
+/// How many effects there are of each kind of status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectCounts {
+    /// Without an outcome yet.
+    pub intended: usize,
+    /// Happened.
+    pub confirmed: usize,
+    /// Waiting for a verification or a person.
+    pub unknown: usize,
+    /// Being undone.
+    pub compensating: usize,
+    /// Undone.
+    pub compensated: usize,
+    /// Undoing failed.
+    pub stuck: usize,
+}
+
+/// See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    entries: BTreeMap<EffectKey, Entry>,
+    next: u64,
+}
+
+impl Ledger {
+    /// A ledger as these records left it. What was under way then has no outcome now.
+    pub fn replayed(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut ledger = Self::default();
+        for record in records {
+            ledger.apply(record);
+        }
+        ledger
+    }
+
+    /// Applies a record that was written before.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Intent(intent, epoch) => self.insert(intent, epoch, false),
+            Record::Status(key, status) => {
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.status = status;
+                    entry.in_flight = false;
+                }
+            }
+            Record::Retired(task) => self.forget(&task),
+        }
+    }
+
+    /// The records that make a ledger like this one: what a compacted journal holds.
+    pub fn records(&self) -> Vec<Record> {
+        let mut entries: Vec<_> = self.entries.values().collect();
+        entries.sort_by_key(|entry| entry.seq);
+        let mut records = Vec::with_capacity(entries.len() * 2);
+        for entry in entries {
+            records.push(Record::Intent(entry.intent.clone(), entry.epoch));
+            if entry.status != EffectStatus::Intended {
+                records.push(Record::Status(entry.intent.key, entry.status.clone()));
+            }
+        }
+        records
+    }
+
+    /// Feeds one input.
+    pub fn on(&mut self, input: Input) -> Output {
+        match input {
+            Input::Begin(intent) => self.begin(intent),
+            Input::Confirmed(key, result) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Intended | EffectStatus::Unknown => {
+                    Some(EffectStatus::Confirmed(result))
+                }
+                _ => None,
+            }),
+            Input::Rejected(key) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Intended => Some(EffectStatus::Rejected),
+                _ => None,
+            }),
+            Input::Failed(key, fault) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,
+                EffectStatus::Intended => Some(EffectStatus::Failed(fault)),
+                _ => None,
+            }),
+            Input::Lost(key) => self.settle(key, |entry| match entry.status {
+                // Asked for again, it does no harm: the intent stands as it is.
+                EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,
+                EffectStatus::Intended => Some(EffectStatus::Unknown),
+                _ => None,
+            }),
+            Input::Resolved(key, resolution) => self.settle(key, |entry| {
+                let open = matches!(entry.status, EffectStatus::Intended | EffectStatus::Unknown);
+                match resolution {
+                    _ if !open => None,
+                    Resolution::Happened(result) => Some(EffectStatus::Confirmed(result)),
+                    Resolution::NotHappened => Some(EffectStatus::Rejected),
+                    Resolution::CannotTell => {
+                        (entry.status != EffectStatus::Unknown).then_some(EffectStatus::Unknown)
+                    }
+                }
+            }),
+            Input::Undo(key) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Confirmed(_) if entry.intent.undo.is_some() => {
+                    Some(EffectStatus::Compensating)
+                }
+                _ => None,
+            }),
+            Input::Undone(key) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Compensating | EffectStatus::Stuck(_) => {
+                    Some(EffectStatus::Compensated)
+                }
+                _ => None,
+            }),
+            Input::UndoFailed(key, why) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Compensating => Some(EffectStatus::Stuck(why)),
+                _ => None,
+            }),
+            Input::Retire(task) => {
+                let had = self.entries.values().any(|entry| *entry.intent.task == *task);
+                self.forget(&task);
+                Output { verdict: None, record: had.then_some(Record::Retired(task)) }
+            }
+        }
+    }
+
+    /// The effect with this key.
+    pub fn get(&self, key: EffectKey) -> Option<&Entry> {
+        self.entries.get(&key)
+    }
+
+    /// Every effect, in the order of the intents.
+    pub fn entries(&self) -> Vec<&Entry> {
+        let mut entries: Vec<_> = self.entries.values().collect();
+        entries.sort_by_key(|entry| entry.seq);
+        entries
+    }
+
+    /// The effects of a task from this step on that happened, latest first: what a rollback to before
+    /// that step owes the world.
+    pub fn confirmed_since(&self, task: &str, step: u64) -> Vec<&Entry> {
+        let mut entries: Vec<_> = self
+            .entries
+            .values()
+            .filter(|entry| &*entry.intent.task == task && entry.intent.step >= step)
+            .filter(|entry| matches!(entry.status, EffectStatus::Confirmed(_)))
+            .collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.seq));
+        entries
+    }
+
+    /// How many effects there are.
+    pub fn counts(&self) -> EffectCounts {
+        let mut counts = EffectCounts::default();
+        for entry in self.entries.values() {
+            match entry.status {
+                EffectStatus::Intended => counts.intended += 1,
+                EffectStatus::Confirmed(_) => counts.confirmed += 1,
+                EffectStatus::Rejected | EffectStatus::Failed(_) => {}
+                EffectStatus::Unknown => counts.unknown += 1,
+                EffectStatus::Compensating => counts.compensating += 1,
+                EffectStatus::Compensated => counts.compensated += 1,
+                EffectStatus::Stuck(_) => counts.stuck += 1,
+            }
+        }
+        counts
+    }
+
+    fn begin(&mut self, intent: Intent) -> Output {
+        let key = intent.key;
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return self.open(intent, 0);
+        };
+        if entry.in_flight {
+            return Output { verdict: Some(Verdict::Busy), record: None };
+        }
+        let verdict = match &entry.status {
+            EffectStatus::Confirmed(result) => Verdict::Replay(Arc::clone(result)),
+            EffectStatus::Failed(fault) => Verdict::Failed(fault.clone()),
+            EffectStatus::Rejected => {
+                let epoch = entry.epoch;
+                return self.open(intent, epoch);
+            }
+            EffectStatus::Compensated => {
+                let epoch = entry.epoch.saturating_add(1);
+                return self.open(intent, epoch);
+            }
+            EffectStatus::Intended if entry.intent.kind.is_replay_safe() => {
+                entry.in_flight = true;
+                Verdict::Again
+            }
+            EffectStatus::Intended | EffectStatus::Unknown
+                if entry.intent.kind == EffectKind::Verifiable =>
+            {
+                Verdict::Verify
+            }
+            EffectStatus::Intended => {
+                entry.status = EffectStatus::Unknown;
+                let record = Record::Status(key, EffectStatus::Unknown);
+                return Output { verdict: Some(Verdict::Unknown), record: Some(record) };
+            }
+            EffectStatus::Unknown | EffectStatus::Compensating | EffectStatus::Stuck(_) => {
+                Verdict::Unknown
+            }
+        };
+        Output { verdict: Some(verdict), record: None }
+    }
+
+    fn open(&mut self, intent: Intent, epoch: u32) -> Output {
+        let record = Record::Intent(intent.clone(), epoch);
+        self.insert(intent, epoch, true);
+        Output { verdict: Some(Verdict::Dispatch), record: Some(record) }
+    }
+
+    fn insert(&mut self, intent: Intent, epoch: u32, in_flight: bool) {
+        let seq = self.next;
+        self.next += 1;
+        let status = EffectStatus::Intended;
+        self.entries.insert(intent.key, Entry { intent, epoch, status, seq, in_flight });
+    }
+
+    fn settle(
+        &mut self,
+        key: EffectKey,
+        next: impl FnOnce(&Entry) -> Option<EffectStatus>,
+    ) -> Output {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return Output { verdict: None, record: None };
+        };
+        let status = next(entry);
+        entry.in_flight = false;
+        if let Some(status) = &status {
+            entry.status = status.clone();
+        }
+        Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
+    }
+
+    fn forget(&mut self, task: &str) {
+        self.entries.retain(|_, entry| &*entry.intent.task != task || entry.status.is_open());
+    }
+}

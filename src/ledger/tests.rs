@@ -1,0 +1,279 @@
+//! The table at the head of the module, and what must hold over any history.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn intent(ordinal: u32, kind: EffectKind) -> Intent {
+    let tool = ChildPath::new("desk/refund");
+    Intent {
+        key: EffectKey::of("task", 1, ordinal, &tool, b"{}"),
+        task: "task".into(),
+        owner: ChildPath::new("desk/agent"),
+        step: 1,
+        ordinal,
+        kind,
+        request: Arc::from(&b"{}"[..]),
+        undo: (kind == EffectKind::Compensable)
+            .then(|| Undo { tool: tool.clone(), request: Arc::from(&b"{}"[..]) }),
+        tool,
+    }
+}
+
+fn ask(ledger: &mut Ledger, kind: EffectKind) -> Verdict {
+    ledger.on(Input::Begin(intent(0, kind))).verdict.unwrap()
+}
+
+fn key() -> EffectKey {
+    intent(0, EffectKind::Pure).key
+}
+
+fn result() -> Arc<[u8]> {
+    Arc::from(&b"done"[..])
+}
+
+const KINDS: [EffectKind; 6] = [
+    EffectKind::Pure,
+    EffectKind::Read,
+    EffectKind::Idempotent,
+    EffectKind::Verifiable,
+    EffectKind::Compensable,
+    EffectKind::Irreversible,
+];
+
+#[test]
+fn an_unknown_act_is_dispatched_once_its_intent_is_written_down() {
+    let mut ledger = Ledger::default();
+    let output = ledger.on(Input::Begin(intent(0, EffectKind::Irreversible)));
+    assert_eq!(output.verdict, Some(Verdict::Dispatch));
+    assert_eq!(output.record, Some(Record::Intent(intent(0, EffectKind::Irreversible), 0)));
+    assert_eq!(ask(&mut ledger, EffectKind::Irreversible), Verdict::Busy);
+}
+
+#[test]
+fn a_confirmed_act_is_never_dispatched_again_whatever_its_kind() {
+    for kind in KINDS {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, kind);
+        ledger.on(Input::Confirmed(key(), result()));
+        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(result()), "{kind:?}");
+        // Nothing that comes late changes it.
+        for late in [
+            Input::Rejected(key()),
+            Input::Lost(key()),
+            Input::Resolved(key(), Resolution::NotHappened),
+            Input::Confirmed(key(), Arc::from(&b"other"[..])),
+        ] {
+            assert_eq!(ledger.on(late).record, None);
+        }
+        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(result()), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_lost_act_is_repeated_verified_or_held_by_its_kind() {
+    for (kind, expected) in KINDS.into_iter().zip([
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Verify,
+        Verdict::Unknown,
+        Verdict::Unknown,
+    ]) {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, kind);
+        let record = ledger.on(Input::Lost(key())).record;
+        assert_eq!(record.is_some(), !kind.is_replay_safe(), "{kind:?}");
+        assert_eq!(ask(&mut ledger, kind), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn an_orphaned_intent_of_a_process_that_was_killed_is_treated_as_a_lost_act() {
+    for (kind, expected) in KINDS.into_iter().zip([
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Verify,
+        Verdict::Unknown,
+        Verdict::Unknown,
+    ]) {
+        let mut before = Ledger::default();
+        let record = before.on(Input::Begin(intent(0, kind))).record;
+        let mut ledger = Ledger::replayed(record);
+        assert_eq!(ask(&mut ledger, kind), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_rejected_act_may_be_dispatched_again_with_the_same_key() {
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, EffectKind::Irreversible);
+    let before = ledger.get(key()).unwrap().idempotency_key();
+    ledger.on(Input::Rejected(key()));
+    assert_eq!(ask(&mut ledger, EffectKind::Irreversible), Verdict::Dispatch);
+    assert_eq!(ledger.get(key()).unwrap().idempotency_key(), before);
+}
+
+#[test]
+fn an_act_the_tool_failed_at_fails_the_same_way_again_unless_it_may_be_repeated() {
+    let fault = Fault::tool_execution("no paper");
+    for (kind, expected) in KINDS.into_iter().zip([
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Again,
+        Verdict::Failed(fault.clone()),
+        Verdict::Failed(fault.clone()),
+        Verdict::Failed(fault.clone()),
+    ]) {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, kind);
+        ledger.on(Input::Failed(key(), fault.clone()));
+        assert_eq!(ask(&mut ledger, kind), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_a_verification_or_a_person_says_settles_an_unknown_act() {
+    for (resolution, expected) in [
+        (Resolution::Happened(result()), Verdict::Replay(result())),
+        (Resolution::NotHappened, Verdict::Dispatch),
+        (Resolution::CannotTell, Verdict::Unknown),
+    ] {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, EffectKind::Irreversible);
+        ledger.on(Input::Lost(key()));
+        assert_eq!(ledger.counts().unknown, 1);
+        ledger.on(Input::Resolved(key(), resolution.clone()));
+        assert_eq!(ask(&mut ledger, EffectKind::Irreversible), expected, "{resolution:?}");
+    }
+}
+
+#[test]
+fn an_undone_act_is_asked_for_again_under_a_new_key_for_the_tool() {
+    let mut ledger = Ledger::default();
+    let kind = EffectKind::Compensable;
+    ask(&mut ledger, kind);
+    let first = ledger.get(key()).unwrap().idempotency_key();
+    ledger.on(Input::Confirmed(key(), result()));
+    ledger.on(Input::Undo(key()));
+    assert_eq!(ask(&mut ledger, kind), Verdict::Unknown, "not while it is being undone");
+    ledger.on(Input::Undone(key()));
+    assert_eq!(ask(&mut ledger, kind), Verdict::Dispatch);
+    assert_ne!(ledger.get(key()).unwrap().idempotency_key(), first);
+}
+
+#[test]
+fn an_act_without_an_undo_is_not_undone() {
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, EffectKind::Irreversible);
+    ledger.on(Input::Confirmed(key(), result()));
+    assert_eq!(ledger.on(Input::Undo(key())).record, None);
+    assert_eq!(ask(&mut ledger, EffectKind::Irreversible), Verdict::Replay(result()));
+}
+
+#[test]
+fn an_undo_that_fails_is_stuck_until_it_succeeds() {
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, EffectKind::Compensable);
+    ledger.on(Input::Confirmed(key(), result()));
+    ledger.on(Input::Undo(key()));
+    ledger.on(Input::UndoFailed(key(), "the bank is closed".into()));
+    assert_eq!(ledger.counts().stuck, 1);
+    ledger.on(Input::Retire("task".into()));
+    assert_eq!(ledger.counts().stuck, 1, "nothing a person must see is forgotten");
+    ledger.on(Input::Undone(key()));
+    assert_eq!(ledger.counts().compensated, 1);
+}
+
+#[test]
+fn undos_run_in_reverse_from_the_step_rolled_back_to() {
+    let mut ledger = Ledger::default();
+    for (ordinal, step) in [(0, 1), (1, 1), (0, 2), (0, 3)] {
+        let mut intent = intent(ordinal, EffectKind::Compensable);
+        intent.step = step;
+        intent.key = EffectKey::of("task", step, ordinal, &intent.tool, b"{}");
+        ledger.on(Input::Begin(intent.clone()));
+        ledger.on(Input::Confirmed(intent.key, result()));
+    }
+    let since = |step| -> Vec<_> {
+        let entries = ledger.confirmed_since("task", step);
+        entries.iter().map(|entry| (entry.intent.step, entry.intent.ordinal)).collect()
+    };
+    assert_eq!(since(2), [(3, 0), (2, 0)]);
+    assert_eq!(since(0), [(3, 0), (2, 0), (1, 1), (1, 0)]);
+    assert_eq!(ledger.confirmed_since("another", 0).len(), 0);
+}
+
+#[test]
+fn a_key_depends_on_each_of_its_parts() {
+    let tool = ChildPath::new("t");
+    let keys = [
+        EffectKey::of("a", 1, 0, &tool, b"x"),
+        EffectKey::of("b", 1, 0, &tool, b"x"),
+        EffectKey::of("a", 2, 0, &tool, b"x"),
+        EffectKey::of("a", 1, 1, &tool, b"x"),
+        EffectKey::of("a", 1, 0, &ChildPath::new("u"), b"x"),
+        EffectKey::of("a", 1, 0, &tool, b"y"),
+        // The same letters, cut elsewhere.
+        EffectKey::of("at", 1, 0, &ChildPath::new(""), b"x"),
+    ];
+    for (at, key) in keys.iter().enumerate() {
+        assert!(!keys[..at].contains(key), "{at}");
+    }
+    assert_eq!(keys[0], EffectKey::of("a", 1, 0, &tool, b"x"));
+    assert_eq!(EffectKey::from_bytes(*keys[0].as_bytes()), keys[0]);
+}
+
+fn arb_input() -> impl Strategy<Value = Input> {
+    let kind = prop::sample::select(KINDS.to_vec());
+    let key = (0..3_u32).prop_map(|ordinal| intent(ordinal, EffectKind::Pure).key);
+    prop_oneof![
+        4 => (0..3_u32, kind).prop_map(|(ordinal, kind)| Input::Begin(intent(ordinal, kind))),
+        2 => key.clone().prop_map(|key| Input::Confirmed(key, result())),
+        1 => key.clone().prop_map(Input::Rejected),
+        1 => key.clone().prop_map(|key| Input::Failed(key, Fault::tool_execution("no"))),
+        2 => key.clone().prop_map(Input::Lost),
+        1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::Happened(result()))),
+        1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::NotHappened)),
+        1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::CannotTell)),
+        1 => key.clone().prop_map(Input::Undo),
+        1 => key.clone().prop_map(Input::Undone),
+        1 => key.prop_map(|key| Input::UndoFailed(key, "no".into())),
+        1 => Just(Input::Retire("task".into())),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_journal_tells_the_same_as_the_ledger_at_any_moment(
+        inputs in prop::collection::vec(arb_input(), 0..60)
+    ) {
+        let mut ledger = Ledger::default();
+        let mut journal = Ledger::default();
+        for input in inputs {
+            let happened = match &input {
+                Input::Begin(intent) => ledger.get(intent.key).is_some_and(|entry| {
+                    matches!(entry.status, EffectStatus::Confirmed(_))
+                }),
+                _ => false,
+            };
+            let output = ledger.on(input);
+            if happened {
+                prop_assert!(matches!(output.verdict, Some(Verdict::Replay(_))));
+            }
+            if output.verdict == Some(Verdict::Dispatch) {
+                prop_assert!(matches!(output.record, Some(Record::Intent(..))));
+            }
+            if let Some(record) = output.record {
+                journal.apply(record);
+            }
+            let seen = |ledger: &Ledger| -> Vec<_> {
+                let all = ledger.entries();
+                all.iter().map(|e| (e.intent.clone(), e.epoch, e.status.clone())).collect()
+            };
+            prop_assert_eq!(seen(&ledger), seen(&journal));
+            prop_assert_eq!(seen(&ledger), seen(&Ledger::replayed(ledger.records())));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Asking a tool to act on the world: [`Port::effect`].
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{AcceptOptions, Call, CallOptions, Making, Port, Tie, Waiting};
+use crate::error::CallError;
+use crate::fault::{EffectKind, EffectState, Fault};
+use crate::ledger::{Resolution, Undo};
+use crate::text;
+
+/// A reply whose type only the call knows.
+pub(crate) type Reply = Box<dyn Any + Send + Sync>;
+
+/// What makes a call an effect.
+pub(crate) struct Act {
+    pub(crate) kind: EffectKind,
+    /// The request as canonical text, which is part of the effect's key.
+    pub(crate) request: Result<Arc<[u8]>, String>,
+    pub(crate) undo: Option<Result<Undo, String>>,
+    pub(crate) verify: Option<Verify>,
+    pub(crate) decode: fn(&[u8]) -> Result<Reply, String>,
+    pub(crate) encode: fn(&Reply) -> Result<Arc<[u8]>, String>,
+}
+
+/// Asks whether an effect happened.
+pub(crate) type Verify =
+    Box<dyn FnOnce(Arc<Tie>) -> Pin<Box<dyn Future<Output = Resolution> + Send>> + Send>;
+
+/// What a question says about an effect whose outcome is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verified<R> {
+    /// It happened; this was its result.
+    Happened(R),
+    /// It did not happen, and will not happen by itself: the tool may be asked again.
+    NotHappened,
+    /// It cannot be told. The effect stays unknown until somebody can.
+    CannotTell,
+}
+
+/// An act on the world, asked of a tool by a step: made by [`Port::effect`], returned in
+/// [`Step::Perform`](crate::behavior::Step::Perform).
+///
+/// The runtime writes down the intent before the tool is asked, and the outcome before the next step.
+/// A step that is done again, after a fault, a crash, a rollback or in another process, gets the
+/// outcome that was recorded, and the tool is not asked twice. What the step is given when the outcome
+/// is not known, and may not be tried again, is a fault of class
+/// [`Indeterminate`](crate::fault::Class::Indeterminate) with the code `effect_unknown`.
+#[must_use = "an effect takes place only when it is returned in `Step::Perform`"]
+pub struct Effect<R> {
+    call: Call,
+    act: Act,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<Q, R> Port<Q, R>
+where
+    Q: Serialize + Send + Sync + 'static,
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// The effect for a step to return in `Step::Perform`: as [`Port::ask`], but recorded in the
+    /// ledger, so that it happens once however often the step is done.
+    ///
+    /// What the tool does to the world is what its spec says
+    /// ([`ChildSpec::effect`](crate::spec::ChildSpec::effect)). The tool finds the effect's
+    /// idempotency key in its [`Context::key`](crate::behavior::Context::key).
+    pub fn effect(&self, message: impl Into<Q>) -> Effect<R> {
+        self.effect_with(message, CallOptions::default())
+    }
+
+    /// [`Port::effect`] with options. [`CallOptions::key`] changes nothing: an effect has a key of its
+    /// own.
+    pub fn effect_with(&self, message: impl Into<Q>, options: CallOptions) -> Effect<R> {
+        let port = Self { target: Arc::clone(&self.target), tie: None };
+        let message = message.into();
+        let act = Act {
+            kind: self.target.effect_kind(),
+            request: text::canonical(&message).map(Arc::from),
+            undo: None,
+            verify: None,
+            decode: |bytes| text::read::<R>(bytes).map(|reply| Box::new(reply) as Reply),
+            encode: |reply| match reply.downcast_ref::<R>() {
+                Some(reply) => text::canonical(reply).map(Arc::from),
+                None => Err("the reply has another type".to_owned()),
+            },
+        };
+        let call = Call::new(self.path().clone(), move |tie, key| {
+            boxed(async move {
+                let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
+                options.key = key;
+                let envelope = port.target.accept(message, options).map_err(Unanswered::from)?;
+                let waiting = Waiting { envelope: Some(envelope), target: &port.target };
+                let answer = waiting.await.map_err(Unanswered::from)?;
+                tie.note(&answer);
+                Ok(answer.map(|value| Box::new(value) as Reply))
+            })
+        });
+        Effect { call, act, reply: PhantomData }
+    }
+}
+
+impl<R: Serialize + Send + 'static> Effect<R> {
+    /// How it is reversed: by asking this child or group this. It must be able to cope with an effect
+    /// that has never happened, and be durable or at least
+    /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process.
+    pub fn undo<Q: Serialize + Send + Sync + 'static, A: Send + 'static>(
+        mut self,
+        port: &Port<Q, A>,
+        message: impl Into<Q>,
+    ) -> Self {
+        let request = text::canonical(&message.into());
+        let tool = port.path().clone();
+        self.act.undo = Some(request.map(|request| Undo { tool, request: Arc::from(request) }));
+        self
+    }
+
+    /// How to find out whether it happened: by asking this child or group this. Only asked when the
+    /// outcome is not known, of tools whose kind is
+    /// [`Verifiable`](crate::fault::EffectKind::Verifiable).
+    pub fn verify<Q, A>(
+        mut self,
+        port: &Port<Q, A>,
+        question: impl Into<Q>,
+        read: impl FnOnce(&A) -> Verified<R> + Send + 'static,
+    ) -> Self
+    where
+        Q: Send + Sync + 'static,
+        A: Send + Sync + 'static,
+    {
+        let call = port.ask(question);
+        self.act.verify = Some(Box::new(move |tie| {
+            let asked = call.make(tie, None);
+            Box::pin(async move {
+                let Ok(answer) = asked.await else { return Resolution::CannotTell };
+                let Some(answer) = answer.value.downcast_ref::<A>() else {
+                    return Resolution::CannotTell;
+                };
+                match read(answer) {
+                    Verified::Happened(result) => match text::canonical(&result) {
+                        Ok(result) => Resolution::Happened(Arc::from(result)),
+                        Err(_) => Resolution::CannotTell,
+                    },
+                    Verified::NotHappened => Resolution::NotHappened,
+                    Verified::CannotTell => Resolution::CannotTell,
+                }
+            })
+        }));
+        self
+    }
+}
+
+impl<R> From<Effect<R>> for Call {
+    fn from(effect: Effect<R>) -> Self {
+        Self { act: Some(Box::new(effect.act)), ..effect.call }
+    }
+}
+
+impl<R> fmt::Debug for Effect<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Effect")
+            .field("tool", self.call.target())
+            .field("kind", &self.act.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call without an answer, and what that says about the effect.
+pub(crate) struct Unanswered {
+    pub(crate) fault: Fault,
+    pub(crate) trace: Trace,
+}
+
+/// What is known of an effect whose call had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trace {
+    /// Nothing happened: it was refused.
+    Refused,
+    /// No attempt has ended; if the tool is one that may not be repeated, none was made.
+    Waited,
+    /// The tool says that it failed.
+    Failed,
+    /// Nobody knows.
+    Lost,
+}
+
+impl<Q> From<CallError<Q>> for Unanswered {
+    fn from(error: CallError<Q>) -> Self {
+        let trace = match &error {
+            CallError::Full(_) | CallError::Refused { .. } => Trace::Refused,
+            CallError::RecoveryExhausted { fault, .. } => match fault.effect {
+                EffectState::NotApplied => Trace::Refused,
+                EffectState::Unstated if fault.class.is_refusal() => Trace::Refused,
+                EffectState::Unstated if !fault.leaves_unknown(EffectKind::Irreversible) => {
+                    Trace::Failed
+                }
+                _ => Trace::Lost,
+            },
+            CallError::Expired { trail, .. } if trail.0.is_empty() => Trace::Waited,
+            _ => Trace::Lost,
+        };
+        Self { fault: Fault::from(error), trace }
+    }
+}
+
+impl From<Unanswered> for Fault {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.fault
+    }
+}
+
+pub(super) fn boxed(
+    make: impl Future<Output = Result<crate::fate::Answer<Reply>, Unanswered>> + Send + 'static,
+) -> Making {
+    Box::pin(make)
+}

@@ -1,0 +1,508 @@
+//! What the next life begins with: snapshots between steps, and their way into the store.
+//!
+//! In memory the last snapshot is kept, and the one at the end of the last request: it costs a handful
+//! of reference counts. A durable child's state is stored with the fate of each request, before each
+//! effect that may not be repeated, and as its interval says.
+//!
+//! *Invariant.* User code (`snapshot`, `restore`, the encoding of pieces) runs in the task of the life,
+//! guarded, and never under the lock. What could not be written fails the step.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::{Desk, Job, Mail, Slot};
+use crate::behavior::{Context, Place, Turn, Undone, default_key};
+use crate::checkpoint::{
+    Batch, Checkpoint, Commit, Draft, Interval, Now, Scope, Sealed, Snapshot, Validated,
+};
+use crate::event::Event;
+use crate::fate::Fate;
+use crate::fault::{ExitCause, Fault};
+use crate::id::{CheckpointId, Incarnation, RequestId};
+use crate::journal::{self, Journal};
+use crate::slot::worker::{Worker, guarded, unwound};
+
+/// The state a child can go back to.
+pub(crate) struct Saved {
+    /// As it was when the last request that was answered had been, or when the first life began.
+    base: Option<Snapshot>,
+    /// As it was after the last step of the request in hand.
+    mid: Option<Mid>,
+    /// The last checkpoint in the store: what the next one is built on.
+    parent: Option<Arc<Checkpoint>>,
+    /// Steps done, over all lives.
+    steps: u64,
+    /// What the behavior has counted, over all lives.
+    units: u64,
+}
+
+struct Mid {
+    request: InHand,
+    step: u64,
+    snapshot: Snapshot,
+    stored: bool,
+    back: bool,
+}
+
+/// A request, also one that another process had in hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InHand {
+    Here(RequestId),
+    Before(Arc<str>),
+}
+
+impl InHand {
+    fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
+        match self {
+            Self::Here(id) => mail.id == *id,
+            Self::Before(key) => mail.key.as_ref() == Some(key),
+        }
+    }
+}
+
+/// Where a life that was restored goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Continues {
+    request: InHand,
+    step: u64,
+    back: bool,
+}
+
+/// The request in hand, as a checkpoint holds it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoredInHand {
+    key: Arc<str>,
+    step: u64,
+    /// A rollback to where the request began is under way.
+    #[serde(default)]
+    back: bool,
+}
+
+impl<W: Worker> Slot<W> {
+    fn journal(&self) -> Option<&Arc<Journal>> {
+        if self.spec.durable { self.hub.journal.get() } else { None }
+    }
+
+    /// The first life has begun, or one from nothing: this is what it can go back to.
+    pub(super) fn keep_start(&self, life: &W::Life) -> Result<(), ExitCause> {
+        let snapshot = unwound(|| W::snapshot(life))
+            .map_err(|text| ExitCause::StartFailed(format!("snapshot panicked: {text}")))?;
+        if let Some(snapshot) = snapshot {
+            let mut desk = self.desk();
+            let saved = desk.saved.get_or_insert_with(Saved::new);
+            if saved.base.is_none() && saved.mid.is_none() {
+                saved.base = Some(snapshot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a newly constructed life to where the last one can be gone on with. A snapshot that does
+    /// not fit is dropped, and the one before it tried; without any, the life begins as constructed.
+    pub(super) fn restore(
+        &self,
+        mut life: W::Life,
+        number: Incarnation,
+    ) -> Result<W::Life, ExitCause> {
+        loop {
+            let Some((snapshot, in_hand, checkpoint)) = self.next_to_restore() else {
+                return Ok(life);
+            };
+            let restored = unwound(|| W::restore(&mut life, &snapshot));
+            let why = match restored {
+                Ok(Ok(())) => {
+                    let mut desk = self.desk();
+                    let step = in_hand.as_ref().map(|in_hand| in_hand.step);
+                    desk.continues = in_hand;
+                    drop(desk);
+                    self.hub.emit(Event::Restored {
+                        child: self.path.clone(),
+                        incarnation: number,
+                        checkpoint,
+                        step,
+                    });
+                    return Ok(life);
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(text) => format!("restore panicked: {text}"),
+            };
+            self.drop_bad(in_hand.is_some(), checkpoint, &why);
+            // It may have been half restored.
+            let fresh = unwound(|| self.worker.construct()).map_err(|text| {
+                ExitCause::StartFailed(format!("the constructor panicked: {text}"))
+            })?;
+            let old = std::mem::replace(&mut life, fresh);
+            unwound(move || drop(old)).ok();
+        }
+    }
+
+    /// The latest state, if its request is still to be done; else the one between two requests.
+    #[allow(clippy::type_complexity)]
+    fn next_to_restore(&self) -> Option<(Snapshot, Option<Continues>, Option<CheckpointId>)> {
+        let mut desk = self.desk();
+        let Desk { saved, mailbox, .. } = &mut *desk;
+        let saved = saved.as_mut()?;
+        if let Some(mid) = &saved.mid {
+            if mailbox.any_waiting(|mail| mid.request.is::<W>(mail)) {
+                let in_hand =
+                    Continues { request: mid.request.clone(), step: mid.step, back: mid.back };
+                let id = saved.parent.as_ref().filter(|_| mid.stored).map(|parent| parent.id);
+                return Some((mid.snapshot.clone(), Some(in_hand), id));
+            }
+            saved.mid = None;
+        }
+        let id = saved.parent.as_ref().map(|parent| parent.id);
+        saved.base.clone().map(|snapshot| (snapshot, None, id))
+    }
+
+    fn drop_bad(&self, mid: bool, checkpoint: Option<CheckpointId>, why: &str) {
+        {
+            let mut desk = self.desk();
+            if let Some(saved) = &mut desk.saved {
+                if mid {
+                    saved.mid = None;
+                } else {
+                    saved.base = None;
+                }
+            }
+        }
+        if let (Some(id), Some(journal)) = (checkpoint, self.journal()) {
+            // It is set aside for good, and a person can look at it; the answer changes nothing here.
+            let batch = Batch::new().mark_bad(id, why);
+            drop(journal.store.commit(batch, self.spec.durability));
+        }
+        tracing::warn!(target: "mainstay", child = %self.path, why, "a snapshot could not be restored");
+        self.hub.emit(Event::RestoreFailed { child: self.path.clone(), checkpoint });
+    }
+
+    /// Takes up the state another process has left.
+    pub(crate) fn adopt_state(&self, validated: &Validated) -> Result<(), String> {
+        let in_hand = match validated.envelope() {
+            None => None,
+            Some(bytes) => {
+                let stored: StoredInHand = serde_json::from_slice(bytes)
+                    .map_err(|error| format!("the request in hand: {error}"))?;
+                Some(stored)
+            }
+        };
+        let checkpoint = validated.checkpoint();
+        let mut saved = Saved::new();
+        saved.parent = Some(Arc::clone(checkpoint));
+        saved.steps = checkpoint.step;
+        match in_hand {
+            Some(stored) => {
+                saved.mid = Some(Mid {
+                    request: InHand::Before(stored.key),
+                    step: stored.step,
+                    snapshot: validated.snapshot().clone(),
+                    stored: true,
+                    back: stored.back,
+                });
+            }
+            None => saved.base = Some(validated.snapshot().clone()),
+        }
+        self.desk().saved = Some(saved);
+        Ok(())
+    }
+
+    /// Where the request that is taken up goes on, when the life was restored to the middle of it.
+    pub(super) fn continued(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Place> {
+        let Continues { request, step, back } = desk.continues.take()?;
+        if !request.is::<W>(mail) {
+            return None;
+        }
+        if back && let Some(saved) = &mut desk.saved {
+            // The state in the middle is the one at the beginning.
+            let before = saved.base.take();
+            saved.base = saved.mid.take().map(|mid| mid.snapshot).or(before);
+        }
+        Some(Place { turn: Turn::Resumed, step, back })
+    }
+
+    /// After a step that has more to come. `step` is the logical step at which the request goes on;
+    /// `acts` that the step asks for an effect that may not be repeated. What is returned has to be
+    /// [finished](Slot::kept) before the step counts.
+    pub(crate) fn keep_step(
+        &self,
+        life: &W::Life,
+        job: &Job<W>,
+        context: &Context,
+        step: u64,
+        acts: bool,
+    ) -> Result<Option<Writing>, Unkept> {
+        let Some(snapshot) = unwound(|| W::snapshot(life)).map_err(Unkept::Panicked)? else {
+            return Ok(None);
+        };
+        let (due, snapshot) = {
+            let mut desk = self.desk();
+            let saved = desk.saved.get_or_insert_with(Saved::new);
+            let snapshot = match saved.latest() {
+                Some(before) => snapshot.following(before),
+                None => snapshot,
+            };
+            let due = saved.count(context, &self.spec.checkpoint) || acts;
+            saved.mid = Some(Mid {
+                request: InHand::Here(job.mail.id),
+                step,
+                snapshot: snapshot.clone(),
+                stored: false,
+                back: false,
+            });
+            (due, snapshot)
+        };
+        let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
+        let in_hand = StoredInHand { key: Arc::from(context.key()), step, back: false };
+        self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
+    }
+
+    fn write_in_hand(
+        &self,
+        journal: &Journal,
+        snapshot: Snapshot,
+        job: &Job<W>,
+        in_hand: &StoredInHand,
+    ) -> Result<Writing, Unkept> {
+        let envelope =
+            serde_json::to_vec(in_hand).map_err(|error| Unkept::Failed(journal::failed(&error)))?;
+        let (draft, steps) = self.draft(snapshot, job.life);
+        let sealed = seal(draft.envelope(envelope))?;
+        let batch = Batch::new().checkpoint(&sealed);
+        let commit = journal.store.commit(batch, self.spec.durability);
+        Ok(Writing { commit, sealed: Some(sealed), steps, mid: true })
+    }
+
+    /// Waits until what was handed to the store is as durable as the spec wants.
+    pub(crate) async fn kept(&self, writing: Option<Writing>) -> Result<(), Unkept> {
+        let Some(writing) = writing else { return Ok(()) };
+        writing.commit.await.map_err(|error| Unkept::Failed(journal::failed(&error)))?;
+        if let Some(sealed) = &writing.sealed {
+            self.stored(sealed, writing.steps, writing.mid);
+        }
+        Ok(())
+    }
+
+    /// After the step that answers a request: what the child has become, and for a durable one, the
+    /// request's fate, are kept before anybody hears of the answer. Returns the state that the next
+    /// life begins with once the answer counts.
+    pub(crate) fn keep_reply(
+        &self,
+        life: &W::Life,
+        job: &Job<W>,
+        context: &Context,
+        reply: &W::Reply,
+    ) -> Result<(Option<Snapshot>, Option<Writing>), Unkept> {
+        let mut snapshot = unwound(|| W::snapshot(life)).map_err(Unkept::Panicked)?;
+        if let Some(now) = snapshot.take() {
+            let mut desk = self.desk();
+            let saved = desk.saved.get_or_insert_with(Saved::new);
+            saved.count(context, &self.spec.checkpoint);
+            snapshot = Some(match saved.latest() {
+                Some(before) => now.following(before),
+                None => now,
+            });
+        }
+        let Some(journal) = self.journal() else { return Ok((snapshot, None)) };
+        let (Some(codec), Some(key)) = (&self.spec.codec, &job.mail.key) else {
+            return Ok((snapshot, None));
+        };
+        let text = unwound(|| (codec.write_reply)(reply as &dyn Any))
+            .map_err(Unkept::Panicked)?
+            .map_err(|error| Unkept::Failed(journal::failed(&format!("the reply: {error}"))))?;
+        let reply = String::from_utf8_lossy(&text).into_owned();
+        let mut batch = Batch::new();
+        let (mut sealed, mut steps) = (None, 0);
+        if let Some(snapshot) = &snapshot
+            && self.spec.checkpoint != Interval::Never
+        {
+            let (draft, at) = self.draft(snapshot.clone(), job.life);
+            let done = seal(draft)?;
+            batch = batch.checkpoint(&done);
+            sealed = Some(done);
+            steps = at;
+        }
+        job.mail.note_journaled();
+        let commit = journal.fated(key, Fate::Done, Some(reply), batch, self.spec.durability);
+        Ok((snapshot, Some(Writing { commit, sealed, steps, mid: false })))
+    }
+
+    fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
+        let now = Now::read(&*self.hub.clock);
+        let desk = self.desk();
+        let (parent, steps) = match &desk.saved {
+            Some(saved) => (saved.parent.clone(), saved.steps),
+            None => (None, 0),
+        };
+        drop(desk);
+        let topology = self.hub.topology.get().copied().unwrap_or_default();
+        let draft = Draft::new(self.path.clone(), snapshot, now).at(life, steps).topology(topology);
+        match parent {
+            Some(parent) => (draft.after(&parent), steps),
+            None => (draft, steps),
+        }
+    }
+
+    fn stored(&self, sealed: &Sealed, step: u64, mid: bool) {
+        let checkpoint = sealed.checkpoint();
+        {
+            let mut desk = self.desk();
+            if let Some(saved) = &mut desk.saved {
+                saved.parent = Some(Arc::clone(checkpoint));
+                if let Some(current) = &mut saved.mid {
+                    current.stored = mid;
+                }
+            }
+        }
+        if self.hub.events.wanted() {
+            self.hub.emit(Event::Checkpointed {
+                child: self.path.clone(),
+                checkpoint: checkpoint.id,
+                step,
+            });
+        }
+    }
+
+    /// Whether there is a state to go back to, once `done` steps of a request are done: going back to
+    /// where it stands already would only be one more retry.
+    pub(super) fn can_go_back(&self, done: u64) -> bool {
+        done > 0 && self.desk().saved.as_ref().is_some_and(|saved| saved.base.is_some())
+    }
+
+    /// Brings the state back to where the request in hand began, in a newly made life; and within a
+    /// transaction, the world: what the request has done to it is undone, the latest first.
+    pub(crate) async fn go_back(
+        &self,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(W::Life, Arc<Undone>), Unkept> {
+        let base = {
+            let mut desk = self.desk();
+            desk.saved.as_mut().and_then(|saved| {
+                saved.mid = None;
+                saved.base.clone()
+            })
+        };
+        let Some(base) = base else {
+            return Err(Unkept::Failed(
+                Fault::internal("the checkpoint is gone").with_code("store"),
+            ));
+        };
+        let mut life = unwound(|| self.worker.construct()).map_err(Unkept::Panicked)?;
+        match unwound(|| W::restore(&mut life, &base)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.drop_bad(false, None, &error.to_string());
+                let fault = Fault::internal(error.to_string()).with_code("restore");
+                return Err(Unkept::Failed(fault));
+            }
+            Err(text) => return Err(Unkept::Panicked(text)),
+        }
+        let scope = self.rules.scope;
+        let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        let start = self.start_context(job.life);
+        let work = async {
+            match guarded(|| W::start(&mut life, &start)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => return Err(Unkept::Failed(fault)),
+                Err(text) => return Err(Unkept::Panicked(text)),
+            }
+            if let Some(journal) = self.journal() {
+                // The process may end half-way through the undos: the next one goes on with them.
+                let key = Arc::from(context.key());
+                let in_hand = StoredInHand { key, step: 0, back: true };
+                let writing = self.write_in_hand(journal, base, job, &in_hand)?;
+                self.kept(Some(writing)).await?;
+            }
+            Ok(match scope {
+                Scope::Transaction => self.hub.effects.compensate(&context.key()).await,
+                _ => self.hub.effects.standing(&context.key()),
+            })
+        };
+        let undone = tokio::select! {
+            biased;
+            done = work => done?,
+            () = limit => {
+                let late = format!("the rollback took longer than {:?}", scope.limit());
+                return Err(Unkept::Failed(Fault::timeout(late).with_code("rollback")));
+            }
+        };
+        self.hub.emit(Event::RolledBack {
+            child: self.path.clone(),
+            request: job.mail.id,
+            scope,
+            kept: undone.kept.len(),
+            undone: undone.undone.len(),
+            unknown: undone.unknown.len(),
+        });
+        Ok((life, Arc::new(undone)))
+    }
+
+    /// A request within a transaction ended without an answer: what it has done to the world does not
+    /// stay half done, unless nobody knows what it has done.
+    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate) {
+        if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
+            return;
+        }
+        let task = match &mail.key {
+            Some(key) => key.to_string(),
+            None => default_key(self.hub.identity, mail.id),
+        };
+        let effects = Arc::clone(&self.hub.effects);
+        if effects.standing(&task) != Undone::default() {
+            self.hub.runtime.spawn(async move { effects.compensate(&task).await });
+        }
+    }
+
+    /// A durable request has a fate without an answer.
+    pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate) {
+        if let (Some(journal), Some(key)) = (self.journal(), &mail.key)
+            && !mail.is_journaled()
+            && fate != Fate::Suspended
+        {
+            drop(journal.fated(key, fate, None, Batch::new(), self.spec.durability));
+        }
+    }
+}
+
+impl Saved {
+    fn new() -> Box<Self> {
+        Box::new(Self { base: None, mid: None, parent: None, steps: 0, units: 0 })
+    }
+
+    fn latest(&self) -> Option<&Snapshot> {
+        self.mid.as_ref().map(|mid| &mid.snapshot).or(self.base.as_ref())
+    }
+
+    /// One more step; whether a checkpoint is due.
+    fn count(&mut self, context: &Context, interval: &Interval) -> bool {
+        self.steps += 1;
+        let before = self.units;
+        self.units += context.take_units();
+        interval.is_due(self.steps, before, self.units)
+    }
+
+    /// The request in hand was answered with this state.
+    pub(super) fn settle(&mut self, snapshot: Snapshot) {
+        self.base = Some(snapshot);
+        self.mid = None;
+    }
+}
+
+/// A write that was handed to the store.
+pub(crate) struct Writing {
+    commit: Commit,
+    sealed: Option<Sealed>,
+    steps: u64,
+    mid: bool,
+}
+
+/// Why a state was not kept.
+pub(crate) enum Unkept {
+    /// It could not be written: the step fails.
+    Failed(Fault),
+    /// The user's code panicked: the life ends.
+    Panicked(String),
+}
+
+fn seal(draft: Draft) -> Result<Sealed, Unkept> {
+    draft.seal().map_err(|error| Unkept::Failed(journal::failed(&error)))
+}

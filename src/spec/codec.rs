@@ -1,0 +1,81 @@
+//! What a child's requests and replies are as text, captured where their types are known.
+
+use std::any::{Any, TypeId, type_name};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::behavior::Behavior;
+use crate::fault::Fault;
+use crate::id::RequestId;
+use crate::port::{AcceptOptions, Port};
+use crate::text;
+
+type AnyPort = Arc<dyn Any + Send + Sync>;
+type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
+
+/// See the [module](self).
+#[derive(Clone, Copy)]
+pub(crate) struct Codec {
+    /// The [`Port`] these are the types of.
+    pub(crate) port: TypeId,
+    pub(crate) port_name: &'static str,
+    pub(crate) write_request: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    pub(crate) write_reply: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    /// Asks what stands behind a port, and waits for the fate.
+    pub(crate) call: fn(&AnyPort, &[u8], AcceptOptions) -> Result<Waiting, String>,
+    /// Hands a request over that was accepted before.
+    pub(crate) post: fn(&AnyPort, &[u8], AcceptOptions) -> Result<RequestId, String>,
+}
+
+impl Codec {
+    pub(crate) fn of<B: Behavior>() -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        Self {
+            port: TypeId::of::<Port<B::Request, B::Reply>>(),
+            port_name: type_name::<Port<B::Request, B::Reply>>(),
+            write_request: write::<B::Request>,
+            write_reply: write::<B::Reply>,
+            call: |port, bytes, options| {
+                let (port, request) = read::<B>(port, bytes)?;
+                Ok(Box::pin(async move {
+                    port.exchange(request, options).await.map(drop).map_err(Fault::from)
+                }))
+            },
+            post: |port, bytes, options| {
+                let (port, request) = read::<B>(port, bytes)?;
+                port.post(request, options).map_err(|error| error.to_string())
+            },
+        }
+    }
+}
+
+fn write<T: Serialize + 'static>(value: &dyn Any) -> Result<Vec<u8>, String> {
+    match value.downcast_ref::<T>() {
+        Some(value) => text::canonical(value),
+        None => Err(format!("it is not {}", type_name::<T>())),
+    }
+}
+
+type Typed<B> = (Port<<B as Behavior>::Request, <B as Behavior>::Reply>, <B as Behavior>::Request);
+
+fn read<B: Behavior>(port: &AnyPort, bytes: &[u8]) -> Result<Typed<B>, String>
+where
+    B::Request: DeserializeOwned,
+{
+    let port = port
+        .downcast_ref::<Port<B::Request, B::Reply>>()
+        .ok_or_else(|| format!("it does not take {}", type_name::<B::Request>()))?;
+    Ok((port.clone(), text::read(bytes)?))
+}
+
+impl fmt::Debug for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Codec").field(&self.port_name).finish()
+    }
+}

@@ -1,0 +1,267 @@
+//! Taking up what another process has left: the widest rollback there is.
+//!
+//! *Invariant.* Everything is read and doubted before the first life begins. What does not fit is
+//! refused by name, and the store is left as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{System, SystemOptions};
+use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
+use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
+use crate::effects::Keep;
+use crate::error::{CheckpointError, RecoverError};
+use crate::id::{CheckpointId, ChildPath};
+use crate::journal::{Journal, Journaled, Open};
+use crate::ledger::{EffectCounts, EffectStatus, Input, Ledger};
+use crate::port::AcceptOptions;
+use crate::slot::Look;
+use crate::spec::SupervisorSpec;
+
+/// How a system takes up a store.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RecoverOptions {
+    /// How the system runs.
+    ///
+    /// # Default
+    /// As [`System::start`].
+    pub system: SystemOptions,
+    /// How old a child's last state may be. An older one is refused, and the child begins anew.
+    ///
+    /// # Default
+    /// `None`: of any age. The hour after which a checkpoint is not rolled back to does not bind here:
+    /// this is not a step back but the latest there is, and a machine may be down for longer.
+    pub max_age: Option<Duration>,
+    /// Whether a store of a tree with other durable children is taken up all the same. The state of
+    /// children that are no more stays in the store; open requests to them are an error.
+    ///
+    /// # Default
+    /// No: it is refused, with the difference named.
+    pub adopt_topology: bool,
+}
+
+/// What was taken up.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// Accepted requests without a fate, which are delivered again.
+    pub requests: usize,
+    /// The children that go on with a state of before.
+    pub children: Vec<RecoveredChild>,
+    /// The checkpoints that were refused, and why.
+    pub refused: Vec<Refused>,
+    /// Effects that are known, by status.
+    pub effects: EffectCounts,
+}
+
+/// A child that goes on with a state of before.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecoveredChild {
+    /// The child.
+    pub child: ChildPath,
+    /// Its state.
+    pub checkpoint: CheckpointId,
+    /// How old it is.
+    pub age: Duration,
+}
+
+impl System {
+    /// Starts a tree on a store, and takes up what another process has left there: the states of its
+    /// durable children, the requests they had accepted, and the ledger of effects. On an empty store it
+    /// is [`System::start`].
+    ///
+    /// Effects that were confirmed are not repeated. Those whose outcome was not known when the process
+    /// ended are asked for again, verified, or left for a person
+    /// ([`System::effects`]), as their kind allows.
+    ///
+    /// # Errors
+    /// A spec that cannot be run or does not start; a store that cannot be read, belongs to another
+    /// tree, or holds a request that cannot be delivered again. The store is left as it was.
+    pub async fn recover(
+        spec: SupervisorSpec,
+        store: Arc<dyn Store>,
+    ) -> Result<(Self, Recovered), RecoverError> {
+        Self::recover_with(spec, store, RecoverOptions::default()).await
+    }
+
+    /// [`System::recover`] with options.
+    ///
+    /// # Errors
+    /// As [`System::recover`].
+    pub async fn recover_with(
+        spec: SupervisorSpec,
+        store: Arc<dyn Store>,
+        options: RecoverOptions,
+    ) -> Result<(Self, Recovered), RecoverError> {
+        let system = Self::assemble(spec, options.system.clone())?;
+        match system.take_up(store, &options).await {
+            Ok(recovered) => Ok((system.boot().await?, recovered)),
+            Err(error) => {
+                system.inner.hub.begin_shutdown();
+                system.inner.registry.clear();
+                Err(error)
+            }
+        }
+    }
+
+    async fn take_up(
+        &self,
+        store: Arc<dyn Store>,
+        options: &RecoverOptions,
+    ) -> Result<Recovered, RecoverError> {
+        let hub = &self.inner.hub;
+        let children = self.inner.registry.durable();
+        let topology = Topology::new(children.iter().map(|child| {
+            let kind = if child.spec().stateful { "stateful" } else { "stateless" };
+            format!("{} {kind}", child.path())
+        }));
+        let known = store.info()?.topology;
+        if let Some(known) = &known
+            && known.digest != topology.digest
+            && !options.adopt_topology
+        {
+            return Err(RecoverError::Topology { difference: known.difference(&topology) });
+        }
+        let (journal, records) = Journal::open(Arc::clone(&store))?;
+        let ledger = Ledger::replayed(records);
+        let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
+        for child in &children {
+            if child.spec().stateful {
+                self.find_state(&**child, &*store, options, &mut recovered)?;
+            }
+        }
+        // Nothing has been written so far, and nothing above can fail any more but the requests, which
+        // are read before any is delivered.
+        let open = journal.open_requests();
+        for request in &open {
+            self.check_request(request)?;
+        }
+        if known.as_ref().is_none_or(|known| known.digest != topology.digest) {
+            let batch = Batch::new().topology(topology.clone());
+            store.commit(batch, Durability::Sync).await?;
+        }
+        journal.tidy(ledger.records()).await?;
+        *hub.effects.ledger.lock() = ledger;
+        let _ = hub.topology.set(topology.digest);
+        let _ = hub.journal.set(Arc::clone(&journal));
+        hub.effects.attach(Arc::clone(&journal) as Arc<dyn Keep>);
+        self.settle_orphans(&journal);
+        recovered.requests = open.len();
+        for request in open {
+            self.deliver_again(request)?;
+        }
+        Ok(recovered)
+    }
+
+    /// The newest state of a child that passes every check.
+    fn find_state(
+        &self,
+        child: &dyn Look,
+        store: &dyn Store,
+        options: &RecoverOptions,
+        recovered: &mut Recovered,
+    ) -> Result<(), RecoverError> {
+        let path = child.path().clone();
+        let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
+        let now = Now::read(&*self.inner.hub.clock);
+        let mut schemas = Schemas::new();
+        if let Some(schema) = child.schema() {
+            schemas = schemas.register(schema).map_err(crate::error::StartError::from)?;
+        }
+        for listed in store.checkpoints(&path)? {
+            let id = listed.checkpoint.id;
+            let created = listed.checkpoint.created_at;
+            // Its age is judged below, by another measure than that of a rollback.
+            let rules = Rules::at(Now { wall: created, ..now });
+            let age = now.wall.since(created);
+            let result = match options.max_age {
+                Some(limit) if age > limit => {
+                    Err(CheckpointError::Expired { checkpoint: id, age, limit })
+                }
+                _ => Validator::new(store, &schemas, rules).validate(id),
+            };
+            let why = match result {
+                Ok(validated) => match child.adopt(&validated) {
+                    Ok(()) => {
+                        let child = path.clone();
+                        recovered.children.push(RecoveredChild { child, checkpoint: id, age });
+                        return Ok(());
+                    }
+                    Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
+                },
+                Err(why) if why.is_retryable() => return Err(failed(why)),
+                Err(why) => why,
+            };
+            recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
+        }
+        Ok(())
+    }
+
+    fn check_request(&self, request: &Open) -> Result<(), RecoverError> {
+        match self.inner.registry.recorded(&request.child) {
+            Some(_) => Ok(()),
+            None => Err(refused(request, "nothing durable has this path".to_owned())),
+        }
+    }
+
+    fn deliver_again(&self, request: Open) -> Result<(), RecoverError> {
+        let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
+            return Err(refused(&request, "nothing durable has this path".to_owned()));
+        };
+        let now = Now::read(&*self.inner.hub.clock);
+        let options = AcceptOptions {
+            // One whose time is over gets its fate at once.
+            deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
+            key: Some(Arc::clone(&request.key)),
+            recovered: true,
+            ..AcceptOptions::default()
+        };
+        (codec.post)(&port, request.request.as_bytes(), options)
+            .map(drop)
+            .map_err(|why| refused(&request, why))
+    }
+
+    /// Effects without an outcome whose request nobody will work on again wait for a person; undos that
+    /// were interrupted go on.
+    fn settle_orphans(&self, journal: &Journal) {
+        let effects = Arc::clone(&self.inner.hub.effects);
+        let (lost, undoing): (Vec<_>, Vec<_>) = {
+            let ledger = effects.ledger.lock();
+            let all = ledger.entries();
+            let lost = all
+                .iter()
+                .filter(|entry| entry.status == EffectStatus::Intended)
+                .filter(|entry| journal.known(&entry.intent.task) != Some(Journaled::Open))
+                .map(|entry| entry.intent.key)
+                .collect();
+            let undoing = all
+                .iter()
+                .filter(|entry| entry.status == EffectStatus::Compensating)
+                .map(|entry| entry.intent.key)
+                .collect();
+            (lost, undoing)
+        };
+        for key in lost {
+            effects.note(Input::Lost(key));
+        }
+        if !undoing.is_empty() {
+            self.inner.hub.runtime.spawn(async move {
+                for key in undoing {
+                    effects.undo(key).await;
+                }
+            });
+        }
+    }
+
+    /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key
+    /// it has never seen, or has forgotten. The last 65,536 fates are remembered.
+    pub fn journaled(&self, key: &str) -> Option<Journaled> {
+        self.inner.hub.journal.get()?.known(key)
+    }
+}
+
+fn refused(request: &Open, why: String) -> RecoverError {
+    RecoverError::Request { child: request.child.clone(), key: request.key.to_string(), why }
+}

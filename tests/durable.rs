@@ -1,0 +1,438 @@
+//! What was accepted, done and known survives the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::{
+    Batch, Commit, Compacted, Durability, Interval, JournalRecord, Listed, MemoryStore,
+    RecoveryLine, Retained, Retention, Scope, Snapshot, Store, StoreInfo, Stored, Wall,
+};
+use mainstay::error::{CallError, CheckpointError, RecoverError, StartError, StoreError};
+use mainstay::fate::Fate;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::{CheckpointId, ChildPath};
+use mainstay::journal::Journaled;
+use mainstay::port::{CallOptions, Needs, Port};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::System;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+/// The world outside: it is there before and after the process.
+#[derive(Default)]
+struct World {
+    acts: Mutex<Vec<u64>>,
+    keys: Mutex<Vec<String>>,
+    /// The tool hangs after its next act, so that the process can be ended there.
+    hang: AtomicU32,
+    hung: Notify,
+}
+
+#[derive(Clone)]
+struct Tool(Arc<World>);
+
+impl Behavior for Tool {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateless for Tool {
+    async fn serve(&self, request: &u64, ctx: &Context) -> Result<u64, Fault> {
+        self.0.keys.lock().push(ctx.key());
+        self.0.acts.lock().push(*request);
+        if self.0.hang.load(Ordering::SeqCst) > 0 {
+            self.0.hang.fetch_sub(1, Ordering::SeqCst);
+            self.0.hung.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Ok(request + 1)
+    }
+}
+
+/// Adds up what it is asked, and acts `request` times, one act a step.
+#[derive(Clone)]
+struct Counter {
+    sum: Arc<u64>,
+    /// Acts done for the request in hand.
+    done: Arc<u64>,
+}
+
+impl Counter {
+    fn new() -> Self {
+        Self { sum: Arc::new(0), done: Arc::new(0) }
+    }
+}
+
+impl Behavior for Counter {
+    type Request = u64;
+    type Reply = u64;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u64, u64>>("tool")
+    }
+}
+
+impl Stateful for Counter {
+    async fn step(&mut self, request: &u64, turn: Turn, ctx: &Context) -> Result<Step<u64>, Fault> {
+        if let Turn::Performed(performed) = turn {
+            performed.get::<u64>(0)?;
+            self.done = Arc::new(*self.done + 1);
+        }
+        if *self.done < *request {
+            let tool = ctx.port::<u64, u64>("tool")?;
+            return Ok(Step::Perform(vec![Call::from(tool.effect(100 * *request + *self.done))]));
+        }
+        self.done = Arc::new(0);
+        self.sum = Arc::new(*self.sum + request);
+        Ok(Step::Reply(*self.sum))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("counter", 1);
+        Some(snapshot.with("sum", Arc::clone(&self.sum)).with("done", Arc::clone(&self.done)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.sum = snapshot.get("sum")?;
+        self.done = snapshot.get("done")?;
+        Ok(())
+    }
+}
+
+fn spec(world: &Arc<World>, kind: EffectKind) -> SupervisorSpec {
+    let tool = Tool(Arc::clone(world));
+    SupervisorSpec::one_for_one("desk")
+        .intensity(10, Duration::from_secs(5))
+        .child(
+            ChildSpec::stateless("tool", move || tool.clone())
+                .effect(kind)
+                .attempt_timeout(Duration::from_secs(3600)),
+        )
+        .child(ChildSpec::stateful("counter", Counter::new).durable::<Counter>())
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+async fn recover(
+    spec: SupervisorSpec,
+    store: &Arc<dyn Store>,
+) -> (System, mainstay::system::Recovered, Port<u64, u64>) {
+    let (system, recovered) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let port = system.port::<u64, u64>("desk/counter").unwrap();
+    (system, recovered, port)
+}
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+#[test]
+fn state_survives_the_process() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        let (_system, recovered, counter) =
+            recover(spec(&world, EffectKind::Irreversible), &store).await;
+        assert_eq!((recovered.requests, recovered.children.len()), (0, 0));
+        assert_eq!(counter.call(2_u64).await.unwrap().value, 2);
+        assert_eq!(counter.call(3_u64).await.unwrap().value, 5);
+    });
+    // The runtime is gone, and everything in it: nothing was stopped in order.
+    runtime().block_on(async {
+        let (_system, recovered, counter) =
+            recover(spec(&world, EffectKind::Irreversible), &store).await;
+        assert_eq!((recovered.requests, recovered.children.len()), (0, 1));
+        assert_eq!(counter.call(1_u64).await.unwrap().value, 6);
+        assert_eq!(*world.acts.lock(), [200, 201, 300, 301, 302, 100]);
+    });
+}
+
+#[test]
+fn wherever_the_process_ends_no_act_is_lost_and_none_is_done_twice() {
+    for last_commit_is_made in [false, true] {
+        end_everywhere(last_commit_is_made);
+    }
+}
+
+fn end_everywhere(last_commit_is_made: bool) {
+    let mut ends = 0;
+    for limit in 0.. {
+        let (inner, world) = (store(), Arc::new(World::default()));
+        let dying = Arc::new(Dying {
+            inner: Arc::clone(&inner),
+            left: AtomicU32::new(limit),
+            last: AtomicBool::new(last_commit_is_made),
+        });
+        let finished = runtime().block_on(async {
+            let store: Arc<dyn Store> = Arc::clone(&dying) as Arc<dyn Store>;
+            let work = async {
+                let (_system, _, counter) =
+                    recover(spec(&world, EffectKind::Irreversible), &store).await;
+                for (key, request) in [("one", 1_u64), ("three", 3)] {
+                    counter.submit(request, CallOptions::new().key(key)).await.unwrap();
+                }
+                counter.call(0_u64).await.unwrap();
+            };
+            tokio::time::timeout(Duration::from_secs(60), work).await.is_ok()
+        });
+        let accepted = inner.scan("mainstay", 1, usize::MAX).unwrap().len() as u64;
+        runtime().block_on(async {
+            let (system, _, counter) =
+                recover(spec(&world, EffectKind::Irreversible), &inner).await;
+            for (key, request) in [("one", 1_u64), ("three", 3)] {
+                if system.journaled(key).is_none() {
+                    counter.submit(request, CallOptions::new().key(key)).await.unwrap();
+                }
+            }
+            // Behind all others, so they have their fates when it is answered.
+            counter.call(0_u64).await.unwrap();
+            let unknown = system.effects().open();
+            let acts = world.acts.lock().clone();
+            for act in [100, 300, 301, 302] {
+                let times = acts.iter().filter(|done| **done == act).count();
+                assert!(times <= 1, "{act} {times} times, limit {limit}: {acts:?}");
+            }
+            // What did not happen belongs to a request that waits for a person.
+            let done = acts.len();
+            assert!(done == 4 || !unknown.is_empty(), "limit {limit} {accepted}: {acts:?}");
+            for key in ["one", "three"] {
+                let Some(Journaled::Fated(fate, _)) = system.journaled(key) else {
+                    panic!("{key} was lost, limit {limit}")
+                };
+                assert!(matches!(fate, Fate::Done | Fate::Unknown), "{key} {fate}");
+            }
+        });
+        ends += 1;
+        if finished {
+            break;
+        }
+    }
+    assert!(ends > 12, "only {ends} places to end at");
+}
+
+/// A store that takes so many commits, and then the machine is dead.
+#[derive(Debug)]
+struct Dying {
+    inner: Arc<dyn Store>,
+    left: AtomicU32,
+    /// The commit after those is made, too, but nobody hears of it.
+    last: AtomicBool,
+}
+
+impl Store for Dying {
+    fn commit(&self, batch: Batch, durability: Durability) -> Commit {
+        let alive = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        if alive {
+            return self.inner.commit(batch, durability);
+        }
+        if self.last.swap(false, Ordering::SeqCst) {
+            drop(self.inner.commit(batch, durability));
+        }
+        let (answerer, commit) = Commit::pending();
+        std::mem::forget(answerer);
+        commit
+    }
+
+    fn children(&self) -> Result<Vec<ChildPath>, StoreError> {
+        self.inner.children()
+    }
+
+    fn checkpoints(&self, child: &ChildPath) -> Result<Vec<Listed>, StoreError> {
+        self.inner.checkpoints(child)
+    }
+
+    fn find(&self, id: CheckpointId) -> Result<Listed, StoreError> {
+        self.inner.find(id)
+    }
+
+    fn load(&self, id: CheckpointId) -> Result<Stored, StoreError> {
+        self.inner.load(id)
+    }
+
+    fn lines(&self, scope: Scope, at: &ChildPath) -> Result<Vec<Arc<RecoveryLine>>, StoreError> {
+        self.inner.lines(scope, at)
+    }
+
+    fn scan(
+        &self,
+        stream: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<JournalRecord>, StoreError> {
+        self.inner.scan(stream, from, limit)
+    }
+
+    fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.inner.streams()
+    }
+
+    fn quarantined(&self) -> Result<Vec<Listed>, StoreError> {
+        self.inner.quarantined()
+    }
+
+    fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.inner.info()
+    }
+
+    fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
+        self.inner.retain(keep, now)
+    }
+
+    fn compact(&self) -> Result<Compacted, StoreError> {
+        self.inner.compact()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+}
+
+#[test]
+fn an_act_under_way_when_the_process_ended_is_unknown_or_asked_for_again_by_its_kind() {
+    for (kind, expected) in
+        [(EffectKind::Irreversible, Fate::Unknown), (EffectKind::Idempotent, Fate::Done)]
+    {
+        let (store, world) = (store(), Arc::new(World::default()));
+        world.hang.store(1, Ordering::SeqCst);
+        runtime().block_on(async {
+            let (_system, _, counter) = recover(spec(&world, kind), &store).await;
+            counter.submit(1_u64, CallOptions::new().key("one")).await.unwrap();
+            world.hung.notified().await;
+        });
+        runtime().block_on(async {
+            let (system, recovered, counter) = recover(spec(&world, kind), &store).await;
+            assert_eq!(recovered.requests, 1);
+            // The next request waits for the one before it.
+            counter.call(2_u64).await.unwrap();
+            let Some(Journaled::Fated(fate, _)) = system.journaled("one") else {
+                panic!("{:?}", system.journaled("one"));
+            };
+            assert_eq!(fate, expected, "{kind:?}");
+            let unknown = usize::from(kind == EffectKind::Irreversible);
+            assert_eq!(system.effects().open().len(), unknown);
+            let keys = world.keys.lock();
+            assert_eq!(keys.len(), 4 - unknown, "{kind:?}");
+            assert!(kind == EffectKind::Irreversible || keys[0] == keys[1]);
+        });
+    }
+}
+
+#[test]
+fn a_system_that_stops_leaves_durable_requests_open_for_the_next() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    world.hang.store(1, Ordering::SeqCst);
+    runtime().block_on(async {
+        let (system, _, counter) = recover(spec(&world, EffectKind::Idempotent), &store).await;
+        let call = tokio::spawn({
+            let counter = counter.clone();
+            async move { counter.call(1_u64).await }
+        });
+        world.hung.notified().await;
+        counter.submit(5_u64, CallOptions::new().key("five")).await.unwrap();
+        system.stop().await;
+        let error = call.await.unwrap().unwrap_err();
+        assert!(matches!(error, CallError::Suspended { .. }), "{error:?}");
+        assert_eq!(system.fates().suspended, 2);
+        assert!(system.fates().is_balanced());
+    });
+    runtime().block_on(async {
+        let (system, recovered, counter) =
+            recover(spec(&world, EffectKind::Idempotent), &store).await;
+        assert_eq!(recovered.requests, 2);
+        assert_eq!(counter.call(1_u64).await.unwrap().value, 7);
+        assert_eq!(
+            system.journaled("five"),
+            Some(Journaled::Fated(Fate::Done, Some("6".to_owned())))
+        );
+    });
+}
+
+#[test]
+fn a_request_under_a_key_that_was_accepted_before_is_refused() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    for round in 0..2 {
+        runtime().block_on(async {
+            let (_system, _, counter) =
+                recover(spec(&world, EffectKind::Irreversible), &store).await;
+            let submitted = counter.submit(1_u64, CallOptions::new().key("once")).await;
+            if round == 0 {
+                submitted.unwrap();
+                counter.call(1_u64).await.unwrap();
+            } else {
+                let Err(CallError::Refused { message, .. }) = submitted else {
+                    panic!("{submitted:?}")
+                };
+                assert_eq!(message, 1);
+            }
+        });
+    }
+    assert_eq!(world.acts.lock().len(), 2);
+}
+
+#[test]
+fn a_crash_goes_on_with_the_last_state_not_with_the_first() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        let (system, _, counter) = recover(spec(&world, EffectKind::Irreversible), &store).await;
+        assert_eq!(counter.call(4_u64).await.unwrap().value, 4);
+        system.kill("desk/counter").unwrap();
+        assert_eq!(counter.call(1_u64).await.unwrap().value, 5);
+    });
+}
+
+#[test]
+fn a_store_of_another_tree_is_refused_with_the_difference_named() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        recover(spec(&world, EffectKind::Irreversible), &store).await;
+    });
+    runtime().block_on(async {
+        let other = SupervisorSpec::one_for_one("desk").child(
+            ChildSpec::stateless("other", {
+                let tool = Tool(Arc::clone(&world));
+                move || tool.clone()
+            })
+            .durable::<Tool>(),
+        );
+        let error = System::recover(other, Arc::clone(&store)).await.unwrap_err();
+        let RecoverError::Topology { difference } = &error else { panic!("{error}") };
+        assert_eq!(difference.len(), 2, "{error}");
+        assert!(error.to_string().contains("desk/counter"), "{error}");
+        assert!(error.to_string().contains("desk/other"), "{error}");
+    });
+}
+
+#[test]
+fn a_durable_child_without_a_store_is_refused() {
+    runtime().block_on(async {
+        let world = Arc::new(World::default());
+        let error = System::start(spec(&world, EffectKind::Irreversible)).await.unwrap_err();
+        assert!(matches!(error, StartError::Spec(_)), "{error}");
+        assert!(error.to_string().contains("desk/counter"), "{error}");
+    });
+}
+
+#[test]
+fn checkpoints_are_taken_at_the_interval_and_with_each_fate() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        let tool = Tool(Arc::clone(&world));
+        let counter = ChildSpec::stateful("counter", Counter::new).durable::<Counter>();
+        let spec = SupervisorSpec::one_for_one("desk")
+            .child(ChildSpec::stateless("tool", move || tool.clone()).effect(EffectKind::Read))
+            .child(counter.checkpoint(Interval::Steps(4)));
+        let (_system, _, counter) = recover(spec, &store).await;
+        // Ten acts and the reply are eleven steps: checkpoints after 4, 8, and with the fate.
+        counter.call(10_u64).await.unwrap();
+    });
+    let listed = store.checkpoints(&"desk/counter".into()).unwrap();
+    let steps: Vec<_> = listed.iter().rev().map(|listed| listed.checkpoint.step).collect();
+    assert_eq!(steps, [4, 8, 11]);
+}

@@ -1,0 +1,170 @@
+//! An act on the world happens once, however often the step that asks for it is done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::error::CallError;
+use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::ledger::EffectCounts;
+use mainstay::port::{Needs, Port, Verified};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::System;
+use parking_lot::Mutex;
+
+/// What the world has seen.
+#[derive(Default)]
+struct World {
+    /// The keys of the acts, in order.
+    acts: Mutex<Vec<String>>,
+    /// Acts from now on happen and their answer is lost in a panic: how many.
+    swallow: AtomicU32,
+    /// Acts from now on fail.
+    fail: Mutex<Option<Fault>>,
+    /// Crashes of the agent that are left, after its act.
+    crash: AtomicU32,
+    questions: AtomicU32,
+}
+
+fn take(count: &AtomicU32) -> bool {
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+#[derive(Clone)]
+struct Tool(Arc<World>);
+
+impl Behavior for Tool {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateless for Tool {
+    async fn serve(&self, request: &u32, ctx: &Context) -> Result<u32, Fault> {
+        if let Some(fault) = self.0.fail.lock().clone() {
+            return Err(fault);
+        }
+        self.0.acts.lock().push(ctx.key());
+        assert!(!take(&self.0.swallow), "the answer is lost");
+        Ok(request * 2)
+    }
+}
+
+/// Says whether an act happened.
+#[derive(Clone)]
+struct Register(Arc<World>);
+
+impl Behavior for Register {
+    type Request = u32;
+    type Reply = bool;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Read);
+}
+
+impl Stateless for Register {
+    async fn serve(&self, _: &u32, _: &Context) -> Result<bool, Fault> {
+        self.0.questions.fetch_add(1, Ordering::SeqCst);
+        Ok(!self.0.acts.lock().is_empty())
+    }
+}
+
+#[derive(Clone)]
+struct Agent(Arc<World>);
+
+impl Behavior for Agent {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u32, u32>>("tool").needs::<Port<u32, bool>>("register")
+    }
+}
+
+impl Stateful for Agent {
+    async fn step(&mut self, request: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        match turn {
+            Turn::Performed(performed) => {
+                let answer = performed.get::<u32>(0)?;
+                assert!(!take(&self.0.crash), "the agent dies after its act");
+                Ok(Step::Reply(*answer.value))
+            }
+            _ => {
+                let tool = ctx.port::<u32, u32>("tool")?;
+                let register = ctx.port::<u32, bool>("register")?;
+                let act = tool.effect(*request).verify(&register, *request, |happened| {
+                    if *happened { Verified::Happened(77_u32) } else { Verified::NotHappened }
+                });
+                Ok(Step::Perform(vec![Call::from(act)]))
+            }
+        }
+    }
+}
+
+async fn desk(kind: EffectKind) -> (System, Arc<World>, Port<u32, u32>) {
+    let world = Arc::new(World::default());
+    let (tool, register, agent) =
+        (Tool(Arc::clone(&world)), Register(Arc::clone(&world)), Agent(Arc::clone(&world)));
+    let system = System::start(
+        SupervisorSpec::one_for_one("desk")
+            .intensity(10, std::time::Duration::from_secs(5))
+            .child(ChildSpec::stateless("tool", move || tool.clone()).effect(kind))
+            .child(ChildSpec::stateless("register", move || register.clone()))
+            .child(ChildSpec::stateful("agent", move || agent.clone())),
+    )
+    .await
+    .unwrap();
+    let port = system.port::<u32, u32>("desk/agent").unwrap();
+    (system, world, port)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_an_act_does_not_act_again() {
+    for kind in [EffectKind::Irreversible, EffectKind::Compensable, EffectKind::Idempotent] {
+        let (system, world, agent) = desk(kind).await;
+        world.crash.store(1, Ordering::SeqCst);
+        let answer = agent.call(21_u32).await.unwrap();
+        assert_eq!(answer.value, 42, "{kind:?}");
+        assert_eq!(world.acts.lock().len(), 1, "{kind:?}");
+        assert_eq!(world.crash.load(Ordering::SeqCst), 0, "it did crash");
+        assert!(system.fates().is_balanced());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_whose_answer_was_lost_is_not_repeated_and_not_reported_as_failed() {
+    let (system, world, agent) = desk(EffectKind::Irreversible).await;
+    world.swallow.store(1, Ordering::SeqCst);
+    let error = agent.call(21_u32).await.unwrap_err();
+    assert!(matches!(error, CallError::Unknown { .. }), "{error}");
+    assert_eq!(world.acts.lock().len(), 1);
+    let counts = system.effects().counts();
+    assert_eq!(counts, EffectCounts { unknown: 1, ..EffectCounts::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyed_act_whose_answer_was_lost_is_repeated_with_the_same_key() {
+    let (_system, world, agent) = desk(EffectKind::Idempotent).await;
+    world.swallow.store(1, Ordering::SeqCst);
+    assert_eq!(agent.call(21_u32).await.unwrap().value, 42);
+    let acts = world.acts.lock();
+    assert_eq!(acts.len(), 2);
+    assert_eq!(acts[0], acts[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_act_is_no_act() {
+    let (system, world, agent) = desk(EffectKind::Irreversible).await;
+    *world.fail.lock() = Some(Fault::business("insufficient funds"));
+    let error = agent.call(21_u32).await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error}") };
+    assert_eq!(fault.class, Class::Exhausted);
+    assert_eq!(system.effects().counts().unknown, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_that_ask_for_the_same_are_two_acts() {
+    let (_system, world, agent) = desk(EffectKind::Irreversible).await;
+    agent.call(21_u32).await.unwrap();
+    agent.call(21_u32).await.unwrap();
+    let acts = world.acts.lock();
+    assert_eq!(acts.len(), 2);
+    assert_ne!(acts[0], acts[1]);
+}

@@ -1,0 +1,251 @@
+//! A request that cannot be mended goes back to where it began, and a transaction takes the world along.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
+use mainstay::error::{CallError, CheckpointError};
+use mainstay::event::Event;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::port::{CallOptions, Needs, Port};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::System;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// What the bank has done, by idempotency key: the same key takes effect once.
+#[derive(Default)]
+struct Bank {
+    done: Mutex<BTreeMap<String, Order>>,
+    /// In the order in which they took place.
+    log: Mutex<Vec<Order>>,
+    /// Fails what is asked of this account.
+    closed: Mutex<Option<Fault>>,
+    /// The credit is never answered.
+    hang: Mutex<bool>,
+    /// Undoing fails.
+    no_undo: Mutex<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Order {
+    Debit(u32),
+    Credit(u32),
+    Undo(Box<Order>),
+    Notify(String),
+}
+
+#[derive(Clone)]
+struct Desk(Arc<Bank>);
+
+impl Behavior for Desk {
+    type Request = Order;
+    type Reply = ();
+}
+
+impl Stateless for Desk {
+    async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
+        match order {
+            Order::Credit(_) if *self.0.hang.lock() => std::future::pending().await,
+            Order::Credit(_) => {
+                if let Some(fault) = self.0.closed.lock().clone() {
+                    return Err(fault);
+                }
+            }
+            Order::Undo(_) if *self.0.no_undo.lock() => {
+                return Err(Fault::business("the books are closed"));
+            }
+            _ => {}
+        }
+        if self.0.done.lock().insert(ctx.key(), order.clone()).is_none() {
+            self.0.log.lock().push(order.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Moves an amount: debit, credit, notify. When it is rolled back it notifies and says so.
+#[derive(Clone, Default)]
+struct Teller {
+    stage: Arc<u32>,
+    moved: Arc<u32>,
+    /// Whether a rollback is told to the user, or the transfer just tried again.
+    gives_up: bool,
+}
+
+impl Behavior for Teller {
+    type Request = u32;
+    type Reply = String;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<Order, ()>>("bank").needs::<Port<Order, ()>>("outbox")
+    }
+}
+
+impl Stateful for Teller {
+    async fn step(
+        &mut self,
+        amount: &u32,
+        turn: Turn,
+        ctx: &Context,
+    ) -> Result<Step<String>, Fault> {
+        let bank = ctx.port::<Order, ()>("bank")?;
+        let outbox = ctx.port::<Order, ()>("outbox")?;
+        match &turn {
+            Turn::Performed(performed) => {
+                performed.get::<()>(0)?;
+                self.stage = Arc::new(*self.stage + 1);
+            }
+            Turn::RolledBack(_) if self.gives_up => self.stage = Arc::new(10),
+            _ => {}
+        }
+        let call = match *self.stage {
+            0 => {
+                let debit = Order::Debit(*amount);
+                bank.effect(debit.clone()).undo(&bank, Order::Undo(Box::new(debit)))
+            }
+            1 => {
+                let credit = Order::Credit(*amount);
+                bank.effect(credit.clone()).undo(&bank, Order::Undo(Box::new(credit)))
+            }
+            2 => outbox.effect(Order::Notify(format!("moved {amount}"))),
+            10 => outbox.effect(Order::Notify(format!("could not move {amount}"))),
+            stage => {
+                self.stage = Arc::default();
+                if stage == 3 {
+                    self.moved = Arc::new(*self.moved + amount);
+                    return Ok(Step::Reply(format!("moved, {} in all", self.moved)));
+                }
+                return Ok(Step::Reply("undone".to_owned()));
+            }
+        };
+        Ok(Step::Perform(vec![Call::from(call)]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("teller", 1).with("stage", Arc::clone(&self.stage));
+        Some(snapshot.with("moved", Arc::clone(&self.moved)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.stage = snapshot.get("stage")?;
+        self.moved = snapshot.get("moved")?;
+        Ok(())
+    }
+}
+
+fn spec(bank: &Arc<Bank>, scope: Scope, gives_up: bool) -> SupervisorSpec {
+    let desk = Desk(Arc::clone(bank));
+    let (one, other) = (desk.clone(), desk);
+    SupervisorSpec::one_for_one("bank")
+        .scope(scope)
+        .child(
+            ChildSpec::stateless("bank", move || one.clone())
+                .effect(EffectKind::Compensable)
+                .recorded::<Desk>(),
+        )
+        .child(ChildSpec::stateless("outbox", move || other.clone()).effect(EffectKind::Idempotent))
+        .child(
+            ChildSpec::stateful("teller", move || Teller { gives_up, ..Teller::default() })
+                .durable::<Teller>(),
+        )
+}
+
+async fn open(bank: &Arc<Bank>, scope: Scope, gives_up: bool) -> (System, Port<u32, String>) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (system, _) = System::recover(spec(bank, scope, gives_up), store).await.unwrap();
+    let teller = system.port::<u32, String>("bank/teller").unwrap();
+    (system, teller)
+}
+
+fn compensated(event: &Event) -> bool {
+    matches!(event, Event::Effect { status: "compensated", .. })
+}
+
+fn undo(order: Order) -> Order {
+    Order::Undo(Box::new(order))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_fails_is_undone_in_reverse_and_told_once() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, Scope::Transaction, true).await;
+    assert_eq!(teller.call(5_u32).await.unwrap().value, "moved, 5 in all");
+    bank.log.lock().clear();
+    *bank.closed.lock() = Some(Fault::business("the account is closed"));
+    let mut events = system.events();
+    assert_eq!(teller.call(7_u32).await.unwrap().value, "undone");
+    let expected =
+        [Order::Debit(7), undo(Order::Debit(7)), Order::Notify("could not move 7".to_owned())];
+    assert_eq!(*bank.log.lock(), expected);
+    *bank.closed.lock() = None;
+    assert_eq!(teller.call(1_u32).await.unwrap().value, "moved, 6 in all");
+    let mut rolled_back = 0;
+    while let Some(event) = events.try_next() {
+        if let Event::RolledBack { undone, kept, unknown, .. } = event.event {
+            assert_eq!((undone, kept, unknown), (1, 0, 0));
+            rolled_back += 1;
+        }
+    }
+    assert_eq!(rolled_back, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_outside_a_transaction_is_done_again_once_and_its_acts_stand() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, Scope::Flow, false).await;
+    *bank.closed.lock() = Some(Fault::business("the account is closed"));
+    let error = teller.call(7_u32).await.unwrap_err();
+    let CallError::RecoveryExhausted { trail, .. } = &error else { panic!("{error}") };
+    let actions: Vec<_> = trail.iter().map(|attempt| attempt.action.name()).collect();
+    assert_eq!(actions, ["rollback", "fail"], "{error}");
+    assert_eq!(*bank.log.lock(), [Order::Debit(7)], "the debit stands, and was made once");
+    assert_eq!(system.effects().counts().confirmed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_is_tried_again_after_its_rollback_acts_anew() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, Scope::Transaction, false).await;
+    let mut events = system.events();
+    *bank.closed.lock() = Some(Fault::business("the account is closed"));
+    let error = teller.call(7_u32).await.unwrap_err();
+    assert!(matches!(error, CallError::RecoveryExhausted { .. }), "{error}");
+    // The second try is undone, too, once the request has failed.
+    for _ in 0..2 {
+        events.wait_for(compensated).await.unwrap();
+    }
+    let debit = Order::Debit(7);
+    let expected = [debit.clone(), undo(debit.clone()), debit.clone(), undo(debit)];
+    assert_eq!(*bank.log.lock(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_runs_out_of_time_does_not_stay_half_done() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, Scope::Transaction, true).await;
+    let mut events = system.events();
+    *bank.closed.lock() = Some(Fault::rate_limit("later").with_code("429"));
+    let options = CallOptions::new().deadline(Duration::from_millis(1500));
+    let error = teller.call_with(7_u32, options).await.unwrap_err();
+    assert!(matches!(error, CallError::Expired { .. } | CallError::RecoveryExhausted { .. }));
+    events.wait_for(compensated).await.unwrap();
+    assert_eq!(bank.log.lock()[..2], [Order::Debit(7), undo(Order::Debit(7))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_fails_is_stuck_and_waits_for_a_person() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, Scope::Transaction, true).await;
+    *bank.closed.lock() = Some(Fault::business("the account is closed"));
+    *bank.no_undo.lock() = true;
+    assert_eq!(teller.call(7_u32).await.unwrap().value, "undone");
+    let open = system.effects().open();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].status, "stuck");
+    system.effects().undone(open[0].key).await.unwrap();
+    assert!(system.effects().open().is_empty());
+    assert!(system.effects().undone(open[0].key).await.is_err(), "it does not wait any more");
+}
