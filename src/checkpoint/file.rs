@@ -111,7 +111,8 @@ impl FileOptions {
     }
 
     /// How many bytes the log may have. A commit beyond it is answered [`StoreError::Full`]. While
-    /// compaction makes its copy, both count on the disk, and only the log against the quota.
+    /// compaction makes its copy, both take room on the disk, and only the log counts. Retention is
+    /// never refused: it is what makes room.
     #[must_use]
     pub const fn quota(mut self, bytes: u64) -> Self {
         self.quota = Some(bytes);
@@ -206,6 +207,18 @@ impl Shared {
                 Err(StoreError::Poisoned { store: self.name.clone(), cause: cause.clone() })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Whether so many bytes more are within the quota.
+    fn has_room(&self, more: u64) -> Result<(), StoreError> {
+        let total = self.bytes.load(std::sync::atomic::Ordering::Relaxed) + more;
+        match self.options.quota {
+            Some(quota) if total > quota => {
+                let what = format!("{total} bytes are more than its quota of {quota}");
+                Err(StoreError::Full { store: self.name.clone(), what })
+            }
+            _ => Ok(()),
         }
     }
 
