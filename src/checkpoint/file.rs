@@ -178,8 +178,19 @@ struct Shared {
     bytes: std::sync::atomic::AtomicU64,
     poisoned: Mutex<Option<String>>,
     compacting: Mutex<()>,
-    /// Held open: the lock is the file's.
-    _lock: std::fs::File,
+    _lock: Lock,
+}
+
+/// The folder is ours.
+#[derive(Debug)]
+struct Lock(std::fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is being spawned at this moment has a copy of
+        // it until it becomes another program, and would keep the lock as long.
+        drop(self.0.unlock());
+    }
 }
 
 impl Shared {
