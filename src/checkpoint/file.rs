@@ -111,7 +111,8 @@ impl FileOptions {
     }
 
     /// How many bytes the log may have. A commit beyond it is answered [`StoreError::Full`]. While
-    /// compaction makes its copy, both count on the disk, and only the log against the quota.
+    /// compaction makes its copy, both take room on the disk, and only the log counts. Retention is
+    /// never refused: it is what makes room.
     #[must_use]
     pub const fn quota(mut self, bytes: u64) -> Self {
         self.quota = Some(bytes);
@@ -177,8 +178,19 @@ struct Shared {
     bytes: std::sync::atomic::AtomicU64,
     poisoned: Mutex<Option<String>>,
     compacting: Mutex<()>,
-    /// Held open: the lock is the file's.
-    _lock: std::fs::File,
+    _lock: Lock,
+}
+
+/// The folder is ours.
+#[derive(Debug)]
+struct Lock(std::fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is being spawned at this moment has a copy of
+        // it until it becomes another program, and would keep the lock as long.
+        drop(self.0.unlock());
+    }
 }
 
 impl Shared {
@@ -206,6 +218,18 @@ impl Shared {
                 Err(StoreError::Poisoned { store: self.name.clone(), cause: cause.clone() })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Whether so many bytes more are within the quota.
+    fn has_room(&self, more: u64) -> Result<(), StoreError> {
+        let total = self.bytes.load(std::sync::atomic::Ordering::Relaxed) + more;
+        match self.options.quota {
+            Some(quota) if total > quota => {
+                let what = format!("{total} bytes are more than its quota of {quota}");
+                Err(StoreError::Full { store: self.name.clone(), what })
+            }
+            _ => Ok(()),
         }
     }
 

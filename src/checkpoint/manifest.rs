@@ -299,7 +299,7 @@ impl Draft {
             digest: Digest::NONE,
             taken: Some(now.moment),
         };
-        Self { checkpoint, snapshot, envelope: None, parent: None }
+        Self { checkpoint, snapshot: snapshot.settled(), envelope: None, parent: None }
     }
 
     /// Built on this one, the last of the same child, or the one it was restored from.

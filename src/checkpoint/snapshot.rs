@@ -40,6 +40,8 @@ type Encode = fn(&SchemaId, &(dyn Any + Send + Sync), &str) -> Result<Encoded, C
 pub struct Snapshot {
     schema: Arc<SchemaId>,
     pieces: Arc<Vec<Piece>>,
+    /// Of the snapshot before, while this one is put together.
+    previous: Option<Arc<Vec<Piece>>>,
 }
 
 impl Snapshot {
@@ -49,7 +51,18 @@ impl Snapshot {
     }
 
     pub(crate) fn of(schema: SchemaId) -> Self {
-        Self { schema: Arc::new(schema), pieces: Arc::default() }
+        Self { schema: Arc::new(schema), pieces: Arc::default(), previous: None }
+    }
+
+    /// The next snapshot after `previous`, of the same schema and still empty. Pieces that did not
+    /// change are taken over as they are added, which is cheaper than [`Snapshot::following`] and
+    /// comes to the same. Until it becomes part of a draft it holds the pieces of `previous`, too.
+    pub fn after(previous: &Self) -> Self {
+        Self {
+            schema: Arc::clone(&previous.schema),
+            pieces: Arc::new(Vec::with_capacity(previous.pieces.len())),
+            previous: Some(Arc::clone(&previous.pieces)),
+        }
     }
 
     /// Adds a piece; one of the same name is replaced.
@@ -58,12 +71,19 @@ impl Snapshot {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
+        let name = name.into();
+        let at = Arc::as_ptr(&value).cast::<()>();
+        let known = self.previous.iter().flat_map(|pieces| pieces.iter());
+        let known = known.filter(|piece| piece.name == name).find(|piece| piece.at() == Some(at));
+        if let Some(known) = known.cloned() {
+            return self.with_piece(known);
+        }
         let body = Body {
             value: OnceLock::from(value as Shared),
             encode: Some(encode::<T>),
             encoded: OnceLock::new(),
         };
-        self.with_piece(Piece { name: name.into(), body: Arc::new(body) })
+        self.with_piece(Piece { name, body: Arc::new(body) })
     }
 
     /// Adds a piece of another snapshot as it is: neither decoded nor, later, written again.
@@ -87,7 +107,17 @@ impl Snapshot {
     /// Takes over from `previous` the pieces that did not change: those of the same name whose value
     /// is the same [`Arc`]. Their encodings come along, so only what changed costs anything.
     #[must_use]
-    pub fn following(mut self, previous: &Self) -> Self {
+    pub fn following(self, previous: &Self) -> Self {
+        self.settled().taking_over(previous)
+    }
+
+    /// Lets go of the snapshot before.
+    pub(crate) fn settled(mut self) -> Self {
+        self.previous = None;
+        self
+    }
+
+    fn taking_over(mut self, previous: &Self) -> Self {
         if previous.schema.name != self.schema.name || previous.schema.version > self.schema.version
         {
             return self;
@@ -188,7 +218,7 @@ pub(crate) struct Encoded {
 }
 
 impl Piece {
-    /// A piece that comes from a store.
+    /// A piece that comes from a store, which has checked its bytes.
     pub(crate) fn stored(name: Cow<'static, str>, encoded: Encoded) -> Self {
         let body =
             Body { value: OnceLock::new(), encode: None, encoded: OnceLock::from(Ok(encoded)) };
@@ -208,6 +238,11 @@ impl Piece {
     /// Whether its bytes have been made, or came from a store.
     pub fn is_encoded(&self) -> bool {
         self.body.encoded.get().is_some()
+    }
+
+    /// Where its value is, once it has one. The piece holds it, so nothing else can be there.
+    fn at(&self) -> Option<*const ()> {
+        self.body.value.get().map(|value| Arc::as_ptr(value).cast::<()>())
     }
 
     /// Whether both hold the very same value, or are the same piece.
@@ -231,7 +266,7 @@ impl Piece {
                 let Some(Ok(encoded)) = self.body.encoded.get() else {
                     return Err(ill_typed("it has neither a value nor bytes"));
                 };
-                let value = codec::decode::<T>(&encoded.bytes)
+                let value = codec::decode_checked::<T>(&encoded.bytes)
                     .map_err(|error| CheckpointError::in_field(&self.name, error))?;
                 // Of two that decode at once, all get the first one's.
                 Arc::clone(self.body.value.get_or_init(|| Arc::new(value)))

@@ -1,6 +1,6 @@
 //! Opening a folder: lock, read, cut off what was never whole.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::checkpoint::file::segment::{
     Head, Kind, Place, Read, SEGMENT_HEAD, Segment, read_frame, read_items,
 };
 use crate::checkpoint::file::writer::{Queue, Tail, Writer};
-use crate::checkpoint::file::{AlteredEnd, FileOptions, FileStore, Shared, sync_folder};
+use crate::checkpoint::file::{AlteredEnd, FileOptions, FileStore, Lock, Shared, sync_folder};
 use crate::checkpoint::index::Index;
 use crate::error::StoreError;
 
@@ -50,7 +50,7 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
 }
 
 /// Takes the folder, or says who has it.
-fn lock(folder: &Path, name: &str) -> Result<File, StoreError> {
+fn lock(folder: &Path, name: &str) -> Result<Lock, StoreError> {
     let fail = |error: io::Error| StoreError::Io {
         store: name.to_owned(),
         what: "locking",
@@ -71,10 +71,11 @@ fn lock(folder: &Path, name: &str) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(error)) => return Err(fail(error)),
     }
-    file.set_len(0).map_err(fail)?;
-    file.seek(SeekFrom::Start(0)).map_err(fail)?;
-    writeln!(file, "{}", std::process::id()).map_err(fail)?;
-    Ok(file)
+    let mut lock = Lock(file);
+    lock.0.set_len(0).map_err(fail)?;
+    lock.0.seek(SeekFrom::Start(0)).map_err(fail)?;
+    writeln!(lock.0, "{}", std::process::id()).map_err(fail)?;
+    Ok(lock)
 }
 
 struct Loading<'a> {

@@ -387,8 +387,8 @@ pub(super) fn read_frame(segment: &Segment, offset: u64, size: u64) -> Result<Re
     }
     let head = segment.read(offset, FRAME_HEAD).map_err(io)?;
     if crc32fast::hash(&head[..20]).to_le_bytes() != head[20..] {
-        // A head whose second part was never written is zero there, and so is all that follows.
-        if head[20..] == [0; 4] && is_zero_from(segment, offset + 20, size).map_err(io)? {
+        // A head that was written in part is followed by nothing, or by what was never written.
+        if is_zero_from(segment, offset + FRAME_HEAD as u64, size).map_err(io)? {
             return Ok(Read::Torn);
         }
         return Err(segment.corrupt(offset, "a frame's head does not match its checksum"));
@@ -411,7 +411,7 @@ pub(super) fn read_frame(segment: &Segment, offset: u64, size: u64) -> Result<Re
     // Never written, rather than altered: the end is zero, or a whole block is, which no altered bit
     // makes so. Only the last frame can be like that.
     let hole = || has_zero_block(offset + FRAME_HEAD as u64, &payload);
-    if next == size && (trailer == [0; 4] || (!is_whole && hole())) {
+    if next == size && (trailer[3] == 0 || (!is_whole && hole())) {
         return Ok(Read::Torn);
     }
     let what = "a batch does not match its checksum";

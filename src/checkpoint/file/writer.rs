@@ -124,6 +124,14 @@ pub(super) struct Tail {
     pub(super) sequence: u64,
 }
 
+/// Whether a batch counts against the quota.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Needed,
+    /// It is what makes room.
+    Made,
+}
+
 /// The batches that are written next, at once.
 #[derive(Default)]
 struct Group {
@@ -187,13 +195,15 @@ impl Writer {
 
     fn job(&mut self, job: Job, group: &mut Group) {
         match job {
-            Job::Commit { batch, durability, answerer } => match self.add(batch, group) {
-                Ok(receipt) => {
-                    group.needs_sync |= durability == Durability::Sync;
-                    group.waiting.push((answerer, receipt));
+            Job::Commit { batch, durability, answerer } => {
+                match self.add(batch, group, Room::Needed) {
+                    Ok(receipt) => {
+                        group.needs_sync |= durability == Durability::Sync;
+                        group.waiting.push((answerer, receipt));
+                    }
+                    Err(error) => answerer.answer(Err(error)),
                 }
-                Err(error) => answerer.answer(Err(error)),
-            },
+            }
             Job::Retain { keep, now, answer } => {
                 // Planned here, where nothing can be pinned or named in between.
                 self.write(std::mem::take(group));
@@ -207,7 +217,7 @@ impl Writer {
                 }
                 if batch.is_empty() {
                     tell(&answer, Ok(plan));
-                } else if let Err(error) = self.add(batch, group) {
+                } else if let Err(error) = self.add(batch, group, Room::Made) {
                     tell(&answer, Err(error));
                 } else {
                     group.needs_sync = true;
@@ -232,7 +242,7 @@ impl Writer {
     }
 
     /// Puts a batch into the group, or leaves the group as it was.
-    fn add(&mut self, batch: Batch, group: &mut Group) -> Result<Receipt, StoreError> {
+    fn add(&mut self, batch: Batch, group: &mut Group, room: Room) -> Result<Receipt, StoreError> {
         self.shared.check()?;
         let index = self.shared.index.read();
         let mut receipt = index.admit(&mut group.admission, &batch)?;
@@ -258,6 +268,9 @@ impl Writer {
             if done.is_err() {
                 break;
             }
+        }
+        if done.is_ok() && room == Room::Needed {
+            done = self.shared.has_room(frames.bytes.len() as u64);
         }
         if let Err(error) = done {
             frames.abandon(changes);
@@ -313,13 +326,6 @@ impl Writer {
 
     fn put(&mut self, bytes: &[u8], needs_sync: bool) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        if let Some(quota) = shared.options.quota {
-            let total = shared.bytes.load(Ordering::Relaxed) + bytes.len() as u64;
-            if total > quota {
-                let what = format!("{total} bytes are more than its quota of {quota}");
-                return Err(StoreError::Full { store: shared.name.clone(), what });
-            }
-        }
         if let Err(error) = self.append(bytes) {
             let error = shared.io("writing", &error);
             return Err(match self.cut() {

@@ -46,6 +46,32 @@ fn a_piece_is_encoded_once_however_often_it_is_stored() {
 }
 
 #[test]
+fn a_snapshot_made_after_another_takes_over_what_did_not_change() {
+    let (kept, changed) = (Arc::new(1_u8), Arc::new(2_u8));
+    let before = Snapshot::new("agent", 4).with("kept", Arc::clone(&kept)).with("changed", changed);
+    before.digest().unwrap();
+    let next = Snapshot::after(&before).with("kept", kept).with("changed", Arc::new(2_u8));
+    assert_eq!(next.schema(), before.schema());
+    let encoded: Vec<bool> = next.pieces().iter().map(Piece::is_encoded).collect();
+    assert_eq!(encoded, [true, false]);
+    assert_eq!(next.digest().unwrap(), before.digest().unwrap());
+    assert!(Snapshot::after(&before).pieces().is_empty());
+}
+
+#[test]
+fn a_snapshot_in_a_draft_holds_nothing_of_the_one_before() {
+    let old = Arc::new("old".to_owned());
+    let before = Snapshot::new("agent", 1).with("memory", Arc::clone(&old));
+    let after = || Snapshot::after(&before).with("memory", Arc::new("new".to_owned()));
+    let now = Now { wall: Wall(1), moment: Moment::START };
+    let draft = Draft::new(ChildPath::new("a"), after(), now);
+    let followed = after().following(&before);
+    drop(before);
+    assert_eq!(Arc::strong_count(&old), 1);
+    assert_eq!((draft.seal().is_ok(), followed.has("memory")), (true, true));
+}
+
+#[test]
 fn a_snapshot_gives_back_the_very_value_it_was_given() {
     let value = Arc::new(vec![1_u8, 2]);
     let snapshot = Snapshot::new("agent", 1).with("context", Arc::clone(&value));

@@ -111,7 +111,6 @@ fn a_jump_of_the_wall_clock_does_not_age_a_checkpoint_of_this_process() {
     checkpoint.taken = None;
     assert_eq!(checkpoint.age(jump(7000).now), Duration::from_secs(7000));
     assert_eq!(checkpoint.age(jump(-7000).now), Duration::ZERO);
-    let mut checkpoint = checkpoint;
     checkpoint.taken = Some(Moment::START);
     assert_eq!(checkpoint.age(jump(7000).now), Duration::from_secs(10));
 }
