@@ -653,3 +653,7 @@ impl RootEnded {
         self.0.kind()
     }
 }
+/// The fault of a step whose write failed.
+pub(crate) fn failed(error: &impl fmt::Display) -> Fault {
+    Fault::internal(format!("the store failed: {error}")).with_code("store")
+}

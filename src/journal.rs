@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::{Batch, Commit, Durability, Store};
 use crate::effects::{Keep, Keeping};
+pub(crate) use crate::error::failed;
 use crate::error::{RecoverError, StoreError};
 use crate::fate::Fate;
 use crate::fault::{EffectKind, Fault};
@@ -287,11 +288,6 @@ impl Keep for Journal {
         // Nobody can wait for it: what is not written is found out again by whoever asks next.
         drop(self.commit(Batch::new(), &Line::from(record), Durability::Async));
     }
-}
-
-/// The fault of a step whose write failed.
-pub(crate) fn failed(error: &impl fmt::Display) -> Fault {
-    Fault::internal(format!("the store failed: {error}")).with_code("store")
 }
 
 impl From<Record> for Line {

@@ -30,10 +30,10 @@ pub mod ledger;
 
 // Contracts: what others implement.
 pub mod clock;
+pub mod checkpoint;
 pub mod event;
 #[doc(hidden)]
 pub mod mirror;
-pub mod checkpoint;
 pub mod port;
 pub mod behavior;
 pub mod spec;

@@ -229,7 +229,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         {
             return Err(CallError::RecoveryExhausted {
                 child: self.path().clone(),
-                fault: Box::new(crate::journal::failed(&error)),
+                fault: Box::new(crate::error::failed(&error)),
                 trail: crate::fate::Trail::default(),
             });
         }
