@@ -23,6 +23,7 @@ use crate::policy::Policy;
 pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind};
 use crate::port::{Need, Needs, PortType};
 
+pub mod acting;
 mod codec;
 mod group;
 mod validate;
@@ -524,8 +525,8 @@ impl SupervisorSpec {
 
     /// Adds a child; children start in the order they are added.
     #[must_use]
-    pub fn child(mut self, spec: ChildSpec) -> Self {
-        self.children.push(Node::Child(Arc::new(spec)));
+    pub fn child(mut self, spec: impl Into<ChildSpec>) -> Self {
+        self.children.push(Node::Child(Arc::new(spec.into())));
         self
     }
 

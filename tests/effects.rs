@@ -7,7 +7,9 @@ use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Tur
 use mainstay::error::CallError;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::ledger::EffectCounts;
+use mainstay::policy::Policy;
 use mainstay::port::{Needs, Port, Verified};
+use mainstay::spec::acting::Idempotent;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
 use parking_lot::Mutex;
@@ -167,4 +169,39 @@ async fn two_requests_that_ask_for_the_same_are_two_acts() {
     let acts = world.acts.lock();
     assert_eq!(acts.len(), 2);
     assert_ne!(acts[0], acts[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_acts_by_its_type_retries_only_when_it_is_told_to() {
+    for (told, expected) in [(false, 1), (true, 4)] {
+        let world = Arc::new(World::default());
+        *world.fail.lock() = Some(Fault::network("refused"));
+        let tool = Tool(Arc::clone(&world));
+        let attempts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&attempts);
+        let child =
+            ChildSpec::stateless("tool", move || Counted(tool.clone(), Arc::clone(&counted)));
+        let child = child.acts::<Idempotent>();
+        let child = if told { child.retry(Policy::new()) } else { child };
+        let spec = SupervisorSpec::one_for_one("desk").child(child);
+        let system = System::start(spec).await.unwrap();
+        let tool = system.port::<u32, u32>("desk/tool").unwrap();
+        assert!(tool.call(1_u32).await.is_err());
+        assert_eq!(attempts.load(Ordering::SeqCst), expected, "told: {told}");
+    }
+}
+
+#[derive(Clone)]
+struct Counted(Tool, Arc<AtomicU32>);
+
+impl Behavior for Counted {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateless for Counted {
+    async fn serve(&self, request: &u32, ctx: &Context) -> Result<u32, Fault> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.serve(request, ctx).await
+    }
 }

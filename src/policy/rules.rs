@@ -122,6 +122,17 @@ impl Policy {
         Self::new().with_jitter(Jitter::None)
     }
 
+    /// No retries of any class, and no second delivery after a crash.
+    pub const fn without_retries() -> Self {
+        let mut policy = Self::new().with_global_cap(0).with_crash_redeliveries(0);
+        let mut class = 0;
+        while class < policy.rules.0.len() {
+            policy.rules.0[class].cap = 0;
+            class += 1;
+        }
+        policy
+    }
+
     /// For generators of code: an answer that did not pass is generated again up to twice, at once,
     /// provided that the request changes (feedback is added).
     pub const fn code_generation() -> Self {

@@ -71,7 +71,8 @@ impl GroupSpec {
 
     /// Adds a member by its spec. The first is the primary; the others follow in order.
     #[must_use]
-    pub fn member_spec(mut self, spec: ChildSpec) -> Self {
+    pub fn member_spec(mut self, spec: impl Into<ChildSpec>) -> Self {
+        let spec = spec.into();
         self.supervisor = self.supervisor.child(spec);
         self
     }
