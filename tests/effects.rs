@@ -19,6 +19,8 @@ struct World {
     acts: Mutex<Vec<String>>,
     /// Acts from now on happen and their answer is lost in a panic: how many.
     swallow: AtomicU32,
+    /// Acts from now on do not happen, and their answer is lost all the same: how many.
+    vanish: AtomicU32,
     /// Acts from now on fail.
     fail: Mutex<Option<Fault>>,
     /// Crashes of the agent that are left, after its act.
@@ -42,6 +44,9 @@ impl Stateless for Tool {
     async fn serve(&self, request: &u32, ctx: &Context) -> Result<u32, Fault> {
         if let Some(fault) = self.0.fail.lock().clone() {
             return Err(fault);
+        }
+        if take(&self.0.vanish) {
+            return Err(Fault::indeterminate("nobody knows"));
         }
         self.0.acts.lock().push(ctx.key());
         assert!(!take(&self.0.swallow), "the answer is lost");
@@ -167,4 +172,28 @@ async fn two_requests_that_ask_for_the_same_are_two_acts() {
     let acts = world.acts.lock();
     assert_eq!(acts.len(), 2);
     assert_ne!(acts[0], acts[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_whose_answer_was_lost_is_asked_about_where_that_is_possible() {
+    let (system, world, agent) = desk(EffectKind::Verifiable).await;
+    world.swallow.store(1, Ordering::SeqCst);
+    // The answer is the one of the question, and not the tool's.
+    assert_eq!(agent.call(21_u32).await.unwrap().value, 77);
+    assert_eq!(world.acts.lock().len(), 1);
+    assert_eq!(world.questions.load(Ordering::SeqCst), 1);
+    let confirmed = EffectCounts { confirmed: 1, ..EffectCounts::default() };
+    assert_eq!(system.effects().counts(), confirmed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_the_question_says_has_not_happened_is_known_to_have_failed() {
+    let (system, world, agent) = desk(EffectKind::Verifiable).await;
+    world.vanish.store(1, Ordering::SeqCst);
+    let error = agent.call(21_u32).await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error}") };
+    assert_eq!(fault.class, Class::Exhausted, "{fault}");
+    assert_eq!(world.questions.load(Ordering::SeqCst), 1);
+    assert_eq!(system.effects().counts(), EffectCounts::default());
+    assert!(world.acts.lock().is_empty());
 }
