@@ -247,6 +247,21 @@ async fn attempt<B: Stateful>(
             }
         }
     }
+    if job.torn {
+        match slot.mend(job).await {
+            Ok(Some(fresh)) => {
+                let old = std::mem::replace(&mut life, fresh);
+                let _ = unwound(move || drop(old));
+            }
+            Ok(None) => {}
+            Err(Kept::Failed(fault)) => {
+                return (Some(life), Ended::Fault(fault, Place::START, tainted()));
+            }
+            Err(Kept::Panicked(text)) => {
+                return (None, Ended::Crash(lost(life, text), tainted()));
+            }
+        }
+    }
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
@@ -533,6 +548,7 @@ async fn apart<B: Stateful>(
         attempt: job.attempt,
         place: std::mem::replace(&mut job.place, Place::START),
         refuse: job.refuse,
+        torn: job.torn,
         reservation: None,
     };
     let inner = Arc::clone(slot);

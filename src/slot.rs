@@ -48,7 +48,7 @@ mod worker;
 pub(crate) use accept::refused;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
-pub(crate) use state::{Kept, Saved};
+pub(crate) use state::{Adopted, Kept, Saved};
 pub(crate) use work::{Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
 

@@ -31,6 +31,8 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) place: Place,
     /// It may not be started over.
     pub(crate) refuse: bool,
+    /// The state is in the middle of another request: see [`Slot::mend`].
+    pub(crate) torn: bool,
     pub(crate) reservation: Option<Reservation>,
 }
 
@@ -154,6 +156,7 @@ impl<W: Worker> Slot<W> {
                 Place::START
             }
         };
+        let torn = !place.back && self.is_torn(desk, &mail);
         self.arm(desk, limit);
         self.publish(desk);
         let life = match self.rules.order {
@@ -163,8 +166,17 @@ impl<W: Worker> Slot<W> {
         let life_no = desk.life.incarnation();
         // Starting over would repeat what may not be repeated.
         let refuse = tainted && matches!(place.turn, Turn::First);
-        let job =
-            Job { mail, ticket, flight, life: life_no, attempt, place, refuse, reservation: None };
+        let job = Job {
+            mail,
+            ticket,
+            flight,
+            life: life_no,
+            attempt,
+            place,
+            refuse,
+            torn,
+            reservation: None,
+        };
         Some((life, job))
     }
 
