@@ -261,13 +261,14 @@ impl Effects {
         let Some(act) = call.act.take() else {
             return call.make(tie, None).await.map_err(Fault::from);
         };
-        let mut act = *act;
+        let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
         if output.verdict == Some(Verdict::Verify) {
-            let resolution = match act.verify.take() {
-                Some(verify) => verify(Arc::clone(&tie)).await,
+            let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(&tie)));
+            let resolution = match asked {
+                Some(asked) => asked.await,
                 None => Resolution::CannotTell,
             };
             let told = resolution != Resolution::CannotTell;
@@ -286,13 +287,13 @@ impl Effects {
         &self,
         key: EffectKey,
         tool: &ChildPath,
-        mut act: Act,
+        act: Act,
         tie: Arc<Tie>,
         unknown: Fault,
     ) -> Outcome {
-        let verify = act.verify.take().filter(|_| act.kind == EffectKind::Verifiable);
-        let Some(verify) = verify else { return Err(unknown) };
-        let resolution = verify(tie).await;
+        let verify = act.verify.as_ref().filter(|_| act.kind == EffectKind::Verifiable);
+        let Some(asked) = verify.map(|verify| verify(tie)) else { return Err(unknown) };
+        let resolution = asked.await;
         self.feed(Input::Resolved(key, resolution.clone())).await?;
         match resolution {
             Resolution::Happened(bytes) => {

@@ -33,7 +33,7 @@ pub(crate) struct Act {
 
 /// Asks whether an effect happened.
 pub(crate) type Verify =
-    Box<dyn FnOnce(Arc<Tie>) -> Pin<Box<dyn Future<Output = Resolution> + Send>> + Send>;
+    Box<dyn Fn(Arc<Tie>) -> Pin<Box<dyn Future<Output = Resolution> + Send>> + Send + Sync>;
 
 /// What a question says about an effect whose outcome is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,15 +129,17 @@ impl<R: Serialize + Send + 'static> Effect<R> {
         mut self,
         port: &Port<Q, A>,
         question: impl Into<Q>,
-        read: impl FnOnce(&A) -> Verified<R> + Send + 'static,
+        read: impl Fn(&A) -> Verified<R> + Send + Sync + 'static,
     ) -> Self
     where
-        Q: Send + Sync + 'static,
+        Q: Clone + Send + Sync + 'static,
         A: Send + Sync + 'static,
     {
-        let call = port.ask(question);
+        let (port, question, read) = (port.clone(), question.into(), Arc::new(read));
+        // It may be asked twice: about what was done before, and about what follows from the answer.
         self.act.verify = Some(Box::new(move |tie| {
-            let asked = call.make(tie, None);
+            let asked = port.ask(question.clone()).make(tie, None);
+            let read = Arc::clone(&read);
             Box::pin(async move {
                 let Ok(answer) = asked.await else { return Resolution::CannotTell };
                 let Some(answer) = answer.value.downcast_ref::<A>() else {
