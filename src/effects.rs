@@ -4,12 +4,14 @@
 //! and no step hears of an outcome before that outcome is. An attempt that is dropped half-way leaves
 //! the effect as lost, never as failed.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::behavior::Undone;
 use crate::error::ResolveError;
@@ -21,7 +23,7 @@ use crate::ledger::{
     EffectCounts, EffectKey, EffectStatus, Entry, Input, Intent, Ledger, Output, Record,
     Resolution, Undo, Verdict,
 };
-use crate::port::{Act, Call, Outcome, Tie, Trace};
+use crate::port::{Act, Call, Outcome, Reply, Tie, Trace};
 use crate::text;
 
 /// The code of a fault whose effect waits for a verification or a person.
@@ -32,6 +34,10 @@ pub(crate) struct Effects {
     pub(crate) ledger: Mutex<Ledger>,
     journal: OnceLock<Arc<dyn Keep>>,
     undoer: OnceLock<Weak<dyn Undoer>>,
+    /// What is being undone right now.
+    undoing: Mutex<HashSet<EffectKey>>,
+    /// Something has become of some effect.
+    changed: Notify,
     emit: Box<dyn Fn(Event) + Send + Sync>,
 }
 
@@ -72,6 +78,8 @@ impl Effects {
             ledger: Mutex::default(),
             journal: OnceLock::new(),
             undoer: OnceLock::new(),
+            undoing: Mutex::default(),
+            changed: Notify::new(),
             emit: Box::new(emit),
         })
     }
@@ -105,53 +113,89 @@ impl Effects {
         told
     }
 
-    /// Undoes what a task has done to the world, the latest first, and says what stands. At an effect
-    /// that has no undo it stops: what came before that cannot be told apart from it.
+    /// Undoes what a task has done to the world, the latest first, and says what stands. What may have
+    /// happened is undone, too. At an effect that may stand and has no undo it stops: what came before
+    /// that cannot be told apart from it.
     pub(crate) async fn compensate(&self, task: &str) -> Undone {
         let mut told = Undone::default();
-        let (confirmed, open) = {
+        let mut acts: Vec<EffectKey> = {
             let ledger = self.ledger.lock();
-            let confirmed: Vec<_> = ledger
-                .confirmed_since(task, 0)
-                .into_iter()
-                .map(|entry| (entry.intent.key, entry.intent.kind, entry.intent.undo.is_some()))
-                .collect();
-            let open: Vec<_> = ledger
-                .entries()
-                .into_iter()
-                .filter(|entry| &*entry.intent.task == task && entry.status.is_open())
-                .map(|entry| entry.intent.key)
-                .collect();
-            (confirmed, open)
+            let of_task = ledger.entries().into_iter().filter(|entry| &*entry.intent.task == task);
+            of_task.map(|entry| entry.intent.key).collect()
         };
-        told.unknown = open;
+        acts.reverse();
         let mut stop = false;
-        for (key, kind, can) in confirmed {
-            if matches!(kind, EffectKind::Pure | EffectKind::Read) {
+        for key in acts {
+            let Some(entry) = self.at_rest(key).await else { continue };
+            if matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read) {
                 continue;
             }
-            stop |= !can;
-            if stop {
-                told.kept.push(key);
-            } else if self.undo(key).await {
+            match entry.status {
+                EffectStatus::Rejected | EffectStatus::Failed(_) => continue,
+                EffectStatus::Compensated => {
+                    told.undone.push(key);
+                    continue;
+                }
+                EffectStatus::Stuck(_) => stop = true,
+                EffectStatus::Compensating => {}
+                EffectStatus::Confirmed(_) | EffectStatus::Intended | EffectStatus::Unknown => {
+                    stop |= entry.intent.undo.is_none();
+                }
+            }
+            if !stop && self.undo(key).await {
                 told.undone.push(key);
-            } else {
-                told.unknown.push(key);
-                stop = true;
+                continue;
+            }
+            stop = true;
+            match entry.status {
+                EffectStatus::Confirmed(_) if !self.is_stuck(key) => told.kept.push(key),
+                _ => told.unknown.push(key),
             }
         }
         told
     }
 
-    /// Undoes one effect, or goes on with an undo that was interrupted; whether it succeeded.
+    /// The effect once nobody waits for its tool any more.
+    async fn at_rest(&self, key: EffectKey) -> Option<Entry> {
+        loop {
+            let mut told = std::pin::pin!(self.changed.notified());
+            told.as_mut().enable();
+            let entry = self.ledger.lock().get(key).cloned()?;
+            if !entry.in_flight {
+                return Some(entry);
+            }
+            told.await;
+        }
+    }
+
+    /// Whether its undo was begun and did not succeed.
+    fn is_stuck(&self, key: EffectKey) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.get(key).is_some_and(|entry| {
+            matches!(entry.status, EffectStatus::Compensating | EffectStatus::Stuck(_))
+        })
+    }
+
+    /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
+    /// asks for one that is under way waits for that.
     pub(crate) async fn undo(&self, key: EffectKey) -> bool {
+        let _turn = loop {
+            let mut told = std::pin::pin!(self.changed.notified());
+            told.as_mut().enable();
+            if self.undoing.lock().insert(key) {
+                break Undoing { effects: self, key };
+            }
+            told.await;
+        };
         if self.feed(Input::Undo(key)).await.is_err() {
             return false;
         }
         let entry = self.ledger.lock().get(key).cloned();
-        let Some(entry) = entry.filter(|entry| entry.status == EffectStatus::Compensating) else {
-            return false;
-        };
+        let Some(entry) = entry else { return false };
+        match entry.status {
+            EffectStatus::Compensating => {}
+            status => return status == EffectStatus::Compensated,
+        }
         let undoer = self.undoer.get().and_then(Weak::upgrade);
         let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
         let done = undoer.undo(undo, format!("undo-{}", entry.idempotency_key())).await;
@@ -165,6 +209,7 @@ impl Effects {
     /// Feeds the ledger; what must be kept is kept before this returns.
     pub(crate) async fn feed(&self, input: Input) -> Result<Output, Fault> {
         let output = self.ledger.lock().on(input);
+        self.changed.notify_waiters();
         if let Some(record) = &output.record {
             self.keep(record.clone()).await?;
             self.tell(record);
@@ -175,6 +220,7 @@ impl Effects {
     /// Feeds the ledger; what must be kept is handed to the journal, and not waited for.
     pub(crate) fn note(&self, input: Input) {
         let output = self.ledger.lock().on(input);
+        self.changed.notify_waiters();
         if let Some(record) = output.record {
             self.tell(&record);
             if let Some(journal) = self.journal.get() {
@@ -215,13 +261,14 @@ impl Effects {
         let Some(act) = call.act.take() else {
             return call.make(tie, None).await.map_err(Fault::from);
         };
-        let mut act = *act;
+        let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
         if output.verdict == Some(Verdict::Verify) {
-            let resolution = match act.verify.take() {
-                Some(verify) => verify(Arc::clone(&tie)).await,
+            let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(&tie)));
+            let resolution = match asked {
+                Some(asked) => asked.await,
                 None => Resolution::CannotTell,
             };
             let told = resolution != Resolution::CannotTell;
@@ -232,6 +279,33 @@ impl Effects {
             output = self.ledger.lock().on(Input::Begin(intent));
         }
         self.carry_out(site, call, act, tie, key, output).await
+    }
+
+    /// The answer of a tool was lost: asks whether it happened, if that can be asked. `unknown` is what
+    /// the step is given when it cannot be told.
+    async fn find_out(
+        &self,
+        key: EffectKey,
+        tool: &ChildPath,
+        act: Act,
+        tie: Arc<Tie>,
+        unknown: Fault,
+    ) -> Outcome {
+        let verify = act.verify.as_ref().filter(|_| act.kind == EffectKind::Verifiable);
+        let Some(asked) = verify.map(|verify| verify(tie)) else { return Err(unknown) };
+        let resolution = asked.await;
+        self.feed(Input::Resolved(key, resolution.clone())).await?;
+        match resolution {
+            Resolution::Happened(bytes) => {
+                let value = (act.decode)(&bytes).map_err(|error| unreadable(key, &error))?;
+                Ok(recorded(value, tool))
+            }
+            Resolution::NotHappened => {
+                let why = format!("\"{tool}\" gave no answer, and nothing has happened");
+                Err(Fault::exhausted(why).not_applied().with_source(unknown))
+            }
+            Resolution::CannotTell => Err(unknown),
+        }
     }
 
     async fn carry_out(
@@ -246,20 +320,9 @@ impl Effects {
         let record = output.record;
         match output.verdict.unwrap_or(Verdict::Unknown) {
             Verdict::Replay(bytes) => {
-                let value = (act.decode)(&bytes).map_err(|error| {
-                    Fault::internal(format!("the recorded result of {key} cannot be read: {error}"))
-                })?;
+                let value = (act.decode)(&bytes).map_err(|error| unreadable(key, &error))?;
                 self.tell_status(key, "replayed");
-                Ok(Answer {
-                    value,
-                    served_by: call.target().clone(),
-                    degraded: false,
-                    defaulted: false,
-                    attempts: 0,
-                    cost: Cost::default(),
-                    elapsed: Duration::ZERO,
-                    trail: Trail::default(),
-                })
+                Ok(recorded(value, call.target()))
             }
             Verdict::Failed(fault) => {
                 self.tell_status(key, "replayed");
@@ -287,7 +350,7 @@ impl Effects {
                 let idempotency = self.ledger.lock().get(key).map(Entry::idempotency_key);
                 guard.dispatched = true;
                 let tool = call.target().clone();
-                let made = call.make(tie, idempotency.map(Arc::from)).await;
+                let made = call.make(Arc::clone(&tie), idempotency.map(Arc::from)).await;
                 guard.armed = false;
                 match made {
                     Ok(answer) => {
@@ -299,24 +362,44 @@ impl Effects {
                         Ok(answer)
                     }
                     Err(unanswered) => {
+                        // The last attempt was refused; an earlier one may have acted.
+                        let doubtful = unanswered.doubtful && act.kind.is_replay_safe();
                         let input = match unanswered.trace {
+                            Trace::Refused if doubtful => Input::Lost(key),
                             Trace::Refused => Input::Rejected(key),
                             Trace::Waited if !act.kind.is_replay_safe() => Input::Rejected(key),
                             Trace::Failed => Input::Failed(key, unanswered.fault.clone()),
                             Trace::Waited | Trace::Lost => Input::Lost(key),
                         };
                         let output = self.feed(input).await?;
-                        Err(match output.record {
-                            Some(Record::Status(_, EffectStatus::Unknown)) => {
-                                unknown(&site, &tool).with_source(unanswered.fault)
-                            }
-                            _ => unanswered.fault,
-                        })
+                        if let Some(Record::Status(_, EffectStatus::Unknown)) = output.record {
+                            let unknown = unknown(&site, &tool).with_source(unanswered.fault);
+                            return self.find_out(key, &tool, act, tie, unknown).await;
+                        }
+                        Err(unanswered.fault)
                     }
                 }
             }
         }
     }
+}
+
+/// The answer of an effect that was not asked for now.
+fn recorded(value: Reply, tool: &ChildPath) -> Answer<Reply> {
+    Answer {
+        value,
+        served_by: tool.clone(),
+        degraded: false,
+        defaulted: false,
+        attempts: 0,
+        cost: Cost::default(),
+        elapsed: Duration::ZERO,
+        trail: Trail::default(),
+    }
+}
+
+fn unreadable(key: EffectKey, error: &str) -> Fault {
+    Fault::internal(format!("the recorded result of {key} cannot be read: {error}"))
 }
 
 /// The effects of a system, for looking at them and for settling what only a person can.
@@ -449,6 +532,19 @@ fn view(entry: &Entry) -> EffectView {
         ordinal: entry.intent.ordinal,
         kind: entry.intent.kind,
         status: entry.status.name(),
+    }
+}
+
+/// While it lives, nobody else undoes this effect.
+struct Undoing<'a> {
+    effects: &'a Effects,
+    key: EffectKey,
+}
+
+impl Drop for Undoing<'_> {
+    fn drop(&mut self) {
+        self.effects.undoing.lock().remove(&self.key);
+        self.effects.changed.notify_waiters();
     }
 }
 

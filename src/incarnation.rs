@@ -260,6 +260,21 @@ async fn steps<B: Stateful>(
             }
         }
     }
+    if job.torn {
+        match slot.mend(job).await {
+            Ok(Some(fresh)) => {
+                let old = std::mem::replace(&mut life, fresh);
+                let _ = unwound(move || drop(old));
+            }
+            Ok(None) => {}
+            Err(Unkept::Failed(fault)) => {
+                return (Some(life), Ended::Fault(fault, Place::START, tainted()));
+            }
+            Err(Unkept::Panicked(text)) => {
+                return (None, Ended::Crash(lost(life, text), tainted()));
+            }
+        }
+    }
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
@@ -548,6 +563,7 @@ async fn apart<B: Stateful>(
         attempt: job.attempt,
         place: std::mem::replace(&mut job.place, Place::START),
         refuse: job.refuse,
+        torn: job.torn,
         reservation: None,
         bill: Bill::default(),
     };

@@ -330,12 +330,21 @@ impl Ledger {
                     }
                 }
             }),
-            Input::Undo(key) => self.settle(key, |entry| match entry.status {
-                EffectStatus::Confirmed(_) if entry.intent.undo.is_some() => {
-                    Some(EffectStatus::Compensating)
+            Input::Undo(key) => {
+                let waited_for = self.entries.get(&key).is_some_and(|entry| entry.in_flight);
+                if waited_for {
+                    return Output { verdict: None, record: None };
                 }
-                _ => None,
-            }),
+                self.settle(key, |entry| match entry.status {
+                    // An undo copes with what has never happened, so nobody has to know.
+                    EffectStatus::Confirmed(_) | EffectStatus::Intended | EffectStatus::Unknown
+                        if entry.intent.undo.is_some() =>
+                    {
+                        Some(EffectStatus::Compensating)
+                    }
+                    _ => None,
+                })
+            }
             Input::Undone(key) => self.settle(key, |entry| match entry.status {
                 EffectStatus::Compensating | EffectStatus::Stuck(_) => {
                     Some(EffectStatus::Compensated)

@@ -50,7 +50,7 @@ pub(crate) use accept::refused;
 pub(crate) use desk::Locked;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
-pub(crate) use state::{Saved, Unkept};
+pub(crate) use state::{Adopted, Saved, Unkept};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
 

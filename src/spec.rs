@@ -642,8 +642,8 @@ impl SupervisorSpec {
     }
 
     /// How far a rollback below it reaches. Within a [`Scope::Transaction`], what a request to a
-    /// stateful child has done to the world is undone when the request is rolled back, or ends without
-    /// an answer.
+    /// stateful child has done to the world, or may have done, is undone when the request is rolled
+    /// back, or ends without an answer; the next request then begins with the state from before it.
     ///
     /// # Default
     /// Its parent's; [`Scope::Step`] at the root.

@@ -1,18 +1,14 @@
 //! What was accepted, done and known survives the process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
-use mainstay::checkpoint::{
-    Batch, Commit, Compacted, Durability, Interval, JournalRecord, Listed, MemoryStore,
-    RecoveryLine, Retained, Retention, Scope, Snapshot, Store, StoreInfo, Stored, Wall,
-};
-use mainstay::error::{CallError, CheckpointError, RecoverError, StartError, StoreError};
+use mainstay::checkpoint::{Interval, MemoryStore, Snapshot, Store};
+use mainstay::error::{CallError, CheckpointError, RecoverError, StartError};
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::id::{CheckpointId, ChildPath};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -20,6 +16,11 @@ use mainstay::system::System;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+
+use dying::Dying;
+
+#[path = "common/dying.rs"]
+mod dying;
 
 /// The world outside: it is there before and after the process.
 #[derive(Default)]
@@ -162,11 +163,7 @@ fn end_everywhere(last_commit_is_made: bool) {
     let mut ends = 0;
     for limit in 0.. {
         let (inner, world) = (store(), Arc::new(World::default()));
-        let dying = Arc::new(Dying {
-            inner: Arc::clone(&inner),
-            left: AtomicU32::new(limit),
-            last: AtomicBool::new(last_commit_is_made),
-        });
+        let dying = Arc::new(Dying::new(&inner, limit, last_commit_is_made));
         let finished = runtime().block_on(async {
             let store: Arc<dyn Store> = Arc::clone(&dying) as Arc<dyn Store>;
             let work = async {
@@ -212,86 +209,6 @@ fn end_everywhere(last_commit_is_made: bool) {
         }
     }
     assert!(ends > 12, "only {ends} places to end at");
-}
-
-/// A store that takes so many commits, and then the machine is dead.
-#[derive(Debug)]
-struct Dying {
-    inner: Arc<dyn Store>,
-    left: AtomicU32,
-    /// The commit after those is made, too, but nobody hears of it.
-    last: AtomicBool,
-}
-
-impl Store for Dying {
-    fn commit(&self, batch: Batch, durability: Durability) -> Commit {
-        let alive = self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-            .is_ok();
-        if alive {
-            return self.inner.commit(batch, durability);
-        }
-        if self.last.swap(false, Ordering::SeqCst) {
-            drop(self.inner.commit(batch, durability));
-        }
-        let (answerer, commit) = Commit::pending();
-        std::mem::forget(answerer);
-        commit
-    }
-
-    fn children(&self) -> Result<Vec<ChildPath>, StoreError> {
-        self.inner.children()
-    }
-
-    fn checkpoints(&self, child: &ChildPath) -> Result<Vec<Listed>, StoreError> {
-        self.inner.checkpoints(child)
-    }
-
-    fn find(&self, id: CheckpointId) -> Result<Listed, StoreError> {
-        self.inner.find(id)
-    }
-
-    fn load(&self, id: CheckpointId) -> Result<Stored, StoreError> {
-        self.inner.load(id)
-    }
-
-    fn lines(&self, scope: Scope, at: &ChildPath) -> Result<Vec<Arc<RecoveryLine>>, StoreError> {
-        self.inner.lines(scope, at)
-    }
-
-    fn scan(
-        &self,
-        stream: &str,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<JournalRecord>, StoreError> {
-        self.inner.scan(stream, from, limit)
-    }
-
-    fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
-        self.inner.streams()
-    }
-
-    fn quarantined(&self) -> Result<Vec<Listed>, StoreError> {
-        self.inner.quarantined()
-    }
-
-    fn info(&self) -> Result<StoreInfo, StoreError> {
-        self.inner.info()
-    }
-
-    fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
-        self.inner.retain(keep, now)
-    }
-
-    fn compact(&self) -> Result<Compacted, StoreError> {
-        self.inner.compact()
-    }
-
-    fn flush(&self) -> Result<(), StoreError> {
-        self.inner.flush()
-    }
 }
 
 #[test]

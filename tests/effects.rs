@@ -1,18 +1,23 @@
 //! An act on the world happens once, however often the step that asks for it is done.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::{MemoryStore, Store};
 use mainstay::error::CallError;
+use mainstay::fate::Fate;
 use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::journal::Journaled;
 use mainstay::ledger::EffectCounts;
 use mainstay::policy::Policy;
-use mainstay::port::{Needs, Port, Verified};
+use mainstay::port::{CallOptions, Needs, Port, Verified};
 use mainstay::spec::acting::Idempotent;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// What the world has seen.
 #[derive(Default)]
@@ -21,11 +26,16 @@ struct World {
     acts: Mutex<Vec<String>>,
     /// Acts from now on happen and their answer is lost in a panic: how many.
     swallow: AtomicU32,
+    /// Acts from now on do not happen, and their answer is lost all the same: how many.
+    vanish: AtomicU32,
     /// Acts from now on fail.
     fail: Mutex<Option<Fault>>,
     /// Crashes of the agent that are left, after its act.
     crash: AtomicU32,
     questions: AtomicU32,
+    /// The tool never answers, and does nothing.
+    hang: AtomicU32,
+    hung: Notify,
 }
 
 fn take(count: &AtomicU32) -> bool {
@@ -44,6 +54,13 @@ impl Stateless for Tool {
     async fn serve(&self, request: &u32, ctx: &Context) -> Result<u32, Fault> {
         if let Some(fault) = self.0.fail.lock().clone() {
             return Err(fault);
+        }
+        if take(&self.0.hang) {
+            self.0.hung.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if take(&self.0.vanish) {
+            return Err(Fault::indeterminate("nobody knows"));
         }
         self.0.acts.lock().push(ctx.key());
         assert!(!take(&self.0.swallow), "the answer is lost");
@@ -102,19 +119,23 @@ impl Stateful for Agent {
 
 async fn desk(kind: EffectKind) -> (System, Arc<World>, Port<u32, u32>) {
     let world = Arc::new(World::default());
-    let (tool, register, agent) =
-        (Tool(Arc::clone(&world)), Register(Arc::clone(&world)), Agent(Arc::clone(&world)));
-    let system = System::start(
-        SupervisorSpec::one_for_one("desk")
-            .intensity(10, std::time::Duration::from_secs(5))
-            .child(ChildSpec::stateless("tool", move || tool.clone()).effect(kind))
-            .child(ChildSpec::stateless("register", move || register.clone()))
-            .child(ChildSpec::stateful("agent", move || agent.clone())),
-    )
-    .await
-    .unwrap();
+    let system = System::start(spec(&world, kind, false)).await.unwrap();
     let port = system.port::<u32, u32>("desk/agent").unwrap();
     (system, world, port)
+}
+
+fn spec(world: &Arc<World>, kind: EffectKind, durable: bool) -> SupervisorSpec {
+    let (tool, register, agent) =
+        (Tool(Arc::clone(world)), Register(Arc::clone(world)), Agent(Arc::clone(world)));
+    let mut asks = ChildSpec::stateful("agent", move || agent.clone());
+    if durable {
+        asks = asks.durable::<Agent>();
+    }
+    SupervisorSpec::one_for_one("desk")
+        .intensity(10, std::time::Duration::from_secs(5))
+        .child(ChildSpec::stateless("tool", move || tool.clone()).effect(kind))
+        .child(ChildSpec::stateless("register", move || register.clone()))
+        .child(asks)
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,4 +225,63 @@ impl Stateless for Counted {
         self.1.fetch_add(1, Ordering::SeqCst);
         self.0.serve(request, ctx).await
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_whose_answer_was_lost_is_asked_about_where_that_is_possible() {
+    let (system, world, agent) = desk(EffectKind::Verifiable).await;
+    world.swallow.store(1, Ordering::SeqCst);
+    // The answer is the one of the question, and not the tool's.
+    assert_eq!(agent.call(21_u32).await.unwrap().value, 77);
+    assert_eq!(world.acts.lock().len(), 1);
+    assert_eq!(world.questions.load(Ordering::SeqCst), 1);
+    let confirmed = EffectCounts { confirmed: 1, ..EffectCounts::default() };
+    assert_eq!(system.effects().counts(), confirmed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_the_question_says_has_not_happened_is_known_to_have_failed() {
+    let (system, world, agent) = desk(EffectKind::Verifiable).await;
+    world.vanish.store(1, Ordering::SeqCst);
+    let error = agent.call(21_u32).await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error}") };
+    assert_eq!(fault.class, Class::Exhausted, "{fault}");
+    assert_eq!(world.questions.load(Ordering::SeqCst), 1);
+    assert_eq!(system.effects().counts(), EffectCounts::default());
+    assert!(world.acts.lock().is_empty());
+}
+
+#[test]
+fn an_act_is_asked_about_after_the_process_ended_and_again_when_its_answer_is_lost() {
+    let (store, world): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::new()), Arc::default());
+    let process = |work: &dyn Fn(System) -> Pin<Box<dyn Future<Output = ()>>>| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().start_paused(true).build().unwrap().block_on(async {
+            let spec = spec(&world, EffectKind::Verifiable, true);
+            let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+            work(system).await;
+        });
+    };
+    world.hang.store(1, Ordering::SeqCst);
+    process(&|system| {
+        let world = Arc::clone(&world);
+        Box::pin(async move {
+            let agent = system.port::<u32, u32>("desk/agent").unwrap();
+            agent.submit(21_u32, CallOptions::new().key("one")).await.unwrap();
+            world.hung.notified().await;
+        })
+    });
+    world.swallow.store(1, Ordering::SeqCst);
+    process(&|system| {
+        Box::pin(async move {
+            let mut events = system.events();
+            while !matches!(system.journaled("one"), Some(Journaled::Fated(..))) {
+                events.next().await.unwrap();
+            }
+            let done = Some(Journaled::Fated(Fate::Done, Some("77".to_owned())));
+            assert_eq!(system.journaled("one"), done);
+        })
+    });
+    assert_eq!(world.questions.load(Ordering::SeqCst), 2);
+    assert_eq!(world.acts.lock().len(), 1);
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::{AcceptOptions, Call, CallOptions, Making, Port, Tie, Waiting};
 use crate::error::CallError;
+use crate::fate::Ended;
 use crate::fault::{EffectKind, EffectState, Fault};
 use crate::ledger::{Resolution, Undo};
 use crate::text;
@@ -32,7 +33,7 @@ pub(crate) struct Act {
 
 /// Asks whether an effect happened.
 pub(crate) type Verify =
-    Box<dyn FnOnce(Arc<Tie>) -> Pin<Box<dyn Future<Output = Resolution> + Send>> + Send>;
+    Box<dyn Fn(Arc<Tie>) -> Pin<Box<dyn Future<Output = Resolution> + Send>> + Send + Sync>;
 
 /// What a question says about an effect whose outcome is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ where
 
 impl<R: Serialize + Send + 'static> Effect<R> {
     /// How it is reversed: by asking this child or group this. It must be able to cope with an effect
-    /// that has never happened, and be durable or at least
+    /// that has never happened, since it is also asked when nobody knows; and be durable or at least
     /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process.
     pub fn undo<Q: Serialize + Send + Sync + 'static, A: Send + 'static>(
         mut self,
@@ -122,21 +123,23 @@ impl<R: Serialize + Send + 'static> Effect<R> {
     }
 
     /// How to find out whether it happened: by asking this child or group this. Only asked when the
-    /// outcome is not known, of tools whose kind is
-    /// [`Verifiable`](crate::fault::EffectKind::Verifiable).
+    /// outcome is not known, at once when an answer was lost and when a process goes on with it, of
+    /// tools whose kind is [`Verifiable`](crate::fault::EffectKind::Verifiable).
     pub fn verify<Q, A>(
         mut self,
         port: &Port<Q, A>,
         question: impl Into<Q>,
-        read: impl FnOnce(&A) -> Verified<R> + Send + 'static,
+        read: impl Fn(&A) -> Verified<R> + Send + Sync + 'static,
     ) -> Self
     where
-        Q: Send + Sync + 'static,
+        Q: Clone + Send + Sync + 'static,
         A: Send + Sync + 'static,
     {
-        let call = port.ask(question);
+        let (port, question, read) = (port.clone(), question.into(), Arc::new(read));
+        // It may be asked twice: about what was done before, and about what follows from the answer.
         self.act.verify = Some(Box::new(move |tie| {
-            let asked = call.make(tie, None);
+            let asked = port.ask(question.clone()).make(tie, None);
+            let read = Arc::clone(&read);
             Box::pin(async move {
                 let Ok(answer) = asked.await else { return Resolution::CannotTell };
                 let Some(answer) = answer.value.downcast_ref::<A>() else {
@@ -175,6 +178,8 @@ impl<R> fmt::Debug for Effect<R> {
 pub(crate) struct Unanswered {
     pub(crate) fault: Fault,
     pub(crate) trace: Trace,
+    /// An attempt before the last one may have acted: only of a tool that may be asked again.
+    pub(crate) doubtful: bool,
 }
 
 /// What is known of an effect whose call had no answer.
@@ -205,7 +210,17 @@ impl<Q> From<CallError<Q>> for Unanswered {
             CallError::Expired { trail, .. } if trail.0.is_empty() => Trace::Waited,
             _ => Trace::Lost,
         };
-        Self { fault: Fault::from(error), trace }
+        let doubtful = match &error {
+            CallError::RecoveryExhausted { trail, .. } => {
+                let (_, earlier) = trail.0.split_last().unzip();
+                earlier.unwrap_or_default().iter().any(|attempt| match attempt.ended {
+                    Ended::Fault { class, .. } => !class.is_refusal(),
+                    Ended::Exit(_) => true,
+                })
+            }
+            _ => false,
+        };
+        Self { fault: Fault::from(error), trace, doubtful }
     }
 }
 

@@ -5,12 +5,13 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use super::{Managed, Slot};
-use crate::checkpoint::{Schema, Validated};
+use crate::checkpoint::{Schema, Scope, Validated};
 use crate::fate::Ended;
 use crate::lifecycle::Stage;
 use crate::mirror::{Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
 use crate::port::{Accept, Port, PortTable};
+use crate::slot::Adopted;
 use crate::slot::worker::{Worker, unwound};
 use crate::spec::ChildSpec;
 
@@ -24,8 +25,12 @@ pub(crate) trait Look: Managed {
     fn kill(&self);
     /// What its snapshots must look like; where it does not say, what a new life gives.
     fn schema(&self) -> Option<Schema>;
-    /// Takes up the state another process has left.
-    fn adopt(&self, validated: &Validated) -> Result<(), String>;
+    /// Takes up a state another process has left: see [`Slot::adopt_state`].
+    fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String>;
+    /// Whether what a request that ends without an answer has done to the world is undone.
+    fn in_transaction(&self) -> bool;
+    /// There is no state from before the request in hand.
+    fn adopt_beginning(&self);
 }
 
 impl<W: Worker> Look for Slot<W> {
@@ -63,8 +68,16 @@ impl<W: Worker> Look for Slot<W> {
         schema
     }
 
-    fn adopt(&self, validated: &Validated) -> Result<(), String> {
-        self.adopt_state(validated)
+    fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String> {
+        self.adopt_state(validated, open)
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.rules.scope == Scope::Transaction
+    }
+
+    fn adopt_beginning(&self) {
+        Slot::adopt_beginning(self);
     }
 }
 

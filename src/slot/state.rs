@@ -175,8 +175,14 @@ impl<W: Worker> Slot<W> {
         self.hub.emit(Event::RestoreFailed { child: self.path.clone(), checkpoint });
     }
 
-    /// Takes up the state another process has left.
-    pub(crate) fn adopt_state(&self, validated: &Validated) -> Result<(), String> {
+    /// Takes up a state another process has left; called for the newest first, until it says that it
+    /// needs none older. One in the middle of a request is taken only while that request is `open`; to
+    /// go back to where the request began, the one before it is needed, too.
+    pub(crate) fn adopt_state(
+        &self,
+        validated: &Validated,
+        open: &dyn Fn(&str) -> bool,
+    ) -> Result<Adopted, String> {
         let in_hand = match validated.envelope() {
             None => None,
             Some(bytes) => {
@@ -186,11 +192,19 @@ impl<W: Worker> Slot<W> {
             }
         };
         let checkpoint = validated.checkpoint();
-        let mut saved = Saved::new();
-        saved.parent = Some(Arc::clone(checkpoint));
-        saved.steps = checkpoint.step;
+        let mut desk = self.desk();
+        let newest = desk.saved.is_none();
+        let saved = desk.saved.get_or_insert_with(Saved::new);
+        if newest {
+            saved.parent = Some(Arc::clone(checkpoint));
+            saved.steps = checkpoint.step;
+        }
         match in_hand {
-            Some(stored) => {
+            None => {
+                saved.base = Some(validated.snapshot().clone());
+                Ok(Adopted::Between)
+            }
+            Some(stored) if newest && open(&stored.key) => {
                 saved.mid = Some(Mid {
                     request: InHand::Before(stored.key),
                     step: stored.step,
@@ -198,11 +212,20 @@ impl<W: Worker> Slot<W> {
                     stored: true,
                     back: stored.back,
                 });
+                Ok(Adopted::Middle)
             }
-            None => saved.base = Some(validated.snapshot().clone()),
+            Some(_) => Ok(Adopted::PassedOver),
         }
-        self.desk().saved = Some(saved);
-        Ok(())
+    }
+
+    /// All states another process has left are of one request, the first: it began as a new life does.
+    pub(crate) fn adopt_beginning(&self) {
+        let Ok(life) = unwound(|| self.worker.construct()) else { return };
+        let snapshot = unwound(|| W::snapshot(&life)).ok().flatten();
+        unwound(move || drop(life)).ok();
+        if let Some(saved) = &mut self.desk().saved {
+            saved.base = snapshot;
+        }
     }
 
     /// Where the request that is taken up goes on, when the life was restored to the middle of it.
@@ -386,25 +409,10 @@ impl<W: Worker> Slot<W> {
                 Fault::internal("the checkpoint is gone").with_code("store"),
             ));
         };
-        let mut life = unwound(|| self.worker.construct()).map_err(Unkept::Panicked)?;
-        match unwound(|| W::restore(&mut life, &base)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.drop_bad(false, None, &error.to_string());
-                let fault = Fault::internal(error.to_string()).with_code("restore");
-                return Err(Unkept::Failed(fault));
-            }
-            Err(text) => return Err(Unkept::Panicked(text)),
-        }
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
-        let start = self.start_context(job.life);
         let work = async {
-            match guarded(|| W::start(&mut life, &start)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(fault)) => return Err(Unkept::Failed(fault)),
-                Err(text) => return Err(Unkept::Panicked(text)),
-            }
+            let life = self.life_from(&base, job).await?;
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
                 let key = Arc::from(context.key());
@@ -412,12 +420,13 @@ impl<W: Worker> Slot<W> {
                 let writing = self.write_in_hand(journal, base, job, &in_hand)?;
                 self.kept(Some(writing)).await?;
             }
-            Ok(match scope {
+            let undone = match scope {
                 Scope::Transaction => self.hub.effects.compensate(&context.key()).await,
                 _ => self.hub.effects.standing(&context.key()),
-            })
+            };
+            Ok((life, undone))
         };
-        let undone = tokio::select! {
+        let (life, undone) = tokio::select! {
             biased;
             done = work => done?,
             () = limit => {
@@ -434,6 +443,53 @@ impl<W: Worker> Slot<W> {
             unknown: undone.unknown.len(),
         });
         Ok((life, Arc::new(undone)))
+    }
+
+    /// Whether the state is the one in the middle of another request, which ended without an answer
+    /// within a transaction: it does not stay half done in the state either.
+    pub(super) fn is_torn(&self, desk: &Desk<W>, mail: &Mail<W>) -> bool {
+        let mid = desk.saved.as_ref().and_then(|saved| saved.mid.as_ref());
+        self.rules.scope == Scope::Transaction && mid.is_some_and(|mid| !mid.request.is::<W>(mail))
+    }
+
+    /// A life with the state between two requests, in the place of one in the middle of a request that
+    /// has ended without an answer.
+    pub(crate) async fn mend(&self, job: &Job<W>) -> Result<Option<W::Life>, Unkept> {
+        let base = self.desk().saved.as_ref().and_then(|saved| saved.base.clone());
+        let Some(base) = base else { return Ok(None) };
+        let limit = self.hub.clock.sleep_until(self.hub.now() + self.rules.scope.limit());
+        let life = tokio::select! {
+            biased;
+            life = self.life_from(&base, job) => life?,
+            () = limit => {
+                let late = "the state before the last request could not be restored in time";
+                return Err(Unkept::Failed(Fault::timeout(late).with_code("rollback")));
+            }
+        };
+        if let Some(saved) = &mut self.desk().saved {
+            saved.mid = None;
+        }
+        Ok(Some(life))
+    }
+
+    /// A newly made life with this state.
+    async fn life_from(&self, base: &Snapshot, job: &Job<W>) -> Result<W::Life, Unkept> {
+        let mut life = unwound(|| self.worker.construct()).map_err(Unkept::Panicked)?;
+        match unwound(|| W::restore(&mut life, base)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.drop_bad(false, None, &error.to_string());
+                let fault = Fault::internal(error.to_string()).with_code("restore");
+                return Err(Unkept::Failed(fault));
+            }
+            Err(text) => return Err(Unkept::Panicked(text)),
+        }
+        let start = self.start_context(job.life);
+        match guarded(|| W::start(&mut life, &start)).await {
+            Ok(Ok(())) => Ok(life),
+            Ok(Err(fault)) => Err(Unkept::Failed(fault)),
+            Err(text) => Err(Unkept::Panicked(text)),
+        }
     }
 
     /// A request within a transaction ended without an answer: what it has done to the world does not
@@ -485,6 +541,17 @@ impl Saved {
         self.base = Some(snapshot);
         self.mid = None;
     }
+}
+
+/// What became of a state that another process has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Adopted {
+    /// It is the one between two requests: nothing older is needed.
+    Between,
+    /// A request that is still to be done goes on from it.
+    Middle,
+    /// It is of a request that has its fate, or of an earlier step.
+    PassedOver,
 }
 
 /// A write that was handed to the store.

@@ -32,6 +32,8 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) place: Place,
     /// It may not be started over.
     pub(crate) refuse: bool,
+    /// The state is in the middle of another request: see [`Slot::mend`].
+    pub(crate) torn: bool,
     pub(crate) reservation: Option<Reservation>,
     /// What it has cost, however it ended.
     pub(crate) bill: Bill,
@@ -175,6 +177,7 @@ impl<W: Worker> Slot<W> {
                 Place::START
             }
         };
+        let torn = !place.back && self.is_torn(desk, &mail);
         self.arm(desk, limit);
         self.publish(desk);
         let life = match self.rules.order {
@@ -192,6 +195,7 @@ impl<W: Worker> Slot<W> {
             attempt,
             place,
             refuse,
+            torn,
             reservation: None,
             bill: Bill::default(),
         };

@@ -3,6 +3,7 @@
 //! *Invariant.* Everything is read and doubted before the first life begins. What does not fit is
 //! refused by name, and the store is left as it was.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
 use crate::effects::Keep;
 use crate::error::{CheckpointError, RecoverError};
+use crate::fate::Fate;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Journal, Journaled, Open};
-use crate::ledger::{EffectCounts, EffectStatus, Input, Ledger};
+use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::AcceptOptions;
-use crate::slot::Look;
+use crate::slot::{Adopted, Look};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -129,7 +131,7 @@ impl System {
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         for child in &children {
             if child.spec().stateful {
-                self.find_state(&**child, &*store, options, &mut recovered)?;
+                self.find_state(&**child, &journal, options, &mut recovered)?;
             }
         }
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
@@ -155,22 +157,27 @@ impl System {
         Ok(recovered)
     }
 
-    /// The newest state of a child that passes every check.
+    /// The newest state of a child that passes every check; and for one in the middle of a request, the
+    /// one it goes back to.
     fn find_state(
         &self,
         child: &dyn Look,
-        store: &dyn Store,
+        journal: &Journal,
         options: &RecoverOptions,
         recovered: &mut Recovered,
     ) -> Result<(), RecoverError> {
         let path = child.path().clone();
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
+        let store = &*journal.store;
+        let open = |key: &str| journal.known(key) == Some(Journaled::Open);
         let now = Now::read(&*self.inner.hub.clock);
         let mut schemas = Schemas::new();
         if let Some(schema) = child.schema() {
             schemas = schemas.register(schema).map_err(crate::error::StartError::from)?;
         }
+        let mut oldest = None;
         for listed in store.checkpoints(&path)? {
+            oldest = Some(listed.checkpoint.lineage.parent);
             let id = listed.checkpoint.id;
             let created = listed.checkpoint.created_at;
             // Its age is judged below, by another measure than that of a rollback.
@@ -183,11 +190,17 @@ impl System {
                 _ => Validator::new(store, &schemas, rules).validate(id),
             };
             let why = match result {
-                Ok(validated) => match child.adopt(&validated) {
-                    Ok(()) => {
-                        let child = path.clone();
-                        recovered.children.push(RecoveredChild { child, checkpoint: id, age });
-                        return Ok(());
+                Ok(validated) => match child.adopt(&validated, &open) {
+                    Ok(Adopted::PassedOver) => continue,
+                    Ok(adopted) => {
+                        if recovered.children.last().is_none_or(|last| last.child != path) {
+                            let child = path.clone();
+                            recovered.children.push(RecoveredChild { child, checkpoint: id, age });
+                        }
+                        if adopted == Adopted::Between {
+                            return Ok(());
+                        }
+                        continue;
                     }
                     Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
                 },
@@ -195,6 +208,9 @@ impl System {
                 Err(why) => why,
             };
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
+        }
+        if oldest == Some(None) {
+            child.adopt_beginning();
         }
         Ok(())
     }
@@ -224,35 +240,53 @@ impl System {
     }
 
     /// Effects without an outcome whose request nobody will work on again wait for a person; undos that
-    /// were interrupted go on.
+    /// were interrupted go on, and those that a transaction without an answer still owes are begun.
     fn settle_orphans(&self, journal: &Journal) {
         let effects = Arc::clone(&self.inner.hub.effects);
-        let (lost, undoing): (Vec<_>, Vec<_>) = {
-            let ledger = effects.ledger.lock();
-            let all = ledger.entries();
-            let lost = all
-                .iter()
-                .filter(|entry| entry.status == EffectStatus::Intended)
-                .filter(|entry| journal.known(&entry.intent.task) != Some(Journaled::Open))
-                .map(|entry| entry.intent.key)
-                .collect();
-            let undoing = all
-                .iter()
-                .filter(|entry| entry.status == EffectStatus::Compensating)
-                .map(|entry| entry.intent.key)
-                .collect();
-            (lost, undoing)
-        };
+        let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for entry in effects.ledger.lock().entries() {
+            let task = &entry.intent.task;
+            let known = journal.known(task);
+            match entry.status {
+                EffectStatus::Intended | EffectStatus::Confirmed(_)
+                    if self.owes_undo(entry, known.as_ref()) =>
+                {
+                    owing.insert(Arc::clone(task));
+                }
+                EffectStatus::Intended if known != Some(Journaled::Open) => {
+                    lost.push(entry.intent.key);
+                }
+                EffectStatus::Compensating => undoing.push(entry.intent.key),
+                _ => {}
+            }
+        }
         for key in lost {
             effects.note(Input::Lost(key));
         }
-        if !undoing.is_empty() {
+        if !undoing.is_empty() || !owing.is_empty() {
             self.inner.hub.runtime.spawn(async move {
                 for key in undoing {
                     effects.undo(key).await;
                 }
+                for task in owing {
+                    effects.compensate(&task).await;
+                }
             });
         }
+    }
+
+    /// Whether the process ended between a request's fate and the undo of what it had done.
+    fn owes_undo(&self, entry: &Entry, known: Option<&Journaled>) -> bool {
+        let unanswered = matches!(
+            known,
+            Some(Journaled::Fated(fate, _))
+                if !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended)
+        );
+        let in_transaction = || match self.inner.registry.get(&entry.intent.owner) {
+            Some(super::Entry::Child { slot, .. }) => slot.in_transaction(),
+            _ => false,
+        };
+        entry.intent.undo.is_some() && unanswered && in_transaction()
     }
 
     /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key

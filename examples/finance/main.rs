@@ -1,0 +1,162 @@
+//! A financial agent: transfers between the accounts of an embedded database, each of them done or undone
+//! as a whole, with exactly one notice to the user, while the network fails, transactions are aborted,
+//! and the process is killed. Start it, kill it at any moment, start it again with the same arguments.
+//!
+//! `cargo run --release --example finance -- --help` says what can be changed.
+
+use std::io::{Write as _, stderr, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use mainstay::checkpoint::{FileOptions, Now, Retention, Store};
+use mainstay::clock::Clock;
+use mainstay::system::{RecoverOptions, System, SystemOptions};
+
+use args::{Args, Summary};
+use audit::Audit;
+use bank::Bank;
+use plan::Plan;
+use points::{Pointed, Points};
+use report::Report;
+use shifted::Shifted;
+use work::Work;
+
+mod args;
+mod plan;
+mod points;
+mod bank;
+mod audit;
+mod teller;
+mod desk;
+mod shifted;
+mod work;
+mod report;
+
+/// From this size on the store gives back the room of what it no longer needs.
+const COMPACT_FROM: u64 = 8 << 20;
+
+const UNSOUND: u8 = 1;
+const UNUSABLE: u8 = 3;
+const INTERRUPTED: u8 = 130;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let points = Points::new(args.die_at, args.die_after);
+    let result = match &args.store {
+        Some(folder) => run(&args, folder, &points).await,
+        None => match tempfile::tempdir() {
+            Ok(folder) => run(&args, folder.path(), &points).await,
+            Err(error) => Err((UNUSABLE, format!("no temporary folder: {error}"))),
+        },
+    };
+    if args.count_points {
+        complain(&format!("points: {}", points.passed()));
+    }
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err((code, text)) => {
+            complain(&format!("error: {text}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+type Failed = (u8, String);
+
+fn unusable(error: impl std::fmt::Display) -> Failed {
+    (UNUSABLE, error.to_string())
+}
+
+async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Failed> {
+    let plan = Plan::new(args.transfers, args.seed, args.fault_rate);
+    let clock: Arc<dyn Clock> = Arc::new(Shifted::new(args.clock_jump));
+    let mut options = FileOptions::new();
+    if let Some(bytes) = args.quota {
+        options = options.quota(bytes);
+    }
+    // First, since it also keeps a second process out.
+    let store = options.open(folder.join("store")).map_err(unusable)?;
+    let store: Arc<dyn Store> = Arc::new(Pointed::new(Arc::new(store), Arc::clone(points)));
+    let info = store.info().map_err(unusable)?;
+    let fresh = info.commits == 0;
+    let bank = Bank::open(&folder.join("bank.redb"), &plan, fresh, Arc::clone(points));
+    let bank = Arc::new(bank.map_err(unusable)?);
+    bank.check(&info.name, info.commits).map_err(unusable)?;
+    if !fresh {
+        tidy(&*store, &*clock).map_err(unusable)?;
+    }
+
+    let mut options = RecoverOptions::default();
+    options.system = SystemOptions::new().event_capacity(1 << 16).clock(clock);
+    let spec = desk::spec(&bank, plan, args.backoff_ms.map(Duration::from_millis));
+    let recovering = System::recover_with(spec, Arc::clone(&store), options);
+    let (system, recovered) = recovering.await.map_err(unusable)?;
+    if recovered.requests > 0 {
+        complain(&format!("{} transfers were under way and go on", recovered.requests));
+    }
+
+    let mut work = Work::new(&system, &bank, plan).map_err(unusable)?;
+    let worked = tokio::select! {
+        biased;
+        error = points.failure() => {
+            // Nothing that is done from here on could be kept: the next start finds what was.
+            complain(&format!("error: {error}"));
+            std::process::exit(i32::from(UNUSABLE));
+        }
+        done = work.run() => done,
+        _ = tokio::signal::ctrl_c() => {
+            complain("stopping in order; the same arguments go on with it");
+            system.stop().await;
+            return Ok(INTERRUPTED);
+        }
+    };
+    let tree = system.tree();
+    system.stop().await;
+    store.flush().map_err(unusable)?;
+
+    let audit = Audit::of(&bank, &plan).map_err(unusable)?;
+    let report = Report {
+        plan: &plan,
+        audit: &audit,
+        recovered: &recovered,
+        fates: system.fates(),
+        stats: &system.stats(),
+        effects: system.effects().counts(),
+        open: system.effects().open().len(),
+        rollbacks: work.rollbacks,
+        tree: &tree,
+    };
+    publish(args, &report);
+    match worked {
+        Err(text) => Err((UNSOUND, text)),
+        Ok(()) if audit.is_sound() => Ok(0),
+        Ok(()) => Err((UNSOUND, "the database does not say what it should".to_owned())),
+    }
+}
+
+/// Forgets the states of long ago.
+fn tidy(store: &dyn Store, clock: &dyn Clock) -> Result<(), mainstay::error::StoreError> {
+    store.retain(Retention::default(), Now::read(clock).wall)?;
+    if store.info()?.bytes > COMPACT_FROM {
+        store.compact()?;
+    }
+    Ok(())
+}
+
+/// A reader that has gone is nobody to tell.
+fn publish(args: &Args, report: &Report<'_>) {
+    let mut out = stdout().lock();
+    let _ = out.write_all(report.text().as_bytes());
+    if let Some(Summary::Json) = args.summary {
+        let _ = writeln!(out, "{}", report.summary());
+    }
+    let _ = out.flush();
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
+}

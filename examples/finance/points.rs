@@ -1,0 +1,182 @@
+//! Numbered points at which the process can be made to end: every commit of the runtime's store
+//! (journal, ledger, checkpoint) and every act of the database.
+//!
+//! *Invariant.* Nothing else changes: a commit goes to the store in the order it came, and its answer
+//! comes back as it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mainstay::checkpoint::{
+    Batch, Commit, Compacted, Durability, JournalRecord, Listed, RecoveryLine, Retained, Retention,
+    Scope, Store, StoreInfo, Stored, Wall,
+};
+use mainstay::error::StoreError;
+use mainstay::id::{CheckpointId, ChildPath};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+/// Counts points, and ends the process at one of them.
+#[derive(Debug, Default)]
+pub(crate) struct Points {
+    die_at: Option<u64>,
+    die_after: bool,
+    passed: AtomicU64,
+    /// The last commit of the store that survives a power cut.
+    durable: AtomicU64,
+    failure: Mutex<Option<StoreError>>,
+    failed: Notify,
+}
+
+impl Points {
+    pub(crate) fn new(die_at: Option<u64>, die_after: bool) -> Arc<Self> {
+        Arc::new(Self { die_at, die_after, ..Self::default() })
+    }
+
+    /// A point is reached; its number.
+    fn before(&self) -> u64 {
+        let point = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.die_at == Some(point) && !self.die_after {
+            // As SIGKILL: nothing is written, closed or dropped any more.
+            std::process::abort();
+        }
+        point
+    }
+
+    /// What the point stands for is done.
+    fn after(&self, point: u64) {
+        if self.die_at == Some(point) && self.die_after {
+            std::process::abort();
+        }
+    }
+
+    /// Does something that is a point.
+    pub(crate) fn pass<T>(&self, act: impl FnOnce() -> T) -> T {
+        let point = self.before();
+        let result = act();
+        self.after(point);
+        result
+    }
+
+    /// How many commits the store cannot lose.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::SeqCst)
+    }
+
+    /// The store cannot lose what it had after so many commits.
+    pub(crate) fn reach(&self, commits: u64) {
+        self.durable.fetch_max(commits, Ordering::SeqCst);
+    }
+
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the store has failed, if it ever does.
+    pub(crate) async fn failure(&self) -> StoreError {
+        loop {
+            let told = self.failed.notified();
+            if let Some(error) = self.failure.lock().clone() {
+                return error;
+            }
+            told.await;
+        }
+    }
+
+    fn fail(&self, error: &StoreError) {
+        self.failure.lock().get_or_insert_with(|| error.clone());
+        self.failed.notify_waiters();
+    }
+}
+
+/// A store whose commits are points, and which tells of its failures.
+#[derive(Debug)]
+pub(crate) struct Pointed {
+    inner: Arc<dyn Store>,
+    points: Arc<Points>,
+    runtime: Handle,
+}
+
+impl Pointed {
+    /// Within a runtime.
+    pub(crate) fn new(inner: Arc<dyn Store>, points: Arc<Points>) -> Self {
+        Self { inner, points, runtime: Handle::current() }
+    }
+}
+
+impl Store for Pointed {
+    fn commit(&self, batch: Batch, durability: Durability) -> Commit {
+        let point = self.points.before();
+        let commit = self.inner.commit(batch, durability);
+        let (answerer, answer) = Commit::pending();
+        let points = Arc::clone(&self.points);
+        self.runtime.spawn(async move {
+            let result = commit.await;
+            match &result {
+                Ok(receipt) => {
+                    if durability == Durability::Sync {
+                        points.reach(receipt.sequence);
+                    }
+                    points.after(point);
+                }
+                Err(error) => points.fail(error),
+            }
+            answerer.answer(result);
+        });
+        answer
+    }
+
+    fn children(&self) -> Result<Vec<ChildPath>, StoreError> {
+        self.inner.children()
+    }
+
+    fn checkpoints(&self, child: &ChildPath) -> Result<Vec<Listed>, StoreError> {
+        self.inner.checkpoints(child)
+    }
+
+    fn find(&self, id: CheckpointId) -> Result<Listed, StoreError> {
+        self.inner.find(id)
+    }
+
+    fn load(&self, id: CheckpointId) -> Result<Stored, StoreError> {
+        self.inner.load(id)
+    }
+
+    fn lines(&self, scope: Scope, at: &ChildPath) -> Result<Vec<Arc<RecoveryLine>>, StoreError> {
+        self.inner.lines(scope, at)
+    }
+
+    fn scan(
+        &self,
+        stream: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<JournalRecord>, StoreError> {
+        self.inner.scan(stream, from, limit)
+    }
+
+    fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.inner.streams()
+    }
+
+    fn quarantined(&self) -> Result<Vec<Listed>, StoreError> {
+        self.inner.quarantined()
+    }
+
+    fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.inner.info()
+    }
+
+    fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
+        self.points.pass(|| self.inner.retain(keep, now))
+    }
+
+    fn compact(&self) -> Result<Compacted, StoreError> {
+        self.points.pass(|| self.inner.compact())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+}

@@ -1,0 +1,343 @@
+//! What a transaction has done to the world and to the state does not stay half done: not after a fault,
+//! not after a doubt, and not after the end of the process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::{Interval, MemoryStore, Scope, Snapshot, Store};
+use mainstay::error::{CallError, CheckpointError};
+use mainstay::fate::Fate;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::journal::Journaled;
+use mainstay::port::{CallOptions, Needs, Port};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::System;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+use dying::Dying;
+
+#[path = "common/dying.rs"]
+mod dying;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Order {
+    Debit(u32),
+    Credit(u32),
+    UndoDebit(u32),
+    UndoCredit(u32),
+    Told { done: bool },
+}
+
+use Order::{Credit, Debit, Told, UndoCredit, UndoDebit};
+
+/// How a credit goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goes {
+    /// The connection is refused.
+    Refused,
+    /// It happens, and the answer is lost.
+    Lost,
+    /// The bank says no.
+    No,
+    /// It is never answered.
+    Hangs,
+}
+
+/// The world: it takes idempotency keys, and is there before and after the process.
+#[derive(Default)]
+struct Bank {
+    done: Mutex<BTreeMap<String, Order>>,
+    log: Mutex<Vec<Order>>,
+    /// How the next credits go; well, when nothing is left.
+    credits: Mutex<VecDeque<Goes>>,
+    /// How all of them go.
+    always: Mutex<Option<Goes>>,
+    hung: Notify,
+}
+
+impl Bank {
+    fn count(&self, order: Order) -> usize {
+        self.log.lock().iter().filter(|done| **done == order).count()
+    }
+
+    fn log(&self) -> Vec<Order> {
+        self.log.lock().clone()
+    }
+}
+
+#[derive(Clone)]
+struct Desk(Arc<Bank>);
+
+impl Behavior for Desk {
+    type Request = Order;
+    type Reply = ();
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateless for Desk {
+    async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
+        let goes = match order {
+            Credit(_) => self.0.credits.lock().pop_front().or(*self.0.always.lock()),
+            _ => None,
+        };
+        match goes {
+            Some(Goes::Refused) => return Err(Fault::network("refused")),
+            Some(Goes::No) => return Err(Fault::business("the account is closed")),
+            Some(Goes::Hangs) => {
+                self.0.hung.notify_one();
+                std::future::pending().await
+            }
+            Some(Goes::Lost) | None => {}
+        }
+        if self.0.done.lock().insert(ctx.key(), *order).is_none() {
+            self.0.log.lock().push(*order);
+        }
+        match goes {
+            Some(Goes::Lost) => Err(Fault::indeterminate("no answer")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Moves an amount, and counts what it has moved.
+#[derive(Clone, Default)]
+struct Teller {
+    stage: Arc<u32>,
+    moved: Arc<u32>,
+    /// After a rollback the user is told; otherwise it is tried again.
+    tells: bool,
+}
+
+impl Behavior for Teller {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<Order, ()>>("bank")
+    }
+}
+
+impl Stateful for Teller {
+    async fn step(&mut self, amount: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        let bank = ctx.port::<Order, ()>("bank")?;
+        match &turn {
+            Turn::Performed(performed) => {
+                performed.get::<()>(0)?;
+                self.stage = Arc::new(*self.stage + 1);
+            }
+            Turn::RolledBack(undone) if self.tells => {
+                assert!(undone.kept.is_empty() && undone.unknown.is_empty(), "{undone:?}");
+                self.stage = Arc::new(10);
+            }
+            _ => {}
+        }
+        let act = match *self.stage {
+            0 => bank.effect(Debit(*amount)).undo(&bank, UndoDebit(*amount)),
+            1 => bank.effect(Credit(*amount)).undo(&bank, UndoCredit(*amount)),
+            2 => bank.effect(Told { done: true }),
+            10 => bank.effect(Told { done: false }),
+            stage => {
+                self.stage = Arc::default();
+                if stage == 3 {
+                    self.moved = Arc::new(*self.moved + amount);
+                }
+                return Ok(Step::Reply(*self.moved));
+            }
+        };
+        Ok(Step::Perform(vec![Call::from(act)]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("teller", 1).with("stage", Arc::clone(&self.stage));
+        Some(snapshot.with("moved", Arc::clone(&self.moved)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.stage = snapshot.get("stage")?;
+        self.moved = snapshot.get("moved")?;
+        Ok(())
+    }
+}
+
+async fn open(bank: &Arc<Bank>, store: &Arc<dyn Store>, tells: bool) -> (System, Port<u32, u32>) {
+    let desk = Desk(Arc::clone(bank));
+    let spec = SupervisorSpec::one_for_one("bank")
+        .scope(Scope::Transaction)
+        .child(
+            ChildSpec::stateless("bank", move || desk.clone())
+                .recorded::<Desk>()
+                .attempt_timeout(Duration::from_secs(86_400)),
+        )
+        .child(
+            ChildSpec::stateful("teller", move || Teller { tells, ..Teller::default() })
+                .durable::<Teller>()
+                .checkpoint(Interval::Steps(1)),
+        );
+    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let teller = system.port::<u32, u32>("bank/teller").unwrap();
+    (system, teller)
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+/// Until nothing is open and nothing is being undone.
+async fn settled(system: &System, key: &str) -> Fate {
+    let mut events = system.events();
+    loop {
+        if let Some(Journaled::Fated(fate, _)) = system.journaled(key)
+            && system.effects().counts().compensating == 0
+        {
+            // What follows from the fate follows at once.
+            let more = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+            if more.is_err() {
+                return fate;
+            }
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_may_have_happened_is_undone_with_the_others() {
+    for credits in [
+        [Goes::Lost, Goes::Lost, Goes::Lost].as_slice(),
+        // The last word is a refusal, and the first was none.
+        &[Goes::Lost, Goes::Refused, Goes::Refused, Goes::Refused],
+        &[Goes::Lost, Goes::No],
+    ] {
+        let bank = Arc::new(Bank::default());
+        let (_system, teller) = open(&bank, &store(), true).await;
+        bank.credits.lock().extend(credits);
+        assert_eq!(teller.call(7_u32).await.unwrap().value, 0, "{credits:?}");
+        let expected = [Debit(7), Credit(7), UndoCredit(7), UndoDebit(7), Told { done: false }];
+        assert_eq!(bank.log(), expected, "{credits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_was_refused_each_time_is_not_undone() {
+    let bank = Arc::new(Bank::default());
+    let (_system, teller) = open(&bank, &store(), true).await;
+    bank.credits.lock().extend([Goes::Refused; 4]);
+    assert_eq!(teller.call(7_u32).await.unwrap().value, 0);
+    assert_eq!(bank.log(), [Debit(7), UndoDebit(7), Told { done: false }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_failed_leaves_no_trace_in_the_state() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, &store(), false).await;
+    assert_eq!(teller.call(5_u32).await.unwrap().value, 5);
+    *bank.always.lock() = Some(Goes::No);
+    let submitted = teller.submit(7_u32, CallOptions::new().key("seven")).await;
+    submitted.unwrap();
+    assert_eq!(settled(&system, "seven").await, Fate::Failed);
+    *bank.always.lock() = None;
+    bank.log.lock().clear();
+    assert_eq!(teller.call(1_u32).await.unwrap().value, 6);
+    assert_eq!(bank.log(), [Debit(1), Credit(1), Told { done: true }], "from the beginning");
+}
+
+#[test]
+fn a_request_that_failed_does_not_cost_the_next_process_its_state() {
+    let (bank, store) = (Arc::new(Bank::default()), store());
+    runtime().block_on(async {
+        let (system, teller) = open(&bank, &store, false).await;
+        assert_eq!(teller.call(5_u32).await.unwrap().value, 5);
+        *bank.always.lock() = Some(Goes::No);
+        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        assert_eq!(settled(&system, "seven").await, Fate::Failed);
+        *bank.always.lock() = None;
+    });
+    runtime().block_on(async {
+        let (_system, teller) = open(&bank, &store, false).await;
+        assert_eq!(teller.call(1_u32).await.unwrap().value, 6);
+    });
+}
+
+#[test]
+fn a_request_taken_up_in_the_middle_can_still_go_back_to_its_beginning() {
+    for before in [0, 5] {
+        let (bank, store) = (Arc::new(Bank::default()), store());
+        runtime().block_on(async {
+            let (_system, teller) = open(&bank, &store, true).await;
+            if before > 0 {
+                assert_eq!(teller.call(before).await.unwrap().value, before);
+            }
+            bank.log.lock().clear();
+            *bank.always.lock() = Some(Goes::Hangs);
+            teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+            bank.hung.notified().await;
+        });
+        runtime().block_on(async {
+            *bank.always.lock() = Some(Goes::No);
+            let (system, _teller) = open(&bank, &store, true).await;
+            assert_eq!(settled(&system, "seven").await, Fate::Done);
+            let told = Some(Journaled::Fated(Fate::Done, Some(before.to_string())));
+            assert_eq!(system.journaled("seven"), told);
+            // It cannot be told that the credit, which hung, has not happened.
+            let log: Vec<_> = bank.log().into_iter().filter(|act| *act != UndoCredit(7)).collect();
+            assert_eq!(log, [Debit(7), UndoDebit(7), Told { done: false }]);
+        });
+    }
+}
+
+#[test]
+fn wherever_the_process_ends_a_transfer_is_done_or_undone_as_a_whole() {
+    for (always, tells) in
+        [(None, true), (Some(Goes::No), true), (Some(Goes::No), false), (Some(Goes::Lost), false)]
+    {
+        for last in [false, true] {
+            end_everywhere(always, tells, last);
+        }
+    }
+}
+
+fn end_everywhere(always: Option<Goes>, tells: bool, last: bool) {
+    for limit in 0.. {
+        let at = format!("{always:?} {tells} {last} {limit}");
+        let (inner, bank) = (store(), Arc::new(Bank::default()));
+        *bank.always.lock() = always;
+        let finished = runtime().block_on(async {
+            let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, last));
+            let work = async {
+                let (system, teller) = open(&bank, &store, tells).await;
+                teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+                settled(&system, "seven").await;
+            };
+            tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
+        });
+        runtime().block_on(async {
+            let (system, teller) = open(&bank, &inner, tells).await;
+            match teller.submit(7_u32, CallOptions::new().key("seven")).await {
+                Ok(_) | Err(CallError::Refused { .. }) => {}
+                Err(error) => panic!("{error} at {at}"),
+            }
+            let fate = settled(&system, "seven").await;
+            let debits = bank.count(Debit(7)) - bank.count(UndoDebit(7));
+            let credits = bank.count(Credit(7)) - bank.count(UndoCredit(7));
+            let answered = always.is_none() || tells;
+            assert_eq!(fate == Fate::Done, answered, "{fate} at {at}");
+            let expected = usize::from(always.is_none());
+            assert_eq!((debits, credits), (expected, expected), "{:?} at {at}", bank.log());
+            let told = Told { done: always.is_none() };
+            assert_eq!(bank.count(told), usize::from(answered), "{:?} at {at}", bank.log());
+            assert!(system.effects().open().is_empty(), "at {at}");
+        });
+        if finished {
+            assert!(limit >= 8, "only {limit} places to end at");
+            break;
+        }
+    }
+}
