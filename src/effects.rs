@@ -5,7 +5,9 @@
 //! the effect as lost, never as failed.
 
 use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -39,7 +41,14 @@ pub(crate) struct Effects {
     /// Something has become of some effect.
     changed: Notify,
     emit: Box<dyn Fn(Event) + Send + Sync>,
+    /// Whether there has been an effect at all.
+    used: AtomicBool,
+    /// Requests that acted and have their fates, the oldest first.
+    ended: Mutex<VecDeque<Arc<str>>>,
 }
+
+/// How many requests' effects are remembered after their fates.
+const REMEMBERED: usize = 10_000;
 
 /// Keeps records of the ledger.
 pub(crate) trait Keep: Send + Sync {
@@ -81,6 +90,8 @@ impl Effects {
             undoing: Mutex::default(),
             changed: Notify::new(),
             emit: Box::new(emit),
+            used: AtomicBool::new(false),
+            ended: Mutex::default(),
         })
     }
 
@@ -94,13 +105,36 @@ impl Effects {
         let _ = self.undoer.set(undoer);
     }
 
+    /// Whether there has been an effect at all.
+    pub(crate) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A request has its fate. What it has done is remembered for a while, for whoever asks under the
+    /// same key; then what is settled of it is forgotten.
+    pub(crate) fn ended(&self, task: &str) {
+        if self.ledger.lock().of_task(task).is_empty() {
+            return;
+        }
+        let mut oldest = None;
+        {
+            let mut ended = self.ended.lock();
+            ended.push_back(Arc::from(task));
+            if ended.len() > REMEMBERED {
+                oldest = ended.pop_front();
+            }
+        }
+        if let Some(task) = oldest {
+            self.note(Input::Retire(task));
+        }
+    }
+
     /// What of a task's effects stands, and what is not known.
     pub(crate) fn standing(&self, task: &str) -> Undone {
         let ledger = self.ledger.lock();
         let mut told = Undone::default();
-        for entry in ledger.entries() {
-            let acts = !matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read);
-            if &*entry.intent.task != task || !acts {
+        for entry in ledger.of_task(task) {
+            if matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read) {
                 continue;
             }
             match entry.status {
@@ -120,8 +154,7 @@ impl Effects {
         let mut told = Undone::default();
         let mut acts: Vec<EffectKey> = {
             let ledger = self.ledger.lock();
-            let of_task = ledger.entries().into_iter().filter(|entry| &*entry.intent.task == task);
-            of_task.map(|entry| entry.intent.key).collect()
+            ledger.of_task(task).into_iter().map(|entry| entry.intent.key).collect()
         };
         acts.reverse();
         let mut stop = false;
@@ -261,6 +294,7 @@ impl Effects {
         let Some(act) = call.act.take() else {
             return call.make(tie, None).await.map_err(Fault::from);
         };
+        self.used.store(true, Ordering::Relaxed);
         let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::Notify;
 
-use crate::checkpoint::Digest;
+use crate::checkpoint::{Digest, Retention, Wall};
 use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
@@ -100,6 +100,10 @@ impl Stats {
         if self.requests == 0 { 1.0 } else { self.attempts as f64 / self.requests as f64 }
     }
 }
+
+/// Checkpoints of a child that stay in the store. Enough for a request of that many steps to be rolled
+/// back to where it began.
+const RETAINED: Retention = Retention { checkpoints: 128, lines: 8 };
 
 const RECENT_FATES: usize = 65_536;
 const RECENT_FOR: Duration = Duration::from_secs(600);
@@ -253,6 +257,26 @@ impl Hub {
 
     pub(crate) fn cast_fate(&self, id: RequestId) -> Option<Option<Fate>> {
         self.casts.lock().by_id.get(&id).copied()
+    }
+
+    /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing
+    /// is lost by keeping more.
+    pub(crate) fn tidy(&self, journal: &Arc<Journal>) {
+        let (journal, effects) = (Arc::clone(journal), Arc::clone(&self.effects));
+        let now = Wall::from(self.clock.wall());
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = journal.tidy(|| effects.ledger.lock().records()).await {
+                tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
+                return;
+            }
+            runtime.spawn_blocking(move || {
+                let tidied = journal.store.retain(RETAINED, now).map(drop);
+                if let Err(error) = tidied.and_then(|()| journal.store.compact().map(drop)) {
+                    tracing::warn!(target: "mainstay", %error, "the store could not be tidied");
+                }
+            });
+        });
     }
 
     /// Whether durable requests are left open for the next process.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ const SCHEMA: &str = "mainstay.journal";
 const VERSION: u32 = 1;
 /// Records read at a time.
 const PAGE: usize = 4096;
+/// Records after which the journal and the store are looked at for what can go.
+const TIDY_EVERY: u64 = 16_384;
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
 
@@ -102,6 +105,9 @@ struct State {
 pub(crate) struct Journal {
     pub(crate) store: Arc<dyn Store>,
     state: Mutex<State>,
+    /// Records in the journal, about.
+    written: AtomicU64,
+    since_tidy: AtomicU64,
 }
 
 impl fmt::Debug for Journal {
@@ -116,9 +122,11 @@ impl Journal {
     pub(crate) fn open(store: Arc<dyn Store>) -> Result<(Arc<Self>, Vec<Record>), RecoverError> {
         let mut state = State::default();
         let mut records = Vec::new();
+        let mut written = 0;
         let mut from = 1;
         loop {
             let page = store.scan(STREAM, from, PAGE)?;
+            written += page.len() as u64;
             for record in &page {
                 from = record.position + 1;
                 let unreadable =
@@ -138,12 +146,23 @@ impl Journal {
                 break;
             }
         }
-        Ok((Arc::new(Self { store, state: Mutex::new(state) }), records))
+        let journal = Self {
+            store,
+            state: Mutex::new(state),
+            written: AtomicU64::new(written),
+            since_tidy: AtomicU64::new(0),
+        };
+        Ok((Arc::new(journal), records))
     }
 
-    /// Makes the journal as short as what it says, once it has grown to several times that.
-    pub(crate) async fn tidy(&self, ledger: Vec<Record>) -> Result<(), StoreError> {
-        let lines = {
+    /// Makes the journal as short as what it says, once it has grown to several times that; `ledger`
+    /// gives the records that the ledger comes to.
+    pub(crate) async fn tidy(
+        &self,
+        ledger: impl FnOnce() -> Vec<Record>,
+    ) -> Result<(), StoreError> {
+        let commit = {
+            // Under the lock, so that whatever is not in these lines is committed after them.
             let state = self.state.lock();
             let mut lines: Vec<_> = state
                 .order
@@ -159,20 +178,28 @@ impl Journal {
                 request: open.request.clone(),
                 deadline: open.deadline,
             }));
-            lines.extend(ledger.into_iter().map(Line::from));
-            lines
+            lines.extend(ledger().into_iter().map(Line::from));
+            let written = self.written.load(Ordering::Relaxed);
+            if written < lines.len() as u64 * 2 + 1024 {
+                return Ok(());
+            }
+            let next = self.store.streams()?;
+            let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
+            let mut batch = Batch::new();
+            let count = lines.len() as u64;
+            for line in lines {
+                batch = append(batch, &line)?;
+            }
+            self.written.store(count, Ordering::Relaxed);
+            self.store.commit(batch.trim(STREAM, next), Durability::Sync)
         };
-        let next = self.store.streams()?;
-        let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-        let held = self.store.scan(STREAM, 1, usize::MAX)?.len();
-        if held < lines.len() * 2 + 1024 {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        for line in lines {
-            batch = append(batch, &line)?;
-        }
-        self.store.commit(batch.trim(STREAM, next), Durability::Sync).await.map(drop)
+        commit.await.map(drop)
+    }
+
+    /// Whether so much has been written since this last said so that it is time to tidy up.
+    pub(crate) fn wants_tidying(&self) -> bool {
+        let due = self.since_tidy.load(Ordering::Relaxed) >= TIDY_EVERY;
+        due && self.since_tidy.swap(0, Ordering::Relaxed) >= TIDY_EVERY
     }
 
     /// What is known of the request with this key.
@@ -224,6 +251,8 @@ impl Journal {
     }
 
     fn commit(&self, batch: Batch, line: &Line, durability: Durability) -> Commit {
+        self.written.fetch_add(1, Ordering::Relaxed);
+        self.since_tidy.fetch_add(1, Ordering::Relaxed);
         match append(batch, line) {
             Ok(batch) => self.store.commit(batch, durability),
             Err(error) => Commit::ready(Err(error)),

@@ -23,7 +23,7 @@
 //! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
 //! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -253,6 +253,7 @@ pub struct EffectCounts {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     entries: BTreeMap<EffectKey, Entry>,
+    tasks: HashMap<Arc<str>, Vec<EffectKey>>,
     next: u64,
 }
 
@@ -356,7 +357,7 @@ impl Ledger {
                 _ => None,
             }),
             Input::Retire(task) => {
-                let had = self.entries.values().any(|entry| *entry.intent.task == *task);
+                let had = self.tasks.contains_key(&task);
                 self.forget(&task);
                 Output { verdict: None, record: had.then_some(Record::Retired(task)) }
             }
@@ -375,16 +376,11 @@ impl Ledger {
         entries
     }
 
-    /// The effects of a task from this step on that happened, latest first: what a rollback to before
-    /// that step owes the world.
-    pub fn confirmed_since(&self, task: &str, step: u64) -> Vec<&Entry> {
-        let mut entries: Vec<_> = self
-            .entries
-            .values()
-            .filter(|entry| &*entry.intent.task == task && entry.intent.step >= step)
-            .filter(|entry| matches!(entry.status, EffectStatus::Confirmed(_)))
-            .collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.seq));
+    /// The effects of a task, in the order of the intents.
+    pub fn of_task(&self, task: &str) -> Vec<&Entry> {
+        let keys = self.tasks.get(task).map(Vec::as_slice).unwrap_or_default();
+        let mut entries: Vec<_> = keys.iter().filter_map(|key| self.entries.get(key)).collect();
+        entries.sort_by_key(|entry| entry.seq);
         entries
     }
 
@@ -455,7 +451,11 @@ impl Ledger {
         let seq = self.next;
         self.next += 1;
         let status = EffectStatus::Intended;
-        self.entries.insert(intent.key, Entry { intent, epoch, status, seq, in_flight });
+        let (key, task) = (intent.key, Arc::clone(&intent.task));
+        let entry = Entry { intent, epoch, status, seq, in_flight };
+        if self.entries.insert(key, entry).is_none() {
+            self.tasks.entry(task).or_default().push(key);
+        }
     }
 
     fn settle(
@@ -475,6 +475,16 @@ impl Ledger {
     }
 
     fn forget(&mut self, task: &str) {
-        self.entries.retain(|_, entry| &*entry.intent.task != task || entry.status.is_open());
+        let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
+        keys.retain(|key| {
+            let open = self.entries.get(key).is_some_and(|entry| entry.status.is_open());
+            if !open {
+                self.entries.remove(key);
+            }
+            open
+        });
+        if !keys.is_empty() {
+            self.tasks.insert(task, keys);
+        }
     }
 }

@@ -491,6 +491,9 @@ impl<W: Worker> Slot<W> {
         if self.spec.durable {
             self.journal_fate(&mail, fate);
         }
+        if self.spec.stateful && self.hub.effects.is_used() {
+            self.hub.effects.ended(&self.task_of(&mail));
+        }
         if self.rules.scope == Scope::Transaction && self.spec.stateful {
             self.undo_unfinished(&mail, fate);
         }

@@ -353,3 +353,24 @@ fn checkpoints_are_taken_at_the_interval_and_with_each_fate() {
     let steps: Vec<_> = listed.iter().rev().map(|listed| listed.checkpoint.step).collect();
     assert_eq!(steps, [4, 8, 11]);
 }
+
+#[test]
+fn a_store_does_not_grow_with_every_request_there_ever_was() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        let (_system, _, counter) = recover(spec(&world, EffectKind::Irreversible), &store).await;
+        let (mut requests, mut most) = (0, 0);
+        loop {
+            counter.call(0_u64).await.unwrap();
+            requests += 1;
+            let kept = store.info().unwrap().checkpoints;
+            most = most.max(kept);
+            // It is tidied in a thread of its own, which takes as long as it takes.
+            if kept < most / 2 {
+                break;
+            }
+            assert!(requests < 200_000, "{kept} checkpoints after {requests} requests");
+        }
+        assert!(requests > 1000, "nothing is forgotten early: {requests}");
+    });
+}

@@ -187,7 +187,7 @@ fn an_undo_that_fails_is_stuck_until_it_succeeds() {
 }
 
 #[test]
-fn undos_run_in_reverse_from_the_step_rolled_back_to() {
+fn the_effects_of_a_task_are_told_in_their_order_and_forgotten_with_it() {
     let mut ledger = Ledger::default();
     for (ordinal, step) in [(0, 1), (1, 1), (0, 2), (0, 3)] {
         let mut intent = intent(ordinal, EffectKind::Compensable);
@@ -196,13 +196,16 @@ fn undos_run_in_reverse_from_the_step_rolled_back_to() {
         ledger.on(Input::Begin(intent.clone()));
         ledger.on(Input::Confirmed(intent.key, result()));
     }
-    let since = |step| -> Vec<_> {
-        let entries = ledger.confirmed_since("task", step);
+    let places = |ledger: &Ledger, task| -> Vec<_> {
+        let entries = ledger.of_task(task);
         entries.iter().map(|entry| (entry.intent.step, entry.intent.ordinal)).collect()
     };
-    assert_eq!(since(2), [(3, 0), (2, 0)]);
-    assert_eq!(since(0), [(3, 0), (2, 0), (1, 1), (1, 0)]);
-    assert_eq!(ledger.confirmed_since("another", 0).len(), 0);
+    assert_eq!(places(&ledger, "task"), [(1, 0), (1, 1), (2, 0), (3, 0)]);
+    assert!(places(&ledger, "another").is_empty());
+    let record = ledger.on(Input::Retire("task".into())).record;
+    assert_eq!(record, Some(Record::Retired("task".into())));
+    assert!(ledger.entries().is_empty() && places(&ledger, "task").is_empty());
+    assert_eq!(ledger.on(Input::Retire("task".into())).record, None, "once");
 }
 
 #[test]

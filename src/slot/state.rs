@@ -365,6 +365,11 @@ impl<W: Worker> Slot<W> {
     }
 
     fn stored(&self, sealed: &Sealed, step: u64, mid: bool) {
+        if let Some(journal) = self.journal()
+            && journal.wants_tidying()
+        {
+            self.hub.tidy(journal);
+        }
         let checkpoint = sealed.checkpoint();
         {
             let mut desk = self.desk();
@@ -492,16 +497,21 @@ impl<W: Worker> Slot<W> {
         }
     }
 
+    /// What the ledger knows a request by.
+    pub(super) fn task_of(&self, mail: &Mail<W>) -> String {
+        match &mail.key {
+            Some(key) => key.to_string(),
+            None => default_key(self.hub.identity, mail.id),
+        }
+    }
+
     /// A request within a transaction ended without an answer: what it has done to the world does not
     /// stay half done, unless nobody knows what it has done.
     pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate) {
         if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
             return;
         }
-        let task = match &mail.key {
-            Some(key) => key.to_string(),
-            None => default_key(self.hub.identity, mail.id),
-        };
+        let task = self.task_of(mail);
         let effects = Arc::clone(&self.hub.effects);
         if effects.standing(&task) != Undone::default() {
             self.hub.runtime.spawn(async move { effects.compensate(&task).await });

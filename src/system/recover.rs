@@ -144,7 +144,7 @@ impl System {
             let batch = Batch::new().topology(topology.clone());
             store.commit(batch, Durability::Sync).await?;
         }
-        journal.tidy(ledger.records()).await?;
+        journal.tidy(|| ledger.records()).await?;
         *hub.effects.ledger.lock() = ledger;
         let _ = hub.topology.set(topology.digest);
         let _ = hub.journal.set(Arc::clone(&journal));
