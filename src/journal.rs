@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Records after which the journal and the store are looked at for what can go.
-const TIDY_EVERY: u64 = 16_384;
+const TIDY_EVERY: u64 = 4096;
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
 
