@@ -1,7 +1,9 @@
 //! One life at work: the ractor actor that carries it, and the attempts it makes.
 //!
-//! The actor only has a number; it takes life and work from the slot, up to [`BATCH`] attempts a
-//! wake, and lets ractor look at its signals in between.
+//! The actor only has a number; it takes life and work from the slot, up to [`BATCH`] attempts before
+//! others have their turn. It gets one message in its life, the first wake, and rests inside the
+//! handler of it: waking a task costs a tenth of a message, and a kill is heard all the same. A stop
+//! is heard once the carrier has seen that it is not needed any more.
 //!
 //! *Invariant.* An attempt that fails, panics or is cut short gives its request back; what it may lose
 //! is the life. No user code runs outside a guard.
@@ -14,10 +16,10 @@ use std::task::Poll;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use crate::behavior::{Call, Performed, StartContext, Stateful, Stateless, Step, Turn};
+use crate::behavior::{Call, Context, Performed, StartContext, Stateful, Stateless, Step, Turn};
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
-use crate::port::{Cut, Tie};
+use crate::port::{Cut, Flight, Tie};
 use crate::slot::{Ended, Job, Next, Said, Slot, Wake, Watched, Worker, unwound, watched};
 
 /// Attempts a carrier makes before it yields.
@@ -107,8 +109,8 @@ impl<B: Stateless> Worker for StatelessWorker<B> {
 
 /// How the two kinds of life go about their work.
 trait Drive: Worker {
-    /// Works until there is nothing to do or others must have their turn: true for the latter.
-    fn drive(slot: &Arc<Slot<Self>>, number: u32) -> impl Future<Output = bool> + Send;
+    /// Works, and rests, until the slot does not need this carrier any more.
+    fn drive(slot: &Arc<Slot<Self>>, number: u32) -> impl Future<Output = ()> + Send;
 }
 
 struct CarrierActor<W>(PhantomData<fn() -> W>);
@@ -147,12 +149,13 @@ impl<W: Drive> Actor for CarrierActor<W> {
 
     async fn handle(
         &self,
-        me: ActorRef<Wake>,
+        _: ActorRef<Wake>,
         _: Wake,
         carried: &mut Carried<W>,
     ) -> Result<(), ActorProcessingErr> {
-        if W::drive(&carried.slot, carried.number).await {
-            let _ = me.send_message(Wake);
+        let waker = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
+        if carried.slot.carry(carried.number, waker) {
+            W::drive(&carried.slot, carried.number).await;
         }
         Ok(())
     }
@@ -172,20 +175,43 @@ fn spawn_carrier<W: Drive>(
 }
 
 impl<B: Stateful> Drive for StatefulWorker<B> {
-    async fn drive(slot: &Arc<Slot<Self>>, number: u32) -> bool {
-        let mut next = slot.begin_work(number);
-        for left in (0..BATCH).rev() {
-            let Next::Work(life, mut job) = next else { return false };
-            let (life, ended) = if slot.spec.blocking {
-                apart(slot, life, &mut job).await
-            } else {
-                attempt(slot, life, &mut job).await
-            };
-            next = slot.after(Some(number), life, job, ended, left > 0);
+    async fn drive(slot: &Arc<Slot<Self>>, number: u32) {
+        // The context of all its attempts.
+        let mut context = None;
+        loop {
+            let mut next = slot.begin_work(number);
+            let mut left = BATCH;
+            while let Next::Work(life, mut job) = next {
+                let (life, ended) = if slot.spec.blocking {
+                    apart(slot, life, &mut job).await
+                } else {
+                    let context = match &mut context {
+                        Some(context) => {
+                            Slot::<Self>::renew(context, &job);
+                            context
+                        }
+                        none => none.insert(slot.context(&job, slot.flight_of(&job))),
+                    };
+                    attempt(slot, life, &mut job, context).await
+                };
+                left -= 1;
+                next = slot.after(Some(number), life, job, ended, left > 0);
+            }
+            match next {
+                Next::Leave => return,
+                _ if left > 0 => rest().await,
+                _ => tokio::task::yield_now().await,
+            }
         }
-        // The last `after` has left the wake flag set: this carrier will be back.
-        slot.stays_woken(number)
     }
+}
+
+/// Waits for the next wake. One that came since the slot was looked at is not missed: it has marked
+/// this task to be polled again.
+async fn rest() {
+    let mut woken = false;
+    poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
 /// One attempt of a stateful behavior: its steps, until it replies, fails or is cut short. The life
@@ -194,18 +220,19 @@ async fn attempt<B: Stateful>(
     slot: &Arc<Slot<StatefulWorker<B>>>,
     mut life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
+    context: &Context,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     if let Err(fault) = admit(slot, job) {
         return (Some(life), Ended::Fault(fault, Turn::First, false));
     }
-    let context = slot.context(job);
+    let flight = &*context.flight;
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
     let mut turn = std::mem::replace(&mut job.turn, Turn::First);
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
             slot.next_step(job.ticket);
-            if let Some(cut) = job.flight.asked(&[Cut::Kill, Cut::Stop, Cut::Cancel]) {
+            if let Some(cut) = flight.asked(&[Cut::Kill, Cut::Stop, Cut::Cancel]) {
                 return (Some(life), Ended::Cut(cut, tainted()));
             }
         }
@@ -215,17 +242,17 @@ async fn attempt<B: Stateful>(
         };
         let again = turn.clone();
         let heard = &[Cut::Kill, Cut::Timeout];
-        let step = watched(life.step(&job.mail.request, turn, &context), &job.flight, heard).await;
+        let step = watched(life.step(&job.mail.request, turn, context), flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
-                return (Some(life), Ended::Reply(reply, Said::of(&context)));
+                return (Some(life), Ended::Reply(reply, Said::of(context)));
             }
             Watched::Done(Ok(Step::Continue)) => {
                 turn = Turn::Again;
                 continue;
             }
             Watched::Done(Ok(Step::Perform(calls))) => {
-                match perform(calls, context.tie(), job).await {
+                match perform(calls, context.tie(), flight).await {
                     Ok(performed) => {
                         turn = Turn::Performed(performed);
                         continue;
@@ -258,10 +285,10 @@ fn lost<B>(life: Box<B>, text: String) -> ExitCause {
 }
 
 /// Makes the calls of a step in parallel. The attempt's clock stands still meanwhile.
-async fn perform<W: Worker>(
+async fn perform(
     calls: Vec<Call>,
     tie: &Arc<Tie>,
-    job: &Job<W>,
+    flight: &Flight,
 ) -> Result<Performed, Cut> {
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
@@ -280,7 +307,7 @@ async fn perform<W: Worker>(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let result = watched(all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    let result = watched(all, flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
     tie.waits_for(Vec::new());
     match result {
         Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
@@ -311,9 +338,22 @@ fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
 }
 
 impl<B: Stateless> Drive for StatelessWorker<B> {
-    async fn drive(slot: &Arc<Slot<Self>>, number: u32) -> bool {
-        for _ in 0..BATCH {
-            let Next::Work(life, job) = slot.begin_work(number) else { return false };
+    async fn drive(slot: &Arc<Slot<Self>>, number: u32) {
+        let mut left = BATCH;
+        loop {
+            if left == 0 {
+                left = BATCH;
+                tokio::task::yield_now().await;
+            }
+            left -= 1;
+            let (life, job) = match slot.begin_work(number) {
+                Next::Work(life, job) => (life, job),
+                Next::Rest => {
+                    rest().await;
+                    continue;
+                }
+                Next::Leave => return,
+            };
             let alone = serve(Arc::clone(slot), life, job);
             if slot.spec.blocking {
                 let alone = thread(slot, alone);
@@ -341,7 +381,6 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
                 }
             }
         }
-        slot.stays_woken(number)
     }
 }
 
@@ -354,13 +393,14 @@ async fn serve<B: Stateless>(
     if let Err(fault) = admit(&slot, &mut job) {
         return (job, Ended::Fault(fault, Turn::First, false));
     }
-    let context = slot.context(&job);
+    let context = slot.context(&job, slot.flight_of(&job));
     let heard: &[Cut] = if slot.effect().is_replay_safe() {
         &[Cut::Kill, Cut::Timeout, Cut::Cancel]
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let done = watched(life.serve(&job.mail.request, &context), &job.flight, heard).await;
+    let served = life.serve(&job.mail.request, &context);
+    let done = watched(served, &context.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
@@ -405,10 +445,11 @@ async fn apart<B: Stateful>(
     life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
+    let flight = slot.flight_of(job);
     let mut copy = Job {
         mail: Arc::clone(&job.mail),
         ticket: job.ticket,
-        flight: Arc::clone(&job.flight),
+        flight: Some(Arc::clone(&flight)),
         life: job.life,
         attempt: job.attempt,
         turn: std::mem::replace(&mut job.turn, Turn::First),
@@ -416,8 +457,11 @@ async fn apart<B: Stateful>(
         reservation: None,
     };
     let inner = Arc::clone(slot);
-    let work = thread(slot, async move { attempt(&inner, life, &mut copy).await });
-    match watched(work, &job.flight, &[Cut::Kill]).await {
+    let work = thread(slot, async move {
+        let context = inner.context(&copy, inner.flight_of(&copy));
+        attempt(&inner, life, &mut copy, &context).await
+    });
+    match watched(work, &flight, &[Cut::Kill]).await {
         Watched::Done(Some(result)) => result,
         Watched::Done(None) => {
             (None, Ended::Crash(ExitCause::Panic("its thread was lost".to_owned()), true))

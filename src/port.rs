@@ -5,7 +5,7 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -147,11 +147,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     async fn exchange(
         &self,
         message: Q,
-        options: AcceptOptions,
+        mut options: AcceptOptions,
     ) -> Result<Answer<R>, CallError<Q>> {
         let tie = options.tie.clone();
+        // The first poll of what follows would only leave the waker; it is cheaper to send it along.
+        options.waker = Some(poll_fn(|task| Poll::Ready(task.waker().clone())).await);
         let envelope = self.target.accept(message, options)?;
-        let waiting = Waiting { envelope: Some(envelope), target: &self.target };
+        let waiting =
+            Waiting { envelope: Some(envelope), target: &self.target, has_waker: true };
         match tie {
             None => waiting.await,
             Some(tie) => {
@@ -212,7 +215,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
                 // runtime's, and only what the answer says is passed on here.
                 let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
                 let envelope = port.target.accept(message, options).map_err(Fault::from)?;
-                let waiting = Waiting { envelope: Some(envelope), target: &port.target };
+                let target = &port.target;
+                let waiting = Waiting { envelope: Some(envelope), target, has_waker: false };
                 if !port.target.is_replay_safe() {
                     tie.taint();
                 }
@@ -283,6 +287,8 @@ pub(crate) struct AcceptOptions {
     pub(crate) budget: Option<Limits>,
     pub(crate) tie: Option<Arc<Tie>>,
     pub(crate) cast: bool,
+    /// Who is to be woken with the answer, if that is known already.
+    pub(crate) waker: Option<Waker>,
 }
 
 impl AcceptOptions {
@@ -293,6 +299,7 @@ impl AcceptOptions {
             budget: options.budget,
             tie,
             cast: false,
+            waker: None,
         }
     }
 }
@@ -349,6 +356,7 @@ pub(crate) struct Envelope<Q, R> {
 
 const FATED: u8 = 1;
 const CANCELLED: u8 = 2;
+const BOOKED: u8 = 4;
 
 enum Cell<Q, R> {
     Waiting(Option<Waker>),
@@ -383,7 +391,7 @@ impl<Q, R> Envelope<Q, R> {
             book: Mutex::new(None),
             state: AtomicU8::new(0),
             at: AtomicU8::new(0),
-            cell: Mutex::new(if options.cast { Cell::Gone } else { Cell::Waiting(None) }),
+            cell: Mutex::new(if options.cast { Cell::Gone } else { Cell::Waiting(options.waker) }),
         }
     }
 
@@ -402,6 +410,16 @@ impl<Q, R> Envelope<Q, R> {
 
     pub(crate) fn is_fated(&self) -> bool {
         self.state.load(Ordering::Acquire) & FATED != 0
+    }
+
+    /// Whether anything has failed so far. Most requests never lock their book.
+    pub(crate) fn has_book(&self) -> bool {
+        self.state.load(Ordering::Acquire) & BOOKED != 0
+    }
+
+    /// Says that there is a book from now on. To be called with the book locked.
+    pub(crate) fn opened_book(&self) {
+        self.state.fetch_or(BOOKED, Ordering::AcqRel);
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -441,12 +459,17 @@ impl<Q, R> Envelope<Q, R> {
 struct Waiting<'a, Q: Send + Sync + 'static, R: Send + 'static> {
     envelope: Option<Arc<Envelope<Q, R>>>,
     target: &'a Arc<dyn Accept<Q, R>>,
+    /// The envelope has the waker of the task that polls this first.
+    has_waker: bool,
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
     type Output = Result<Answer<R>, CallError<Q>>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        if std::mem::take(&mut self.has_waker) {
+            return Poll::Pending;
+        }
         let Some(envelope) = &self.envelope else { return Poll::Pending };
         let outcome = {
             let mut cell = envelope.cell.lock();

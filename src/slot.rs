@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -33,7 +34,7 @@ use crate::mailbox::{self, Bounds, Entry, Mailbox, Order, Ticket};
 use crate::mirror::{ChildState, Detail, RowHandle, Status};
 use crate::moment::Moment;
 use crate::policy::Policy;
-use crate::port::{Envelope, Flight, Home, PortTable};
+use crate::port::{Cut, Envelope, Flight, Home, PortTable};
 use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
@@ -158,7 +159,8 @@ pub(crate) enum Carrier {
 /// An attempt that is out.
 pub(crate) struct Out {
     pub(crate) ticket: Ticket,
-    pub(crate) flight: Arc<Flight>,
+    /// `None` for the flight of the carrier.
+    pub(crate) flight: Option<Arc<Flight>>,
     pub(crate) life: Incarnation,
     /// It was told that its time is over; the next overrun is a hang.
     pub(crate) told: bool,
@@ -176,9 +178,11 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) carrier_no: u32,
     /// A wake is on its way, or a carrier is at work and will look again before it rests.
     pub(crate) woken: bool,
+    /// How a carrier that rests is woken; there from its first look on.
+    pub(crate) waker: Option<Waker>,
     pub(crate) out: Vec<Out>,
     /// The flight of a serial carrier, used again for each of its attempts.
-    pub(crate) reuse: Option<Arc<Flight>>,
+    pub(crate) flight: Option<Arc<Flight>>,
     /// Where a request that is tried again goes on.
     pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Turn)>>,
     pub(crate) counts: Counts,
@@ -191,6 +195,35 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) lazy: Option<Incarnation>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<crate::circuit::Slot>,
+}
+
+impl<W: Worker> Desk<W> {
+    /// The flight of an attempt that is out.
+    pub(crate) fn flight(&self, ticket: Ticket) -> Option<&Arc<Flight>> {
+        let out = self.out.iter().find(|out| out.ticket == ticket)?;
+        out.flight.as_ref().or(self.flight.as_ref())
+    }
+
+    /// Asks every attempt that is out to end.
+    pub(crate) fn ask_all(&self, cut: Cut) {
+        for out in &self.out {
+            if let Some(flight) = out.flight.as_ref().or(self.flight.as_ref()) {
+                flight.ask(cut);
+            }
+        }
+    }
+
+    /// The carrier is given up; an attempt that it left behind keeps its flight.
+    pub(crate) fn forget_carrier(&mut self) {
+        self.carrier_no = self.carrier_no.wrapping_add(1);
+        self.woken = false;
+        self.waker = None;
+        if let Some(flight) = self.flight.take() {
+            for out in &mut self.out {
+                out.flight.get_or_insert_with(|| Arc::clone(&flight));
+            }
+        }
+    }
 }
 
 /// Fates without `open`, which is counted by looking.
@@ -240,8 +273,9 @@ impl<W: Worker> Slot<W> {
                 carrier: Carrier::None,
                 carrier_no: 0,
                 woken: false,
+                waker: None,
                 out: Vec::new(),
-                reuse: None,
+                flight: None,
                 resume: None,
                 counts: Counts::default(),
                 armed: Moment::NEVER,
@@ -357,16 +391,13 @@ impl<W: Worker> Slot<W> {
             return;
         }
         match &desk.carrier {
-            Carrier::There(actor) => {
-                // A wake is nothing of the user's, so it may be sent under the lock.
-                desk.woken = actor.send_message(Wake).is_ok();
-                if desk.woken {
-                    return;
+            Carrier::There(_) => {
+                desk.woken = true;
+                let waker = desk.waker.clone();
+                drop(desk);
+                if let Some(waker) = waker {
+                    waker.wake();
                 }
-                // The carrier is gone and its end is not yet known: replace it.
-                desk.carrier = Carrier::None;
-                desk.carrier_no += 1;
-                self.spawn_carrier(desk);
             }
             Carrier::None => self.spawn_carrier(desk),
             Carrier::Coming => desk.woken = true,
@@ -590,11 +621,17 @@ impl<W: Worker> Seat for Slot<W> {
 
 impl<Q, R> Envelope<Q, R> {
     pub(crate) fn trail(&self) -> Trail {
+        if !self.has_book() {
+            return Trail::default();
+        }
         self.book.lock().as_ref().map(|book| book.trail.clone()).unwrap_or_default()
     }
 
     /// Which attempt comes next, and whether an earlier one has called what may not be called twice.
     pub(crate) fn attempt(&self) -> (u32, bool) {
+        if !self.has_book() {
+            return (1, false);
+        }
         match &*self.book.lock() {
             None => (1, false),
             Some(book) => (book.trail.0.len() as u32 + 1, book.tainted),
@@ -602,6 +639,9 @@ impl<Q, R> Envelope<Q, R> {
     }
 
     fn deliveries(&self) -> Delivery {
+        if !self.has_book() {
+            return Delivery::NONE;
+        }
         match &*self.book.lock() {
             None => Delivery::NONE,
             Some(book) => book.deliveries,

@@ -195,6 +195,10 @@ impl Flight {
 
     /// Ready for the next attempt of the same life.
     pub(crate) fn reset(&self) {
+        // Most attempts end without being asked anything, and call nobody.
+        if self.asked.load(Ordering::Acquire) == 0 {
+            return;
+        }
         if self.asked.swap(0, Ordering::AcqRel) & Self::HAS_TIE != 0 {
             *self.tie.lock() = None;
         }

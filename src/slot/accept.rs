@@ -98,8 +98,8 @@ impl<W: Worker> Slot<W> {
             mailbox::Output::InFlight(ticket)
                 if self.spec.effect.is_replay_safe() || self.spec.stateful =>
             {
-                if let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
-                    out.flight.ask(Cut::Cancel);
+                if let Some(flight) = desk.flight(ticket) {
+                    flight.ask(Cut::Cancel);
                 }
             }
             _ => {}
@@ -138,8 +138,8 @@ impl<W: Worker> Timed for Slot<W> {
             // be repeated, and only such work is cut short.
             let safe = self.effect_of(&desk, ticket).is_replay_safe();
             let fate = if safe { Fate::Expired } else { Fate::Unknown };
-            if safe && let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
-                out.flight.ask(Cut::Cancel);
+            if safe && let Some(flight) = desk.flight(ticket) {
+                flight.ask(Cut::Cancel);
             }
             self.left(&mut desk, &mail);
             settled.extend(self.settle(&mut desk, mail, fate));

@@ -408,6 +408,7 @@ impl<W: Worker> Slot<W> {
                 fault: None,
             })
         });
+        mail.opened_book();
         book.deliveries = ticket.lease.delivery;
         book.tainted |= tainted;
         let members = mail
@@ -515,6 +516,9 @@ impl<W: Worker> Slot<W> {
 
     /// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
     pub(super) fn note_recovery(&self, mail: &Mail<W>, answer: Option<&Answer<W::Reply>>) {
+        if !mail.has_book() {
+            return;
+        }
         let (retries, substitutions) = match &*mail.book.lock() {
             None => return,
             Some(book) => (book.history.retries(), book.history.substitutions()),
@@ -582,9 +586,7 @@ impl<W: Worker> Slot<W> {
 
     /// The carrier is no longer listened to, whatever it does.
     pub(super) fn fence(&self, desk: &mut Desk<W>) {
-        desk.carrier_no = desk.carrier_no.wrapping_add(1);
-        desk.woken = false;
-        desk.reuse = None;
+        desk.forget_carrier();
         if let Carrier::There(actor) = std::mem::replace(&mut desk.carrier, Carrier::None) {
             actor.kill();
         }

@@ -127,9 +127,7 @@ impl<W: Worker> Slot<W> {
             // A lazy life that was promised is not begun any more; the next start promises its own.
             desk.lazy = None;
             if before == Stage::Up {
-                for out in &desk.out {
-                    out.flight.ask(Cut::Stop);
-                }
+                desk.ask_all(Cut::Stop);
             }
             self.publish(&mut desk);
         }
@@ -212,8 +210,8 @@ impl<W: Worker> Slot<W> {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             let (orphan, mail) = (flight.orphan, Arc::clone(flight.payload));
             let safe = self.effect_of(&desk, ticket).is_replay_safe();
-            if let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
-                out.flight.ask(Cut::Kill);
+            if let Some(flight) = desk.flight(ticket) {
+                flight.ask(Cut::Kill);
             }
             if orphan {
                 self.finish(&mut desk, ticket, now);
@@ -243,10 +241,14 @@ impl<W: Worker> Slot<W> {
 
     /// The carrier is not needed any more.
     fn dismiss(&self, desk: &mut Desk<W>) {
-        desk.carrier_no = desk.carrier_no.wrapping_add(1);
-        desk.woken = false;
+        let waker = desk.waker.take();
+        desk.forget_carrier();
         if let Carrier::There(actor) = std::mem::replace(&mut desk.carrier, Carrier::None) {
             actor.stop(None);
+        }
+        // It hears that only once it has seen that it is not the carrier any more.
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -296,10 +298,8 @@ impl<W: Worker> Slot<W> {
         if desk.carrier_no != number {
             return;
         }
-        desk.carrier_no = desk.carrier_no.wrapping_add(1);
+        desk.forget_carrier();
         desk.carrier = Carrier::None;
-        desk.woken = false;
-        desk.reuse = None;
         let life = desk.life.incarnation();
         let serial = self.rules.order == mailbox::Order::Serial;
         let outs: Vec<_> = if serial {
@@ -346,9 +346,7 @@ impl<W: Worker> Slot<W> {
             if !desk.life.is_up() {
                 return;
             }
-            for out in &desk.out {
-                out.flight.ask(Cut::Kill);
-            }
+            desk.ask_all(Cut::Kill);
             let number = desk.carrier_no;
             let carrier = std::mem::replace(&mut desk.carrier, Carrier::None);
             (number, carrier)

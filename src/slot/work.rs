@@ -1,6 +1,7 @@
 //! Handing work out and taking results back.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::{Desk, Mail, Out, Settled, Slot};
 use crate::behavior::{Context, Notes, Turn};
@@ -23,7 +24,8 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 pub(crate) struct Job<W: Worker> {
     pub(crate) mail: Mail<W>,
     pub(crate) ticket: Ticket,
-    pub(crate) flight: Arc<Flight>,
+    /// `None` for the flight of the carrier.
+    pub(crate) flight: Option<Arc<Flight>>,
     pub(crate) life: Incarnation,
     pub(crate) attempt: u32,
     /// Where a request that is tried again goes on.
@@ -75,8 +77,11 @@ impl Said {
 pub(crate) enum Next<W: Worker> {
     /// Another attempt, with the life.
     Work(W::Life, Job<W>),
-    /// Nothing; the life, if it was given, has been parked.
+    /// Nothing until it is woken, or, after as many attempts as it may make at a time, until others
+    /// have had their turn; the life, if it was given, has been parked.
     Rest,
+    /// Nothing any more: another carrier is in its place, or none is needed.
+    Leave,
 }
 
 impl<W: Worker> Slot<W> {
@@ -85,7 +90,7 @@ impl<W: Worker> Slot<W> {
         let now = self.hub.now();
         let mut desk = self.desk();
         if desk.carrier_no != carrier {
-            return Next::Rest;
+            return Next::Leave;
         }
         match self.next_job(&mut desk, now) {
             Some((life, job)) => Next::Work(life, job),
@@ -134,7 +139,7 @@ impl<W: Worker> Slot<W> {
         let flight = self.flight(desk);
         desk.out.push(Out {
             ticket,
-            flight: Arc::clone(&flight),
+            flight: flight.clone(),
             life: desk.life.incarnation(),
             told: false,
         });
@@ -159,21 +164,14 @@ impl<W: Worker> Slot<W> {
         Some((life, job))
     }
 
-    fn flight(&self, desk: &mut Desk<W>) -> Arc<Flight> {
-        if self.rules.order != Order::Serial {
-            return Arc::default();
-        }
-        match &desk.reuse {
-            // One that somebody else still holds belongs to an attempt that was left behind.
-            Some(flight) if Arc::strong_count(flight) == 1 => {
+    /// A flight for one attempt alone, or `None` for the one that its carrier uses again and again.
+    fn flight(&self, desk: &Desk<W>) -> Option<Arc<Flight>> {
+        match &desk.flight {
+            Some(flight) => {
                 flight.reset();
-                Arc::clone(flight)
+                None
             }
-            _ => {
-                let flight = Arc::<Flight>::default();
-                desk.reuse = Some(Arc::clone(&flight));
-                flight
-            }
+            None => Some(Arc::default()),
         }
     }
 
@@ -181,10 +179,8 @@ impl<W: Worker> Slot<W> {
     /// what may not be called twice.
     pub(crate) fn effect_of(&self, desk: &Desk<W>, ticket: Ticket) -> EffectKind {
         let tainted = desk
-            .out
-            .iter()
-            .find(|out| out.ticket == ticket)
-            .and_then(|out| out.flight.tie())
+            .flight(ticket)
+            .and_then(|flight| flight.tie())
             .is_some_and(|tie| tie.is_tainted());
         if tainted { EffectKind::Irreversible } else { self.spec.effect }
     }
@@ -241,8 +237,6 @@ impl<W: Worker> Slot<W> {
             reservation.settle(said.cost);
         }
         let mut unused = None;
-        // Given back before the next attempt is taken, which then can use it again.
-        drop(job.flight);
         let job =
             Done::<W> { mail: job.mail, ticket: job.ticket, life: job.life, attempt: job.attempt };
         let mut desk = self.desk();
@@ -266,7 +260,7 @@ impl<W: Worker> Slot<W> {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
                 drop(life);
-                return Next::Rest;
+                return carrier.map_or(Next::Rest, |number| self.begin_work(number));
             }
         };
         let current = desk.life.incarnation() == job.life
@@ -308,7 +302,10 @@ impl<W: Worker> Slot<W> {
         if let Some(settled) = settled {
             self.deliver(settled, job.attempt, reply, said, now);
         }
-        next
+        match carrier {
+            Some(number) if !current => self.begin_work(number),
+            _ => next,
+        }
     }
 
     fn deliver(
@@ -333,9 +330,10 @@ impl<W: Worker> Slot<W> {
         };
         if attempts > 1 {
             answer.trail = mail.trail();
-            if let Some(domain) = self.domain.get() {
-                domain.lock().retries.deposit();
-            }
+        }
+        // Every success pays for retries; before the first failure there is nothing to pay back.
+        if let Some(domain) = self.domain.get() {
+            domain.lock().retries.deposit();
         }
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);
@@ -390,10 +388,11 @@ impl<W: Worker> Slot<W> {
         let flight = desk.mailbox.flight(ticket)?;
         let (since, limit) = (flight.since, flight.limit);
         let position = desk.out.iter().position(|out| out.ticket == ticket)?;
+        let flight = Arc::clone(desk.flight(ticket)?);
         let out = &mut desk.out[position];
         if !out.told {
             // The clock stands still while a supervised call is waited for.
-            if let Some(tie) = out.flight.tie() {
+            if let Some(tie) = flight.tie() {
                 let (paused, waiting) = tie.paused(now);
                 let due = (since + self.rules.attempt_timeout + paused).max(limit);
                 if waiting || due > now {
@@ -404,12 +403,12 @@ impl<W: Worker> Slot<W> {
                 }
             }
             out.told = true;
-            out.flight.ask(Cut::Timeout);
+            flight.ask(Cut::Timeout);
             self.extend(desk, ticket, now + self.rules.policy.hang_grace, now);
             return None;
         }
         let life = out.life;
-        out.flight.ask(Cut::Kill);
+        flight.ask(Cut::Kill);
         self.hung(desk, ticket, life, now)
     }
 
@@ -422,8 +421,8 @@ impl<W: Worker> Slot<W> {
         );
     }
 
-    /// The context of an attempt.
-    pub(crate) fn context(self: &Arc<Self>, job: &Job<W>) -> Context {
+    /// The context of an attempt with this flight.
+    pub(crate) fn context(self: &Arc<Self>, job: &Job<W>, flight: Arc<Flight>) -> Context {
         Context {
             request: job.mail.id,
             attempt: job.attempt,
@@ -431,21 +430,50 @@ impl<W: Worker> Slot<W> {
             deadline: job.mail.deadline,
             key: job.mail.key.clone(),
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
-            flight: Arc::clone(&job.flight),
+            flight,
             purse: job.mail.purse.clone(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
         }
     }
 
+    /// The same context for another attempt of its carrier: two counts less to touch.
+    pub(crate) fn renew(context: &mut Context, job: &Job<W>) {
+        context.request = job.mail.id;
+        context.attempt = job.attempt;
+        context.delivery = job.ticket.lease.delivery;
+        context.deadline = job.mail.deadline;
+        context.key.clone_from(&job.mail.key);
+        context.purse.clone_from(&job.mail.purse);
+        context.notes = Notes::default();
+        context.tie.take();
+    }
+
     pub(crate) fn count_attempt(&self) {
         self.hub.attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Whether this carrier is still the one, and must come back for what waits.
-    pub(crate) fn stays_woken(&self, number: u32) -> bool {
-        let desk = self.desk();
-        desk.carrier_no == number && desk.woken
+    /// A carrier has come up and says how it can be woken; false when it is too late. Its attempts
+    /// share a flight if they come one after the other and none can be left behind on its thread.
+    pub(crate) fn carry(&self, number: u32, waker: Waker) -> bool {
+        let mut desk = self.desk();
+        if desk.carrier_no != number {
+            return false;
+        }
+        desk.waker = Some(waker);
+        if self.rules.order == Order::Serial && !self.spec.blocking {
+            desk.flight = Some(Arc::default());
+        }
+        true
+    }
+
+    /// The flight of an attempt: its own, or that of the carrier.
+    pub(crate) fn flight_of(&self, job: &Job<W>) -> Arc<Flight> {
+        match &job.flight {
+            Some(flight) => Arc::clone(flight),
+            // A carrier that was given up finds none: what it does is not listened to any more.
+            None => self.desk().flight.clone().unwrap_or_default(),
+        }
     }
 
     pub(crate) fn is_carrier(&self, number: u32) -> bool {
