@@ -29,8 +29,13 @@ fn main() -> ExitCode {
     }
     match parse(&arguments) {
         Ok((options, chosen)) => {
-            // A panic is the load here, not news.
-            std::panic::set_hook(Box::new(|_| {}));
+            // A panic on cue is the load here, not news.
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                if panic.payload_as_str() != Some("cue") {
+                    usual(panic);
+                }
+            }));
             for (_, _, run) in chosen {
                 run(&options);
             }

@@ -242,7 +242,9 @@ async fn attempt<B: Stateful>(
         };
         let again = turn.clone();
         let heard = &[Cut::Kill, Cut::Timeout];
-        let step = watched(life.step(&job.mail.request, turn, context), flight, heard).await;
+        // A fault is large, and moved at every await on its way: not with every reply.
+        let step = async { life.step(&job.mail.request, turn, context).await.map_err(Box::new) };
+        let step = watched(step, flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
                 return (Some(life), Ended::Reply(reply, Said::of(context)));
@@ -263,11 +265,12 @@ async fn attempt<B: Stateful>(
             Watched::Done(Err(fault)) => fault,
             Watched::Panicked(text) => return (None, Ended::Crash(lost(life, text), tainted())),
             Watched::Cut(Cut::Timeout) => {
-                Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout))
+                let limit = slot.rules.attempt_timeout;
+                Box::new(Fault::timeout(format!("no answer within {limit:?}")))
             }
             Watched::Cut(_) => {
                 let _ = unwound(move || drop(life));
-                return (None, Ended::Crash(ExitCause::Killed, tainted()));
+                return (None, Ended::Crash(Box::new(ExitCause::Killed), tainted()));
             }
         };
         // What the step left behind goes; a state that cannot even be dropped is not gone on with.
@@ -279,9 +282,9 @@ async fn attempt<B: Stateful>(
     }
 }
 
-fn lost<B>(life: Box<B>, text: String) -> ExitCause {
+fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
     let _ = unwound(move || drop(life));
-    ExitCause::Panic(text)
+    Box::new(ExitCause::Panic(text))
 }
 
 /// Makes the calls of a step in parallel. The attempt's clock stands still meanwhile.
@@ -320,18 +323,16 @@ async fn perform(
 }
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
-fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
+fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Box<Fault>> {
     slot.count_attempt();
     if job.refuse {
-        return Err(Fault::cancelled(
-            "its life ended after it had called what may not be called twice",
-        )
-        .with_code("interrupted"));
+        let why = "its life ended after it had called what may not be called twice";
+        return Err(Box::new(Fault::cancelled(why).with_code("interrupted")));
     }
     if let Some(purse) = &job.mail.purse {
         match purse.reserve(Cost::default(), slot.hub.now()) {
-            Ok(reservation) => job.reservation = Some(reservation),
-            Err(denied) => return Err(Fault::budget_denied(denied.to_string())),
+            Ok(reservation) => job.reservation = Some(Box::new(reservation)),
+            Err(denied) => return Err(Box::new(Fault::budget_denied(denied.to_string()))),
         }
     }
     Ok(())
@@ -399,19 +400,19 @@ async fn serve<B: Stateless>(
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let served = life.serve(&job.mail.request, &context);
+    let served = async { life.serve(&job.mail.request, &context).await.map_err(Box::new) };
     let done = watched(served, &context.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
         Watched::Done(Err(fault)) => Ended::Fault(fault, Turn::First, tainted),
-        Watched::Panicked(text) => Ended::Crash(ExitCause::Panic(text), tainted),
+        Watched::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
         Watched::Cut(Cut::Timeout) => Ended::Fault(
-            Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout)),
+            Box::new(Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout))),
             Turn::First,
             tainted,
         ),
-        Watched::Cut(Cut::Kill) => Ended::Crash(ExitCause::Killed, tainted),
+        Watched::Cut(Cut::Kill) => Ended::Crash(Box::new(ExitCause::Killed), tainted),
         Watched::Cut(cut) => Ended::Cut(cut, tainted),
     };
     drop(context);
@@ -464,9 +465,9 @@ async fn apart<B: Stateful>(
     match watched(work, &flight, &[Cut::Kill]).await {
         Watched::Done(Some(result)) => result,
         Watched::Done(None) => {
-            (None, Ended::Crash(ExitCause::Panic("its thread was lost".to_owned()), true))
+            (None, Ended::Crash(Box::new(ExitCause::Panic("its thread was lost".to_owned())), true))
         }
-        Watched::Panicked(text) => (None, Ended::Crash(ExitCause::Panic(text), true)),
-        Watched::Cut(_) => (None, Ended::Crash(ExitCause::Hang, true)),
+        Watched::Panicked(text) => (None, Ended::Crash(Box::new(ExitCause::Panic(text)), true)),
+        Watched::Cut(_) => (None, Ended::Crash(Box::new(ExitCause::Hang), true)),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,7 +26,7 @@ use crate::policy::history::History;
 
 mod flight;
 
-pub(crate) use flight::{Cut, Flight, Tie};
+pub(crate) use flight::{Cut, Flight, Paused, Tie};
 
 /// How a call differs from its defaults.
 #[derive(Clone, Debug, Default)]
@@ -127,48 +127,29 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     /// # Errors
     /// [`CallError::Full`] and [`CallError::Refused`] give the message back; everything else is the
     /// fate of an accepted request.
-    pub async fn call(&self, message: impl Into<Q>) -> Result<Answer<R>, CallError<Q>> {
+    pub fn call(
+        &self,
+        message: impl Into<Q>,
+    ) -> impl Future<Output = Result<Answer<R>, CallError<Q>>> + Send {
         let options = AcceptOptions { tie: self.tie.clone(), ..AcceptOptions::default() };
-        self.exchange(message.into(), options).await
+        self.exchange(message.into(), options)
     }
 
     /// [`Port::call`] with options.
     ///
     /// # Errors
     /// As [`Port::call`].
-    pub async fn call_with(
+    pub fn call_with(
         &self,
         message: impl Into<Q>,
         options: CallOptions,
-    ) -> Result<Answer<R>, CallError<Q>> {
-        self.exchange(message.into(), AcceptOptions::new(options, self.tie.clone())).await
+    ) -> impl Future<Output = Result<Answer<R>, CallError<Q>>> + Send {
+        self.exchange(message.into(), AcceptOptions::new(options, self.tie.clone()))
     }
 
-    async fn exchange(
-        &self,
-        message: Q,
-        mut options: AcceptOptions,
-    ) -> Result<Answer<R>, CallError<Q>> {
-        let tie = options.tie.clone();
-        // The first poll of what follows would only leave the waker; it is cheaper to send it along.
-        options.waker = Some(poll_fn(|task| Poll::Ready(task.waker().clone())).await);
-        let envelope = self.target.accept(message, options)?;
-        let waiting =
-            Waiting { envelope: Some(envelope), target: &self.target, has_waker: true };
-        match tie {
-            None => waiting.await,
-            Some(tie) => {
-                if !self.target.is_replay_safe() {
-                    tie.taint();
-                }
-                let _pause = tie.pause();
-                let outcome = waiting.await;
-                if let Ok(answer) = &outcome {
-                    tie.note(answer);
-                }
-                outcome
-            }
-        }
+    fn exchange(&self, message: Q, options: AcceptOptions) -> Waiting<'_, Q, R> {
+        let target = &self.target;
+        Waiting { target, message: Some((message, options)), envelope: None, pause: None }
     }
 
     /// Hands the message over and returns once it is accepted.
@@ -216,7 +197,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
                 let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
                 let envelope = port.target.accept(message, options).map_err(Fault::from)?;
                 let target = &port.target;
-                let waiting = Waiting { envelope: Some(envelope), target, has_waker: false };
+                let waiting =
+                    Waiting { target, message: None, envelope: Some(envelope), pause: None };
                 if !port.target.is_replay_safe() {
                     tie.taint();
                 }
@@ -284,7 +266,7 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
 pub(crate) struct AcceptOptions {
     pub(crate) deadline: Option<Duration>,
     pub(crate) key: Option<Arc<str>>,
-    pub(crate) budget: Option<Limits>,
+    pub(crate) budget: Option<Box<Limits>>,
     pub(crate) tie: Option<Arc<Tie>>,
     pub(crate) cast: bool,
     /// Who is to be woken with the answer, if that is known already.
@@ -296,7 +278,7 @@ impl AcceptOptions {
         Self {
             deadline: options.deadline,
             key: options.key.map(Arc::from),
-            budget: options.budget,
+            budget: options.budget.map(Box::new),
             tie,
             cast: false,
             waker: None,
@@ -375,8 +357,8 @@ impl<Q, R> Envelope<Q, R> {
     ) -> Self {
         let inherited = options.tie.as_ref().and_then(|tie| tie.purse.clone());
         let purse = match (options.budget, inherited) {
-            (Some(own), Some(parent)) => Some(parent.child(own)),
-            (Some(own), None) => Some(Purse::new(own)),
+            (Some(own), Some(parent)) => Some(parent.child(*own)),
+            (Some(own), None) => Some(Purse::new(*own)),
             (None, parent) => parent,
         };
         Self {
@@ -455,19 +437,37 @@ impl<Q, R> Envelope<Q, R> {
     }
 }
 
-/// A caller waiting for the fate of its request.
+/// A caller waiting for the fate of its request. Written by hand: an async function around it would
+/// move each answer once more, and a waker that comes with the message needs no lock.
 struct Waiting<'a, Q: Send + Sync + 'static, R: Send + 'static> {
-    envelope: Option<Arc<Envelope<Q, R>>>,
     target: &'a Arc<dyn Accept<Q, R>>,
-    /// The envelope has the waker of the task that polls this first.
-    has_waker: bool,
+    /// What the first poll hands over.
+    message: Option<(Q, AcceptOptions)>,
+    envelope: Option<Arc<Envelope<Q, R>>>,
+    /// The clock of the attempt that calls, which stands still meanwhile.
+    pause: Option<Paused>,
 }
+
+// Nothing in it is ever pinned.
+impl<Q: Send + Sync + 'static, R: Send + 'static> Unpin for Waiting<'_, Q, R> {}
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
     type Output = Result<Answer<R>, CallError<Q>>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        if std::mem::take(&mut self.has_waker) {
+        if let Some((message, mut options)) = self.message.take() {
+            let tie = options.tie.clone();
+            options.waker = Some(task.waker().clone());
+            match self.target.accept(message, options) {
+                Ok(envelope) => self.envelope = Some(envelope),
+                Err(refused) => return Poll::Ready(Err(refused)),
+            }
+            if let Some(tie) = tie {
+                if !self.target.is_replay_safe() {
+                    tie.taint();
+                }
+                self.pause = Some(tie.pause());
+            }
             return Poll::Pending;
         }
         let Some(envelope) = &self.envelope else { return Poll::Pending };
@@ -486,8 +486,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
             }
         };
         self.envelope = None;
+        let pause = self.pause.take();
         match outcome {
-            Cell::Ready(outcome) => Poll::Ready(outcome),
+            Cell::Ready(outcome) => {
+                if let (Some(pause), Ok(answer)) = (pause, &outcome) {
+                    pause.tie().note(answer);
+                }
+                Poll::Ready(outcome)
+            }
             Cell::Waiting(_) | Cell::Gone => Poll::Pending,
         }
     }

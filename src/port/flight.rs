@@ -103,6 +103,12 @@ impl Tie {
 /// While it lives, the attempt's clock stands still.
 pub(crate) struct Paused(Arc<Tie>);
 
+impl Paused {
+    pub(crate) fn tie(&self) -> &Tie {
+        &self.0
+    }
+}
+
 impl Drop for Paused {
     fn drop(&mut self) {
         let now = self.0.clock.now();

@@ -99,7 +99,7 @@ impl<W: Worker> Slot<W> {
             (_, Some(life)) => unused = Some(life),
             (Ended::Crash(..), None) | (Ended::Fault(..), None) if current => {
                 let exit = match &ended {
-                    Ended::Crash(cause, _) => Some(cause.clone()),
+                    Ended::Crash(cause, _) => Some(cause.as_ref().clone()),
                     Ended::Fault(fault, ..) if widen.is_some() => {
                         Some(ExitCause::Faulted(fault.class))
                     }
@@ -132,7 +132,7 @@ impl<W: Worker> Slot<W> {
                     self.climb(
                         &job.mail,
                         job.ticket,
-                        Cause::Fault(fault),
+                        Cause::Fault(*fault),
                         Some(turn),
                         tainted,
                         now,
@@ -140,7 +140,7 @@ impl<W: Worker> Slot<W> {
                 }
                 Ended::Crash(cause, tainted) => {
                     drop(desk);
-                    self.climb(&job.mail, job.ticket, Cause::Exit(cause), None, tainted, now);
+                    self.climb(&job.mail, job.ticket, Cause::Exit(*cause), None, tainted, now);
                 }
                 Ended::Cut(cut, tainted) => self.cut_short(desk, &job, cut, tainted, now),
                 Ended::Reply(..) => drop(desk),

@@ -32,7 +32,7 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) turn: Turn,
     /// It may not be started over.
     pub(crate) refuse: bool,
-    pub(crate) reservation: Option<Reservation>,
+    pub(crate) reservation: Option<Box<Reservation>>,
 }
 
 /// What is left of a job once it is done.
@@ -47,10 +47,11 @@ struct Done<W: Worker> {
 pub(crate) enum Ended<R> {
     /// With a reply, and what the attempt said about it.
     Reply(R, Said),
-    /// With a fault; the turn to go on with when it is tried again.
-    Fault(Fault, Turn, bool),
+    /// With a fault; the turn to go on with when it is tried again. Boxed, as the next, so that the
+    /// usual end is small to hand on.
+    Fault(Box<Fault>, Turn, bool),
     /// The life with it.
-    Crash(ExitCause, bool),
+    Crash(Box<ExitCause>, bool),
     /// It was asked to stop at a step boundary, or its caller has left; whether it has called what may
     /// not be called twice.
     Cut(Cut, bool),
