@@ -155,7 +155,8 @@ impl<W: Drive> Actor for CarrierActor<W> {
     ) -> Result<(), ActorProcessingErr> {
         let waker = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
         if carried.slot.carry(carried.number, waker) {
-            W::drive(&carried.slot, carried.number).await;
+            // Boxed once a carrier: ractor keeps the future of a handler two or three times.
+            Box::pin(W::drive(&carried.slot, carried.number)).await;
         }
         Ok(())
     }

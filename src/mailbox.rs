@@ -343,6 +343,10 @@ impl<T: Clone> Mailbox<T> {
             return Output::Full(entry.payload);
         }
         self.bytes += entry.bytes;
+        if self.waiting.capacity() == 0 {
+            // Most mailboxes never hold more than one: room for the usual four is not taken.
+            self.waiting.reserve_exact(1);
+        }
         self.waiting.push_back(entry);
         Output::Accepted
     }
@@ -365,6 +369,10 @@ impl<T: Clone> Mailbox<T> {
                 index
             }
             None => {
+                if self.leased.capacity() == 0 {
+                    self.leased.reserve_exact(1);
+                    self.free.reserve_exact(1);
+                }
                 self.leased.push(Some(leased));
                 (self.leased.len() - 1) as u32
             }

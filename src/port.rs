@@ -521,11 +521,11 @@ impl<Q, R> sealed::Sealed for Port<Q, R> {}
 impl<Q: 'static, R: 'static> PortType for Port<Q, R> {}
 
 /// The children and groups a behavior calls, with their types.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs(pub(crate) Vec<Need>);
 
 /// One declared need.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
     pub(crate) name: String,
     pub(crate) port: TypeId,

@@ -142,7 +142,7 @@ pub(crate) struct Slot<W: Worker> {
     pub(crate) rules: Arc<Rules>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) worker: W,
-    pub(crate) ports: OnceLock<PortTable>,
+    pub(crate) ports: OnceLock<Box<PortTable>>,
     pub(crate) member: OnceLock<Box<Membership<W::Request, W::Reply>>>,
     domain: OnceLock<Arc<Mutex<Domain>>>,
     desk: Mutex<Desk<W>>,
@@ -226,13 +226,32 @@ impl<W: Worker> Desk<W> {
     }
 }
 
-/// Fates without `open`, which is counted by looking.
+/// Fates without `open`, which is counted by looking. Most children only ever see one kind.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) accepted: u64,
-    pub(crate) fates: FateCounts,
+    done: u64,
+    others: Option<Box<FateCounts>>,
     /// Requests in this mailbox that a group has accepted and counts.
     pub(crate) guests: usize,
+}
+
+impl Counts {
+    fn add(&mut self, fate: Fate) {
+        match fate {
+            Fate::Done => self.done += 1,
+            other => self.others.get_or_insert_default().add(other),
+        }
+    }
+
+    /// What was counted, with so many open.
+    pub(crate) fn fates(&self, open: usize) -> FateCounts {
+        let mut fates = self.others.as_deref().copied().unwrap_or_default();
+        fates.accepted = self.accepted;
+        fates.done = self.done;
+        fates.open = open as u64;
+        fates
+    }
 }
 
 /// What must be done once the lock is released: nothing of the user's is touched under it.
@@ -472,7 +491,7 @@ impl<W: Worker> Slot<W> {
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
         if mail.home.is_none() {
-            desk.counts.fates.add(fate);
+            desk.counts.add(fate);
         }
         Some(Settled { mail, fate })
     }
@@ -607,7 +626,7 @@ impl<W: Worker> Seat for Slot<W> {
     }
 
     fn ports(&self) -> Option<&PortTable> {
-        self.ports.get()
+        self.ports.get().map(|ports| &**ports)
     }
 
     fn clock(&self) -> &Arc<dyn Clock> {

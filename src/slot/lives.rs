@@ -445,9 +445,6 @@ impl<W: Worker> Managed for Slot<W> {
 
     fn counts(&self) -> FateCounts {
         let desk = self.desk();
-        let mut counts = desk.counts.fates;
-        counts.accepted = desk.counts.accepted;
-        counts.open = desk.mailbox.open().saturating_sub(desk.counts.guests) as u64;
-        counts
+        desk.counts.fates(desk.mailbox.open().saturating_sub(desk.counts.guests))
     }
 }

@@ -28,7 +28,7 @@ impl<W: Worker> Look for Slot<W> {
     }
 
     fn set_ports(&self, ports: PortTable) {
-        let _ = self.ports.set(ports);
+        let _ = self.ports.set(Box::new(ports));
     }
 
     fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>> {

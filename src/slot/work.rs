@@ -138,6 +138,9 @@ impl<W: Worker> Slot<W> {
             }
         }
         let flight = self.flight(desk);
+        if desk.out.capacity() == 0 {
+            desk.out.reserve_exact(1);
+        }
         desk.out.push(Out {
             ticket,
             flight: flight.clone(),

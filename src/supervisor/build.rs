@@ -20,22 +20,25 @@ use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules};
 use crate::spec::{ChildSpec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
 
-/// What has a path.
+/// What has a path. Small: there is one a child.
 #[derive(Clone)]
 pub(crate) enum Entry {
     Child {
         slot: Arc<dyn Look>,
-        behavior: TypeId,
-        behavior_name: &'static str,
+        /// The type of its behavior, with its name.
+        behavior: fn() -> (TypeId, &'static str),
     },
-    Group {
-        group: Arc<dyn AnyGroup>,
-        port: Arc<dyn Any + Send + Sync>,
-        port_type: TypeId,
-        port_name: &'static str,
-        node: Arc<Supervisor>,
-    },
+    Group(Arc<GroupEntry>),
     Supervisor(Arc<Supervisor>),
+}
+
+/// A group with its types and its supervisor.
+pub(crate) struct GroupEntry {
+    pub(crate) group: Arc<dyn AnyGroup>,
+    pub(crate) port: Arc<dyn Any + Send + Sync>,
+    port_type: TypeId,
+    pub(crate) port_name: &'static str,
+    pub(crate) node: Arc<Supervisor>,
 }
 
 /// The table of slots by path, which outlives the supervisors.
@@ -80,7 +83,7 @@ impl Registry {
             .filter(|entry| entry.key().as_str().starts_with(&prefix))
             .filter_map(|entry| match entry.value() {
                 Entry::Child { slot, .. } => Some(Arc::clone(slot) as Arc<dyn Managed>),
-                Entry::Group { .. } | Entry::Supervisor(_) => None,
+                Entry::Group(_) | Entry::Supervisor(_) => None,
             })
             .collect()
     }
@@ -99,7 +102,9 @@ impl Registry {
             Entry::Child { slot, .. } => {
                 Some((slot.port_any()?, slot.port_type(), slot.spec().port_name))
             }
-            Entry::Group { port, port_type, port_name, .. } => Some((port, port_type, port_name)),
+            Entry::Group(group) => {
+                Some((Arc::clone(&group.port), group.port_type, group.port_name))
+            }
             Entry::Supervisor(_) => None,
         }
     }
@@ -129,7 +134,9 @@ impl Registry {
             }
             table.0.push((need.clone(), port));
         }
-        slot.set_ports(table);
+        if !table.0.is_empty() {
+            slot.set_ports(table);
+        }
         Ok(())
     }
 }
@@ -138,7 +145,7 @@ impl Entry {
     fn counts(&self) -> FateCounts {
         match self {
             Self::Child { slot, .. } => slot.counts(),
-            Self::Group { group, .. } => group.counts(),
+            Self::Group(entry) => entry.group.counts(),
             Self::Supervisor(_) => FateCounts::default(),
         }
     }
@@ -271,13 +278,13 @@ fn supervisor(
             // The first member's types are the group's.
             let first = group.members().next().map(|member| (member.port, member.port_name));
             let (port_type, port_name) = first.unwrap_or((TypeId::of::<()>(), ""));
-            Entry::Group {
+            Entry::Group(Arc::new(GroupEntry {
                 group: built.group,
                 port: built.port,
                 port_type,
                 port_name,
                 node: Arc::clone(&node),
-            }
+            }))
         }
         _ => Entry::Supervisor(Arc::clone(&node)),
     };
@@ -341,10 +348,22 @@ fn slot(
         Entry::Child {
             slot: Arc::clone(&built.slot),
             behavior: built.behavior,
-            behavior_name: built.behavior_name,
         },
     );
     *built
+}
+
+/// A spec and what it comes to. Children that are alike but for their ids, made from one template,
+/// share them with the child that was started before.
+fn template(node: &Supervisor, spec: ChildSpec) -> (Arc<ChildSpec>, Arc<Rules>) {
+    let mut last = node.template.lock();
+    match &*last {
+        Some((known, rules)) if known.is_like(&spec) => (Arc::clone(known), Arc::clone(rules)),
+        _ => {
+            let rules = Arc::new(Rules::new(&spec, &node.policy));
+            last.insert((Arc::new(spec), rules)).clone()
+        }
+    }
 }
 
 /// Builds a child that is started while the system runs.
@@ -353,9 +372,8 @@ pub(super) fn dynamic(
     spec: ChildSpec,
 ) -> Result<(ChildOptions, Ward), SpecError> {
     dynamic_child(&node.path, &spec, node.spec.auto_shutdown)?;
-    let spec = Arc::new(spec);
     let path = node.path.join(&spec.id);
-    let rules = Arc::new(Rules::new(&spec, &node.policy));
+    let (spec, rules) = template(node, spec);
     let built = slot(&spec, &path, rules, &node.hub, &node.registry, node.roster());
     if let Err(error) = node.registry.wire(&built.slot) {
         node.registry.forget(&path);
