@@ -10,7 +10,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -245,7 +245,7 @@ async fn attempt<B: Stateful>(
         let heard = &[Cut::Kill, Cut::Timeout];
         // A fault is large, and moved at every await on its way: not with every reply.
         let step = async { life.step(&job.mail.request, turn, context).await.map_err(Box::new) };
-        let step = watched(step, flight, heard).await;
+        let step = watched(pin!(Some(step)), flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
                 return (Some(life), Ended::Reply(reply, Said::of(context)));
@@ -289,11 +289,7 @@ fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
 }
 
 /// Makes the calls of a step in parallel. The attempt's clock stands still meanwhile.
-async fn perform(
-    calls: Vec<Call>,
-    tie: &Arc<Tie>,
-    flight: &Flight,
-) -> Result<Performed, Cut> {
+async fn perform(calls: Vec<Call>, tie: &Arc<Tie>, flight: &Flight) -> Result<Performed, Cut> {
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
     let mut pending: Vec<_> =
@@ -311,7 +307,7 @@ async fn perform(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let result = watched(all, flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    let result = watched(pin!(Some(all)), flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
     tie.waits_for(Vec::new());
     match result {
         Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
@@ -402,7 +398,7 @@ async fn serve<B: Stateless>(
         &[Cut::Kill, Cut::Timeout]
     };
     let served = async { life.serve(&job.mail.request, &context).await.map_err(Box::new) };
-    let done = watched(served, &context.flight, heard).await;
+    let done = watched(pin!(Some(served)), &context.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
@@ -463,7 +459,7 @@ async fn apart<B: Stateful>(
         let context = inner.context(&copy, inner.flight_of(&copy));
         attempt(&inner, life, &mut copy, &context).await
     });
-    match watched(work, &flight, &[Cut::Kill]).await {
+    match watched(pin!(Some(work)), &flight, &[Cut::Kill]).await {
         Watched::Done(Some(result)) => result,
         Watched::Done(None) => {
             (None, Ended::Crash(Box::new(ExitCause::Panic("its thread was lost".to_owned())), true))

@@ -181,8 +181,9 @@ pub struct Mailbox<T> {
     held: BinaryHeap<Reverse<Held<T>>>,
     leased: Vec<Option<Leased<T>>>,
     free: Vec<u32>,
-    in_flight: usize,
-    orphans: usize,
+    // Both bounded by the concurrency of a child, which is a u32.
+    in_flight: u32,
+    orphans: u32,
     bytes: usize,
     order: u64,
 }
@@ -230,12 +231,12 @@ impl<T: Clone> Mailbox<T> {
 
     /// Hand-outs that are out, orphans included.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight as usize
     }
 
     /// Requests without a fate.
     pub fn open(&self) -> usize {
-        self.depth() + self.in_flight - self.orphans
+        self.depth() + (self.in_flight - self.orphans) as usize
     }
 
     /// Bytes that wait.
@@ -251,7 +252,7 @@ impl<T: Clone> Mailbox<T> {
         }
         match order {
             Order::Serial => self.in_flight == 0 && self.held.is_empty(),
-            Order::Concurrent(limit) => self.in_flight < limit,
+            Order::Concurrent(limit) => self.in_flight() < limit,
         }
     }
 

@@ -194,7 +194,7 @@ pub(crate) struct Desk<W: Worker> {
     /// The life that a lazy child will begin with its first request.
     pub(crate) lazy: Option<Incarnation>,
     /// The turn this child has been given by its quota domain.
-    pub(crate) gate: Option<crate::circuit::Slot>,
+    pub(crate) gate: Option<Box<crate::circuit::Slot>>,
 }
 
 impl<W: Worker> Desk<W> {
@@ -233,7 +233,7 @@ pub(crate) struct Counts {
     done: u64,
     others: Option<Box<FateCounts>>,
     /// Requests in this mailbox that a group has accepted and counts.
-    pub(crate) guests: usize,
+    pub(crate) guests: u32,
 }
 
 impl Counts {
@@ -429,9 +429,9 @@ impl<W: Worker> Slot<W> {
         if !desk.life.is_up() || desk.parked.is_none() || !desk.mailbox.has_work(self.rules.order) {
             return false;
         }
-        match desk.gate {
-            Some(turn) if turn.at > now => {
-                self.arm(desk, turn.at);
+        match desk.gate.as_ref().map(|turn| turn.at) {
+            Some(at) if at > now => {
+                self.arm(desk, at);
                 false
             }
             _ => true,

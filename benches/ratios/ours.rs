@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
 use mainstay::fault::{Class, EffectKind, Fault};
-use mainstay::policy::{Backoff, Jitter, Policy, Rule};
+use mainstay::policy::Policy;
 use mainstay::port::Port;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
@@ -19,11 +19,11 @@ use super::meter::Asks;
 pub(crate) enum Ask {
     /// An answer.
     Echo(u64),
-    /// A fault at the first attempt.
-    ErrOnce,
+    /// To show that it serves again.
+    Mark,
     /// A panic at the first attempt.
     PanicOnce,
-    /// Nothing at the first attempt, for as long as it is let.
+    /// Nothing at the first attempt, for as long as it is let; then it shows that it serves again.
     HangOnce,
     /// A fault, which is not retried.
     Err,
@@ -96,10 +96,6 @@ impl Cue {
     async fn work(&self, ask: Ask, first: bool) -> Result<u64, Fault> {
         match ask {
             Ask::Echo(value) => return Ok(value + 1),
-            Ask::ErrOnce if first => {
-                self.watch.fails(Duration::ZERO);
-                return Err(Fault::network("cue"));
-            }
             Ask::PanicOnce if first => {
                 self.watch.fails(Duration::ZERO);
                 panic!("cue");
@@ -116,7 +112,7 @@ impl Cue {
                 self.watch.fails(Duration::ZERO);
                 panic!("cue");
             }
-            Ask::ErrOnce | Ask::PanicOnce | Ask::HangOnce => self.watch.serves(),
+            Ask::Mark | Ask::PanicOnce | Ask::HangOnce => self.watch.serves(),
         }
         Ok(0)
     }
@@ -173,17 +169,17 @@ impl Asks for Ours {
     }
 }
 
-/// Retries network faults at once.
-pub(crate) fn no_wait() -> Policy {
-    Policy::new()
-        .with_rule(Class::Network, Rule::new(3, Backoff::None))
-        .with_rule(Class::Timeout, Rule::new(2, Backoff::None))
-        .with_jitter(Jitter::None)
+/// Never retries: what fails goes to a sibling, or to its caller.
+pub(crate) fn no_retries() -> Policy {
+    Class::ALL
+        .into_iter()
+        .fold(Policy::new(), |policy, class| policy.with_cap(class, 0))
+        .with_global_cap(0)
 }
 
 /// A tree that never gives up on a child, so that what is measured is the restart.
 pub(crate) fn patient(spec: SupervisorSpec) -> SupervisorSpec {
-    spec.intensity(u32::MAX, Duration::from_secs(1)).no_child_limit().policy(no_wait())
+    spec.intensity(u32::MAX, Duration::from_secs(1)).no_child_limit()
 }
 
 /// One child "echo" with a deadline, below "top".

@@ -14,7 +14,7 @@ use ractor::call;
 
 use super::hand::{self, Address, Msg};
 use super::meter::{Asks, Goal, Options, Side, Unit, alternate, ct, price, report};
-use super::ours::{Ask, Cue, Stopwatch, no_wait, patient};
+use super::ours::{Ask, Cue, Stopwatch, no_retries, patient};
 
 /// Asks the group, whose primary fails.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) {
         let cue = Cue::new(&Stopwatch::new());
         ChildSpec::stateless(id, move || cue.clone()).concurrency(64)
     };
-    // A circuit that does not open, and no second try of a crash, so that each call finds the primary
+    // A circuit that does not open, and no second try with the primary, so that each call finds it
     // serving, and panicking.
     let never = CircuitSpec::new()
         .with_threshold(100, u32::MAX)
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) {
     let group = |id: &str| {
         GroupSpec::model(id)
             .circuit(never)
-            .policy(no_wait().with_crash_redeliveries(0))
+            .policy(no_retries())
             .intensity(u32::MAX, Duration::from_secs(1))
             .child_limit(u32::MAX, Duration::from_secs(1))
             .member_spec(member("first"))

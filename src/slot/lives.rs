@@ -445,6 +445,6 @@ impl<W: Worker> Managed for Slot<W> {
 
     fn counts(&self) -> FateCounts {
         let desk = self.desk();
-        desk.counts.fates(desk.mailbox.open().saturating_sub(desk.counts.guests))
+        desk.counts.fates(desk.mailbox.open().saturating_sub(desk.counts.guests as usize))
     }
 }

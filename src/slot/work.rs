@@ -111,12 +111,12 @@ impl<W: Worker> Slot<W> {
         if let Some(domain) = self.domain.get() {
             let mut domain = domain.lock();
             let permit = match desk.gate.take() {
-                Some(turn) => domain.redeem(turn, now),
+                Some(turn) => domain.redeem(*turn, now),
                 None => domain.permit(now),
             };
             if let Permit::At(turn) = permit {
                 drop(domain);
-                desk.gate = Some(turn);
+                desk.gate = Some(Box::new(turn));
                 self.arm(desk, turn.at);
                 return None;
             }
@@ -182,10 +182,8 @@ impl<W: Worker> Slot<W> {
     /// What one execution of this hand-out does to the world: as the spec says, unless it has called
     /// what may not be called twice.
     pub(crate) fn effect_of(&self, desk: &Desk<W>, ticket: Ticket) -> EffectKind {
-        let tainted = desk
-            .flight(ticket)
-            .and_then(|flight| flight.tie())
-            .is_some_and(|tie| tie.is_tainted());
+        let tainted =
+            desk.flight(ticket).and_then(|flight| flight.tie()).is_some_and(|tie| tie.is_tainted());
         if tainted { EffectKind::Irreversible } else { self.spec.effect }
     }
 

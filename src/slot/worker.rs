@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -68,13 +68,13 @@ pub(crate) enum Watched<T> {
 }
 
 /// Runs an attempt until it ends, or until one of the wishes it hears is asked of its flight. No timer
-/// is made: whoever watches the time asks.
+/// is made: whoever watches the time asks. The attempt is pinned by its caller, so that it is kept, and
+/// moved, only once.
 pub(crate) async fn watched<F: Future>(
-    future: F,
+    mut future: Pin<&mut Option<F>>,
     flight: &Flight,
     heard: &[Cut],
 ) -> Watched<F::Output> {
-    let mut future = pin!(Some(future));
     let result = poll_fn(|task| {
         let Some(inner) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         match catch_unwind(AssertUnwindSafe(|| inner.poll(task))) {

@@ -345,10 +345,7 @@ fn slot(
         .expect("a recipe is given a site with a row and makes a slot of it");
     registry.entries.insert(
         path.clone(),
-        Entry::Child {
-            slot: Arc::clone(&built.slot),
-            behavior: built.behavior,
-        },
+        Entry::Child { slot: Arc::clone(&built.slot), behavior: built.behavior },
     );
     *built
 }
