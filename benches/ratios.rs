@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             // A panic on cue is the load here, not news.
             let usual = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                if panic.payload_as_str() != Some("cue") {
+                if panic.payload().downcast_ref::<&str>() != Some(&"cue") {
                     usual(panic);
                 }
             }));
