@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
 use mainstay::fault::{Class, EffectKind, Fault};
@@ -12,7 +12,7 @@ use mainstay::port::Port;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
 
-use super::meter::Asks;
+use super::meter::{Asks, thread_cpu};
 
 /// What is asked of a [`Cue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,6 @@ pub(crate) enum Ask {
 /// From a failure to the moment when its child works again.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
-    base: Instant,
     failed: AtomicU64,
     took: Mutex<Vec<f64>>,
     /// Attempts that failed, and lives that ended by it.
@@ -44,28 +43,28 @@ pub(crate) struct Stopwatch {
 impl Stopwatch {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            base: Instant::now(),
             failed: AtomicU64::new(0),
             took: Mutex::default(),
             failures: AtomicU64::new(0),
         })
     }
 
-    fn now(&self) -> u64 {
-        self.base.elapsed().as_nanos() as u64
+    /// In CPU time of this thread, on which all of it happens: what others take does not count.
+    fn now() -> u64 {
+        thread_cpu().as_nanos() as u64
     }
 
     /// It fails now, or so much later.
     pub(crate) fn fails(&self, later: Duration) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        self.failed.store(self.now() + later.as_nanos() as u64, Ordering::Relaxed);
+        self.failed.store(Self::now() + later.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// It serves again.
     pub(crate) fn serves(&self) {
         let failed = self.failed.swap(0, Ordering::Relaxed);
         if failed > 0 {
-            let took = self.now().saturating_sub(failed) as f64;
+            let took = Self::now().saturating_sub(failed) as f64;
             self.took.lock().expect("no holder panics").push(took);
         }
     }

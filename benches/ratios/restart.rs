@@ -1,17 +1,18 @@
 //! P3 and P4: from a failure to serving again, alone and in crowds.
 //!
-//! P3 is wall time between two points in the child's own code: the one at which it fails, and the one
-//! at which it works again. Its medians are robust, since a slice of the scheduler is a thousand times
-//! longer. A fault is not retried without a wait, since nothing would change, so what is timed is the
-//! next request in the mailbox; a panic is, in the next life. What is hung or killed is counted from its deadline and from the kill; the clock behind it
-//! has no tick, which a timer of tokio's would add, up to 1 ms.
+//! P3 is CPU time between two points in the child's own code: the one at which it fails, and the one at
+//! which it works again. All of it happens on one thread that never sleeps, so on a machine of its own
+//! the wall clock would say the same. A fault is not retried without a wait, since nothing would change,
+//! so what is timed is the next request in the mailbox; a panic is, in the next life. What is hung or
+//! killed is counted from its deadline and from the kill; the clock behind it has no tick, which a timer
+//! of tokio's would add, up to 1 ms.
 //!
 //! P4 is how many attempts or lives a second of CPU may fail and be followed by the next.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use mainstay::clock::Clock;
 use mainstay::moment::Moment;
@@ -28,13 +29,13 @@ use super::ours::{Ask, Cue, Stopwatch, no_retries, patient};
 /// Successes that pay for one retry.
 const REFILL: usize = 14;
 
-/// Looks at the time again and again instead of waiting for a tick.
+/// Looks at the time again and again instead of waiting for a tick. The time is that of the watch.
 #[derive(Debug)]
-struct Restless(Instant);
+struct Restless;
 
 impl Clock for Restless {
     fn now(&self) -> Moment {
-        Moment::START + self.0.elapsed()
+        Moment::START + thread_cpu()
     }
 
     fn wall(&self) -> SystemTime {
@@ -42,9 +43,8 @@ impl Clock for Restless {
     }
 
     fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let start = self.0;
         Box::pin(async move {
-            while Moment::START + start.elapsed() < at {
+            while Moment::START + thread_cpu() < at {
                 tokio::task::yield_now().await;
             }
         })
@@ -67,7 +67,7 @@ impl Ours {
         let mut options = SystemOptions::new();
         if let Some(timeout) = timeout {
             cue.timeout = timeout;
-            options = options.clock(Arc::new(Restless(Instant::now())));
+            options = options.clock(Arc::new(Restless));
         }
         let mut child = ChildSpec::stateful("cue", move || cue.clone());
         if let Some(timeout) = timeout {
