@@ -25,6 +25,7 @@ use crate::port::{Need, Needs, PortType};
 
 mod codec;
 mod group;
+mod like;
 mod validate;
 
 pub(crate) use codec::Codec;
