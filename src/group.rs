@@ -244,7 +244,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             if mail.is_fated() {
                 continue;
             }
-            let (tried, last) = match &*mail.book.lock() {
+            let (tried, last) = match mail.book() {
                 None => (None, mail.member()),
                 Some(book) => (Some(book.history.clone()), mail.member()),
             };
@@ -297,7 +297,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
 
     /// Notes whether a member has been tried, for a request that has failed before.
     fn mark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, tried: bool) {
-        if let Some(book) = mail.book.lock().as_mut() {
+        if let Some(mut book) = mail.book() {
             if tried {
                 book.history.mark_tried(member);
             } else {

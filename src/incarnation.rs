@@ -1,7 +1,9 @@
 //! One life at work: the ractor actor that carries it, and the attempts it makes.
 //!
-//! The actor only has a number; it takes life and work from the slot, up to [`BATCH`] attempts a
-//! wake, and lets ractor look at its signals in between.
+//! The actor only has a number; it takes life and work from the slot, up to [`BATCH`] attempts before
+//! others have their turn. It gets one message in its life, the first wake, and rests inside the
+//! handler of it: waking a task costs a tenth of a message, and a kill is heard all the same. A stop
+//! is heard once the carrier has seen that it is not needed any more.
 //!
 //! *Invariant.* An attempt that fails, panics or is cut short gives its request back; what it may lose
 //! is the life. No user code runs outside a guard.
@@ -23,7 +25,7 @@ use crate::error::CheckpointError;
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
 use crate::journal;
-use crate::port::{Cut, Outcome};
+use crate::port::{Cut, Flight, Outcome};
 use crate::slot::{
     Bill, Ended, Job, Next, Said, Slot, Unkept, Wake, Watched, Worker, unwound, watched,
 };
@@ -139,8 +141,13 @@ impl<B: Stateless> Worker for StatelessWorker<B> {
 
 /// How the two kinds of life go about their work.
 trait Drive: Worker {
-    /// Works until there is nothing to do or others must have their turn: true for the latter.
-    fn drive(slot: &Arc<Slot<Self>>, number: u32) -> impl Future<Output = bool> + Send;
+    /// Works, and rests, until the slot does not need this carrier any more.
+    /// `flight` is that of attempts which have none of their own.
+    fn drive(
+        slot: &Arc<Slot<Self>>,
+        number: u32,
+        flight: Arc<Flight>,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 struct CarrierActor<W>(PhantomData<fn() -> W>);
@@ -179,12 +186,14 @@ impl<W: Drive> Actor for CarrierActor<W> {
 
     async fn handle(
         &self,
-        me: ActorRef<Wake>,
+        _: ActorRef<Wake>,
         _: Wake,
         carried: &mut Carried<W>,
     ) -> Result<(), ActorProcessingErr> {
-        if W::drive(&carried.slot, carried.number).await {
-            let _ = me.send_message(Wake);
+        let waker = poll_fn(|task| Poll::Ready(task.waker().clone())).await;
+        if let Some(flight) = carried.slot.carry(carried.number, waker) {
+            // Boxed once a carrier: ractor keeps the future of a handler two or three times.
+            Box::pin(W::drive(&carried.slot, carried.number, flight)).await;
         }
         Ok(())
     }
@@ -204,44 +213,59 @@ fn spawn_carrier<W: Drive>(
 }
 
 impl<B: Stateful> Drive for StatefulWorker<B> {
-    async fn drive(slot: &Arc<Slot<Self>>, number: u32) -> bool {
-        let mut next = slot.begin_work(number);
-        for left in (0..BATCH).rev() {
-            let Next::Work(life, mut job) = next else { return false };
-            let (life, ended) = if slot.spec.blocking {
-                apart(slot, life, &mut job).await
-            } else {
-                attempt(slot, life, &mut job).await
-            };
-            next = slot.after(Some(number), life, job, ended, left > 0);
+    async fn drive(slot: &Arc<Slot<Self>>, number: u32, flight: Arc<Flight>) {
+        // The context of all its attempts.
+        let mut context = None;
+        loop {
+            let mut next = slot.begin_work(number);
+            let mut left = BATCH;
+            while let Next::Work(life, mut job) = next {
+                let (life, ended) = if slot.spec.blocking {
+                    apart(slot, life, &mut job).await
+                } else {
+                    let context = match &mut context {
+                        Some(context) => {
+                            Slot::<Self>::renew(context, &job);
+                            context
+                        }
+                        none => none.insert(slot.context(&job, Arc::clone(&flight))),
+                    };
+                    let ended = attempt(slot, life, &mut job, context).await;
+                    job.bill = Bill::of(context);
+                    ended
+                };
+                left -= 1;
+                next = slot.after(Some(number), life, job, ended, left > 0);
+            }
+            match next {
+                Next::Leave => return,
+                _ if left > 0 => rest().await,
+                _ => tokio::task::yield_now().await,
+            }
         }
-        // The last `after` has left the wake flag set: this carrier will be back.
-        slot.stays_woken(number)
     }
+}
+
+/// Waits for the next wake. One that came since the slot was looked at is not missed: it has marked
+/// this task to be polled again.
+async fn rest() {
+    let mut woken = false;
+    poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
 /// One attempt of a stateful behavior: its steps, until it replies, fails or is cut short. The life
 /// comes back as it was before the step that failed; it does not come back from a panic.
 async fn attempt<B: Stateful>(
     slot: &Arc<Slot<StatefulWorker<B>>>,
-    life: Box<B>,
-    job: &mut Job<StatefulWorker<B>>,
-) -> (Option<Box<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(slot, job).await {
-        return (Some(life), Ended::Fault(fault, Place::START, false));
-    }
-    let context = slot.context(job);
-    let ended = steps(slot, life, job, &context).await;
-    job.bill = Bill::of(&context);
-    ended
-}
-
-async fn steps<B: Stateful>(
-    slot: &Arc<Slot<StatefulWorker<B>>>,
     mut life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
     context: &Context,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
+    if let Err(fault) = admit(slot, job).await {
+        return (Some(life), Ended::Fault(fault, Place::START, false));
+    }
+    let flight = &*context.flight;
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
     let Place { mut turn, step: mut done, back } = std::mem::replace(&mut job.place, Place::START);
     if back {
@@ -279,7 +303,7 @@ async fn steps<B: Stateful>(
     loop {
         if !std::mem::take(&mut first) {
             slot.next_step(job.ticket);
-            if let Some(cut) = job.flight.asked(&[Cut::Kill, Cut::Stop, Cut::Cancel]) {
+            if let Some(cut) = flight.asked(&[Cut::Kill, Cut::Stop, Cut::Cancel]) {
                 return (Some(life), Ended::Cut(cut, tainted()));
             }
         }
@@ -289,11 +313,13 @@ async fn steps<B: Stateful>(
         };
         let again = Place { turn: turn.clone(), step: done, back: false };
         let heard = &[Cut::Kill, Cut::Timeout];
-        let step =
-            watched(|| life.step(&job.mail.request, turn, context), &job.flight, heard).await;
+        // A fault is large, and moved at every await on its way: not with every reply.
+        let made = || life.step(&job.mail.request, turn, context);
+        let step = watched(made, boxed_fault, flight, heard).await;
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
                 let kept = match slot.keep_reply(&life, job, context, &reply) {
+                    Ok((state, None)) => Ok(state),
                     Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
                     Err(kept) => Err(kept),
                 };
@@ -345,7 +371,7 @@ async fn steps<B: Stateful>(
                         return (None, Ended::Crash(lost(life, text), tainted()));
                     }
                 }
-                match perform(slot, calls, context, job, done).await {
+                match perform(slot, calls, context, done).await {
                     Ok(performed) => {
                         turn = Turn::Performed(performed);
                         done += 1;
@@ -357,11 +383,12 @@ async fn steps<B: Stateful>(
             Watched::Done(Err(fault)) => fault,
             Watched::Panicked(text) => return (None, Ended::Crash(lost(life, text), tainted())),
             Watched::Cut(Cut::Timeout) => {
-                Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout))
+                let limit = slot.rules.attempt_timeout;
+                Box::new(Fault::timeout(format!("no answer within {limit:?}")))
             }
             Watched::Cut(_) => {
                 let _ = unwound(move || drop(life));
-                return (None, Ended::Crash(ExitCause::Killed, tainted()));
+                return (None, Ended::Crash(Box::new(ExitCause::Killed), tainted()));
             }
         };
         // What the step left behind goes; a state that cannot even be dropped is not gone on with.
@@ -375,9 +402,13 @@ async fn steps<B: Stateful>(
     }
 }
 
-fn lost<B>(life: Box<B>, text: String) -> ExitCause {
+fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
     let _ = unwound(move || drop(life));
-    ExitCause::Panic(text)
+    Box::new(ExitCause::Panic(text))
+}
+
+fn boxed_fault<T>(result: Result<T, Fault>) -> Result<T, Box<Fault>> {
+    result.map_err(Box::new)
 }
 
 /// Makes the calls of a step in parallel, and has its effects take place. The attempt's clock stands
@@ -386,7 +417,6 @@ async fn perform<W: Worker>(
     slot: &Slot<W>,
     calls: Vec<Call>,
     context: &Context,
-    job: &Job<W>,
     step: u64,
 ) -> Result<Performed, Cut> {
     let tie = context.tie();
@@ -426,7 +456,8 @@ async fn perform<W: Worker>(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let result = watched(|| all, &job.flight, &[Cut::Kill, Cut::Stop, Cut::Cancel]).await;
+    let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
+    let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
     tie.waits_for(Vec::new());
     match result {
         Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
@@ -439,30 +470,41 @@ async fn perform<W: Worker>(
 }
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
-async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Fault> {
+async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Box<Fault>> {
     slot.count_attempt();
     if let Some(gate) = &job.mail.gate {
-        gate.passed().await.map_err(|error| journal::failed(&error))?;
+        gate.passed().await.map_err(|error| Box::new(journal::failed(&error)))?;
     }
     if job.refuse {
-        return Err(Fault::cancelled(
-            "its life ended after it had called what may not be called twice",
-        )
-        .with_code("interrupted"));
+        let why = "its life ended after it had called what may not be called twice";
+        return Err(Box::new(Fault::cancelled(why).with_code("interrupted")));
     }
     if let Some(purse) = &job.mail.purse {
         match purse.reserve(Cost::default(), slot.hub.now()) {
-            Ok(reservation) => job.reservation = Some(reservation),
-            Err(denied) => return Err(Fault::budget_denied(denied.to_string())),
+            Ok(reservation) => job.reservation = Some(Box::new(reservation)),
+            Err(denied) => return Err(Box::new(Fault::budget_denied(denied.to_string()))),
         }
     }
     Ok(())
 }
 
 impl<B: Stateless> Drive for StatelessWorker<B> {
-    async fn drive(slot: &Arc<Slot<Self>>, number: u32) -> bool {
-        for _ in 0..BATCH {
-            let Next::Work(life, job) = slot.begin_work(number) else { return false };
+    async fn drive(slot: &Arc<Slot<Self>>, number: u32, _: Arc<Flight>) {
+        let mut left = BATCH;
+        loop {
+            if left == 0 {
+                left = BATCH;
+                tokio::task::yield_now().await;
+            }
+            left -= 1;
+            let (life, job) = match slot.begin_work(number) {
+                Next::Work(life, job) => (life, job),
+                Next::Rest => {
+                    rest().await;
+                    continue;
+                }
+                Next::Leave => return,
+            };
             let alone = serve(Arc::clone(slot), life, job);
             if slot.spec.blocking {
                 let alone = thread(slot, alone);
@@ -490,7 +532,6 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
                 }
             }
         }
-        slot.stays_woken(number)
     }
 }
 
@@ -503,24 +544,25 @@ async fn serve<B: Stateless>(
     if let Err(fault) = admit(&slot, &mut job).await {
         return (job, Ended::Fault(fault, Place::START, false));
     }
-    let context = slot.context(&job);
+    let context = slot.context(&job, job.flight.clone().unwrap_or_default());
     let heard: &[Cut] = if slot.effect().is_replay_safe() {
         &[Cut::Kill, Cut::Timeout, Cut::Cancel]
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let done = watched(|| life.serve(&job.mail.request, &context), &job.flight, heard).await;
+    let served = || life.serve(&job.mail.request, &context);
+    let done = watched(served, boxed_fault, &context.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
         Watched::Done(Err(fault)) => Ended::Fault(fault, Place::START, tainted),
-        Watched::Panicked(text) => Ended::Crash(ExitCause::Panic(text), tainted),
+        Watched::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
         Watched::Cut(Cut::Timeout) => Ended::Fault(
-            Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout)),
+            Box::new(Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout))),
             Place::START,
             tainted,
         ),
-        Watched::Cut(Cut::Kill) => Ended::Crash(ExitCause::Killed, tainted),
+        Watched::Cut(Cut::Kill) => Ended::Crash(Box::new(ExitCause::Killed), tainted),
         Watched::Cut(cut) => Ended::Cut(cut, tainted),
     };
     job.bill = Bill::of(&context);
@@ -555,10 +597,12 @@ async fn apart<B: Stateful>(
     life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
+    let flight = job.flight.clone().unwrap_or_default();
+    let copy_flight = Arc::clone(&flight);
     let mut copy = Job {
         mail: Arc::clone(&job.mail),
         ticket: job.ticket,
-        flight: Arc::clone(&job.flight),
+        flight: Some(Arc::clone(&flight)),
         life: job.life,
         attempt: job.attempt,
         place: std::mem::replace(&mut job.place, Place::START),
@@ -569,18 +613,19 @@ async fn apart<B: Stateful>(
     };
     let inner = Arc::clone(slot);
     let work = thread(slot, async move {
-        let ended = attempt(&inner, life, &mut copy).await;
-        (ended, copy.reservation, copy.bill)
+        let context = inner.context(&copy, copy_flight);
+        let ended = attempt(&inner, life, &mut copy, &context).await;
+        (ended, copy.reservation, Bill::of(&context))
     });
-    match watched(|| work, &job.flight, &[Cut::Kill]).await {
+    match watched(|| work, std::convert::identity, &flight, &[Cut::Kill]).await {
         Watched::Done(Some((ended, reservation, bill))) => {
             (job.reservation, job.bill) = (reservation, bill);
             ended
         }
         Watched::Done(None) => {
-            (None, Ended::Crash(ExitCause::Panic("its thread was lost".to_owned()), true))
+            (None, Ended::Crash(Box::new(ExitCause::Panic("its thread was lost".to_owned())), true))
         }
-        Watched::Panicked(text) => (None, Ended::Crash(ExitCause::Panic(text), true)),
-        Watched::Cut(_) => (None, Ended::Crash(ExitCause::Hang, true)),
+        Watched::Panicked(text) => (None, Ended::Crash(Box::new(ExitCause::Panic(text)), true)),
+        Watched::Cut(_) => (None, Ended::Crash(Box::new(ExitCause::Hang), true)),
     }
 }

@@ -184,8 +184,9 @@ pub struct Mailbox<T> {
     held: BinaryHeap<Reverse<Held<T>>>,
     leased: Vec<Option<Leased<T>>>,
     free: Vec<u32>,
-    in_flight: usize,
-    orphans: usize,
+    // Both bounded by the concurrency of a child, which is a u32.
+    in_flight: u32,
+    orphans: u32,
     bytes: usize,
     order: u64,
 }
@@ -243,12 +244,12 @@ impl<T: Clone> Mailbox<T> {
 
     /// Hand-outs that are out, orphans included.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight as usize
     }
 
     /// Requests without a fate.
     pub fn open(&self) -> usize {
-        self.depth() + self.in_flight - self.orphans
+        self.depth() + (self.in_flight - self.orphans) as usize
     }
 
     /// Whether something like this waits, held back entries included.
@@ -270,7 +271,7 @@ impl<T: Clone> Mailbox<T> {
         }
         match order {
             Order::Serial => self.in_flight == 0 && self.held.is_empty(),
-            Order::Concurrent(limit) => self.in_flight < limit,
+            Order::Concurrent(limit) => self.in_flight() < limit,
         }
     }
 
@@ -320,7 +321,8 @@ impl<T: Clone> Mailbox<T> {
 
     /// Feeds one input. `bounds` and `order` are the child's, handed in so that a million mailboxes
     /// need not keep a copy each.
-    #[inline]
+    // Each caller knows which input it feeds: inlined, the choice and the copies around it are gone.
+    #[inline(always)]
     pub fn on(&mut self, input: Input<T>, bounds: &Bounds, order: Order, now: Moment) -> Output<T> {
         match input {
             Input::Offer { entry, substitute } => self.offer(entry, substitute, bounds),
@@ -362,6 +364,10 @@ impl<T: Clone> Mailbox<T> {
             return Output::Full(entry.payload);
         }
         self.bytes += entry.bytes;
+        if self.waiting.capacity() == 0 {
+            // Most mailboxes never hold more than one: room for the usual four is not taken.
+            self.waiting.reserve_exact(1);
+        }
         self.waiting.push_back(entry);
         Output::Accepted
     }
@@ -388,6 +394,10 @@ impl<T: Clone> Mailbox<T> {
                 index
             }
             None => {
+                if self.leased.capacity() == 0 {
+                    self.leased.reserve_exact(1);
+                    self.free.reserve_exact(1);
+                }
                 self.leased.push(Some(leased));
                 (self.leased.len() - 1) as u32
             }

@@ -9,10 +9,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::checkpoint::Interval;
 use crate::error::{CallError, NeedError};
@@ -29,12 +29,14 @@ mod act;
 mod flight;
 mod gate;
 mod kept;
+mod waiting;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
 pub(crate) use flight::{Cut, Flight, Tie};
 pub(crate) use gate::Gate;
 pub(crate) use kept::{Kept, panic_text, unwound};
+use waiting::Waiting;
 
 /// How a call differs from its defaults.
 #[derive(Clone, Debug, Default)]
@@ -135,21 +137,24 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     /// # Errors
     /// [`CallError::Full`] and [`CallError::Refused`] give the message back; everything else is the
     /// fate of an accepted request.
-    pub async fn call(&self, message: impl Into<Q>) -> Result<Answer<R>, CallError<Q>> {
+    pub fn call(
+        &self,
+        message: impl Into<Q>,
+    ) -> impl Future<Output = Result<Answer<R>, CallError<Q>>> + Send {
         let options = AcceptOptions { tie: self.tie.clone(), ..AcceptOptions::default() };
-        self.exchange(message.into(), options).await
+        self.exchange(message.into(), options)
     }
 
     /// [`Port::call`] with options.
     ///
     /// # Errors
     /// As [`Port::call`].
-    pub async fn call_with(
+    pub fn call_with(
         &self,
         message: impl Into<Q>,
         options: CallOptions,
-    ) -> Result<Answer<R>, CallError<Q>> {
-        self.exchange(message.into(), AcceptOptions::new(options, self.tie.clone())).await
+    ) -> impl Future<Output = Result<Answer<R>, CallError<Q>>> + Send {
+        self.exchange(message.into(), AcceptOptions::new(options, self.tie.clone()))
     }
 
     /// Hands a message over that nobody here waits for.
@@ -162,25 +167,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         Ok(self.target.accept(message, options)?.id)
     }
 
-    pub(crate) async fn exchange(
+    pub(crate) fn exchange(
         &self,
         message: Q,
         options: AcceptOptions,
-    ) -> Result<Answer<R>, CallError<Q>> {
-        let tie = options.tie.clone();
-        let envelope = accept(&*self.target, message, options)?;
-        let waiting = Waiting { envelope: Some(envelope), target: &self.target };
-        match tie {
-            None => waiting.await,
-            Some(tie) => {
-                let _pause = tie.pause();
-                let outcome = waiting.await;
-                if let Ok(answer) = &outcome {
-                    tie.note(answer);
-                }
-                outcome
-            }
-        }
+    ) -> impl Future<Output = Result<Answer<R>, CallError<Q>>> + Send {
+        Waiting::calling(&self.target, message, options)
     }
 
     /// Hands the message over and returns once it is accepted.
@@ -257,8 +249,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
                 // runtime's, and only what the answer says is passed on here.
                 let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
                 let envelope = accept(&*port.target, message, options).map_err(Unanswered::from)?;
-                let waiting = Waiting { envelope: Some(envelope), target: &port.target };
-                let answer = waiting.await.map_err(Unanswered::from)?;
+                let answer =
+                    Waiting::accepted(&port.target, envelope).await.map_err(Unanswered::from)?;
                 tie.note(&answer);
                 Ok(answer.map(|value| Box::new(value) as Reply))
             })
@@ -355,9 +347,11 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
 pub(crate) struct AcceptOptions {
     pub(crate) deadline: Option<Duration>,
     pub(crate) key: Option<Arc<str>>,
-    pub(crate) budget: Option<Limits>,
+    pub(crate) budget: Option<Box<Limits>>,
     pub(crate) tie: Option<Arc<Tie>>,
     pub(crate) cast: bool,
+    /// Who is to be woken with the answer, if that is known already.
+    pub(crate) waker: Option<Waker>,
     /// It stands in the journal already.
     pub(crate) recovered: bool,
     pub(crate) gate: Option<Arc<Gate>>,
@@ -368,9 +362,10 @@ impl AcceptOptions {
         Self {
             deadline: options.deadline,
             key: options.key.map(Arc::from),
-            budget: options.budget,
+            budget: options.budget.map(Box::new),
             tie,
             cast: false,
+            waker: None,
             recovered: false,
             gate: None,
         }
@@ -429,6 +424,9 @@ impl Book {
     }
 }
 
+/// A book, locked.
+pub(crate) type BookLock<'a> = MappedMutexGuard<'a, Book>;
+
 /// A request on its way: what was asked, until when, and who waits for it.
 pub(crate) struct Envelope<Q, R> {
     pub(crate) id: RequestId,
@@ -443,7 +441,7 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) nested: bool,
     pub(crate) request: Kept<Q>,
     pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
-    pub(crate) book: Mutex<Option<Box<Book>>>,
+    book: Mutex<Option<Box<Book>>>,
     state: AtomicU8,
     /// The member of the group that has it.
     at: AtomicU8,
@@ -454,6 +452,8 @@ const FATED: u8 = 1;
 const CANCELLED: u8 = 2;
 /// Its fate is in the journal, or on its way there.
 const JOURNALED: u8 = 4;
+/// Something has failed.
+const BOOKED: u8 = 8;
 
 enum Cell<Q, R> {
     Waiting(Option<Waker>),
@@ -472,8 +472,8 @@ impl<Q, R> Envelope<Q, R> {
     ) -> Self {
         let inherited = options.tie.as_ref().and_then(|tie| tie.purse.clone());
         let purse = match (options.budget, inherited) {
-            (Some(own), Some(parent)) => Some(parent.child(own)),
-            (Some(own), None) => Some(Purse::new(own)),
+            (Some(own), Some(parent)) => Some(parent.child(*own)),
+            (Some(own), None) => Some(Purse::new(*own)),
             (None, parent) => parent,
         };
         Self {
@@ -490,7 +490,7 @@ impl<Q, R> Envelope<Q, R> {
             book: Mutex::new(None),
             state: AtomicU8::new(0),
             at: AtomicU8::new(0),
-            cell: Mutex::new(if options.cast { Cell::Gone } else { Cell::Waiting(None) }),
+            cell: Mutex::new(if options.cast { Cell::Gone } else { Cell::Waiting(options.waker) }),
         }
     }
 
@@ -517,6 +517,22 @@ impl<Q, R> Envelope<Q, R> {
 
     pub(crate) fn is_journaled(&self) -> bool {
         self.state.load(Ordering::Acquire) & JOURNALED != 0
+    }
+
+    /// What has failed on its way; there from the first failure on.
+    pub(crate) fn book(&self) -> Option<BookLock<'_>> {
+        // Most requests never lock it.
+        if self.state.load(Ordering::Acquire) & BOOKED == 0 {
+            return None;
+        }
+        MutexGuard::try_map(self.book.lock(), |book| book.as_deref_mut()).ok()
+    }
+
+    /// The same, opened by this failure of that member unless an earlier one did.
+    pub(crate) fn open_book(&self, member: usize, delivery: crate::id::Delivery) -> BookLock<'_> {
+        let book = self.book.lock();
+        self.state.fetch_or(BOOKED, Ordering::AcqRel);
+        MutexGuard::map(book, |book| &mut **book.get_or_insert_with(|| Book::new(member, delivery)))
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -555,50 +571,6 @@ impl<Q, R> Envelope<Q, R> {
     }
 }
 
-/// A caller waiting for the fate of its request.
-struct Waiting<'a, Q: Send + Sync + 'static, R: Send + 'static> {
-    envelope: Option<Arc<Envelope<Q, R>>>,
-    target: &'a Arc<dyn Accept<Q, R>>,
-}
-
-impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
-    type Output = Result<Answer<R>, CallError<Q>>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(envelope) = &self.envelope else { return Poll::Pending };
-        let outcome = {
-            let mut cell = envelope.cell.lock();
-            match &mut *cell {
-                Cell::Waiting(Some(waker)) if waker.will_wake(task.waker()) => {
-                    return Poll::Pending;
-                }
-                Cell::Waiting(waker) => {
-                    *waker = Some(task.waker().clone());
-                    return Poll::Pending;
-                }
-                Cell::Ready(_) => std::mem::replace(&mut *cell, Cell::Gone),
-                Cell::Gone => return Poll::Pending,
-            }
-        };
-        self.envelope = None;
-        match outcome {
-            Cell::Ready(outcome) => Poll::Ready(outcome),
-            Cell::Waiting(_) | Cell::Gone => Poll::Pending,
-        }
-    }
-}
-
-impl<Q: Send + Sync + 'static, R: Send + 'static> Drop for Waiting<'_, Q, R> {
-    fn drop(&mut self) {
-        if let Some(envelope) = self.envelope.take() {
-            envelope.state.fetch_or(CANCELLED, Ordering::AcqRel);
-            let left = std::mem::replace(&mut *envelope.cell.lock(), Cell::Gone);
-            drop(left);
-            self.target.cancel(&envelope);
-        }
-    }
-}
-
 mod sealed {
     pub trait Sealed {}
 }
@@ -610,11 +582,11 @@ impl<Q, R> sealed::Sealed for Port<Q, R> {}
 impl<Q: 'static, R: 'static> PortType for Port<Q, R> {}
 
 /// The children and groups a behavior calls, with their types.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs(pub(crate) Vec<Need>);
 
 /// One declared need.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
     pub(crate) name: String,
     pub(crate) port: TypeId,

@@ -35,8 +35,7 @@ pub(crate) struct Site {
 pub(crate) struct Built {
     pub(crate) slot: Arc<dyn Look>,
     pub(crate) member: Box<dyn Any + Send>,
-    pub(crate) behavior: TypeId,
-    pub(crate) behavior_name: &'static str,
+    pub(crate) behavior: fn() -> (TypeId, &'static str),
 }
 
 /// What a group is built with.
@@ -77,8 +76,7 @@ impl<B: Behavior, W: Worker<Request = B::Request, Reply = B::Reply>> Recipe for 
         Box::new(Built {
             slot,
             member: Box::new(member),
-            behavior: TypeId::of::<B>(),
-            behavior_name: type_name::<B>(),
+            behavior: || (TypeId::of::<B>(), type_name::<B>()),
         })
     }
 

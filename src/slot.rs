@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -47,7 +48,7 @@ mod work;
 mod worker;
 
 pub(crate) use accept::refused;
-pub(crate) use desk::Locked;
+pub(crate) use desk::{Counts, Locked};
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
 pub(crate) use state::{Adopted, Saved, Unkept};
@@ -167,7 +168,7 @@ pub(crate) struct Slot<W: Worker> {
     pub(crate) rules: Arc<Rules>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) worker: W,
-    pub(crate) ports: OnceLock<PortTable>,
+    pub(crate) ports: OnceLock<Box<PortTable>>,
     pub(crate) member: OnceLock<Box<Membership<W::Request, W::Reply>>>,
     domain: OnceLock<Arc<Mutex<Domain>>>,
     desk: Mutex<Desk<W>>,
@@ -205,9 +206,11 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) carrier_no: u32,
     /// A wake is on its way, or a carrier is at work and will look again before it rests.
     pub(crate) woken: bool,
+    /// How a carrier that rests is woken; there from its first look on.
+    pub(crate) waker: Option<Waker>,
     pub(crate) out: Vec<Out>,
     /// The flight of a serial carrier, used again for each of its attempts.
-    pub(crate) reuse: Option<Arc<Flight>>,
+    pub(crate) flight: Option<Arc<Flight>>,
     /// Where a request that is tried again goes on.
     pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Place)>>,
     pub(crate) counts: Counts,
@@ -224,18 +227,9 @@ pub(crate) struct Desk<W: Worker> {
     /// The request that the life was restored to the middle of, and where it goes on.
     pub(crate) continues: Option<state::Continues>,
     /// The turn this child has been given by its quota domain.
-    pub(crate) gate: Option<crate::circuit::Slot>,
+    pub(crate) gate: Option<Box<crate::circuit::Slot>>,
     /// What was the user's and is to be dropped once the lock is released.
     pub(crate) rubbish: Vec<Box<dyn Send>>,
-}
-
-/// Fates without `open`, which is counted by looking.
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) accepted: u64,
-    pub(crate) fates: FateCounts,
-    /// Requests in this mailbox that a group has accepted and counts.
-    pub(crate) guests: usize,
 }
 
 /// What must be done once the lock is released: nothing of the user's is touched under it.
@@ -276,8 +270,9 @@ impl<W: Worker> Slot<W> {
                 carrier: Carrier::None,
                 carrier_no: 0,
                 woken: false,
+                waker: None,
                 out: Vec::new(),
-                reuse: None,
+                flight: None,
                 resume: None,
                 counts: Counts::default(),
                 armed: Moment::NEVER,
@@ -394,16 +389,13 @@ impl<W: Worker> Slot<W> {
             return;
         }
         match &desk.carrier {
-            Carrier::There(actor) => {
-                // A wake is nothing of the user's, so it may be sent under the lock.
-                desk.woken = actor.send_message(Wake).is_ok();
-                if desk.woken {
-                    return;
+            Carrier::There(_) => {
+                desk.woken = true;
+                let waker = desk.waker.clone();
+                drop(desk);
+                if let Some(waker) = waker {
+                    waker.wake();
                 }
-                // The carrier is gone and its end is not yet known: replace it.
-                desk.carrier = Carrier::None;
-                desk.carrier_no += 1;
-                self.spawn_carrier(desk);
             }
             Carrier::None => self.spawn_carrier(desk),
             Carrier::Coming => desk.woken = true,
@@ -416,9 +408,9 @@ impl<W: Worker> Slot<W> {
         if !desk.life.is_up() || desk.parked.is_none() || !desk.mailbox.has_work(self.rules.order) {
             return false;
         }
-        match desk.gate {
-            Some(turn) if turn.at > now => {
-                self.arm(desk, turn.at);
+        match desk.gate.as_ref().map(|turn| turn.at) {
+            Some(at) if at > now => {
+                self.arm(desk, at);
                 false
             }
             _ => true,
@@ -486,7 +478,7 @@ impl<W: Worker> Slot<W> {
         let suspended = fate == Fate::Stopped && self.spec.durable && self.hub.is_suspending();
         let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
-            desk.counts.fates.add(fate);
+            desk.counts.add(fate);
         }
         if self.spec.durable {
             self.journal_fate(&mail, fate);
@@ -638,7 +630,7 @@ impl<W: Worker> Seat for Slot<W> {
     }
 
     fn ports(&self) -> Option<&PortTable> {
-        self.ports.get()
+        self.ports.get().map(|ports| &**ports)
     }
 
     fn clock(&self) -> &Arc<dyn Clock> {
@@ -659,24 +651,24 @@ impl<W: Worker> Seat for Slot<W> {
 
 impl<Q, R> Envelope<Q, R> {
     pub(crate) fn trail(&self) -> Trail {
-        self.book.lock().as_ref().map(|book| book.trail.clone()).unwrap_or_default()
+        self.book().map(|book| book.trail.clone()).unwrap_or_default()
     }
 
     /// What the attempts before this one have cost.
     pub(crate) fn spent(&self) -> Cost {
-        self.book.lock().as_ref().map(|book| book.spent).unwrap_or_default()
+        self.book().map(|book| book.spent).unwrap_or_default()
     }
 
     /// Which attempt comes next, and whether an earlier one has called what may not be called twice.
     pub(crate) fn attempt(&self) -> (u32, bool) {
-        match &*self.book.lock() {
+        match self.book() {
             None => (1, false),
             Some(book) => (book.trail.0.len() as u32 + 1, book.tainted),
         }
     }
 
     fn deliveries(&self) -> Delivery {
-        match &*self.book.lock() {
+        match self.book() {
             None => Delivery::NONE,
             Some(book) => book.deliveries,
         }

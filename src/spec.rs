@@ -26,6 +26,7 @@ use crate::port::{Need, Needs, PortType};
 pub mod acting;
 mod codec;
 mod group;
+mod like;
 mod validate;
 
 pub(crate) use codec::Codec;

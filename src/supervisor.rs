@@ -27,7 +27,7 @@ use crate::id::{ChildPath, Incarnation};
 use crate::mirror::{ChildState, Nested, Roster, Status};
 use crate::moment::Moment;
 use crate::policy::Policy;
-use crate::slot::{Boxed, Ending, Link, Managed};
+use crate::slot::{Boxed, Ending, Link, Managed, Rules};
 use crate::spec::{ChildSpec, SupervisorSpec};
 
 mod build;
@@ -44,6 +44,7 @@ pub(crate) struct Ward {
     pub(crate) managed: Arc<dyn Managed>,
     pub(crate) shutdown: Shutdown,
     pub(crate) dynamic: bool,
+    /// The spec; its id may be that of another child made from the same template.
     pub(crate) spec: Option<Arc<ChildSpec>>,
 }
 
@@ -93,6 +94,8 @@ pub(crate) struct Supervisor {
     pub(crate) hung: Hung,
     pub(crate) statics: Vec<(Arc<str>, ChildOptions, Ward)>,
     pub(crate) group: Option<Arc<dyn AnyGroup>>,
+    /// The spec and the rules of the dynamic child that was started last.
+    template: Mutex<Option<(Weak<ChildSpec>, Weak<Rules>)>>,
     desk: Mutex<Desk>,
     changed: Notify,
 }
@@ -137,6 +140,7 @@ impl Supervisor {
             hung,
             statics,
             group,
+            template: Mutex::default(),
             desk: Mutex::default(),
             changed: Notify::new(),
         })

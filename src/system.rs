@@ -197,7 +197,8 @@ impl System {
     ) -> Result<ChildRef<B>, LookupError> {
         let path = path.into();
         match self.inner.registry.get(&path) {
-            Some(Entry::Child { slot, behavior, behavior_name }) => {
+            Some(Entry::Child { slot, behavior }) => {
+                let (behavior, behavior_name) = behavior();
                 let wrong = || LookupError::WrongType {
                     path: path.clone(),
                     wanted: type_name::<B>(),
@@ -209,9 +210,11 @@ impl System {
                 let port = slot.port_any().and_then(port_of).ok_or_else(wrong)?;
                 Ok(ChildRef { port, behavior: PhantomData })
             }
-            Some(Entry::Group { port_name, .. }) => {
-                Err(LookupError::WrongType { path, wanted: type_name::<B>(), found: port_name })
-            }
+            Some(Entry::Group(group)) => Err(LookupError::WrongType {
+                path,
+                wanted: type_name::<B>(),
+                found: group.port_name,
+            }),
             Some(Entry::Supervisor(_)) => Err(LookupError::WrongType {
                 path,
                 wanted: type_name::<B>(),
@@ -232,7 +235,7 @@ impl System {
         let path = path.into();
         let (port, found) = match self.inner.registry.get(&path) {
             Some(Entry::Child { slot, .. }) => (slot.port_any(), slot.spec().port_name),
-            Some(Entry::Group { port, port_name, .. }) => (Some(port), port_name),
+            Some(Entry::Group(group)) => (Some(Arc::clone(&group.port)), group.port_name),
             Some(Entry::Supervisor(_)) => (None, "a supervisor"),
             None => return Err(LookupError::NotFound(path)),
         };
@@ -250,9 +253,10 @@ impl System {
     pub fn supervisor(&self, path: impl Into<ChildPath>) -> Result<SupervisorRef, LookupError> {
         let path = path.into();
         match self.inner.registry.get(&path) {
-            Some(Entry::Supervisor(node) | Entry::Group { node, .. }) => Ok(SupervisorRef { node }),
-            Some(Entry::Child { behavior_name, .. }) => {
-                Err(LookupError::WrongType { path, wanted: "a supervisor", found: behavior_name })
+            Some(Entry::Supervisor(node)) => Ok(SupervisorRef { node }),
+            Some(Entry::Group(group)) => Ok(SupervisorRef { node: Arc::clone(&group.node) }),
+            Some(Entry::Child { behavior, .. }) => {
+                Err(LookupError::WrongType { path, wanted: "a supervisor", found: behavior().1 })
             }
             None => Err(LookupError::NotFound(path)),
         }
@@ -310,7 +314,7 @@ impl System {
                 slot.kill();
                 Ok(())
             }
-            Some(Entry::Group { .. } | Entry::Supervisor(_)) => {
+            Some(Entry::Group(_) | Entry::Supervisor(_)) => {
                 Err(LookupError::WrongType { path, wanted: "a child", found: "a supervisor" })
             }
             None => Err(LookupError::NotFound(path)),
@@ -336,7 +340,7 @@ impl System {
     fn set_isolated(&self, path: ChildPath, isolated: bool) -> Result<(), LookupError> {
         let group = path.parent().and_then(|parent| self.inner.registry.get(&parent));
         match group {
-            Some(Entry::Group { group, .. }) if group.isolate(path.id(), isolated) => Ok(()),
+            Some(Entry::Group(entry)) if entry.group.isolate(path.id(), isolated) => Ok(()),
             _ => Err(LookupError::NotFound(path)),
         }
     }
@@ -483,7 +487,8 @@ impl SupervisorRef {
     pub async fn child_spec(&self, id: impl AsRef<str>) -> Result<ChildSpec, ChildError> {
         let asked = self.node.ask(|send| Ask::Spec(Arc::from(id.as_ref()), send)).await;
         let spec = asked.ok_or_else(|| self.gone())?;
-        spec.map(|spec| (*spec).clone())
+        // Children of one template share a spec, which has the id of one of them.
+        spec.map(|spec| (*spec).clone().with_id(id.as_ref()))
             .ok_or_else(|| ChildError::NotFound(self.node.path.join(id.as_ref())))
     }
 }

@@ -22,7 +22,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             return;
         }
         for mail in self.seats[member].member.withdraw() {
-            if let Some(book) = mail.book.lock().as_mut() {
+            if let Some(mut book) = mail.book() {
                 book.history.forget_tried(member);
             }
             self.hold(mail, now);

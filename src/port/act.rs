@@ -97,7 +97,7 @@ where
                 let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
                 options.key = key;
                 let envelope = port.target.accept(message, options).map_err(Unanswered::from)?;
-                let waiting = Waiting { envelope: Some(envelope), target: &port.target };
+                let waiting = Waiting::accepted(&port.target, envelope);
                 let answer = waiting.await.map_err(Unanswered::from)?;
                 tie.note(&answer);
                 Ok(answer.map(|value| Box::new(value) as Reply))

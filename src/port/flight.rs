@@ -108,6 +108,12 @@ impl Tie {
 /// While it lives, the attempt's clock stands still.
 pub(crate) struct Paused(Arc<Tie>);
 
+impl Paused {
+    pub(crate) fn tie(&self) -> &Tie {
+        &self.0
+    }
+}
+
 impl Drop for Paused {
     fn drop(&mut self) {
         let now = self.0.clock.now();
@@ -205,6 +211,10 @@ impl Flight {
 
     /// Ready for the next attempt of the same life.
     pub(crate) fn reset(&self) {
+        // Most attempts end without being asked anything, and call nobody.
+        if self.asked.load(Ordering::Acquire) == 0 {
+            return;
+        }
         if self.asked.swap(0, Ordering::AcqRel) & Self::HAS_TIE != 0 {
             *self.tie.lock() = None;
         }

@@ -154,8 +154,8 @@ impl<W: Worker> Slot<W> {
             mailbox::Output::InFlight(ticket)
                 if self.spec.effect.is_replay_safe() || self.spec.stateful =>
             {
-                if let Some(out) = desk.out.iter().find(|out| out.ticket == ticket) {
-                    out.flight.ask(Cut::Cancel);
+                if let Some(flight) = desk.flight(ticket) {
+                    flight.ask(Cut::Cancel);
                 }
             }
             _ => {}
@@ -173,7 +173,7 @@ impl<W: Worker> Slot<W> {
     pub(crate) fn withdraw_untried(&self) -> Vec<Mail<W>> {
         let now = self.hub.now();
         let mut desk = self.desk();
-        let untried = |mail: &Mail<W>, delivery| match &*mail.book.lock() {
+        let untried = |mail: &Mail<W>, delivery| match mail.book() {
             None => delivery == Delivery::NONE,
             Some(book) => {
                 delivery == book.deliveries

@@ -1,4 +1,4 @@
-//! The lock around what a slot knows.
+//! The lock around what a slot knows, and what is counted under it.
 //!
 //! *Invariant.* Nothing of the user's is dropped while the lock is held: what is thrown away meanwhile
 //! is kept until it is released, and dropped under a guard.
@@ -9,6 +9,9 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::{Desk, Out};
+use crate::fate::{Fate, FateCounts};
+use crate::mailbox::Ticket;
+use crate::port::{Cut, Flight};
 use crate::slot::worker::{Worker, unwound};
 
 /// The desk of a slot, locked.
@@ -49,6 +52,26 @@ impl<W: Worker> Drop for Locked<'_, W> {
 }
 
 impl<W: Worker> Desk<W> {
+    /// The flight of an attempt that is out.
+    pub(crate) fn flight(&self, ticket: Ticket) -> Option<&Arc<Flight>> {
+        self.out.iter().find(|out| out.ticket == ticket).map(|out| &out.flight)
+    }
+
+    /// Asks every attempt that is out to end.
+    pub(crate) fn ask_all(&self, cut: Cut) {
+        for out in &self.out {
+            out.flight.ask(cut);
+        }
+    }
+
+    /// The carrier is given up, and its flight with it.
+    pub(crate) fn forget_carrier(&mut self) {
+        self.carrier_no = self.carrier_no.wrapping_add(1);
+        self.woken = false;
+        self.waker = None;
+        self.flight = None;
+    }
+
     /// Keeps a user value until the lock is released.
     pub(crate) fn discard(&mut self, value: impl Send + 'static) {
         self.rubbish.push(Box::new(value));
@@ -63,5 +86,33 @@ impl<W: Worker> Desk<W> {
     /// Attempts that were given up and have not come back.
     pub(crate) fn zombies(&self) -> usize {
         self.zombies.iter().filter(|zombie| zombie.strong_count() > 0).count()
+    }
+}
+
+/// Fates without `open`, which is counted by looking. Most children only ever see one kind.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) accepted: u64,
+    done: u64,
+    others: Option<Box<FateCounts>>,
+    /// Requests in this mailbox that a group has accepted and counts.
+    pub(crate) guests: u32,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, fate: Fate) {
+        match fate {
+            Fate::Done => self.done += 1,
+            other => self.others.get_or_insert_default().add(other),
+        }
+    }
+
+    /// What was counted, with so many open.
+    pub(crate) fn fates(&self, open: usize) -> FateCounts {
+        let mut fates = self.others.as_deref().copied().unwrap_or_default();
+        fates.accepted = self.accepted;
+        fates.done = self.done;
+        fates.open = open as u64;
+        fates
     }
 }

@@ -17,7 +17,7 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::RetryBudget;
 use crate::policy::{self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, What};
-use crate::port::{Book, Cut};
+use crate::port::Cut;
 use crate::slot::worker::{Worker, unwound};
 use crate::slot::{Carrier, Ended};
 
@@ -79,10 +79,7 @@ impl<W: Worker> Slot<W> {
         }
         if job.bill.all != Cost::default() {
             let index = self.member.get().map_or(0, |member| member.index);
-            let mut book = job.mail.book.lock();
-            book.get_or_insert_with(|| Book::new(index, job.ticket.lease.delivery))
-                .spent
-                .add(job.bill.all);
+            job.mail.open_book(index, job.ticket.lease.delivery).spent.add(job.bill.all);
         }
         let mut unused = None;
         let mut report: Option<Box<dyn FnOnce()>> = None;
@@ -111,7 +108,7 @@ impl<W: Worker> Slot<W> {
             (_, Some(life)) => unused = Some(life),
             (Ended::Crash(..), None) | (Ended::Fault(..), None) if current => {
                 let exit = match &ended {
-                    Ended::Crash(cause, _) => Some(cause.clone()),
+                    Ended::Crash(cause, _) => Some(cause.as_ref().clone()),
                     Ended::Fault(fault, ..) if widen.is_some() => {
                         Some(ExitCause::Faulted(fault.class))
                     }
@@ -144,7 +141,7 @@ impl<W: Worker> Slot<W> {
                     self.climb(
                         &job.mail,
                         job.ticket,
-                        Cause::Fault(fault),
+                        Cause::Fault(*fault),
                         Some(place),
                         tainted,
                         now,
@@ -152,7 +149,7 @@ impl<W: Worker> Slot<W> {
                 }
                 Ended::Crash(cause, tainted) => {
                     drop(desk);
-                    self.climb(&job.mail, job.ticket, Cause::Exit(cause), None, tainted, now);
+                    self.climb(&job.mail, job.ticket, Cause::Exit(*cause), None, tainted, now);
                 }
                 Ended::Cut(cut, tainted) => self.cut_short(desk, &job, cut, tainted, now),
                 Ended::Reply(..) => drop(desk),
@@ -245,7 +242,7 @@ impl<W: Worker> Slot<W> {
     /// Whether a request that is interrupted here has been handed out as often as it may be.
     pub(super) fn is_worn(&self, mail: &Mail<W>, ticket: Ticket) -> bool {
         let delivery = ticket.lease.delivery;
-        match &*mail.book.lock() {
+        match mail.book() {
             Some(book) => !self.rules.policy.may_hand_out(delivery, &book.history),
             None => !self.rules.policy.may_hand_out(delivery, &History::default()),
         }
@@ -444,8 +441,7 @@ impl<W: Worker> Slot<W> {
         let policy_cause = cause.as_policy();
         let index = self.member.get().map_or(0, |member| member.index);
         let history = {
-            let mut book = mail.book.lock();
-            let book = book.get_or_insert_with(|| Book::new(index, ticket.lease.delivery));
+            let mut book = mail.open_book(index, ticket.lease.delivery);
             book.deliveries = ticket.lease.delivery;
             book.tainted |= tainted;
             mail.home.is_some().then(|| book.history.clone())
@@ -456,9 +452,7 @@ impl<W: Worker> Slot<W> {
             _ => Vec::new(),
         };
         let can_go_back = self.can_go_back(done);
-        let mut book = mail.book.lock();
-        // It was made above, and a book is never taken away.
-        let book = book.as_mut().expect("a request that failed has a book");
+        let mut book = mail.open_book(index, ticket.lease.delivery);
         let checkpoint = can_go_back.then_some(CheckpointFacts {
             used: book.rolled_back,
             in_transaction: self.rules.scope == Scope::Transaction,
@@ -515,8 +509,7 @@ impl<W: Worker> Slot<W> {
         attempt: u32,
         now: Moment,
     ) {
-        let mut book = mail.book.lock();
-        let Some(book) = book.as_mut() else { return };
+        let Some(mut book) = mail.book() else { return };
         book.history.record(cause.as_policy(), decision.action);
         if let Cause::Fault(fault) = cause {
             book.fault = Some(fault.clone());
@@ -565,7 +558,7 @@ impl<W: Worker> Slot<W> {
 
     /// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
     pub(super) fn note_recovery(&self, mail: &Mail<W>, answer: Option<&Answer<W::Reply>>) {
-        let (retries, substitutions) = match &*mail.book.lock() {
+        let (retries, substitutions) = match mail.book() {
             None => return,
             Some(book) => (book.history.retries(), book.history.substitutions()),
         };
@@ -636,9 +629,7 @@ impl<W: Worker> Slot<W> {
 
     /// The carrier is no longer listened to, whatever it does.
     pub(super) fn fence(&self, desk: &mut Desk<W>) {
-        desk.carrier_no = desk.carrier_no.wrapping_add(1);
-        desk.woken = false;
-        desk.reuse = None;
+        desk.forget_carrier();
         if let Carrier::There(actor) = std::mem::replace(&mut desk.carrier, Carrier::None) {
             actor.kill();
         }

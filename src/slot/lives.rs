@@ -152,9 +152,7 @@ impl<W: Worker> Slot<W> {
             // A lazy life that was promised is not begun any more; the next start promises its own.
             desk.lazy = None;
             if before == Stage::Up {
-                for out in &desk.out {
-                    out.flight.ask(Cut::Stop);
-                }
+                desk.ask_all(Cut::Stop);
             }
             self.publish(&mut desk);
         }
@@ -289,10 +287,14 @@ impl<W: Worker> Slot<W> {
 
     /// The carrier is not needed any more.
     fn dismiss(&self, desk: &mut Desk<W>) {
-        desk.carrier_no = desk.carrier_no.wrapping_add(1);
-        desk.woken = false;
+        let waker = desk.waker.take();
+        desk.forget_carrier();
         if let Carrier::There(actor) = std::mem::replace(&mut desk.carrier, Carrier::None) {
             actor.stop(None);
+        }
+        // It hears that only once it has seen that it is not the carrier any more.
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -508,9 +510,6 @@ impl<W: Worker> Managed for Slot<W> {
 
     fn counts(&self) -> FateCounts {
         let desk = self.desk();
-        let mut counts = desk.counts.fates;
-        counts.accepted = desk.counts.accepted;
-        counts.open = desk.mailbox.open().saturating_sub(desk.counts.guests) as u64;
-        counts
+        desk.counts.fates(desk.mailbox.open().saturating_sub(desk.counts.guests as usize))
     }
 }

@@ -39,7 +39,7 @@ impl<W: Worker> Look for Slot<W> {
     }
 
     fn set_ports(&self, ports: PortTable) {
-        let _ = self.ports.set(ports);
+        let _ = self.ports.set(Box::new(ports));
     }
 
     fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>> {
@@ -95,7 +95,7 @@ impl<W: Worker> Detail for Slot<W> {
         }
         detail.in_flight.sort_by_key(|flight| std::cmp::Reverse(flight.age));
         for out in &desk.out {
-            if let Some(tie) = out.flight.tie() {
+            if let Some(tie) = desk.flight(out.ticket).and_then(|flight| flight.tie()) {
                 detail.waits_for.extend(tie.waiting_for());
             }
         }

@@ -286,7 +286,7 @@ impl<W: Worker> Slot<W> {
         in_hand: &StoredInHand,
     ) -> Result<Writing, Unkept> {
         let envelope =
-            serde_json::to_vec(in_hand).map_err(|error| Unkept::Failed(journal::failed(&error)))?;
+            serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
         let (draft, steps) = self.draft(snapshot, job.life);
         let sealed = seal(draft.envelope(envelope))?;
         let batch = Batch::new().checkpoint(&sealed);
@@ -297,7 +297,7 @@ impl<W: Worker> Slot<W> {
     /// Waits until what was handed to the store is as durable as the spec wants.
     pub(crate) async fn kept(&self, writing: Option<Writing>) -> Result<(), Unkept> {
         let Some(writing) = writing else { return Ok(()) };
-        writing.commit.await.map_err(|error| Unkept::Failed(journal::failed(&error)))?;
+        writing.commit.await.map_err(|error| Unkept::failed(journal::failed(&error)))?;
         if let Some(sealed) = &writing.sealed {
             self.stored(sealed, writing.steps, writing.mid);
         }
@@ -330,7 +330,7 @@ impl<W: Worker> Slot<W> {
         };
         let text = unwound(|| (codec.write_reply)(reply as &dyn Any))
             .map_err(Unkept::Panicked)?
-            .map_err(|error| Unkept::Failed(journal::failed(&format!("the reply: {error}"))))?;
+            .map_err(|error| Unkept::failed(journal::failed(&format!("the reply: {error}"))))?;
         let reply = String::from_utf8_lossy(&text).into_owned();
         let mut batch = Batch::new();
         let (mut sealed, mut steps) = (None, 0);
@@ -410,7 +410,7 @@ impl<W: Worker> Slot<W> {
             })
         };
         let Some(base) = base else {
-            return Err(Unkept::Failed(
+            return Err(Unkept::failed(
                 Fault::internal("the checkpoint is gone").with_code("store"),
             ));
         };
@@ -436,7 +436,7 @@ impl<W: Worker> Slot<W> {
             done = work => done?,
             () = limit => {
                 let late = format!("the rollback took longer than {:?}", scope.limit());
-                return Err(Unkept::Failed(Fault::timeout(late).with_code("rollback")));
+                return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
             }
         };
         self.hub.emit(Event::RolledBack {
@@ -468,7 +468,7 @@ impl<W: Worker> Slot<W> {
             life = self.life_from(&base, job) => life?,
             () = limit => {
                 let late = "the state before the last request could not be restored in time";
-                return Err(Unkept::Failed(Fault::timeout(late).with_code("rollback")));
+                return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
             }
         };
         if let Some(saved) = &mut self.desk().saved {
@@ -485,14 +485,14 @@ impl<W: Worker> Slot<W> {
             Ok(Err(error)) => {
                 self.drop_bad(false, None, &error.to_string());
                 let fault = Fault::internal(error.to_string()).with_code("restore");
-                return Err(Unkept::Failed(fault));
+                return Err(Unkept::failed(fault));
             }
             Err(text) => return Err(Unkept::Panicked(text)),
         }
         let start = self.start_context(job.life);
         match guarded(|| W::start(&mut life, &start)).await {
             Ok(Ok(())) => Ok(life),
-            Ok(Err(fault)) => Err(Unkept::Failed(fault)),
+            Ok(Err(fault)) => Err(Unkept::failed(fault)),
             Err(text) => Err(Unkept::Panicked(text)),
         }
     }
@@ -575,11 +575,17 @@ pub(crate) struct Writing {
 /// Why a state was not kept.
 pub(crate) enum Unkept {
     /// It could not be written: the step fails.
-    Failed(Fault),
+    Failed(Box<Fault>),
     /// The user's code panicked: the life ends.
     Panicked(String),
 }
 
+impl Unkept {
+    fn failed(fault: Fault) -> Self {
+        Self::Failed(Box::new(fault))
+    }
+}
+
 fn seal(draft: Draft) -> Result<Sealed, Unkept> {
-    draft.seal().map_err(|error| Unkept::Failed(journal::failed(&error)))
+    draft.seal().map_err(|error| Unkept::failed(journal::failed(&error)))
 }

@@ -1,6 +1,7 @@
 //! Handing work out and taking results back.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::{Desk, Mail, Out, Settled, Slot};
@@ -25,7 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) struct Job<W: Worker> {
     pub(crate) mail: Mail<W>,
     pub(crate) ticket: Ticket,
-    pub(crate) flight: Arc<Flight>,
+    /// `None` for the flight of the carrier.
+    pub(crate) flight: Option<Arc<Flight>>,
     pub(crate) life: Incarnation,
     pub(crate) attempt: u32,
     /// Where a request that is tried again goes on.
@@ -34,7 +36,7 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) refuse: bool,
     /// The state is in the middle of another request: see [`Slot::mend`].
     pub(crate) torn: bool,
-    pub(crate) reservation: Option<Reservation>,
+    pub(crate) reservation: Option<Box<Reservation>>,
     /// What it has cost, however it ended.
     pub(crate) bill: Bill,
 }
@@ -66,10 +68,11 @@ struct Done<W: Worker> {
 pub(crate) enum Ended<R> {
     /// With a reply, and what the attempt said about it.
     Reply(R, Said),
-    /// With a fault; where to go on when it is tried again.
-    Fault(Fault, Place, bool),
+    /// With a fault; where to go on when it is tried again. Boxed, as the next, so that the usual end
+    /// is small to hand on.
+    Fault(Box<Fault>, Place, bool),
     /// The life with it.
-    Crash(ExitCause, bool),
+    Crash(Box<ExitCause>, bool),
     /// It was asked to stop at a step boundary, or its caller has left; whether it has called what may
     /// not be called twice.
     Cut(Cut, bool),
@@ -100,8 +103,11 @@ impl Said {
 pub(crate) enum Next<W: Worker> {
     /// Another attempt, with the life.
     Work(W::Life, Job<W>),
-    /// Nothing; the life, if it was given, has been parked.
+    /// Nothing until it is woken, or, after as many attempts as it may make at a time, until others
+    /// have had their turn; the life, if it was given, has been parked.
     Rest,
+    /// Nothing any more: another carrier is in its place, or none is needed.
+    Leave,
 }
 
 impl<W: Worker> Slot<W> {
@@ -110,7 +116,7 @@ impl<W: Worker> Slot<W> {
         let now = self.hub.now();
         let mut desk = self.desk();
         if desk.carrier_no != carrier {
-            return Next::Rest;
+            return Next::Leave;
         }
         match self.next_job(&mut desk, now) {
             Some((life, job)) => Next::Work(life, job),
@@ -130,12 +136,12 @@ impl<W: Worker> Slot<W> {
         if let Some(domain) = self.domain.get() {
             let mut domain = domain.lock();
             let permit = match desk.gate.take() {
-                Some(turn) => domain.redeem(turn, now),
+                Some(turn) => domain.redeem(*turn, now),
                 None => domain.permit(now),
             };
             if let Permit::At(turn) = permit {
                 drop(domain);
-                desk.gate = Some(turn);
+                desk.gate = Some(Box::new(turn));
                 self.arm(desk, turn.at);
                 return None;
             }
@@ -157,6 +163,9 @@ impl<W: Worker> Slot<W> {
             }
         }
         let flight = self.flight(desk);
+        if desk.out.capacity() == 0 {
+            desk.out.reserve_exact(1);
+        }
         desk.out.push(Out {
             ticket,
             flight: Arc::clone(&flight),
@@ -190,7 +199,7 @@ impl<W: Worker> Slot<W> {
         let job = Job {
             mail,
             ticket,
-            flight,
+            flight: (desk.flight.is_none()).then_some(flight),
             life: life_no,
             attempt,
             place,
@@ -202,21 +211,14 @@ impl<W: Worker> Slot<W> {
         Some((life, job))
     }
 
-    fn flight(&self, desk: &mut Desk<W>) -> Arc<Flight> {
-        if self.rules.order != Order::Serial {
-            return Arc::default();
-        }
-        match &desk.reuse {
-            // One that somebody else still holds belongs to an attempt that was left behind.
-            Some(flight) if Arc::strong_count(flight) == 1 => {
+    /// A flight for one attempt alone, or the one that its carrier uses again and again.
+    fn flight(&self, desk: &Desk<W>) -> Arc<Flight> {
+        match &desk.flight {
+            Some(flight) => {
                 flight.reset();
                 Arc::clone(flight)
             }
-            _ => {
-                let flight = Arc::<Flight>::default();
-                desk.reuse = Some(Arc::clone(&flight));
-                flight
-            }
+            None => Arc::default(),
         }
     }
 
@@ -282,8 +284,6 @@ impl<W: Worker> Slot<W> {
             reservation.settle(job.bill.own);
         }
         let mut unused = None;
-        // Given back before the next attempt is taken, which then can use it again.
-        drop(job.flight);
         let mut cost = job.bill.all;
         if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) {
             cost.add(job.mail.spent());
@@ -311,7 +311,7 @@ impl<W: Worker> Slot<W> {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
                 let _ = unwound(move || drop(life));
-                return Next::Rest;
+                return carrier.map_or(Next::Rest, |number| self.begin_work(number));
             }
         };
         let current = desk.life.incarnation() == job.life
@@ -371,7 +371,10 @@ impl<W: Worker> Slot<W> {
         if let Some(report) = report {
             report();
         }
-        next
+        match carrier {
+            Some(number) if !current => self.begin_work(number),
+            _ => next,
+        }
     }
 
     fn deliver(
@@ -481,8 +484,8 @@ impl<W: Worker> Slot<W> {
         );
     }
 
-    /// The context of an attempt.
-    pub(crate) fn context(self: &Arc<Self>, job: &Job<W>) -> Context {
+    /// The context of an attempt with this flight.
+    pub(crate) fn context(self: &Arc<Self>, job: &Job<W>, flight: Arc<Flight>) -> Context {
         Context {
             request: job.mail.id,
             attempt: job.attempt,
@@ -490,21 +493,43 @@ impl<W: Worker> Slot<W> {
             deadline: job.mail.deadline,
             key: job.mail.key.clone(),
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
-            flight: Arc::clone(&job.flight),
+            flight,
             purse: job.mail.purse.clone(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
         }
     }
 
+    /// The same context for another attempt of its carrier: two counts less to touch.
+    pub(crate) fn renew(context: &mut Context, job: &Job<W>) {
+        context.request = job.mail.id;
+        context.attempt = job.attempt;
+        context.delivery = job.ticket.lease.delivery;
+        context.deadline = job.mail.deadline;
+        context.key.clone_from(&job.mail.key);
+        context.purse.clone_from(&job.mail.purse);
+        context.notes = Notes::default();
+        context.tie.take();
+    }
+
     pub(crate) fn count_attempt(&self) {
         self.hub.attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Whether this carrier is still the one, and must come back for what waits.
-    pub(crate) fn stays_woken(&self, number: u32) -> bool {
-        let desk = self.desk();
-        desk.carrier_no == number && desk.woken
+    /// A carrier has come up and says how it can be woken; `None` when it is too late. Its attempts
+    /// share the flight that it gets if they come one after the other and none can be left behind on
+    /// its thread.
+    pub(crate) fn carry(&self, number: u32, waker: Waker) -> Option<Arc<Flight>> {
+        let mut desk = self.desk();
+        if desk.carrier_no != number {
+            return None;
+        }
+        desk.waker = Some(waker);
+        let flight = Arc::<Flight>::default();
+        if self.rules.order == Order::Serial && !self.spec.blocking {
+            desk.flight = Some(Arc::clone(&flight));
+        }
+        Some(flight)
     }
 
     pub(crate) fn is_carrier(&self, number: u32) -> bool {

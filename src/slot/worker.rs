@@ -84,12 +84,13 @@ pub(crate) enum Watched<T> {
 
 /// Runs an attempt until it ends, or until one of the wishes it hears is asked of its flight. No timer
 /// is made: whoever watches the time asks. The future is made in here, since code that makes one may
-/// panic, too.
-pub(crate) async fn watched<F: Future>(
+/// panic, too; what it ends with is made smaller by `pack` before it is moved on.
+pub(crate) async fn watched<F: Future, T>(
     make: impl FnOnce() -> F,
+    pack: impl Fn(F::Output) -> T,
     flight: &Flight,
     heard: &[Cut],
-) -> Watched<F::Output> {
+) -> Watched<T> {
     let mut future = match unwound(make) {
         Ok(future) => pin!(Some(future)),
         Err(text) => return Watched::Panicked(text),
@@ -97,7 +98,7 @@ pub(crate) async fn watched<F: Future>(
     let result = poll_fn(|task| {
         let Some(inner) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         match catch_unwind(AssertUnwindSafe(|| inner.poll(task))) {
-            Ok(Poll::Ready(value)) => return Poll::Ready(Watched::Done(value)),
+            Ok(Poll::Ready(value)) => return Poll::Ready(Watched::Done(pack(value))),
             Err(payload) => return Poll::Ready(Watched::Panicked(text(payload))),
             Ok(Poll::Pending) => {}
         }

@@ -23,25 +23,28 @@ use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy};
 use crate::port::{AcceptOptions, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
-use crate::slot::{Look, Managed, Rules};
+use crate::slot::{Look, Managed, Rules, unwound};
 use crate::spec::{ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
 
-/// What has a path.
+/// What has a path. Small: there is one a child.
 #[derive(Clone)]
 pub(crate) enum Entry {
     Child {
         slot: Arc<dyn Look>,
-        behavior: TypeId,
-        behavior_name: &'static str,
+        /// The type of its behavior, with its name.
+        behavior: fn() -> (TypeId, &'static str),
     },
-    Group {
-        group: Arc<dyn AnyGroup>,
-        port: Arc<dyn Any + Send + Sync>,
-        port_type: TypeId,
-        port_name: &'static str,
-        node: Arc<Supervisor>,
-    },
+    Group(Arc<GroupEntry>),
     Supervisor(Arc<Supervisor>),
+}
+
+/// A group with its types and its supervisor.
+pub(crate) struct GroupEntry {
+    pub(crate) group: Arc<dyn AnyGroup>,
+    pub(crate) port: Arc<dyn Any + Send + Sync>,
+    port_type: TypeId,
+    pub(crate) port_name: &'static str,
+    pub(crate) node: Arc<Supervisor>,
 }
 
 /// A ticket for an entry that was detached.
@@ -130,7 +133,7 @@ impl Registry {
             .filter(|entry| entry.key().as_str().starts_with(&prefix))
             .filter_map(|entry| match entry.value() {
                 Entry::Child { slot, .. } => Some(Arc::clone(slot) as Arc<dyn Managed>),
-                Entry::Group { .. } | Entry::Supervisor(_) => None,
+                Entry::Group(_) | Entry::Supervisor(_) => None,
             })
             .collect()
     }
@@ -142,7 +145,8 @@ impl Registry {
             .iter()
             .filter(|entry| entry.key().as_str().starts_with(&prefix))
             .filter_map(|entry| match entry.value() {
-                Entry::Supervisor(node) | Entry::Group { node, .. } => Some(Arc::clone(node)),
+                Entry::Supervisor(node) => Some(Arc::clone(node)),
+                Entry::Group(group) => Some(Arc::clone(&group.node)),
                 Entry::Child { .. } => None,
             })
             .collect()
@@ -166,7 +170,9 @@ impl Registry {
             Entry::Child { slot, .. } => {
                 Some((slot.port_any()?, slot.port_type(), slot.spec().port_name))
             }
-            Entry::Group { port, port_type, port_name, .. } => Some((port, port_type, port_name)),
+            Entry::Group(group) => {
+                Some((Arc::clone(&group.port), group.port_type, group.port_name))
+            }
             Entry::Supervisor(_) => None,
         }
     }
@@ -175,12 +181,12 @@ impl Registry {
     pub(crate) fn recorded(&self, path: &ChildPath) -> Option<(Arc<dyn Any + Send + Sync>, Codec)> {
         match self.get(path)? {
             Entry::Child { slot, .. } => Some((slot.port_any()?, slot.spec().codec?)),
-            Entry::Group { port, node, .. } => {
-                let codec = node.spec.children.iter().find_map(|child| match child {
+            Entry::Group(group) => {
+                let codec = group.node.spec.children.iter().find_map(|child| match child {
                     Node::Child(spec) => spec.codec,
                     Node::Supervisor(_) | Node::Group(_) => None,
                 });
-                Some((port, codec?))
+                Some((Arc::clone(&group.port), codec?))
             }
             Entry::Supervisor(_) => None,
         }
@@ -225,7 +231,9 @@ impl Registry {
             }
             table.0.push((need.clone(), port));
         }
-        slot.set_ports(table);
+        if !table.0.is_empty() {
+            slot.set_ports(table);
+        }
         Ok(())
     }
 }
@@ -247,7 +255,7 @@ impl Entry {
     fn counts(&self) -> FateCounts {
         match self {
             Self::Child { slot, .. } => slot.counts(),
-            Self::Group { group, .. } => group.counts(),
+            Self::Group(entry) => entry.group.counts(),
             Self::Supervisor(_) => FateCounts::default(),
         }
     }
@@ -390,13 +398,13 @@ fn supervisor(
             // The first member's types are the group's.
             let first = group.members().next().map(|member| (member.port, member.port_name));
             let (port_type, port_name) = first.unwrap_or((TypeId::of::<()>(), ""));
-            Entry::Group {
+            Entry::Group(Arc::new(GroupEntry {
                 group: built.group,
                 port: built.port,
                 port_type,
                 port_name,
                 node: Arc::clone(&node),
-            }
+            }))
         }
         _ => Entry::Supervisor(Arc::clone(&node)),
     };
@@ -457,13 +465,27 @@ fn slot(
         .expect("a recipe is given a site with a row and makes a slot of it");
     registry.entries.insert(
         path.clone(),
-        Entry::Child {
-            slot: Arc::clone(&built.slot),
-            behavior: built.behavior,
-            behavior_name: built.behavior_name,
-        },
+        Entry::Child { slot: Arc::clone(&built.slot), behavior: built.behavior },
     );
     *built
+}
+
+/// A spec and what it comes to. Children that are alike but for their ids, made from one template,
+/// share them with the child that was started before, as long as one of them is there.
+fn template(node: &Supervisor, spec: &Arc<ChildSpec>) -> (Arc<ChildSpec>, Arc<Rules>) {
+    let mut last = node.template.lock();
+    let known = last.as_ref().and_then(|(spec, rules)| spec.upgrade().zip(rules.upgrade()));
+    match known {
+        Some((known, rules)) if known.is_like(spec) => (known, rules),
+        other => {
+            let rules = Arc::new(Rules::new(spec, &node.policy, node.scope));
+            *last = Some((Arc::downgrade(spec), Arc::downgrade(&rules)));
+            drop(last);
+            // The user's closures are in there, and this is the supervisor's task.
+            let _ = unwound(move || drop(other));
+            (Arc::clone(spec), rules)
+        }
+    }
 }
 
 /// Builds a child that is started while the system runs.
@@ -473,8 +495,8 @@ pub(super) fn dynamic(
 ) -> Result<(ChildOptions, Ward), SpecError> {
     dynamic_child(&node.path, spec, node.spec.auto_shutdown)?;
     let path = node.path.join(&spec.id);
-    let rules = Arc::new(Rules::new(spec, &node.policy, node.scope));
-    let built = slot(spec, &path, rules, &node.hub, &node.registry, node.roster());
+    let (spec, rules) = template(node, spec);
+    let built = slot(&spec, &path, rules, &node.hub, &node.registry, node.roster());
     if let Err(error) = node.registry.wire(&built.slot) {
         node.registry.forget(&path);
         return Err(error);
@@ -483,7 +505,7 @@ pub(super) fn dynamic(
         managed: built.slot,
         shutdown: spec.shutdown,
         dynamic: true,
-        spec: Some(Arc::clone(spec)),
+        spec: Some(Arc::clone(&spec)),
     };
-    Ok((ChildOptions::of(spec), ward))
+    Ok((ChildOptions::of(&spec), ward))
 }

@@ -1,0 +1,102 @@
+//! A caller that waits for the fate of its request.
+//!
+//! *Invariant.* A caller that leaves has its request called off, and the clock of the attempt that
+//! calls stands still exactly while it waits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll};
+
+use super::flight::Paused;
+use super::{Accept, AcceptOptions, CANCELLED, Cell, Envelope, accept};
+use crate::error::CallError;
+use crate::fate::Answer;
+
+/// Written by hand: an async function around it would move each answer once more, and a waker that
+/// comes with the message needs no lock.
+pub(super) struct Waiting<'a, Q: Send + Sync + 'static, R: Send + 'static> {
+    target: &'a Arc<dyn Accept<Q, R>>,
+    /// What the first poll hands over.
+    message: Option<(Q, AcceptOptions)>,
+    envelope: Option<Arc<Envelope<Q, R>>>,
+    /// The clock of the attempt that calls.
+    pause: Option<Paused>,
+}
+
+impl<'a, Q: Send + Sync + 'static, R: Send + 'static> Waiting<'a, Q, R> {
+    /// Hands the message over with the first poll, for an attempt whose clock then stands still.
+    pub(super) fn calling(
+        target: &'a Arc<dyn Accept<Q, R>>,
+        message: Q,
+        options: AcceptOptions,
+    ) -> Self {
+        Self { target, message: Some((message, options)), envelope: None, pause: None }
+    }
+
+    /// For a request that was accepted.
+    pub(super) fn accepted(
+        target: &'a Arc<dyn Accept<Q, R>>,
+        envelope: Arc<Envelope<Q, R>>,
+    ) -> Self {
+        Self { target, message: None, envelope: Some(envelope), pause: None }
+    }
+}
+
+// Nothing in it is ever pinned.
+impl<Q: Send + Sync + 'static, R: Send + 'static> Unpin for Waiting<'_, Q, R> {}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
+    type Output = Result<Answer<R>, CallError<Q>>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        if let Some((message, mut options)) = self.message.take() {
+            let tie = options.tie.clone();
+            options.waker = Some(task.waker().clone());
+            match accept(&**self.target, message, options) {
+                Ok(envelope) => self.envelope = Some(envelope),
+                Err(refused) => return Poll::Ready(Err(refused)),
+            }
+            self.pause = tie.map(|tie| tie.pause());
+            return Poll::Pending;
+        }
+        let Some(envelope) = &self.envelope else { return Poll::Pending };
+        let outcome = {
+            let mut cell = envelope.cell.lock();
+            match &mut *cell {
+                Cell::Waiting(Some(waker)) if waker.will_wake(task.waker()) => {
+                    return Poll::Pending;
+                }
+                Cell::Waiting(waker) => {
+                    *waker = Some(task.waker().clone());
+                    return Poll::Pending;
+                }
+                Cell::Ready(_) => std::mem::replace(&mut *cell, Cell::Gone),
+                Cell::Gone => return Poll::Pending,
+            }
+        };
+        self.envelope = None;
+        let pause = self.pause.take();
+        match outcome {
+            Cell::Ready(outcome) => {
+                if let (Some(pause), Ok(answer)) = (pause, &outcome) {
+                    pause.tie().note(answer);
+                }
+                Poll::Ready(outcome)
+            }
+            Cell::Waiting(_) | Cell::Gone => Poll::Pending,
+        }
+    }
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Drop for Waiting<'_, Q, R> {
+    fn drop(&mut self) {
+        if let Some(envelope) = self.envelope.take() {
+            envelope.state.fetch_or(CANCELLED, Ordering::AcqRel);
+            let left = std::mem::replace(&mut *envelope.cell.lock(), Cell::Gone);
+            drop(left);
+            self.target.cancel(&envelope);
+        }
+    }
+}
