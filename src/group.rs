@@ -30,6 +30,7 @@ use crate::slot::{Membership, Refusal, refused};
 use crate::spec::{GroupSpec, Role};
 
 mod member;
+mod order;
 mod relief;
 
 pub(crate) use member::Member;
@@ -132,21 +133,17 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         group
     }
 
-    /// Hands the request to the first member, from `order`, that takes it.
+    /// Hands the request to the first member, in this order, that takes it.
     fn offer(
         &self,
         mail: &Arc<Envelope<Q, R>>,
         substitute: bool,
-        fit: impl Fn(usize) -> bool,
+        order: impl IntoIterator<Item = usize>,
         now: Moment,
     ) -> Result<(), Refused> {
         let mut refused = Refused { full: false, until: Moment::NEVER, away: Unavailable::Stopped };
-        let mut someone = false;
-        for (index, seat) in self.seats.iter().enumerate() {
-            if !fit(index) {
-                continue;
-            }
-            someone = true;
+        for index in order {
+            let seat = &self.seats[index];
             if let Some(until) = self.domain_closed(seat, now) {
                 refused.until = refused.until.min(until);
                 continue;
@@ -176,9 +173,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             }
             self.mark(mail, index, false);
             self.tell_circuit(index, mail.id, UNTRIED, now);
-        }
-        if !someone {
-            refused.away = Unavailable::Stopped;
         }
         Err(refused)
     }
@@ -244,16 +238,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             if mail.is_fated() {
                 continue;
             }
-            let (tried, last) = match mail.book() {
-                None => (None, mail.member()),
-                Some(book) => (Some(book.history.clone()), mail.member()),
-            };
-            let first = tried.is_none();
-            let fit = |index: usize| match &tried {
-                None => true,
-                Some(history) => !history.has_tried(index) && self.allowed(last, index),
-            };
-            match self.offer(&mail, !first, fit, now) {
+            let last = mail.member();
+            let (substitute, order) = self.order(&mail, now);
+            match self.offer(&mail, substitute, order, now) {
                 Ok(()) => self.follow_up(&mail),
                 Err(refused) => {
                     mail.set_member(last);
@@ -303,13 +290,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             } else {
                 book.history.forget_tried(member);
             }
-        }
-    }
-
-    fn allowed(&self, from: usize, to: usize) -> bool {
-        match &self.seats[from].allow {
-            None => to > from,
-            Some(list) => list.contains(&to),
         }
     }
 
@@ -402,7 +382,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        let refusal = match self.offer(&mail, false, |_| true, now) {
+        let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
             Ok(()) => return Ok(mail),
             Err(refusal) => refusal,
         };
@@ -480,9 +460,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
                         }
                     }
                 };
+                let place = self.place(member, index);
                 Candidate {
                     tried: history.has_tried(index),
-                    fit: index == member || self.allowed(member, index),
+                    fit: index == member || place.is_some(),
                     standing,
                     same_quota_domain: seat.domain == failed.domain,
                     same_provider: seat.capabilities.same_provider(&failed.capabilities),
@@ -490,7 +471,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
                     simpler: seat.role == Role::Simplified,
                     default_value: seat.role == Role::Default,
                     human: seat.role == Role::Human,
-                    priority: index as u32,
+                    content_chain: seat.role == Role::Content,
+                    priority: place.unwrap_or_default(),
                     ..Candidate::new(index)
                 }
             })
@@ -554,7 +536,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         if mail.is_cancelled() {
             self.end(&mail, Fate::Cancelled, &ExitCause::Stopped);
         } else {
-            self.hold(mail, until);
+            // Room is announced when a member answers, but it comes in other ways, too.
+            self.hold(mail, until.min(self.hub.now() + LOOK_AGAIN));
         }
     }
 

@@ -67,6 +67,9 @@ pub enum Role {
     /// A simpler flow that can do with less: also eligible for a request that is malformed or too
     /// long for the others.
     Simplified,
+    /// Does the same work behind another content filter: a sibling that also takes what the filter of
+    /// another member refused.
+    Content,
     /// Gives a default value: the last resort.
     Default,
     /// A person.

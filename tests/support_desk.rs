@@ -130,6 +130,7 @@ async fn help_names_every_flag() {
 
 #[tokio::test]
 async fn a_bad_row_is_named_by_file_and_line_and_the_good_ones_are_worked_on() {
+    let book = format!(r#"{{"id": "book", "text": "{}"}}"#, "so long ".repeat(1_000_000));
     let rows: &[&[u8]] = &[
         br#"{"id": "good-1", "customer": "Uma Berg", "text": "Where is order 1042?"}"#,
         br#"{"id": "no-text"}"#,
@@ -139,6 +140,7 @@ async fn a_bad_row_is_named_by_file_and_line_and_the_good_ones_are_worked_on() {
         b"{\"id\": \"latin-1\", \"text\": \"caf\xe9\"}",
         br#"["array", "of two"]"#,
         br#"{"id": "good-2", "text": "I want to talk to a person."}"#,
+        book.as_bytes(),
     ];
     let path = file("rows", "rows.jsonl", rows.join(&b'\n'));
     let ran = run(&["--input", &path, "--fault-rate", "0", "--summary", "json"]).await;
@@ -149,12 +151,13 @@ async fn a_bad_row_is_named_by_file_and_line_and_the_good_ones_are_worked_on() {
         (5, "the id \"good-1\" was used before"),
         (6, "not UTF-8 from byte 31 of the line on"),
         (7, "not a JSON object"),
+        (9, "\"text\" is longer than 65536 bytes"),
     ] {
         let error = format!("error: {path}:{line}: ");
         let found = ran.err.lines().find(|text| text.starts_with(&error));
         assert!(found.is_some_and(|text| text.contains(why)), "{line}: {}", ran.err);
     }
-    assert!(ran.err.contains("error: 5 rows were left out"), "{}", ran.err);
+    assert!(ran.err.contains("error: 6 rows were left out"), "{}", ran.err);
     assert!(ran.out.contains("2 of 2 in"), "{}", ran.out);
     assert_eq!(ran.summary()["slo"]["S39"]["actual"], json!(100.0));
 }

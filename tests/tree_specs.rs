@@ -165,6 +165,10 @@ fn a_fallback_path_has_members_is_monitored_and_comes_to_an_end() {
     refused(top().group(group().unmonitored()), text);
     let text = "group \"top/g\": the fallback path a -> b -> a is a cycle";
     refused(top().group(group().allow("a", ["b"]).allow("b", ["a"])), text);
+    // Who has no list of its own may hand on to all who follow, which closes the circle.
+    refused(top().group(group().allow("b", ["a"])), text);
+    let text = "\"top/g\": an allow-list of \"a\" and a second one exclude each other";
+    refused(top().group(group().allow("a", ["b"]).allow("a", ["c"])), text);
     let text = "group \"top/g\": the fallback path c -> c is a cycle";
     refused(top().group(group().allow("c", ["c"])), text);
     let text = "group \"top/g\": the allow-list of \"a\" names \"z\", which is no member";

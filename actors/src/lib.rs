@@ -62,6 +62,7 @@
 pub mod agent;
 pub mod chat;
 pub mod default;
+mod http;
 pub mod local;
 pub mod mcp;
 pub mod model;

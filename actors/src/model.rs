@@ -47,7 +47,7 @@ mod wire;
 /// The longest body of an answer that is read, in bytes; also that of a whole stream.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
 /// The time to reach the server.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = crate::http::CONNECT_TIMEOUT;
 /// Attempts at a time of a child made by [`Model::spec`].
 pub const CONCURRENCY: u32 = 8;
 

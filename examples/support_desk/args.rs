@@ -60,8 +60,8 @@ pub(crate) struct Args {
 }
 
 const AFTER: &str = "\
-Progress goes to stderr: redrawn in place on a terminal, otherwise a line every two seconds. The report
-goes to stdout.
+Progress goes to stderr: redrawn in place on a terminal, otherwise a line every two seconds.
+The report goes to stdout.
 
 Exit codes:
   0    every complaint has its fate

@@ -17,6 +17,9 @@ const EXPECTED: (&str, &[u8]) =
 /// Rows that are named; of more there is a count.
 const NAMED_ROWS: usize = 20;
 
+/// Bytes of a complaint, at most: a book is none, and would hold up everybody else.
+const LONGEST_TEXT: usize = 1 << 16;
+
 /// A complaint as it reaches the desk.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Complaint {
@@ -148,6 +151,8 @@ fn check(complaint: &Complaint, seen: &mut HashSet<String>) -> Result<(), String
         Err("\"id\" is empty".to_owned())
     } else if complaint.text.trim().is_empty() {
         Err("\"text\" is empty".to_owned())
+    } else if complaint.text.len() > LONGEST_TEXT {
+        Err(format!("\"text\" is longer than {LONGEST_TEXT} bytes"))
     } else if !seen.insert(complaint.id.clone()) {
         Err(format!("the id {:?} was used before", complaint.id))
     } else {

@@ -3,7 +3,7 @@
 //! *Invariant.* Only what has not been tried there moves, and only to somebody who takes it now: nobody
 //! loses a place, and a retry that was granted is made.
 
-use super::Group;
+use super::{Group, LOOK_AGAIN};
 use crate::circuit::Admission;
 use crate::policy::Standing;
 
@@ -25,8 +25,20 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             if let Some(mut book) = mail.book() {
                 book.history.forget_tried(member);
             }
-            self.hold(mail, now);
+            let (substitute, order) = self.order(&mail, now);
+            let others = order.into_iter().filter(|index| *index != member);
+            if self.offer(&mail, substitute, others, now).is_ok() {
+                self.follow_up(&mail);
+                continue;
+            }
+            mail.set_member(member);
+            self.mark(&mail, member, true);
+            if self.seats[member].member.post(&mail, true, now).is_ok() {
+                self.follow_up(&mail);
+            } else {
+                self.mark(&mail, member, false);
+                self.hold(mail, now + LOOK_AGAIN);
+            }
         }
-        self.offer_waiting(true);
     }
 }

@@ -1,7 +1,8 @@
 //! The checks of a whole tree of specs.
 
 use std::any::TypeId;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -302,7 +303,15 @@ fn group(
             return Err(SpecError::GrantWithoutReason { path: name, member: member.clone() });
         }
     }
+    let mut listed = HashSet::new();
     for (member, list) in &spec.allow {
+        if !listed.insert(member) {
+            return Err(SpecError::BadCombination {
+                path: name,
+                one: format!("an allow-list of {member:?}"),
+                other: "a second one".to_owned(),
+            });
+        }
         for target in std::iter::once(member).chain(list) {
             if !known(target) {
                 return Err(SpecError::UnknownTarget {
@@ -313,7 +322,7 @@ fn group(
             }
         }
     }
-    allow_cycle(&name, &spec.allow)?;
+    allow_cycle(&name, &members, &spec.allow)?;
     // Who declares nothing has nothing: no guardrails to keep, and no rights to hand on.
     let declared = |member: &ChildSpec| member.capabilities.as_deref().cloned().unwrap_or_default();
     let primary = declared(first);
@@ -341,14 +350,24 @@ fn group(
     Ok(())
 }
 
-fn allow_cycle(group: &str, allow: &[(String, Vec<String>)]) -> Result<(), SpecError> {
-    let edges: HashMap<&str, &[String]> =
-        allow.iter().map(|(from, to)| (from.as_str(), to.as_slice())).collect();
-    let found = find_cycle(allow.iter().map(|(from, _)| from.clone()), |from: &String| {
-        edges.get(from.as_str()).map(|to| to.to_vec()).unwrap_or_default()
+fn allow_cycle(
+    group: &str,
+    members: &[&Arc<ChildSpec>],
+    allow: &[(String, Vec<String>)],
+) -> Result<(), SpecError> {
+    let ids: Vec<&str> = members.iter().map(|member| &*member.id).collect();
+    let found = find_cycle(ids.iter().copied(), |from: &&str| {
+        match allow.iter().find(|(member, _)| member == from) {
+            Some((_, list)) => list.iter().map(String::as_str).collect(),
+            // Who has no list may hand on to all who follow.
+            None => ids.iter().copied().skip_while(|id| id != from).skip(1).collect(),
+        }
     });
     match found {
-        Some(cycle) => Err(SpecError::FallbackCycle { path: group.to_owned(), cycle }),
+        Some(cycle) => Err(SpecError::FallbackCycle {
+            path: group.to_owned(),
+            cycle: cycle.into_iter().map(str::to_owned).collect(),
+        }),
         None => Ok(()),
     }
 }

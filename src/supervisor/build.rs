@@ -451,6 +451,9 @@ fn slot(
     registry: &Arc<Registry>,
     roster: &Roster,
 ) -> Built {
+    if rules.policy.has_unsafe_limits() {
+        tracing::warn!(target: "mainstay", child = %path, "policy without the ceilings of safety");
+    }
     let site = Site {
         path: path.clone(),
         spec: Arc::clone(spec),

@@ -3,6 +3,8 @@
 //! What an option does to the judgement alone is tested beside the judgement; here the running tree is
 //! asked, from outside.
 
+use std::sync::Arc;
+
 use mainstay::behavior::{Step, Turn};
 use mainstay::circuit::CircuitSpec;
 use mainstay::error::{SpecError, StartError};
@@ -11,6 +13,7 @@ use mainstay::fault::ExitKind;
 use mainstay::policy::budget::Limits;
 use mainstay::policy::{Capabilities, Grant, Jitter, What};
 use mainstay::spec::BetweenLives;
+use parking_lot::Mutex;
 
 use super::siblings::{exact, member};
 use super::*;
@@ -75,6 +78,42 @@ async fn the_global_cap_can_be_lowered_and_raised_only_by_name() {
     assert_eq!((&*path, &*value), ("root/it", "5"));
     let five = five.with_delivery_cap(6).unsafe_limits();
     assert_eq!(tried(Class::Network, five).await, [0, 1000, 3000, 7000, 15_000, 31_000]);
+}
+
+/// Keeps what is logged on this thread, from the level of warnings on.
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line += &format!("{field}={value:?} ");
+        });
+        self.0.lock().push(line);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_runs_without_the_ceilings_of_safety_is_named_in_the_log() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&lines)));
+    let script = echo();
+    let root = SupervisorSpec::one_for_one("root")
+        .child(script.stateless("safe"))
+        .child(script.stateless("bold").policy(Policy::default().unsafe_limits()));
+    let _system = System::start(root).await.unwrap();
+    let text = "message=policy without the ceilings of safety child=root/bold ";
+    assert_eq!(*lines.lock(), [text]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,15 +4,14 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mainstay::fault::Fault;
-use reqwest::{Client, Response, Url, redirect, retry};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use reqwest::{Client, Response, Url, redirect};
 
 use super::headers::Headers;
-use super::{CONNECT_TIMEOUT, MAX_BODY, RawResponse};
+use super::{MAX_BODY, RawResponse};
+use crate::http;
 
 const MAX_REDIRECTS: usize = 3;
 /// How long a connection is kept for the next request. Many servers close theirs after 5 s, and a
@@ -47,32 +46,10 @@ pub(crate) fn too_large() -> Fault {
         .with_code("body_too_large")
 }
 
-/// Made once: to read the certificates this machine trusts takes longer than most requests.
-static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
-
-fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth())
-}
-
 /// A client for this URL.
 pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
-    let failed = |error: &dyn Error| Fault::internal(format!("no HTTP client: {error}"));
-    let tls = match TLS.get() {
-        Some(tls) => tls.clone(),
-        None => {
-            let tls = tls().map_err(|error| failed(&error))?;
-            TLS.get_or_init(|| tls).clone()
-        }
-    };
-    let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(CONNECT_TIMEOUT)
+    http::builder(url)?
         .pool_idle_timeout(KEPT)
-        .retry(retry::never())
         .redirect(redirect::Policy::custom(|attempt| {
             // A key must not follow to another origin, and a POST must stay one.
             let same = attempt.previous().first().is_some_and(|first| {
@@ -84,16 +61,9 @@ pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
             } else {
                 attempt.stop()
             }
-        }));
-    if url.host_str().is_some_and(|host| {
-        let host = host.trim_matches(['[', ']']);
-        host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }) {
-        // A server on this machine is not behind a proxy.
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|error| failed(&error))
+        }))
+        .build()
+        .map_err(|error| http::no_client(&error))
 }
 
 /// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing
