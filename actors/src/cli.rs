@@ -59,6 +59,9 @@ enum Command {
         /// Keep the lines typed in a conversation in this file, and offer those of before.
         #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "prompt"])]
         history: Option<PathBuf>,
+        /// Take up a store that was left by a tree with other agents.
+        #[arg(long)]
+        adopt: bool,
     },
     /// Validate a tree file and print what the tree does when something fails.
     ///
@@ -147,7 +150,7 @@ pub(crate) fn main() -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { file, prompt, json, progress, stream, chat, history } => {
+        Command::Run { file, prompt, json, progress, stream, chat, history, adopt } => {
             let mut tree = Tree::read(&file)?;
             let show = Show {
                 json,
@@ -160,7 +163,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                     "--history is for a conversation; add --chat to have one without a terminal"
                 );
             }
-            let mut session = Session::start(&mut tree, show).await?;
+            let mut session = Session::start(&mut tree, show, adopt).await?;
             let result = match converse {
                 true => session.converse(history).await,
                 false => session.once(prompt).await,

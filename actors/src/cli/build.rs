@@ -15,6 +15,7 @@ use mainstay_actors::chat::{ChatRequest, ResponseFormat, ToolSpec};
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::limits::RateLimits;
 
+use super::Failed;
 use super::file::{self, Answering, GroupKind, Strategy, TreeFile};
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
@@ -175,6 +176,12 @@ impl Tree {
         entry(&self.file).is_some_and(|entry| names.is_asked_as_model(entry))
     }
 
+    /// The group that is asked although there is a store: what a group accepts is not journaled.
+    pub(crate) fn unkept(&self) -> Option<&str> {
+        let entry = entry(&self.file).filter(|entry| find(&self.file.groups, entry).is_some());
+        entry.filter(|_| self.file.store.is_some())
+    }
+
     /// A request as [ask] says, still without a word.
     ///
     /// # Errors
@@ -215,7 +222,9 @@ impl Tree {
             return Ok(None);
         };
         let Some(path) = &section.path else { return Ok(Some(Arc::new(MemoryStore::new()))) };
-        Ok(Some(Arc::new(FileStore::open(self.folder.join(path.get_ref()))?)))
+        let store = FileStore::open(self.folder.join(path.get_ref()));
+        // Nothing is wrong with the file: at another time it is answered.
+        Ok(Some(Arc::new(store.map_err(|error| Failed(error.to_string()))?)))
     }
 
     /// An agent as a child: with a store, a durable one.

@@ -238,6 +238,11 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     let _ = writeln!(page, "  store  {}", kept(tree));
 }
 
+/// Said of requests that a store does not keep.
+pub(crate) fn not_kept(group: &str) -> String {
+    format!("requests to the group `{group}` are NOT kept: only an agent in no group keeps its own")
+}
+
 /// What survives the process.
 fn kept(tree: &Tree) -> String {
     let Some(store) = &tree.file.store else {
@@ -249,6 +254,9 @@ fn kept(tree: &Tree) -> String {
         Durability::Async => "async: a power cut may take the last writes",
         Durability::Memory => return "memory: state ends with the process".to_owned(),
     };
+    if let Some(group) = tree.unkept() {
+        return format!("{durability}; {}", not_kept(group));
+    }
     let what = match <Agent as Stateful>::schema() {
         Some(_) => "agents go on where they stood",
         None => "agents' requests are kept and begun again; the steps they had made are not kept",

@@ -9,9 +9,10 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use mainstay::error::RecoverError;
 use mainstay::event::{Event, EventStream};
 use mainstay::port::Port;
-use mainstay::system::{RecoveredRequest, System};
+use mainstay::system::{RecoverOptions, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
@@ -56,14 +57,20 @@ enum Asked {
 }
 
 impl Session {
-    pub(crate) async fn start(tree: &mut Tree, show: Show) -> anyhow::Result<Self> {
+    pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
         let store = tree.store()?;
         tree.discover().await?;
         let spec = tree.spec()?;
         let (system, taken) = match store {
             None => (System::start(spec).await?, Vec::new()),
             Some(store) => {
-                let (system, recovered) = System::recover(spec, store).await?;
+                if let (false, Some(group)) = (show.json, tree.unkept()) {
+                    eprintln!("mainstay: {}", super::check::not_kept(group));
+                }
+                let mut options = RecoverOptions::default();
+                options.adopt_topology = adopt;
+                let (system, recovered) =
+                    System::recover_with(spec, store, options).await.map_err(with_hint)?;
                 if let (false, Some(summary)) = (show.json, taken::summary(&recovered)) {
                     eprintln!("mainstay: {summary}");
                 }
@@ -193,8 +200,7 @@ impl Session {
         };
         page.rest();
         self.rest(&mut events);
-        let shown =
-            matches!(&outcome, Ok(outcome) if !page.text.is_empty() && page.text == outcome.text);
+        let shown = matches!(&outcome, Ok(outcome) if !page.text.is_empty() && page.text.ends_with(&outcome.text));
         page.end();
         (outcome, shown)
     }
@@ -298,6 +304,13 @@ impl Session {
         self.history.push(Message::user(question));
         self.history.push(Message::assistant(answer));
     }
+}
+
+/// What can be done about a store of another tree.
+fn with_hint(error: RecoverError) -> anyhow::Error {
+    let is_other = matches!(error, RecoverError::Topology { .. });
+    let error = anyhow::Error::new(error);
+    if is_other { error.context("--adopt takes the store up all the same") } else { error }
 }
 
 /// What became of a question of before.

@@ -19,7 +19,7 @@ pub(super) struct Answered {
     pub(super) outcome: Result<Outcome, Fate>,
 }
 
-/// What was taken up, in a line or more; `None` for a store that was empty.
+/// What was taken up, in a line or more; `None` where there was nothing.
 pub(super) fn summary(recovered: &Recovered) -> Option<String> {
     let effects = recovered.effects;
     let known = effects.intended + effects.confirmed + effects.unknown + effects.stuck;
@@ -27,35 +27,34 @@ pub(super) fn summary(recovered: &Recovered) -> Option<String> {
     if nothing && recovered.refused.is_empty() {
         return None;
     }
-    let mut text = format!(
-        "taken up again: {}, {}, {}",
-        counted(recovered.requests, "open request"),
-        counted(recovered.children.len(), "agent with its state"),
-        counted(effects.confirmed, "effect that is not repeated"),
-    );
+    let many = |number: usize| if number == 1 { "" } else { "s" };
+    let mut parts = Vec::new();
+    if recovered.requests > 0 {
+        parts.push(format!("{0} open request{1}", recovered.requests, many(recovered.requests)));
+    }
+    if !recovered.children.is_empty() {
+        let agents = recovered.children.len();
+        parts.push(format!("the state of {agents} agent{}", many(agents)));
+    }
+    if effects.confirmed > 0 {
+        let effects = effects.confirmed;
+        parts.push(format!("{effects} effect{} not to be repeated", many(effects)));
+    }
+    let waits = effects.unknown + effects.stuck;
+    if waits > 0 {
+        parts.push(format!("{waits} effect{} for a person to settle (/effects)", many(waits)));
+    }
+    if parts.is_empty() {
+        parts.push("nothing".to_owned());
+    }
+    let mut text = format!("taken up again: {}", parts.join(", "));
     for child in &recovered.children {
         let _ = write!(text, "\n  {}: its state of {} s ago", child.child, child.age.as_secs());
     }
     for refused in &recovered.refused {
         let _ = write!(text, "\n  set aside: {refused}");
     }
-    let waits = effects.unknown + effects.stuck;
-    if waits > 0 {
-        let _ =
-            write!(text, "\n  {}: see /effects", counted(waits, "effect for a person to settle"));
-    }
     Some(text)
-}
-
-fn counted(number: usize, what: &str) -> String {
-    let (first, rest) = what.split_once(' ').unwrap_or((what, ""));
-    match (number, rest) {
-        (1, _) => format!("1 {what}"),
-        // The noun is the first word, or the second after an adjective.
-        (_, "request") => format!("{number} {first} requests"),
-        (_, "") => format!("{number} {first}s"),
-        (_, rest) => format!("{number} {first}s {}", rest.replacen("is ", "are ", 1)),
-    }
 }
 
 /// Waits for the answer to a question of before.

@@ -142,7 +142,7 @@ impl Outcome {
             parts.push(format!("tools {}", tools.join(", ")));
         }
         if let Some(steps) = self.steps {
-            parts.push(format!("{steps} steps"));
+            parts.push(if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") });
         }
         if self.tokens > 0 {
             parts.push(format!("{} tokens", self.tokens));
