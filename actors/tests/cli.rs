@@ -2,8 +2,16 @@
 
 use harness::{Folder, refused, support};
 
+#[path = "cli/chat.rs"]
+mod chat;
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/models.rs"]
+mod models;
+#[path = "cli/store.rs"]
+mod store;
+#[path = "cli/trees.rs"]
+mod trees;
 
 const FILE: &str = "examples/trees/support.toml";
 

@@ -29,6 +29,22 @@ impl Folder {
     }
 }
 
+/// The command with these arguments in a folder, with pipes.
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    command.args(arguments).current_dir(folder).env_remove("MAINSTAY_TEST_KEY");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub(crate) fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
@@ -42,23 +58,10 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
-pub(crate) fn run(folder: &Path, arguments: &[&str], input: &str) -> Said {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MAINSTAY_TEST_KEY")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn run(folder: &Path, arguments: &[&str], input: &str) -> Said {
+    let mut child = command(folder, arguments).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    Said {
-        code: status.code().unwrap(),
-        out: String::from_utf8(stdout).unwrap(),
-        err: String::from_utf8(stderr).unwrap(),
-    }
+    said(child.wait_with_output().unwrap())
 }
 
 /// An example, from the root of the workspace.

@@ -92,3 +92,90 @@ fn list(system: &System) -> String {
     let _ = write!(text, "\n{HOW}");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
+    use mainstay::error::CallError;
+    use mainstay::fault::{EffectKind, Fault};
+    use mainstay::port::{Call, Port};
+    use mainstay::spec::{ChildSpec, SupervisorSpec};
+    use mainstay_actors::tool::{Tool, ToolContext, ToolReply, ToolRequest};
+
+    use super::*;
+
+    /// Acts once a request, and says what the tool said.
+    #[derive(Clone)]
+    struct Actor;
+
+    impl Behavior for Actor {
+        type Request = u32;
+        type Reply = String;
+    }
+
+    impl Stateful for Actor {
+        async fn step(
+            &mut self,
+            _: &u32,
+            turn: Turn,
+            ctx: &Context,
+        ) -> Result<Step<String>, Fault> {
+            if let Turn::Performed(performed) = turn {
+                return Ok(Step::Reply(performed.get::<ToolReply>(0)?.value.content.clone()));
+            }
+            let tool = ctx.port::<ToolRequest, ToolReply>("pay")?;
+            let act = tool.effect(ToolRequest::new("pay", "{\"sum\":7}"));
+            Ok(Step::Perform(vec![Call::from(act)]))
+        }
+    }
+
+    async fn with_an_unknown_payment() -> (System, Arc<AtomicU32>) {
+        let paid = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&paid);
+        let pay = Tool::new("pay", EffectKind::Irreversible, move |_: Value, _: ToolContext| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { Err::<Value, _>(Fault::indeterminate("the answer is lost")) }
+        });
+        let actor = ChildSpec::stateful("actor", || Actor);
+        let actor = actor.needs::<Port<ToolRequest, ToolReply>>("pay");
+        let spec = SupervisorSpec::one_for_one("t").child(pay.spec("pay")).child(actor);
+        let system = System::start(spec).await.unwrap();
+        let asked = system.child::<Actor>("t/actor").unwrap().call(1_u32).await;
+        assert!(matches!(asked, Err(CallError::Unknown { .. })), "{asked:?}");
+        (system, paid)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_effect_is_shown_and_settled_by_a_persons_word() {
+        for (word, status) in [("happened", "1 confirmed"), ("did-not-happen", "0 confirmed")] {
+            let (system, paid) = with_an_unknown_payment().await;
+            let shown = command(&system, "").await;
+            assert!(shown.contains("unknown  t/pay for t/actor (Irreversible)"), "{shown}");
+            assert!(shown.contains("sum") && shown.contains(HOW), "{shown}");
+            let key = system.effects().open()[0].key.to_string();
+            let wrong = command(&system, &format!("undone {}", &key[..8])).await;
+            assert!(wrong.starts_with("not settled: "), "{wrong}");
+            let done = command(&system, &format!("{word} {} paid by hand", &key[..8])).await;
+            assert_eq!(done, format!("settled: {} {word}", &key[..SHOWN]));
+            let shown = command(&system, "").await;
+            assert!(
+                shown.starts_with(status) && shown.ends_with("none waits for a person"),
+                "{shown}"
+            );
+            assert_eq!(paid.load(Ordering::SeqCst), 1);
+            let again = command(&system, &format!("{word} {key}")).await;
+            assert!(again.starts_with("no open effect has a key that begins with"), "{again}");
+            system.stop().await;
+        }
+    }
+
+    #[test]
+    fn a_result_is_taken_as_a_tool_would_give_it() {
+        assert_eq!(reply("paid"), json!({"content": "paid"}));
+        assert_eq!(reply("{\"id\":1}"), json!({"content": "{\"id\":1}"}));
+        assert_eq!(reply("{\"content\":\"x\"}"), json!({"content": "x"}));
+    }
+}
