@@ -105,7 +105,7 @@ impl fmt::Debug for System {
 
 mod recover;
 
-pub use recover::{RecoverOptions, Recovered, RecoveredChild};
+pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 

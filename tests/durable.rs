@@ -225,7 +225,10 @@ fn an_act_under_way_when_the_process_ended_is_unknown_or_asked_for_again_by_its_
         });
         runtime().block_on(async {
             let (system, recovered, counter) = recover(spec(&world, kind), &store).await;
-            assert_eq!(recovered.requests, 1);
+            assert_eq!((recovered.requests, recovered.open.len()), (1, 1));
+            let open = &recovered.open[0];
+            assert_eq!((&*open.key, &*open.request), ("one", "1"));
+            assert!(!format!("{open:?}").contains("request:"), "{open:?}");
             // The next request waits for the one before it.
             counter.call(2_u64).await.unwrap();
             let Some(Journaled::Fated(fate, _)) = system.journaled("one") else {

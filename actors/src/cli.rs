@@ -48,11 +48,26 @@ enum Command {
         /// standard error is a terminal.
         #[arg(long)]
         progress: bool,
+        /// Show the answer as it is written, where a model and no agent is asked. On by itself when
+        /// standard output is a terminal.
+        #[arg(long, conflicts_with = "json")]
+        stream: bool,
+        /// Hold a conversation even if no person types: every line of the input is a question or a
+        /// command.
+        #[arg(long, conflicts_with_all = ["json", "prompt"])]
+        chat: bool,
+        /// Keep the lines typed in a conversation in this file, and offer those of before.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "prompt"])]
+        history: Option<PathBuf>,
+        /// Take up a store that was left by a tree with other agents.
+        #[arg(long)]
+        adopt: bool,
     },
     /// Validate a tree file and print what the tree does when something fails.
     ///
     /// A file has the sections [models.NAME], [groups.NAME], [tools.NAME], [agents.NAME], and may have
-    /// [policy], [supervisor], [store]; the smallest is:
+    /// [policy], [supervisor], [store], and, where a model and no agent is asked, [ask]; the smallest
+    /// is:
     ///
     ///     [models.llm]
     ///     kind = "local"
@@ -87,6 +102,7 @@ enum Format {
 struct Show {
     json: bool,
     progress: bool,
+    stream: bool,
 }
 
 /// Writes a line to standard output. A reader that has gone away is nobody's failure.
@@ -134,14 +150,23 @@ pub(crate) fn main() -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { file, prompt, json, progress } => {
+        Command::Run { file, prompt, json, progress, stream, chat, history, adopt } => {
             let mut tree = Tree::read(&file)?;
-            let progress = !json && (progress || std::io::stderr().is_terminal());
-            let mut session = Session::start(&mut tree, Show { json, progress }).await?;
-            let result = if prompt.is_none() && !json && run::is_interactive() {
-                session.converse().await
-            } else {
-                session.once(prompt).await
+            let show = Show {
+                json,
+                progress: !json && (progress || std::io::stderr().is_terminal()),
+                stream: !json && (stream || std::io::stdout().is_terminal()),
+            };
+            let converse = prompt.is_none() && !json && (chat || run::is_interactive());
+            if history.is_some() && !converse {
+                anyhow::bail!(
+                    "--history is for a conversation; add --chat to have one without a terminal"
+                );
+            }
+            let mut session = Session::start(&mut tree, show, adopt).await?;
+            let result = match converse {
+                true => session.converse(history).await,
+                false => session.once(prompt).await,
             };
             session.stop().await;
             result

@@ -1,81 +1,19 @@
 //! The command `mainstay` as a user meets it: what it prints, and how it ends.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use harness::{Folder, refused, support};
 
-/// A folder for the files of one test; gone when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("mainstay-cli-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn with(name: &str, text: &str) -> Self {
-        let folder = Self::new();
-        std::fs::write(folder.0.join(name), text).unwrap();
-        folder
-    }
-
-    fn run(&self, arguments: &[&str], input: &str) -> Said {
-        run(&self.0, arguments, input)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[derive(Debug)]
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(folder: &Path, arguments: &[&str], input: &str) -> Said {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MAINSTAY_TEST_KEY")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    Said {
-        code: status.code().unwrap(),
-        out: String::from_utf8(stdout).unwrap(),
-        err: String::from_utf8(stderr).unwrap(),
-    }
-}
-
-/// The example of the README, from the root of the workspace.
-fn support(arguments: &[&str], input: &str) -> Said {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    run(root, arguments, input)
-}
+#[path = "cli/chat.rs"]
+mod chat;
+#[path = "cli/harness.rs"]
+mod harness;
+#[path = "cli/models.rs"]
+mod models;
+#[path = "cli/store.rs"]
+mod store;
+#[path = "cli/trees.rs"]
+mod trees;
 
 const FILE: &str = "examples/trees/support.toml";
-
-/// What is said about a file, and that it ends with 2 and prints nothing else.
-#[track_caller]
-fn refused(text: &str, expected: &str) {
-    let said = Folder::with("t.toml", text).run(&["check", "t.toml"], "");
-    assert_eq!(said.err, expected, "\n{}", said.err);
-    assert_eq!((said.code, &*said.out), (2, ""));
-}
 
 #[test]
 fn the_support_desk_answers_without_a_network() {
@@ -116,7 +54,7 @@ fn a_failure_is_told_to_people_and_to_programs() {
     let text = r#"
         [models.llm]
         kind = "openai"
-        url = "http://127.0.0.1:9/v1"
+        base_url = "http://127.0.0.1:9/v1"
         model = "m"
         [policy]
         max_retries = 0
@@ -140,7 +78,7 @@ fn a_default_answer_stands_in_and_says_so() {
     let text = r#"
         [models.far]
         kind = "openai"
-        url = "http://127.0.0.1:9/v1"
+        base_url = "http://127.0.0.1:9/v1"
         model = "m"
         [models.sorry]
         kind = "default"
@@ -188,11 +126,14 @@ fn each_profile_has_its_own_numbers_and_policy() {
     };
     let finance = page("finance");
     assert!(finance.contains("S71  transaction success                > 99.9 %"), "{finance}");
-    assert!(finance.contains("S70  checkpoint   every step, back to before the transaction"));
-    assert!(finance.contains("  store  sync; NOT USED YET: this version keeps no state"));
+    assert!(finance.contains("S70  checkpoint   every step; a transaction that fails is undone"));
+    assert!(finance.contains("  store  sync; agents"));
     assert!(finance.contains("  output_invalid     0   "));
     let codegen = page("codegen");
-    assert!(codegen.contains("S76  checkpoint   every 10 lines"), "{codegen}");
+    assert!(
+        codegen.contains("S76  checkpoint   every 10 steps; the playbook's 10 lines, where"),
+        "{codegen}"
+    );
     assert!(codegen.contains("  output_invalid     2        none, none  a sibling"), "{codegen}");
     assert!(codegen.contains("S73  a syntax error            10 to 15 %"));
 }
@@ -242,7 +183,7 @@ fn an_unknown_key_is_pointed_at() {
 2 | kind = "locl"
   |        ^^^^^^ not a value of this place
   |
-  = help: did you mean `local`? known here: `openai`, `ollama`, `local` and `default`
+  = help: did you mean `local`? known here: `openai`, `responses`, `anthropic`, `gemini`, `ollama`, `ollama-native`, `local` and `default`
 "#,
     );
 }
@@ -300,7 +241,7 @@ fn a_missing_variable_and_a_name_that_leads_nowhere_are_told_together() {
     refused(
         r#"[models.llm]
 kind = "openai"
-url = "http://127.0.0.1:9/v1"
+base_url = "http://127.0.0.1:9/v1"
 model = "m"
 key_env = "MAINSTAY_TEST_KEY"
 
@@ -346,7 +287,7 @@ durability = "async"
 
 [models.a]
 kind = "local"
-url = "http://127.0.0.1:9/v1"
+base_url = "http://127.0.0.1:9/v1"
 
 [tools.f]
 command = ["x"]
@@ -362,11 +303,11 @@ max_retries = 9
 [policy.retries]
 permission = 1
 "#,
-        r#"error: a `local` model has no `url`
- --> t.toml:9:7
+        r#"error: a `local` model has no `base_url`
+ --> t.toml:9:12
   |
-9 | url = "http://127.0.0.1:9/v1"
-  |       ^^^^^^^^^^^^^^^^^^^^^^^ does not fit the kind
+9 | base_url = "http://127.0.0.1:9/v1"
+  |            ^^^^^^^^^^^^^^^^^^^^^^^ does not fit the kind
   |
   = help: remove it, or write `kind = "openai"` for an endpoint
 

@@ -49,12 +49,37 @@ pub struct RecoverOptions {
 pub struct Recovered {
     /// Accepted requests without a fate, which are delivered again.
     pub requests: usize,
+    /// The same requests, the oldest first, for whoever wants to know what becomes of them
+    /// ([`System::journaled`]): whoever asked is gone.
+    pub open: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
     pub refused: Vec<Refused>,
     /// Effects that are known, by status.
     pub effects: EffectCounts,
+}
+
+/// A request of before that is delivered again.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RecoveredRequest {
+    /// Who had accepted it.
+    pub child: ChildPath,
+    /// Its idempotency key.
+    pub key: Arc<str>,
+    /// What is asked, as JSON. Holds user data.
+    pub request: String,
+}
+
+impl std::fmt::Debug for RecoveredRequest {
+    /// Without what is asked.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecoveredRequest")
+            .field("child", &self.child)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A child that goes on with a state of before.
@@ -151,6 +176,12 @@ impl System {
         hub.effects.attach(Arc::clone(&journal) as Arc<dyn Keep>);
         self.settle_orphans(&journal);
         recovered.requests = open.len();
+        let told = |open: &Open| RecoveredRequest {
+            child: open.child.clone(),
+            key: Arc::clone(&open.key),
+            request: open.request.clone(),
+        };
+        recovered.open = open.iter().map(told).collect();
         for request in open {
             self.deliver_again(request)?;
         }

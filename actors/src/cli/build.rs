@@ -2,16 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Store};
 use mainstay::error::SpecError;
 use mainstay::policy::{Jitter, Policy};
 use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
 use mainstay_actors::agent::Agent;
-use mainstay_actors::chat::ToolSpec;
+use mainstay_actors::chat::{ChatRequest, ResponseFormat, ToolSpec};
 use mainstay_actors::mcp::McpServer;
+use mainstay_actors::model::limits::RateLimits;
 
-use super::file::{self, GroupKind, Strategy, TreeFile};
+use super::Failed;
+use super::file::{self, Answering, GroupKind, Strategy, TreeFile};
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
@@ -26,17 +31,30 @@ pub(crate) struct Tree {
     folder: PathBuf,
     desks: HashMap<PathBuf, Desk>,
     servers: BTreeMap<String, McpServer>,
+    limits: HashMap<String, RateLimits>,
     /// Whether the servers have said which tools they have.
     discovered: bool,
 }
 
-/// Who may be asked: the groups of agents, and the agents in no group.
+/// Who may be asked: the groups of agents, and the agents in no group; where there are no agents, the
+/// groups of models, and the models in no group.
 pub(crate) fn entries(file: &TreeFile) -> Vec<&str> {
     let names = verify::Names::of(file);
-    let groups = file.groups.iter().filter(|(_, group)| *group.kind.get_ref() == GroupKind::Step);
+    let no_agents = file.agents.is_empty();
+    let kind = if no_agents { GroupKind::Model } else { GroupKind::Step };
+    let groups = file.groups.iter().filter(|(_, group)| *group.kind.get_ref() == kind);
     let groups = groups.map(|(name, _)| name.get_ref().as_str());
-    let agents = file.agents.keys().map(|name| name.get_ref().as_str());
-    groups.chain(agents.filter(|name| !names.is_member(name))).collect()
+    let singles: Vec<&str> = match no_agents {
+        true => file.models.keys().map(|name| name.get_ref().as_str()).collect(),
+        false => file.agents.keys().map(|name| name.get_ref().as_str()).collect(),
+    };
+    groups.chain(singles.into_iter().filter(|name| !names.is_member(name))).collect()
+}
+
+/// Who is asked.
+pub(crate) fn entry(file: &TreeFile) -> Option<&str> {
+    let named = file.entry.as_ref().map(|entry| entry.get_ref().as_str());
+    named.or_else(|| entries(file).into_iter().next())
 }
 
 impl Tree {
@@ -67,8 +85,10 @@ impl Tree {
             folder,
             desks: HashMap::new(),
             servers: BTreeMap::new(),
+            limits: HashMap::new(),
             discovered: false,
         };
+        tree.limits = leaves::limits(&tree.file.models);
         for (name, tool) in &tree.file.tools {
             if let Some(server) = leaves::server(tool, &tree.folder) {
                 tree.servers.insert(name.get_ref().clone(), server);
@@ -146,9 +166,90 @@ impl Tree {
 
     /// The path of whoever is asked.
     pub(crate) fn entry(&self) -> String {
-        let first = entries(&self.file).into_iter().next().unwrap_or_default();
-        let entry = self.file.entry.as_ref().map_or(first, |entry| entry.get_ref().as_str());
+        let entry = entry(&self.file).unwrap_or_default();
         format!("{}/{entry}", self.name)
+    }
+
+    /// Whether who is asked is a model, and not an agent.
+    pub(crate) fn asks_model(&self) -> bool {
+        let names = verify::Names::of(&self.file);
+        entry(&self.file).is_some_and(|entry| names.is_asked_as_model(entry))
+    }
+
+    /// The group that is asked although there is a store: what a group accepts is not journaled.
+    pub(crate) fn unkept(&self) -> Option<&str> {
+        let entry = entry(&self.file).filter(|entry| find(&self.file.groups, entry).is_some());
+        entry.filter(|_| self.file.store.is_some())
+    }
+
+    /// A request as [ask] says, still without a word.
+    ///
+    /// # Errors
+    /// The schema's file has gone.
+    pub(crate) fn question(&self) -> anyhow::Result<ChatRequest> {
+        let mut request = ChatRequest::default();
+        let Some(ask) = self.file.ask.as_ref().map(toml::Spanned::get_ref) else {
+            return Ok(request);
+        };
+        if let Some(system) = &ask.system {
+            request = request.system(system);
+        }
+        if let Some(tokens) = ask.max_tokens {
+            request = request.max_tokens(tokens);
+        }
+        if let Some(temperature) = ask.temperature {
+            request = request.temperature(temperature);
+        }
+        match ask.response_format.as_ref().map(|format| *format.get_ref()).unwrap_or_default() {
+            Answering::Text => {}
+            Answering::Json => request = request.response_format(ResponseFormat::Json),
+            Answering::Schema => {
+                let path = ask.schema.as_ref().map(|path| self.folder.join(path.get_ref()));
+                let text =
+                    std::fs::read_to_string(path.unwrap_or_default()).context("the schema")?;
+                request = request.json_schema("answer", serde_json::from_str(&text)?);
+            }
+        }
+        Ok(request)
+    }
+
+    /// Where state is kept; `None` without a store.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or another process has it.
+    pub(crate) fn store(&self) -> anyhow::Result<Option<Arc<dyn Store>>> {
+        let Some(section) = self.file.store.as_ref().map(toml::Spanned::get_ref) else {
+            return Ok(None);
+        };
+        let Some(path) = &section.path else { return Ok(Some(Arc::new(MemoryStore::new()))) };
+        let store = FileStore::open(self.folder.join(path.get_ref()));
+        // Nothing is wrong with the file: at another time it is answered.
+        Ok(Some(Arc::new(store.map_err(|error| Failed(error.to_string()))?)))
+    }
+
+    /// An agent as a child: with a store, a durable one.
+    fn agent_spec(&self, id: &str, section: &file::Agent) -> anyhow::Result<ChildSpec> {
+        let spec = self.agent(section)?.spec(id).checkpoint(self.interval());
+        let Some(store) = &self.file.store else { return Ok(spec) };
+        let durability = store.get_ref().durability.as_ref().map(|it| *it.get_ref());
+        Ok(spec.durable::<Agent>().durability(match durability.unwrap_or_default() {
+            file::Durability::Sync => Durability::Sync,
+            file::Durability::Async => Durability::Async,
+            file::Durability::Memory => Durability::Memory,
+        }))
+    }
+
+    /// How many restarts, in which time.
+    pub(crate) fn supervision(&self) -> (u32, Duration) {
+        let section = self.file.supervisor.as_ref();
+        let period = section.and_then(|section| section.period.as_ref());
+        let period = period.map_or(Duration::from_secs(5), |period| period.get_ref().0);
+        (section.and_then(|section| section.restarts).unwrap_or(3), period)
+    }
+
+    /// When agents are checkpointed.
+    pub(crate) fn interval(&self) -> Interval {
+        self.file.profile.as_ref().map_or_else(Interval::default, |it| it.get_ref().interval())
     }
 
     /// The tree itself.
@@ -168,14 +269,15 @@ impl Tree {
             Strategy::OneForAll => SupervisorSpec::one_for_all(&self.name),
             Strategy::RestForOne => SupervisorSpec::rest_for_one(&self.name),
         };
-        let restarts = section.and_then(|section| section.restarts).unwrap_or(3);
-        let period = section.and_then(|section| section.period.as_ref());
-        let period = period.map_or(std::time::Duration::from_secs(5), |period| period.get_ref().0);
+        let (restarts, period) = self.supervision();
         root = root.intensity(restarts, period).policy(self.policy());
+        if let Some(scope) = self.file.profile.as_ref().and_then(|it| it.get_ref().scope()) {
+            root = root.scope(scope);
+        }
         let alone = |name: &toml::Spanned<String>| names.contains(name.get_ref());
         for (name, model) in &self.file.models {
             if alone(name) {
-                root = root.child(leaves::model(name.get_ref(), model));
+                root = root.child(self.model(name.get_ref(), model));
             }
         }
         let tools: Vec<_> = self.file.tools.keys().map(|name| name.get_ref().clone()).collect();
@@ -200,7 +302,7 @@ impl Tree {
         }
         for (name, agent) in &self.file.agents {
             if alone(name) {
-                root = root.child(self.agent(agent)?.spec(name.get_ref()));
+                root = root.child(self.agent_spec(name.get_ref(), agent)?);
             }
         }
         for (name, group) in &self.file.groups {
@@ -209,6 +311,10 @@ impl Tree {
             }
         }
         Ok(root)
+    }
+
+    fn model(&self, name: &str, model: &file::Model) -> ChildSpec {
+        leaves::model(name, model, self.limits.get(name))
     }
 
     fn tool_spec(&mut self, name: &str) -> anyhow::Result<Option<ChildSpec>> {
@@ -248,13 +354,11 @@ impl Tree {
         for (index, member) in group.members.get_ref().iter().enumerate() {
             let id = member.get_ref();
             let child = match kind {
-                GroupKind::Model => {
-                    find(&self.file.models, id).map(|model| leaves::model(id, model))
-                }
+                GroupKind::Model => find(&self.file.models, id).map(|model| self.model(id, model)),
                 GroupKind::Tool => tools.get(id).cloned(),
                 GroupKind::Step => {
-                    let agent = find(&self.file.agents, id).map(|agent| self.agent(agent));
-                    let child = agent.transpose()?.map(|agent| agent.spec(id));
+                    let agent = find(&self.file.agents, id).map(|agent| self.agent_spec(id, agent));
+                    let child = agent.transpose()?;
                     child.map(|child| if index > 0 { child.role(Role::Simplified) } else { child })
                 }
             };

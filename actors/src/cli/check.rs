@@ -2,14 +2,20 @@
 
 use std::fmt::Write;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
+use mainstay::behavior::Stateful;
+use mainstay::checkpoint::{Interval, LONGEST_PIN, Risk, Scope, VALIDITY};
+use mainstay::circuit::CircuitSpec;
 use mainstay::fault::Class;
-use mainstay::policy::Policy;
+use mainstay::policy::eligibility::{fits, is_never_substituted};
+use mainstay::policy::{Candidate, GroupKind as PolicyGroup, Policy};
+use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::Tree;
-use super::file::{Durability, GroupKind};
-use super::profile::{ALERTS, CHAOS, LIMITS, NO_CHECKPOINT_RULE, OBJECTIVES, Row, SCOPES};
+use super::file::{Durability, GroupKind, Model, Named, Price};
+use super::profile::{ALERTS, CHAOS, OBJECTIVES, Profile, Row, SCOPES};
 
 /// The whole page.
 pub(crate) fn page(tree: &Tree) -> String {
@@ -21,21 +27,21 @@ pub(crate) fn page(tree: &Tree) -> String {
 
     classes(&mut page, &policy);
     allow_list(&mut page, tree);
-
-    let mut scopes = SCOPES.to_vec();
-    scopes.push(profile.map_or(NO_CHECKPOINT_RULE, |profile| profile.checkpoint()));
-    table(&mut page, "Scopes and limits", &["", "rollback of", "limit"], &scopes);
-    let _ = writeln!(page);
-    rows(&mut page, &LIMITS);
-    store(&mut page, tree);
+    endpoints(&mut page, tree);
+    limits(&mut page, tree, &policy);
 
     if let Some(profile) = profile {
         table(&mut page, "Ladder of the profile", &["", "rung", "what"], profile.ladder());
     }
     let mut objectives = OBJECTIVES.to_vec();
     objectives.extend(profile.iter().flat_map(|profile| profile.objectives()));
-    table(&mut page, "Objectives", &["", "what", "goal"], &objectives);
-    table(&mut page, "Alerts, over 5 min from 20 samples on", &["", "when", "severity"], &ALERTS);
+    table(&mut page, "Objectives of the playbook", &["", "what", "goal"], &objectives);
+    table(
+        &mut page,
+        "Alerts of the playbook, over 5 min from 20 samples on",
+        &["", "when", "severity"],
+        &ALERTS,
+    );
     let mut chaos = CHAOS.to_vec();
     chaos.extend(profile.iter().flat_map(|profile| profile.chaos()));
     table(&mut page, "Chaos plan", &["", "what is injected", "rate"], &chaos);
@@ -52,12 +58,7 @@ fn classes(page: &mut String, policy: &Policy) {
             .filter_map(|n| policy.delay(class, n))
             .map(|wait| if wait.is_zero() { "none".to_owned() } else { format!("{wait:?}") })
             .collect();
-        lines.push([
-            class.name().to_owned(),
-            cap.to_string(),
-            waits.join(", "),
-            then(class).to_owned(),
-        ]);
+        lines.push([class.name().to_owned(), cap.to_string(), waits.join(", "), then(class)]);
     }
     align(page, &lines);
     let _ = writeln!(
@@ -67,16 +68,28 @@ fn classes(page: &mut String, policy: &Policy) {
     );
 }
 
-/// Where a request of this class goes when it is not retried (any more).
-const fn then(class: Class) -> &'static str {
-    match class {
-        Class::Permission | Class::BudgetDenied | Class::Cancelled => "nobody: it ends here",
-        Class::RateLimit | Class::QuotaExhausted => "a sibling in another quota domain",
-        Class::ContextLength => "a larger window, a simpler flow",
-        Class::InputValidation | Class::Business => "a simpler flow, a default",
-        Class::ContentFiltered => "a content chain, a simpler flow, a default",
-        _ => "a sibling",
+/// Where a request of this class goes when it is not retried (any more): whom the runtime's own rule
+/// lets stand in.
+fn then(class: Class) -> String {
+    if is_never_substituted(class) {
+        return "nobody: it ends here".to_owned();
     }
+    let alike = Candidate { same_quota_domain: true, ..Candidate::new(1) };
+    let fits = |candidate: &Candidate| fits(class, PolicyGroup::Model, candidate).is_ok();
+    if fits(&alike) {
+        return "a sibling".to_owned();
+    }
+    let others = [
+        ("a sibling in another quota domain", Candidate { same_quota_domain: false, ..alike }),
+        ("a larger window", Candidate { larger_window: true, ..alike }),
+        ("a content chain", Candidate { content_chain: true, ..alike }),
+        ("a simpler flow", Candidate { simpler: true, ..alike }),
+        ("a person", Candidate { human: true, ..alike }),
+        ("a default", Candidate { default_value: true, ..alike }),
+    ];
+    let fitting: Vec<_> =
+        others.iter().filter(|(_, candidate)| fits(candidate)).map(|(name, _)| *name).collect();
+    fitting.join(", ")
 }
 
 fn allow_list(page: &mut String, tree: &Tree) {
@@ -105,33 +118,180 @@ fn allow_list(page: &mut String, tree: &Tree) {
     }
 }
 
-fn store(page: &mut String, tree: &Tree) {
-    let _ = match &tree.file.store {
-        None => writeln!(page, "  store  none: state ends with the process"),
-        Some(store) => {
-            let store = store.get_ref();
-            let durability = match store.durability.as_ref().map(|it| *it.get_ref()) {
-                None | Some(Durability::Sync) => "sync",
-                Some(Durability::Async) => "async",
-                Some(Durability::Memory) => "memory",
-            };
-            writeln!(page, "  store  {durability}; {NOT_USED}")
-        }
-    };
+fn endpoints(page: &mut String, tree: &Tree) {
+    let _ = writeln!(page, "\nModels");
+    let head = ["name", "kind", "at a time", "account", "tokens cost", "keeps to"];
+    let mut lines = vec![head.map(str::to_owned)];
+    for (name, model) in &tree.file.models {
+        let remote = model.kind.get_ref().example().is_some();
+        let price = model.price_per_million.as_ref().map_or_else(
+            || if remote { "counted only" } else { "nothing" }.to_owned(),
+            |price| {
+                let Price { input, output } = *price.get_ref();
+                format!("{input} read, {output} written, a million")
+            },
+        );
+        let usual =
+            if remote { mainstay_actors::model::CONCURRENCY.to_string() } else { "-".to_owned() };
+        lines.push([
+            name.get_ref().clone(),
+            model.kind.get_ref().name().to_owned(),
+            model.concurrency.as_ref().map_or(usual, |it| it.get_ref().to_string()),
+            model.quota_domain.clone().unwrap_or_else(|| "its own".to_owned()),
+            price,
+            keeps_to(&tree.file.models, model),
+        ]);
+    }
+    align(page, &lines);
 }
 
-/// Said wherever a store is named, until there is one.
-pub(crate) const NOT_USED: &str = "NOT USED YET: this version keeps no state";
+/// The limits a model keeps to by itself; those of its account hold for all that are paid from it.
+fn keeps_to(models: &Named<Model>, model: &Model) -> String {
+    let account =
+        |other: &&Model| other.limits.is_some() && other.quota_domain == model.quota_domain;
+    let shared = model.quota_domain.as_ref().and_then(|_| models.values().find(account));
+    let limits = model.limits.as_ref().or_else(|| shared?.limits.as_ref());
+    let remote = model.kind.get_ref().example().is_some();
+    let Some(limits) = limits.filter(|_| remote).map(|limits| *limits.get_ref()) else {
+        return if remote { "what the provider says" } else { "-" }.to_owned();
+    };
+    let mut parts = Vec::new();
+    if let Some(requests) = limits.requests_per_minute {
+        parts.push(format!("{requests} requests a minute"));
+    }
+    if let Some(tokens) = limits.tokens_per_minute {
+        parts.push(format!("{tokens} tokens a minute"));
+    }
+    if let Some(requests) = limits.concurrent {
+        parts.push(format!("{requests} at a time"));
+    }
+    if let Some(wait) = limits.max_wait {
+        parts.push(format!("waits up to {}", span(wait.0)));
+    }
+    parts.join(", ")
+}
+
+fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
+    let _ = writeln!(page, "\nScopes and limits");
+    let mut lines = vec![["", "rollback of", "limit"].map(str::to_owned)];
+    for (row, scope) in SCOPES.iter().zip(Scope::ALL) {
+        let limit = format!("{}, {} risk", span(scope.limit()), risk(scope.risk()));
+        lines.push([(*row).to_owned(), scope.name().to_owned(), limit]);
+    }
+    let profile = tree.file.profile.as_ref().map(|profile| *profile.get_ref());
+    let (row, what) = profile.map_or(("S45", ""), Profile::checkpoint);
+    let mut every = match tree.interval() {
+        Interval::Steps(1) => "every step".to_owned(),
+        Interval::Steps(steps) => format!("every {steps} steps"),
+        other => format!("{other:?}"),
+    };
+    every.push_str(what);
+    lines.push([row.to_owned(), "checkpoint".to_owned(), every]);
+    align(page, &lines);
+    let _ = writeln!(page);
+    let breaker = CircuitSpec::new();
+    let supervisor = tree.supervision();
+    let rows = [
+        (
+            "S46",
+            "a checkpoint is valid for",
+            format!("{}; {} when pinned", span(VALIDITY), span(LONGEST_PIN)),
+        ),
+        ("R12", "rollbacks for each checkpoint", "1".to_owned()),
+        ("S78", "retries of one request", format!("at most {}", policy.global_cap)),
+        (
+            "S79",
+            "one attempt",
+            format!("{}, and {} of grace", span(policy.attempt_timeout), span(policy.hang_grace)),
+        ),
+        (
+            "S80",
+            "a substitute",
+            format!("only from the allow-list above; at most {}", policy.depth_limit),
+        ),
+        ("S81", "a path without metrics", "refused at the start".to_owned()),
+        (
+            "",
+            "a request that ends a life",
+            format!("is tried {} more, then set aside", times(policy.crash_redeliveries)),
+        ),
+        (
+            "",
+            "restarts of children",
+            format!("{} in {}, then the tree gives up", supervisor.0, span(supervisor.1)),
+        ),
+        (
+            "",
+            "a circuit opens at",
+            format!(
+                "{} failures in a row, or {} % of {} and more in {}",
+                breaker.consecutive,
+                breaker.failure_percent,
+                breaker.min_requests,
+                span(breaker.window)
+            ),
+        ),
+    ];
+    let lines: Vec<_> =
+        rows.into_iter().map(|row| [row.0.to_owned(), row.1.to_owned(), row.2]).collect();
+    align(page, &lines);
+    let _ = writeln!(page, "  store  {}", kept(tree));
+}
+
+/// Said of requests that a store does not keep.
+pub(crate) fn not_kept(group: &str) -> String {
+    format!("requests to the group `{group}` are NOT kept: only an agent in no group keeps its own")
+}
+
+/// What survives the process.
+fn kept(tree: &Tree) -> String {
+    let Some(store) = &tree.file.store else {
+        return "none: state ends with the process".to_owned();
+    };
+    let store = store.get_ref();
+    let durability = match store.durability.as_ref().map(|it| *it.get_ref()).unwrap_or_default() {
+        Durability::Sync => "sync",
+        Durability::Async => "async: a power cut may take the last writes",
+        Durability::Memory => return "memory: state ends with the process".to_owned(),
+    };
+    if let Some(group) = tree.unkept() {
+        return format!("{durability}; {}", not_kept(group));
+    }
+    let what = match <Agent as Stateful>::schema() {
+        Some(_) => "agents go on where they stood",
+        None => "agents' requests are kept and begun again; the steps they had made are not kept",
+    };
+    format!("{durability}; {what}")
+}
+
+fn span(span: Duration) -> String {
+    match span.as_secs() {
+        seconds if span.subsec_nanos() == 0 && seconds >= 3600 && seconds % 3600 == 0 => {
+            format!("{} h", seconds / 3600)
+        }
+        seconds if span.subsec_nanos() == 0 && seconds >= 60 && seconds % 60 == 0 => {
+            format!("{} min", seconds / 60)
+        }
+        _ => format!("{} s", span.as_secs_f64()),
+    }
+}
+
+const fn risk(risk: Risk) -> &'static str {
+    match risk {
+        Risk::Low => "low",
+        Risk::Medium => "medium",
+        Risk::High => "high",
+    }
+}
+
+fn times(number: u32) -> String {
+    if number == 1 { "once".to_owned() } else { format!("{number} times") }
+}
 
 fn table(page: &mut String, title: &str, head: &[&str; 3], body: &[Row]) {
     let _ = writeln!(page, "\n{title}");
     let mut lines = vec![head.map(str::to_owned)];
     lines.extend(body.iter().map(|row| [row.0, row.1, row.2].map(str::to_owned)));
-    align(page, &lines);
-}
-
-fn rows(page: &mut String, body: &[Row]) {
-    let lines: Vec<_> = body.iter().map(|row| [row.0, row.1, row.2].map(str::to_owned)).collect();
     align(page, &lines);
 }
 

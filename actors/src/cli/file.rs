@@ -1,6 +1,6 @@
 //! The tree file: what may stand in it, with the places of everything that can be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ pub(crate) struct TreeFile {
     pub(crate) name: Option<Spanned<String>>,
     pub(crate) profile: Option<Spanned<Profile>>,
     pub(crate) entry: Option<Spanned<String>>,
+    pub(crate) ask: Option<Spanned<Ask>>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) policy: Option<PolicySection>,
     pub(crate) store: Option<Spanned<Store>>,
@@ -76,34 +77,116 @@ pub(crate) enum Durability {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Store {
-    pub(crate) path: Option<PathBuf>,
+    pub(crate) path: Option<Spanned<PathBuf>>,
     pub(crate) durability: Option<Spanned<Durability>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// How a model is asked where no agent does it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ask {
+    pub(crate) system: Option<String>,
+    pub(crate) max_tokens: Option<u32>,
+    pub(crate) temperature: Option<f32>,
+    pub(crate) response_format: Option<Spanned<Answering>>,
+    pub(crate) schema: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub(crate) enum Answering {
+    #[default]
+    Text,
+    Json,
+    Schema,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ModelKind {
     Openai,
+    Responses,
+    Anthropic,
+    Gemini,
     Ollama,
+    OllamaNative,
     Local,
     Default,
+}
+
+impl ModelKind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Responses => "responses",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
+            Self::OllamaNative => "ollama-native",
+            Self::Local => "local",
+            Self::Default => "default",
+        }
+    }
+
+    /// Where endpoints of this kind are, for a hint; `None` for what is no endpoint.
+    pub(crate) const fn example(self) -> Option<&'static str> {
+        match self {
+            Self::Openai | Self::Responses => Some("https://api.openai.com/v1"),
+            Self::Anthropic => Some("https://api.anthropic.com/v1"),
+            Self::Gemini => Some("https://generativelanguage.googleapis.com/v1beta"),
+            Self::Ollama => Some("http://127.0.0.1:11434/v1"),
+            Self::OllamaNative => Some("http://127.0.0.1:11434"),
+            Self::Local | Self::Default => None,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Model {
     pub(crate) kind: Spanned<ModelKind>,
-    pub(crate) url: Option<Spanned<String>>,
+    pub(crate) base_url: Option<Spanned<String>>,
     pub(crate) model: Option<Spanned<String>>,
     pub(crate) key_env: Option<Spanned<String>>,
     pub(crate) text: Option<Spanned<String>>,
     pub(crate) timeout: Option<Spanned<Span>>,
+    pub(crate) idle_timeout: Option<Spanned<Span>>,
     pub(crate) concurrency: Option<Spanned<u32>>,
+    pub(crate) price_per_million: Option<Spanned<Price>>,
+    pub(crate) limits: Option<Spanned<Limits>>,
     pub(crate) quota_domain: Option<String>,
     pub(crate) provider: Option<String>,
     pub(crate) guardrail: Option<u8>,
     pub(crate) residency: Option<String>,
     pub(crate) context_window: Option<u32>,
+    pub(crate) price_cap: Option<Spanned<f64>>,
+    #[serde(default)]
+    pub(crate) tool_rights: BTreeSet<String>,
+}
+
+/// What a million tokens cost, in the currency.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Price {
+    pub(crate) input: f64,
+    pub(crate) output: f64,
+}
+
+/// In millionths of the currency; `None` for what is no price.
+pub(crate) fn micros(price: f64) -> Option<u64> {
+    let micros = (price * 1e6).round();
+    // Far below what loses digits.
+    (micros.is_finite() && (0.0..1e15).contains(&micros)).then_some(micros as u64)
+}
+
+/// What an endpoint, or all of a quota domain together, keep to.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) requests_per_minute: Option<u32>,
+    pub(crate) tokens_per_minute: Option<u64>,
+    pub(crate) concurrent: Option<u32>,
+    pub(crate) max_wait: Option<Span>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -249,13 +332,13 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
             "a string" => "put it into quotes".to_owned(),
             "a sequence" => "put it into brackets: [\"a\", \"b\"]".to_owned(),
             "a boolean" => "write true or false, without quotes".to_owned(),
-            "u32" | "u8" => "write a whole number, not below 0, without quotes".to_owned(),
-            "f32" => "write a number, without quotes".to_owned(),
+            "u64" | "u32" | "u8" => "write a whole number, not below 0, without quotes".to_owned(),
+            "f32" | "f64" => "write a number, without quotes".to_owned(),
             other => format!("write {other}"),
         };
         let expected = match expected {
-            "u32" | "u8" => "a whole number",
-            "f32" => "a number",
+            "u64" | "u32" | "u8" => "a whole number",
+            "f32" | "f64" => "a number",
             "a sequence" => "a list",
             other => other,
         };

@@ -1,8 +1,10 @@
 //! The playbook's three case profiles, and the numbers that hold in all of them: what
 //! `mainstay check` prints and what `profile = "..."` sets.
 //!
-//! *Invariant.* The numbers are the playbook's, with its row ids; nothing here is measured.
+//! *Invariant.* The numbers are the playbook's, with its row ids; nothing here is measured, and what the
+//! runtime knows itself is asked of it and not written here.
 
+use mainstay::checkpoint::{Interval, Scope};
 use mainstay::policy::Policy;
 use serde::Deserialize;
 
@@ -18,27 +20,8 @@ pub(crate) enum Profile {
 /// A row of the playbook: its id, what it is about, its number.
 pub(crate) type Row = (&'static str, &'static str, &'static str);
 
-/// What holds without a profile.
-pub(crate) const NO_CHECKPOINT_RULE: Row = ("S45", "checkpoint", "every 10 steps");
-
-/// The scopes of a rollback: row, scope, limit and risk.
-pub(crate) const SCOPES: [Row; 5] = [
-    ("S40", "step", "5 s, low risk"),
-    ("S41", "flow", "10 s, medium risk"),
-    ("S42", "transaction", "30 s, high risk"),
-    ("S43", "session", "1 min, medium risk"),
-    ("S44", "system", "5 min, high risk"),
-];
-
-/// The limits that no file can lift.
-pub(crate) const LIMITS: [Row; 6] = [
-    ("S46", "a checkpoint is valid for", "3600 s; 24 h when pinned"),
-    ("R12", "rollbacks for each checkpoint", "1"),
-    ("S78", "retries of one request", "at most 3"),
-    ("S79", "one attempt", "30 s unless the file says less"),
-    ("S80", "a substitute", "only from the allow-list above"),
-    ("S81", "a path without metrics", "refused at the start"),
-];
+/// The rows of the scopes of a rollback, the narrowest first.
+pub(crate) const SCOPES: [&str; 5] = ["S40", "S41", "S42", "S43", "S44"];
 
 /// The objectives of every tree.
 pub(crate) const OBJECTIVES: [Row; 14] = [
@@ -87,11 +70,30 @@ impl Profile {
         }
     }
 
-    pub(crate) const fn checkpoint(self) -> Row {
+    /// When agents are checkpointed. An agent of a tree file counts steps and no lines, so code
+    /// generation is checkpointed after every 10 steps.
+    pub(crate) const fn interval(self) -> Interval {
+        Interval::Steps(match self {
+            Self::CustomerService => 5,
+            Self::Finance => 1,
+            Self::Codegen => 10,
+        })
+    }
+
+    /// How far a rollback reaches, if not as far as it does without a profile.
+    pub(crate) const fn scope(self) -> Option<Scope> {
         match self {
-            Self::CustomerService => ("S64", "checkpoint", "every 5 steps"),
-            Self::Finance => ("S70", "checkpoint", "every step, back to before the transaction"),
-            Self::Codegen => ("S76", "checkpoint", "every 10 lines"),
+            Self::Finance => Some(Scope::Transaction),
+            Self::CustomerService | Self::Codegen => None,
+        }
+    }
+
+    /// The row that [`Profile::interval`] follows, and what else it says.
+    pub(crate) const fn checkpoint(self) -> (&'static str, &'static str) {
+        match self {
+            Self::CustomerService => ("S64", ""),
+            Self::Finance => ("S70", "; a transaction that fails is undone"),
+            Self::Codegen => ("S76", "; the playbook's 10 lines, where an agent counts lines"),
         }
     }
 

@@ -1,43 +1,95 @@
 //! `mainstay run`: one prompt, or a conversation.
+//!
+//! A model that is asked directly answers as it writes. An agent's answer comes whole: its loop asks
+//! its model without a listener.
 
-use std::io::{IsTerminal, Read};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use mainstay::error::CallError;
+use mainstay::error::RecoverError;
 use mainstay::event::{Event, EventStream};
-use mainstay::fate::{Answer, Trail};
 use mainstay::port::Port;
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
-use mainstay_actors::chat::Message;
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, open};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 
 use super::build::Tree;
 use super::{Failed, Show, say};
+use lines::{Lines, Typed};
+use taken::Answered;
+use words::{Outcome, Why, line};
+
+mod lines;
+mod settle;
+mod taken;
+mod words;
+
+pub(crate) use lines::is_interactive;
+
+/// Pieces of an answer that wait to be shown.
+const PIECES: usize = 64;
+const HELP: &str = "\
+/tree     the live tree
+/effects  what nobody knows the outcome of, and how to settle it
+/forget   begin a new conversation
+/quit     leave; Ctrl-D does, too
+Ctrl-C    calls a question off; twice, it leaves";
 
 /// A tree at work and who is asked.
 pub(crate) struct Session {
     system: System,
-    port: Port<AgentRequest, AgentReply>,
+    asked: Asked,
     show: Show,
     history: Vec<Message>,
+    /// What another process had asked.
+    taken: Vec<RecoveredRequest>,
+}
+
+#[derive(Clone)]
+enum Asked {
+    Agent(Port<AgentRequest, AgentReply>),
+    /// With a request that has everything but the conversation.
+    Model(Port<ChatRequest, ChatReply>, ChatRequest),
 }
 
 impl Session {
-    pub(crate) async fn start(tree: &mut Tree, show: Show) -> anyhow::Result<Self> {
-        if tree.file.store.is_some() && !show.json {
-            eprintln!("mainstay: [store] is {}", super::check::NOT_USED);
-        }
+    pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
+        let store = tree.store()?;
         tree.discover().await?;
-        let system = System::start(tree.spec()?).await?;
-        let port = system.port(tree.entry())?;
-        Ok(Self { system, port, show, history: Vec::new() })
+        let spec = tree.spec()?;
+        let (system, taken) = match store {
+            None => (System::start(spec).await?, Vec::new()),
+            Some(store) => {
+                if let (false, Some(group)) = (show.json, tree.unkept()) {
+                    eprintln!("mainstay: {}", super::check::not_kept(group));
+                }
+                let mut options = RecoverOptions::default();
+                options.adopt_topology = adopt;
+                let (system, recovered) =
+                    System::recover_with(spec, store, options).await.map_err(with_hint)?;
+                if let (false, Some(summary)) = (show.json, taken::summary(&recovered)) {
+                    eprintln!("mainstay: {summary}");
+                }
+                (system, recovered.open)
+            }
+        };
+        let asked = match tree.asks_model() {
+            true => Asked::Model(system.port(tree.entry())?, tree.question()?),
+            false => Asked::Agent(system.port(tree.entry())?),
+        };
+        Ok(Self { system, asked, show, history: Vec::new(), taken })
     }
 
     pub(crate) async fn stop(self) {
-        self.system.stop().await;
+        tokio::select! {
+            _ = self.system.stop() => {}
+            // A tool that does not end need not be waited for.
+            _ = tokio::signal::ctrl_c() => {}
+        }
     }
 
     /// One prompt, given or read from standard input.
@@ -50,36 +102,107 @@ impl Session {
                 text
             }
         };
-        if prompt.trim().is_empty() {
+        let prompt = prompt.trim();
+        if prompt.is_empty() && self.taken.is_empty() {
             return Err(Failed(
                 "there is no prompt: give one as an argument or on standard input".to_owned(),
             )
             .into());
         }
         let began = Instant::now();
-        let outcome = self.ask(&prompt).await;
-        self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed())
+        let mut same = None;
+        for answered in self.take_up().await? {
+            // The same command again after a kill asks the same question once.
+            let is_same = answered.question.text == prompt && answered.question.history.is_empty();
+            if is_same && answered.outcome.is_ok() {
+                same = Some(answered.outcome);
+            } else if !self.show.json {
+                tell_taken(&answered, |text| eprintln!("{text}"));
+            }
+        }
+        if let Some(Ok(outcome)) = same {
+            return self.tell(Ok(&outcome), began.elapsed(), false);
+        }
+        if prompt.is_empty() {
+            return Ok(());
+        }
+        let (outcome, shown) = self.ask(prompt).await;
+        self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed(), shown)
     }
 
-    /// Asks, shows what happens meanwhile, and stops asking on Ctrl-C.
-    async fn ask(&mut self, prompt: &str) -> Result<Answer<AgentReply>, Why> {
-        let request = AgentRequest::new(prompt.trim()).history(self.history.iter().cloned());
+    /// Waits for the answers to what another process had asked.
+    async fn take_up(&mut self) -> anyhow::Result<Vec<Answered>> {
+        let mut answers = Vec::new();
         let mut events = self.system.events();
-        let call = self.port.call(request);
-        tokio::pin!(call);
+        for request in std::mem::take(&mut self.taken) {
+            tokio::select! {
+                answered = taken::answer(&self.system, &request, &mut events) => {
+                    answers.extend(answered);
+                }
+                _ = tokio::signal::ctrl_c() => {
+                    return Err(Failed("called off; what was asked before goes on at the next start".to_owned()).into());
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Asks, shows what happens meanwhile, and stops asking on Ctrl-C. Also says whether the answer
+    /// has been shown as it came.
+    async fn ask(&mut self, prompt: &str) -> (Result<Outcome, Why>, bool) {
+        match self.asked.clone() {
+            Asked::Agent(port) => {
+                let history = self.history.iter().cloned();
+                let call = port.call(AgentRequest::new(prompt).history(history));
+                let call =
+                    async { call.await.map(Outcome::agent).map_err(|error| Why::of(&error)) };
+                self.wait(call, None).await
+            }
+            Asked::Model(port, mut request) => {
+                request.messages.extend(self.history.iter().cloned());
+                request.messages.push(Message::user(prompt));
+                let stream = self.show.stream.then(|| open(PIECES));
+                let stream = stream.map(|(sink, stream)| {
+                    request.stream = Some(sink.on_break(OnBreak::Restart));
+                    stream
+                });
+                let call = port.call(request);
+                let call =
+                    async { call.await.map(Outcome::model).map_err(|error| Why::of(&error)) };
+                self.wait(call, stream).await
+            }
+        }
+    }
+
+    async fn wait(
+        &self,
+        call: impl Future<Output = Result<Outcome, Why>>,
+        stream: Option<ChatStream>,
+    ) -> (Result<Outcome, Why>, bool) {
+        let mut events = self.system.events();
+        let mut page = Page { stream, text: String::new() };
+        let mut call = pin!(call);
+        let mut interrupt = pin!(tokio::signal::ctrl_c());
         let outcome = loop {
             tokio::select! {
                 biased;
+                _ = &mut interrupt => {
+                    page.end();
+                    return (Err(Why::called_off()), false);
+                }
                 outcome = &mut call => break outcome,
-                _ = tokio::signal::ctrl_c() => return Err(Why::called_off()),
+                piece = page.next() => page.show(piece),
                 event = events.next() => match event {
                     Some(stamped) => self.progress(&stamped.event),
                     None => break (&mut call).await,
                 },
             }
         };
+        page.rest();
         self.rest(&mut events);
-        outcome.map_err(|error| Why::of(&error))
+        let shown = matches!(&outcome, Ok(outcome) if !page.text.is_empty() && page.text.ends_with(&outcome.text));
+        page.end();
+        (outcome, shown)
     }
 
     fn rest(&self, events: &mut EventStream) {
@@ -96,15 +219,18 @@ impl Session {
 
     fn tell(
         &self,
-        outcome: Result<&Answer<AgentReply>, Why>,
+        outcome: Result<&Outcome, Why>,
         took: Duration,
+        shown: bool,
     ) -> anyhow::Result<()> {
         match outcome {
-            Ok(answer) if self.show.json => say(as_json(answer, took)),
-            Ok(answer) => {
-                say(&answer.value.text);
+            Ok(outcome) if self.show.json => say(outcome.as_json(took)),
+            Ok(outcome) => {
+                if !shown {
+                    say(&outcome.text);
+                }
                 if self.show.progress {
-                    eprintln!("{}", footer(answer, took));
+                    eprintln!("{}", outcome.footer(took));
                 }
             }
             Err(why) if self.show.json => {
@@ -117,171 +243,129 @@ impl Session {
     }
 
     /// A conversation: lines in, answers out, until the end of the input.
-    pub(crate) async fn converse(&mut self) -> anyhow::Result<()> {
-        eprintln!("{} answers. /tree, /forget, /help, /quit.", self.port.path());
-        let (mut lines, next) = lines()?;
+    pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
+        let path = match &self.asked {
+            Asked::Agent(port) => port.path().clone(),
+            Asked::Model(port, _) => port.path().clone(),
+        };
+        let mut lines = Lines::new(history)?;
+        for answered in self.take_up().await? {
+            tell_taken(&answered, |text| say(text));
+            // The conversation goes on from there.
+            if let Ok(outcome) = &answered.outcome {
+                self.history = answered.question.history;
+                self.remember(&answered.question.text, &outcome.text);
+            }
+        }
+        eprintln!("{path} answers. /tree, /effects, /forget, /help, /quit.");
+        let mut interrupted = false;
         loop {
-            next.send(()).ok();
-            let Some(line) = lines.recv().await else { return Ok(()) };
+            let line = match lines.next().await {
+                None => return Ok(()),
+                Some(Typed::Interrupt) if interrupted => return Ok(()),
+                Some(Typed::Interrupt) => {
+                    interrupted = true;
+                    eprintln!("Ctrl-C again leaves.");
+                    continue;
+                }
+                Some(Typed::Line(line)) => line,
+            };
+            interrupted = false;
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
                 "/tree" => say(self.system.tree().to_string().trim_end()),
                 "/forget" => self.history.clear(),
-                "/help" => say(
-                    "/tree    the live tree\n/forget  begin a new conversation\n/quit    leave; Ctrl-D does, too\nCtrl-C   calls a question off",
-                ),
+                "/help" => say(HELP),
+                command if command.split_whitespace().next() == Some("/effects") => {
+                    let words = command.trim_start_matches("/effects");
+                    say(settle::command(&self.system, words).await);
+                }
                 command if command.starts_with('/') => {
                     say(format_args!("there is no {command}; /help shows what there is"));
                 }
                 prompt => {
                     let began = Instant::now();
-                    let outcome = self.ask(prompt).await;
-                    if let Ok(answer) = &outcome {
-                        self.history.push(Message::user(prompt));
-                        self.history.push(Message::assistant(answer.value.text.clone()));
+                    let (outcome, shown) = self.ask(prompt).await;
+                    match &outcome {
+                        Ok(outcome) => self.remember(prompt, &outcome.text),
+                        Err(why) => interrupted = why.is_called_off(),
                     }
-                    if let Err(error) =
-                        self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed())
-                    {
+                    let outcome = outcome.as_ref().map_err(Clone::clone);
+                    if let Err(error) = self.tell(outcome, began.elapsed(), shown) {
                         eprintln!("{error}");
                     }
                 }
             }
         }
     }
+
+    fn remember(&mut self, question: &str, answer: &str) {
+        self.history.push(Message::user(question));
+        self.history.push(Message::assistant(answer));
+    }
 }
 
-/// Reads lines with a history, in a thread of its own: one for each word on the sender.
-fn lines() -> anyhow::Result<(mpsc::UnboundedReceiver<String>, std::sync::mpsc::Sender<()>)> {
-    let mut editor = rustyline::DefaultEditor::new().context("the terminal")?;
-    let (to_lines, lines) = mpsc::unbounded_channel();
-    let (next, wanted) = std::sync::mpsc::channel();
-    std::thread::Builder::new().name("lines".to_owned()).spawn(move || {
-        while wanted.recv().is_ok() {
-            let line = match editor.readline("> ") {
-                Ok(line) => line,
-                // Ctrl-C clears the line.
-                Err(rustyline::error::ReadlineError::Interrupted) => String::new(),
-                Err(_) => return,
-            };
-            if !line.trim().is_empty() {
-                editor.add_history_entry(line.as_str()).ok();
-            }
-            if to_lines.send(line).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok((lines, next))
+/// What can be done about a store of another tree.
+fn with_hint(error: RecoverError) -> anyhow::Error {
+    let is_other = matches!(error, RecoverError::Topology { .. });
+    let error = anyhow::Error::new(error);
+    if is_other { error.context("--adopt takes the store up all the same") } else { error }
 }
 
-/// Whether a person sits at the input.
-pub(crate) fn is_interactive() -> bool {
-    std::io::stdin().is_terminal()
+/// What became of a question of before.
+fn tell_taken(answered: &Answered, mut say: impl FnMut(&str)) {
+    say(&format!("asked before: {}", answered.question.text));
+    match &answered.outcome {
+        Ok(outcome) => say(&outcome.text),
+        Err(fate) => say(&format!("no answer: {fate}")),
+    }
 }
 
-/// Why there is no answer, for people and for programs.
-#[derive(Clone, Debug)]
-struct Why {
+/// An answer on its way to the terminal.
+struct Page {
+    stream: Option<ChatStream>,
+    /// What has been shown of this attempt at it.
     text: String,
-    json: Value,
 }
 
-impl Why {
-    fn called_off() -> Self {
-        Self {
-            text: "called off".to_owned(),
-            json: json!({"error": {"kind": "cancelled", "message": "called off"}}),
+impl Page {
+    /// The next piece; waits for ever where nothing is streamed.
+    async fn next(&mut self) -> Option<StreamEvent> {
+        match &mut self.stream {
+            Some(stream) => stream.next().await,
+            None => std::future::pending().await,
         }
     }
 
-    fn of(error: &CallError<AgentRequest>) -> Self {
-        let (kind, trail) = match error {
-            CallError::Full(_) => ("full", None),
-            CallError::Refused { .. } => ("refused", None),
-            CallError::Expired { trail, .. } => ("expired", Some(trail)),
-            CallError::RecoveryExhausted { trail, .. } => ("recovery_exhausted", Some(trail)),
-            CallError::Unknown { trail, .. } => ("unknown", Some(trail)),
-            CallError::Quarantined { trail, .. } => ("quarantined", Some(trail)),
-            CallError::Cancelled { .. } => ("cancelled", None),
-            CallError::Stopped { .. } => ("stopped", None),
-            _ => ("other", None),
-        };
-        let mut body = json!({"kind": kind, "message": error.to_string()});
-        if let CallError::RecoveryExhausted { fault, .. } = error {
-            body["class"] = json!(fault.class);
-            body["code"] = json!(fault.code);
+    fn show(&mut self, piece: Option<StreamEvent>) {
+        match piece {
+            None => self.stream = None,
+            Some(StreamEvent::Text(piece)) => {
+                let mut out = std::io::stdout().lock();
+                let _ = write!(out, "{piece}").and_then(|()| out.flush());
+                self.text.push_str(&piece);
+            }
+            Some(StreamEvent::Restart) => {
+                self.end();
+                eprintln!("  (the answer broke off; once more)");
+                self.text.clear();
+            }
+            Some(_) => {}
         }
-        if let Some(Trail(attempts)) = trail {
-            body["trail"] = json!(attempts);
-        }
-        Self { text: format!("no answer: {error}"), json: json!({"error": body}) }
     }
-}
 
-fn as_json(answer: &Answer<AgentReply>, took: Duration) -> Value {
-    json!({
-        "text": answer.value.text,
-        "served_by": answer.served_by,
-        "degraded": answer.degraded,
-        "defaulted": answer.defaulted,
-        "attempts": answer.attempts,
-        "steps": answer.value.steps,
-        "tools_used": answer.value.tools_used,
-        "tokens": answer.cost.tokens,
-        "money_micros": answer.cost.money_micros,
-        "elapsed_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-    })
-}
+    /// What has come and was not shown yet.
+    fn rest(&mut self) {
+        while let Some(Ok(Some(piece))) = self.stream.as_mut().map(ChatStream::try_next) {
+            self.show(Some(piece));
+        }
+    }
 
-fn footer(answer: &Answer<AgentReply>, took: Duration) -> String {
-    let mut parts = vec![format!("by {}", answer.served_by)];
-    if answer.defaulted {
-        parts.push("a default answer".to_owned());
-    } else if answer.degraded {
-        parts.push("degraded".to_owned());
-    }
-    let tools: Vec<_> = answer
-        .value
-        .tools_used
-        .iter()
-        .map(|tool| match tool.failed {
-            Some(class) => format!("{} ({class})", tool.name),
-            None => tool.name.clone(),
-        })
-        .collect();
-    if !tools.is_empty() {
-        parts.push(format!("tools {}", tools.join(", ")));
-    }
-    parts.push(format!("{} steps", answer.value.steps));
-    if answer.cost.tokens > 0 {
-        parts.push(format!("{} tokens", answer.cost.tokens));
-    }
-    parts.push(format!("{:.2} s", took.as_secs_f64()));
-    format!("  ({})", parts.join("; "))
-}
-
-/// What is worth a line while somebody waits.
-fn line(event: &Event) -> Option<String> {
-    Some(match event {
-        Event::Failed { child, attempt, ended, .. } => {
-            format!("{child}: attempt {attempt} failed: {ended}")
+    /// Ends the line.
+    fn end(&self) {
+        if !self.text.is_empty() {
+            say("");
         }
-        Event::Decided { child, decision, to, .. } => match to {
-            Some(to) => format!("{child}: {} to {to}", decision.action.name()),
-            None => format!("{child}: {decision}"),
-        },
-        Event::Exited { child, cause, .. } => format!("{child}: its life ended: {cause}"),
-        Event::Restarting { child, .. } => format!("{child}: restarting"),
-        Event::ChildQuarantined { child, .. } => {
-            format!("{child}: set aside, it restarts too often")
-        }
-        Event::Escalated { supervisor, .. } => format!("{supervisor}: gave up"),
-        Event::Circuit { child, state } => format!("{child}: circuit {state}"),
-        Event::Switched { group, from, to, .. } => {
-            format!("{group}: {to} serves instead of {from}")
-        }
-        _ => return None,
-    })
+    }
 }

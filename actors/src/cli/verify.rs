@@ -54,6 +54,11 @@ impl<'a> Names<'a> {
         names
     }
 
+    /// Whether who has this name takes the requests of models.
+    pub(crate) fn is_asked_as_model(&self, name: &str) -> bool {
+        matches!(self.all.get(name), Some(What::Model | What::Group(GroupKind::Model)))
+    }
+
     pub(crate) fn is_member(&self, name: &str) -> bool {
         self.member_of.contains_key(name)
     }
@@ -80,6 +85,7 @@ pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
     verify.agents();
     verify.store();
     verify.policy();
+    verify.ask(folder);
     verify.snags
 }
 
@@ -230,21 +236,22 @@ impl Verify<'_> {
                 );
             }
         }
-        let is_entry = |what: What| matches!(what, What::Agent | What::Group(GroupKind::Step));
+        let is_entry =
+            |what: What| !matches!(what, What::Tool | What::Server | What::Group(GroupKind::Tool));
         match &self.file.entry {
             Some(entry) => match self.names.all.get(entry.get_ref().as_str()) {
                 Some(what) if is_entry(*what) => self.alone(entry),
-                _ => self.unknown(entry, "an agent or a group of agents", is_entry),
+                _ => self.unknown(entry, "an agent, a model, or a group of them", is_entry),
             },
-            None if self.file.agents.is_empty() => {
-                let hint = "add [agents.NAME] with a line `model = \"...\"`";
-                self.say(None, "a tree without agents answers nobody", "", hint);
+            None if self.file.agents.is_empty() && self.file.models.is_empty() => {
+                let hint = "add [models.NAME] and [agents.NAME] with a line `model = \"NAME\"`";
+                self.say(None, "a tree without models and agents answers nobody", "", hint);
             }
             None => {
                 let all = super::build::entries(self.file);
                 if all.len() > 1 {
                     let hint = format!("add a line `entry = \"...\"`: {}", list(all));
-                    let message = "several agents, and nothing says which one is asked";
+                    let message = "several could answer, and nothing says which one is asked";
                     self.say(None, message, "", hint);
                 }
             }

@@ -1,5 +1,6 @@
 //! The children that stand for something outside: models and MCP servers.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use mainstay::spec::{Capabilities, ChildSpec};
@@ -8,6 +9,7 @@ use mainstay_actors::default::DefaultAnswer;
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::Model;
+use mainstay_actors::model::limits::RateLimits;
 
 use super::super::file::{self, ModelKind};
 
@@ -45,26 +47,83 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     Some(server)
 }
 
-pub(super) fn model(name: &str, model: &file::Model) -> ChildSpec {
+/// The limits of every model that has some. Those of a quota domain are one account.
+pub(super) fn limits(models: &file::Named<file::Model>) -> HashMap<String, RateLimits> {
+    let mut domains = HashMap::new();
+    let mut single = HashMap::new();
+    for (name, model) in models {
+        let Some(section) = &model.limits else { continue };
+        let section = section.get_ref();
+        let mut limits = RateLimits::new();
+        if let Some(requests) = section.requests_per_minute {
+            limits = limits.requests_per_minute(requests);
+        }
+        if let Some(tokens) = section.tokens_per_minute {
+            limits = limits.tokens_per_minute(tokens);
+        }
+        if let Some(requests) = section.concurrent {
+            limits = limits.concurrent(requests);
+        }
+        if let Some(wait) = section.max_wait {
+            limits = limits.max_wait(wait.0);
+        }
+        match &model.quota_domain {
+            Some(domain) => domains.insert(domain.as_str(), limits),
+            None => single.insert(name.get_ref().clone(), limits),
+        };
+    }
+    for (name, model) in models {
+        let shared = model.quota_domain.as_deref().and_then(|domain| domains.get(domain));
+        if let (Some(limits), Some(_)) = (shared, model.kind.get_ref().example()) {
+            single.insert(name.get_ref().clone(), limits.clone());
+        }
+    }
+    single
+}
+
+/// An endpoint over HTTP; `None` for what is none.
+fn endpoint(model: &file::Model) -> Option<Model> {
     let text = |value: &Option<toml::Spanned<String>>| {
         value.as_ref().map(|value| value.get_ref().clone()).unwrap_or_default()
     };
-    let mut spec = match model.kind.get_ref() {
-        ModelKind::Openai | ModelKind::Ollama => {
-            let (url, id) = (text(&model.url), text(&model.model));
-            let mut endpoint = match model.kind.get_ref() {
-                ModelKind::Ollama => Model::ollama(url, id),
-                _ => Model::openai(url, id),
-            };
+    let (url, id) = (text(&model.base_url), text(&model.model));
+    Some(match model.kind.get_ref() {
+        ModelKind::Openai => Model::openai(url, id),
+        ModelKind::Responses => Model::responses(url, id),
+        ModelKind::Anthropic => Model::anthropic(url, id),
+        ModelKind::Gemini => Model::gemini(url, id),
+        ModelKind::Ollama => Model::ollama(url, id),
+        ModelKind::OllamaNative => Model::ollama_native(url, id),
+        ModelKind::Local | ModelKind::Default => return None,
+    })
+}
+
+pub(super) fn model(name: &str, model: &file::Model, limits: Option<&RateLimits>) -> ChildSpec {
+    let mut spec = match endpoint(model) {
+        Some(mut endpoint) => {
             if let Some(variable) = &model.key_env {
                 endpoint = endpoint.key_env(variable.get_ref());
             }
+            if let Some(price) = &model.price_per_million {
+                let micros = |price| file::micros(price).unwrap_or_default();
+                let price = price.get_ref();
+                endpoint = endpoint.price_per_million(micros(price.input), micros(price.output));
+            }
+            if let Some(limits) = limits {
+                endpoint = endpoint.limits(limits.clone());
+            }
+            if let Some(idle) = &model.idle_timeout {
+                endpoint = endpoint.idle_timeout(idle.get_ref().0);
+            }
             endpoint.spec(name)
         }
-        ModelKind::Local => LocalModel::default().spec(name),
-        ModelKind::Default => {
-            DefaultAnswer::<ChatRequest, _>::new(ChatReply::text(text(&model.text))).spec(name)
-        }
+        None => match &model.text {
+            Some(text) => {
+                let reply = ChatReply::text(text.get_ref());
+                DefaultAnswer::<ChatRequest, _>::new(reply).spec(name)
+            }
+            None => LocalModel::default().spec(name),
+        },
     };
     if let Some(timeout) = &model.timeout {
         spec = spec.attempt_timeout(timeout.get_ref().0);
@@ -77,9 +136,10 @@ pub(super) fn model(name: &str, model: &file::Model) -> ChildSpec {
     }
     spec.capabilities(Capabilities {
         guardrail: model.guardrail.unwrap_or_default(),
+        tool_rights: model.tool_rights.clone(),
         residency: model.residency.clone(),
+        price_cap_micros: model.price_cap.as_ref().and_then(|cap| file::micros(*cap.get_ref())),
         provider: model.provider.clone(),
         context_window: model.context_window,
-        ..Capabilities::default()
     })
 }

@@ -1,9 +1,11 @@
 //! What is wrong with a section taken by itself: models, tools, the store, the policy.
 
+use std::path::Path;
+
 use mainstay::policy::Policy;
 use toml::Spanned;
 
-use super::super::file::{Durability, ModelKind, Tool};
+use super::super::file::{Answering, Durability, Limits, Model, ModelKind, Price, Tool, micros};
 use super::super::profile::Profile;
 use super::super::shop::Desk;
 use super::Verify;
@@ -23,41 +25,37 @@ impl Verify<'_> {
 
     pub(super) fn models(&mut self) {
         for (name, model) in &self.file.models {
-            let remote = matches!(model.kind.get_ref(), ModelKind::Openai | ModelKind::Ollama);
-            let kind = match model.kind.get_ref() {
-                ModelKind::Openai => "openai",
-                ModelKind::Ollama => "ollama",
-                ModelKind::Local => "local",
-                ModelKind::Default => "default",
-            };
-            for (key, value) in
-                [("url", &model.url), ("model", &model.model), ("key_env", &model.key_env)]
-            {
-                match value {
-                    Some(value) if !remote => self.say(
-                        value.span(),
+            let (kind, example) = (model.kind.get_ref().name(), model.kind.get_ref().example());
+            let endpoint = [
+                ("base_url", model.base_url.as_ref().map(Spanned::span)),
+                ("model", model.model.as_ref().map(Spanned::span)),
+                ("key_env", model.key_env.as_ref().map(Spanned::span)),
+                ("idle_timeout", model.idle_timeout.as_ref().map(Spanned::span)),
+                ("price_per_million", model.price_per_million.as_ref().map(Spanned::span)),
+                ("limits", model.limits.as_ref().map(Spanned::span)),
+            ];
+            for (key, span) in endpoint {
+                match (span, example) {
+                    (Some(span), None) => self.say(
+                        span,
                         format!("a `{kind}` model has no `{key}`"),
                         "does not fit the kind",
                         "remove it, or write `kind = \"openai\"` for an endpoint",
                     ),
-                    None if remote && key != "key_env" => self.say(
+                    (None, Some(example)) if matches!(key, "base_url" | "model") => self.say(
                         name.span(),
                         format!("the model `{}` has no `{key}`", name.get_ref()),
                         format!("its kind is `{kind}`"),
-                        if key == "url" {
-                            "add a line such as `url = \"http://127.0.0.1:8080/v1\"`"
+                        if key == "model" {
+                            "add a line `model = \"...\"`: what the provider calls it".to_owned()
                         } else {
-                            "add a line such as `model = \"gpt-4o\"`"
+                            format!("add a line such as `base_url = \"{example}\"`")
                         },
                     ),
                     _ => {}
                 }
             }
-            if let Some(variable) = &model.key_env
-                && remote
-            {
-                self.variable(variable);
-            }
+            self.endpoint(name, model);
             let gives_text = *model.kind.get_ref() == ModelKind::Default;
             match &model.text {
                 Some(text) if !gives_text => self.say(
@@ -73,6 +71,112 @@ impl Verify<'_> {
                     "add a line `text = \"...\"`: what it always answers",
                 ),
                 _ => {}
+            }
+        }
+    }
+
+    /// What is wrong with the values of one model.
+    fn endpoint(&mut self, name: &Spanned<String>, model: &Model) {
+        if let Some(url) = &model.base_url {
+            let text = url.get_ref();
+            let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+            if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
+                let hint = model.kind.get_ref().example().unwrap_or_default();
+                let hint = format!("write one such as \"{hint}\"");
+                self.say(url.span(), "the base URL is not an http(s) URL", "no URL", hint);
+            }
+        }
+        if let (Some(variable), Some(_)) = (&model.key_env, model.kind.get_ref().example()) {
+            self.variable(variable);
+        }
+        if let Some(price) = &model.price_per_million {
+            let Price { input, output } = *price.get_ref();
+            if micros(input).is_none() || micros(output).is_none() {
+                let hint = "what a million tokens cost: { input = 2.5, output = 10.0 }";
+                self.say(price.span(), "a price that is none", "0 or more", hint);
+            }
+        }
+        if let Some(cap) = &model.price_cap
+            && micros(*cap.get_ref()).is_none()
+        {
+            let hint = "the most that one request may cost, such as 0.05";
+            self.say(cap.span(), "a price cap that is none", "0 or more", hint);
+        }
+        if let Some(concurrency) = &model.concurrency
+            && *concurrency.get_ref() == 0
+        {
+            let hint = "leave it out for the usual number";
+            self.say(concurrency.span(), "a model that takes no request", "at least 1", hint);
+        }
+        let Some(limits) = &model.limits else { return };
+        let Limits { requests_per_minute, tokens_per_minute, concurrent, max_wait: _ } =
+            *limits.get_ref();
+        if [requests_per_minute, concurrent].contains(&Some(0)) || tokens_per_minute == Some(0) {
+            let hint = "leave a limit out that does not hold";
+            self.say(limits.span(), "a limit that lets nothing through", "at least 1", hint);
+        }
+        if requests_per_minute.is_none() && tokens_per_minute.is_none() && concurrent.is_none() {
+            let hint = "`requests_per_minute`, `tokens_per_minute` or `concurrent`";
+            self.say(limits.span(), "limits that limit nothing", "none is stated", hint);
+        }
+        let Some(domain) = &model.quota_domain else { return };
+        let same =
+            |other: &&Model| other.quota_domain.as_ref() == Some(domain) && other.limits.is_some();
+        let first = self.file.models.iter().find(|(_, other)| same(other));
+        if let Some((first, _)) = first.filter(|(first, _)| first.get_ref() != name.get_ref()) {
+            let message = format!(
+                "the limits of the quota domain `{domain}` are stated by `{}` already",
+                first.get_ref()
+            );
+            let hint = "a quota domain is one account: state its limits once, they hold for all";
+            self.say(limits.span(), message, "stated twice", hint);
+        }
+    }
+
+    /// How a model is asked where no agent does it.
+    pub(super) fn ask(&mut self, folder: &Path) {
+        let Some(ask) = &self.file.ask else { return };
+        let entry = super::super::build::entry(self.file);
+        if !entry.is_some_and(|entry| self.names.is_asked_as_model(entry)) {
+            let hint = "give each agent its `system`, `max_tokens` and `temperature`";
+            self.say(ask.span(), "[ask] in a tree whose agents are asked", "of no use", hint);
+            return;
+        }
+        let section = ask.get_ref();
+        let format = section.response_format.as_ref();
+        let kind = format.map(|format| *format.get_ref()).unwrap_or_default();
+        match (&section.schema, format) {
+            (Some(schema), _) if kind != Answering::Schema => {
+                let hint = "add a line `response_format = \"schema\"`";
+                self.say(schema.span(), "a schema that is not asked for", "of no use", hint);
+            }
+            (Some(schema), _) => {
+                let text = std::fs::read_to_string(folder.join(schema.get_ref()));
+                let read = text.map_err(|error| error.to_string()).and_then(|text| {
+                    serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text)
+                        .map_err(|error| error.to_string())
+                });
+                if let Err(error) = read {
+                    let message = format!("the schema cannot be read: {error}");
+                    let hint = "name a file with a JSON schema, seen from this file's folder";
+                    self.say(schema.span(), message, "read from here", hint);
+                }
+            }
+            (None, Some(format)) if kind == Answering::Schema => {
+                let hint = "add a line `schema = \"answer.json\"`";
+                self.say(format.span(), "a format without its schema", "which one?", hint);
+            }
+            _ => {}
+        }
+        let Some(format) = format.filter(|_| kind != Answering::Text) else { return };
+        for (name, model) in &self.file.models {
+            let text = model.text.as_ref().map(|text| text.get_ref().as_str());
+            let json =
+                text.is_some_and(|text| serde_json::from_str::<serde_json::Value>(text).is_ok());
+            if model.kind.get_ref().example().is_none() && !json {
+                let message = format!("`{}` does not answer in JSON", name.get_ref());
+                let hint = "remove the model, or give it a `text` that is JSON";
+                self.say(format.span(), message, "asked for here", hint);
             }
         }
     }
@@ -181,12 +285,20 @@ impl Verify<'_> {
             }
             return;
         };
+        if self.file.agents.is_empty() {
+            let hint = "add [agents.NAME], or remove the store";
+            self.say(store.span(), "a store, and nothing to keep", "agents are kept", hint);
+        }
         let section = store.get_ref();
         let durability = section.durability.as_ref();
         let kind = durability.map_or(Durability::Sync, |durability| *durability.get_ref());
         if kind != Durability::Memory && section.path.is_none() {
             let hint = "add a line `path = \"...\"`, or `durability = \"memory\"`";
             self.say(store.span(), "a store without a path", "nowhere to write", hint);
+        }
+        if let (Durability::Memory, Some(path)) = (kind, &section.path) {
+            let hint = "write `durability = \"sync\"` or \"async\", or remove the path";
+            self.say(path.span(), "a path for what stays in memory", "never written", hint);
         }
         if let (Some(durability), Some(_)) = (durability, finance)
             && kind != Durability::Sync

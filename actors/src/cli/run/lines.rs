@@ -1,0 +1,87 @@
+//! The lines that a person types.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use tokio::sync::mpsc;
+
+/// Lines kept in a history's file that are offered again.
+const OFFERED: usize = 1_000;
+
+/// Something typed.
+#[derive(Debug)]
+pub(super) enum Typed {
+    Line(String),
+    /// Ctrl-C at the prompt.
+    Interrupt,
+}
+
+/// Whether a person sits at the input.
+pub(crate) fn is_interactive() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Lines, read in a thread of its own: one for each [`Lines::next`].
+pub(super) struct Lines {
+    lines: mpsc::UnboundedReceiver<Typed>,
+    wanted: std::sync::mpsc::Sender<()>,
+}
+
+impl Lines {
+    /// Lines typed before are offered again, and are kept in this file if one is named.
+    pub(super) fn new(history: Option<PathBuf>) -> anyhow::Result<Self> {
+        let mut editor = DefaultEditor::new().context("the terminal")?;
+        let mut file = None;
+        if let Some(path) = history {
+            let named = || format!("the history {}", path.display());
+            let mut options = OpenOptions::new();
+            options.create(true).append(true).read(true);
+            // What a person asks is nobody else's to read.
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let opened = options.open(&path).with_context(named)?;
+            let lines: Result<Vec<_>, _> = std::io::BufReader::new(&opened).lines().collect();
+            let lines = lines.with_context(named)?;
+            for line in &lines[lines.len().saturating_sub(OFFERED)..] {
+                editor.add_history_entry(line.as_str()).ok();
+            }
+            file = Some(opened);
+        }
+        let (to_lines, lines) = mpsc::unbounded_channel();
+        let (wanted, asked) = std::sync::mpsc::channel();
+        let read = move || {
+            while asked.recv().is_ok() {
+                let typed = match editor.readline("> ") {
+                    Ok(line) => Typed::Line(line),
+                    Err(ReadlineError::Interrupted) => Typed::Interrupt,
+                    Err(_) => return,
+                };
+                if let Typed::Line(line) = &typed
+                    && !line.trim().is_empty()
+                {
+                    editor.add_history_entry(line.as_str()).ok();
+                    if let Some(file) = &mut file {
+                        // Written at once: it is there after a kill.
+                        let line = line.replace('\n', " ");
+                        let _ = writeln!(file, "{line}");
+                    }
+                }
+                if to_lines.send(typed).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("lines".to_owned()).spawn(read)?;
+        Ok(Self { lines, wanted })
+    }
+
+    /// The next line; `None` at the end of the input.
+    pub(super) async fn next(&mut self) -> Option<Typed> {
+        self.wanted.send(()).ok()?;
+        self.lines.recv().await
+    }
+}

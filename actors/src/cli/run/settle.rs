@@ -1,0 +1,181 @@
+//! `/effects`: what nobody knows the outcome of, and a person's word on it.
+
+use std::fmt::Write;
+
+use mainstay::id::EffectKey;
+use mainstay::system::System;
+use serde_json::{Value, json};
+
+/// How many digits of a key are shown; any beginning that fits one effect is enough to name it.
+const SHOWN: usize = 12;
+const HOW: &str = "\
+/effects happened KEY [RESULT]  it did happen, with this result (JSON, or the text a tool would give)
+/effects did-not-happen KEY     it did not, and will not: who asks for it again has it take place
+/effects undone KEY             its undo, which is stuck, was made by hand";
+
+/// Does what stands behind `/effects`, and says what came of it.
+pub(super) async fn command(system: &System, words: &str) -> String {
+    let mut words = words.trim().splitn(3, char::is_whitespace);
+    let (verb, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let result = words.next().unwrap_or_default().trim();
+    if verb.is_empty() {
+        return list(system);
+    }
+    if !["happened", "did-not-happen", "undone"].contains(&verb) {
+        return format!("there is no `{verb}`\n{HOW}");
+    }
+    let effects = system.effects();
+    let key = match find(system, key) {
+        Ok(key) => key,
+        Err(why) => return why,
+    };
+    let settled = match verb {
+        "happened" => effects.happened(key, &reply(result)).await,
+        "did-not-happen" => effects.did_not_happen(key).await,
+        _ => effects.undone(key).await,
+    };
+    match settled {
+        Ok(()) => format!("settled: {} {verb}", short(key)),
+        Err(error) => format!("not settled: {error}"),
+    }
+}
+
+/// What a tool would have answered.
+fn reply(result: &str) -> Value {
+    match serde_json::from_str(result) {
+        Ok(Value::Object(object)) if object.contains_key("content") => Value::Object(object),
+        _ => json!({"content": result}),
+    }
+}
+
+fn short(key: EffectKey) -> String {
+    key.to_string().chars().take(SHOWN).collect()
+}
+
+fn find(system: &System, begin: &str) -> Result<EffectKey, String> {
+    let open = system.effects().open();
+    let fits = |key: &EffectKey| !begin.is_empty() && key.to_string().starts_with(begin);
+    let found: Vec<_> = open.iter().map(|effect| effect.key).filter(fits).collect();
+    match found[..] {
+        [key] => Ok(key),
+        [] => Err(format!("no open effect has a key that begins with `{begin}`\n{}", list(system))),
+        _ => Err(format!("{} open effects have keys that begin with `{begin}`", found.len())),
+    }
+}
+
+fn list(system: &System) -> String {
+    let effects = system.effects();
+    let counts = effects.counts();
+    let mut text = format!(
+        "{} confirmed, {} intended, {} unknown, {} stuck, {} undone",
+        counts.confirmed, counts.intended, counts.unknown, counts.stuck, counts.compensated
+    );
+    let open = effects.open();
+    if open.is_empty() {
+        text.push_str("; none waits for a person");
+        return text;
+    }
+    for effect in open {
+        let _ = write!(
+            text,
+            "\n{}  {}  {} for {} ({:?})",
+            short(effect.key),
+            effect.status,
+            effect.tool,
+            effect.owner,
+            effect.kind
+        );
+        if let Some(request) = effects.request(effect.key) {
+            let _ = write!(text, "\n    asked: {request}");
+        }
+    }
+    let _ = write!(text, "\n{HOW}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
+    use mainstay::error::CallError;
+    use mainstay::fault::{EffectKind, Fault};
+    use mainstay::port::{Call, Port};
+    use mainstay::spec::{ChildSpec, SupervisorSpec};
+    use mainstay_actors::tool::{Tool, ToolContext, ToolReply, ToolRequest};
+
+    use super::*;
+
+    /// Acts once a request, and says what the tool said.
+    #[derive(Clone)]
+    struct Actor;
+
+    impl Behavior for Actor {
+        type Request = u32;
+        type Reply = String;
+    }
+
+    impl Stateful for Actor {
+        async fn step(
+            &mut self,
+            _: &u32,
+            turn: Turn,
+            ctx: &Context,
+        ) -> Result<Step<String>, Fault> {
+            if let Turn::Performed(performed) = turn {
+                return Ok(Step::Reply(performed.get::<ToolReply>(0)?.value.content.clone()));
+            }
+            let tool = ctx.port::<ToolRequest, ToolReply>("pay")?;
+            let act = tool.effect(ToolRequest::new("pay", "{\"sum\":7}"));
+            Ok(Step::Perform(vec![Call::from(act)]))
+        }
+    }
+
+    async fn with_an_unknown_payment() -> (System, Arc<AtomicU32>) {
+        let paid = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&paid);
+        let pay = Tool::new("pay", EffectKind::Irreversible, move |_: Value, _: ToolContext| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { Err::<Value, _>(Fault::indeterminate("the answer is lost")) }
+        });
+        let actor = ChildSpec::stateful("actor", || Actor);
+        let actor = actor.needs::<Port<ToolRequest, ToolReply>>("pay");
+        let spec = SupervisorSpec::one_for_one("t").child(pay.spec("pay")).child(actor);
+        let system = System::start(spec).await.unwrap();
+        let asked = system.child::<Actor>("t/actor").unwrap().call(1_u32).await;
+        assert!(matches!(asked, Err(CallError::Unknown { .. })), "{asked:?}");
+        (system, paid)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_effect_is_shown_and_settled_by_a_persons_word() {
+        for (word, status) in [("happened", "1 confirmed"), ("did-not-happen", "0 confirmed")] {
+            let (system, paid) = with_an_unknown_payment().await;
+            let shown = command(&system, "").await;
+            assert!(shown.contains("unknown  t/pay for t/actor (Irreversible)"), "{shown}");
+            assert!(shown.contains("sum") && shown.contains(HOW), "{shown}");
+            let key = system.effects().open()[0].key.to_string();
+            let wrong = command(&system, &format!("undone {}", &key[..8])).await;
+            assert!(wrong.starts_with("not settled: "), "{wrong}");
+            let done = command(&system, &format!("{word} {} paid by hand", &key[..8])).await;
+            assert_eq!(done, format!("settled: {} {word}", &key[..SHOWN]));
+            let shown = command(&system, "").await;
+            assert!(
+                shown.starts_with(status) && shown.ends_with("none waits for a person"),
+                "{shown}"
+            );
+            assert_eq!(paid.load(Ordering::SeqCst), 1);
+            let again = command(&system, &format!("{word} {key}")).await;
+            assert!(again.starts_with("no open effect has a key that begins with"), "{again}");
+            system.stop().await;
+        }
+    }
+
+    #[test]
+    fn a_result_is_taken_as_a_tool_would_give_it() {
+        assert_eq!(reply("paid"), json!({"content": "paid"}));
+        assert_eq!(reply("{\"id\":1}"), json!({"content": "{\"id\":1}"}));
+        assert_eq!(reply("{\"content\":\"x\"}"), json!({"content": "x"}));
+    }
+}

@@ -1,0 +1,80 @@
+//! What another process has left in the store, and what becomes of it.
+//!
+//! *Invariant.* A question that was accepted is answered once, whichever process lives to hear it.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use mainstay::event::EventStream;
+use mainstay::fate::Fate;
+use mainstay::journal::Journaled;
+use mainstay::system::{Recovered, RecoveredRequest, System};
+use mainstay_actors::agent::{AgentReply, AgentRequest};
+
+use super::words::Outcome;
+
+/// A question of before, and its answer or the fate it met instead.
+pub(super) struct Answered {
+    pub(super) question: AgentRequest,
+    pub(super) outcome: Result<Outcome, Fate>,
+}
+
+/// What was taken up, in a line or more; `None` where there was nothing.
+pub(super) fn summary(recovered: &Recovered) -> Option<String> {
+    let effects = recovered.effects;
+    let known = effects.intended + effects.confirmed + effects.unknown + effects.stuck;
+    let nothing = recovered.requests == 0 && recovered.children.is_empty() && known == 0;
+    if nothing && recovered.refused.is_empty() {
+        return None;
+    }
+    let many = |number: usize| if number == 1 { "" } else { "s" };
+    let mut parts = Vec::new();
+    if recovered.requests > 0 {
+        parts.push(format!("{0} open request{1}", recovered.requests, many(recovered.requests)));
+    }
+    if !recovered.children.is_empty() {
+        let agents = recovered.children.len();
+        parts.push(format!("the state of {agents} agent{}", many(agents)));
+    }
+    if effects.confirmed > 0 {
+        let effects = effects.confirmed;
+        parts.push(format!("{effects} effect{} not to be repeated", many(effects)));
+    }
+    let waits = effects.unknown + effects.stuck;
+    if waits > 0 {
+        parts.push(format!("{waits} effect{} for a person to settle (/effects)", many(waits)));
+    }
+    if parts.is_empty() {
+        parts.push("nothing".to_owned());
+    }
+    let mut text = format!("taken up again: {}", parts.join(", "));
+    for child in &recovered.children {
+        let _ = write!(text, "\n  {}: its state of {} s ago", child.child, child.age.as_secs());
+    }
+    for refused in &recovered.refused {
+        let _ = write!(text, "\n  set aside: {refused}");
+    }
+    Some(text)
+}
+
+/// Waits for the answer to a question of before.
+pub(super) async fn answer(
+    system: &System,
+    request: &RecoveredRequest,
+    events: &mut EventStream,
+) -> Option<Answered> {
+    // The journal hears of a fate after the events do, and of some fates without any.
+    const AGAIN: Duration = Duration::from_millis(50);
+    let question: AgentRequest = serde_json::from_str(&request.request).ok()?;
+    loop {
+        if let Some(Journaled::Fated(fate, reply)) = system.journaled(&request.key) {
+            let reply = reply.and_then(|reply| serde_json::from_str::<AgentReply>(&reply).ok());
+            let outcome = match reply {
+                Some(reply) => Ok(Outcome { taken_up: true, ..Outcome::default() }.with(reply)),
+                None => Err(fate),
+            };
+            return Some(Answered { question, outcome });
+        }
+        let _ = tokio::time::timeout(AGAIN, events.next()).await;
+    }
+}

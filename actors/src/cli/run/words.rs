@@ -1,0 +1,180 @@
+//! What is said: answers, failures and progress, for people and for programs.
+
+use std::time::Duration;
+
+use mainstay::error::CallError;
+use mainstay::event::Event;
+use mainstay::fate::{Answer, Trail};
+use mainstay::id::ChildPath;
+use mainstay_actors::agent::{AgentReply, ToolUse};
+use mainstay_actors::chat::ChatReply;
+use serde_json::{Value, json};
+
+/// An answer, whoever gave it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) text: String,
+    pub(super) served_by: Option<ChildPath>,
+    pub(super) degraded: bool,
+    pub(super) defaulted: bool,
+    pub(super) attempts: u32,
+    /// Model calls of an agent.
+    pub(super) steps: Option<u32>,
+    pub(super) tools_used: Vec<ToolUse>,
+    pub(super) tokens: u64,
+    pub(super) money_micros: u64,
+    /// Whether another process had asked.
+    pub(super) taken_up: bool,
+}
+
+impl Outcome {
+    fn of<R>(answer: &Answer<R>) -> Self {
+        Self {
+            served_by: Some(answer.served_by.clone()),
+            degraded: answer.degraded,
+            defaulted: answer.defaulted,
+            attempts: answer.attempts,
+            tokens: answer.cost.tokens,
+            money_micros: answer.cost.money_micros,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn agent(answer: Answer<AgentReply>) -> Self {
+        let outcome = Self::of(&answer);
+        outcome.with(answer.value)
+    }
+
+    /// What an agent says, whoever asked it.
+    pub(super) fn with(self, reply: AgentReply) -> Self {
+        Self { text: reply.text, steps: Some(reply.steps), tools_used: reply.tools_used, ..self }
+    }
+
+    pub(super) fn model(answer: Answer<ChatReply>) -> Self {
+        let outcome = Self::of(&answer);
+        Self { text: answer.value.text, ..outcome }
+    }
+}
+
+/// Why there is no answer, for people and for programs.
+#[derive(Clone, Debug)]
+pub(super) struct Why {
+    pub(super) text: String,
+    pub(super) json: Value,
+}
+
+impl Why {
+    pub(super) fn called_off() -> Self {
+        Self {
+            text: "called off".to_owned(),
+            json: json!({"error": {"kind": "cancelled", "message": "called off"}}),
+        }
+    }
+
+    pub(super) fn is_called_off(&self) -> bool {
+        self.json["error"]["kind"] == "cancelled"
+    }
+
+    pub(super) fn of<Q>(error: &CallError<Q>) -> Self {
+        let (kind, trail) = match error {
+            CallError::Full(_) => ("full", None),
+            CallError::Refused { .. } => ("refused", None),
+            CallError::Expired { trail, .. } => ("expired", Some(trail)),
+            CallError::RecoveryExhausted { trail, .. } => ("recovery_exhausted", Some(trail)),
+            CallError::Unknown { trail, .. } => ("unknown", Some(trail)),
+            CallError::Quarantined { trail, .. } => ("quarantined", Some(trail)),
+            CallError::Cancelled { .. } => ("cancelled", None),
+            CallError::Stopped { .. } => ("stopped", None),
+            _ => ("other", None),
+        };
+        let mut body = json!({"kind": kind, "message": error.to_string()});
+        if let CallError::RecoveryExhausted { fault, .. } = error {
+            body["class"] = json!(fault.class);
+            body["code"] = json!(fault.code);
+        }
+        if let Some(Trail(attempts)) = trail {
+            body["trail"] = json!(attempts);
+        }
+        Self { text: format!("no answer: {error}"), json: json!({"error": body}) }
+    }
+}
+
+impl Outcome {
+    pub(super) fn as_json(&self, took: Duration) -> Value {
+        let mut body = json!({
+            "text": self.text,
+            "served_by": self.served_by,
+            "degraded": self.degraded,
+            "defaulted": self.defaulted,
+            "attempts": self.attempts,
+            "steps": self.steps,
+            "tools_used": self.tools_used,
+            "tokens": self.tokens,
+            "money_micros": self.money_micros,
+            "elapsed_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
+        if self.taken_up {
+            body["taken_up"] = json!(true);
+        }
+        body
+    }
+
+    /// The line below an answer.
+    pub(super) fn footer(&self, took: Duration) -> String {
+        let mut parts = Vec::new();
+        if let Some(who) = &self.served_by {
+            parts.push(format!("by {who}"));
+        }
+        if self.taken_up {
+            parts.push("asked before, taken up again".to_owned());
+        }
+        if self.defaulted {
+            parts.push("a default answer".to_owned());
+        } else if self.degraded {
+            parts.push("degraded".to_owned());
+        }
+        let tool = |tool: &ToolUse| match tool.failed {
+            Some(class) => format!("{} ({class})", tool.name),
+            None => tool.name.clone(),
+        };
+        if !self.tools_used.is_empty() {
+            let tools: Vec<_> = self.tools_used.iter().map(tool).collect();
+            parts.push(format!("tools {}", tools.join(", ")));
+        }
+        if let Some(steps) = self.steps {
+            parts.push(if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") });
+        }
+        if self.tokens > 0 {
+            parts.push(format!("{} tokens", self.tokens));
+        }
+        if self.money_micros > 0 {
+            parts.push(format!("{:.6} paid", self.money_micros as f64 / 1e6));
+        }
+        parts.push(format!("{:.2} s", took.as_secs_f64()));
+        format!("  ({})", parts.join("; "))
+    }
+}
+
+/// What is worth a line while somebody waits.
+pub(super) fn line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Failed { child, attempt, ended, .. } => {
+            format!("{child}: attempt {attempt} failed: {ended}")
+        }
+        Event::Decided { child, decision, to, .. } => match to {
+            Some(to) => format!("{child}: {} to {to}", decision.action.name()),
+            None => format!("{child}: {decision}"),
+        },
+        Event::Exited { child, cause, .. } => format!("{child}: its life ended: {cause}"),
+        Event::Restarting { child, .. } => format!("{child}: restarting"),
+        Event::ChildQuarantined { child, .. } => {
+            format!("{child}: set aside, it restarts too often")
+        }
+        Event::Escalated { supervisor, .. } => format!("{supervisor}: gave up"),
+        Event::Circuit { child, state } => format!("{child}: circuit {state}"),
+        Event::Switched { group, from, to, .. } => {
+            format!("{group}: {to} serves instead of {from}")
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,115 @@
+//! Conversations, answers that appear as they are written, and calling them off.
+
+use std::io::Read;
+use std::process::Command;
+
+use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
+
+use super::harness::{Folder, command, said};
+use super::models::run;
+
+fn model(server: &StubServer) -> Folder {
+    let text = format!(
+        "[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+        server.url()
+    );
+    Folder::with("t.toml", &text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_appears_as_it_is_written() {
+    let server = StubServer::start().await.unwrap();
+    // It hangs after the first piece, which comes second: what is read can only be the beginning.
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Hang));
+    let folder = model(&server);
+    let mut child = command(&folder.0, &["run", "t.toml", "--stream", "hello"]).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut first = [0; 4];
+        out.read_exact(&mut first).map(|()| first)
+    });
+    let read = read.await.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(&read.unwrap(), b"one ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_answer_is_printed_once() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["one ", "two"]));
+    server.then(Row::reply("whole"));
+    let folder = model(&server);
+    let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
+    assert_eq!((said.code, &*said.out, &*said.err), (0, "one two\n", ""));
+    assert_eq!(server.requests()[0].json()["stream"], true);
+    // Without a terminal and without the flag, nobody listens.
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((&*said.out, &server.requests()[1].json()["stream"]), ("whole\n", &false.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_written_once_more() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Reset));
+    server.then(Row::reply_stream(["three"]));
+    let folder = model(&server);
+    let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
+    assert!(said.out.ends_with("three\n"), "{said:?}");
+    assert!(said.err.contains("(the answer broke off; once more)"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_calls_the_request_off_down_to_the_wire() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::hang());
+    let folder = model(&server);
+    let child = command(&folder.0, &["run", "t.toml", "hello"]).spawn().unwrap();
+    server.asked(1).await;
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let said = tokio::task::spawn_blocking(move || said(child.wait_with_output().unwrap()));
+    let said = said.await.unwrap();
+    assert_eq!((said.code, &*said.out, &*said.err), (1, "", "mainstay: called off\n"));
+    server.hung_up(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_has_its_commands_and_remembers_what_was_said() {
+    let server = StubServer::start().await.unwrap();
+    let folder = std::sync::Arc::new(model(&server));
+    let there = std::sync::Arc::clone(&folder);
+    let input = "one\n/tree\n/effects\n/effects settle\n/effects undone 12\n/nope\ntwo\n/forget\nthree\n/quit\nfour\n";
+    let chat = move || there.run(&["run", "t.toml", "--chat", "--history", "lines.txt"], input);
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    assert_eq!(said.code, 0, "{said:?}");
+    for part in [
+        "ok\nname    kind ",
+        "0 unknown, 0 stuck, 0 undone; none waits for a person\n",
+        "there is no `settle`\n/effects happened KEY [RESULT]",
+        "no open effect has a key that begins with `12`\n",
+        "there is no /nope; /help shows what there is\n",
+    ] {
+        assert!(said.out.contains(part), "{part}\n{}", said.out);
+    }
+    let lengths: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|seen| seen.json()["messages"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(lengths, [1, 3, 1], "nothing after /quit, and /forget forgets");
+    let kept = std::fs::read_to_string(folder.0.join("lines.txt")).unwrap();
+    assert!(kept.starts_with("one\n/tree\n") && kept.ends_with("/quit\n"), "{kept}");
+}
+
+#[test]
+fn lines_are_kept_only_when_asked() {
+    let text = "[models.llm]\nkind = \"local\"\n";
+    let folder = Folder::with("t.toml", text);
+    let said = folder.run(&["run", "t.toml", "--chat"], "hello\n");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "only the file itself");
+    let said = folder.run(&["run", "t.toml", "--history", "h"], "hello\n");
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("--history is for a conversation"), "{said:?}");
+}

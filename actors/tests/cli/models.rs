@@ -1,0 +1,229 @@
+//! Models of every wire in a tree file.
+
+use mainstay_actors::stub_server::{Row, StubServer};
+use serde_json::{Value, json};
+
+use super::harness::{Folder, Said, command, refused, said};
+
+/// Runs the command while a server of this test answers it.
+pub(crate) async fn run(folder: &Folder, arguments: &[&str]) -> Said {
+    let mut command = command(&folder.0, arguments);
+    command.stdin(std::process::Stdio::null()).env("MAINSTAY_CLI_KEY", "sk-test");
+    tokio::task::spawn_blocking(move || said(command.output().unwrap())).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_every_wire_is_asked_in_its_own_words() {
+    let claude = json!({"content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn",
+        "usage": {"input_tokens": 3, "output_tokens": 1}});
+    let gemini =
+        json!({"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]});
+    let ollama = json!({"message": {"role": "assistant", "content": "hi"}, "done": true, "done_reason": "stop"});
+    let responses = json!({"status": "completed", "output": [{"type": "message", "content":
+        [{"type": "output_text", "text": "hi"}]}]});
+    let rows: [(&str, Option<Value>, &str); 6] = [
+        ("openai", None, "/v1/chat/completions"),
+        ("responses", Some(responses), "/v1/responses"),
+        ("anthropic", Some(claude), "/v1/messages"),
+        ("gemini", Some(gemini), "/v1/models/m:generateContent"),
+        ("ollama", None, "/v1/chat/completions"),
+        ("ollama-native", Some(ollama), "/v1/api/chat"),
+    ];
+    for (kind, body, path) in rows {
+        let server = StubServer::start().await.unwrap();
+        server.otherwise(
+            body.map_or_else(|| Row::reply("hi"), |body| Row::new(200, body.to_string())),
+        );
+        let text = format!(
+            "[models.llm]\nkind = \"{kind}\"\nbase_url = \"{}\"\nmodel = \"m\"\nkey_env = \"MAINSTAY_CLI_KEY\"\n",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &text);
+        let said = run(&folder, &["run", "t.toml", "hello"]).await;
+        assert_eq!((said.code, &*said.out), (0, "hi\n"), "{kind}: {said:?}");
+        let seen = server.requests();
+        assert_eq!(seen[0].path, path, "{kind}");
+        let keyed = ["authorization", "x-api-key", "x-goog-api-key"]
+            .iter()
+            .any(|header| seen[0].header(header).is_some_and(|value| value.ends_with("sk-test")));
+        assert!(keyed, "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prices_the_ask_section_and_the_format_reach_the_endpoint() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("{\"a\":1}"));
+    let text = format!(
+        r#"[ask]
+system = "be brief"
+max_tokens = 77
+temperature = 0.5
+response_format = "schema"
+schema = "answer.json"
+[models.llm]
+kind = "openai"
+base_url = "{}"
+model = "m"
+price_per_million = {{ input = 1000000, output = 1000000 }}
+"#,
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    std::fs::write(folder.0.join("answer.json"), r#"{"type":"object","title":"mine"}"#).unwrap();
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    let answer: Value = serde_json::from_str(&said.out).unwrap();
+    let tokens = answer["tokens"].as_u64().unwrap();
+    assert!(tokens > 0, "{answer}");
+    assert_eq!(answer["money_micros"].as_u64(), Some(tokens * 1_000_000), "{answer}");
+    let body = server.requests()[0].json();
+    assert_eq!(body["messages"][0], json!({"role": "system", "content": "be brief"}));
+    assert_eq!((&body["max_tokens"], &body["temperature"]), (&json!(77), &json!(0.5)), "{body}");
+    assert!(body["response_format"].to_string().contains("mine"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_a_quota_domain_hold_for_all_that_are_paid_from_it() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::error(500, "server_error", "no"));
+    let text = format!(
+        r#"[policy]
+max_retries = 0
+[models.one]
+kind = "openai"
+base_url = "{0}"
+model = "m"
+quota_domain = "d"
+limits = {{ requests_per_minute = 1, max_wait = "1ms" }}
+[models.two]
+kind = "openai"
+base_url = "{0}"
+model = "m"
+quota_domain = "d"
+[groups.llm]
+kind = "model"
+members = ["one", "two"]
+"#,
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let said = run(&folder, &["run", "t.toml", "--progress", "hello"]).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    // The second is not asked: the one request of this minute was the first one's.
+    assert!(said.err.contains("t/llm/two: attempt 2 failed: rate_limit (local_limit)"), "{said:?}");
+    assert_eq!(server.count(), 1);
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    let limited = page.lines().filter(|line| line.contains("1 requests a minute")).count();
+    assert_eq!(limited, 2, "{page}");
+}
+
+#[test]
+fn what_does_not_fit_a_model_is_pointed_at() {
+    refused(
+        r#"[models.a]
+kind = "anthropic"
+base_url = "api.anthropic.com"
+model = "m"
+price_per_million = { input = -1, output = 2 }
+
+[models.b]
+kind = "local"
+limits = { concurrent = 2 }
+
+[models.c]
+kind = "gemini"
+model = "m"
+
+[agents.h]
+model = "a"
+"#,
+        r#"error: the base URL is not an http(s) URL
+ --> t.toml:3:12
+  |
+3 | base_url = "api.anthropic.com"
+  |            ^^^^^^^^^^^^^^^^^^^ no URL
+  |
+  = help: write one such as "https://api.anthropic.com/v1"
+
+error: a price that is none
+ --> t.toml:5:21
+  |
+5 | price_per_million = { input = -1, output = 2 }
+  |                     ^^^^^^^^^^^^^^^^^^^^^^^^^^ 0 or more
+  |
+  = help: what a million tokens cost: { input = 2.5, output = 10.0 }
+
+error: a `local` model has no `limits`
+ --> t.toml:9:10
+  |
+9 | limits = { concurrent = 2 }
+  |          ^^^^^^^^^^^^^^^^^^ does not fit the kind
+  |
+  = help: remove it, or write `kind = "openai"` for an endpoint
+
+error: the model `c` has no `base_url`
+  --> t.toml:11:9
+   |
+11 | [models.c]
+   |         ^ its kind is `gemini`
+   |
+   = help: add a line such as `base_url = "https://generativelanguage.googleapis.com/v1beta"`
+"#,
+    );
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let agent = "[models.m]\nkind = \"local\"\n[agents.a]\nmodel = \"m\"\n";
+    let model = "[models.m]\nkind = \"local\"\n";
+    let remote = |name: &str| {
+        format!(
+            "[models.{name}]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\nquota_domain = \"d\"\nlimits = {{ concurrent = 1 }}\n"
+        )
+    };
+    let twice = format!("{}{}[agents.a]\nmodel = \"b\"\n", remote("b"), remote("c"));
+    let rows = [
+        (format!("[ask]\nsystem = \"s\"\n{agent}"), "[ask] in a tree whose agents are asked"),
+        (format!("[ask]\nschema = \"s\"\n{model}"), "a schema that is not asked for"),
+        (format!("[ask]\nresponse_format = \"schema\"\n{model}"), "a format without its schema"),
+        (format!("[ask]\nresponse_format = \"json\"\n{model}"), "`m` does not answer in JSON"),
+        (
+            format!("[ask]\nresponse_format = \"schema\"\nschema = \"none\"\n{model}"),
+            "the schema cannot be read",
+        ),
+        (format!("[store]\npath = \"s\"\n{model}"), "a store, and nothing to keep"),
+        (
+            format!("[store]\npath = \"s\"\ndurability = \"memory\"\n{agent}"),
+            "a path for what stays in memory",
+        ),
+        (twice, "the limits of the quota domain `d` are stated by `b` already"),
+        (
+            remote("b").replace("concurrent = 1", "concurrent = 0"),
+            "a limit that lets nothing through",
+        ),
+        (remote("b").replace("concurrent = 1", "max_wait = \"1s\""), "limits that limit nothing"),
+        (format!("{model}concurrency = 0\n"), "a model that takes no request"),
+        (format!("{model}price_cap = -0.5\n"), "a price cap that is none"),
+    ];
+    for (text, message) in rows {
+        let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
+        assert_eq!(said.code, 2, "{text}\n{said:?}");
+        assert!(said.err.contains(&format!("error: {message}")), "{text}\n{}", said.err);
+        assert!(said.err.contains("--> t.toml:"), "{text}\n{}", said.err);
+    }
+}
+
+#[test]
+fn a_capability_of_each_kind_needs_a_grant_when_it_is_weaker() {
+    for (primary, other, what) in [
+        ("price_cap = 0.5", "price_cap = 0.6", "a higher price cap"),
+        ("", "tool_rights = [\"pay\"]", "more tool rights"),
+        ("residency = \"eu\"", "residency = \"us\"", "another residency"),
+    ] {
+        let text = format!(
+            "[models.a]\nkind = \"local\"\n{primary}\n[models.b]\nkind = \"local\"\n{other}\n[groups.g]\nkind = \"model\"\nmembers = [\"a\", \"b\"]\n"
+        );
+        let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
+        assert!(said.err.contains(&format!("`b` may not stand in for `a`: {what}")), "{said:?}");
+    }
+}
