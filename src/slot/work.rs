@@ -485,12 +485,21 @@ impl<W: Worker> Slot<W> {
             delivery: job.ticket.lease.delivery,
             deadline: job.mail.deadline,
             key: job.mail.key.clone(),
+            feedback: self.feedback(job),
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
             flight: Arc::clone(&job.flight),
             purse: job.mail.purse.clone(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
         }
+    }
+
+    /// What an earlier attempt has left for this one. The first has nothing to look for.
+    fn feedback(&self, job: &Job<W>) -> Option<Arc<str>> {
+        if job.ticket.lease.delivery <= Delivery(1) {
+            return None;
+        }
+        job.mail.book.lock().as_ref()?.feedback.clone()
     }
 
     pub(crate) fn count_attempt(&self) {
