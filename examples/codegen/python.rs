@@ -149,7 +149,7 @@ impl Python {
 /// The interpreter without anything of this process but where programs and libraries are.
 fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().args(["-I", "-B"]).kill_on_drop(true);
+    command.env_clear().args(["-I", "-S", "-B"]).kill_on_drop(true);
     for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

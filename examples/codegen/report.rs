@@ -106,14 +106,14 @@ impl Report<'_> {
         let _ = writeln!(out, "  functions     {all}, {lines} lines, in {took:.1} s");
         let _ = writeln!(
             out,
-            "                {} usable, {} templates; {} regenerations",
+            "                usable: {}; templates: {}; written again: {}",
             self.usable(),
             self.templates(),
             self.regenerations(),
         );
         let _ = writeln!(
             out,
-            "  state         {} checkpoints; {} functions taken over from another process",
+            "  state         checkpoints: {}; functions taken over from another process: {}",
             self.checkpoints, self.resumed,
         );
         for (spec, outcome) in self.outcomes {
@@ -161,7 +161,11 @@ impl Report<'_> {
         let mut usable = self.outcomes.iter().filter(good);
         let found = usable.clone().find(again).or_else(|| usable.next());
         let Some((_, Ok(written))) = found else { return };
-        let _ = writeln!(out, "A function, after {} regenerations", written.regenerations);
+        let _ = match written.regenerations {
+            0 => writeln!(out, "A function"),
+            1 => writeln!(out, "A function, written again once"),
+            times => writeln!(out, "A function, written again {times} times"),
+        };
         for line in &written.lines {
             let _ = writeln!(out, "  {line}");
         }
