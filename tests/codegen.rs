@@ -5,6 +5,7 @@ use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -166,6 +167,45 @@ async fn it_may_be_killed_again_and_again() {
         assert_eq!(summary[name], clean[name], "{name}: {summary} instead of {clean}");
     }
     assert!(summary["resumed"].as_u64().unwrap() > 0, "{summary}");
+}
+
+#[tokio::test]
+async fn a_model_hears_what_the_interpreter_said_and_sees_its_code_again() {
+    const KEY: &str = "sk-nobody-may-see-this";
+    let server = StubServer::start().await.unwrap();
+    let head = "```python\ndef sum_of_squares(values):\n";
+    for answer in [
+        "Hello.".to_owned(),
+        format!("{head}    return sum(v * v for v in values\n```"),
+        format!("Of course!\n{head}    while True:\n        pass\n```\nDone."),
+        format!("{head}    return sum(v * v for v in values)\n```"),
+    ] {
+        server.then(Row::reply(&answer));
+    }
+    let mut command = command(&["--model-url", server.url(), "--model", "tiny", "--limit", "1"]);
+    command.args(["--api-key-env", "CODEGEN_KEY", "--summary", "json"]).env("CODEGEN_KEY", KEY);
+    let ran = end(command).await;
+    let summary = ran.summary();
+    assert_eq!([&summary["usable"], &summary["regenerations"]], [&json!(1), &json!(2)], "{ran:#?}");
+    assert!(ran.out.contains("return sum(v * v for v in values)"), "{}", ran.out);
+    assert!(!ran.out.contains(KEY) && !ran.err.contains(KEY), "{ran:#?}");
+    let bodies: Vec<_> = server.requests().iter().map(|seen| seen.json().to_string()).collect();
+    assert_eq!(bodies.len(), 4);
+    assert!(!bodies[1].contains("The last attempt was wrong"), "{}", bodies[1]);
+    assert!(bodies[2].contains("line 2") && bodies[2].contains("for v in values"), "{}", bodies[2]);
+    assert!(bodies[3].contains("does not end") && bodies[3].contains("pass"), "{}", bodies[3]);
+}
+
+#[tokio::test]
+async fn a_function_that_only_knows_the_examples_it_was_shown_is_not_usable() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply("Hello."));
+    server.then(Row::reply("def sum_of_squares(values):\n    return 14 if values else 0"));
+    let arguments = ["--model-url", server.url(), "--model", "tiny", "--limit", "1"];
+    let ran = run(&[&arguments[..], &["--summary", "json"]].concat()).await;
+    let summary = ran.summary();
+    assert_eq!([&summary["usable"], &summary["templates"]], [&json!(0), &json!(0)], "{ran:#?}");
+    assert!(ran.out.contains("sum_of_squares: passes its check, but not its test"), "{}", ran.out);
 }
 
 #[tokio::test]

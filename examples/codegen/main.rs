@@ -13,6 +13,7 @@ use clap::Parser as _;
 use mainstay::checkpoint::{FileStore, MemoryStore, Store};
 use mainstay::event::{Event, EventStream};
 use mainstay::fate::Fate;
+use mainstay::fault::Class;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Port};
 use mainstay::system::System;
@@ -197,7 +198,6 @@ async fn model(args: &Args) -> Result<Option<Model>, String> {
     }
     model.connect().map_err(|fault| format!("--model-url {url}: {fault}"))?;
     let hello = ChatRequest::from("Hello").max_tokens(1);
-    use mainstay::fault::Class;
     match model.ask(&hello, HELLO, 1).await {
         // It is there; one token is rarely an answer.
         Ok(_) => Ok(Some(model)),

@@ -2,7 +2,8 @@
 //!
 //! Each check runs in a temporary folder that is removed afterwards, without the environment of this
 //! process, where keys may be. The process is killed when it takes too long and when the attempt is
-//! dropped, whatever the reason. That is no sandbox: what a model wrote runs with your rights.
+//! dropped, whatever the reason; should this process be killed itself, its limits end it. That is no
+//! sandbox: what a model wrote runs with your rights.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,6 +28,13 @@ const MOST: u64 = 64 * 1024;
 /// output goes nowhere, and its verdict is the last thing the process writes.
 const HARNESS: &str = r#"
 import json, os, sys
+try:
+    import resource, signal
+    signal.alarm(20)
+    resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+except (ImportError, OSError, ValueError):
+    pass
 name, verdict = sys.argv[1], sys.stdout
 sys.stdout = open(os.devnull, "w")
 def say(kind, text=""):
