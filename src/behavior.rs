@@ -317,6 +317,7 @@ pub struct Context {
     pub(crate) delivery: Delivery,
     pub(crate) deadline: Moment,
     pub(crate) key: Option<Arc<str>>,
+    pub(crate) feedback: Option<Arc<str>>,
     pub(crate) seat: Arc<dyn Seat>,
     pub(crate) flight: Arc<Flight>,
     pub(crate) purse: Option<Purse>,
@@ -389,6 +390,13 @@ impl Context {
             Some(key) => key.to_string(),
             None => default_key(self.seat.identity(), self.request),
         }
+    }
+
+    /// What the last attempt that had something to say about its failure left for the next
+    /// ([`Fault::with_feedback`]), whoever made it: a substitute hears it, too. `None` for a first
+    /// attempt, and for a request that another process had accepted: feedback is not stored.
+    pub fn feedback(&self) -> Option<&str> {
+        self.feedback.as_deref()
     }
 
     /// The port declared under this name in [`Behavior::needs`]. Calls through it inherit this

@@ -269,6 +269,11 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// What is known about the effect.
     pub effect: EffectState,
+    /// What the next attempt at the request should know to do better: it finds it in
+    /// [`Context::feedback`](crate::behavior::Context::feedback). It may hold user data and, as the
+    /// cause, is not stored with the fault.
+    #[serde(skip)]
+    pub feedback: Option<Arc<str>>,
     /// The typed cause. It is not stored with the fault.
     #[serde(skip)]
     pub source: Option<Arc<dyn Error + Send + Sync>>,
@@ -283,6 +288,7 @@ impl Fault {
             message: message.into(),
             retry_after: None,
             effect: EffectState::Unstated,
+            feedback: None,
             source: None,
         }
     }
@@ -312,6 +318,16 @@ impl Fault {
     #[must_use]
     pub fn effect_unknown(mut self) -> Self {
         self.effect = EffectState::Unknown;
+        self
+    }
+
+    /// The same fault with what the next attempt should know, be it a retry or a substitute's: what the
+    /// compiler said, which example failed. An attempt that is told something new differs from the one
+    /// that failed, which is what a retry of [`Class::OutputInvalid`] needs. Without text it is no
+    /// feedback.
+    #[must_use]
+    pub fn with_feedback(mut self, feedback: impl Into<Arc<str>>) -> Self {
+        self.feedback = Some(feedback.into()).filter(|feedback| !feedback.is_empty());
         self
     }
 
@@ -393,6 +409,7 @@ impl PartialEq for Fault {
             && self.message == other.message
             && self.retry_after == other.retry_after
             && self.effect == other.effect
+            && self.feedback == other.feedback
     }
 }
 
@@ -404,6 +421,7 @@ impl fmt::Debug for Fault {
             .field("message", &self.message)
             .field("retry_after", &self.retry_after)
             .field("effect", &self.effect)
+            .field("feedback", &self.feedback.is_some())
             .finish_non_exhaustive()
     }
 }

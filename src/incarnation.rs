@@ -225,7 +225,7 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
                 } else {
                     let context = match &mut context {
                         Some(context) => {
-                            Slot::<Self>::renew(context, &job);
+                            slot.renew(context, &job);
                             context
                         }
                         none => none.insert(slot.context(&job, Arc::clone(&flight))),

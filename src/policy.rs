@@ -59,7 +59,8 @@ pub struct RequestFacts {
     pub deadline: Moment,
     /// What the work does to the world.
     pub effect: EffectKind,
-    /// Whether the request changes before a retry, for example by feedback on its last answer.
+    /// Whether the next attempt differs from the one that failed, for example by feedback on its answer
+    /// ([`Cause::changes_next`]).
     pub changed: bool,
     /// Whether an inner ladder gave the request up and escalated it here: then it is never retried.
     pub escalated: bool,

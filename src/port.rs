@@ -407,6 +407,8 @@ pub(crate) struct Book {
     pub(crate) rolled_back: bool,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
+    /// What the next attempt is told, whoever makes it: the last feedback there was.
+    pub(crate) feedback: Option<Arc<str>>,
 }
 
 impl Book {
@@ -420,6 +422,7 @@ impl Book {
             spent: Cost::default(),
             rolled_back: false,
             fault: None,
+            feedback: None,
         })
     }
 }

@@ -88,6 +88,19 @@ impl Cause<'_> {
         }
     }
 
+    /// Whether the next attempt would be any different, when the one that ended was given `told`: after
+    /// the end of a life another one makes it; after a fault it is told something else. To be told the
+    /// same again changes nothing.
+    pub fn changes_next(&self, told: Option<&str>) -> bool {
+        match self {
+            Self::Fault(fault) => match fault.feedback.as_deref() {
+                None | Some("") => false,
+                feedback => feedback != told,
+            },
+            Self::Exit(_) => true,
+        }
+    }
+
     /// The class by which siblings are chosen: the fault's own; a crash is as a defect of the child,
     /// any other end as a child that cannot answer.
     pub const fn sibling_class(&self) -> Class {

@@ -426,6 +426,24 @@ fn a_retry_that_changes_nothing_and_waits_for_nothing_is_refused() {
 }
 
 #[test]
+fn the_next_attempt_differs_when_it_is_told_something_new_or_made_by_another_life() {
+    for (feedback, told, changes) in [
+        (None, None, false),
+        (None, Some("line 1"), false),
+        (Some("line 1"), None, true),
+        (Some("line 1"), Some("line 2"), true),
+        (Some("line 1"), Some("line 1"), false),
+        (Some(""), None, false),
+        (Some(""), Some("line 1"), false),
+    ] {
+        let mut fault = Fault::new(Class::OutputInvalid, "");
+        fault.feedback = feedback.map(Into::into);
+        assert_eq!(Cause::Fault(&fault).changes_next(told), changes, "{feedback:?} after {told:?}");
+    }
+    assert!(Cause::Exit(&ExitCause::Hang).changes_next(Some("line 1")));
+}
+
+#[test]
 fn a_rejected_output_is_generated_again_twice_and_only_with_feedback() {
     let policy = Policy::code_generation();
     assert_eq!(waits(Class::OutputInvalid, EffectKind::Read, true, policy.clone()), [0, 0]);

@@ -464,7 +464,7 @@ impl<W: Worker> Slot<W> {
             delivery: ticket.lease.delivery,
             deadline: mail.deadline,
             effect,
-            changed: matches!(cause, Cause::Exit(_)),
+            changed: policy_cause.changes_next(book.feedback.as_deref()),
             escalated: false,
         };
         let mut domain = self.domain().lock();
@@ -513,6 +513,10 @@ impl<W: Worker> Slot<W> {
         book.history.record(cause.as_policy(), decision.action);
         if let Cause::Fault(fault) = cause {
             book.fault = Some(fault.clone());
+            // A failure without feedback does not unsay what was said before.
+            if let Some(feedback) = fault.feedback.clone().filter(|feedback| !feedback.is_empty()) {
+                book.feedback = Some(feedback);
+            }
         }
         book.trail.0.push(Attempt {
             at: now,

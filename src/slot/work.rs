@@ -492,6 +492,7 @@ impl<W: Worker> Slot<W> {
             delivery: job.ticket.lease.delivery,
             deadline: job.mail.deadline,
             key: job.mail.key.clone(),
+            feedback: self.feedback(job),
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
             flight,
             purse: job.mail.purse.clone(),
@@ -501,15 +502,24 @@ impl<W: Worker> Slot<W> {
     }
 
     /// The same context for another attempt of its carrier: two counts less to touch.
-    pub(crate) fn renew(context: &mut Context, job: &Job<W>) {
+    pub(crate) fn renew(&self, context: &mut Context, job: &Job<W>) {
         context.request = job.mail.id;
         context.attempt = job.attempt;
         context.delivery = job.ticket.lease.delivery;
         context.deadline = job.mail.deadline;
         context.key.clone_from(&job.mail.key);
+        context.feedback = self.feedback(job);
         context.purse.clone_from(&job.mail.purse);
         context.notes = Notes::default();
         context.tie.take();
+    }
+
+    /// What an earlier attempt has left for this one. The first has nothing to look for.
+    fn feedback(&self, job: &Job<W>) -> Option<Arc<str>> {
+        if job.ticket.lease.delivery <= Delivery(1) {
+            return None;
+        }
+        job.mail.book()?.feedback.clone()
     }
 
     pub(crate) fn count_attempt(&self) {
