@@ -216,7 +216,7 @@ impl ChildSpec {
     /// What one execution does to the world.
     ///
     /// # Default
-    /// [`Behavior::EFFECT`](crate::behavior::Behavior::EFFECT).
+    /// [`Behavior::EFFECT`].
     #[must_use]
     pub fn effect(mut self, effect: EffectKind) -> Self {
         self.effect = effect;
@@ -341,7 +341,7 @@ impl ChildSpec {
     }
 
     /// One more port the behavior may ask its context for, beside those of
-    /// [`Behavior::needs`](crate::behavior::Behavior::needs).
+    /// [`Behavior::needs`].
     #[must_use]
     pub fn needs<P: PortType>(mut self, name: impl Into<String>) -> Self {
         self.needs = self.needs.needs::<P>(name);
