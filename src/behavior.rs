@@ -191,6 +191,32 @@ pub struct Undone {
     pub undone: Vec<EffectKey>,
     /// Effects of which nobody knows whether they took place, or whose undo failed.
     pub unknown: Vec<EffectKey>,
+    /// What each of them was, in the same order: those kept, undone, unknown.
+    pub acts: Vec<PastAct>,
+}
+
+/// An effect that a request asked for before it was rolled back. Holds user data.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PastAct {
+    /// The effect.
+    pub key: EffectKey,
+    /// Whom it was asked of.
+    pub tool: ChildPath,
+    /// What was asked: the request as JSON.
+    pub request: Arc<str>,
+    /// What came of it, as JSON; only of one that still stands.
+    pub result: Option<Arc<str>>,
+}
+
+impl fmt::Debug for PastAct {
+    /// Without what was asked and answered.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PastAct")
+            .field("key", &self.key)
+            .field("tool", &self.tool)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where in its request an attempt begins or goes on.

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::behavior::Undone;
+use crate::behavior::{PastAct, Undone};
 use crate::error::ResolveError;
 use crate::event::Event;
 use crate::fate::{Answer, Cost, Trail};
@@ -144,6 +144,25 @@ impl Effects {
                 _ => told.unknown.push(entry.intent.key),
             }
         }
+        drop(ledger);
+        self.described(told)
+    }
+
+    /// Adds what the effects were.
+    fn described(&self, mut told: Undone) -> Undone {
+        let ledger = self.ledger.lock();
+        let text = |bytes: &Arc<[u8]>| Arc::from(String::from_utf8_lossy(bytes).as_ref());
+        let keys = told.kept.iter().chain(&told.undone).chain(&told.unknown);
+        let acts = keys.filter_map(|key| ledger.get(*key)).map(|entry| PastAct {
+            key: entry.intent.key,
+            tool: entry.intent.tool.clone(),
+            request: text(&entry.intent.request),
+            result: match &entry.status {
+                EffectStatus::Confirmed(result) => Some(text(result)),
+                _ => None,
+            },
+        });
+        told.acts = acts.collect();
         told
     }
 
@@ -185,7 +204,7 @@ impl Effects {
                 _ => told.unknown.push(key),
             }
         }
-        told
+        self.described(told)
     }
 
     /// The effect once nobody waits for its tool any more.

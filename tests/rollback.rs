@@ -73,7 +73,12 @@ struct Teller {
     moved: Arc<u32>,
     /// Whether a rollback is told to the user, or the transfer just tried again.
     gives_up: bool,
+    /// What a rollback said of the acts before it.
+    told: Option<Told>,
 }
+
+/// Kept, undone and unknown acts, each with what was asked and answered.
+type Told = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 impl Behavior for Teller {
     type Request = u32;
@@ -97,6 +102,12 @@ impl Stateful for Teller {
             Turn::Performed(performed) => {
                 performed.get::<()>(0)?;
                 self.stage = Arc::new(*self.stage + 1);
+            }
+            Turn::RolledBack(undone) if self.told.is_some() => {
+                let acts = undone.acts.iter();
+                let acts = acts
+                    .map(|act| (act.request.to_string(), act.result.as_deref().map(str::to_owned)));
+                self.told.as_ref().unwrap().lock().extend(acts);
             }
             Turn::RolledBack(_) if self.gives_up => self.stage = Arc::new(10),
             _ => {}
@@ -248,4 +259,28 @@ async fn an_undo_that_fails_is_stuck_and_waits_for_a_person() {
     system.effects().undone(open[0].key).await.unwrap();
     assert!(system.effects().open().is_empty());
     assert!(system.effects().undone(open[0].key).await.is_err(), "it does not wait any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_says_what_was_asked_and_what_came_of_what_stands() {
+    let expected = [(Scope::Flow, Some("null".to_owned())), (Scope::Transaction, None)];
+    for (scope, result) in expected {
+        let (bank, told) = (Arc::new(Bank::default()), Told::default());
+        *bank.closed.lock() = Some(Fault::business("the account is closed"));
+        let (desk, other) = (Desk(Arc::clone(&bank)), Desk(Arc::clone(&bank)));
+        let teller = Teller { told: Some(Arc::clone(&told)), ..Teller::default() };
+        let spec = SupervisorSpec::one_for_one("bank")
+            .scope(scope)
+            .child(
+                ChildSpec::stateless("bank", move || desk.clone())
+                    .effect(EffectKind::Compensable)
+                    .recorded::<Desk>(),
+            )
+            .child(ChildSpec::stateless("outbox", move || other.clone()))
+            .child(ChildSpec::stateful("teller", move || teller.clone()));
+        let system = System::start(spec).await.unwrap();
+        let teller = system.port::<u32, String>("bank/teller").unwrap();
+        teller.call(7_u32).await.unwrap_err();
+        assert_eq!(*told.lock(), [(r#"{"Debit":7}"#.to_owned(), result)], "{scope}");
+    }
 }

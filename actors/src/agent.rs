@@ -2,93 +2,56 @@
 //!
 //! The loop is a stateful behavior in steps: every model call and every round of tool calls is a
 //! [`Step::Perform`], made by the runtime. Between two steps the agent can be looked at, stopped and
-//! taken up again where it stood.
+//! taken up again where it stood; with [`Agent::durable_spec`] also by another process.
 //!
 //! *Invariant.* The agent acts only through the ports it declared, and a model's answer can name
 //! nothing else: a tool is found by its name among those configured, or not at all.
 
+use std::fmt;
 use std::sync::Arc;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
-use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::checkpoint::{Interval, Schema, Snapshot};
+use mainstay::error::CheckpointError;
+use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::RequestId;
 use mainstay::mirror::Kind;
-use mainstay::port::{CallOptions, Port};
+use mainstay::moment::Moment;
+use mainstay::port::Port;
 use mainstay::spec::ChildSpec;
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
 
-use crate::chat::{ChatReply, ChatRequest, Message, ToolSpec};
+use crate::chat::{ChatReply, ChatRequest, ToolSpec};
 use crate::tool::{ToolReply, ToolRequest};
-use run::{Next, Run};
+use run::Run;
+use turn::Till;
 
+mod budget;
+mod context;
+mod past;
 mod run;
+mod state;
+mod sub;
+mod task;
+mod turn;
 
-pub use run::{MAX_CALLS, MAX_FAILURES, MAX_RESULT};
+pub use budget::TaskBudget;
+pub use context::KEPT_RESULT;
+pub use run::{MAX_CALLS, MAX_FAILURES, MAX_REGENERATIONS, MAX_RESULT};
+pub use sub::{AgentTool, SubTask, Team};
+pub use task::{AgentReply, AgentRequest, ToolUse};
 
 /// Model calls an agent makes for one task, by default.
 pub const DEFAULT_MAX_STEPS: u32 = 8;
 
-/// A task for an agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct AgentRequest {
-    /// What is wanted.
-    pub text: String,
-    /// The conversation before.
-    ///
-    /// # Default
-    /// None.
-    pub history: Vec<Message>,
-}
+/// Says what is wrong with an answer.
+#[derive(Clone)]
+struct Check(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
 
-impl AgentRequest {
-    /// A task without a history.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), history: Vec::new() }
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Check")
     }
-
-    /// Sets [`AgentRequest::history`].
-    #[must_use]
-    pub fn history(mut self, messages: impl IntoIterator<Item = Message>) -> Self {
-        self.history = messages.into_iter().collect();
-        self
-    }
-}
-
-impl From<&str> for AgentRequest {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
-}
-
-impl From<String> for AgentRequest {
-    fn from(text: String) -> Self {
-        Self::new(text)
-    }
-}
-
-/// What came of a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct AgentReply {
-    /// The answer.
-    pub text: String,
-    /// Model calls made.
-    pub steps: u32,
-    /// Tool calls made or refused, in order.
-    pub tools_used: Vec<ToolUse>,
-}
-
-/// A tool call of a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ToolUse {
-    /// The tool, as the model named it.
-    pub name: String,
-    /// The arguments, as the model wrote them.
-    pub arguments: String,
-    /// Why it failed; `None` when it did not.
-    pub failed: Option<Class>,
 }
 
 /// How an agent works; shared by all its states.
@@ -100,6 +63,8 @@ struct Plan {
     max_steps: u32,
     max_tokens: Option<u32>,
     temperature: Option<f32>,
+    checks: Vec<Check>,
+    budget: TaskBudget,
 }
 
 /// The model and tool loop. Made with [`Agent::new`], turned into a child with [`Agent::spec`].
@@ -108,41 +73,72 @@ struct Plan {
 /// it could, and what is left is told to the model, which can do better with it than another retry.
 /// So is a call of a tool that does not exist.
 ///
-/// Each tool call has an idempotency key of the task, the step, the place in it, the tool and its
-/// arguments, so a round of calls that is made again takes effect once in tools that take keys.
+/// # What happens once
+/// Tool calls are [effects](mainstay::port::Port::effect): those of one round are made together and
+/// settle one by one in the ledger. A step that comes again after a fault, a crash or, with
+/// [`Agent::durable_spec`], in another process gets the recorded results, and only what has none is
+/// asked for again. After a rollback the model is told in one system message what of its calls stands,
+/// was undone, or is unknown; what stands is served from the record when the model asks for it again,
+/// and what is unknown is refused.
+///
+/// # When the conversation is too long
+/// A model that finds the conversation too long is asked once more with earlier tool results
+/// shortened, if there are any longer than [`KEPT_RESULT`]. Models with a larger window are the
+/// group's to offer.
 ///
 /// # Errors
 /// | What | Class, code |
 /// |---|---|
 /// | the model call failed for good | that fault, usually `Exhausted` |
-/// | the model still asks for tools in its last step | `Exhausted`, `step_limit`: again would end there again, a simpler flow may not |
-/// | the same tool call, with the same arguments, failed [`MAX_FAILURES`] times | `Exhausted`, `tool_loop` |
+/// | the model still asks for tools, or must mend its answer, after its last step | `Exhausted`, `step_limit`: again would end there again, a simpler flow may not |
+/// | the same tool call, with the same arguments, failed [`MAX_FAILURES`] times in the same way | `Exhausted`, `tool_loop` |
 /// | the model said nothing | `OutputInvalid`, `empty_answer` |
-/// | a tool call was called off, or denied by the budget | that fault |
+/// | a validator refused the answer and [`MAX_REGENERATIONS`] more | `OutputInvalid`, `rejected` |
+/// | the answer broke off after a listener had heard a part | `Exhausted`, `partial` |
+/// | the [budget](Agent::budget) is used up | `BudgetDenied`, `task_tokens`, `task_money`, `task_time` |
+/// | a tool call was called off, or denied by the caller's budget | that fault |
+///
+/// A task that ended by a limit of its own is not worked on again after a rollback: it would end there
+/// again.
 #[derive(Clone, Debug)]
 pub struct Agent {
     plan: Arc<Plan>,
-    /// The task in progress, and whose it is.
-    run: Option<(RequestId, Run)>,
+    run: Run,
+    /// Between two tasks; kept so that its pieces are shared by all snapshots taken there.
+    idle: Run,
+    /// Whose `run` this is, in this process.
+    request: Option<RequestId>,
+    /// Up to when the time of the task was counted.
+    counted: Option<Moment>,
+    till: Arc<Mutex<Till>>,
 }
 
 impl Agent {
     /// An agent that asks the model under this need: the id of a child or group beside it or above it.
     pub fn new(model: impl Into<String>) -> Self {
-        let plan = Plan {
+        Self::of(Plan {
             model: model.into(),
             system: None,
             tools: Vec::new(),
             max_steps: DEFAULT_MAX_STEPS,
             max_tokens: None,
             temperature: None,
-        };
-        Self { plan: Arc::new(plan), run: None }
+            checks: Vec::new(),
+            budget: TaskBudget::default(),
+        })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Plan)) -> Self {
-        change(Arc::make_mut(&mut self.plan));
-        self
+    fn of(plan: Plan) -> Self {
+        let plan = Arc::new(plan);
+        let idle = Run::idle(Arc::clone(&plan));
+        let (request, counted, till) = (None, None, Arc::default());
+        Self { run: idle.clone(), idle, plan, request, counted, till }
+    }
+
+    fn with(self, change: impl FnOnce(&mut Plan)) -> Self {
+        let mut plan = Arc::unwrap_or_clone(self.plan);
+        change(&mut plan);
+        Self::of(plan)
     }
 
     /// The system message.
@@ -164,7 +160,7 @@ impl Agent {
         })
     }
 
-    /// Model calls for one task, at least 1.
+    /// Model calls for one task, at least 1. After a rollback they are counted anew.
     ///
     /// # Default
     /// [`DEFAULT_MAX_STEPS`].
@@ -191,13 +187,40 @@ impl Agent {
         self.with(|plan| plan.temperature = Some(temperature))
     }
 
+    /// Also checks each final answer. One that is wrong goes back to the model with what is wrong with
+    /// it, up to [`MAX_REGENERATIONS`] times, each time as one more step of the conversation. The
+    /// validators are asked in the order in which they were added, the first complaint counts.
+    ///
+    /// A validator should be a function of the text: it may be asked again about the same one.
+    ///
+    /// # Default
+    /// Every answer is taken.
+    #[must_use]
+    pub fn validate(
+        self,
+        check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|plan| plan.checks.push(Check(Arc::new(check))))
+    }
+
+    /// What one task may spend.
+    ///
+    /// # Default
+    /// No limit but the caller's.
+    #[must_use]
+    pub fn budget(self, budget: TaskBudget) -> Self {
+        self.with(|plan| plan.budget = budget)
+    }
+
     /// The child spec: stateful, kind `agent`, with the needs of its model and its tools.
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
         let plan = Arc::clone(&self.plan);
+        // A till of its own: two children made of one agent spend nothing together.
+        let agent = Self { till: Arc::default(), ..self };
         let mut needs: Vec<&String> = plan.tools.iter().map(|(_, need)| need).collect();
         needs.sort();
         needs.dedup();
-        let spec = ChildSpec::stateful(id, move || self.clone()).kind(Kind::Agent).needs::<Port<
+        let spec = ChildSpec::stateful(id, move || agent.clone()).kind(Kind::Agent).needs::<Port<
             ChatRequest,
             ChatReply,
         >>(
@@ -208,23 +231,11 @@ impl Agent {
             .fold(spec, |spec, need| spec.needs::<Port<ToolRequest, ToolReply>>(need.clone()))
     }
 
-    fn perform(&self, next: Next, ctx: &Context) -> Result<Step<AgentReply>, Fault> {
-        let calls = match next {
-            Next::Done(reply) => return Ok(Step::Reply(reply)),
-            Next::Ask(request) => {
-                vec![ctx.port::<ChatRequest, ChatReply>(&self.plan.model)?.ask(request)]
-            }
-            Next::Call(planned) => {
-                let call = |planned: run::Planned| {
-                    let port = ctx.port::<ToolRequest, ToolReply>(&planned.need)?;
-                    let key = format!("{}/{}", ctx.key(), planned.key);
-                    let request = ToolRequest::new(planned.call.name, planned.call.arguments);
-                    Ok(port.ask_with(request, CallOptions::new().key(key)))
-                };
-                planned.into_iter().map(call).collect::<Result<_, Fault>>()?
-            }
-        };
-        Ok(Step::Perform(calls))
+    /// [`Agent::spec`], and what it is asked survives the process: a task goes on after a kill or a
+    /// power cut where its last step had ended, in a system started with
+    /// [`System::recover`](mainstay::system::System::recover). Its state is stored after every step.
+    pub fn durable_spec(self, id: impl AsRef<str>) -> ChildSpec {
+        self.spec(id).durable::<Self>().checkpoint(Interval::Steps(1))
     }
 }
 
@@ -241,30 +252,19 @@ impl Stateful for Agent {
         turn: Turn,
         ctx: &Context,
     ) -> Result<Step<AgentReply>, Fault> {
-        // A task that comes again after a fault or an interruption goes on where it stood.
-        let run = match &mut self.run {
-            Some((id, run)) if *id == ctx.request() => run,
-            other => {
-                let run = Run::new(Arc::clone(&self.plan), &request.history, &request.text);
-                &mut other.insert((ctx.request(), run)).1
-            }
-        };
-        let next = match turn {
-            Turn::Performed(performed) => match run.expects() {
-                0 => run.on_model(performed.get::<ChatReply>(0)?.value.clone())?,
-                count => {
-                    let results = (0..count).map(|index| {
-                        performed.get::<ToolReply>(index).map(|answer| answer.value.content.clone())
-                    });
-                    let results: Vec<_> = results.collect();
-                    run.on_tools(results)?
-                }
-            },
-            _ => run.resume(),
-        };
-        if let Next::Done(_) = next {
-            self.run = None;
-        }
-        self.perform(next, ctx)
+        self.turn(request, turn, ctx).await
+    }
+
+    fn schema() -> Option<Schema> {
+        Some(state::schema())
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(self.run.snapshot())
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.run = self.run.restored(snapshot)?;
+        Ok(())
     }
 }

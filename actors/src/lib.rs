@@ -12,6 +12,10 @@
 //! | a model that works without network, key or weights, as the last of a chain or in an example | [`local::LocalModel`] |
 //! | an async function as a tool, with typed arguments | [`tool::tool`] |
 //! | the tools of a server of the Model Context Protocol, over stdio or HTTP | [`mcp::McpServer`] |
+//! | an agent whose work survives the process | [`agent::Agent::durable_spec`] |
+//! | an agent as a tool of another | [`agent::AgentTool`], or [`agent::Team`] for one started for each task |
+//! | to find documents by similarity, and by words when that fails | [`search::VectorSearch`], [`search::ExactSearch`] |
+//! | a person who decides when nothing else can | [`human::HumanDesk`] |
 //! | an answer when nobody else has one | [`default::DefaultAnswer`] |
 //! | to test how your tree behaves when a child fails, hangs or panics | [`scripted::Script`] |
 //! | to test what is really sent to a model endpoint | [`stub_server::StubServer`] |
@@ -63,9 +67,11 @@ pub mod agent;
 pub mod chat;
 pub mod default;
 mod http;
+pub mod human;
 pub mod local;
 pub mod mcp;
 pub mod model;
 pub mod scripted;
+pub mod search;
 pub mod stub_server;
 pub mod tool;

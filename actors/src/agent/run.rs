@@ -1,19 +1,27 @@
 //! One task of an agent: the conversation so far and what comes next. Knows no port and no clock.
+//!
+//! *Invariant.* What a task has done is in its state and nowhere else, so a copy of the state goes on
+//! where the original stood.
 
 use std::sync::Arc;
 
+use mainstay::behavior::Undone;
 use mainstay::fault::{Class, Fault};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{AgentReply, Plan, ToolUse};
+use super::context::{Conversation, cut};
+use super::state::{Failed, Memory, Planned, Same};
+use super::{AgentReply, Plan, ToolUse, past};
 use crate::chat::{ChatReply, ChatRequest, Message, ToolCall};
 
 /// Tool calls of one answer that are made; for the others the model is told that they were too many.
 pub const MAX_CALLS: usize = 16;
 /// The longest tool result that is shown to the model, in bytes; the rest is cut off, and it is told.
 pub const MAX_RESULT: usize = 64 * 1024;
-/// The same call failing so often ends the task.
+/// The same call failing so often in the same way ends the task.
 pub const MAX_FAILURES: u32 = 3;
+/// Answers that a validator refuses and the model may give again.
+pub const MAX_REGENERATIONS: u32 = 2;
 
 /// What comes next.
 #[derive(Debug)]
@@ -26,81 +34,80 @@ pub(super) enum Next {
     Done(AgentReply),
 }
 
-/// A tool call to be made.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Planned {
-    pub(super) need: String,
-    pub(super) call: ToolCall,
-    /// What makes the idempotency key of the call, beside the task's: the logical step, the place in
-    /// it, the tool and the arguments. Not the model's id, which is another in each attempt.
-    pub(super) key: String,
-}
-
-/// The same call, however it is written.
-#[derive(Clone, Debug, PartialEq)]
-struct Same {
-    name: String,
-    arguments: String,
-}
-
-impl Same {
-    fn of(call: &ToolCall) -> Self {
-        // Reading and writing sorts the keys and drops the white space.
-        let arguments = serde_json::from_str::<Value>(&call.arguments)
-            .map_or_else(|_| call.arguments.clone(), |value| value.to_string());
-        Self { name: call.name.clone(), arguments }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Failed {
-    same: Same,
-    times: u32,
-    /// Nobody knows whether it happened: it must not be made again.
-    unknown: bool,
-}
-
-/// The progress of a task. Cheap to clone: the conversation is shared until it grows.
+/// The progress of a task. Cheap to clone: everything in it is shared until it changes.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    plan: Arc<Plan>,
-    messages: Arc<Vec<Message>>,
-    steps: u32,
-    planned: Vec<Planned>,
-    used: Arc<Vec<ToolUse>>,
-    failed: Vec<Failed>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) context: Conversation,
+    pub(super) used: Arc<Vec<ToolUse>>,
+    pub(super) memory: Arc<Memory>,
 }
 
 impl Run {
-    pub(super) fn new(plan: Arc<Plan>, history: &[Message], text: &str) -> Self {
-        let mut messages = Vec::with_capacity(history.len() + 8);
+    /// Between two tasks.
+    pub(super) fn idle(plan: Arc<Plan>) -> Self {
+        Self {
+            plan,
+            context: Conversation::new(Vec::new()),
+            used: Arc::default(),
+            memory: Arc::default(),
+        }
+    }
+
+    pub(super) fn new(plan: Arc<Plan>, task: String, history: &[Message], text: &str) -> Self {
+        let mut messages = Vec::with_capacity(history.len() + 2);
         if let Some(system) = &plan.system {
             messages.push(Message::system(system.clone()));
         }
         messages.extend_from_slice(history);
         messages.push(Message::user(text));
+        let memory = Memory { task: Some(task), ..Memory::default() };
         Self {
             plan,
-            messages: Arc::new(messages),
-            steps: 0,
-            planned: Vec::new(),
+            context: Conversation::new(messages),
             used: Arc::default(),
-            failed: Vec::new(),
+            memory: Arc::new(memory),
+        }
+    }
+
+    pub(super) fn task(&self) -> Option<&str> {
+        self.memory.task.as_deref()
+    }
+
+    pub(super) fn memory(&mut self) -> &mut Memory {
+        Arc::make_mut(&mut self.memory)
+    }
+
+    /// The task begins anew: the model is told once what of the work before stands, and what stands is
+    /// not done again.
+    pub(super) fn rolled_back(&mut self, undone: &Undone) {
+        let told = past::read(undone);
+        for same in told.unknown {
+            let fault = Fault::indeterminate("before the rollback").with_code("outcome_unknown");
+            self.count_failure(same, &fault);
+        }
+        self.memory().stands = told.stands;
+        if let Some(note) = told.note {
+            self.context.push(Message::system(note));
         }
     }
 
     /// Where it stands: after an interruption, the work that was not finished.
     pub(super) fn resume(&self) -> Next {
-        if self.planned.is_empty() { self.ask() } else { Next::Call(self.planned.clone()) }
+        if self.memory.planned.is_empty() {
+            self.ask()
+        } else {
+            Next::Call(self.memory.planned.clone())
+        }
     }
 
     /// How many tool calls it waits for; 0 when it waits for the model.
     pub(super) fn expects(&self) -> usize {
-        self.planned.len()
+        self.memory.planned.len()
     }
 
     fn ask(&self) -> Next {
-        let mut request = ChatRequest::new(self.messages.iter().cloned());
+        let mut request = ChatRequest::new(self.context.messages().cloned());
         request.tools = self.plan.tools.iter().map(|(spec, _)| spec.clone()).collect();
         request.max_tokens = self.plan.max_tokens;
         request.temperature = self.plan.temperature;
@@ -109,39 +116,77 @@ impl Run {
 
     /// The model has answered.
     pub(super) fn on_model(&mut self, reply: ChatReply) -> Result<Next, Fault> {
-        self.steps += 1;
+        self.memory().steps += 1;
+        if let Some(fault) = reply.broken_by() {
+            let text = "the model's answer broke off after a part of it was heard";
+            return Err(Fault::exhausted(text).with_code("partial").with_source(fault.clone()));
+        }
         if reply.tool_calls.is_empty() {
-            if reply.text.is_empty() {
-                return Err(Fault::output_invalid("the model said nothing and asked for nothing")
-                    .with_code("empty_answer"));
-            }
-            return Ok(Next::Done(AgentReply {
-                text: reply.text,
-                steps: self.steps,
-                tools_used: self.used.to_vec(),
-            }));
+            return self.on_answer(reply.text);
         }
-        if self.steps >= self.plan.max_steps {
-            let text = format!(
-                "no answer within {} steps; raise `max_steps`, or give the task to a simpler flow",
-                self.plan.max_steps
-            );
-            return Err(Fault::exhausted(text).with_code("step_limit"));
-        }
+        self.check_steps()?;
         let calls = reply.tool_calls.clone();
-        self.push(Message::tool_calls(reply.text, reply.tool_calls));
+        self.context.open_round(Message::tool_calls(reply.text, reply.tool_calls));
         for (index, call) in calls.into_iter().enumerate() {
             match self.route(index, &call) {
-                Ok(need) => {
-                    let same = Same::of(&call);
-                    let digest = fnv(&[same.name.as_bytes(), same.arguments.as_bytes()]);
-                    let key = format!("{}.{index}/{}/{digest:016x}", self.steps, same.name);
-                    self.planned.push(Planned { need, call, key });
-                }
+                Ok(need) => match self.recorded(&call) {
+                    Some(content) => self.on_success(&call, content),
+                    None => self.memory().planned.push(Planned { need, call }),
+                },
                 Err(fault) => self.on_failure(&call, &fault)?,
             }
         }
         Ok(self.resume())
+    }
+
+    fn on_answer(&mut self, text: String) -> Result<Next, Fault> {
+        if text.is_empty() {
+            return Err(Fault::output_invalid("the model said nothing and asked for nothing")
+                .with_code("empty_answer"));
+        }
+        let refused = self.plan.checks.iter().find_map(|check| (check.0)(&text).err());
+        let Some(why) = refused else {
+            return Ok(Next::Done(AgentReply {
+                text,
+                steps: self.memory.steps,
+                tools_used: self.used.to_vec(),
+                compacted: self.memory.compacted,
+            }));
+        };
+        if self.memory.regenerations >= MAX_REGENERATIONS {
+            let text =
+                format!("after {MAX_REGENERATIONS} regenerations the answer is wrong: {why}");
+            return Err(Fault::output_invalid(text).with_code("rejected"));
+        }
+        self.check_steps()?;
+        self.memory().regenerations += 1;
+        self.context.open_round(Message::assistant(text));
+        self.context.push(Message::user(format!(
+            "Your answer cannot be used: {why}\nGive the whole answer again, with that mended."
+        )));
+        Ok(self.ask())
+    }
+
+    /// One more question would be one too many.
+    fn check_steps(&self) -> Result<(), Fault> {
+        if self.memory.steps < self.plan.max_steps {
+            return Ok(());
+        }
+        let text = format!(
+            "no answer within {} steps; raise `max_steps`, or give the task to a simpler flow",
+            self.plan.max_steps
+        );
+        Err(Fault::exhausted(text).with_code("step_limit"))
+    }
+
+    /// The model could not be asked: with a conversation that is too long, once more with a shorter one.
+    pub(super) fn on_model_fault(&mut self, fault: Fault) -> Result<Next, Fault> {
+        let long = innermost(&fault).class == Class::ContextLength;
+        if long && !self.memory.compacted && self.context.compact() {
+            self.memory().compacted = true;
+            return Ok(self.ask());
+        }
+        Err(fault)
     }
 
     /// The need a call goes to, or why it is not made.
@@ -150,8 +195,8 @@ impl Run {
             let text = format!("not called: at most {MAX_CALLS} tool calls at once");
             return Err(Fault::input_validation(text).with_code("too_many_calls"));
         }
-        let same = Same::of(call);
-        if self.failed.iter().any(|failed| failed.unknown && failed.same == same) {
+        let same = Same::of(&call.name, &call.arguments);
+        if self.memory.failed.iter().any(|failed| failed.unknown && failed.same == same) {
             let text = "not called again: nobody knows whether the call before took effect";
             return Err(Fault::indeterminate(text).with_code("outcome_unknown"));
         }
@@ -164,20 +209,22 @@ impl Run {
         })
     }
 
+    /// What came of this call before the task was rolled back. Each record serves once.
+    fn recorded(&mut self, call: &ToolCall) -> Option<String> {
+        let same = Same::of(&call.name, &call.arguments);
+        let at = self.memory.stands.iter().position(|stands| stands.same == same)?;
+        Some(self.memory().stands.remove(at).content)
+    }
+
     /// The tools have answered, in the order of the plan.
     pub(super) fn on_tools(
         &mut self,
         results: impl IntoIterator<Item = Result<String, Fault>>,
     ) -> Result<Next, Fault> {
-        let planned = std::mem::take(&mut self.planned);
+        let planned = std::mem::take(&mut self.memory().planned);
         for (planned, result) in planned.into_iter().zip(results) {
             match result {
-                Ok(content) => {
-                    let same = Same::of(&planned.call);
-                    self.failed.retain(|failed| failed.same != same);
-                    self.note(&planned.call, None);
-                    self.push(Message::tool_result(planned.call.id, clip(content)));
-                }
+                Ok(content) => self.on_success(&planned.call, content),
                 // What was denied or called off is the task's end, and no matter for the model.
                 Err(fault) if matches!(fault.class, Class::BudgetDenied | Class::Cancelled) => {
                     return Err(fault);
@@ -188,28 +235,23 @@ impl Run {
         Ok(self.ask())
     }
 
+    fn on_success(&mut self, call: &ToolCall, content: String) {
+        let same = Same::of(&call.name, &call.arguments);
+        self.memory().failed.retain(|failed| failed.same != same);
+        self.note(call, None);
+        self.context.push(Message::tool_result(call.id.clone(), clip(content)));
+    }
+
     /// Tells the model about a failure, or gives up.
     fn on_failure(&mut self, call: &ToolCall, fault: &Fault) -> Result<(), Fault> {
         let fault = innermost(fault);
-        let unknown = fault.class == Class::Indeterminate;
-        let same = Same::of(call);
-        let times = match self.failed.iter_mut().find(|failed| failed.same == same) {
-            Some(failed) => {
-                failed.times += 1;
-                failed.unknown |= unknown;
-                failed.times
-            }
-            None => {
-                self.failed.push(Failed { same, times: 1, unknown });
-                1
-            }
-        };
+        let times = self.count_failure(Same::of(&call.name, &call.arguments), fault);
         self.note(call, Some(fault.class));
         if times >= MAX_FAILURES {
             let text = format!("the same call of \"{}\" failed {times} times", call.name);
             return Err(Fault::exhausted(text).with_code("tool_loop"));
         }
-        let advice = if unknown {
+        let advice = if fault.class == Class::Indeterminate {
             "it may have happened; do not call it again, tell the user that it is being checked"
         } else {
             "do not repeat the same call; change it, use another tool, or tell the user"
@@ -220,22 +262,34 @@ impl Run {
                 "advice": advice,
             },
         });
-        self.push(Message::tool_result(call.id.clone(), clip(content.to_string())));
+        self.context.push(Message::tool_result(call.id.clone(), clip(content.to_string())));
         Ok(())
+    }
+
+    /// How often this call has failed in this way, now included, without another end between.
+    fn count_failure(&mut self, same: Same, fault: &Fault) -> u32 {
+        let code = fault.code.as_deref().map(str::to_owned);
+        let unknown = fault.class == Class::Indeterminate;
+        let failures = &mut self.memory().failed;
+        let Some(failed) = failures.iter_mut().find(|failed| failed.same == same) else {
+            failures.push(Failed { same, times: 1, class: fault.class, code, unknown });
+            return 1;
+        };
+        let again = failed.class == fault.class && failed.code == code;
+        failed.times = if again { failed.times + 1 } else { 1 };
+        failed.unknown |= unknown;
+        (failed.class, failed.code) = (fault.class, code);
+        failed.times
     }
 
     fn note(&mut self, call: &ToolCall, failed: Option<Class>) {
         let used = ToolUse { name: call.name.clone(), arguments: call.arguments.clone(), failed };
         Arc::make_mut(&mut self.used).push(used);
     }
-
-    fn push(&mut self, message: Message) {
-        Arc::make_mut(&mut self.messages).push(message);
-    }
 }
 
 /// The fault that an exhausted ladder was about: that is what the model can act on.
-fn innermost(fault: &Fault) -> &Fault {
+pub(super) fn innermost(fault: &Fault) -> &Fault {
     let mut fault = fault;
     while let Some(inner) = fault.source.as_ref().and_then(|source| source.downcast_ref::<Fault>())
     {
@@ -246,25 +300,10 @@ fn innermost(fault: &Fault) -> &Fault {
 
 fn clip(mut content: String) -> String {
     if content.len() > MAX_RESULT {
-        let mut end = MAX_RESULT;
-        while !content.is_char_boundary(end) {
-            end -= 1;
-        }
-        content.truncate(end);
+        cut(&mut content, MAX_RESULT);
         content.push_str("… [cut off]");
     }
     content
-}
-
-/// FNV-1a: the same in every process, unlike std's hasher.
-fn fnv(parts: &[&[u8]]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in part.iter().chain(&[0xff]) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub fn open(capacity: usize) -> (StreamSink, ChatStream) {
         writable: Notify::new(),
     });
     let alive = Arc::new(Alive(Arc::clone(&shared)));
-    (StreamSink { alive, on_break: OnBreak::default() }, ChatStream { shared })
+    (StreamSink { alive, on_break: OnBreak::default(), in_turns: false }, ChatStream { shared })
 }
 
 struct Shared {
@@ -136,6 +136,7 @@ impl Drop for Alive {
 pub struct StreamSink {
     alive: Arc<Alive>,
     on_break: OnBreak,
+    in_turns: bool,
 }
 
 impl StreamSink {
@@ -147,6 +148,23 @@ impl StreamSink {
     pub fn on_break(mut self, on_break: OnBreak) -> Self {
         self.on_break = on_break;
         self
+    }
+
+    /// An answer that asks for tools is only a turn: the stream goes on with the next answer, and ends
+    /// with one that asks for none. What a listener hears of a turn ends with its tool calls, and a
+    /// [`StreamEvent::Restart`] takes nothing back that came before them. For agents.
+    ///
+    /// # Default
+    /// The first answer ends the stream.
+    #[must_use]
+    pub fn in_turns(mut self) -> Self {
+        self.in_turns = true;
+        self
+    }
+
+    /// Whether the stream has had its last event, heard or not.
+    pub fn is_over(&self) -> bool {
+        self.shared().state.lock().end.is_some()
     }
 
     /// Begins an attempt at the answer. For endpoints; nothing is heard until it writes.
@@ -180,6 +198,8 @@ impl PartialEq for StreamSink {
         Arc::ptr_eq(&self.alive, &other.alive)
     }
 }
+
+impl Eq for StreamSink {}
 
 impl fmt::Debug for StreamSink {
     /// Without what was said.
@@ -304,6 +324,13 @@ impl StreamWriter {
         {
             let mut state = shared.state.lock();
             self.claim(&mut state)?;
+            if self.sink.in_turns && !state.calls.is_empty() {
+                // The turn stands whatever comes: the next attempt begins as if nothing were written.
+                state.written = false;
+                state.text.clear();
+                state.calls.clear();
+                return Ok(());
+            }
             state.end = Some(End::Done { told: false });
         }
         shared.readable.notify_one();
@@ -454,6 +481,29 @@ mod tests {
 
     fn heard(stream: &mut ChatStream) -> Vec<StreamEvent> {
         std::iter::from_fn(|| stream.try_next().ok().flatten()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_asks_for_tools_ends_an_answer_but_not_a_stream_in_turns() {
+        let call =
+            ToolCall { id: "1".to_owned(), name: "look".to_owned(), arguments: "{}".to_owned() };
+        let turn = ChatReply { text: "wait".to_owned(), ..ChatReply::calls([call.clone()]) };
+        for in_turns in [false, true] {
+            let (sink, mut stream) = open(8);
+            let sink = if in_turns { sink.in_turns() } else { sink };
+            sink.attempt().whole(&turn).await.unwrap();
+            assert_eq!(sink.is_over(), !in_turns);
+            let next = sink.attempt().whole(&ChatReply::text("there")).await;
+            let asked = [text("wait"), StreamEvent::ToolCall(call.clone())];
+            if in_turns {
+                next.unwrap();
+                let [first, second] = asked;
+                assert_eq!(heard(&mut stream), [first, second, text("there"), StreamEvent::Done]);
+            } else {
+                assert_eq!(next, Err(Refusal::Ended));
+                assert_eq!(heard(&mut stream)[..2], asked);
+            }
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 use super::*;
-use crate::chat::{Role, ToolSpec};
+use crate::chat::{Finish, Role, ToolSpec};
+use serde_json::Value;
 
 fn plan() -> Arc<Plan> {
     Arc::new(Plan {
@@ -12,11 +13,19 @@ fn plan() -> Arc<Plan> {
         max_steps: 4,
         max_tokens: Some(9),
         temperature: None,
+        checks: Vec::new(),
+        budget: crate::agent::TaskBudget::default(),
     })
 }
 
 fn run() -> Run {
-    Run::new(plan(), &[], "where is it?")
+    Run::new(plan(), "task".to_owned(), &[], "where is it?")
+}
+
+fn with_plan(change: impl FnOnce(&mut Plan)) -> Run {
+    let mut plan = Arc::unwrap_or_clone(plan());
+    change(&mut plan);
+    Run::new(Arc::new(plan), "task".to_owned(), &[], "where is it?")
 }
 
 fn call(id: &str, name: &str, arguments: &str) -> ToolCall {
@@ -105,7 +114,7 @@ fn the_same_call_failing_three_times_ends_the_task_however_it_is_written() {
 
 #[test]
 fn a_success_between_two_failures_starts_the_count_again() {
-    let mut run = Run::new(Arc::new(Plan { max_steps: 20, ..(*plan()).clone() }), &[], "x");
+    let mut run = with_plan(|plan| plan.max_steps = 20);
     for index in 0..9 {
         run.on_model(asks([call("a", "look", "{}")])).unwrap();
         let result = if index % 3 == 2 { Ok("1".into()) } else { Err(Fault::network("x")) };
@@ -154,19 +163,122 @@ fn what_was_denied_or_called_off_ends_the_task() {
 }
 
 #[test]
-fn a_round_that_is_made_again_has_the_same_keys_whatever_ids_the_model_gives() {
-    let keys = |id: &str, arguments: &str| {
-        let mut run = run();
-        let calls = planned(run.on_model(asks([call(id, "pay", arguments)])).unwrap());
-        assert_eq!(planned(run.resume()), calls);
-        calls[0].key.clone()
-    };
-    assert_eq!(keys("a", r#"{"x":1,"y":2}"#), keys("b", r#"{"y":2, "x":1}"#));
-    assert_ne!(keys("a", r#"{"x":1}"#), keys("a", r#"{"x":2}"#));
+fn a_round_that_is_interrupted_is_asked_for_again_as_it_was() {
     let mut run = run();
-    let twice = [call("a", "pay", "{}"), call("b", "pay", "{}")];
+    let twice = [call("a", "pay", "{}"), call("b", "look", "{}")];
     let calls = planned(run.on_model(asks(twice)).unwrap());
-    assert_ne!(calls[0].key, calls[1].key);
+    assert_eq!(planned(run.resume()), calls);
+    assert_eq!(run.expects(), 2);
+}
+
+#[test]
+fn a_call_that_fails_in_another_way_each_time_is_no_loop() {
+    let mut run = with_plan(|plan| plan.max_steps = 20);
+    let faults = [
+        Fault::network("x"),
+        Fault::timeout("x"),
+        Fault::timeout("x").with_code("late"),
+        Fault::timeout("x").with_code("late"),
+    ];
+    for fault in faults {
+        run.on_model(asks([call("a", "look", "{}")])).unwrap();
+        run.on_tools([Err(fault)]).unwrap();
+    }
+    run.on_model(asks([call("a", "look", "{}")])).unwrap();
+    let fault = run.on_tools([Err(Fault::timeout("y").with_code("late"))]).unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("tool_loop"));
+}
+
+#[test]
+fn an_answer_that_is_refused_is_given_again_with_what_is_wrong_with_it_twice() {
+    let digit = |text: &str| match text.chars().any(|c| c.is_ascii_digit()) {
+        true => Ok(()),
+        false => Err("it names no number".to_owned()),
+    };
+    let check = crate::agent::Check(Arc::new(digit));
+    for good in [1, 2, 9] {
+        let mut run = with_plan(|plan| plan.checks = vec![check.clone()]);
+        for round in 0..3 {
+            let text = if round == good { "it is 7" } else { "it is many" };
+            match run.on_model(ChatReply::text(text)) {
+                Ok(Next::Done(reply)) => {
+                    assert_eq!((round, &*reply.text, reply.steps), (good, "it is 7", good + 1));
+                    break;
+                }
+                Ok(next) => {
+                    assert!(round < 2);
+                    let request = asked(next);
+                    let [.., answer, complaint] = &request.messages[..] else { panic!() };
+                    assert_eq!(*answer, Message::assistant("it is many"));
+                    assert_eq!(complaint.role, Role::User);
+                    assert!(complaint.text.contains("it names no number"), "{}", complaint.text);
+                }
+                Err(fault) => {
+                    assert_eq!((good, round), (9, 2), "{fault:?}");
+                    assert_eq!(fault.class, Class::OutputInvalid);
+                    assert_eq!(fault.code.as_deref(), Some("rejected"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_regeneration_is_a_step_and_the_step_limit_holds_for_it() {
+    let check = crate::agent::Check(Arc::new(|_: &str| Err("no".to_owned())));
+    let mut run = with_plan(|plan| (plan.checks, plan.max_steps) = (vec![check], 1));
+    let fault = run.on_model(ChatReply::text("x")).unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("step_limit"));
+}
+
+#[test]
+fn a_conversation_that_is_too_long_is_shortened_once() {
+    let too_long = || Fault::exhausted("models").with_source(Fault::context_length("8192"));
+    let mut run = run();
+    assert_eq!(run.on_model_fault(too_long()).unwrap_err().class, Class::Exhausted);
+    run.on_model(asks([call("a", "look", "{}")])).unwrap();
+    let before = asked(run.on_tools([Ok("x".repeat(20_000))]).unwrap());
+    assert_eq!(run.on_model_fault(Fault::network("x")).unwrap_err().class, Class::Network);
+    let after = asked(run.on_model_fault(too_long()).unwrap());
+    assert!(after.messages[3].text.len() * 4 < before.messages[3].text.len());
+    assert_eq!(after.messages[..3], before.messages[..3]);
+    assert_eq!(run.on_model_fault(too_long()).unwrap_err().class, Class::Exhausted);
+    let Next::Done(reply) = run.on_model(ChatReply::text("there")).unwrap() else { panic!() };
+    assert!(reply.compacted);
+}
+
+#[test]
+fn a_part_of_an_answer_is_no_answer() {
+    let cut = Fault::network("reset").with_code("stream_cut");
+    let part = ChatReply { finish: Finish::Partial(Box::new(cut)), ..ChatReply::text("half an") };
+    let fault = run().on_model(part).unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::Exhausted, Some("partial")));
+    assert_eq!(innermost(&fault).code.as_deref(), Some("stream_cut"));
+}
+
+#[test]
+fn a_snapshot_holds_the_fields_of_an_agent_and_gives_the_task_back() {
+    let mut run = run();
+    run.on_model(asks([call("a", "look", "{}")])).unwrap();
+    run.on_tools([Ok("1".into())]).unwrap();
+    run.on_model(asks([call("b", "pay", "{}")])).unwrap();
+    run.memory().rounds = 3;
+    let before = run.snapshot();
+    assert!(mainstay::checkpoint::AGENT_FIELDS.iter().all(|field| before.has(field)));
+    let back = Run::idle(plan()).restored(&before).unwrap();
+    assert_eq!((&back.context, &back.used, &back.memory), (&run.context, &run.used, &run.memory));
+    // What has not changed is shared, so that it is not written again.
+    run.on_tools([Ok("2".into())]).unwrap();
+    let after = run.snapshot();
+    let piece = |snapshot: &mainstay::checkpoint::Snapshot, name: &str| {
+        snapshot.get::<Vec<Message>>(name).unwrap()
+    };
+    for (name, shared) in [("context", true), ("context/1", true), ("context/2", false)] {
+        assert_eq!(Arc::ptr_eq(&piece(&before, name), &piece(&after, name)), shared, "{name}");
+    }
+    run.memory().rounds = 4;
+    let missing = Run::idle(plan()).restored(&run.snapshot()).unwrap_err();
+    assert!(missing.to_string().contains("context/3"), "{missing}");
 }
 
 #[test]

@@ -1,0 +1,115 @@
+//! The conversation of a task, in rounds: what it began with, then a round for each answer of the model
+//! with the results of the tools it asked for.
+//!
+//! *Invariant.* A round that is over is not touched again, except by compaction, which happens once. So
+//! a snapshot of a long conversation costs what the last round costs.
+
+use std::sync::Arc;
+
+use crate::chat::{Message, Role};
+
+/// A tool result that is at most so long, in bytes, is not shortened.
+pub const KEPT_RESULT: usize = 256;
+/// The results of the last round, which the model has not answered to yet, keep so many bytes each.
+const KEPT_LAST: usize = 4 * 1024;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Conversation {
+    pub(super) rounds: Vec<Arc<Vec<Message>>>,
+}
+
+impl Conversation {
+    pub(super) fn new(beginning: Vec<Message>) -> Self {
+        Self { rounds: vec![Arc::new(beginning)] }
+    }
+
+    pub(super) fn open_round(&mut self, message: Message) {
+        self.rounds.push(Arc::new(vec![message]));
+    }
+
+    /// Adds to the last round.
+    pub(super) fn push(&mut self, message: Message) {
+        match self.rounds.last_mut() {
+            Some(round) => Arc::make_mut(round).push(message),
+            None => self.open_round(message),
+        }
+    }
+
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.rounds.iter().flat_map(|round| round.iter())
+    }
+
+    /// Shortens tool results, those the model has dealt with first of all; whether anything became
+    /// shorter. Also those of the history the task came with: they are the oldest.
+    pub(super) fn compact(&mut self) -> bool {
+        let last = self.rounds.len().saturating_sub(1);
+        let mut shorter = false;
+        for (index, round) in self.rounds.iter_mut().enumerate() {
+            let keep = if index == last && index > 0 { KEPT_LAST } else { KEPT_RESULT };
+            let long = |message: &Message| message.role == Role::Tool && message.text.len() > keep;
+            if !round.iter().any(long) {
+                continue;
+            }
+            for message in Arc::make_mut(round).iter_mut().filter(|message| long(message)) {
+                let dropped = message.text.len() - cut(&mut message.text, keep);
+                message.text.push_str(&format!(
+                    "… [{dropped} bytes of this result were dropped to make room; call the tool \
+                     again if you need them]"
+                ));
+            }
+            shorter = true;
+        }
+        shorter
+    }
+}
+
+/// Cuts a text to at most `most` bytes, at a character; how long it is then.
+pub(super) fn cut(text: &mut String, most: usize) -> usize {
+    if text.len() > most {
+        let mut end = most;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(len: usize) -> Message {
+        Message::tool_result("id", "é".repeat(len / 2))
+    }
+
+    #[test]
+    fn old_results_are_shortened_most_the_last_ones_less_and_words_not_at_all() {
+        let mut talk = Conversation::new(vec![Message::user("u".repeat(9_000)), result(9_000)]);
+        talk.open_round(Message::assistant("a".repeat(9_000)));
+        talk.push(result(9_001));
+        talk.push(result(KEPT_RESULT));
+        talk.open_round(Message::assistant("calls"));
+        talk.push(result(9_000));
+        talk.push(result(KEPT_LAST));
+        assert!(talk.compact());
+        let lengths: Vec<_> = talk.messages().map(|message| message.text.len()).collect();
+        assert_eq!((lengths[0], lengths[2]), (9_000, 9_000));
+        assert_eq!((lengths[4], lengths[7]), (KEPT_RESULT, KEPT_LAST));
+        for (at, keep) in [(1, KEPT_RESULT), (3, KEPT_RESULT), (6, KEPT_LAST)] {
+            let told = talk.messages().nth(at).unwrap().text.clone();
+            assert!(keep < told.len() && told.len() < keep + 120, "{at}: {}", told.len());
+            assert!(told.contains("bytes of this result were dropped"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_conversation_without_long_results_cannot_be_shortened() {
+        let mut talk = Conversation::new(vec![Message::user("u".repeat(90_000))]);
+        talk.open_round(Message::assistant("calls"));
+        talk.push(result(100));
+        let before = talk.clone();
+        assert!(!talk.compact());
+        assert!(talk.rounds.iter().zip(&before.rounds).all(|(now, then)| Arc::ptr_eq(now, then)));
+    }
+}

@@ -1,0 +1,218 @@
+//! Agents as tools of other agents.
+//!
+//! *Invariant.* A sub-agent works under the idempotency key of the call that asked it: however often
+//! the call is made again, what the sub-agent has done to the world is not done twice.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Context, Stateless};
+use mainstay::error::{CallError, Unavailable};
+use mainstay::fate::Answer;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::ChildPath;
+use mainstay::mirror::Kind;
+use mainstay::port::{CallOptions, Port};
+use mainstay::spec::ChildSpec;
+use mainstay::system::{SupervisorRef, System};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Agent, AgentReply, AgentRequest};
+use crate::chat::ToolSpec;
+use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
+
+/// The arguments a sub-agent is called with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubTask {
+    /// What is wanted. A sub-agent knows nothing of the conversation that led to it.
+    pub task: String,
+}
+
+/// What a model is told about an agent that it can give tasks to.
+fn offer(name: &str, description: &str) -> ToolSpec {
+    ToolSpec::new(name).description(description).parameters(json!({
+        "type": "object",
+        "properties": { "task": { "type": "string", "description": "The task, with all it needs." } },
+        "required": ["task"],
+        "additionalProperties": false,
+    }))
+}
+
+fn task(request: &ToolRequest) -> Result<AgentRequest, Fault> {
+    let read: SubTask = serde_json::from_str(&request.arguments).map_err(|error| {
+        Fault::input_validation(format!("arguments: {error}"))
+            .with_code("bad_arguments")
+            .not_applied()
+    })?;
+    Ok(AgentRequest::new(read.task))
+}
+
+fn content(answer: &Answer<AgentReply>, ctx: &Context) -> ToolReply {
+    if answer.degraded {
+        ctx.mark_degraded();
+    }
+    ToolReply::new(json!(answer.value.text).to_string())
+}
+
+/// A tool whose work is done by the agent, or group of agents, under this need.
+///
+/// The sub-agent gets what is left of the caller's deadline and budget, and its costs count there.
+/// Give it a plain [`Agent::spec`]: the caller's ledger is what survives the process. A durable one
+/// refuses a task that it has been given before, and the call fails with code `task_known`.
+#[derive(Clone, Debug)]
+pub struct AgentTool {
+    need: String,
+}
+
+impl AgentTool {
+    /// A tool that asks the child or group under this need.
+    pub fn new(need: impl Into<String>) -> Self {
+        Self { need: need.into() }
+    }
+
+    /// What a model is told about it.
+    pub fn offer(name: impl AsRef<str>, description: impl AsRef<str>) -> ToolSpec {
+        offer(name.as_ref(), description.as_ref())
+    }
+
+    /// The child spec: kind `tool`, [`CONCURRENCY`] tasks at a time as far as the agent takes them.
+    pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
+        let need = self.need.clone();
+        ChildSpec::stateless(id, move || self.clone())
+            .kind(Kind::Tool)
+            .concurrency(CONCURRENCY)
+            .needs::<Port<AgentRequest, AgentReply>>(need)
+    }
+}
+
+impl Behavior for AgentTool {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateless for AgentTool {
+    async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        let port = ctx.port::<AgentRequest, AgentReply>(&self.need)?;
+        let options = CallOptions::new().key(ctx.key());
+        let answer = port.call_with(task(request)?, options).await.map_err(failed)?;
+        Ok(content(&answer, ctx))
+    }
+}
+
+fn failed(error: CallError<AgentRequest>) -> Fault {
+    match error {
+        CallError::Refused { why: Unavailable::Duplicate, .. } => {
+            Fault::indeterminate("the agent was given this task before").with_code("task_known")
+        }
+        error => Fault::from(error),
+    }
+}
+
+/// A tool that starts an agent of its own for each task, as a dynamic child, and removes it afterwards.
+///
+/// A dynamic child needs a supervisor, and that there is only once the system has started: until
+/// [`Team::attach`], tasks are refused with code `not_attached`.
+///
+/// # Limits
+/// A task has the time that is left to the call, at most [`Team::LONGEST`]. What it costs is charged to
+/// the caller when it has ended; give the agent a [budget](Agent::budget) of its own. A process that
+/// ends meanwhile takes the dynamic children with it; the call is made again and starts another.
+///
+/// Once attached it holds the system, which then does not stop because its last handle elsewhere was
+/// dropped: end it with [`System::stop`].
+#[derive(Clone)]
+pub struct Team {
+    agent: Agent,
+    place: Arc<OnceLock<(System, ChildPath)>>,
+}
+
+impl Team {
+    /// The longest time for one task: an hour.
+    pub const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// A team of agents like this one.
+    pub fn new(agent: Agent) -> Self {
+        Self { agent, place: Arc::default() }
+    }
+
+    /// What a model is told about it.
+    pub fn offer(name: impl AsRef<str>, description: impl AsRef<str>) -> ToolSpec {
+        offer(name.as_ref(), description.as_ref())
+    }
+
+    /// The child spec of the tool: as [`AgentTool::spec`]. Keep a clone of the team to attach it.
+    pub fn spec(&self, id: impl AsRef<str>) -> ChildSpec {
+        let team = self.clone();
+        ChildSpec::stateless(id, move || team.clone())
+            .kind(Kind::Tool)
+            .concurrency(CONCURRENCY)
+            .attempt_timeout(Self::LONGEST)
+            .deadline(Self::LONGEST)
+    }
+
+    /// From now on its agents are started under this supervisor. Only the first call counts; whether
+    /// this was the first.
+    pub fn attach(&self, system: &System, supervisor: impl Into<ChildPath>) -> bool {
+        self.place.set((system.clone(), supervisor.into())).is_ok()
+    }
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+impl Behavior for Team {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateless for Team {
+    async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        let task = task(request)?;
+        let unready = |what: String, code: &'static str| {
+            Fault::tool_execution(what).with_code(code).not_applied()
+        };
+        let Some((system, path)) = self.place.get() else {
+            return Err(unready("the team is attached to no supervisor".into(), "not_attached"));
+        };
+        let supervisor = system
+            .supervisor(path.clone())
+            .map_err(|error| unready(error.to_string(), "not_attached"))?;
+        let id = format!("task-{}-{}", ctx.request().0, ctx.delivery().0);
+        let spec = self.agent.clone().spec(&id).temporary();
+        let child = supervisor
+            .start_child(spec)
+            .await
+            .map_err(|error| unready(error.to_string(), "not_started"))?;
+        let _removed = Started { supervisor, id };
+        let port = system
+            .port::<AgentRequest, AgentReply>(child)
+            .map_err(|error| unready(error.to_string(), "not_started"))?;
+        let options =
+            CallOptions::new().key(ctx.key()).deadline(ctx.time_left().min(Self::LONGEST));
+        let answer = port.call_with(task, options).await.map_err(failed)?;
+        ctx.spend(answer.cost);
+        Ok(content(&answer, ctx))
+    }
+}
+
+/// Removes the child however the attempt ends.
+struct Started {
+    supervisor: SupervisorRef,
+    id: String,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let (supervisor, id) = (self.supervisor.clone(), std::mem::take(&mut self.id));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { supervisor.terminate_child(&id).await });
+        }
+    }
+}

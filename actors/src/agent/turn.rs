@@ -1,0 +1,164 @@
+//! One turn of an agent: from what the runtime says to what it is asked to do next.
+//!
+//! *Invariant.* Nothing here waits for anything but a listener who is told an answer that is complete.
+
+use mainstay::behavior::{Call, Context, Performed, Step, Turn};
+use mainstay::fault::Fault;
+
+use super::budget::Spent;
+use super::run::{Next, Run};
+use super::{Agent, AgentReply, AgentRequest};
+use crate::chat::{ChatReply, ChatRequest};
+use crate::tool::{ToolReply, ToolRequest};
+
+/// What does not go back when the task does. Shared by the lives of a child.
+#[derive(Debug, Default)]
+pub(super) struct Till {
+    task: String,
+    spent: Spent,
+    /// The task ended by a limit of its own.
+    ended: Option<Fault>,
+}
+
+impl Agent {
+    pub(super) async fn turn(
+        &mut self,
+        request: &AgentRequest,
+        turn: Turn,
+        ctx: &Context,
+    ) -> Result<Step<AgentReply>, Fault> {
+        let performed = self.take_up(request, turn, ctx)?;
+        self.count_time(ctx);
+        let next = match performed {
+            Some(performed) => self.heard(&performed, ctx),
+            None => Ok(self.run.resume()),
+        };
+        let rounds = self.run.context.rounds.len();
+        self.run.memory().rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        let step = match next? {
+            Next::Done(reply) => {
+                self.tell(request, &reply).await;
+                self.run = self.idle.clone();
+                self.counted = None;
+                return Ok(Step::Reply(reply));
+            }
+            Next::Ask(mut chat) => {
+                if self.plan.checks.is_empty() {
+                    chat.stream = request.stream.clone().map(|sink| sink.in_turns());
+                }
+                let port = ctx.port::<ChatRequest, ChatReply>(&self.plan.model)?;
+                vec![port.ask_with(chat, self.plan.budget.share(self.spent(), 1, ctx.now())?)]
+            }
+            Next::Call(planned) => {
+                let share = self.plan.budget.share(self.spent(), planned.len(), ctx.now())?;
+                let call = |planned: super::state::Planned| {
+                    let port = ctx.port::<ToolRequest, ToolReply>(&planned.need)?;
+                    let request = ToolRequest::new(planned.call.name, planned.call.arguments);
+                    Ok(Call::from(port.effect_with(request, share.clone())))
+                };
+                planned.into_iter().map(call).collect::<Result<_, Fault>>()?
+            }
+        };
+        Ok(Step::Perform(step))
+    }
+
+    /// Makes the run that of this request: the one at hand, or a new one.
+    fn take_up(
+        &mut self,
+        request: &AgentRequest,
+        turn: Turn,
+        ctx: &Context,
+    ) -> Result<Option<Performed>, Fault> {
+        let task = ctx.key();
+        let here = self.run.task() == Some(&*task);
+        let fresh = |agent: &Self| {
+            Run::new(agent.plan.clone(), task.clone(), &request.history, &request.text)
+        };
+        let (run, performed) = match turn {
+            Turn::Performed(performed) if here => (None, Some(performed)),
+            Turn::RolledBack(undone) => {
+                let mut run = fresh(self);
+                run.rolled_back(&undone);
+                let till = self.till.lock();
+                if till.task == task {
+                    if let Some(fault) = &till.ended {
+                        return Err(fault.clone());
+                    }
+                    run.memory().spent = till.spent;
+                }
+                drop(till);
+                (Some(run), None)
+            }
+            // A key may be used for two requests, one after the other.
+            Turn::First if here && self.request == Some(ctx.request()) => (None, None),
+            Turn::First => (Some(fresh(self)), None),
+            _ if here => (None, None),
+            _ => (Some(fresh(self)), None),
+        };
+        if let Some(run) = run {
+            self.run = run;
+            self.counted = None;
+        }
+        self.request = Some(ctx.request());
+        Ok(performed)
+    }
+
+    fn heard(&mut self, performed: &Performed, ctx: &Context) -> Result<Next, Fault> {
+        let next = match self.run.expects() {
+            0 => match performed.get::<ChatReply>(0) {
+                Ok(answer) => {
+                    self.run.memory().spent.add(answer.cost);
+                    self.note_spent();
+                    self.run.on_model(answer.value.clone())
+                }
+                Err(fault) => {
+                    // What ran out of the task's time is denied, and not the model's failure.
+                    self.plan.budget.share(self.spent(), 1, ctx.now())?;
+                    return self.run.on_model_fault(fault);
+                }
+            },
+            count => {
+                let spent = &mut self.run.memory().spent;
+                let result = |index| {
+                    let answer = performed.get::<ToolReply>(index)?;
+                    spent.add(answer.cost);
+                    Ok(answer.value.content.clone())
+                };
+                let results: Vec<_> = (0..count).map(result).collect();
+                self.note_spent();
+                self.run.on_tools(results)
+            }
+        };
+        next.inspect_err(|fault| self.till.lock().ended = Some(fault.clone()))
+    }
+
+    fn spent(&self) -> &Spent {
+        &self.run.memory.spent
+    }
+
+    /// An attempt that is made again from the same state notes the same again.
+    fn note_spent(&self) {
+        let mut till = self.till.lock();
+        let task = self.run.task().unwrap_or_default();
+        if till.task != task {
+            *till = Till { task: task.to_owned(), ..Till::default() };
+        }
+        till.spent = *self.spent();
+    }
+
+    fn count_time(&mut self, ctx: &Context) {
+        let now = ctx.now();
+        if let Some(before) = self.counted.replace(now) {
+            self.run.memory().spent.add_time(now.since(before));
+        }
+        self.note_spent();
+    }
+
+    /// A listener who has not heard the answer from the model hears it now.
+    async fn tell(&self, request: &AgentRequest, reply: &AgentReply) {
+        if let Some(sink) = request.stream.as_ref().filter(|sink| !sink.is_over()) {
+            // Refused, it is the answer of a newer attempt that is heard.
+            let _ = sink.attempt().whole(&ChatReply::text(reply.text.as_str())).await;
+        }
+    }
+}

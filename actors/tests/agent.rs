@@ -1,0 +1,341 @@
+//! What an agent may spend, whom it can ask, and who hears it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Context, Stateless};
+use mainstay::error::CallError;
+use mainstay::fate::Cost;
+use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::port::Port;
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::System;
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, TaskBudget, Team};
+use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
+use mainstay_actors::model::Model;
+use mainstay_actors::stub_server::{Row, StubServer};
+use mainstay_actors::tool::{ToolContext, tool};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+type Decide = Arc<dyn Fn(&ChatRequest) -> Result<ChatReply, Fault> + Send + Sync>;
+
+/// A model that costs and takes time.
+#[derive(Clone)]
+struct Brain {
+    decide: Decide,
+    cost: Cost,
+    takes: Duration,
+    streams: bool,
+    asked: Arc<Mutex<Vec<ChatRequest>>>,
+}
+
+impl Brain {
+    fn new(
+        decide: impl Fn(&ChatRequest) -> Result<ChatReply, Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            decide: Arc::new(decide),
+            cost: Cost::default(),
+            takes: Duration::ZERO,
+            streams: false,
+            asked: Arc::default(),
+        }
+    }
+
+    fn spec(&self, id: &str) -> ChildSpec {
+        let brain = self.clone();
+        ChildSpec::stateless(id, move || brain.clone()).concurrency(8)
+    }
+}
+
+impl Behavior for Brain {
+    type Request = ChatRequest;
+    type Reply = ChatReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+}
+
+impl Stateless for Brain {
+    async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
+        self.asked.lock().push(request.clone());
+        tokio::time::sleep(self.takes).await;
+        ctx.spend(self.cost);
+        let reply = (self.decide)(request)?;
+        if let Some(sink) = request.stream.as_ref().filter(|_| self.streams) {
+            let _ = sink.attempt().whole(&reply).await;
+        }
+        Ok(reply)
+    }
+}
+
+fn results(request: &ChatRequest) -> usize {
+    request.messages.iter().filter(|message| message.role == Role::Tool).count()
+}
+
+fn call(name: &str, arguments: impl Into<String>) -> ToolCall {
+    ToolCall { id: "id".to_owned(), name: name.to_owned(), arguments: arguments.into() }
+}
+
+/// Looks for ever.
+fn restless(request: &ChatRequest) -> Result<ChatReply, Fault> {
+    Ok(ChatReply::calls([call("look", format!("{{\"n\":{}}}", results(request)))]))
+}
+
+fn look() -> ChildSpec {
+    tool("look", EffectKind::Read, async |_: Value, _: ToolContext| Ok::<_, Fault>("nothing"))
+}
+
+fn agent() -> Agent {
+    Agent::new("llm").tool(ToolSpec::new("look"), "look").max_steps(20)
+}
+
+async fn start(brain: &Brain, agent: Agent) -> (System, Port<AgentRequest, AgentReply>) {
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(brain.spec("llm"))
+        .child(look())
+        .child(agent.spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port("desk/agent").unwrap();
+    (system, port)
+}
+
+fn fault(error: CallError<AgentRequest>) -> Fault {
+    match error {
+        CallError::RecoveryExhausted { fault, .. } => *fault,
+        error => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_used_up_ends_the_task_and_nothing_more_is_asked() {
+    let table = [
+        (TaskBudget::new().tokens(100), "task_tokens"),
+        (TaskBudget::new().money_micros(100), "task_money"),
+    ];
+    for (budget, code) in table {
+        let brain = Brain { cost: Cost { tokens: 40, money_micros: 40 }, ..Brain::new(restless) };
+        let (_system, port) = start(&brain, agent().budget(budget)).await;
+        for tasks in 1..=2 {
+            let fault = fault(port.call("go").await.unwrap_err());
+            assert_eq!((fault.class, fault.code.as_deref()), (Class::BudgetDenied, Some(code)));
+            // Forty, eighty, a hundred and twenty; each task has a budget of its own.
+            assert_eq!(brain.asked.lock().len(), 3 * tasks, "{code}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_spent_does_not_come_back_with_a_rollback() {
+    let brain = Brain::new(|request: &ChatRequest| match results(request) {
+        2 => Err(Fault::new(Class::ContentFiltered, "no")),
+        _ => restless(request),
+    });
+    let brain = Brain { cost: Cost { tokens: 40, money_micros: 0 }, ..brain };
+    let (_system, port) = start(&brain, agent().budget(TaskBudget::new().tokens(100))).await;
+    let fault = fault(port.call("go").await.unwrap_err());
+    assert_eq!(fault.code.as_deref(), Some("task_tokens"));
+    // Two, one that failed, and after the rollback only one more.
+    assert_eq!(brain.asked.lock().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_out_of_time_ends_then_and_not_later() {
+    let brain = Brain { takes: Duration::from_secs(1), ..Brain::new(restless) };
+    let budget = TaskBudget::new().time(Duration::from_millis(2500));
+    let (_system, port) = start(&brain, agent().budget(budget)).await;
+    let before = tokio::time::Instant::now();
+    let fault = fault(port.call("go").await.unwrap_err());
+    assert_eq!(fault.code.as_deref(), Some("task_time"), "{fault:?}");
+    assert_eq!(before.elapsed(), Duration::from_millis(2500));
+    assert_eq!(brain.asked.lock().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_refused_is_given_again_in_the_same_conversation() {
+    let brain = Brain::new(|request: &ChatRequest| {
+        Ok(ChatReply::text(format!("answer {}", request.messages.len())))
+    });
+    let even = |text: &str| match text.ends_with('5') {
+        true => Ok(()),
+        false => Err("it must end with 5".to_owned()),
+    };
+    let (system, port) = start(&brain, agent().validate(even)).await;
+    let answer = port.call("go").await.unwrap();
+    assert_eq!((&*answer.value.text, answer.value.steps), ("answer 5", 3));
+    assert_eq!(system.fates().done, 4, "three questions and the task");
+    let (_system, port) = start(&brain, agent().validate(|_| Err("never".to_owned()))).await;
+    let fault = fault(port.call("go").await.unwrap_err());
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::OutputInvalid, Some("rejected")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_that_is_too_long_for_the_model_is_shortened_and_goes_on() {
+    let brain = Brain::new(|request: &ChatRequest| {
+        let length: usize = request.messages.iter().map(|message| message.text.len()).sum();
+        match results(request) {
+            _ if length > 10_000 => Err(Fault::context_length("10000")),
+            count @ (0 | 1) => Ok(ChatReply::calls([call("read", format!("{{\"n\":{count}}}"))])),
+            _ => Ok(ChatReply::text("read")),
+        }
+    });
+    let long = tool("read", EffectKind::Read, async |_: Value, _: ToolContext| {
+        Ok::<_, Fault>("x".repeat(6000))
+    });
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(brain.spec("llm"))
+        .child(long)
+        .child(Agent::new("llm").tool(ToolSpec::new("read"), "read").spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    let answer = port.call("go").await.unwrap();
+    assert_eq!((&*answer.value.text, answer.value.compacted), ("read", true));
+    assert_eq!(brain.asked.lock().len(), 4);
+}
+
+/// Gives its task to the tool `expert`, then says what came back.
+fn delegating(request: &ChatRequest) -> Result<ChatReply, Fault> {
+    Ok(match results(request) {
+        0 => ChatReply::calls([call("expert", r#"{"task":"what is six times seven?"}"#)]),
+        _ => ChatReply::text(format!("the expert says {}", request.messages.last().unwrap().text)),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_can_be_the_tool_of_another_and_costs_where_it_was_asked() {
+    let expert = Brain {
+        cost: Cost { tokens: 7, money_micros: 0 },
+        ..Brain::new(|request: &ChatRequest| {
+            assert_eq!(request.last_user_text(), "what is six times seven?");
+            Ok(ChatReply::text("42"))
+        })
+    };
+    let boss = Brain { cost: Cost { tokens: 10, money_micros: 0 }, ..Brain::new(delegating) };
+    let offer = AgentTool::offer("expert", "Knows numbers.");
+    assert!(offer.parameters.contains("\"task\""), "{offer:?}");
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(expert.spec("llm_expert"))
+        .child(boss.spec("llm"))
+        .child(Agent::new("llm_expert").spec("mathematician"))
+        .child(AgentTool::new("mathematician").spec("expert"))
+        .child(Agent::new("llm").tool(offer, "expert").spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    let answer = port.call("go").await.unwrap();
+    assert_eq!(answer.value.text, "the expert says \"42\"");
+    assert_eq!(answer.cost.tokens, 27);
+    let fates = system.fates();
+    assert!(fates.is_balanced() && fates.done == fates.accepted, "{fates:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_team_starts_an_agent_for_each_task_and_removes_it() {
+    let expert = Brain::new(|_: &ChatRequest| Ok(ChatReply::text("42")));
+    let boss = Brain::new(delegating);
+    let team = Team::new(Agent::new("llm_expert"));
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(expert.spec("llm_expert"))
+        .child(boss.spec("llm"))
+        .supervisor(SupervisorSpec::dynamic("team"))
+        .child(team.spec("expert"))
+        .child(Agent::new("llm").tool(Team::offer("expert", "Knows."), "expert").spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    let answer = port.call("go").await.unwrap();
+    assert!(answer.value.text.contains("not_attached"), "{}", answer.value.text);
+    assert!(team.attach(&system, "desk/team"));
+    assert!(!team.attach(&system, "desk/team"), "only the first counts");
+    let mut events = system.events();
+    let answer = port.call("go").await.unwrap();
+    assert_eq!(answer.value.text, "the expert says \"42\"");
+    let supervisor = system.supervisor("desk/team").unwrap();
+    while !supervisor.which_children().await.unwrap().is_empty() {
+        events.next().await.unwrap();
+    }
+    assert_eq!(expert.asked.lock().len(), 1);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_is_heard_by_the_server() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(Model::openai(server.url(), "stub").spec("llm"))
+        .child(look())
+        .child(agent().spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    let call = tokio::spawn(async move { port.call("go").await });
+    server.asked(1).await;
+    assert_eq!(server.hang_ups(), 0);
+    call.abort();
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, server.hung_up(1)).await.expect("the server still writes");
+    assert_eq!(server.count(), 1);
+}
+
+fn chatty(request: &ChatRequest) -> Result<ChatReply, Fault> {
+    Ok(match results(request) {
+        0 => ChatReply { text: "wait".to_owned(), ..ChatReply::calls([call("look", "{}")]) },
+        _ => ChatReply::text("there"),
+    })
+}
+
+async fn heard(brain: &Brain, agent: Agent) -> Vec<StreamEvent> {
+    let (_system, port) = start(brain, agent).await;
+    let (sink, mut stream) = open(2);
+    let request = AgentRequest::new("go").stream_to(sink.on_break(OnBreak::Restart));
+    let listen = async {
+        let mut events = Vec::new();
+        while let Some(event) = stream.next().await {
+            events.push(event);
+        }
+        events
+    };
+    let (answer, events) = tokio::join!(port.call(request), listen);
+    assert_eq!(answer.unwrap().value.text, "there");
+    events
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_hears_the_answer_through_to_its_end() {
+    let text = |text: &str| StreamEvent::Text(text.to_owned());
+    let streams = Brain { streams: true, ..Brain::new(chatty) };
+    let asked = StreamEvent::ToolCall(call("look", "{}"));
+    assert_eq!(
+        heard(&streams, agent()).await,
+        [text("wait"), asked, text("there"), StreamEvent::Done]
+    );
+    // A model that does not stream is heard whole, at the end.
+    assert_eq!(heard(&Brain::new(chatty), agent()).await, [text("there"), StreamEvent::Done]);
+    // What may be refused is not heard before it was accepted.
+    let checked = agent().validate(|_| Ok(()));
+    assert_eq!(heard(&streams, checked).await, [text("there"), StreamEvent::Done]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_an_answer_is_not_the_agents_answer() {
+    let brain = Brain::new(|request: &ChatRequest| {
+        let sink = request.stream.clone().expect("a listener");
+        let mut writer = sink.attempt();
+        let half = futures_now(writer.text("half"));
+        assert!(half);
+        writer.fail(Fault::network("reset"))
+    });
+    let (_system, port) = start(&brain, agent()).await;
+    let (sink, mut stream) = open(8);
+    let error = port.call(AgentRequest::new("go").stream_to(sink)).await.unwrap_err();
+    let fault = fault(error);
+    assert_eq!(fault.code.as_deref(), Some("partial"), "{fault:?}");
+    assert_eq!(brain.asked.lock().len(), 1, "there is no other part to be had");
+    assert_eq!(stream.next().await, Some(StreamEvent::Text("half".to_owned())));
+    assert!(matches!(stream.next().await, Some(StreamEvent::Partial(_))));
+}
+
+/// Whether it is ready at once.
+fn futures_now(future: impl Future) -> bool {
+    let mut future = std::pin::pin!(future);
+    let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+    future.as_mut().poll(&mut task).is_ready()
+}

@@ -1,0 +1,294 @@
+//! What an agent has done stays done: over crashes, rollbacks and the end of the process.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::checkpoint::{FileStore, MemoryStore, Store};
+use mainstay::event::Event;
+use mainstay::fate::Fate;
+use mainstay::fault::{Class, EffectKind};
+use mainstay::journal::Journaled;
+use mainstay::port::CallOptions;
+use mainstay::system::System;
+use mainstay_actors::agent::{AgentReply, AgentRequest};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Role};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::runtime::Runtime;
+
+use world::{AgentPort, World, desk, one_after_the_other, pay, results};
+
+// Beside this file it would be a test of its own.
+#[path = "agent/world.rs"]
+mod world;
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+fn port(system: &System) -> AgentPort {
+    system.port::<AgentRequest, AgentReply>("desk/agent").unwrap()
+}
+
+/// Waits for the fate of the request under this key.
+async fn fate(system: &System, key: &str) -> (Fate, Option<String>) {
+    let mut events = system.events();
+    loop {
+        if let Some(Journaled::Fated(fate, reply)) = system.journaled(key) {
+            return (fate, reply);
+        }
+        events.next().await.unwrap();
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_in_another_process_wherever_the_first_one_ended() {
+    // Before anything was done, between two payments, before the answer; within a payment.
+    let points =
+        [(Some(0), None), (Some(1), None), (Some(2), None), (None, Some(1)), (None, Some(2))];
+    for (model, tool) in points {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let world = Arc::new(World::default());
+        (*world.hang_model.lock(), *world.hang_tool.lock()) = (model, tool);
+        let spec = || desk(&world, EffectKind::Idempotent, one_after_the_other, true);
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            port(&system).submit("go", CallOptions::new().key("job")).await.unwrap();
+            world.hung.notified().await;
+        });
+        // The runtime is gone, and everything in it: nothing was stopped in order.
+        let before = world.asked.lock().len();
+        runtime().block_on(async {
+            let (system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            assert_eq!(recovered.requests, 1);
+            let (fate, reply) = fate(&system, "job").await;
+            assert_eq!(fate, Fate::Done);
+            let reply: AgentReply = serde_json::from_str(&reply.unwrap()).unwrap();
+            assert_eq!((&*reply.text, reply.steps), ("paid 1 and 2", 3));
+            assert_eq!(reply.tools_used.len(), 2);
+        });
+        // Only what was under way is asked again: a payment under the key it had.
+        let mut paid = world.paid.lock().clone();
+        assert_eq!(paid.len(), 2 + usize::from(tool.is_some()), "{model:?} {tool:?}");
+        paid.dedup();
+        assert_eq!(paid.len(), 2, "{model:?} {tool:?}");
+        let asked = world.asked.lock();
+        assert_eq!(asked.len(), 3 + usize::from(model.is_some()), "{model:?} {tool:?}");
+        if model.is_some() {
+            assert_eq!(asked[before - 1], asked[before], "the conversation is the same");
+        }
+    }
+}
+
+#[test]
+fn a_payment_of_which_nobody_knows_is_not_made_again_by_another_process() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = Arc::new(World::default());
+    *world.hang_tool.lock() = Some(1);
+    let spec = || desk(&world, EffectKind::Irreversible, one_after_the_other, true);
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        port(&system).submit("go", CallOptions::new().key("job")).await.unwrap();
+        world.hung.notified().await;
+    });
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(fate(&system, "job").await.0, Fate::Done);
+        assert_eq!(system.effects().open().len(), 1);
+        assert_eq!(world.amounts(), [1, 2]);
+        let told = world.asked.lock().last().unwrap().clone();
+        assert!(told.iter().any(|it| it.text.contains("it may have happened")), "{told:?}");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_agent_goes_on_where_it_stood() {
+    for hang in 0..=2 {
+        let world = Arc::new(World::default());
+        *world.hang_model.lock() = Some(hang);
+        let system =
+            System::start(desk(&world, EffectKind::Irreversible, one_after_the_other, false))
+                .await
+                .unwrap();
+        let agent = port(&system);
+        let call = tokio::spawn(async move { agent.call("go").await });
+        world.hung.notified().await;
+        system.kill("desk/agent").unwrap();
+        assert_eq!(call.await.unwrap().unwrap().value.text, "paid 1 and 2");
+        assert_eq!(world.amounts(), [1, 2]);
+        assert_eq!(world.asked.lock().len(), 4);
+    }
+}
+
+fn three_at_once(request: &ChatRequest) -> ChatReply {
+    match results(request) {
+        0 => ChatReply::calls([pay(1), pay(2), pay(3)]),
+        _ => ChatReply::text("paid"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_made_together_settle_one_by_one() {
+    let world = Arc::new(World::default());
+    *world.hang_tool.lock() = Some(2);
+    let spec = desk(&world, EffectKind::Idempotent, three_at_once, false);
+    let system = System::start(spec).await.unwrap();
+    let agent = port(&system);
+    let call = tokio::spawn(async move { agent.call("go").await });
+    world.hung.notified().await;
+    let mut events = system.events();
+    while system.effects().counts().confirmed < 2 {
+        events.next().await.unwrap();
+    }
+    system.kill("desk/agent").unwrap();
+    assert_eq!(call.await.unwrap().unwrap().value.text, "paid");
+    let mut amounts = world.amounts();
+    amounts.sort_unstable();
+    assert_eq!(amounts, [1, 2, 2, 3], "only the one under way is asked again");
+    let keys: Vec<_> = world.paid.lock().iter().filter(|it| it.0 == 2).cloned().collect();
+    assert_eq!(keys[0], keys[1]);
+}
+
+/// After a rollback it does things the other way round.
+fn forgetful(request: &ChatRequest) -> ChatReply {
+    let rolled_back = request.messages.iter().any(|it| it.text.contains("taken back"));
+    match (results(request), rolled_back) {
+        (count @ (0 | 1), false) => ChatReply::calls([pay(count as u32 + 1)]),
+        (count @ (0 | 1), true) => ChatReply::calls([pay(2 - count as u32)]),
+        _ => ChatReply::text("paid 1 and 2"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_rollback_the_model_is_told_once_and_what_stands_is_not_done_again() {
+    let world = Arc::new(World::default());
+    *world.fail_model.lock() = Some(2);
+    let spec = desk(&world, EffectKind::Irreversible, forgetful, false);
+    let system = System::start(spec).await.unwrap();
+    let mut events = system.events();
+    let answer = port(&system).call("go").await.unwrap();
+    assert_eq!((&*answer.value.text, answer.value.tools_used.len()), ("paid 1 and 2", 2));
+    assert_eq!(world.amounts(), [1, 2]);
+    let asked = world.asked.lock();
+    let last = asked.last().unwrap();
+    let notes: Vec<_> = last.iter().filter(|it| it.text.contains("taken back")).collect();
+    assert_eq!(notes.len(), 1);
+    assert_eq!(notes[0].role, Role::System);
+    for amount in [1, 2] {
+        assert!(notes[0].text.contains(&format!("{{\\\"amount\\\": {amount}}}")), "{notes:?}");
+    }
+    // Served from the record, the results are those of the payments.
+    assert!(last.iter().any(|it| it.role == Role::Tool && it.text == "\"paid 2\""), "{last:?}");
+    let rolled_back = std::iter::from_fn(|| events.try_next())
+        .filter(|it| matches!(it.event, Event::RolledBack { kept: 2, .. }));
+    assert_eq!(rolled_back.count(), 1);
+}
+
+/// Pays 1, and once more when it does not hear that it was paid.
+fn stubborn(request: &ChatRequest) -> ChatReply {
+    match results(request) {
+        0 => ChatReply::calls([pay(1)]),
+        _ => ChatReply::text("asked for it"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_rollback_what_nobody_knows_is_refused() {
+    let world = Arc::new(World::default());
+    (*world.hang_tool.lock(), *world.fail_model.lock()) = (Some(1), Some(1));
+    let spec = desk(&world, EffectKind::Irreversible, stubborn, false);
+    let system = System::start(spec).await.unwrap();
+    let answer = port(&system).call("go").await.unwrap();
+    assert_eq!(world.amounts(), [1]);
+    assert_eq!(answer.value.tools_used[0].failed, Some(Class::Indeterminate));
+    let asked = world.asked.lock();
+    let last = &asked.last().unwrap().last().unwrap().text;
+    assert!(last.contains("outcome_unknown"), "{last}");
+    assert_eq!(system.effects().open().len(), 1);
+}
+
+fn restless(request: &ChatRequest) -> ChatReply {
+    ChatReply::calls([pay(results(request) as u32)])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ended_by_its_own_limit_is_not_worked_on_again() {
+    let world = Arc::new(World::default());
+    let spec = desk(&world, EffectKind::Irreversible, restless, false);
+    let system = System::start(spec).await.unwrap();
+    let error = port(&system).call("go").await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 8 steps"), "{error}");
+    assert_eq!(world.asked.lock().len(), 8);
+    // The next task is another matter.
+    assert!(port(&system).call("go").await.is_err());
+    assert_eq!(world.asked.lock().len(), 16);
+}
+
+const PLACE: &str = "MAINSTAY_TEST_AGENT_PLACE";
+const HANG: &str = "MAINSTAY_TEST_AGENT_HANG";
+
+/// The other process: takes the task up or goes on with it, and prints the answer.
+fn child(place: &Path) {
+    let world = Arc::new(World { file: Some(place.join("world")), ..World::default() });
+    *world.hang_model.lock() = std::env::var(HANG).ok().and_then(|at| at.parse().ok());
+    let spec = desk(&world, EffectKind::Irreversible, one_after_the_other, true);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store: Arc<dyn Store> = Arc::new(FileStore::open(place.join("store")).unwrap());
+        let (system, _) = System::recover(spec, store).await.unwrap();
+        if system.journaled("job").is_none() {
+            port(&system).submit("go", CallOptions::new().key("job")).await.unwrap();
+        }
+        let (fate, reply) = fate(&system, "job").await;
+        println!("\nended {fate} {}", reply.unwrap());
+    });
+}
+
+#[test]
+fn a_conversation_survives_kill_9() {
+    // This test is its own child process.
+    if let Some(place) = std::env::var_os(PLACE) {
+        return child(Path::new(&place));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for hang in 0..=2 {
+        let place =
+            std::env::temp_dir().join(format!("mainstay-agent-{}-{hang}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let run = |hang: Option<i32>| {
+            let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+            command
+                .args(["--exact", "a_conversation_survives_kill_9", "--nocapture"])
+                .env(PLACE, &place)
+                .envs(hang.map(|at| (HANG, at.to_string())))
+                .stdout(Stdio::piped())
+                .kill_on_drop(true);
+            command.spawn().unwrap()
+        };
+        let lines = runtime.block_on(async {
+            let work = async {
+                let mut first = run(Some(hang));
+                let mut out = BufReader::new(first.stdout.take().unwrap()).lines();
+                while !out.next_line().await.unwrap().expect("it ended early").contains("hangs") {}
+                // SIGKILL, in the middle of a conversation.
+                first.kill().await.unwrap();
+                let second = run(None).wait_with_output().await.unwrap();
+                let out = String::from_utf8(second.stdout).unwrap();
+                assert!(second.status.success(), "{out}");
+                assert!(out.contains("ended done"), "{out}");
+                assert!(out.contains("paid 1 and 2"), "{out}");
+            };
+            tokio::time::timeout(Duration::from_secs(60), work).await.unwrap();
+            std::fs::read_to_string(place.join("world")).unwrap()
+        });
+        let count = |what: &str| lines.lines().filter(|line| line.starts_with(what)).count();
+        for amount in ["paid 1 ", "paid 2 "] {
+            assert_eq!(count(amount), 1, "{lines}");
+        }
+        // Only the question that was not answered is asked again, and asked as it was.
+        assert_eq!(count("asked"), 4, "{lines}");
+        assert_eq!(count(&format!("asked {hang}")), 2, "{lines}");
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+}
