@@ -277,7 +277,11 @@ async fn a_caller_who_leaves_is_heard_by_the_server() {
 
 fn chatty(request: &ChatRequest) -> Result<ChatReply, Fault> {
     Ok(match results(request) {
-        0 => ChatReply { text: "wait".to_owned(), ..ChatReply::calls([call("look", "{}")]) },
+        0 => {
+            let mut reply = ChatReply::calls([call("look", "{}")]);
+            reply.text = "wait".to_owned();
+            reply
+        }
         _ => ChatReply::text("there"),
     })
 }
