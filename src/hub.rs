@@ -6,7 +6,7 @@
 //! *Invariant.* The hub knows no child and no actor; it calls back through [`Timed`].
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -64,6 +64,9 @@ impl Ord for Entry {
 pub struct Stats {
     /// Attempts that ended without an answer, by the class of their fault.
     pub failures: HashMap<Class, u64>,
+    /// The same by class and code, as `network/reset`, without a code as `network`. Of at most 1,000
+    /// codes; further ones count as `other`, since they may be made up by another side.
+    pub failures_by_code: BTreeMap<String, u64>,
     /// Lives that ended, except as asked.
     pub crashes: u64,
     /// Retries decided, by the class of the fault before them; crash redeliveries count as
@@ -104,6 +107,9 @@ impl Stats {
 /// Checkpoints of a child that stay in the store. Enough for a request of that many steps to be rolled
 /// back to where it began.
 const RETAINED: Retention = Retention { checkpoints: 128, lines: 8 };
+
+/// How many codes of failures are told apart.
+const CODES: usize = 1000;
 
 const RECENT_FATES: usize = 65_536;
 const RECENT_FOR: Duration = Duration::from_secs(600);
@@ -219,12 +225,21 @@ impl Hub {
         )
     }
 
-    pub(crate) fn count_failure(&self, class: Option<Class>) {
+    pub(crate) fn count_failure(&self, class: Class, code: Option<&str>) {
         let mut stats = self.stats.lock();
-        match class {
-            Some(class) => *stats.failures.entry(class).or_default() += 1,
-            None => stats.crashes += 1,
+        *stats.failures.entry(class).or_default() += 1;
+        let mut name = match code {
+            Some(code) => format!("{class}/{code}"),
+            None => class.to_string(),
+        };
+        if stats.failures_by_code.len() >= CODES && !stats.failures_by_code.contains_key(&name) {
+            name = "other".to_owned();
         }
+        *stats.failures_by_code.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn count_crash(&self) {
+        self.stats.lock().crashes += 1;
     }
 
     pub(crate) fn count_decision(&self, class: Option<Class>, action: Action) {

@@ -598,7 +598,7 @@ impl<W: Worker> Slot<W> {
             Event::Exited { child: self.path.clone(), incarnation: life, cause: cause.kind() };
         move || {
             if !cause.is_normal() {
-                hub.count_failure(None);
+                hub.count_crash();
             }
             hub.emit(event);
             if let Some(link) = link {

@@ -436,3 +436,16 @@ async fn what_may_not_be_repeated_is_not_unless_it_did_not_happen() {
     assert!(matches!(port.call("x").await, Err(CallError::Unknown { .. })));
     assert_eq!((script.count(), system.fates().unknown), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_failed_attempt_is_counted_once_by_class_and_code() {
+    let script = echo();
+    let (system, it) = alone(&script, |spec| spec.effect(EffectKind::Read)).await;
+    script.then(Cue::Fail(Fault::network("gone").with_code("reset")));
+    script.then(Cue::Fail(Fault::network("gone").with_code("reset")));
+    script.then(Cue::Fail(Fault::network("gone")));
+    it.call("hello").await.unwrap();
+    let counted = system.stats().failures_by_code;
+    let counted: Vec<_> = counted.iter().map(|(code, times)| (code.as_str(), *times)).collect();
+    assert_eq!(counted, [("network", 1), ("network/reset", 2)]);
+}

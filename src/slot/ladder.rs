@@ -311,9 +311,9 @@ impl<W: Worker> Slot<W> {
         }
         let text = cause.text();
         let class = cause.class();
-        if class.is_some() {
-            // The end of a life is counted where it is reported, once.
-            self.hub.count_failure(class);
+        // The end of a life is counted where it is reported, once.
+        if let Cause::Fault(fault) = &cause {
+            self.hub.count_failure(fault.class, fault.code.as_deref());
         }
         self.hub.count_decision(class, decision.action);
         let (attempt, _) = mail.attempt();
