@@ -50,8 +50,8 @@ pub const WAITING: u32 = 4096;
 pub enum Decision<R> {
     /// This is the answer.
     Answer(R),
-    /// No: the request fails as `Business` with code `refused_by_person`, and this text. Nobody else
-    /// is asked.
+    /// No: the request fails as `Permission` with code `refused_by_person`, and this text. Nobody else
+    /// is asked, here or further out.
     Refuse(String),
     /// It cannot be done here: the request fails as `Exhausted` with code `not_by_person`, and
     /// whoever comes after the person in the group is asked.
@@ -71,7 +71,7 @@ impl<R> Decision<R> {
         match self {
             Self::Answer(reply) => Ok(reply),
             Self::Refuse(why) => {
-                Err(Fault::business(why).with_code("refused_by_person").not_applied())
+                Err(Fault::permission(why).with_code("refused_by_person").not_applied())
             }
             Self::PassOn(why) => {
                 Err(Fault::exhausted(why).with_code("not_by_person").not_applied())

@@ -175,14 +175,14 @@ impl VectorSearch {
             documents: documents.into(),
             vectors: vectors.into(),
             embed: Arc::new(embed),
-            least: 0.2,
+            least: 0.1,
         })
     }
 
     /// The least cosine of a hit, from 0 to 1.
     ///
     /// # Default
-    /// 0.2.
+    /// 0.1.
     #[must_use]
     pub fn least(mut self, cosine: f64) -> Self {
         self.least = cosine;
