@@ -3,14 +3,14 @@
 //! A model that is asked directly answers as it writes. An agent's answer comes whole: its loop asks
 //! its model without a listener.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mainstay::error::RecoverError;
-use mainstay::event::{Event, EventStream};
+use mainstay::event::Event;
 use mainstay::port::Port;
 use mainstay::system::{RecoverOptions, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
@@ -180,7 +180,7 @@ impl Session {
         stream: Option<ChatStream>,
     ) -> (Result<Outcome, Why>, bool) {
         let mut events = self.system.events();
-        let mut page = Page { stream, text: String::new() };
+        let mut page = Page { stream, text: String::new(), midline: false };
         let mut call = pin!(call);
         let mut interrupt = pin!(tokio::signal::ctrl_c());
         let outcome = loop {
@@ -193,26 +193,27 @@ impl Session {
                 outcome = &mut call => break outcome,
                 piece = page.next() => page.show(piece),
                 event = events.next() => match event {
-                    Some(stamped) => self.progress(&stamped.event),
+                    Some(stamped) => self.progress(&stamped.event, &mut page),
                     None => break (&mut call).await,
                 },
             }
         };
         page.rest();
-        self.rest(&mut events);
-        let shown = matches!(&outcome, Ok(outcome) if !page.text.is_empty() && page.text.ends_with(&outcome.text));
+        let whole = |outcome: &Outcome| page.text.ends_with(&outcome.text);
+        let shown = !page.text.is_empty() && outcome.as_ref().is_ok_and(whole);
         page.end();
+        if !page.text.is_empty() && !shown && outcome.is_ok() {
+            eprintln!("  (the answer broke off; another one was given)");
+        }
+        while let Some(stamped) = events.try_next() {
+            self.progress(&stamped.event, &mut page);
+        }
         (outcome, shown)
     }
 
-    fn rest(&self, events: &mut EventStream) {
-        while let Some(stamped) = events.try_next() {
-            self.progress(&stamped.event);
-        }
-    }
-
-    fn progress(&self, event: &Event) {
+    fn progress(&self, event: &Event, page: &mut Page) {
         if let (true, Some(line)) = (self.show.progress, line(event)) {
+            page.make_room();
             eprintln!("  {line}");
         }
     }
@@ -327,6 +328,8 @@ struct Page {
     stream: Option<ChatStream>,
     /// What has been shown of this attempt at it.
     text: String,
+    /// Whether the line that was last written to is not ended.
+    midline: bool,
 }
 
 impl Page {
@@ -344,6 +347,7 @@ impl Page {
             Some(StreamEvent::Text(piece)) => {
                 let mut out = std::io::stdout().lock();
                 let _ = write!(out, "{piece}").and_then(|()| out.flush());
+                self.midline = !piece.ends_with('\n');
                 self.text.push_str(&piece);
             }
             Some(StreamEvent::Restart) => {
@@ -363,9 +367,18 @@ impl Page {
     }
 
     /// Ends the line.
-    fn end(&self) {
-        if !self.text.is_empty() {
+    fn end(&mut self) {
+        if std::mem::take(&mut self.midline) {
             say("");
+        }
+    }
+
+    /// Begins a line for what is said besides, where both go to the same terminal; what goes elsewhere
+    /// stays as it was written.
+    fn make_room(&mut self) {
+        if self.midline && std::io::stdout().is_terminal() {
+            self.midline = false;
+            eprintln!();
         }
     }
 }

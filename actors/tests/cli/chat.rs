@@ -60,6 +60,20 @@ async fn an_answer_that_breaks_off_is_written_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_another_gives_instead_is_shown_whole() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Reset));
+    let text = format!(
+        "[policy]\nmax_retries = 0\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[models.sorry]\nkind = \"default\"\ntext = \"later\"\n[groups.g]\nkind = \"model\"\nmembers = [\"llm\", \"sorry\"]\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "one \nlater\n"), "{said:?}");
+    assert_eq!(said.err, "  (the answer broke off; another one was given)\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_calls_the_request_off_down_to_the_wire() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::hang());
