@@ -151,11 +151,19 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The idempotency key the tool is given.
+    /// The idempotency key the tool is given: what it is, after the key of the request it belongs to, so
+    /// that people can tell whose it is. A long one of those is left out: targets bound their keys.
     pub fn idempotency_key(&self) -> String {
-        format!("{}-{}", self.intent.key, self.epoch)
+        let Self { intent, epoch, .. } = self;
+        if intent.task.len() > LONGEST_TASK {
+            return format!("{}-{epoch}", intent.key);
+        }
+        format!("{}/{}-{epoch}", intent.task, intent.key)
     }
 }
+
+/// The longest key of a request that stands in the keys of its effects, in bytes.
+const LONGEST_TASK: usize = 128;
 
 /// What happens to an effect.
 #[derive(Clone, Debug, PartialEq)]

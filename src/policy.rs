@@ -377,9 +377,12 @@ impl Case<'_> {
             return Err(Declined::CheckpointUsed);
         }
         if !checkpoint.in_transaction {
-            // These break nothing that an older state would mend; an open transaction is undone all
+            // These break nothing that an older state would mend, and a ladder that is spent would only be
+            // climbed once more; an open transaction is undone all
             // the same.
-            if let Some(Class::RateLimit | Class::Permission) = self.cause.class() {
+            if let Some(Class::RateLimit | Class::Permission | Class::Exhausted) =
+                self.cause.class()
+            {
                 return Err(Declined::NothingToRollBack);
             }
             // The work since the checkpoint is done again, this effect included.

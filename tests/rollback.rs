@@ -73,6 +73,8 @@ struct Teller {
     moved: Arc<u32>,
     /// Whether a rollback is told to the user, or the transfer just tried again.
     gives_up: bool,
+    /// Whether a failed order is a fault of its own work, which an older state might mend.
+    own_fault: bool,
     /// What a rollback said of the acts before it.
     told: Option<Told>,
 }
@@ -100,7 +102,11 @@ impl Stateful for Teller {
         let outbox = ctx.port::<Order, ()>("outbox")?;
         match &turn {
             Turn::Performed(performed) => {
-                performed.get::<()>(0)?;
+                let done = performed.get::<()>(0);
+                if self.own_fault && done.is_err() {
+                    return Err(Fault::output_invalid("the books do not add up"));
+                }
+                done?;
                 self.stage = Arc::new(*self.stage + 1);
             }
             Turn::RolledBack(undone) if self.told.is_some() => {
@@ -159,8 +165,11 @@ fn spec(bank: &Arc<Bank>, scope: Scope, gives_up: bool) -> SupervisorSpec {
         )
         .child(ChildSpec::stateless("outbox", move || other.clone()).effect(EffectKind::Idempotent))
         .child(
-            ChildSpec::stateful("teller", move || Teller { gives_up, ..Teller::default() })
-                .durable::<Teller>(),
+            ChildSpec::stateful("teller", move || {
+                let own_fault = scope == Scope::Flow;
+                Teller { gives_up, own_fault, ..Teller::default() }
+            })
+            .durable::<Teller>(),
         )
 }
 
@@ -217,6 +226,17 @@ async fn a_request_outside_a_transaction_is_done_again_once_and_its_acts_stand()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ladder_that_is_spent_is_not_climbed_again_by_a_rollback() {
+    let bank = Arc::new(Bank::default());
+    let (_system, teller) = open(&bank, Scope::Session, false).await;
+    *bank.closed.lock() = Some(Fault::business("the account is closed"));
+    let error = teller.call(7_u32).await.unwrap_err();
+    let CallError::RecoveryExhausted { trail, .. } = &error else { panic!("{error}") };
+    let actions: Vec<_> = trail.iter().map(|attempt| attempt.action.name()).collect();
+    assert_eq!(actions, ["fail"], "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_transaction_that_is_tried_again_after_its_rollback_acts_anew() {
     let bank = Arc::new(Bank::default());
     let (system, teller) = open(&bank, Scope::Transaction, false).await;
@@ -268,7 +288,8 @@ async fn a_rollback_says_what_was_asked_and_what_came_of_what_stands() {
         let (bank, told) = (Arc::new(Bank::default()), Told::default());
         *bank.closed.lock() = Some(Fault::business("the account is closed"));
         let (desk, other) = (Desk(Arc::clone(&bank)), Desk(Arc::clone(&bank)));
-        let teller = Teller { told: Some(Arc::clone(&told)), ..Teller::default() };
+        let told_to = Some(Arc::clone(&told));
+        let teller = Teller { told: told_to, own_fault: true, ..Teller::default() };
         let spec = SupervisorSpec::one_for_one("bank")
             .scope(scope)
             .child(

@@ -46,7 +46,9 @@ pub const DEFAULT_MAX_STEPS: u32 = 8;
 
 /// Says what is wrong with an answer.
 #[derive(Clone)]
-struct Check(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+struct Check(Arc<Judge>);
+
+type Judge = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -158,7 +158,7 @@ impl Books {
 }
 
 /// The complaint a tool's idempotency key belongs to. A model cannot choose it: the key is made by the
-/// agent from the caller's, which is the complaint's id, with three more parts.
+/// runtime from the caller's, which is the complaint's id, with one more part.
 pub(crate) fn complaint_of(key: &str) -> &str {
-    key.rsplitn(4, '/').last().unwrap_or(key)
+    key.rsplit_once('/').map_or(key, |(complaint, _)| complaint)
 }
