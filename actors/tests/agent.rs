@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
+use mainstay::checkpoint::Scope;
 use mainstay::error::CallError;
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
@@ -132,7 +133,11 @@ async fn what_was_spent_does_not_come_back_with_a_rollback() {
         _ => restless(request),
     });
     let brain = Brain { cost: Cost { tokens: 40, money_micros: 0 }, ..brain };
-    let (_system, port) = start(&brain, agent().budget(TaskBudget::new().tokens(100))).await;
+    let agent = agent().budget(TaskBudget::new().tokens(100));
+    let desk = SupervisorSpec::one_for_one("desk").scope(Scope::Transaction);
+    let desk = desk.child(brain.spec("llm")).child(look()).child(agent.spec("agent"));
+    let system = System::start(desk).await.unwrap();
+    let port: Port<AgentRequest, AgentReply> = system.port("desk/agent").unwrap();
     let fault = fault(port.call("go").await.unwrap_err());
     assert_eq!(fault.code.as_deref(), Some("task_tokens"));
     // Two, one that failed, and after the rollback only one more.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::checkpoint::{FileStore, MemoryStore, Store};
+use mainstay::checkpoint::{FileStore, MemoryStore, Scope, Store};
 use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{Class, EffectKind};
@@ -165,6 +165,8 @@ async fn after_a_rollback_the_model_is_told_once_and_what_stands_is_not_done_aga
     let world = Arc::new(World::default());
     *world.fail_model.lock() = Some(2);
     let spec = desk(&world, EffectKind::Irreversible, forgetful, false);
+    // Elsewhere a ladder that is spent is not climbed again.
+    let spec = spec.scope(Scope::Transaction);
     let system = System::start(spec).await.unwrap();
     let mut events = system.events();
     let answer = port(&system).call("go").await.unwrap();
@@ -197,7 +199,7 @@ fn stubborn(request: &ChatRequest) -> ChatReply {
 async fn after_a_rollback_what_nobody_knows_is_refused() {
     let world = Arc::new(World::default());
     (*world.hang_tool.lock(), *world.fail_model.lock()) = (Some(1), Some(1));
-    let spec = desk(&world, EffectKind::Irreversible, stubborn, false);
+    let spec = desk(&world, EffectKind::Irreversible, stubborn, false).scope(Scope::Transaction);
     let system = System::start(spec).await.unwrap();
     let answer = port(&system).call("go").await.unwrap();
     assert_eq!(world.amounts(), [1]);
