@@ -107,7 +107,14 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
             complain(&format!("error: {error}"));
             std::process::exit(i32::from(UNUSABLE));
         }
-        done = work.run() => done,
+        done = work.run() => match done {
+            // Whoever submits may hear of a store that fails before it is told here.
+            Err(error) if error.contains("(store)") => {
+                complain(&format!("error: {error}"));
+                std::process::exit(i32::from(UNUSABLE));
+            }
+            done => done,
+        },
         _ = tokio::signal::ctrl_c() => {
             complain("stopping in order; the same arguments go on with it");
             system.stop().await;
