@@ -74,6 +74,8 @@ pub(crate) trait Managed: Send + Sync {
     fn resumes(&self, at: Moment);
     /// No life follows unless it is started by hand: what waits gets its fate.
     fn give_up(&self, cause: &ExitCause);
+    /// The runtime is gone: its life is over, whatever it was doing, and none follows.
+    fn lost(&self, _: &ExitCause) {}
     /// It leaves the system.
     fn remove(&self, cause: &ExitCause);
     /// It was removed, and its supervisor is started again from its spec, in which it stands.

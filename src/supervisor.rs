@@ -438,6 +438,16 @@ impl Supervisor {
         Managed::give_up(self, cause);
     }
 
+    /// The runtime is gone, and its actor with it.
+    pub(crate) fn lose(&self) {
+        let life = {
+            let mut desk = self.desk.lock();
+            desk.stopping = Some(false);
+            desk.life
+        };
+        self.finished(life, ExitCause::Stopped, None);
+    }
+
     /// Static children that were removed come back with the next life, as in OTP: they stand in the spec.
     fn revive_statics(&self) {
         for (_, _, ward) in &self.statics {

@@ -174,16 +174,17 @@ impl System {
         }
     }
 
-    /// When the root ends by itself, what still waits gets its fate.
+    /// When the root ends by itself, or its runtime is dropped under it, what still waits gets its fate.
     fn watch_root(&self) {
-        let root = Arc::clone(&self.inner.root);
-        let hub = Arc::downgrade(&self.inner.hub);
+        let last = LastRites {
+            root: Arc::clone(&self.inner.root),
+            registry: Arc::downgrade(&self.inner.registry),
+            hub: Arc::downgrade(&self.inner.hub),
+            ended: None,
+        };
         self.inner.hub.runtime.spawn(async move {
-            let cause = root.wait_ended().await;
-            if let Some(hub) = hub.upgrade() {
-                hub.begin_shutdown();
-            }
-            root.abandon(&cause);
+            let cause = last.root.wait_ended().await;
+            last.give(cause);
         });
     }
 
@@ -358,6 +359,42 @@ impl System {
     /// Waits until the root has ended, by itself or because it was stopped, and says why.
     pub async fn wait(&self) -> RootEnded {
         RootEnded(self.inner.root.wait_ended().await)
+    }
+}
+
+/// Gives what is open its fate when it is dropped: with the task that waits for the root's end, whether
+/// that has come or the runtime is gone, and with it everybody who could still do something.
+struct LastRites {
+    root: Arc<Supervisor>,
+    registry: Weak<Registry>,
+    hub: Weak<Hub>,
+    ended: Option<ExitCause>,
+}
+
+impl LastRites {
+    fn give(mut self, cause: ExitCause) {
+        self.ended = Some(cause);
+    }
+}
+
+impl Drop for LastRites {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.begin_shutdown();
+        }
+        let cause = self.ended.take().unwrap_or_else(|| {
+            if let Some(registry) = self.registry.upgrade() {
+                for child in registry.below(&self.root.path) {
+                    child.lost(&ExitCause::Stopped);
+                }
+                for supervisor in registry.supervisors_below(&self.root.path) {
+                    supervisor.lose();
+                }
+            }
+            self.root.lose();
+            ExitCause::Stopped
+        });
+        self.root.abandon(&cause);
     }
 }
 
