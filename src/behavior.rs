@@ -454,6 +454,8 @@ impl Context {
     pub fn spend(&self, cost: Cost) {
         self.notes.tokens.fetch_add(cost.tokens, Ordering::Relaxed);
         self.notes.money_micros.fetch_add(cost.money_micros, Ordering::Relaxed);
+        // Where it is seen while the attempt is under way.
+        self.tie().spend(cost);
     }
 
     /// Marks the answer as degraded: acceptable, but not what was asked for.

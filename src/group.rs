@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
-use crate::fate::{Fate, FateCounts};
+use crate::fate::{Cost, Fate, FateCounts};
 use crate::fault::{Class, EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
@@ -29,10 +29,12 @@ use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
 use crate::slot::{Membership, Refusal, refused};
 use crate::spec::{GroupSpec, Role};
 
+mod hedge;
 mod member;
 mod order;
 mod relief;
 
+use hedge::Hedging;
 pub(crate) use member::Member;
 
 /// How long a request waits before a group looks again for a member with room.
@@ -57,6 +59,8 @@ struct GroupDesk<Q, R> {
     counts: FateCounts,
     waiting: VecDeque<(Arc<Envelope<Q, R>>, Moment)>,
     armed: Moment,
+    /// Requests that are retried, substituted or hedged.
+    extra: usize,
     serving: Option<usize>,
     closed: bool,
 }
@@ -69,6 +73,7 @@ pub(crate) struct Group<Q, R> {
     hub: Arc<Hub>,
     deadline: Duration,
     seats: Vec<Seat<Q, R>>,
+    hedging: Option<Hedging<Q, R>>,
     desk: Mutex<GroupDesk<Q, R>>,
 }
 
@@ -115,12 +120,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             path,
             kind: spec.kind,
             hub,
+            hedging: spec.hedge.map(Hedging::new),
             deadline: spec.deadline.unwrap_or(worst_case),
             desk: Mutex::new(GroupDesk {
                 circuits: seats.iter().map(|_| Circuit::new(Arc::clone(&circuit))).collect(),
                 counts: FateCounts::default(),
                 waiting: VecDeque::new(),
                 armed: Moment::NEVER,
+                extra: 0,
                 serving: None,
                 closed: false,
             }),
@@ -241,7 +248,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             let last = mail.member();
             let (substitute, order) = self.order(&mail, now);
             match self.offer(&mail, substitute, order, now) {
-                Ok(()) => self.follow_up(&mail),
+                Ok(()) => {
+                    self.plan_hedge(&mail, now);
+                    self.follow_up(&mail);
+                }
                 Err(refused) => {
                     mail.set_member(last);
                     let coming = refused.full
@@ -383,7 +393,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             self.hub.cast_accepted(id);
         }
         let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
-            Ok(()) => return Ok(mail),
+            Ok(()) => {
+                self.plan_hedge(&mail, now);
+                return Ok(mail);
+            }
             Err(refusal) => refusal,
         };
         if refusal.until <= deadline && !refusal.until.is_never() {
@@ -425,7 +438,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         };
         match waited {
             Some((mail, _)) => self.end(&mail, Fate::Cancelled, &ExitCause::Stopped),
-            None => self.seats[mail.member()].member.cancel(mail),
+            None => {
+                let copies = mail.copies();
+                if copies.is_empty() {
+                    self.seats[mail.member()].member.cancel(mail);
+                }
+                for member in copies {
+                    self.seats[member].member.cancel(mail);
+                }
+            }
         }
     }
 }
@@ -479,7 +500,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             .collect()
     }
 
-    fn served(&self, mail: &Arc<Envelope<Q, R>>, member: usize, fate: Fate, now: Moment) {
+    fn served(&self, mail: &Arc<Envelope<Q, R>>, member: usize, fate: Fate, now: Moment) -> Cost {
+        let (cost, won) = self.settle_copies(mail, Some(member), now);
+        self.note_latency(mail, now);
+        let extra = self.takes_extra(mail);
         let (change, switched) = {
             let mut desk = self.desk.lock();
             desk.counts.add(fate);
@@ -487,7 +511,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             let verdict = Verdict::Success;
             let change =
                 desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now);
-            let before = desk.serving.replace(member);
+            desk.extra -= usize::from(extra);
+            // One slow request does not make another member the one that serves.
+            let before = if won { None } else { desk.serving.replace(member) };
             (change, before.filter(|before| *before != member))
         };
         self.changed(member, change);
@@ -500,6 +526,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             });
         }
         self.offer_waiting(false);
+        cost
+    }
+
+    fn tries_again(&self, mail: &Arc<Envelope<Q, R>>) {
+        self.note_extra(mail);
     }
 
     fn gave_up(&self, request: RequestId, member: usize, class: Class, now: Moment) {
@@ -520,6 +551,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             }
         };
         self.changed(to, probe);
+        self.note_extra(&mail);
         let from = mail.member();
         mail.set_member(to);
         if self.seats[to].member.post(&mail, true, now).is_err() {
@@ -544,8 +576,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
     fn ended(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate) {
         let now = self.hub.now();
         let member = mail.member();
+        self.settle_copies(mail, None, now);
+        let extra = self.takes_extra(mail);
         let change = {
             let mut desk = self.desk.lock();
+            desk.extra -= usize::from(extra);
             desk.counts.add(fate);
             desk.counts.open -= 1;
             // A member that lets deadlines pass is as one that times out.
@@ -582,13 +617,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Timed for Group<Q, R> {
             desk.armed = Moment::NEVER;
         }
         self.offer_waiting(true);
+        let hedge = self.hedge_due();
         let mut desk = self.desk.lock();
         let next = desk
             .waiting
             .iter()
             .map(|(mail, until)| mail.deadline.min(*until))
             .min()
-            .unwrap_or(Moment::NEVER);
+            .unwrap_or(Moment::NEVER)
+            .min(hedge);
         self.arm(&mut desk, next);
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Tie {
 #[derive(Default)]
 struct TieState {
     cost: Cost,
+    /// What the attempt has cost by itself.
+    own: Cost,
     waiting: u32,
     since: Moment,
     paused: Duration,
@@ -62,6 +64,19 @@ impl Tie {
             self.degraded.store(true, Ordering::Relaxed);
         }
         self.inner.lock().cost.add(answer.cost);
+    }
+
+    /// The attempt says that it has cost this much more.
+    pub(crate) fn spend(&self, cost: Cost) {
+        self.inner.lock().own.add(cost);
+    }
+
+    /// What the attempt and its calls have cost so far.
+    pub(crate) fn so_far(&self) -> Cost {
+        let inner = self.inner.lock();
+        let mut cost = inner.own;
+        cost.add(inner.cost);
+        cost
     }
 
     pub(crate) fn is_degraded(&self) -> bool {

@@ -51,7 +51,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        match self.post(&mail, true, false, now) {
+        match self.post(&mail, None, false, now) {
             Ok(()) => Ok(mail),
             Err(refusal) => {
                 if cast {
@@ -183,7 +183,9 @@ impl<W: Worker> Slot<W> {
         let ids: Vec<_> = desk
             .mailbox
             .waiting()
-            .filter(|(_, delivery, mail)| mail.home.is_some() && untried(mail, *delivery))
+            .filter(|(_, delivery, mail)| {
+                mail.home.is_some() && !mail.was_copied() && untried(mail, *delivery)
+            })
             .map(|(id, ..)| id)
             .collect();
         let mut mails = Vec::with_capacity(ids.len());

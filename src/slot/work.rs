@@ -285,7 +285,7 @@ impl<W: Worker> Slot<W> {
         }
         let mut unused = None;
         let mut cost = job.bill.all;
-        if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) {
+        if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) || job.mail.was_copied() {
             cost.add(job.mail.spent());
         }
         let job =
@@ -301,12 +301,16 @@ impl<W: Worker> Slot<W> {
         if let Some(out) = out {
             desk.out.swap_remove(out);
         }
+        let mut late = false;
         let settled = match finished {
             mailbox::Output::Finished(mail) => {
                 self.left(&mut desk, &mail);
                 self.settle(&mut desk, mail, Fate::Done)
             }
-            mailbox::Output::Orphan(_) => None,
+            mailbox::Output::Orphan(_) => {
+                late = job.mail.was_copied();
+                None
+            }
             _ => {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
@@ -364,6 +368,9 @@ impl<W: Worker> Slot<W> {
             self.deliver(settled, (job.attempt, cost), reply, said, now);
         } else {
             let _ = unwound(move || drop(reply));
+            if late {
+                self.stale(&job.mail, job.ticket);
+            }
         }
         if unused.is_some() {
             let _ = unwound(move || drop(unused));
@@ -407,7 +414,7 @@ impl<W: Worker> Slot<W> {
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);
             answer.degraded |= index > 0;
-            group.served(&mail, index, fate, now);
+            answer.cost.add(group.served(&mail, index, fate, now));
         }
         self.note_recovery(&mail, Some(&answer));
         if mail.cast {

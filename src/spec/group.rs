@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ChildSpec, Grant, GroupKind, Node, SupervisorSpec};
 use crate::circuit::CircuitSpec;
-use crate::policy::Policy;
+use crate::policy::{Hedge, Policy};
 
 /// An ordered set of siblings that take the same request and give the same reply.
 ///
@@ -21,6 +21,7 @@ pub struct GroupSpec {
     pub(crate) deadline: Option<Duration>,
     pub(crate) allow: Vec<(String, Vec<String>)>,
     pub(crate) grants: Vec<(String, Grant)>,
+    pub(crate) hedge: Option<Hedge>,
 }
 
 /// The longest chain of members.
@@ -36,6 +37,7 @@ impl GroupSpec {
             deadline: None,
             allow: Vec::new(),
             grants: Vec::new(),
+            hedge: None,
         }
     }
 
@@ -123,6 +125,22 @@ impl GroupSpec {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// A request that its member has not answered by then is given to the next fit sibling as well; the
+    /// first good answer is the answer, and the other copy is called off. At most one more for each
+    /// request, and only as far as the retry budget goes: beyond it there is no hedge, and nothing else
+    /// changes. A hedge is no fallback and is not counted as one.
+    ///
+    /// Every member that does the same work has to be stateless and to be replay-safe: `Pure`, `Read`
+    /// or `Idempotent`.
+    ///
+    /// # Default
+    /// None.
+    #[must_use]
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
         self
     }
 
