@@ -15,25 +15,28 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::checkpoint::Durability;
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::fate::{Cost, Fate, FateCounts};
-use crate::fault::{Class, EffectKind, ExitCause};
+use crate::fault::{Class, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
 use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
-use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
-use crate::slot::{Membership, Refusal, refused};
-use crate::spec::{GroupSpec, Role};
+use crate::port::{Accept, Envelope, Home, Port, Recording};
+use crate::slot::{Membership, Refusal};
+use crate::spec::{Codec, GroupSpec, Role};
 
+mod accept;
 mod hedge;
 mod member;
 mod order;
 mod relief;
 
+use accept::Refused;
 use hedge::Hedging;
 pub(crate) use member::Member;
 
@@ -74,6 +77,8 @@ pub(crate) struct Group<Q, R> {
     deadline: Duration,
     seats: Vec<Seat<Q, R>>,
     hedging: Option<Hedging<Q, R>>,
+    durable: Option<Codec>,
+    durability: Durability,
     desk: Mutex<GroupDesk<Q, R>>,
 }
 
@@ -121,6 +126,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             kind: spec.kind,
             hub,
             hedging: spec.hedge.map(Hedging::new),
+            durable: spec.durable,
+            durability: spec.durability,
             deadline: spec.deadline.unwrap_or(worst_case),
             desk: Mutex::new(GroupDesk {
                 circuits: seats.iter().map(|_| Circuit::new(Arc::clone(&circuit))).collect(),
@@ -308,6 +315,13 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         if !mail.claim() {
             return;
         }
+        let fate = match fate {
+            Fate::Stopped if self.durable.is_some() && self.hub.is_suspending() => Fate::Suspended,
+            fate => fate,
+        };
+        if self.durable.is_some() {
+            self.recorder().ended(mail, fate);
+        }
         self.ended(mail, fate);
         let now = self.hub.now();
         let trail = mail.trail();
@@ -320,6 +334,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 trail,
             },
             Fate::Cancelled => CallError::Cancelled { child: child.clone() },
+            Fate::Suspended => CallError::Suspended { child: child.clone() },
             _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
         };
         if mail.cast {
@@ -346,108 +361,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
 
     pub(crate) fn port_any(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         Arc::new(self.port())
-    }
-}
-
-struct Refused {
-    full: bool,
-    until: Moment,
-    away: Unavailable,
-}
-
-impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
-    fn path(&self) -> &ChildPath {
-        &self.path
-    }
-
-    fn accept(
-        &self,
-        message: Q,
-        options: AcceptOptions,
-    ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
-        let now = self.hub.now();
-        let mut deadline = now + options.deadline.unwrap_or(self.deadline);
-        if let Some(tie) = &options.tie {
-            deadline = deadline.min(tie.deadline);
-        }
-        let cast = options.cast;
-        let id = self.hub.next_id();
-        let home = self.me.upgrade().map(|me| me as Arc<dyn Home<Q, R>>);
-        let mail = Arc::new(Envelope::new(id, now, deadline, options, home, message));
-        {
-            let mut desk = self.desk.lock();
-            if desk.closed {
-                drop(desk);
-                let why = if self.hub.is_shutting_down() {
-                    Unavailable::ShuttingDown
-                } else {
-                    Unavailable::Stopped
-                };
-                return Err(refused(mail, Refusal::Away(why), &self.path));
-            }
-            // Before it is offered: a member may be done with it before the offer returns.
-            desk.counts.accepted += 1;
-            desk.counts.open += 1;
-        }
-        if cast {
-            self.hub.cast_accepted(id);
-        }
-        let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
-            Ok(()) => {
-                self.plan_hedge(&mail, now);
-                return Ok(mail);
-            }
-            Err(refusal) => refusal,
-        };
-        if refusal.until <= deadline && !refusal.until.is_never() {
-            // Everybody rests; somebody will be back in time.
-            self.hold(Arc::clone(&mail), refusal.until);
-            return Ok(mail);
-        }
-        let last_resort = !refusal.until.is_never()
-            && self.seats.iter().enumerate().any(|(index, seat)| {
-                mail.set_member(index);
-                seat.member.post(&mail, false, now).is_ok()
-            });
-        if last_resort {
-            return Ok(mail);
-        }
-        {
-            let mut desk = self.desk.lock();
-            desk.counts.accepted -= 1;
-            desk.counts.open -= 1;
-        }
-        if cast {
-            self.hub.cast_forget(id);
-        }
-        let why = if refusal.full { Refusal::Full } else { Refusal::Away(refusal.away) };
-        Err(refused(mail, why, &self.path))
-    }
-
-    /// Whoever serves, it may have been the member that does most.
-    fn effect_kind(&self) -> EffectKind {
-        let kinds = self.seats.iter().map(|seat| seat.member.effect_kind());
-        kinds.max().unwrap_or_default()
-    }
-
-    fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {
-        let waited = {
-            let mut desk = self.desk.lock();
-            let at = desk.waiting.iter().position(|(waiting, _)| waiting.id == mail.id);
-            at.and_then(|at| desk.waiting.remove(at))
-        };
-        match waited {
-            Some((mail, _)) => self.end(&mail, Fate::Cancelled, &ExitCause::Stopped),
-            None => {
-                let copies = mail.copies();
-                if copies.is_empty() {
-                    self.seats[mail.member()].member.cancel(mail);
-                }
-                for member in copies {
-                    self.seats[member].member.cancel(mail);
-                }
-            }
-        }
     }
 }
 
@@ -600,6 +513,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             State::HalfOpen => CircuitView::HalfOpen,
             State::Isolated => CircuitView::Isolated,
         })
+    }
+
+    fn recording(&self) -> Option<Recording> {
+        let durability = self.durability;
+        self.durable.map(|codec| Recording { write_reply: codec.write_reply, durability })
     }
 
     fn member_path(&self, member: usize) -> ChildPath {

@@ -36,7 +36,7 @@ pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
 use copies::Copies;
 pub(crate) use flight::{Cut, Flight, Tie};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 use waiting::Waiting;
 
@@ -400,6 +400,8 @@ pub(crate) trait Home<Q, R>: Send + Sync {
     /// The request has a fate without an answer; counted here. The caller of this delivers.
     fn ended(&self, envelope: &Arc<Envelope<Q, R>>, fate: Fate);
     fn member_path(&self, member: usize) -> ChildPath;
+    /// How fates are written down; `None` when its requests are not durable.
+    fn recording(&self) -> Option<Recording>;
     /// How the circuit of a member stands, for the dump.
     fn circuit(&self, member: usize, now: Moment) -> Option<CircuitView>;
 }

@@ -48,7 +48,7 @@ mod state;
 mod work;
 mod worker;
 
-pub(crate) use accept::refused;
+pub(crate) use accept::{Recorder, refused};
 pub(crate) use desk::{Counts, Locked};
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
@@ -474,13 +474,14 @@ impl<W: Worker> Slot<W> {
             return None;
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
-        let suspended = fate == Fate::Stopped && self.spec.durable && self.hub.is_suspending();
+        let recording = self.recording(&mail);
+        let suspended = fate == Fate::Stopped && recording.is_some() && self.hub.is_suspending();
         let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
             desk.counts.add(fate);
         }
-        if self.spec.durable {
-            self.journal_fate(&mail, fate);
+        if let Some(recording) = recording {
+            self.journal_fate(&mail, fate, recording.durability);
         }
         if self.spec.stateful && self.hub.effects.is_used() {
             self.hub.effects.ended(&self.task_of(&mail));

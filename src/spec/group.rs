@@ -3,7 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ChildSpec, Grant, GroupKind, Node, SupervisorSpec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ChildSpec, Codec, Grant, GroupKind, Node, SupervisorSpec};
+use crate::behavior::Behavior;
+use crate::checkpoint::Durability;
 use crate::circuit::CircuitSpec;
 use crate::policy::{Hedge, Policy};
 
@@ -22,6 +27,8 @@ pub struct GroupSpec {
     pub(crate) allow: Vec<(String, Vec<String>)>,
     pub(crate) grants: Vec<(String, Grant)>,
     pub(crate) hedge: Option<Hedge>,
+    pub(crate) durable: Option<Codec>,
+    pub(crate) durability: Durability,
 }
 
 /// The longest chain of members.
@@ -38,6 +45,8 @@ impl GroupSpec {
             allow: Vec::new(),
             grants: Vec::new(),
             hedge: None,
+            durable: None,
+            durability: Durability::default(),
         }
     }
 
@@ -141,6 +150,35 @@ impl GroupSpec {
     #[must_use]
     pub fn hedge(mut self, hedge: Hedge) -> Self {
         self.hedge = Some(hedge);
+        self
+    }
+
+    /// Its requests survive the process: what the group accepts is in the journal before a member works on
+    /// it, and is delivered again by [`System::recover`](crate::system::System::recover) if it had no
+    /// fate; the fate is written once, for the group, whoever served. `B` is the behavior of a member: all
+    /// of them take and give the same.
+    ///
+    /// The members need not be durable themselves. One that is, and has state, stores it as ever.
+    ///
+    /// # Default
+    /// What waits is lost with the process.
+    #[must_use]
+    pub fn durable<B: Behavior>(mut self) -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        self.durable = Some(Codec::of::<B>());
+        self
+    }
+
+    /// What a write to the journal of a durable group must survive; see [`ChildSpec::durability`].
+    ///
+    /// # Default
+    /// [`Durability::Sync`]: a power cut.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 

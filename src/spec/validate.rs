@@ -340,6 +340,23 @@ fn group(
             });
         }
     }
+    if let Some(codec) = &spec.durable {
+        if codec.port != first.port {
+            return Err(SpecError::NeedType {
+                child: name,
+                need: "the behavior whose requests are written down".to_owned(),
+                wanted: codec.port_name.to_owned(),
+                found: first.port_name.to_owned(),
+            });
+        }
+        if spec.hedge.is_some() {
+            return Err(SpecError::BadCombination {
+                path: name,
+                one: "a hedge".to_owned(),
+                other: "a durable group".to_owned(),
+            });
+        }
+    }
     hedge(spec, &name, &members)?;
     targets.insert(
         path.clone(),
