@@ -355,7 +355,7 @@ fn what_a_group_has_accepted_survives_the_death_of_the_process() {
 
 #[test]
 fn the_answer_of_a_stateless_durable_child_is_in_the_store_before_it_is_heard() {
-    let (store, script) = (store(), Script::echo());
+    let (store, script): (_, Script) = (store(), Script::echo());
     let spec = || {
         let child = script.stateless("tool").durable::<Model>();
         SupervisorSpec::one_for_one("app").child(child)
