@@ -413,7 +413,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             .collect()
     }
 
-    fn served(&self, mail: &Arc<Envelope<Q, R>>, member: usize, fate: Fate, now: Moment) -> Cost {
+    fn served(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        member: usize,
+        fate: Fate,
+        flaw: Option<Class>,
+        now: Moment,
+    ) -> Cost {
         let (cost, won) = self.settle_copies(mail, Some(member), now);
         self.note_latency(mail, now);
         let extra = self.takes_extra(mail);
@@ -421,7 +428,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             let mut desk = self.desk.lock();
             desk.counts.add(fate);
             desk.counts.open -= 1;
-            let verdict = Verdict::Success;
+            let verdict = flaw.map_or(Verdict::Success, Verdict::Fault);
             let change =
                 desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now);
             desk.extra -= usize::from(extra);

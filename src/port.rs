@@ -382,12 +382,13 @@ pub(crate) trait Home<Q, R>: Send + Sync {
     /// Who else could serve this request, after `member` failed.
     fn candidates(&self, history: &History, member: usize, now: Moment) -> Vec<Candidate>;
     /// `member` answered; the fate of the request is counted here, and other copies of it are called
-    /// off. What those have cost so far.
+    /// off. What those have cost so far. `flaw` is what went wrong all the same.
     fn served(
         &self,
         envelope: &Arc<Envelope<Q, R>>,
         member: usize,
         fate: Fate,
+        flaw: Option<Class>,
         now: Moment,
     ) -> Cost;
     /// `member` gives the request up.

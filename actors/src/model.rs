@@ -341,7 +341,7 @@ impl Model {
         time_left: Duration,
         attempt: u32,
     ) -> Result<ChatReply, Fault> {
-        self.attempt(request, time_left, attempt).await.0
+        self.attempt(request, time_left, attempt, &Course::default()).await.0
     }
 
     async fn attempt(
@@ -349,16 +349,16 @@ impl Model {
         request: &ChatRequest,
         time_left: Duration,
         attempt: u32,
+        course: &Course<'_>,
     ) -> (Result<ChatReply, Fault>, Usage) {
         if let Some(mut part) = request.stream.as_ref().and_then(|sink| sink.broken()) {
-            // The attempt that was ended from outside could not say what it used.
+            // The attempt that was ended from outside could not say what it used, but has paid for it.
             let read = request.messages.iter().map(|message| message.text.len()).sum();
             part.usage = wire::estimate(read, part.text.len());
-            let usage = part.usage;
-            return (Ok(part), usage);
+            return (Ok(part), Usage::default());
         }
         let mut secrets = Secrets::default();
-        let (outcome, usage) = match self.exchange(request, time_left, &mut secrets).await {
+        let (outcome, usage) = match self.exchange(request, time_left, &mut secrets, course).await {
             Ok(settled) => settled,
             Err(fault) => (Err(fault), Usage::default()),
         };
@@ -387,6 +387,7 @@ impl Model {
         request: &ChatRequest,
         time_left: Duration,
         secrets: &mut Secrets,
+        course: &Course<'_>,
     ) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
         let ready = self.client.as_ref().ok_or_else(|| {
             Fault::internal("the model has no client yet; call `connect` first").not_applied()
@@ -416,10 +417,21 @@ impl Model {
         let response = self.send(ready, key.as_deref(), body, stream, time_left).await?;
         let (outcome, usage) = match &request.stream {
             Some(sink) => {
-                streaming::answer(self.wire, response, sent, request, sink, &self.rules, secrets)
-                    .await
+                streaming::answer(
+                    self.wire,
+                    response,
+                    sent,
+                    request,
+                    sink,
+                    &self.rules,
+                    secrets,
+                    course,
+                )
+                .await
             }
             None => {
+                // Whoever has begun to answer has read what was sent.
+                course.used(wire::estimate(sent, 0));
                 let raw = transport::read_whole(response).await?;
                 wire::outcome(self.wire, &raw, &request.response_format, sent, SystemTime::now())
             }
@@ -491,6 +503,28 @@ impl fmt::Debug for Model {
     }
 }
 
+/// An attempt under way.
+#[derive(Default)]
+pub(crate) struct Course<'a> {
+    /// It is a hedge: it writes a stream only if nobody else does.
+    rival: bool,
+    /// Who pays.
+    payer: Option<(&'a Model, &'a Context)>,
+}
+
+impl Course<'_> {
+    /// So much was used so far: it is charged if the attempt is dropped now.
+    pub(crate) fn used(&self, usage: Usage) {
+        if let Some((model, ctx)) = self.payer {
+            ctx.owe(model.cost(usage));
+        }
+    }
+}
+
+fn superseded() -> Fault {
+    Fault::cancelled("another attempt writes the stream").with_code("superseded")
+}
+
 impl Behavior for Model {
     type Request = ChatRequest;
     type Reply = ChatReply;
@@ -503,11 +537,24 @@ impl Stateless for Model {
     }
 
     async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
-        let (outcome, usage) = self.attempt(request, ctx.time_left(), ctx.attempt()).await;
+        if let Some(sink) = request.stream.as_ref().filter(|_| ctx.is_hedge())
+            && sink.is_written()
+        {
+            // Somebody hears another answer already: a second one would only cost.
+            return Err(superseded().not_applied());
+        }
+        let broken = request.stream.as_ref().is_some_and(|sink| sink.broken().is_some());
+        let course = Course { rival: ctx.is_hedge(), payer: Some((self, ctx)) };
+        let (outcome, usage) = self.attempt(request, ctx.time_left(), ctx.attempt(), &course).await;
         // Also when it failed: an answer that was cut off is paid for.
+        ctx.owe(Cost::default());
         ctx.spend(self.cost(usage));
-        if outcome.as_ref().is_ok_and(|reply| reply.broken_by().is_some()) {
+        if let Some(fault) = outcome.as_ref().ok().and_then(ChatReply::broken_by) {
             ctx.mark_degraded();
+            // What another attempt has left is not this endpoint's failure.
+            if !broken {
+                ctx.mark_flawed(fault.class);
+            }
         }
         outcome
     }

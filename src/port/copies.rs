@@ -99,6 +99,11 @@ impl Copies {
         self.out.count_ones().saturating_sub(1)
     }
 
+    /// Whether this member has the second of two copies that are out.
+    pub(crate) const fn is_second(&self, member: usize) -> bool {
+        self.others() > 0 && self.second == member
+    }
+
     /// Takes this member's bit; who else has a copy, if anybody has.
     pub(crate) fn give_up(&mut self, member: usize) -> Option<usize> {
         if self.out & (1 << member) == 0 {

@@ -30,6 +30,8 @@ struct TieState {
     cost: Cost,
     /// What the attempt has cost by itself.
     own: Cost,
+    /// What it would cost more, did it end now.
+    owed: Cost,
     waiting: u32,
     since: Moment,
     paused: Duration,
@@ -71,11 +73,21 @@ impl Tie {
         self.inner.lock().own.add(cost);
     }
 
+    /// What it would cost more, did it end now: instead of what was said before.
+    pub(crate) fn owe(&self, cost: Cost) {
+        self.inner.lock().owed = cost;
+    }
+
+    pub(crate) fn owed(&self) -> Cost {
+        self.inner.lock().owed
+    }
+
     /// What the attempt and its calls have cost so far.
     pub(crate) fn so_far(&self) -> Cost {
         let inner = self.inner.lock();
         let mut cost = inner.own;
         cost.add(inner.cost);
+        cost.add(inner.owed);
         cost
     }
 

@@ -67,6 +67,12 @@ impl<W: Worker> Slot<W> {
         cost
     }
 
+    /// Whether the copy here is the second of two that are out.
+    pub(crate) fn is_second_copy(&self, mail: &Mail<W>) -> bool {
+        let Some(member) = self.member.get().filter(|_| mail.was_copied()) else { return false };
+        mail.book().is_some_and(|book| book.copies.is_second(member.index))
+    }
+
     /// Whether the copy that failed here is not missed, because another is out. Judged and written down
     /// under one lock: the one that fails last has to know of it.
     pub(super) fn leaves_to_copy(
