@@ -76,7 +76,8 @@ async fn a_second_endpoint_answers_and_the_slow_ones_connection_is_closed() {
 
 /// Says a word, and then nothing.
 fn falters() -> Row {
-    Row::reply_stream(["hel", "lo"]).end_after(1, StreamEnd::Hang)
+    // The first piece says who speaks.
+    Row::reply_stream(["hel", "lo"]).end_after(2, StreamEnd::Hang)
 }
 
 fn is_part(answer: &Answer<ChatReply>, heard: &[StreamEvent]) -> bool {
