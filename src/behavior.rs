@@ -349,6 +349,7 @@ pub struct Context {
     pub(crate) purse: Option<Purse>,
     pub(crate) notes: Notes,
     pub(crate) tie: OnceLock<Arc<Tie>>,
+    pub(crate) hedge: bool,
 }
 
 /// What stays the same over all attempts of a child.
@@ -368,6 +369,8 @@ pub(crate) struct Notes {
     pub(crate) degraded: AtomicBool,
     pub(crate) defaulted: AtomicBool,
     pub(crate) last: AtomicBool,
+    /// The class of what went wrong with an answer that stands.
+    pub(crate) flaw: OnceLock<Class>,
     pub(crate) tokens: AtomicU64,
     pub(crate) money_micros: AtomicU64,
     pub(crate) units: AtomicU64,
@@ -387,6 +390,12 @@ impl Context {
     /// Which hand-out of the request this is, from 1.
     pub fn delivery(&self) -> Delivery {
         self.delivery
+    }
+
+    /// Whether the request is out at another member of the group as well, which had it before: this
+    /// attempt is a hedge, and whoever answers first has answered.
+    pub fn is_hedge(&self) -> bool {
+        self.hedge
     }
 
     /// The child's path.
@@ -454,6 +463,15 @@ impl Context {
     pub fn spend(&self, cost: Cost) {
         self.notes.tokens.fetch_add(cost.tokens, Ordering::Relaxed);
         self.notes.money_micros.fetch_add(cost.money_micros, Ordering::Relaxed);
+        // Where it is seen while the attempt is under way.
+        self.tie().spend(cost);
+    }
+
+    /// What the attempt will have cost if it ends here, beside what was [spent](Context::spend): instead of
+    /// what was said before. It is charged when the attempt is dropped, cut short or lost to a hedge; an
+    /// attempt that comes to its end says zero, and spends what it was.
+    pub fn owe(&self, cost: Cost) {
+        self.tie().owe(cost);
     }
 
     /// Marks the answer as degraded: acceptable, but not what was asked for.
@@ -465,6 +483,13 @@ impl Context {
     pub fn mark_defaulted(&self) {
         self.notes.defaulted.store(true, Ordering::Relaxed);
         self.mark_degraded();
+    }
+
+    /// The answer stands, but something failed while it was made: a stream that broke off after a part
+    /// of it was heard. The circuit of this member counts the attempt as a failure of this class, and so
+    /// do the counts; nothing is retried or substituted for it. Only the first word counts.
+    pub fn mark_flawed(&self, class: Class) {
+        let _ = self.notes.flaw.set(class);
     }
 
     /// Its work is done: once this request has its answer, this life ends with [`ExitCause::Normal`].
@@ -500,10 +525,14 @@ impl Context {
 
     /// What the attempt has cost by itself.
     pub(crate) fn own_cost(&self) -> Cost {
-        Cost {
+        let mut cost = Cost {
             tokens: self.notes.tokens.load(Ordering::Relaxed),
             money_micros: self.notes.money_micros.load(Ordering::Relaxed),
+        };
+        if let Some(tie) = self.tie.get() {
+            cost.add(tie.owed());
         }
+        cost
     }
 
     /// With what it has called.

@@ -303,6 +303,12 @@ impl Circuit {
         }
     }
 
+    /// Probes that are out.
+    pub fn probes(&self, now: Moment) -> usize {
+        let probes = self.inner.as_ref().map_or(&[][..], |inner| &inner.probes);
+        probes.iter().filter(|(_, until)| *until > now).count()
+    }
+
     /// Whether a new request may be sent now. Changes nothing: a probe takes its permit with
     /// [`Input::Probe`].
     pub fn admits(&self, now: Moment) -> Admission {

@@ -62,6 +62,9 @@ pub enum Action {
         /// The first moment at which asking again makes sense.
         until: Moment,
     },
+    /// The request is out at a second member as well ([`Hedge`](crate::policy::Hedge)): that copy's
+    /// answer, or its failure, decides.
+    AwaitCopy,
     /// Return to the last valid checkpoint of the scope and do the work since again.
     Rollback,
     /// Hand the failure to the parent's ladder.
@@ -84,7 +87,9 @@ impl Action {
             Self::Substitute { .. } | Self::AwaitSibling { .. } => Some(Rung::Substitute),
             Self::Rollback => Some(Rung::Rollback),
             Self::Escalate => Some(Rung::Escalate),
-            Self::Fail | Self::HoldUnknown | Self::Quarantine | Self::Expire => None,
+            Self::AwaitCopy | Self::Fail | Self::HoldUnknown | Self::Quarantine | Self::Expire => {
+                None
+            }
         }
     }
 
@@ -94,6 +99,7 @@ impl Action {
             Self::Retry { .. } => "retry",
             Self::Substitute { .. } => "substitute",
             Self::AwaitSibling { .. } => "await_sibling",
+            Self::AwaitCopy => "await_copy",
             Self::Rollback => "rollback",
             Self::Escalate => "escalate",
             Self::Fail => "fail",
@@ -187,6 +193,8 @@ pub enum Declined {
     NoWiderSubstitute,
     /// This class ends the request wherever it occurs.
     Terminal(Class),
+    /// The request is out at a second member as well.
+    CopyOut,
 }
 
 impl fmt::Display for Declined {
@@ -223,6 +231,7 @@ impl fmt::Display for Declined {
             Self::AtRoot => f.write_str("no parent above the root"),
             Self::NoWiderSubstitute => f.write_str("no parent has a wider substitute"),
             Self::Terminal(class) => write!(f, "{class} ends the request"),
+            Self::CopyOut => f.write_str("the request is out at a second member"),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::fault::{Class, ExitKind};
 use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, RequestId};
 use crate::ledger::EffectKey;
 use crate::moment::Moment;
+use crate::policy::NoHedge;
 
 /// An event with its time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -216,6 +217,28 @@ pub enum Event {
         /// Whether it is a return towards the primary.
         failback: bool,
     },
+    /// A slow request is also out at a second member.
+    Hedged {
+        /// The group.
+        group: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// The member that had it.
+        from: ChildPath,
+        /// The member that has it, too.
+        to: ChildPath,
+        /// How long it had been under way.
+        after: Duration,
+    },
+    /// A slow request is not given to a second member.
+    NotHedged {
+        /// The group.
+        group: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// Why.
+        why: NoHedge,
+    },
     /// A quota domain closed.
     DomainClosed {
         /// The domain.
@@ -270,7 +293,9 @@ impl Event {
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
             | Self::SupervisorEnded { supervisor, .. } => Some(supervisor),
-            Self::Switched { group, .. } => Some(group),
+            Self::Switched { group, .. }
+            | Self::Hedged { group, .. }
+            | Self::NotHedged { group, .. } => Some(group),
             Self::DomainClosed { .. } => None,
         }
     }
@@ -309,6 +334,12 @@ impl Event {
             }
             Self::Switched { group, from, to, failback } => {
                 tracing::info!(target: "mainstay", %group, %from, %to, failback, "switched");
+            }
+            Self::Hedged { group, request, from, to, after } => {
+                tracing::info!(target: "mainstay", %group, %request, %from, %to, ?after, "hedged");
+            }
+            Self::NotHedged { group, request, why } => {
+                tracing::debug!(target: "mainstay", %group, %request, %why, "not hedged");
             }
             Self::DomainClosed { domain, until } => {
                 tracing::info!(target: "mainstay", %domain, %until, "quota domain closed");

@@ -15,24 +15,29 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::checkpoint::Durability;
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
-use crate::fate::{Fate, FateCounts};
-use crate::fault::{Class, EffectKind, ExitCause};
+use crate::fate::{Cost, Fate, FateCounts};
+use crate::fault::{Class, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
 use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
-use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
-use crate::slot::{Membership, Refusal, refused};
-use crate::spec::{GroupSpec, Role};
+use crate::port::{Accept, Envelope, Home, Port, Recording};
+use crate::slot::{Membership, Refusal};
+use crate::spec::{Codec, GroupSpec, Role};
 
+mod accept;
+mod hedge;
 mod member;
 mod order;
 mod relief;
 
+use accept::Refused;
+use hedge::Hedging;
 pub(crate) use member::Member;
 
 /// How long a request waits before a group looks again for a member with room.
@@ -57,6 +62,8 @@ struct GroupDesk<Q, R> {
     counts: FateCounts,
     waiting: VecDeque<(Arc<Envelope<Q, R>>, Moment)>,
     armed: Moment,
+    /// Requests that are retried, substituted or hedged.
+    extra: usize,
     serving: Option<usize>,
     closed: bool,
 }
@@ -69,6 +76,9 @@ pub(crate) struct Group<Q, R> {
     hub: Arc<Hub>,
     deadline: Duration,
     seats: Vec<Seat<Q, R>>,
+    hedging: Option<Hedging<Q, R>>,
+    durable: Option<Codec>,
+    durability: Durability,
     desk: Mutex<GroupDesk<Q, R>>,
 }
 
@@ -115,12 +125,16 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             path,
             kind: spec.kind,
             hub,
+            hedging: spec.hedge.map(Hedging::new),
+            durable: spec.durable,
+            durability: spec.durability,
             deadline: spec.deadline.unwrap_or(worst_case),
             desk: Mutex::new(GroupDesk {
                 circuits: seats.iter().map(|_| Circuit::new(Arc::clone(&circuit))).collect(),
                 counts: FateCounts::default(),
                 waiting: VecDeque::new(),
                 armed: Moment::NEVER,
+                extra: 0,
                 serving: None,
                 closed: false,
             }),
@@ -241,7 +255,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             let last = mail.member();
             let (substitute, order) = self.order(&mail, now);
             match self.offer(&mail, substitute, order, now) {
-                Ok(()) => self.follow_up(&mail),
+                Ok(()) => {
+                    self.plan_hedge(&mail, now);
+                    self.follow_up(&mail);
+                }
                 Err(refused) => {
                     mail.set_member(last);
                     let coming = refused.full
@@ -298,6 +315,13 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         if !mail.claim() {
             return;
         }
+        let fate = match fate {
+            Fate::Stopped if self.durable.is_some() && self.hub.is_suspending() => Fate::Suspended,
+            fate => fate,
+        };
+        if self.durable.is_some() {
+            self.recorder().ended(mail, fate);
+        }
         self.ended(mail, fate);
         let now = self.hub.now();
         let trail = mail.trail();
@@ -310,6 +334,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 trail,
             },
             Fate::Cancelled => CallError::Cancelled { child: child.clone() },
+            Fate::Suspended => CallError::Suspended { child: child.clone() },
             _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
         };
         if mail.cast {
@@ -336,97 +361,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
 
     pub(crate) fn port_any(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         Arc::new(self.port())
-    }
-}
-
-struct Refused {
-    full: bool,
-    until: Moment,
-    away: Unavailable,
-}
-
-impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
-    fn path(&self) -> &ChildPath {
-        &self.path
-    }
-
-    fn accept(
-        &self,
-        message: Q,
-        options: AcceptOptions,
-    ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
-        let now = self.hub.now();
-        let mut deadline = now + options.deadline.unwrap_or(self.deadline);
-        if let Some(tie) = &options.tie {
-            deadline = deadline.min(tie.deadline);
-        }
-        let cast = options.cast;
-        let id = self.hub.next_id();
-        let home = self.me.upgrade().map(|me| me as Arc<dyn Home<Q, R>>);
-        let mail = Arc::new(Envelope::new(id, now, deadline, options, home, message));
-        {
-            let mut desk = self.desk.lock();
-            if desk.closed {
-                drop(desk);
-                let why = if self.hub.is_shutting_down() {
-                    Unavailable::ShuttingDown
-                } else {
-                    Unavailable::Stopped
-                };
-                return Err(refused(mail, Refusal::Away(why), &self.path));
-            }
-            // Before it is offered: a member may be done with it before the offer returns.
-            desk.counts.accepted += 1;
-            desk.counts.open += 1;
-        }
-        if cast {
-            self.hub.cast_accepted(id);
-        }
-        let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
-            Ok(()) => return Ok(mail),
-            Err(refusal) => refusal,
-        };
-        if refusal.until <= deadline && !refusal.until.is_never() {
-            // Everybody rests; somebody will be back in time.
-            self.hold(Arc::clone(&mail), refusal.until);
-            return Ok(mail);
-        }
-        let last_resort = !refusal.until.is_never()
-            && self.seats.iter().enumerate().any(|(index, seat)| {
-                mail.set_member(index);
-                seat.member.post(&mail, false, now).is_ok()
-            });
-        if last_resort {
-            return Ok(mail);
-        }
-        {
-            let mut desk = self.desk.lock();
-            desk.counts.accepted -= 1;
-            desk.counts.open -= 1;
-        }
-        if cast {
-            self.hub.cast_forget(id);
-        }
-        let why = if refusal.full { Refusal::Full } else { Refusal::Away(refusal.away) };
-        Err(refused(mail, why, &self.path))
-    }
-
-    /// Whoever serves, it may have been the member that does most.
-    fn effect_kind(&self) -> EffectKind {
-        let kinds = self.seats.iter().map(|seat| seat.member.effect_kind());
-        kinds.max().unwrap_or_default()
-    }
-
-    fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {
-        let waited = {
-            let mut desk = self.desk.lock();
-            let at = desk.waiting.iter().position(|(waiting, _)| waiting.id == mail.id);
-            at.and_then(|at| desk.waiting.remove(at))
-        };
-        match waited {
-            Some((mail, _)) => self.end(&mail, Fate::Cancelled, &ExitCause::Stopped),
-            None => self.seats[mail.member()].member.cancel(mail),
-        }
     }
 }
 
@@ -479,15 +413,27 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             .collect()
     }
 
-    fn served(&self, mail: &Arc<Envelope<Q, R>>, member: usize, fate: Fate, now: Moment) {
+    fn served(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        member: usize,
+        fate: Fate,
+        flaw: Option<Class>,
+        now: Moment,
+    ) -> Cost {
+        let (cost, won) = self.settle_copies(mail, Some(member), now);
+        self.note_latency(mail, now);
+        let extra = self.takes_extra(mail);
         let (change, switched) = {
             let mut desk = self.desk.lock();
             desk.counts.add(fate);
             desk.counts.open -= 1;
-            let verdict = Verdict::Success;
+            let verdict = flaw.map_or(Verdict::Success, Verdict::Fault);
             let change =
                 desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now);
-            let before = desk.serving.replace(member);
+            desk.extra -= usize::from(extra);
+            // One slow request does not make another member the one that serves.
+            let before = if won { None } else { desk.serving.replace(member) };
             (change, before.filter(|before| *before != member))
         };
         self.changed(member, change);
@@ -500,6 +446,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             });
         }
         self.offer_waiting(false);
+        cost
+    }
+
+    fn tries_again(&self, mail: &Arc<Envelope<Q, R>>) {
+        self.note_extra(mail);
     }
 
     fn gave_up(&self, request: RequestId, member: usize, class: Class, now: Moment) {
@@ -520,6 +471,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             }
         };
         self.changed(to, probe);
+        self.note_extra(&mail);
         let from = mail.member();
         mail.set_member(to);
         if self.seats[to].member.post(&mail, true, now).is_err() {
@@ -544,8 +496,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
     fn ended(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate) {
         let now = self.hub.now();
         let member = mail.member();
+        self.settle_copies(mail, None, now);
+        let extra = self.takes_extra(mail);
         let change = {
             let mut desk = self.desk.lock();
+            desk.extra -= usize::from(extra);
             desk.counts.add(fate);
             desk.counts.open -= 1;
             // A member that lets deadlines pass is as one that times out.
@@ -567,6 +522,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         })
     }
 
+    fn recording(&self) -> Option<Recording> {
+        let durability = self.durability;
+        self.durable.map(|codec| Recording { write_reply: codec.write_reply, durability })
+    }
+
     fn member_path(&self, member: usize) -> ChildPath {
         self.seats[member].member.path().clone()
     }
@@ -582,13 +542,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Timed for Group<Q, R> {
             desk.armed = Moment::NEVER;
         }
         self.offer_waiting(true);
+        let hedge = self.hedge_due();
         let mut desk = self.desk.lock();
         let next = desk
             .waiting
             .iter()
             .map(|(mail, until)| mail.deadline.min(*until))
             .min()
-            .unwrap_or(Moment::NEVER);
+            .unwrap_or(Moment::NEVER)
+            .min(hedge);
         self.arm(&mut desk, next);
     }
 }

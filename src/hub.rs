@@ -85,6 +85,11 @@ pub struct Stats {
     pub recovered_by_fallback: HashMap<ChildPath, u64>,
     /// Those of them that were answered with a default value, by group.
     pub defaulted: HashMap<ChildPath, u64>,
+    /// Requests that were also given to a second member because they were slow, by group. They are no
+    /// fallbacks.
+    pub hedges: HashMap<ChildPath, u64>,
+    /// Those of them that the second member answered first, by group.
+    pub hedges_won: HashMap<ChildPath, u64>,
     /// Alerts: ladders that were spent.
     pub alerts: u64,
     /// Attempts made.

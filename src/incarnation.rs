@@ -554,6 +554,9 @@ async fn serve<B: Stateless>(
     let done = watched(served, boxed_fault, &context.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
+        Watched::Done(Ok(reply)) if slot.keeps(&job.mail) => {
+            Box::pin(kept(&slot, &life, &job, &context, reply, tainted)).await
+        }
         Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
         Watched::Done(Err(fault)) => Ended::Fault(fault, Place::START, tainted),
         Watched::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
@@ -570,6 +573,30 @@ async fn serve<B: Stateless>(
     // The last one to hold a life that has ended drops it.
     let _ = unwound(move || drop(life));
     (job, ended)
+}
+
+/// The answer to a durable request is in the store before anybody hears of it.
+async fn kept<B: Stateless>(
+    slot: &Slot<StatelessWorker<B>>,
+    life: &Arc<B>,
+    job: &Job<StatelessWorker<B>>,
+    context: &Context,
+    reply: B::Reply,
+    tainted: bool,
+) -> Ended<B::Reply> {
+    let kept = match slot.keep_reply(life, job, context, &reply) {
+        Ok((_, writing)) => slot.kept(writing).await,
+        Err(unkept) => Err(unkept),
+    };
+    let unkept = match kept {
+        Ok(()) => return Ended::Reply(reply, Said::of(context)),
+        Err(unkept) => unkept,
+    };
+    let _ = unwound(move || drop(reply));
+    match unkept {
+        Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
+        Unkept::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
+    }
 }
 
 /// Runs `work` to its end on a thread of its own; `None` when the thread could not be had or its work

@@ -468,6 +468,21 @@ impl<T: Clone> Mailbox<T> {
         }
     }
 
+    /// Numbers the next hand-out of a request that waits so that it follows `delivery`, when that is
+    /// more: it was handed out elsewhere meanwhile.
+    pub fn raise(&mut self, id: RequestId, delivery: Delivery) {
+        for entry in self.waiting.iter_mut().filter(|entry| entry.id == id) {
+            entry.delivery = entry.delivery.max(delivery);
+        }
+        if self.held.iter().any(|held| held.0.entry.id == id) {
+            let mut held = std::mem::take(&mut self.held).into_vec();
+            for Reverse(held) in held.iter_mut().filter(|held| held.0.entry.id == id) {
+                held.entry.delivery = held.entry.delivery.max(delivery);
+            }
+            self.held = BinaryHeap::from(held);
+        }
+    }
+
     /// Gives a leased request its fate before its hand-out ends; the hand-out becomes an orphan.
     pub fn orphan(&mut self, ticket: Ticket) -> Option<T> {
         let leased = self.current(ticket)?;

@@ -39,8 +39,8 @@ mod facts;
 mod tally;
 
 pub use facts::{
-    BudgetView, CheckpointView, ChildState, CircuitView, Detail, Facts, InFlight, Kind, LastCause,
-    NodeDetail, Status,
+    BudgetView, CheckpointView, ChildState, CircuitView, Detail, Facts, HedgeView, InFlight, Kind,
+    LastCause, NodeDetail, Status,
 };
 pub use tally::Counts;
 pub(crate) use tally::{CELLS, cell};

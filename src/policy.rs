@@ -32,6 +32,7 @@ use crate::moment::Moment;
 pub mod backoff;
 pub mod budget;
 pub mod eligibility;
+pub mod hedge;
 pub mod history;
 pub mod preset;
 pub mod rules;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use self::backoff::{Backoff, Jitter};
 pub use self::eligibility::{Candidate, Capabilities, Grant, GroupKind, Standing};
+pub use self::hedge::{Hedge, NoHedge};
 pub use self::history::History;
 pub use self::rules::{Policy, Rule};
 pub use self::strategy::{Cause, What};
@@ -114,6 +116,8 @@ pub struct Outlook<'a> {
     pub checkpoint: Option<CheckpointFacts>,
     /// Whether there is a supervisor above.
     pub has_parent: bool,
+    /// Whether the request is out at a second member as well, which may still answer it.
+    pub copy_out: bool,
 }
 
 impl Default for Outlook<'_> {
@@ -126,6 +130,7 @@ impl Default for Outlook<'_> {
             request_budget: true,
             checkpoint: None,
             has_parent: false,
+            copy_out: false,
         }
     }
 }
@@ -136,7 +141,8 @@ impl Default for Outlook<'_> {
 /// decision never costs an allocation when the answer is a plain retry.
 ///
 /// Before the ladder come the ends that no rung may prevent, in this order: an effect whose outcome is
-/// unknown is held, a request that ends its second life is quarantined, a class that ends the request
+/// unknown is held, a request that ends its second life is quarantined, one that is out at a second
+/// member is left to that one, a class that ends the request
 /// wherever it occurs ends it, and a request whose time is over expires. An unknown outcome comes
 /// before the deadline, since a caller who hears "expired" would believe that the request may be
 /// repeated.
@@ -168,6 +174,9 @@ impl Case<'_> {
         }
         if self.cause.is_crash() && self.history.crashes() >= self.policy.crash_redeliveries {
             return end(Action::Quarantine, [Declined::CrashedBefore; 4]);
+        }
+        if self.outlook.copy_out {
+            return end(Action::AwaitCopy, [Declined::CopyOut; 4]);
         }
         if let Some(class @ (Class::BudgetDenied | Class::Cancelled)) = self.cause.class() {
             let why = [

@@ -26,6 +26,7 @@ use crate::policy::eligibility::{Candidate, GroupKind};
 use crate::policy::history::History;
 
 mod act;
+mod copies;
 mod flight;
 mod gate;
 mod kept;
@@ -33,8 +34,9 @@ mod waiting;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
+use copies::Copies;
 pub(crate) use flight::{Cut, Flight, Tie};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 use waiting::Waiting;
 
@@ -379,16 +381,28 @@ pub(crate) trait Home<Q, R>: Send + Sync {
     fn kind(&self) -> GroupKind;
     /// Who else could serve this request, after `member` failed.
     fn candidates(&self, history: &History, member: usize, now: Moment) -> Vec<Candidate>;
-    /// `member` answered; the fate of the request is counted here.
-    fn served(&self, envelope: &Arc<Envelope<Q, R>>, member: usize, fate: Fate, now: Moment);
+    /// `member` answered; the fate of the request is counted here, and other copies of it are called
+    /// off. What those have cost so far. `flaw` is what went wrong all the same.
+    fn served(
+        &self,
+        envelope: &Arc<Envelope<Q, R>>,
+        member: usize,
+        fate: Fate,
+        flaw: Option<Class>,
+        now: Moment,
+    ) -> Cost;
     /// `member` gives the request up.
     fn gave_up(&self, request: RequestId, member: usize, class: Class, now: Moment);
+    /// The request is tried again where it failed.
+    fn tries_again(&self, envelope: &Arc<Envelope<Q, R>>);
     /// The request goes to another member, or waits until one has room.
     fn hand_on(&self, envelope: Arc<Envelope<Q, R>>, to: usize);
     fn wait(&self, envelope: Arc<Envelope<Q, R>>, until: Moment);
     /// The request has a fate without an answer; counted here. The caller of this delivers.
     fn ended(&self, envelope: &Arc<Envelope<Q, R>>, fate: Fate);
     fn member_path(&self, member: usize) -> ChildPath;
+    /// How fates are written down; `None` when its requests are not durable.
+    fn recording(&self) -> Option<Recording>;
     /// How the circuit of a member stands, for the dump.
     fn circuit(&self, member: usize, now: Moment) -> Option<CircuitView>;
 }
@@ -405,6 +419,8 @@ pub(crate) struct Book {
     pub(crate) spent: Cost,
     /// It was rolled back, once.
     pub(crate) rolled_back: bool,
+    /// Whether it is out at two members.
+    pub(crate) copies: Copies,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
     /// What the next attempt is told, whoever makes it: the last feedback there was.
@@ -421,6 +437,7 @@ impl Book {
             tainted: false,
             spent: Cost::default(),
             rolled_back: false,
+            copies: Copies::default(),
             fault: None,
             feedback: None,
         })
@@ -455,8 +472,10 @@ const FATED: u8 = 1;
 const CANCELLED: u8 = 2;
 /// Its fate is in the journal, or on its way there.
 const JOURNALED: u8 = 4;
-/// Something has failed.
+/// Something has failed, or it is out at two members.
 const BOOKED: u8 = 8;
+/// It was out at two members.
+const HEDGED: u8 = 16;
 
 enum Cell<Q, R> {
     Waiting(Option<Waker>),

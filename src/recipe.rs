@@ -51,6 +51,7 @@ pub(crate) struct GroupSite {
 pub(crate) struct BuiltGroup {
     pub(crate) group: Arc<dyn AnyGroup>,
     pub(crate) port: Arc<dyn Any + Send + Sync>,
+    pub(crate) detail: Arc<dyn Detail>,
 }
 
 struct Made<B, W> {
@@ -100,7 +101,8 @@ impl<B: Behavior, W: Worker<Request = B::Request, Reply = B::Reply>> Recipe for 
             site.worst_case,
         );
         let port = group.port_any();
-        Box::new(BuiltGroup { group, port })
+        let detail = Arc::clone(&group) as Arc<dyn Detail>;
+        Box::new(BuiltGroup { group, port, detail })
     }
 }
 

@@ -39,6 +39,7 @@ use crate::port::{Envelope, Flight, Home, PortTable};
 use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
+mod copies;
 mod ladder;
 mod lives;
 mod desk;
@@ -47,7 +48,7 @@ mod state;
 mod work;
 mod worker;
 
-pub(crate) use accept::refused;
+pub(crate) use accept::{Recorder, refused};
 pub(crate) use desk::{Counts, Locked};
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
@@ -308,16 +309,15 @@ impl<W: Worker> Slot<W> {
         self.spec.effect
     }
 
-    /// Puts a request into the mailbox. `home` says whether it is counted here; a group counts its
-    /// own.
+    /// Puts a request into the mailbox. `guest` is how often a group has handed it out before, which
+    /// counts it; `None` when it is counted here.
     pub(crate) fn post(
         &self,
         mail: &Mail<W>,
-        home: bool,
+        guest: Option<Delivery>,
         substitute: bool,
         now: Moment,
     ) -> Result<(), Refusal> {
-        let deliveries = if home { Delivery::NONE } else { mail.deliveries() };
         // The weight is the user's code: it is not run under the lock, and a message that cannot be
         // weighed finds no room.
         let bytes = match &self.spec.mailbox_bytes {
@@ -346,7 +346,7 @@ impl<W: Worker> Slot<W> {
             id: mail.id,
             deadline: mail.deadline,
             bytes,
-            delivery: deliveries,
+            delivery: guest.unwrap_or(Delivery::NONE),
             payload: Arc::clone(mail),
         };
         let offered = desk.mailbox.on(
@@ -360,10 +360,9 @@ impl<W: Worker> Slot<W> {
             drop(payload);
             return Err(Refusal::Full);
         }
-        if home {
-            desk.counts.accepted += 1;
-        } else {
-            desk.counts.guests += 1;
+        match guest {
+            None => desk.counts.accepted += 1,
+            Some(_) => desk.counts.guests += 1,
         }
         self.arm(&mut desk, mail.deadline);
         self.publish(&mut desk);
@@ -477,13 +476,14 @@ impl<W: Worker> Slot<W> {
             return None;
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
-        let suspended = fate == Fate::Stopped && self.spec.durable && self.hub.is_suspending();
+        let recording = self.recording(&mail);
+        let suspended = fate == Fate::Stopped && recording.is_some() && self.hub.is_suspending();
         let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
             desk.counts.add(fate);
         }
-        if self.spec.durable {
-            self.journal_fate(&mail, fate);
+        if let Some(recording) = recording {
+            self.journal_fate(&mail, fate, recording.durability);
         }
         if self.spec.stateful && self.hub.effects.is_used() {
             self.hub.effects.ended(&self.task_of(&mail));
@@ -665,11 +665,11 @@ impl<Q, R> Envelope<Q, R> {
     pub(crate) fn attempt(&self) -> (u32, bool) {
         match self.book() {
             None => (1, false),
-            Some(book) => (book.trail.0.len() as u32 + 1, book.tainted),
+            Some(book) => (book.trail.0.len() as u32 + 1 + book.copies.others(), book.tainted),
         }
     }
 
-    fn deliveries(&self) -> Delivery {
+    pub(crate) fn deliveries(&self) -> Delivery {
         match self.book() {
             None => Delivery::NONE,
             Some(book) => book.deliveries,

@@ -129,8 +129,10 @@ impl System {
         options: SystemOptions,
     ) -> Result<Self, StartError> {
         let system = Self::assemble(spec, options)?;
-        if let Some(child) = system.inner.registry.durable().first() {
-            let path = child.path().to_string();
+        let registry = &system.inner.registry;
+        let children = registry.durable().into_iter().map(|child| child.path().clone());
+        if let Some(path) = children.chain(registry.durable_groups()).next() {
+            let path = path.to_string();
             system.inner.hub.begin_shutdown();
             system.inner.registry.clear();
             return Err(SpecError::NoStore { path }.into());

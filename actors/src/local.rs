@@ -350,8 +350,14 @@ impl Stateless for LocalModel {
         }
         let reply = self.reply(request);
         if let Some(sink) = &request.stream {
-            // The reply is there, whoever listens to it.
-            let _ = sink.attempt().whole(&reply).await;
+            if ctx.is_hedge() {
+                sink.rival().whole(&reply).await.map_err(|_| {
+                    Fault::cancelled("another attempt writes the stream").with_code("superseded")
+                })?;
+            } else {
+                // The reply is there, whoever listens to it.
+                let _ = sink.attempt().whole(&reply).await;
+            }
         }
         ctx.spend(Cost { tokens: reply.usage.total(), money_micros: 0 });
         Ok(reply)

@@ -17,7 +17,7 @@ use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::mirror::Kind;
 use mainstay::spec::ChildSpec;
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 
 use crate::chat::{ChatReply, ChatRequest, Usage};
@@ -137,8 +137,24 @@ pub struct Model {
 struct Ready {
     client: Client,
     base: Url,
-    /// Read at the start of a life; a callback is asked each time.
-    key: Option<Arc<str>>,
+    /// Where requests go: for a whole answer, and for a stream.
+    urls: [Url; 2],
+    /// Made at the start of a life; a callback is asked each time.
+    credentials: Credentials,
+}
+
+/// A key as it is sent, and what must not be shown of it.
+#[derive(Clone, Default)]
+struct Credentials {
+    header: Option<(HeaderName, HeaderValue)>,
+    secrets: Arc<Secrets>,
+}
+
+impl Credentials {
+    fn new(wire: Wire, key: Option<&str>, base: &Url) -> Result<Self, Fault> {
+        let header = key.map(|key| key::header(wire, key)).transpose()?;
+        Ok(Self { header, secrets: Arc::new(Secrets::new(key, base)) })
+    }
 }
 
 impl Model {
@@ -324,10 +340,10 @@ impl Model {
             Key::Callback(_) => None,
             key => key.read()?,
         };
-        if let Some(key) = &key {
-            key::header(self.wire, key)?;
-        }
-        Ok(Ready { client: transport::client(&base)?, base, key })
+        let credentials = Credentials::new(self.wire, key.as_deref(), &base)?;
+        let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
+        let urls = [url(false)?, url(true)?];
+        Ok(Ready { client: transport::client(&base)?, base, urls, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -341,7 +357,7 @@ impl Model {
         time_left: Duration,
         attempt: u32,
     ) -> Result<ChatReply, Fault> {
-        self.attempt(request, time_left, attempt).await.0
+        self.attempt(request, time_left, attempt, &Course::default()).await.0
     }
 
     async fn attempt(
@@ -349,16 +365,16 @@ impl Model {
         request: &ChatRequest,
         time_left: Duration,
         attempt: u32,
+        course: &Course<'_>,
     ) -> (Result<ChatReply, Fault>, Usage) {
         if let Some(mut part) = request.stream.as_ref().and_then(|sink| sink.broken()) {
-            // The attempt that was ended from outside could not say what it used.
+            // The attempt that was ended from outside could not say what it used, but has paid for it.
             let read = request.messages.iter().map(|message| message.text.len()).sum();
             part.usage = wire::estimate(read, part.text.len());
-            let usage = part.usage;
-            return (Ok(part), usage);
+            return (Ok(part), Usage::default());
         }
-        let mut secrets = Secrets::default();
-        let (outcome, usage) = match self.exchange(request, time_left, &mut secrets).await {
+        let mut secrets = Arc::default();
+        let (outcome, usage) = match self.exchange(request, time_left, &mut secrets, course).await {
             Ok(settled) => settled,
             Err(fault) => (Err(fault), Usage::default()),
         };
@@ -386,40 +402,58 @@ impl Model {
         &self,
         request: &ChatRequest,
         time_left: Duration,
-        secrets: &mut Secrets,
+        secrets: &mut Arc<Secrets>,
+        course: &Course<'_>,
     ) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
         let ready = self.client.as_ref().ok_or_else(|| {
             Fault::internal("the model has no client yet; call `connect` first").not_applied()
         })?;
-        let key = match &self.key {
-            key @ Key::Callback(_) => key.read().map_err(Fault::not_applied)?,
-            _ => ready.key.clone(),
+        let fresh = match &self.key {
+            key @ Key::Callback(_) => {
+                let key = key.read().map_err(Fault::not_applied)?;
+                // Before it is looked at: what is said of it must not show it.
+                *secrets = Arc::new(Secrets::new(key.as_deref(), &ready.base));
+                Some(Credentials::new(self.wire, key.as_deref(), &ready.base)?)
+            }
+            _ => None,
         };
-        *secrets = Secrets::new(key.as_deref(), &ready.base);
+        let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
+        *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
         let official = ready.base.host_str() == Some("api.openai.com");
         let body = self.wire.body(&self.model, request, stream, official)?;
         let sent = body.len();
-        let start = tokio::time::Instant::now();
+        let mut time_left = time_left;
         let permit = match &self.limits {
             Some(limits) => {
+                let start = tokio::time::Instant::now();
                 let output = u64::from(request.max_tokens.unwrap_or(0));
-                Some(
-                    limits
-                        .admit((sent as u64).div_ceil(4).saturating_add(output), time_left)
-                        .await?,
-                )
+                let tokens = (sent as u64).div_ceil(4).saturating_add(output);
+                let permit = limits.admit(tokens, time_left).await?;
+                time_left = time_left.saturating_sub(start.elapsed());
+                Some(permit)
             }
             None => None,
         };
-        let time_left = time_left.saturating_sub(start.elapsed());
-        let response = self.send(ready, key.as_deref(), body, stream, time_left).await?;
+        let response = self.send(ready, credentials, body, stream, time_left).await?;
         let (outcome, usage) = match &request.stream {
             Some(sink) => {
-                streaming::answer(self.wire, response, sent, request, sink, &self.rules, secrets)
-                    .await
+                // Boxed, so that what has no stream is small.
+                Box::pin(streaming::answer(
+                    self.wire,
+                    response,
+                    sent,
+                    request,
+                    sink,
+                    &self.rules,
+                    secrets,
+                    course,
+                ))
+                .await
             }
             None => {
+                // Whoever has begun to answer has read what was sent.
+                course.used(wire::estimate(sent, 0));
                 let raw = transport::read_whole(response).await?;
                 wire::outcome(self.wire, &raw, &request.response_format, sent, SystemTime::now())
             }
@@ -433,15 +467,12 @@ impl Model {
     async fn send(
         &self,
         ready: &Ready,
-        key: Option<&str>,
+        credentials: &Credentials,
         body: Vec<u8>,
         stream: bool,
         time_left: Duration,
     ) -> Result<Response, Fault> {
-        let url = self
-            .wire
-            .url(&ready.base, &self.model, stream)
-            .ok_or_else(|| Fault::input_validation("the base URL is not an http(s) URL"))?;
+        let url = ready.urls[usize::from(stream)].clone();
         let mut builder =
             ready.client.post(url).header(CONTENT_TYPE, "application/json").body(body);
         if stream {
@@ -451,8 +482,7 @@ impl Model {
             };
             builder = builder.header(ACCEPT, accept);
         }
-        if let Some(key) = key {
-            let (name, value) = key::header(self.wire, key)?;
+        if let Some((name, value)) = &credentials.header {
             builder = builder.header(name, value);
         }
         if self.wire == Wire::Anthropic {
@@ -491,6 +521,28 @@ impl fmt::Debug for Model {
     }
 }
 
+/// An attempt under way.
+#[derive(Default)]
+pub(crate) struct Course<'a> {
+    /// It is a hedge: it writes a stream only if nobody else does.
+    rival: bool,
+    /// Who pays.
+    payer: Option<(&'a Model, &'a Context)>,
+}
+
+impl Course<'_> {
+    /// So much was used so far: it is charged if the attempt is dropped now.
+    pub(crate) fn used(&self, usage: Usage) {
+        if let Some((model, ctx)) = self.payer {
+            ctx.owe(model.cost(usage));
+        }
+    }
+}
+
+fn superseded() -> Fault {
+    Fault::cancelled("another attempt writes the stream").with_code("superseded")
+}
+
 impl Behavior for Model {
     type Request = ChatRequest;
     type Reply = ChatReply;
@@ -503,11 +555,24 @@ impl Stateless for Model {
     }
 
     async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
-        let (outcome, usage) = self.attempt(request, ctx.time_left(), ctx.attempt()).await;
+        if let Some(sink) = request.stream.as_ref().filter(|_| ctx.is_hedge())
+            && sink.is_written()
+        {
+            // Somebody hears another answer already: a second one would only cost.
+            return Err(superseded().not_applied());
+        }
+        let broken = request.stream.as_ref().is_some_and(|sink| sink.broken().is_some());
+        let course = Course { rival: ctx.is_hedge(), payer: Some((self, ctx)) };
+        let (outcome, usage) = self.attempt(request, ctx.time_left(), ctx.attempt(), &course).await;
         // Also when it failed: an answer that was cut off is paid for.
+        ctx.owe(Cost::default());
         ctx.spend(self.cost(usage));
-        if outcome.as_ref().is_ok_and(|reply| reply.broken_by().is_some()) {
+        if let Some(fault) = outcome.as_ref().ok().and_then(ChatReply::broken_by) {
             ctx.mark_degraded();
+            // What another attempt has left is not this endpoint's failure.
+            if !broken {
+                ctx.mark_flawed(fault.class);
+            }
         }
         outcome
     }

@@ -239,6 +239,27 @@ async fn a_failure_after_the_commit_is_a_part_and_nobody_is_asked_again() {
 }
 
 #[tokio::test]
+async fn streams_that_break_off_open_the_circuit_of_their_endpoint() {
+    let (first, second) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    first.otherwise(Row::reply_stream(["hel", "lo"]).end_after(2, StreamEnd::Reset));
+    let system = desk([&first, &second], |model| model, |spec| spec).await;
+    let llm = system.port::<ChatRequest, ChatReply>("desk/llm").unwrap();
+    for round in 1..=4 {
+        let (sink, mut stream) = open(64);
+        let (answer, _) = tokio::join!(llm.call(request(sink)), rest(&mut stream));
+        let answer = answer.unwrap();
+        // Each of the first three is answered with its part, and counted as a failure all the same.
+        let broke = round <= 3;
+        assert_eq!(answer.value.broken_by().is_some(), broke, "{round}");
+        assert_eq!(answer.served_by.id(), if broke { "m0" } else { "m1" }, "{round}");
+    }
+    assert_eq!((first.count(), second.count()), (3, 1));
+    let stats = system.stats();
+    assert_eq!((stats.failures[&Class::Network], system.fates().done), (3, 4));
+    system.stop().await;
+}
+
+#[tokio::test]
 async fn a_listener_that_can_begin_again_hears_a_restart_and_the_siblings_answer() {
     let (first, second) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
     let overloaded = "data: {\"error\":{\"code\":\"overloaded_error\",\"message\":\"x\"}}\n\n";

@@ -3,12 +3,14 @@
 //! *Invariant.* A group gives and takes back requests; it starts and stops nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::circuit::Domain;
+use crate::fate::Cost;
 use crate::fault::EffectKind;
-use crate::id::ChildPath;
+use crate::id::{ChildPath, Delivery};
 use crate::moment::Moment;
 use crate::policy::{Capabilities, Standing};
 use crate::port::Envelope;
@@ -25,10 +27,24 @@ pub(crate) trait Member<Q, R>: Send + Sync {
         substitute: bool,
         now: Moment,
     ) -> Result<(), Refusal>;
+    /// Takes a second copy, whose hand-out follows this number.
+    fn post_copy(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        delivery: Delivery,
+        now: Moment,
+    ) -> Result<(), Refusal>;
+    /// The number under which it has handed a request out, and whether that may be done twice.
+    fn hand_out(&self, mail: &Arc<Envelope<Q, R>>) -> Option<(Delivery, bool)>;
+    /// Another copy has won. What this one has cost so far.
+    fn call_off(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> Cost;
     fn standing(&self) -> Standing;
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
     /// Gives back the requests of the group that wait here and have not been tried here.
     fn withdraw(&self) -> Vec<Arc<Envelope<Q, R>>>;
+    /// The quota domain, made if there was none.
+    fn own_domain(&self) -> Arc<Mutex<Domain>>;
+    fn min_attempt(&self) -> Duration;
     fn domain(&self) -> Option<Arc<Mutex<Domain>>>;
     fn domain_name(&self) -> Arc<str>;
     fn capabilities(&self) -> Option<Arc<Capabilities>>;
@@ -51,7 +67,32 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
         substitute: bool,
         now: Moment,
     ) -> Result<(), Refusal> {
-        self.post(mail, false, substitute, now)
+        self.post(mail, Some(mail.deliveries()), substitute, now)
+    }
+
+    fn post_copy(
+        &self,
+        mail: &Arc<Envelope<W::Request, W::Reply>>,
+        delivery: Delivery,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        self.post(mail, Some(delivery), false, now)
+    }
+
+    fn hand_out(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> Option<(Delivery, bool)> {
+        Slot::hand_out(self, mail)
+    }
+
+    fn call_off(&self, mail: &Arc<Envelope<W::Request, W::Reply>>, now: Moment) -> Cost {
+        Slot::call_off(self, mail, now)
+    }
+
+    fn own_domain(&self) -> Arc<Mutex<Domain>> {
+        Arc::clone(Slot::domain(self))
+    }
+
+    fn min_attempt(&self) -> Duration {
+        self.rules.policy.min_attempt
     }
 
     fn standing(&self) -> Standing {

@@ -251,6 +251,9 @@ pub struct NodeDetail {
     /// What is left of its budgets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetView>,
+    /// How a group hedges; `None` when it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedges: Option<HedgeView>,
     /// Its last checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointView>,
@@ -316,6 +319,23 @@ pub struct BudgetView {
     /// What it holds when full; `None` when it has no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+}
+
+/// How a group hedges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HedgeView {
+    /// After which time; `None` while too little is known for a percentile.
+    #[serde(
+        default,
+        rename = "after_ms",
+        with = "optional_millis",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub after: Option<Duration>,
+    /// Requests that were also given to a second member.
+    pub sent: u64,
+    /// Those of them that the second member answered first.
+    pub won: u64,
 }
 
 /// A stored state.

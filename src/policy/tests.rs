@@ -7,6 +7,7 @@ use crate::fault::{ExitCause, Fault};
 
 mod budget;
 mod defaults;
+mod hedge;
 mod properties;
 mod siblings;
 

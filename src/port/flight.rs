@@ -28,6 +28,10 @@ pub(crate) struct Tie {
 #[derive(Default)]
 struct TieState {
     cost: Cost,
+    /// What the attempt has cost by itself.
+    own: Cost,
+    /// What it would cost more, did it end now.
+    owed: Cost,
     waiting: u32,
     since: Moment,
     paused: Duration,
@@ -62,6 +66,29 @@ impl Tie {
             self.degraded.store(true, Ordering::Relaxed);
         }
         self.inner.lock().cost.add(answer.cost);
+    }
+
+    /// The attempt says that it has cost this much more.
+    pub(crate) fn spend(&self, cost: Cost) {
+        self.inner.lock().own.add(cost);
+    }
+
+    /// What it would cost more, did it end now: instead of what was said before.
+    pub(crate) fn owe(&self, cost: Cost) {
+        self.inner.lock().owed = cost;
+    }
+
+    pub(crate) fn owed(&self) -> Cost {
+        self.inner.lock().owed
+    }
+
+    /// What the attempt and its calls have cost so far.
+    pub(crate) fn so_far(&self) -> Cost {
+        let inner = self.inner.lock();
+        let mut cost = inner.own;
+        cost.add(inner.cost);
+        cost.add(inner.owed);
+        cost
     }
 
     pub(crate) fn is_degraded(&self) -> bool {

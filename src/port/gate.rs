@@ -1,9 +1,19 @@
 //! The wait of a request for its own acceptance to be durable.
 
+use std::any::Any;
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::checkpoint::Durability;
 use crate::error::StoreError;
+
+/// How the fates of a durable child's or group's requests are written down.
+#[derive(Clone, Copy)]
+pub(crate) struct Recording {
+    pub(crate) write_reply: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    pub(crate) durability: Durability,
+}
 
 /// Opened once, with what the store says.
 #[derive(Debug, Default)]

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use super::{Mail, Refusal, Slot};
 use crate::behavior::default_key;
-use crate::checkpoint::Now;
+use crate::checkpoint::{Batch, Durability, Now};
 use crate::error::{CallError, Unavailable};
 use crate::fate::Fate;
 use crate::fault::{EffectKind, ExitCause};
-use crate::hub::Timed;
+use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, Delivery, RequestId};
-use crate::journal::{Journal, Open};
+use crate::journal::Open;
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::port::{Accept, AcceptOptions, Cut, Envelope, Gate};
 use crate::slot::worker::{Worker, unwound};
+use crate::spec::Codec;
 
 impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     fn path(&self) -> &ChildPath {
@@ -37,10 +38,16 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         }
         let cast = options.cast;
         let id = self.hub.next_id();
+        let recovered = options.recovered;
+        let recorder = Recorder {
+            hub: &self.hub,
+            path: &self.path,
+            codec: self.spec.codec.as_ref(),
+            durability: self.spec.durability,
+        };
+        let full = || self.desk().mailbox.depth() >= self.rules.bounds.count;
         if self.spec.durable
-            && !options.recovered
-            && let Some(journal) = self.hub.journal.get()
-            && let Err(why) = self.journal_request(journal, id, deadline, &message, &mut options)
+            && let Err(why) = recorder.accepted(id, deadline, &message, &mut options, full)
         {
             return Err(match why {
                 Refusal::Full => CallError::Full(message),
@@ -51,14 +58,15 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        match self.post(&mail, true, false, now) {
+        // What was accepted before has its place, also when there were one or two more than may wait.
+        match self.post(&mail, None, recovered, now) {
             Ok(()) => Ok(mail),
             Err(refusal) => {
                 if cast {
                     self.hub.cast_forget(id);
                 }
                 if self.spec.durable {
-                    self.journal_fate(&mail, Fate::Cancelled);
+                    recorder.ended(&mail, Fate::Cancelled);
                 }
                 Err(refused(mail, refusal, &self.path))
             }
@@ -90,24 +98,33 @@ pub(crate) fn refused<Q, R>(
     }
 }
 
-impl<W: Worker> Slot<W> {
-    /// Puts a durable request into the journal; the gate it is given opens once it is there.
-    fn journal_request(
+/// How a child or a group writes down what it accepts, and what becomes of it.
+pub(crate) struct Recorder<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) path: &'a ChildPath,
+    pub(crate) codec: Option<&'a Codec>,
+    pub(crate) durability: Durability,
+}
+
+impl Recorder<'_> {
+    /// Puts a durable request into the journal, unless it came from there; the gate it is given opens
+    /// once it is there.
+    pub(crate) fn accepted<Q: 'static>(
         &self,
-        journal: &Arc<Journal>,
         id: RequestId,
         deadline: Moment,
-        message: &W::Request,
+        message: &Q,
         options: &mut AcceptOptions,
+        full: impl FnOnce() -> bool,
     ) -> Result<(), Refusal> {
-        {
-            let desk = self.desk();
-            if desk.mailbox.depth() >= self.rules.bounds.count {
-                return Err(Refusal::Full);
-            }
+        let Some(journal) = self.hub.journal.get().filter(|_| !options.recovered) else {
+            return Ok(());
+        };
+        if full() {
+            return Err(Refusal::Full);
         }
         let unrecordable = Refusal::Away(Unavailable::Unrecordable);
-        let codec = self.spec.codec.ok_or(unrecordable)?;
+        let codec = self.codec.ok_or(unrecordable)?;
         let text = unwound(|| (codec.write_request)(message as &dyn Any));
         let text = text.ok().and_then(Result::ok).ok_or(unrecordable)?;
         let key = options
@@ -121,15 +138,26 @@ impl<W: Worker> Slot<W> {
             request: String::from_utf8_lossy(&text).into_owned(),
             deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
         };
-        let commit = journal
-            .accepted(open, self.spec.durability)
-            .ok_or(Refusal::Away(Unavailable::Duplicate))?;
+        let commit =
+            journal.accepted(open, self.durability).ok_or(Refusal::Away(Unavailable::Duplicate))?;
         let gate = Arc::new(Gate::default());
         options.gate = Some(Arc::clone(&gate));
         self.hub.runtime.spawn(async move { gate.open(commit.await.map(drop)) });
         Ok(())
     }
 
+    /// A durable request has a fate without an answer.
+    pub(crate) fn ended<Q, R>(&self, mail: &Envelope<Q, R>, fate: Fate) {
+        if let (Some(journal), Some(key)) = (self.hub.journal.get(), &mail.key)
+            && !mail.is_journaled()
+            && fate != Fate::Suspended
+        {
+            drop(journal.fated(key, fate, None, Batch::new(), self.durability));
+        }
+    }
+}
+
+impl<W: Worker> Slot<W> {
     /// The caller has left: what waits is taken out; what is under way is dropped at its next safe
     /// point, unless it acts on the world, which is finished.
     pub(crate) fn cancel_mail(&self, mail: &Mail<W>) {
@@ -183,7 +211,9 @@ impl<W: Worker> Slot<W> {
         let ids: Vec<_> = desk
             .mailbox
             .waiting()
-            .filter(|(_, delivery, mail)| mail.home.is_some() && untried(mail, *delivery))
+            .filter(|(_, delivery, mail)| {
+                mail.home.is_some() && !mail.was_copied() && untried(mail, *delivery)
+            })
             .map(|(id, ..)| id)
             .collect();
         let mut mails = Vec::with_capacity(ids.len());

@@ -17,7 +17,7 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::RetryBudget;
 use crate::policy::{self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, What};
-use crate::port::Cut;
+use crate::port::{Book, Cut};
 use crate::slot::worker::{Worker, unwound};
 use crate::slot::{Carrier, Ended};
 
@@ -29,21 +29,21 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    fn as_policy(&self) -> policy::Cause<'_> {
+    pub(super) fn as_policy(&self) -> policy::Cause<'_> {
         match self {
             Self::Fault(fault) => policy::Cause::Fault(fault),
             Self::Exit(exit) => policy::Cause::Exit(exit),
         }
     }
 
-    fn class(&self) -> Option<Class> {
+    pub(super) fn class(&self) -> Option<Class> {
         match self {
             Self::Fault(fault) => Some(fault.class),
             Self::Exit(_) => None,
         }
     }
 
-    fn text(&self) -> EndedText {
+    pub(super) fn text(&self) -> EndedText {
         match self {
             Self::Fault(fault) => EndedText::Fault {
                 class: fault.class,
@@ -250,6 +250,8 @@ impl<W: Worker> Slot<W> {
 
     pub(super) fn interrupt(&self, desk: &mut Desk<W>, ticket: Ticket, now: Moment) {
         desk.out.retain(|out| out.ticket != ticket);
+        let copied = desk.mailbox.flight(ticket).filter(|flight| flight.payload.was_copied());
+        let mail = copied.map(|flight| Arc::clone(flight.payload));
         let output = desk.mailbox.on(
             mailbox::Input::Interrupt(ticket),
             &self.rules.bounds,
@@ -257,6 +259,12 @@ impl<W: Worker> Slot<W> {
             now,
         );
         if let mailbox::Output::Orphan(mail) = output {
+            desk.discard(mail);
+        }
+        if let Some(mail) = mail {
+            if let Some(number) = mail.next_delivery() {
+                desk.mailbox.raise(mail.id, number);
+            }
             desk.discard(mail);
         }
     }
@@ -298,6 +306,16 @@ impl<W: Worker> Slot<W> {
         tainted: bool,
         now: Moment,
     ) {
+        if mail.is_fated() || self.leaves_to_copy(mail, ticket, &cause, tainted, now) {
+            let mut desk = self.desk();
+            let left = self.finish(&mut desk, ticket, now);
+            if let Some(left) = left {
+                desk.discard(left);
+            }
+            self.publish(&mut desk);
+            self.wake(desk, now);
+            return;
+        }
         let done = place.as_ref().map_or(0, |place| place.step);
         let mut decision = self.judge(mail, ticket, &cause, tainted, done, now);
         let left = mail.is_cancelled()
@@ -323,28 +341,13 @@ impl<W: Worker> Slot<W> {
             _ => None,
         };
         self.record(mail, ticket, &cause, &decision, attempt, now);
-        if self.hub.events.wanted() {
-            self.hub.emit(Event::Failed {
-                child: self.path.clone(),
-                request: mail.id,
-                attempt,
-                delivery: ticket.lease.delivery,
-                ended: text.clone(),
-            });
-            self.hub.emit(Event::Decided {
-                child: self.path.clone(),
-                request: mail.id,
-                decision: decision.clone(),
-                to,
-                class,
-            });
-        }
+        let action = decision.action;
+        self.told(mail.id, ticket, &cause, attempt, decision, to);
         let mut desk = self.desk();
         // A caller who left since then found it in flight: nobody else would take it out.
         let left = left
-            || (mail.is_cancelled()
-                && matches!(decision.action, Action::Retry { .. } | Action::Rollback));
-        let again = match decision.action {
+            || (mail.is_cancelled() && matches!(action, Action::Retry { .. } | Action::Rollback));
+        let again = match action {
             _ if left => None,
             Action::Retry { at, .. } => Some((at, place)),
             Action::Rollback => Some((now, Some(Place { back: true, ..Place::START }))),
@@ -372,8 +375,14 @@ impl<W: Worker> Slot<W> {
                 }
                 self.arm(&mut desk, at);
             }
+            if let Some(number) = mail.next_delivery() {
+                desk.mailbox.raise(mail.id, number);
+            }
             self.publish(&mut desk);
             self.wake(desk, now);
+            if let Some(group) = &mail.home {
+                group.tries_again(mail);
+            }
             return;
         }
         let Some(mail) = self.finish(&mut desk, ticket, now) else {
@@ -383,7 +392,7 @@ impl<W: Worker> Slot<W> {
         };
         if let Some(group) = mail.home.clone() {
             let verdict = class.unwrap_or(Class::Internal);
-            match decision.action {
+            match action {
                 Action::Substitute { member } => {
                     self.publish(&mut desk);
                     self.wake(desk, now);
@@ -402,7 +411,7 @@ impl<W: Worker> Slot<W> {
                 _ => {}
             }
         }
-        let fate = match decision.action {
+        let fate = match action {
             Action::HoldUnknown => Fate::Unknown,
             Action::Quarantine => Fate::Quarantined,
             Action::Expire => Fate::Expired,
@@ -442,7 +451,7 @@ impl<W: Worker> Slot<W> {
         let index = self.member.get().map_or(0, |member| member.index);
         let history = {
             let mut book = mail.open_book(index, ticket.lease.delivery);
-            book.deliveries = ticket.lease.delivery;
+            book.deliveries = book.deliveries.max(ticket.lease.delivery);
             book.tainted |= tainted;
             mail.home.is_some().then(|| book.history.clone())
         };
@@ -461,7 +470,7 @@ impl<W: Worker> Slot<W> {
         let facts = RequestFacts {
             id: mail.id,
             attempt: book.trail.0.len() as u32 + 1,
-            delivery: ticket.lease.delivery,
+            delivery: book.deliveries,
             deadline: mail.deadline,
             effect,
             changed: policy_cause.changes_next(book.feedback.as_deref()),
@@ -487,6 +496,7 @@ impl<W: Worker> Slot<W> {
                 .is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint,
             has_parent: mail.nested,
+            copy_out: false,
         };
         let decision =
             policy::decide(&self.rules.policy, &policy_cause, &facts, &book.history, &outlook, now);
@@ -509,7 +519,20 @@ impl<W: Worker> Slot<W> {
         attempt: u32,
         now: Moment,
     ) {
-        let Some(mut book) = mail.book() else { return };
+        if let Some(mut book) = mail.book() {
+            self.note(&mut book, ticket, cause, decision, attempt, now);
+        }
+    }
+
+    pub(super) fn note(
+        &self,
+        book: &mut Book,
+        ticket: Ticket,
+        cause: &Cause,
+        decision: &Decision,
+        attempt: u32,
+        now: Moment,
+    ) {
         book.history.record(cause.as_policy(), decision.action);
         if let Cause::Fault(fault) = cause {
             book.fault = Some(fault.clone());
@@ -529,7 +552,7 @@ impl<W: Worker> Slot<W> {
         });
     }
 
-    fn gave_up(&self, mail: &Mail<W>, class: Class, now: Moment) {
+    pub(super) fn gave_up(&self, mail: &Mail<W>, class: Class, now: Moment) {
         if let (Some(group), Some(member)) = (&mail.home, self.member.get()) {
             group.gave_up(mail.id, member.index, class, now);
         }

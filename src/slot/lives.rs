@@ -330,7 +330,10 @@ impl<W: Worker> Slot<W> {
         drop(resume);
         self.tell(settled, cause);
         for mail in group_owned {
-            if let Some(group) = mail.home.clone() {
+            let index = self.member.get().map_or(0, |member| member.index);
+            if let Some(group) = mail.home.clone()
+                && !mail.give_up_copy(index)
+            {
                 group.wait(mail, now);
             }
         }

@@ -10,16 +10,17 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::{Desk, Job, Mail, Slot};
+use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{
-    Batch, Checkpoint, Commit, Draft, Interval, Now, Scope, Sealed, Snapshot, Validated,
+    Batch, Checkpoint, Commit, Draft, Durability, Interval, Now, Scope, Sealed, Snapshot, Validated,
 };
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
 use crate::journal::{self, Journal};
+use crate::port::Recording;
 use crate::slot::worker::{Worker, guarded, unwound};
 
 /// The state a child can go back to.
@@ -298,6 +299,11 @@ impl<W: Worker> Slot<W> {
     pub(crate) async fn kept(&self, writing: Option<Writing>) -> Result<(), Unkept> {
         let Some(writing) = writing else { return Ok(()) };
         writing.commit.await.map_err(|error| Unkept::failed(journal::failed(&error)))?;
+        if let Some(journal) = self.hub.journal.get()
+            && journal.wants_tidying()
+        {
+            self.hub.tidy(journal);
+        }
         if let Some(sealed) = &writing.sealed {
             self.stored(sealed, writing.steps, writing.mid);
         }
@@ -324,17 +330,12 @@ impl<W: Worker> Slot<W> {
                 None => now,
             });
         }
-        let Some(journal) = self.journal() else { return Ok((snapshot, None)) };
-        let (Some(codec), Some(key)) = (&self.spec.codec, &job.mail.key) else {
-            return Ok((snapshot, None));
-        };
-        let text = unwound(|| (codec.write_reply)(reply as &dyn Any))
-            .map_err(Unkept::Panicked)?
-            .map_err(|error| Unkept::failed(journal::failed(&format!("the reply: {error}"))))?;
-        let reply = String::from_utf8_lossy(&text).into_owned();
+        let Some(journal) = self.hub.journal.get() else { return Ok((snapshot, None)) };
+        let recording = self.recording(&job.mail).zip(job.mail.key.as_ref());
         let mut batch = Batch::new();
         let (mut sealed, mut steps) = (None, 0);
         if let Some(snapshot) = &snapshot
+            && self.spec.durable
             && self.spec.checkpoint != Interval::Never
         {
             let (draft, at) = self.draft(snapshot.clone(), job.life);
@@ -343,8 +344,19 @@ impl<W: Worker> Slot<W> {
             sealed = Some(done);
             steps = at;
         }
-        job.mail.note_journaled();
-        let commit = journal.fated(key, Fate::Done, Some(reply), batch, self.spec.durability);
+        let commit = match recording {
+            Some((recording, key)) => {
+                let text = unwound(|| (recording.write_reply)(reply as &dyn Any))
+                    .map_err(Unkept::Panicked)?
+                    .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
+                let reply = String::from_utf8_lossy(&text).into_owned();
+                job.mail.note_journaled();
+                journal.fated(key, Fate::Done, Some(reply), batch, recording.durability)
+            }
+            // The group that accepted it keeps no fates, but the state is this child's own.
+            None if sealed.is_some() => journal.store.commit(batch, self.spec.durability),
+            None => return Ok((snapshot, None)),
+        };
         Ok((snapshot, Some(Writing { commit, sealed, steps, mid: false })))
     }
 
@@ -365,11 +377,6 @@ impl<W: Worker> Slot<W> {
     }
 
     fn stored(&self, sealed: &Sealed, step: u64, mid: bool) {
-        if let Some(journal) = self.journal()
-            && journal.wants_tidying()
-        {
-            self.hub.tidy(journal);
-        }
         let checkpoint = sealed.checkpoint();
         {
             let mut desk = self.desk();
@@ -519,13 +526,23 @@ impl<W: Worker> Slot<W> {
     }
 
     /// A durable request has a fate without an answer.
-    pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate) {
-        if let (Some(journal), Some(key)) = (self.journal(), &mail.key)
-            && !mail.is_journaled()
-            && fate != Fate::Suspended
-        {
-            drop(journal.fated(key, fate, None, Batch::new(), self.spec.durability));
+    pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate, durability: Durability) {
+        let Self { hub, path, .. } = self;
+        Recorder { hub, path, codec: None, durability }.ended(mail, fate);
+    }
+
+    /// How the fate of this request is written down: by the group that accepted it, or here.
+    pub(super) fn recording(&self, mail: &Mail<W>) -> Option<Recording> {
+        if let Some(home) = &mail.home {
+            return home.recording();
         }
+        let codec = self.spec.codec.filter(|_| self.spec.durable)?;
+        Some(Recording { write_reply: codec.write_reply, durability: self.spec.durability })
+    }
+
+    /// Whether the answer to this request is in the store before anybody hears of it.
+    pub(crate) fn keeps(&self, mail: &Mail<W>) -> bool {
+        self.hub.journal.get().is_some() && self.recording(mail).is_some()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::Snapshot;
 use crate::circuit::Permit;
 use crate::event::Event;
 use crate::fate::{Answer, Cost, Fate};
-use crate::fault::{EffectKind, ExitCause, Fault};
+use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::{Delivery, Incarnation};
 use crate::lifecycle::Stage;
 use crate::mailbox::{self, Order, Ticket};
@@ -84,6 +84,8 @@ pub(crate) struct Said {
     pub(crate) defaulted: bool,
     /// Whether the life ends with it, its work done.
     pub(crate) last: bool,
+    /// What went wrong all the same.
+    pub(crate) flaw: Option<Class>,
     /// What the child has become.
     pub(crate) state: Option<Snapshot>,
 }
@@ -94,6 +96,7 @@ impl Said {
             degraded: context.is_degraded(),
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
             last: context.notes.last.load(std::sync::atomic::Ordering::Relaxed),
+            flaw: context.notes.flaw.get().copied(),
             state: None,
         }
     }
@@ -285,7 +288,7 @@ impl<W: Worker> Slot<W> {
         }
         let mut unused = None;
         let mut cost = job.bill.all;
-        if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) {
+        if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) || job.mail.was_copied() {
             cost.add(job.mail.spent());
         }
         let job =
@@ -301,12 +304,16 @@ impl<W: Worker> Slot<W> {
         if let Some(out) = out {
             desk.out.swap_remove(out);
         }
+        let mut late = false;
         let settled = match finished {
             mailbox::Output::Finished(mail) => {
                 self.left(&mut desk, &mail);
                 self.settle(&mut desk, mail, Fate::Done)
             }
-            mailbox::Output::Orphan(_) => None,
+            mailbox::Output::Orphan(_) => {
+                late = job.mail.was_copied();
+                None
+            }
             _ => {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
@@ -364,6 +371,9 @@ impl<W: Worker> Slot<W> {
             self.deliver(settled, (job.attempt, cost), reply, said, now);
         } else {
             let _ = unwound(move || drop(reply));
+            if late {
+                self.stale(&job.mail, job.ticket);
+            }
         }
         if unused.is_some() {
             let _ = unwound(move || drop(unused));
@@ -400,14 +410,17 @@ impl<W: Worker> Slot<W> {
         if attempts > 1 {
             answer.trail = mail.trail();
         }
+        if let Some(class) = said.flaw {
+            self.hub.count_failure(class, None);
+        }
         // Every success pays for the retries of others. Before the first failure the budget is full.
-        if let Some(domain) = self.domain.get() {
+        if let Some(domain) = self.domain.get().filter(|_| said.flaw.is_none()) {
             domain.lock().retries.deposit();
         }
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);
             answer.degraded |= index > 0;
-            group.served(&mail, index, fate, now);
+            answer.cost.add(group.served(&mail, index, fate, said.flaw, now));
         }
         self.note_recovery(&mail, Some(&answer));
         if mail.cast {
@@ -498,6 +511,7 @@ impl<W: Worker> Slot<W> {
             purse: job.mail.purse.clone(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
+            hedge: self.is_second_copy(&job.mail),
         }
     }
 
@@ -512,6 +526,7 @@ impl<W: Worker> Slot<W> {
         context.purse.clone_from(&job.mail.purse);
         context.notes = Notes::default();
         context.tie.take();
+        context.hedge = false;
     }
 
     /// What an earlier attempt has left for this one. The first has nothing to look for.

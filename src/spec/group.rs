@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ChildSpec, Grant, GroupKind, Node, SupervisorSpec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ChildSpec, Codec, Grant, GroupKind, Node, SupervisorSpec};
+use crate::behavior::Behavior;
+use crate::checkpoint::Durability;
 use crate::circuit::CircuitSpec;
-use crate::policy::Policy;
+use crate::policy::{Hedge, Policy};
 
 /// An ordered set of siblings that take the same request and give the same reply.
 ///
@@ -21,6 +26,9 @@ pub struct GroupSpec {
     pub(crate) deadline: Option<Duration>,
     pub(crate) allow: Vec<(String, Vec<String>)>,
     pub(crate) grants: Vec<(String, Grant)>,
+    pub(crate) hedge: Option<Hedge>,
+    pub(crate) durable: Option<Codec>,
+    pub(crate) durability: Durability,
 }
 
 /// The longest chain of members.
@@ -36,6 +44,9 @@ impl GroupSpec {
             deadline: None,
             allow: Vec::new(),
             grants: Vec::new(),
+            hedge: None,
+            durable: None,
+            durability: Durability::default(),
         }
     }
 
@@ -123,6 +134,51 @@ impl GroupSpec {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// A request that its member has not answered by then is given to the next fit sibling as well; the
+    /// first good answer is the answer, and the other copy is called off. At most one more for each
+    /// request, and only as far as the retry budget goes: beyond it there is no hedge, and nothing else
+    /// changes. A hedge is no fallback and is not counted as one.
+    ///
+    /// Every member that does the same work has to be stateless and to be replay-safe: `Pure`, `Read`
+    /// or `Idempotent`.
+    ///
+    /// # Default
+    /// None.
+    #[must_use]
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
+    /// Its requests survive the process: what the group accepts is in the journal before a member works on
+    /// it, and is delivered again by [`System::recover`](crate::system::System::recover) if it had no
+    /// fate; the fate is written once, for the group, whoever served. `B` is the behavior of a member: all
+    /// of them take and give the same.
+    ///
+    /// The members need not be durable themselves. One that is, and has state, stores it as ever.
+    ///
+    /// # Default
+    /// What waits is lost with the process.
+    #[must_use]
+    pub fn durable<B: Behavior>(mut self) -> Self
+    where
+        B::Request: Serialize + DeserializeOwned,
+        B::Reply: Serialize + DeserializeOwned,
+    {
+        self.durable = Some(Codec::of::<B>());
+        self
+    }
+
+    /// What a write to the journal of a durable group must survive; see [`ChildSpec::durability`].
+    ///
+    /// # Default
+    /// [`Durability::Sync`]: a power cut.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 

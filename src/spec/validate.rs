@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AutoShutdown, ChildLimit, ChildSpec, GroupSpec, Limit, MAX_MEMBERS, Node, RestartType,
-    SupervisorSpec,
+    AutoShutdown, ChildLimit, ChildSpec, GroupKind, GroupSpec, Limit, MAX_MEMBERS, Node,
+    RestartType, Role, SupervisorSpec,
 };
 use crate::checkpoint::Interval;
 use crate::error::SpecError;
 use crate::id::ChildPath;
+use crate::policy::Hedge;
 
 /// What can be needed: the type of its port.
 struct Target {
@@ -339,6 +340,24 @@ fn group(
             });
         }
     }
+    if let Some(codec) = &spec.durable {
+        if codec.port != first.port {
+            return Err(SpecError::NeedType {
+                child: name,
+                need: "the behavior whose requests are written down".to_owned(),
+                wanted: codec.port_name.to_owned(),
+                found: first.port_name.to_owned(),
+            });
+        }
+        if spec.hedge.is_some() {
+            return Err(SpecError::BadCombination {
+                path: name,
+                one: "a hedge".to_owned(),
+                other: "a durable group".to_owned(),
+            });
+        }
+    }
+    hedge(spec, &name, &members)?;
     targets.insert(
         path.clone(),
         Target {
@@ -347,6 +366,44 @@ fn group(
             waits_for: members.iter().map(|member| path.join(&member.id)).collect(),
         },
     );
+    Ok(())
+}
+
+/// A hedged request is worked on by two members at a time: what they do must bear it.
+fn hedge(spec: &GroupSpec, group: &str, members: &[&Arc<ChildSpec>]) -> Result<(), SpecError> {
+    let Some(hedge) = spec.hedge else { return Ok(()) };
+    let refuse = |member: &ChildSpec, what: String| {
+        Err(SpecError::BadCombination {
+            path: format!("{group}/{}", member.id),
+            one: what,
+            other: "a group that hedges".to_owned(),
+        })
+    };
+    if hedge == Hedge::After(Duration::ZERO) {
+        return Err(SpecError::Zero { path: group.to_owned(), what: "the delay of a hedge" });
+    }
+    let alike: Vec<_> = members
+        .iter()
+        .filter(|member| matches!(member.role, Role::Sibling | Role::Content))
+        .collect();
+    if alike.len() < 2 || spec.kind == GroupKind::Step {
+        return Err(SpecError::BadCombination {
+            path: group.to_owned(),
+            one: "a hedge".to_owned(),
+            other: "a group without two members that do the same work".to_owned(),
+        });
+    }
+    for member in alike {
+        if !member.effect.is_replay_safe() {
+            return refuse(
+                member,
+                format!("the effect {:?}, which is not replay-safe", member.effect),
+            );
+        }
+        if member.stateful {
+            return refuse(member, "a member with state".to_owned());
+        }
+    }
     Ok(())
 }
 

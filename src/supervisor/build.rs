@@ -44,6 +44,8 @@ pub(crate) struct GroupEntry {
     pub(crate) port: Arc<dyn Any + Send + Sync>,
     port_type: TypeId,
     pub(crate) port_name: &'static str,
+    /// How requests to it are written down, if it is durable.
+    pub(crate) durable: Option<Codec>,
     pub(crate) node: Arc<Supervisor>,
 }
 
@@ -186,7 +188,7 @@ impl Registry {
                     Node::Child(spec) => spec.codec,
                     Node::Supervisor(_) | Node::Group(_) => None,
                 });
-                Some((Arc::clone(&group.port), codec?))
+                Some((Arc::clone(&group.port), group.durable.or(codec)?))
             }
             Entry::Supervisor(_) => None,
         }
@@ -203,6 +205,16 @@ impl Registry {
             })
             .collect();
         found.sort_by(|one, other| one.path().cmp(other.path()));
+        found
+    }
+
+    /// Every group that is durable, in the order of their paths.
+    pub(crate) fn durable_groups(&self) -> Vec<ChildPath> {
+        let durable =
+            |entry: &Entry| matches!(entry, Entry::Group(group) if group.durable.is_some());
+        let found = self.entries.iter().filter(|entry| durable(entry.value()));
+        let mut found: Vec<_> = found.map(|entry| entry.key().clone()).collect();
+        found.sort();
         found
     }
 
@@ -381,6 +393,9 @@ fn supervisor(
         None => None,
         Some(group) => make_group(group, &path, hub, members, worst_case),
     };
+    if let (Some(built), Some(_)) = (&built_group, group.and_then(|group| group.hedge)) {
+        hung.roster().set_detail(Arc::downgrade(&built.detail));
+    }
     let any_group = built_group.as_ref().map(|built| Arc::clone(&built.group));
     let node = Supervisor::new(
         path.clone(),
@@ -403,6 +418,7 @@ fn supervisor(
                 port: built.port,
                 port_type,
                 port_name,
+                durable: group.durable,
                 node: Arc::clone(&node),
             }))
         }

@@ -140,10 +140,13 @@ impl System {
     ) -> Result<Recovered, RecoverError> {
         let hub = &self.inner.hub;
         let children = self.inner.registry.durable();
-        let topology = Topology::new(children.iter().map(|child| {
+        let topology = children.iter().map(|child| {
             let kind = if child.spec().stateful { "stateful" } else { "stateless" };
             format!("{} {kind}", child.path())
-        }));
+        });
+        let groups = self.inner.registry.durable_groups();
+        let topology =
+            Topology::new(topology.chain(groups.iter().map(|path| format!("{path} group"))));
         let known = store.info()?.topology;
         if let Some(known) = &known
             && known.digest != topology.digest

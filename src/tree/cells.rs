@@ -87,11 +87,12 @@ pub(super) enum Column {
     WaitsFor,
     Zombies,
     Budgets,
+    Hedges,
     Checkpoint,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Kind,
         Self::Intensity,
         Self::State,
@@ -104,6 +105,7 @@ impl Column {
         Self::WaitsFor,
         Self::Zombies,
         Self::Budgets,
+        Self::Hedges,
         Self::Checkpoint,
     ];
 
@@ -121,6 +123,7 @@ impl Column {
             Self::WaitsFor => "waits for",
             Self::Zombies => "zombies",
             Self::Budgets => "left",
+            Self::Hedges => "hedges",
             Self::Checkpoint => "checkpoint",
         }
     }
@@ -152,6 +155,10 @@ impl Column {
             }),
             Self::Zombies => about(node, |detail| Some(number(detail.zombies))),
             Self::Budgets => about(node, |detail| Some(budgets(detail))),
+            Self::Hedges => about(node, |detail| {
+                let hedges = detail.hedges?;
+                Some(format!("{} won of {}", grouped(hedges.won), grouped(hedges.sent)))
+            }),
             Self::Checkpoint => about(node, |detail| {
                 let checkpoint = detail.checkpoint.as_ref()?;
                 Some(format!("{}, {}", printable(&checkpoint.id), short(checkpoint.age)))

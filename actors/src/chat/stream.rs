@@ -174,7 +174,22 @@ impl StreamSink {
             state.begun += 1;
             state.begun
         };
-        StreamWriter { sink: self.clone(), number, wrote: false, over: false }
+        StreamWriter { sink: self.clone(), number, rival: false, wrote: false, over: false }
+    }
+
+    /// Begins an attempt while another is under way ([`Context::is_hedge`]): whoever writes first has the
+    /// stream, and the other is refused.
+    ///
+    /// [`Context::is_hedge`]: mainstay::behavior::Context::is_hedge
+    pub fn rival(&self) -> StreamWriter {
+        let mut writer = self.attempt();
+        writer.rival = true;
+        writer
+    }
+
+    /// Whether a listener may have heard something of an answer that is not over.
+    pub fn is_written(&self) -> bool {
+        self.shared().state.lock().written
     }
 
     /// The part that was heard, if the answer broke off and the listener wants no other. An endpoint
@@ -227,6 +242,7 @@ pub enum Refusal {
 pub struct StreamWriter {
     sink: StreamSink,
     number: u64,
+    rival: bool,
     wrote: bool,
     over: bool,
 }
@@ -290,6 +306,9 @@ impl StreamWriter {
             return Err(Refusal::Superseded);
         }
         if state.owner < self.number {
+            if state.written && self.rival {
+                return Err(Refusal::Superseded);
+            }
             if state.written && self.sink.on_break == OnBreak::Partial {
                 // The older attempt was given up and does not know it yet (a life that hangs).
                 state.end = Some(End::Partial { fault: cut_off(), told: false });

@@ -33,9 +33,11 @@ const PER_DAY: &str = "quota_per_day";
 /// A response that is no error, 2xx without an error in its body, is `Unknown`: do not ask.
 ///
 /// # Limits
-/// `x-should-retry: true` makes a `Network`-like [`Class::ServerTransient`] of what the status alone
-/// would not retry; it does not overrule a code or status that says that trying again cannot help or
-/// is not allowed (quota, context length, content filter, permission).
+/// The server's own word comes first: `x-should-retry: true` makes a `Network`-like
+/// [`Class::ServerTransient`] of what would not be retried, and a rate limit of a quota, which is tried
+/// once more after its wait and goes to the same siblings. Three are left as they are, because more than
+/// a retry hangs on them: a header must not open the way to a sibling where permission was refused or
+/// content filtered, and a prompt that is too long is as long the next time.
 pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -> Fault {
     let report = Report::read(body);
     // Some gateways answer 200 with the real status in the body.
@@ -78,6 +80,7 @@ fn verdict(headers: &Headers, class: Class) -> Class {
             | Class::ModelUnavailable
             | Class::Overloaded
             | Class::Unknown => Class::ServerTransient,
+            Class::QuotaExhausted => Class::RateLimit,
             class => class,
         },
         Some(text) if text.eq_ignore_ascii_case("false") => match class {

@@ -367,6 +367,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn those_who_wait_are_let_in_by_rate_in_the_order_they_came() {
+        let limits =
+            RateLimits::new().requests_per_minute(3).tokens_per_minute(100).max_wait(s(300));
+        let start = Instant::now();
+        for second in [0, 10, 20] {
+            tokio::time::advance(s(second).saturating_sub(start.elapsed())).await;
+            limits.admit(10, Duration::MAX).await.unwrap().settle(10);
+        }
+        let waiters: Vec<_> = (0..6)
+            .map(|n| {
+                let limits = limits.clone();
+                // The fourth asks for so many tokens that it waits for two others to be forgotten.
+                let tokens = if n == 3 { 90 } else { 10 };
+                async move {
+                    let permit = limits.admit(tokens, Duration::MAX).await.unwrap();
+                    permit.settle(tokens);
+                    (n, start.elapsed())
+                }
+            })
+            .map(tokio::spawn)
+            .collect();
+        let mut seen = Vec::new();
+        for waiter in waiters {
+            seen.push(waiter.await.unwrap());
+        }
+        let times = [60, 70, 80, 130, 140, 190];
+        assert_eq!(seen, (0..6).zip(times.map(s)).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_its_deadline_a_request_leaves_the_queue_and_holds_nobody_up() {
+        let limits = RateLimits::new().requests_per_minute(1).concurrent(1).max_wait(s(300));
+        let first = limits.admit(1, Duration::MAX).await.unwrap();
+        let start = Instant::now();
+        let ask = |left: u64| {
+            let limits = limits.clone();
+            tokio::spawn(async move {
+                let outcome = limits.admit(1, s(left)).await.map(|permit| permit.settle(1));
+                (outcome.map_err(|fault| fault.code), start.elapsed())
+            })
+        };
+        // Behind the slot: one whose time is over first, one that waits for slot and rate, and one whose
+        // deadline is nearer than its turn.
+        let (soon, patient, late) = (ask(5), ask(200), ask(100));
+        let local = || Err(Some("local_limit".into()));
+        assert_eq!(soon.await.unwrap(), (local(), s(5)));
+        drop(first);
+        assert_eq!(patient.await.unwrap(), (Ok(()), s(60)));
+        // It had the slot after the other, at 60 s, and is told at once that 120 s would be too late.
+        assert_eq!(late.await.unwrap(), (local(), s(60)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn requests_at_a_time_are_counted_over_all_who_share() {
         let limits = RateLimits::new().concurrent(1);
         let other = limits.clone();

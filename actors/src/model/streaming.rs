@@ -7,13 +7,13 @@ use mainstay::fault::Fault;
 use reqwest::Response;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::MAX_BODY;
 use super::commit::{Input, Machine, Output, Rules};
 use super::frames::{Frame, Frames, Framing, TooLong};
 use super::headers::Headers;
 use super::key::Secrets;
 use super::transport::{headers, read_whole, too_large, transport};
 use super::wire::{Draft, Wire, outcome};
+use super::{Course, MAX_BODY, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
 
@@ -26,10 +26,11 @@ pub(crate) async fn answer(
     sink: &StreamSink,
     rules: &Rules,
     secrets: &Secrets,
+    course: &Course<'_>,
 ) -> (Result<ChatReply, Fault>, Usage) {
     let status = response.status().as_u16();
     let headers = headers(&response);
-    let mut writer = sink.attempt();
+    let mut writer = if course.rival { sink.rival() } else { sink.attempt() };
     let Some(framing) = framing(wire, status, &headers) else {
         // An error, or a server that does not stream.
         let raw = match read_whole(response).await {
@@ -52,7 +53,7 @@ pub(crate) async fn answer(
         received: 0,
         idle: rules.idle,
     };
-    let ended = reader.run(&mut writer).await;
+    let ended = reader.run(&mut writer, course).await;
     let Reader { draft, mut machine, start, .. } = reader;
     let (outcome, usage) = match ended {
         Ok(()) => draft.finish(&request.response_format, status, &headers, SystemTime::now()),
@@ -128,9 +129,7 @@ async fn listen(
 ) -> Result<(), Fault> {
     match timeout(patience, written).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => {
-            Err(Fault::cancelled("another attempt writes the stream").with_code("superseded"))
-        }
+        Ok(Err(_)) => Err(superseded()),
         Err(_) => {
             let text = format!("the stream was full for {patience:?}, and nobody listened");
             Err(Fault::cancelled(text).with_code("listener_stalled"))
@@ -155,8 +154,9 @@ struct Reader {
 
 impl Reader {
     /// Reads to the final frame. An answer that was all said needs no final frame.
-    async fn run(&mut self, writer: &mut StreamWriter) -> Result<(), Fault> {
+    async fn run(&mut self, writer: &mut StreamWriter, course: &Course<'_>) -> Result<(), Fault> {
         loop {
+            course.used(self.draft.usage());
             while let Some(frame) = self.frames.next() {
                 let text = match frame {
                     Frame::Data(data) => self.draft.frame(&data)?,

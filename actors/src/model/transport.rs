@@ -31,7 +31,9 @@ pub(crate) fn headers(response: &Response) -> Headers {
 pub(crate) async fn read_whole(mut response: Response) -> Result<RawResponse, Fault> {
     let status = response.status().as_u16();
     let headers = headers(&response);
-    let mut body = Vec::new();
+    // As far as the server is believed.
+    let announced = response.content_length().unwrap_or(0).min(64 * 1024);
+    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(too_large());

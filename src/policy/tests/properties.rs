@@ -255,6 +255,7 @@ proptest! {
                     request.escalated = true;
                     judged_again = true;
                 }
+                Action::AwaitCopy => prop_assert!(false, "there is no copy"),
                 Action::HoldUnknown => {
                     prop_assert!(cause.leaves_unknown(effect));
                     break;

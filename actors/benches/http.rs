@@ -1,0 +1,345 @@
+//! What the whole stack costs over real HTTP, as ratios to bare reqwest in the same run.
+//!
+//! ```text
+//! cargo bench -p mainstay-actors --bench http -- [--quick] [--rounds N] [FIGURE ...]
+//! ```
+//!
+//! As the ratios of the runtime: ours and the peers take turns, round by round, and a figure is the
+//! median of the rounds. A server on a thread of its own answers both on loopback, over connections
+//! that are kept. `L1h` is time on the wall, since it is latency that is promised; a round is the median
+//! of its requests. The others are CPU time of the client's thread, or wall time where it says so.
+//! Nothing here fails by time.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mainstay::circuit::CircuitSpec;
+use mainstay::fault::Class;
+use mainstay::policy::Policy;
+use mainstay::port::Port;
+use mainstay::spec::{GroupSpec, SupervisorSpec};
+use mainstay::system::System;
+use mainstay_actors::chat::stream::{StreamEvent, open};
+use mainstay_actors::chat::{ChatReply, ChatRequest};
+use mainstay_actors::model::Model;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use tokio::runtime::{Builder, Runtime};
+
+#[path = "../../benches/ratios/meter.rs"]
+#[allow(dead_code)]
+mod meter;
+#[path = "http/server.rs"]
+mod server;
+
+use meter::{Asks, Goal, Options, Side, Unit, alternate, median, price, report};
+use server::Server;
+
+const PROMPT: &str = "Where is order 1042? It was sent on Monday and should have come by now.";
+const STREAMS: usize = 1000;
+
+fn main() -> ExitCode {
+    let mut options = Options { rounds: 9, quick: false };
+    let mut names = Vec::new();
+    let mut left = std::env::args().skip(1);
+    while let Some(argument) = left.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--quick" => options.quick = true,
+            "--rounds" => match left.next().and_then(|rounds| rounds.parse().ok()) {
+                Some(rounds) if rounds > 0 => options.rounds = rounds,
+                _ => {
+                    eprintln!("error: --rounds needs a whole number from 1");
+                    return ExitCode::FAILURE;
+                }
+            },
+            name if ["L1H", "P7H", "P8H", "S1H"].contains(&name.to_uppercase().as_str()) => {
+                names.push(name.to_uppercase());
+            }
+            other => {
+                eprintln!("error: {other}: known are --quick, --rounds N, L1h, P7h, P8h, S1h");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|known| known == name);
+    let server = Server::start();
+    if wanted("L1H") {
+        latency(&options, &server);
+    }
+    if wanted("P7H") {
+        routing(&options, &server);
+    }
+    if wanted("P8H") {
+        fail_over(&options, &server);
+    }
+    if wanted("S1H") {
+        streams(&options, &server);
+    }
+    ExitCode::SUCCESS
+}
+
+fn ct() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime can be had")
+}
+
+fn mt2() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime can be had")
+}
+
+/// The whole stack: a supervisor, a group of two, and the endpoints.
+fn group(id: &str, urls: [&str; 2], concurrency: u32) -> GroupSpec {
+    // No retry and no opening circuit, so that each call finds the primary as the figure says.
+    let never = CircuitSpec::new()
+        .with_threshold(100, u32::MAX)
+        .with_window(Duration::from_secs(30), u32::MAX);
+    let mut policy = Policy::new();
+    for class in Class::ALL {
+        policy = policy.with_cap(class, 0);
+    }
+    let member = |id: &str, url: &str| {
+        Model::openai(url, "m").key("sk-bench").spec(id).concurrency(concurrency).mailbox(4096)
+    };
+    GroupSpec::model(id)
+        .circuit(never)
+        .policy(policy)
+        .member_spec(member("first", urls[0]))
+        .member_spec(member("second", urls[1]))
+}
+
+type Desk = (System, Port<ChatRequest, ChatReply>);
+
+fn start(runtime: &Runtime, spec: GroupSpec) -> Desk {
+    runtime.block_on(async {
+        let system = System::start(SupervisorSpec::one_for_one("top").group(spec)).await;
+        let system = system.expect("it starts");
+        let port = system.port("top/llm").expect("it is there");
+        (system, port)
+    })
+}
+
+/// Asks through the whole stack.
+#[derive(Clone)]
+struct Ours(Port<ChatRequest, ChatReply>);
+
+impl Asks for Ours {
+    async fn ask(&self) {
+        let answer = self.0.call(PROMPT).await.expect("it answers");
+        assert_eq!(answer.value.text, server::ANSWER);
+    }
+}
+
+/// Asks with reqwest and nothing else: the same request, and the text out of the answer.
+#[derive(Clone)]
+struct Bare {
+    client: reqwest::Client,
+    url: String,
+    /// Who is asked when the first does not answer.
+    other: Option<String>,
+}
+
+impl Bare {
+    fn new(server: &str) -> Self {
+        let url = format!("{server}/chat/completions");
+        let client = reqwest::Client::builder().no_proxy();
+        // The same backend, without which there is none at all.
+        let tls = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .expect("there are protocols")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+        let client = client.tls_backend_preconfigured(tls).build().expect("a client can be had");
+        Self { client, url, other: None }
+    }
+
+    fn body(stream: bool) -> Vec<u8> {
+        let mut body = serde_json::json!({
+            "model": "m",
+            "messages": [{ "role": "user", "content": PROMPT }],
+        });
+        if stream {
+            body["stream"] = true.into();
+            body["stream_options"] = serde_json::json!({ "include_usage": true });
+        }
+        serde_json::to_vec(&body).expect("it is JSON")
+    }
+
+    fn post(&self, url: &str, stream: bool) -> reqwest::RequestBuilder {
+        let request = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .bearer_auth("sk-bench")
+            .timeout(Duration::from_secs(30))
+            .body(Self::body(stream));
+        if stream { request.header(ACCEPT, "text/event-stream") } else { request }
+    }
+}
+
+impl Asks for Bare {
+    async fn ask(&self) {
+        let response = match (self.post(&self.url, false).send().await, &self.other) {
+            (Ok(response), _) => response,
+            (Err(_), Some(other)) => self.post(other, false).send().await.expect("it answers"),
+            (Err(error), None) => panic!("{error}"),
+        };
+        assert!(response.status().is_success());
+        let bytes = response.bytes().await.expect("it is whole");
+        let answer: serde_json::Value = serde_json::from_slice(&bytes).expect("it is JSON");
+        assert_eq!(answer["choices"][0]["message"]["content"], server::ANSWER);
+    }
+}
+
+/// The median time on the wall of so many requests, one after the other.
+fn wall(runtime: &Runtime, requests: usize, asks: &impl Asks) -> f64 {
+    runtime.block_on(async {
+        let mut took = Vec::with_capacity(requests);
+        for _ in 0..requests {
+            let begun = Instant::now();
+            asks.ask().await;
+            took.push(begun.elapsed().as_nanos() as f64);
+        }
+        median(&mut took)
+    })
+}
+
+/// L1h: what the whole stack adds to the latency of one request.
+fn latency(options: &Options, server: &Server) {
+    let (mine, bare) = (ct(), ct());
+    let url = server.url();
+    let (system, port) = start(&mine, group("llm", [url, url], 8));
+    let (ours, peer) = (Ours(port), Bare::new(url));
+    let requests = options.size(2_000);
+    let sides: Vec<Side<'_>> = vec![
+        ("ours", Box::new(|| wall(&mine, requests, &ours))),
+        ("reqwest", Box::new(|| wall(&bare, requests, &peer))),
+    ];
+    report("L1h ct/1 latency", Unit::Time, &alternate(options, sides), Goal::Ratio(1.05));
+    let sides: Vec<Side<'_>> = vec![
+        ("ours", Box::new(|| price(&mine, 1, requests, &ours))),
+        ("reqwest", Box::new(|| price(&bare, 1, requests, &peer))),
+    ];
+    report("L1h ct/1 client CPU", Unit::Time, &alternate(options, sides), Goal::Reported);
+    mine.block_on(system.stop());
+}
+
+/// P7h: what the group adds to a call of its member alone, over HTTP.
+fn routing(options: &Options, server: &Server) {
+    let (grouped, alone) = (ct(), ct());
+    let url = server.url();
+    let (system, port) = start(&grouped, group("llm", [url, url], 8));
+    let child = Model::openai(url, "m").key("sk-bench").spec("llm");
+    let spec = SupervisorSpec::one_for_one("top").child(child);
+    let other = alone.block_on(System::start(spec)).expect("it starts");
+    let single = Ours(other.port("top/llm").expect("it is there"));
+    let ours = Ours(port);
+    let requests = options.size(3_000);
+    let sides: Vec<Side<'_>> = vec![
+        ("ours", Box::new(|| price(&grouped, 1, requests, &ours))),
+        ("the member alone", Box::new(|| price(&alone, 1, requests, &single))),
+    ];
+    let medians = alternate(options, sides);
+    report("P7h ct/1 through the group", Unit::Time, &medians, Goal::Reported);
+    let added = (medians[0].1 - medians[1].1).max(0.0);
+    report("P7h ct/1 added", Unit::Time, &[("ours", added)], Goal::AtMost(1e3));
+    grouped.block_on(system.stop());
+    alone.block_on(other.stop());
+}
+
+/// P8h: a sibling answers, because the primary is known to be down, or because it refuses connections.
+fn fail_over(options: &Options, server: &Server) {
+    let (mine, bare) = (ct(), ct());
+    let (url, dead) = (server.url(), server::refuses());
+    let (system, port) = start(&mine, group("llm", [&dead, url], 8));
+    let (ours, other) = (Ours(port), Bare::new(url));
+    let requests = options.size(2_000);
+    system.isolate("top/llm/first").expect("it is there");
+    let sides: Vec<Side<'_>> = vec![
+        ("ours", Box::new(|| price(&mine, 1, requests, &ours))),
+        ("reqwest, the other", Box::new(|| price(&bare, 1, requests, &other))),
+    ];
+    let medians = alternate(options, sides);
+    report("P8h primary known dead", Unit::Time, &medians, Goal::Reported);
+    system.release("top/llm/first").expect("it is there");
+    let by_hand = Bare { url: format!("{dead}/chat/completions"), ..Bare::new(url) };
+    let by_hand = Bare { other: Some(format!("{url}/chat/completions")), ..by_hand };
+    let sides: Vec<Side<'_>> = vec![
+        ("ours", Box::new(|| price(&mine, 1, requests, &ours))),
+        ("reqwest by hand", Box::new(|| price(&bare, 1, requests, &by_hand))),
+    ];
+    let medians = alternate(options, sides);
+    report("P8h primary refuses", Unit::Time, &medians, Goal::Reported);
+    mine.block_on(system.stop());
+}
+
+/// S1h: a thousand streams at once on two workers: how many a second, and how many are lost.
+fn streams(options: &Options, server: &Server) {
+    let (mine, bare) = (mt2(), mt2());
+    let url = server.url();
+    let (system, port) = start(&mine, group("llm", [url, url], STREAMS as u32));
+    let peer = Bare::new(url);
+    let lost = std::cell::Cell::new(0);
+    let ours = || {
+        let begun = Instant::now();
+        let whole = mine.block_on(all(|| {
+            let port = port.clone();
+            async move {
+                let (sink, mut stream) = open(64);
+                let call = port.call(ChatRequest::from(PROMPT).stream_to(sink));
+                let hear = async {
+                    let mut text = String::new();
+                    while let Some(event) = stream.next().await {
+                        if let StreamEvent::Text(more) = event {
+                            text.push_str(&more);
+                        }
+                    }
+                    text
+                };
+                let (answer, heard) = tokio::join!(call, hear);
+                answer.is_ok_and(|answer| answer.value.text == server::ANSWER)
+                    && heard == server::ANSWER
+            }
+        }));
+        lost.set(lost.get() + STREAMS - whole);
+        STREAMS as f64 / begun.elapsed().as_secs_f64()
+    };
+    let theirs = || {
+        let begun = Instant::now();
+        let whole = bare.block_on(all(|| {
+            let peer = peer.clone();
+            async move {
+                let Ok(mut response) = peer.post(&peer.url, true).send().await else {
+                    return false;
+                };
+                let mut body = Vec::new();
+                while let Ok(Some(piece)) = response.chunk().await {
+                    body.extend_from_slice(&piece);
+                }
+                body.ends_with(b"data: [DONE]\n\n")
+            }
+        }));
+        assert_eq!(whole, STREAMS, "the server loses streams");
+        STREAMS as f64 / begun.elapsed().as_secs_f64()
+    };
+    let sides: Vec<Side<'_>> = vec![("ours", Box::new(ours)), ("reqwest", Box::new(theirs))];
+    let medians = alternate(options, sides);
+    report("S1h mt2/1000 streams, wall", Unit::Rate, &medians, Goal::Reported);
+    let all = STREAMS * (options.rounds + 1);
+    println!("S1h mt2/1000 streams lost ours {} of {all} goal 0", lost.get());
+    mine.block_on(system.stop());
+}
+
+/// How many of a thousand, all begun at once, went well.
+async fn all<F: Future<Output = bool> + Send + 'static>(one: impl Fn() -> F) -> usize {
+    let tasks: Vec<_> = (0..STREAMS).map(|_| tokio::spawn(one())).collect();
+    let mut well = 0;
+    for task in tasks {
+        well += usize::from(task.await.expect("no panic"));
+    }
+    well
+}

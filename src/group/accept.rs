@@ -1,0 +1,149 @@
+//! What comes from outside: requests to a group, and callers who leave.
+//!
+//! *Invariant.* A request is counted before it is offered, and in the journal, if the group is durable,
+//! before that.
+
+use std::sync::Arc;
+
+use super::{Group, LOOK_AGAIN};
+use crate::error::{CallError, Unavailable};
+use crate::fate::Fate;
+use crate::fault::{EffectKind, ExitCause};
+use crate::id::ChildPath;
+use crate::moment::Moment;
+use crate::policy::Standing;
+use crate::port::{Accept, AcceptOptions, Envelope, Home};
+use crate::slot::{Recorder, Refusal, refused};
+
+/// Why no member took a request.
+pub(super) struct Refused {
+    pub(super) full: bool,
+    /// When the first that rests is offered work again.
+    pub(super) until: Moment,
+    pub(super) away: Unavailable,
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn accept(
+        &self,
+        message: Q,
+        mut options: AcceptOptions,
+    ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
+        let now = self.hub.now();
+        let mut deadline = now + options.deadline.unwrap_or(self.deadline);
+        if let Some(tie) = &options.tie {
+            deadline = deadline.min(tie.deadline);
+        }
+        let (cast, recovered) = (options.cast, options.recovered);
+        let id = self.hub.next_id();
+        let full = || self.seats.iter().all(|seat| seat.member.standing() == Standing::Full);
+        if self.durable.is_some()
+            && !self.desk.lock().closed
+            && let Err(why) = self.recorder().accepted(id, deadline, &message, &mut options, full)
+        {
+            return Err(match why {
+                Refusal::Full => CallError::Full(message),
+                Refusal::Away(why) => CallError::Refused { message, child: self.path.clone(), why },
+            });
+        }
+        let home = self.me.upgrade().map(|me| me as Arc<dyn Home<Q, R>>);
+        let mail = Arc::new(Envelope::new(id, now, deadline, options, home, message));
+        {
+            let mut desk = self.desk.lock();
+            if desk.closed {
+                drop(desk);
+                let why = if self.hub.is_shutting_down() {
+                    Unavailable::ShuttingDown
+                } else {
+                    Unavailable::Stopped
+                };
+                return Err(refused(mail, Refusal::Away(why), &self.path));
+            }
+            // Before it is offered: a member may be done with it before the offer returns.
+            desk.counts.accepted += 1;
+            desk.counts.open += 1;
+        }
+        if cast {
+            self.hub.cast_accepted(id);
+        }
+        let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
+            Ok(()) => {
+                self.plan_hedge(&mail, now);
+                return Ok(mail);
+            }
+            Err(refusal) => refusal,
+        };
+        if recovered && refusal.full {
+            // It was accepted before, and is not given back now.
+            self.hold(Arc::clone(&mail), now + LOOK_AGAIN);
+            return Ok(mail);
+        }
+        if refusal.until <= deadline && !refusal.until.is_never() {
+            // Everybody rests; somebody will be back in time.
+            self.hold(Arc::clone(&mail), refusal.until);
+            return Ok(mail);
+        }
+        let last_resort = !refusal.until.is_never()
+            && self.seats.iter().enumerate().any(|(index, seat)| {
+                mail.set_member(index);
+                seat.member.post(&mail, false, now).is_ok()
+            });
+        if last_resort {
+            return Ok(mail);
+        }
+        {
+            let mut desk = self.desk.lock();
+            desk.counts.accepted -= 1;
+            desk.counts.open -= 1;
+        }
+        if cast {
+            self.hub.cast_forget(id);
+        }
+        if self.durable.is_some() {
+            self.recorder().ended(&mail, Fate::Cancelled);
+        }
+        let why = if refusal.full { Refusal::Full } else { Refusal::Away(refusal.away) };
+        Err(refused(mail, why, &self.path))
+    }
+
+    /// Whoever serves, it may have been the member that does most.
+    fn effect_kind(&self) -> EffectKind {
+        let kinds = self.seats.iter().map(|seat| seat.member.effect_kind());
+        kinds.max().unwrap_or_default()
+    }
+
+    fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {
+        let waited = {
+            let mut desk = self.desk.lock();
+            let at = desk.waiting.iter().position(|(waiting, _)| waiting.id == mail.id);
+            at.and_then(|at| desk.waiting.remove(at))
+        };
+        match waited {
+            Some((mail, _)) => self.end(&mail, Fate::Cancelled, &ExitCause::Stopped),
+            None => {
+                let copies = mail.copies();
+                if copies.is_empty() {
+                    self.seats[mail.member()].member.cancel(mail);
+                }
+                for member in copies {
+                    self.seats[member].member.cancel(mail);
+                }
+            }
+        }
+    }
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
+    pub(super) fn recorder(&self) -> Recorder<'_> {
+        Recorder {
+            hub: &self.hub,
+            path: &self.path,
+            codec: self.durable.as_ref(),
+            durability: self.durability,
+        }
+    }
+}
