@@ -19,6 +19,7 @@ use snag::Snags;
 mod build;
 mod check;
 mod file;
+mod people;
 mod profile;
 mod run;
 mod shop;
@@ -65,9 +66,9 @@ enum Command {
     },
     /// Validate a tree file and print what the tree does when something fails.
     ///
-    /// A file has the sections [models.NAME], [groups.NAME], [tools.NAME], [agents.NAME], and may have
-    /// [policy], [supervisor], [store], and, where a model and no agent is asked, [ask]; the smallest
-    /// is:
+    /// A file has the sections [models.NAME], [groups.NAME], [tools.NAME], [people.NAME],
+    /// [agents.NAME], and may have [policy], [supervisor], [store], and, where a model and no agent is
+    /// asked, [ask]; the smallest is:
     ///
     ///     [models.llm]
     ///     kind = "local"

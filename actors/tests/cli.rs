@@ -8,6 +8,8 @@ mod chat;
 mod harness;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/stand_ins.rs"]
+mod stand_ins;
 #[path = "cli/store.rs"]
 mod store;
 #[path = "cli/trees.rs"]
@@ -131,7 +133,7 @@ fn each_profile_has_its_own_numbers_and_policy() {
     assert!(finance.contains("  output_invalid     0   "));
     let codegen = page("codegen");
     assert!(
-        codegen.contains("S76  checkpoint   every 10 steps; the playbook's 10 lines, where"),
+        codegen.contains("S76  checkpoint   every 10 lines that an agent's model has written"),
         "{codegen}"
     );
     assert!(codegen.contains("  output_invalid     2        none, none  a sibling"), "{codegen}");
@@ -172,7 +174,7 @@ fn an_unknown_key_is_pointed_at() {
 5 | modle = "llm"
   | ^^^^^ not a key of this place
   |
-  = help: did you mean `model`? known here: `model`, `system`, `tools`, `max_steps`, `max_tokens` and `temperature`
+  = help: did you mean `model`? known here: `model`, `system`, `description`, `tools`, `agents`, `max_steps`, `max_tokens` and `temperature`
 "#,
     );
     refused(
@@ -183,7 +185,7 @@ fn an_unknown_key_is_pointed_at() {
 2 | kind = "locl"
   |        ^^^^^^ not a value of this place
   |
-  = help: did you mean `local`? known here: `openai`, `responses`, `anthropic`, `gemini`, `ollama`, `ollama-native`, `local` and `default`
+  = help: did you mean `local`? known here: `openai`, `responses`, `anthropic`, `gemini`, `ollama`, `ollama-native`, `local`, `default` and `template`
 "#,
     );
 }

@@ -33,6 +33,8 @@ pub(crate) struct TreeFile {
     #[serde(default)]
     pub(crate) tools: Named<Tool>,
     #[serde(default)]
+    pub(crate) people: Named<Person>,
+    #[serde(default)]
     pub(crate) agents: Named<Agent>,
 }
 
@@ -112,6 +114,7 @@ pub(crate) enum ModelKind {
     OllamaNative,
     Local,
     Default,
+    Template,
 }
 
 impl ModelKind {
@@ -125,6 +128,7 @@ impl ModelKind {
             Self::OllamaNative => "ollama-native",
             Self::Local => "local",
             Self::Default => "default",
+            Self::Template => "template",
         }
     }
 
@@ -136,8 +140,13 @@ impl ModelKind {
             Self::Gemini => Some("https://generativelanguage.googleapis.com/v1beta"),
             Self::Ollama => Some("http://127.0.0.1:11434/v1"),
             Self::OllamaNative => Some("http://127.0.0.1:11434"),
-            Self::Local | Self::Default => None,
+            Self::Local | Self::Default | Self::Template => None,
         }
+    }
+
+    /// Whether it says the text of its section, and asks nobody.
+    pub(crate) const fn gives_text(self) -> bool {
+        matches!(self, Self::Default | Self::Template)
     }
 }
 
@@ -195,6 +204,30 @@ pub(crate) enum GroupKind {
     Model,
     Tool,
     Step,
+    Data,
+    Output,
+}
+
+impl GroupKind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Tool => "tool",
+            Self::Step => "step",
+            Self::Data => "data",
+            Self::Output => "output",
+        }
+    }
+
+    /// Whether its members take the requests of models.
+    pub(crate) const fn is_of_models(self) -> bool {
+        matches!(self, Self::Model | Self::Output)
+    }
+
+    /// Whether its members take the calls of tools.
+    pub(crate) const fn is_of_tools(self) -> bool {
+        matches!(self, Self::Tool | Self::Data)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -219,6 +252,9 @@ pub(crate) enum Builtin {
     QueryOrder,
     Refund,
     Escalate,
+    VectorSearch,
+    ExactSearch,
+    Default,
 }
 
 #[derive(Debug, Deserialize)]
@@ -226,6 +262,8 @@ pub(crate) enum Builtin {
 pub(crate) struct Tool {
     pub(crate) builtin: Option<Spanned<Builtin>>,
     pub(crate) data: Option<Spanned<PathBuf>>,
+    pub(crate) documents: Option<Spanned<PathBuf>>,
+    pub(crate) text: Option<Spanned<String>>,
     pub(crate) command: Option<Spanned<Vec<String>>>,
     pub(crate) url: Option<Spanned<String>>,
     #[serde(default)]
@@ -241,13 +279,50 @@ pub(crate) struct Tool {
     pub(crate) timeout: Option<Spanned<Span>>,
 }
 
+/// What happens when a person does not decide in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Otherwise {
+    #[default]
+    Refuse,
+    PassOn,
+    Answer,
+}
+
+/// A person who stands in: the manual override.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Person {
+    pub(crate) expiry: Option<Span>,
+    pub(crate) otherwise: Option<Spanned<Otherwise>>,
+    pub(crate) text: Option<Spanned<String>>,
+}
+
+impl Person {
+    /// How long a person has, unless the file says so.
+    const EXPIRY: Duration = Duration::from_secs(600);
+
+    pub(crate) fn expiry(&self) -> Duration {
+        self.expiry.map_or(Self::EXPIRY, |span| span.0)
+    }
+
+    pub(crate) fn otherwise(&self) -> Otherwise {
+        self.otherwise.as_ref().map(|it| *it.get_ref()).unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Agent {
     pub(crate) model: Spanned<String>,
     pub(crate) system: Option<String>,
+    /// What an agent that gives it tasks is told about it.
+    pub(crate) description: Option<Spanned<String>>,
     #[serde(default)]
     pub(crate) tools: Vec<Spanned<String>>,
+    /// Those it can start one of for a task.
+    #[serde(default)]
+    pub(crate) agents: Vec<Spanned<String>>,
     pub(crate) max_steps: Option<Spanned<u32>>,
     pub(crate) max_tokens: Option<Spanned<u32>>,
     pub(crate) temperature: Option<f32>,

@@ -29,6 +29,8 @@ pub(crate) fn is_interactive() -> bool {
 pub(super) struct Lines {
     lines: mpsc::UnboundedReceiver<Typed>,
     wanted: std::sync::mpsc::Sender<()>,
+    /// Whether a line was asked for that has not come.
+    awaited: bool,
 }
 
 impl Lines {
@@ -76,12 +78,17 @@ impl Lines {
             }
         };
         std::thread::Builder::new().name("lines".to_owned()).spawn(read)?;
-        Ok(Self { lines, wanted })
+        Ok(Self { lines, wanted, awaited: false })
     }
 
-    /// The next line; `None` at the end of the input.
+    /// The next line; `None` at the end of the input. Given up, it loses no line.
     pub(super) async fn next(&mut self) -> Option<Typed> {
-        self.wanted.send(()).ok()?;
-        self.lines.recv().await
+        if !self.awaited {
+            self.wanted.send(()).ok()?;
+            self.awaited = true;
+        }
+        let typed = self.lines.recv().await;
+        self.awaited = false;
+        typed
     }
 }

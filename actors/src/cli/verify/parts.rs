@@ -5,7 +5,10 @@ use std::path::Path;
 use mainstay::policy::Policy;
 use toml::Spanned;
 
-use super::super::file::{Answering, Durability, Limits, Model, ModelKind, Price, Tool, micros};
+use super::super::build::answers;
+use super::super::file::{
+    Answering, Builtin, Durability, Limits, Model, ModelKind, Otherwise, Price, Tool, micros,
+};
 use super::super::profile::Profile;
 use super::super::shop::Desk;
 use super::Verify;
@@ -56,7 +59,7 @@ impl Verify<'_> {
                 }
             }
             self.endpoint(name, model);
-            let gives_text = *model.kind.get_ref() == ModelKind::Default;
+            let gives_text = model.kind.get_ref().gives_text();
             match &model.text {
                 Some(text) if !gives_text => self.say(
                     text.span(),
@@ -67,8 +70,13 @@ impl Verify<'_> {
                 None if gives_text => self.say(
                     name.span(),
                     format!("the model `{}` has no `text`", name.get_ref()),
-                    "its kind is `default`",
-                    "add a line `text = \"...\"`: what it always answers",
+                    format!("its kind is `{kind}`"),
+                    match *model.kind.get_ref() {
+                        ModelKind::Template => {
+                            "add a line `text = \"...\"`, with {question} where the question goes"
+                        }
+                        _ => "add a line `text = \"...\"`: what it always answers",
+                    },
                 ),
                 _ => {}
             }
@@ -230,6 +238,13 @@ impl Verify<'_> {
             ("dir", tool.dir.as_ref().map(Spanned::span), tool.command.is_none(), "a `command`"),
             ("data", tool.data.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
             (
+                "documents",
+                tool.documents.as_ref().map(Spanned::span),
+                tool.builtin.is_none(),
+                "a `builtin`",
+            ),
+            ("text", tool.text.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
+            (
                 "trusted",
                 tool.trusted.as_ref().map(Spanned::span),
                 tool.builtin.is_some(),
@@ -244,29 +259,83 @@ impl Verify<'_> {
         for variable in tool.env_from.iter().chain(&tool.bearer_env) {
             self.variable(variable);
         }
-        let Some(builtin) = tool.builtin.as_ref().map(|builtin| *builtin.get_ref()) else { return };
-        match &tool.data {
-            Some(data) => {
-                let path = self.folder.join(data.get_ref());
-                if let Err(error) = Desk::read(&path) {
-                    self.say(
-                        data.span(),
-                        format!(
-                            "the orders in {} cannot be read: {error}",
-                            data.get_ref().display()
-                        ),
-                        "seen from this file's folder",
-                        "name a JSON file: [{\"order\": 1001, \"status\": \"shipped\"}]",
-                    );
-                }
+        if let Some(builtin) = &tool.builtin {
+            self.builtin(name, *builtin.get_ref(), tool);
+        }
+    }
+
+    fn builtin(&mut self, name: &Spanned<String>, builtin: Builtin, tool: &Tool) {
+        let rows = [
+            ("data", tool.data.as_ref().map(Spanned::span), builtin.needs_data()),
+            ("documents", tool.documents.as_ref().map(Spanned::span), builtin.needs_documents()),
+            ("text", tool.text.as_ref().map(Spanned::span), builtin.needs_text()),
+        ];
+        for (key, span, needed) in rows {
+            match (key, span, needed) {
+                (_, Some(span), false) => self.say(
+                    span,
+                    format!("`{}` has no `{key}`", builtin.name()),
+                    "has no use here",
+                    "remove it",
+                ),
+                ("data", None, true) => self.say(
+                    name.span(),
+                    format!("the tool `{}` has no `data`", name.get_ref()),
+                    format!("`{}` works on a file of orders", builtin.name()),
+                    "add a line `data = \"orders.json\"`",
+                ),
+                ("documents", None, true) => self.say(
+                    name.span(),
+                    format!("the tool `{}` has no `documents`", name.get_ref()),
+                    format!("`{}` searches in some", builtin.name()),
+                    "add a line `documents = \"faq.jsonl\"`",
+                ),
+                (_, None, true) => self.say(
+                    name.span(),
+                    format!("the tool `{}` has no `text`", name.get_ref()),
+                    "it always says the same",
+                    "add a line `text = \"...\"`",
+                ),
+                _ => {}
             }
-            None if builtin.needs_data() => self.say(
-                name.span(),
-                format!("the tool `{}` has no `data`", name.get_ref()),
-                format!("`{}` works on a file of orders", builtin.name()),
-                "add a line `data = \"orders.json\"`",
-            ),
-            None => {}
+        }
+        if let (Some(data), true) = (&tool.data, builtin.needs_data())
+            && let Err(error) = Desk::read(&self.folder.join(data.get_ref()))
+        {
+            self.say(
+                data.span(),
+                format!("the orders in {} cannot be read: {error}", data.get_ref().display()),
+                "seen from this file's folder",
+                "name a JSON file: [{\"order\": 1001, \"status\": \"shipped\"}]",
+            );
+        }
+        if let (Some(documents), true) = (&tool.documents, builtin.needs_documents())
+            && let Err(error) = answers::documents(&self.folder.join(documents.get_ref()))
+        {
+            self.say(
+                documents.span(),
+                format!(
+                    "the documents in {} cannot be read: {error}",
+                    documents.get_ref().display()
+                ),
+                "seen from this file's folder",
+                "name a file with one on each line: {\"id\": \"returns\", \"text\": \"...\"}",
+            );
+        }
+    }
+
+    /// What is wrong with the people who stand in.
+    pub(super) fn people(&mut self) {
+        for (name, person) in &self.file.people {
+            match (&person.otherwise, &person.text) {
+                (Some(otherwise), None) if *otherwise.get_ref() == Otherwise::Answer => self.say(
+                    otherwise.span(),
+                    format!("`{}` has no `text` to answer with", name.get_ref()),
+                    "what is the answer?",
+                    "add a line `text = \"...\"`",
+                ),
+                _ => {}
+            }
         }
     }
 
