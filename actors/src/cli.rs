@@ -134,10 +134,17 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    let wants_json = matches!(cli.command, Command::Run { json: true, .. });
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
     let Err(error) = result else { return ExitCode::SUCCESS };
+    if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
+        // A program reads standard output, and reads of this failure there, too.
+        let kind = if error.is::<Snags>() { "file" } else { "not_asked" };
+        let message = format!("{error:#}");
+        say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
+    }
     if let Some(snags) = error.downcast_ref::<Snags>() {
         eprint!("{snags}");
         return ExitCode::from(2);

@@ -79,11 +79,22 @@ impl Tree {
     /// # Errors
     /// [`Snags`] for everything that is wrong with it.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes =
+            std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let snags = |text: String, snags| {
             anyhow::Error::new(Snags { file: path.display().to_string(), text, snags })
+        };
+        let text = match String::from_utf8(bytes) {
+            // Some editors write a mark at the beginning, which is no column of its own.
+            Ok(text) => text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let hint = "save the file as UTF-8";
+                let snag = Snag::new(at..at + 1, "this is not UTF-8", "here", hint);
+                return Err(snags(text, vec![snag]));
+            }
         };
         let file = match file::read(&text) {
             Ok(file) => file,
@@ -222,11 +233,11 @@ impl Tree {
         if let Some(system) = &ask.system {
             request = request.system(system);
         }
-        if let Some(tokens) = ask.max_tokens {
-            request = request.max_tokens(tokens);
+        if let Some(tokens) = &ask.max_tokens {
+            request = request.max_tokens(*tokens.get_ref());
         }
-        if let Some(temperature) = ask.temperature {
-            request = request.temperature(temperature);
+        if let Some(temperature) = &ask.temperature {
+            request = request.temperature(*temperature.get_ref());
         }
         match ask.response_format.as_ref().map(|format| *format.get_ref()).unwrap_or_default() {
             Answering::Text => {}

@@ -77,7 +77,8 @@ impl Session {
                 options.adopt_topology = adopt;
                 let (system, recovered) =
                     System::recover_with(spec, store, options).await.map_err(with_hint)?;
-                if let (false, Some(summary)) = (show.json, taken::summary(&recovered)) {
+                let summary = taken::summary(&recovered, show.progress);
+                if let (false, Some(summary)) = (show.json, summary) {
                     eprintln!("mainstay: {summary}");
                 }
                 (system, recovered.open)
@@ -105,9 +106,12 @@ impl Session {
         let prompt = match prompt {
             Some(prompt) => prompt,
             None => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("standard input")?;
-                text
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+                String::from_utf8(bytes).map_err(|error| {
+                    let at = error.utf8_error().valid_up_to() + 1;
+                    anyhow::anyhow!("standard input is not UTF-8, from byte {at} on")
+                })?
             }
         };
         let prompt = prompt.trim();
@@ -215,6 +219,7 @@ impl Session {
                 typed = next(&mut lines), if waits => match typed {
                     Some(Typed::Line(line)) => self.while_waiting(&line, &mut page).await,
                     Some(Typed::Interrupt) => break Err(Why::called_off()),
+                    Some(Typed::Unreadable) => eprintln!("that line is not UTF-8"),
                     None => lines = None,
                 },
             }
@@ -333,6 +338,10 @@ impl Session {
                 Some(Typed::Interrupt) => {
                     interrupted = true;
                     eprintln!("Ctrl-C again leaves.");
+                    continue;
+                }
+                Some(Typed::Unreadable) => {
+                    eprintln!("that line is not UTF-8");
                     continue;
                 }
                 Some(Typed::Line(line)) => line,

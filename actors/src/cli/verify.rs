@@ -142,6 +142,14 @@ impl Verify<'_> {
     }
 
     fn unique(&mut self) {
+        if let Some(name) = &self.file.name
+            && (name.get_ref().is_empty()
+                || name.get_ref().contains('/')
+                || name.get_ref().chars().any(char::is_control))
+        {
+            let message = format!("{:?} cannot be the name of a tree", name.get_ref());
+            self.say(name.span(), message, "used in paths", "use letters, digits, `_` and `-`");
+        }
         let mut seen = BTreeMap::new();
         for (name, what) in every_name(self.file) {
             let text = name.get_ref();
@@ -158,7 +166,7 @@ impl Verify<'_> {
                     name.span(),
                     format!("`{text}` is {} already", before.words()),
                     "the same name",
-                    "models, groups, tools and agents stand beside each other: give each its own name",
+                    "models, groups, tools, people and agents stand beside each other: give each its own name",
                 );
             }
         }
@@ -171,6 +179,7 @@ impl Verify<'_> {
         let text = name.get_ref();
         let hint = match meant(text, fitting.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
+            None if fitting.is_empty() => format!("there is none of this kind: declare {wanted}"),
             None => format!("there are: {}", list(fitting.iter().copied())),
         };
         match self.names.all.get(text.as_str()) {
@@ -274,6 +283,14 @@ impl Verify<'_> {
                     _ => self.unknown(tool, "a tool, a server, or `server.tool`", is_tool),
                 }
             }
+            self.sampling(agent.max_tokens.as_ref(), agent.temperature.as_ref());
+            let mut seen = BTreeSet::new();
+            for name in agent.tools.iter().chain(&agent.agents) {
+                if !seen.insert(name.get_ref()) {
+                    let message = format!("`{}` stands here twice", name.get_ref());
+                    self.say(name.span(), message, "the second", "remove one of the two");
+                }
+            }
             for sub in &agent.agents {
                 match self.names.all.get(sub.get_ref().as_str()) {
                     Some(What::Agent) => self.alone(sub),
@@ -308,14 +325,17 @@ impl Verify<'_> {
             },
             None if self.file.agents.is_empty() && self.file.models.is_empty() => {
                 let hint = "add [models.NAME] and [agents.NAME] with a line `model = \"NAME\"`";
-                self.say(None, "a tree without models and agents answers nobody", "", hint);
+                self.say(0..0, "a tree without models and agents answers nobody", "", hint);
             }
             None => {
                 let all = super::build::entries(self.file);
                 if all.len() > 1 {
-                    let hint = format!("add a line `entry = \"...\"`: {}", list(all));
+                    let hint =
+                        format!("add a line `entry = \"...\"`: {}", list(all.iter().copied()));
                     let message = "several could answer, and nothing says which one is asked";
-                    self.say(None, message, "", hint);
+                    let second = every_name(self.file).find(|(name, _)| name.get_ref() == all[1]);
+                    let second = second.map(|(name, _)| name.span());
+                    self.say(second, message, "one of them", hint);
                 }
             }
         }

@@ -22,7 +22,7 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
         (None, Some(url)) => McpServer::url(url.get_ref()),
         (None, None) => return None,
     };
-    for (variable, value) in &tool.env {
+    for (variable, value) in tool.env.iter().flat_map(|env| env.get_ref()) {
         server = server.env(variable, value.as_str());
     }
     for variable in &tool.env_from {

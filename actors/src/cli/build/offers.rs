@@ -22,8 +22,8 @@ impl Tree {
         if let Some(tokens) = &section.max_tokens {
             agent = agent.max_tokens(*tokens.get_ref());
         }
-        if let Some(temperature) = section.temperature {
-            agent = agent.temperature(temperature);
+        if let Some(temperature) = &section.temperature {
+            agent = agent.temperature(*temperature.get_ref());
         }
         let mut offered: BTreeMap<String, String> = BTreeMap::new();
         let tools = section.tools.iter().map(|tool| (tool.get_ref(), self.offers(tool.get_ref())));

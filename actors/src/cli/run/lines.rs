@@ -18,6 +18,8 @@ pub(super) enum Typed {
     Line(String),
     /// Ctrl-C at the prompt.
     Interrupt,
+    /// A line that is no text.
+    Unreadable,
 }
 
 /// Whether a person sits at the input.
@@ -60,6 +62,11 @@ impl Lines {
                 let typed = match editor.readline("> ") {
                     Ok(line) => Typed::Line(line),
                     Err(ReadlineError::Interrupted) => Typed::Interrupt,
+                    Err(ReadlineError::Io(error))
+                        if error.kind() == std::io::ErrorKind::InvalidData =>
+                    {
+                        Typed::Unreadable
+                    }
                     Err(_) => return,
                 };
                 if let Typed::Line(line) = &typed

@@ -22,7 +22,7 @@ impl Page {
 
     /// Whether this answer stands there as it is.
     pub(super) fn has_shown(&self, answer: &str) -> bool {
-        !self.text.is_empty() && self.text == answer
+        !self.text.is_empty() && self.text.trim() == answer.trim()
     }
 
     /// Whether a part of an answer stands there.
