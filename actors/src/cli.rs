@@ -8,8 +8,10 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use mainstay::checkpoint::MemoryStore;
 use mainstay::system::System;
 
 use build::Tree;
@@ -142,7 +144,7 @@ pub(crate) fn main() -> ExitCode {
     if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
         // A program reads standard output, and reads of this failure there, too.
         let kind = if error.is::<Snags>() { "file" } else { "not_asked" };
-        let message = format!("{error:#}");
+        let message = causes(&error);
         say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
     }
     if let Some(snags) = error.downcast_ref::<Snags>() {
@@ -151,9 +153,17 @@ pub(crate) fn main() -> ExitCode {
     }
     let said = error.downcast_ref::<Failed>();
     if said.is_none_or(|failed| !failed.0.is_empty()) {
-        eprintln!("mainstay: {error:#}");
+        eprintln!("mainstay: {}", causes(&error));
     }
     ExitCode::from(if said.is_some() { 1 } else { 2 })
+}
+
+/// An error with its causes, without those that it has in its own words.
+fn causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
 }
 
 async fn execute(command: Command) -> anyhow::Result<()> {
@@ -186,7 +196,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Tree { file, format } => {
             let mut tree = Tree::read(&file)?;
             tree.discover().await?;
-            let system = System::start(tree.spec()?).await?;
+            // What is stored is neither needed nor touched: another process may be at work with it.
+            let store = Arc::new(MemoryStore::new());
+            let (system, _) = System::recover(tree.spec()?, store).await?;
             let dump = system.tree();
             match format {
                 Format::Text => say(dump.to_string().trim_end()),

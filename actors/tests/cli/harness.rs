@@ -74,6 +74,14 @@ pub(crate) fn support(arguments: &[&str], input: &str) -> Said {
     run(root, arguments, input.as_bytes())
 }
 
+/// The server for tests, built beside them.
+pub(crate) fn shop() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join("mcp_shop")
+}
+
 /// What is said about a file, and that it ends with 2 and prints nothing else.
 #[track_caller]
 pub(crate) fn refused(text: &str, expected: &str) {

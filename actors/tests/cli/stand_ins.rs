@@ -1,21 +1,11 @@
 //! Whoever stands in for whom: servers' tools, searches, people, texts, simpler agents, and agents that
 //! start others.
 
-use std::path::PathBuf;
-
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::{Value, json};
 
-use super::harness::{Folder, Said};
+use super::harness::{Folder, Said, shop};
 use super::models::run;
-
-/// The server for tests, built beside them.
-fn shop() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.join("examples").join("mcp_shop")
-}
 
 /// A tree whose model is the stub server; the rest is the test's.
 fn tree(server: &StubServer, rest: &str) -> Folder {
