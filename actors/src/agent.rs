@@ -41,6 +41,9 @@ pub use run::{MAX_CALLS, MAX_FAILURES, MAX_REGENERATIONS, MAX_RESULT};
 pub use sub::{AgentTool, SubTask, Team};
 pub use task::{AgentReply, AgentRequest, ToolUse};
 
+/// What agents count for [`Interval::Units`]: the lines that their models write, of answers and of the
+/// arguments of calls.
+pub const LINES: &str = "lines";
 /// Model calls an agent makes for one task, by default.
 pub const DEFAULT_MAX_STEPS: u32 = 8;
 

@@ -8,8 +8,10 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use mainstay::checkpoint::MemoryStore;
 use mainstay::system::System;
 
 use build::Tree;
@@ -19,6 +21,7 @@ use snag::Snags;
 mod build;
 mod check;
 mod file;
+mod people;
 mod profile;
 mod run;
 mod shop;
@@ -65,9 +68,9 @@ enum Command {
     },
     /// Validate a tree file and print what the tree does when something fails.
     ///
-    /// A file has the sections [models.NAME], [groups.NAME], [tools.NAME], [agents.NAME], and may have
-    /// [policy], [supervisor], [store], and, where a model and no agent is asked, [ask]; the smallest
-    /// is:
+    /// A file has the sections [models.NAME], [groups.NAME], [tools.NAME], [people.NAME],
+    /// [agents.NAME], and may have [policy], [supervisor], [store], and, where a model and no agent is
+    /// asked, [ask]; the smallest is:
     ///
     ///     [models.llm]
     ///     kind = "local"
@@ -133,19 +136,34 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    let wants_json = matches!(cli.command, Command::Run { json: true, .. });
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
     let Err(error) = result else { return ExitCode::SUCCESS };
+    if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
+        // A program reads standard output, and reads of this failure there, too.
+        let kind = if error.is::<Snags>() { "file" } else { "not_asked" };
+        let message = causes(&error);
+        say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
+    }
     if let Some(snags) = error.downcast_ref::<Snags>() {
         eprint!("{snags}");
         return ExitCode::from(2);
     }
     let said = error.downcast_ref::<Failed>();
     if said.is_none_or(|failed| !failed.0.is_empty()) {
-        eprintln!("mainstay: {error:#}");
+        eprintln!("mainstay: {}", causes(&error));
     }
     ExitCode::from(if said.is_some() { 1 } else { 2 })
+}
+
+/// An error with its causes, without those that it has in its own words.
+fn causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
 }
 
 async fn execute(command: Command) -> anyhow::Result<()> {
@@ -178,7 +196,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Tree { file, format } => {
             let mut tree = Tree::read(&file)?;
             tree.discover().await?;
-            let system = System::start(tree.spec()?).await?;
+            // What is stored is neither needed nor touched: another process may be at work with it.
+            let store = Arc::new(MemoryStore::new());
+            let (system, _) = System::recover(tree.spec()?, store).await?;
             let dump = system.tree();
             match format {
                 Format::Text => say(dump.to_string().trim_end()),

@@ -34,7 +34,8 @@
 //! | the request could not be written, the HTTP connection was refused | `Network`; nothing happened |
 //! | the connection ended before the result came | `Indeterminate`, `connection_lost` |
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life |
-//! | -32700, -32600, -32602, -32601, -32002 | `InputValidation`, the code |
+//! | -32700, -32600, -32602 | `InputValidation`, the code |
+//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is; nothing happened |
 //! | -32603 | `ToolExecution`, the code |
 //! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew |
 //! | any other code | `Unknown`, the code |

@@ -2,12 +2,16 @@
 
 use harness::{Folder, refused, support};
 
+#[path = "cli/bad_files.rs"]
+mod bad_files;
 #[path = "cli/chat.rs"]
 mod chat;
 #[path = "cli/harness.rs"]
 mod harness;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/stand_ins.rs"]
+mod stand_ins;
 #[path = "cli/store.rs"]
 mod store;
 #[path = "cli/trees.rs"]
@@ -46,6 +50,34 @@ fn no_prompt_is_no_answer() {
         said.err,
         "mainstay: there is no prompt: give one as an argument or on standard input\n"
     );
+}
+
+#[test]
+fn what_cannot_be_asked_is_told_to_programs_as_json() {
+    let error = |said: &harness::Said| -> serde_json::Value {
+        assert_eq!(said.out.lines().count(), 1, "{said:?}");
+        serde_json::from_str::<serde_json::Value>(&said.out).unwrap()["error"].take()
+    };
+    let said = support(&["run", FILE, "--json"], "\n");
+    assert_eq!((said.code, &error(&said)["kind"]), (1, &"not_asked".into()), "{said:?}");
+    let folder = Folder::with("t.toml", "[models.m]\nkind = 5\n");
+    let said = folder.run(&["run", "t.toml", "--json", "hello"], "");
+    assert_eq!((said.code, &error(&said)["kind"]), (2, &"file".into()), "{said:?}");
+    assert!(error(&said)["message"].as_str().unwrap().contains("t.toml:2:8"), "{said:?}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_no_question() {
+    let text = "[models.llm]\nkind = \"local\"\n[agents.a]\nmodel = \"llm\"\n";
+    let folder = Folder::with("t.toml", text);
+    let said = folder.run_bytes(&["run", "t.toml"], b"abc\xff def");
+    assert_eq!((said.code, &*said.out), (2, ""));
+    assert_eq!(said.err, "mainstay: standard input is not UTF-8, from byte 4 on\n");
+    // In a conversation the other lines are heard.
+    let said = folder.run_bytes(&["run", "t.toml", "--chat"], b"abc\xff def\n/help\n");
+    assert_eq!(said.code, 0);
+    assert!(said.err.ends_with("that line is not UTF-8\n"), "{said:?}");
+    assert!(said.out.contains("/tree "), "{said:?}");
 }
 
 #[test]
@@ -131,7 +163,7 @@ fn each_profile_has_its_own_numbers_and_policy() {
     assert!(finance.contains("  output_invalid     0   "));
     let codegen = page("codegen");
     assert!(
-        codegen.contains("S76  checkpoint   every 10 steps; the playbook's 10 lines, where"),
+        codegen.contains("S76  checkpoint   every 10 lines that an agent's model has written"),
         "{codegen}"
     );
     assert!(codegen.contains("  output_invalid     2        none, none  a sibling"), "{codegen}");
@@ -172,7 +204,7 @@ fn an_unknown_key_is_pointed_at() {
 5 | modle = "llm"
   | ^^^^^ not a key of this place
   |
-  = help: did you mean `model`? known here: `model`, `system`, `tools`, `max_steps`, `max_tokens` and `temperature`
+  = help: did you mean `model`? known here: `model`, `system`, `description`, `tools`, `agents`, `max_steps`, `max_tokens` and `temperature`
 "#,
     );
     refused(
@@ -183,7 +215,7 @@ fn an_unknown_key_is_pointed_at() {
 2 | kind = "locl"
   |        ^^^^^^ not a value of this place
   |
-  = help: did you mean `local`? known here: `openai`, `responses`, `anthropic`, `gemini`, `ollama`, `ollama-native`, `local` and `default`
+  = help: did you mean `local`? known here: `openai`, `responses`, `anthropic`, `gemini`, `ollama`, `ollama-native`, `local`, `default` and `template`
 "#,
     );
 }
@@ -209,7 +241,7 @@ fn a_wrong_type_is_pointed_at() {
 3 | timeout = "30"
   |           ^^^^ expected a duration such as "30s", "500ms" or "2m"
   |
-  = help: write a duration such as "30s", "500ms" or "2m"
+  = help: write a whole number above 0 and a unit: "500ms", "30s", "2m" or "1h"
 "#,
     );
     refused(
@@ -225,13 +257,13 @@ fn a_wrong_type_is_pointed_at() {
     );
     refused(
         "[agents.helper\n",
-        r"error: unclosed table, expected `]`
+        r"error: a section's name that does not end
  --> t.toml:1:15
   |
 1 | [agents.helper
   |               ^ here
   |
-  = help: this is not TOML; see the example in `mainstay help check`
+  = help: end it with `]`
 ",
     );
 }
@@ -271,7 +303,7 @@ error: `llm` is a model, not a tool, a server, or `server.tool`
 9 | tools = ["llm"]
   |          ^^^^^ a tool, a server, or `server.tool` is expected
   |
-  = help: there are: none
+  = help: there is none of this kind: declare a tool, a server, or `server.tool`
 "#,
     );
 }

@@ -78,8 +78,8 @@ async fn what_a_server_answers_becomes_a_fault_of_its_class() {
         (-32700, Class::InputValidation),
         (-32600, Class::InputValidation),
         (-32602, Class::InputValidation),
-        (-32601, Class::InputValidation),
-        (-32002, Class::InputValidation),
+        (-32601, Class::Exhausted),
+        (-32002, Class::Exhausted),
         (-1, Class::Unknown),
     ] {
         let before = log.count("call protocol_error");

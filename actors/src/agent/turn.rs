@@ -7,7 +7,7 @@ use mainstay::fault::Fault;
 
 use super::budget::Spent;
 use super::run::{Next, Run};
-use super::{Agent, AgentReply, AgentRequest};
+use super::{Agent, AgentReply, AgentRequest, LINES};
 use crate::chat::{ChatReply, ChatRequest};
 use crate::tool::{ToolReply, ToolRequest};
 
@@ -109,6 +109,7 @@ impl Agent {
                 Ok(answer) => {
                     self.run.memory().spent.add(answer.cost);
                     self.note_spent();
+                    ctx.count(LINES, lines(answer.value));
                     self.run.on_model(answer.value.clone())
                 }
                 Err(fault) => {
@@ -161,4 +162,12 @@ impl Agent {
             let _ = sink.attempt().whole(&ChatReply::text(reply.text.as_str())).await;
         }
     }
+}
+
+/// How many lines an answer has, with those in the arguments of its calls: JSON, in which the end of a
+/// line is written as two characters.
+fn lines(answer: &ChatReply) -> u64 {
+    let calls = answer.tool_calls.iter().filter(|call| !call.arguments.is_empty());
+    let written = calls.map(|call| 1 + call.arguments.matches("\\n").count());
+    (answer.text.lines().count() + written.sum::<usize>()) as u64
 }

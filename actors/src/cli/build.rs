@@ -5,23 +5,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Store};
 use mainstay::error::SpecError;
 use mainstay::policy::{Jitter, Policy};
 use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
-use mainstay_actors::agent::Agent;
-use mainstay_actors::chat::{ChatRequest, ResponseFormat, ToolSpec};
+use mainstay::system::System;
+use mainstay_actors::agent::{Agent, Team};
+use mainstay_actors::chat::{ChatRequest, ResponseFormat};
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::limits::RateLimits;
 
 use super::Failed;
 use super::file::{self, Answering, GroupKind, Strategy, TreeFile};
+use super::people::{Place, Someone};
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
 
+pub(crate) mod answers;
 mod leaves;
+mod offers;
+
+/// Below the supervisor of a sub-agent: the tool that takes its tasks.
+const TASKS: &str = "tasks";
+/// Below the supervisor of a sub-agent: where one is started for each task.
+const WORK: &str = "work";
 
 /// A file that was read and verified.
 #[derive(Debug)]
@@ -32,6 +41,9 @@ pub(crate) struct Tree {
     desks: HashMap<PathBuf, Desk>,
     servers: BTreeMap<String, McpServer>,
     limits: HashMap<String, RateLimits>,
+    people: BTreeMap<String, Someone>,
+    /// The sub-agents of the tree that was made last.
+    teams: BTreeMap<String, Team>,
     /// Whether the servers have said which tools they have.
     discovered: bool,
 }
@@ -41,14 +53,18 @@ pub(crate) struct Tree {
 pub(crate) fn entries(file: &TreeFile) -> Vec<&str> {
     let names = verify::Names::of(file);
     let no_agents = file.agents.is_empty();
-    let kind = if no_agents { GroupKind::Model } else { GroupKind::Step };
-    let groups = file.groups.iter().filter(|(_, group)| *group.kind.get_ref() == kind);
+    let answers = |kind: GroupKind| match no_agents {
+        true => kind.is_of_models(),
+        false => kind == GroupKind::Step,
+    };
+    let groups = file.groups.iter().filter(|(_, group)| answers(*group.kind.get_ref()));
     let groups = groups.map(|(name, _)| name.get_ref().as_str());
     let singles: Vec<&str> = match no_agents {
         true => file.models.keys().map(|name| name.get_ref().as_str()).collect(),
         false => file.agents.keys().map(|name| name.get_ref().as_str()).collect(),
     };
-    groups.chain(singles.into_iter().filter(|name| !names.is_member(name))).collect()
+    let alone = |name: &&str| !names.is_member(name) && !names.is_sub_agent(name);
+    groups.chain(singles.into_iter().filter(alone)).collect()
 }
 
 /// Who is asked.
@@ -63,11 +79,22 @@ impl Tree {
     /// # Errors
     /// [`Snags`] for everything that is wrong with it.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes =
+            std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let snags = |text: String, snags| {
             anyhow::Error::new(Snags { file: path.display().to_string(), text, snags })
+        };
+        let text = match String::from_utf8(bytes) {
+            // Some editors write a mark at the beginning, which is no column of its own.
+            Ok(text) => text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let hint = "save the file as UTF-8";
+                let snag = Snag::new(at..at + 1, "this is not UTF-8", "here", hint);
+                return Err(snags(text, vec![snag]));
+            }
         };
         let file = match file::read(&text) {
             Ok(file) => file,
@@ -86,8 +113,20 @@ impl Tree {
             desks: HashMap::new(),
             servers: BTreeMap::new(),
             limits: HashMap::new(),
+            people: BTreeMap::new(),
+            teams: BTreeMap::new(),
             discovered: false,
         };
+        let names = verify::Names::of(&tree.file);
+        for (name, person) in &tree.file.people {
+            let place = match names.group_of(name.get_ref()) {
+                Some(GroupKind::Model | GroupKind::Output) => Place::Model,
+                Some(GroupKind::Step) => Place::Agent,
+                Some(GroupKind::Tool | GroupKind::Data) | None => Place::Tool,
+            };
+            let someone = Someone::new(name.get_ref(), person, place);
+            tree.people.insert(name.get_ref().clone(), someone);
+        }
         tree.limits = leaves::limits(&tree.file.models);
         for (name, tool) in &tree.file.tools {
             if let Some(server) = leaves::server(tool, &tree.folder) {
@@ -194,11 +233,11 @@ impl Tree {
         if let Some(system) = &ask.system {
             request = request.system(system);
         }
-        if let Some(tokens) = ask.max_tokens {
-            request = request.max_tokens(tokens);
+        if let Some(tokens) = &ask.max_tokens {
+            request = request.max_tokens(*tokens.get_ref());
         }
-        if let Some(temperature) = ask.temperature {
-            request = request.temperature(temperature);
+        if let Some(temperature) = &ask.temperature {
+            request = request.temperature(*temperature.get_ref());
         }
         match ask.response_format.as_ref().map(|format| *format.get_ref()).unwrap_or_default() {
             Answering::Text => {}
@@ -254,14 +293,11 @@ impl Tree {
 
     /// The tree itself.
     pub(crate) fn spec(&mut self) -> anyhow::Result<SupervisorSpec> {
-        let names: Vec<String> = {
-            let names = verify::Names::of(&self.file);
-            names
-                .all
-                .keys()
-                .filter(|name| !names.is_member(name))
-                .map(|&name| name.to_owned())
-                .collect()
+        let children = self.tool_specs()?;
+        self.teams = self.sub_agents()?;
+        let names = verify::Names::of(&self.file);
+        let alone = |name: &toml::Spanned<String>| {
+            !names.is_member(name.get_ref()) && !names.is_sub_agent(name.get_ref())
         };
         let section = self.file.supervisor.as_ref();
         let mut root = match section.map(|section| section.strategy).unwrap_or_default() {
@@ -274,36 +310,33 @@ impl Tree {
         if let Some(scope) = self.file.profile.as_ref().and_then(|it| it.get_ref().scope()) {
             root = root.scope(scope);
         }
-        let alone = |name: &toml::Spanned<String>| names.contains(name.get_ref());
-        for (name, model) in &self.file.models {
-            if alone(name) {
-                root = root.child(self.model(name.get_ref(), model));
-            }
-        }
-        let tools: Vec<_> = self.file.tools.keys().map(|name| name.get_ref().clone()).collect();
-        let mut children = HashMap::new();
-        for name in tools {
-            if let Some(child) = self.tool_spec(&name)? {
-                children.insert(name, child);
-            }
+        for (name, model) in self.file.models.iter().filter(|(name, _)| alone(name)) {
+            root = root.child(self.model(name.get_ref(), model));
         }
         for (name, group) in &self.file.groups {
             if *group.kind.get_ref() != GroupKind::Step {
                 root = root.group(self.group_spec(name.get_ref(), group, &children)?);
             }
         }
-        for name in self.file.tools.keys() {
-            if let (true, Some(child)) = (alone(name), children.get(name.get_ref())) {
+        for name in self.file.tools.keys().filter(|name| alone(name)) {
+            if let Some(child) = children.get(name.get_ref()) {
                 root = root.child(child.clone());
+            }
+        }
+        for name in self.file.people.keys().filter(|name| alone(name)) {
+            if let Some(someone) = self.people.get(name.get_ref()) {
+                root = root.child(someone.spec());
             }
         }
         for (name, server) in &self.servers {
             root = root.supervisor(server.supervisor(name));
         }
-        for (name, agent) in &self.file.agents {
-            if alone(name) {
-                root = root.child(self.agent_spec(name.get_ref(), agent)?);
-            }
+        for (name, team) in &self.teams {
+            let own = SupervisorSpec::one_for_one(name).child(team.spec(TASKS));
+            root = root.supervisor(own.supervisor(SupervisorSpec::dynamic(WORK)));
+        }
+        for (name, agent) in self.file.agents.iter().filter(|(name, _)| alone(name)) {
+            root = root.child(self.agent_spec(name.get_ref(), agent)?);
         }
         for (name, group) in &self.file.groups {
             if *group.kind.get_ref() == GroupKind::Step {
@@ -313,30 +346,60 @@ impl Tree {
         Ok(root)
     }
 
+    /// Lets the agents of a tree that was started have their sub-agents.
+    pub(crate) fn attach(&self, system: &System) {
+        for (name, team) in &self.teams {
+            team.attach(system, format!("{}/{name}/{WORK}", self.name));
+        }
+    }
+
+    /// Who may be asked to decide.
+    pub(crate) fn people(&self) -> Vec<Someone> {
+        self.people.values().cloned().collect()
+    }
+
+    fn sub_agents(&self) -> anyhow::Result<BTreeMap<String, Team>> {
+        let names = verify::Names::of(&self.file);
+        let agents = self.file.agents.iter();
+        let of = agents.filter(|(name, _)| names.is_sub_agent(name.get_ref()));
+        of.map(|(name, agent)| Ok((name.get_ref().clone(), Team::new(self.agent(agent)?))))
+            .collect()
+    }
+
     fn model(&self, name: &str, model: &file::Model) -> ChildSpec {
         leaves::model(name, model, self.limits.get(name))
     }
 
-    fn tool_spec(&mut self, name: &str) -> anyhow::Result<Option<ChildSpec>> {
-        let Some((_, tool)) = self.file.tools.iter().find(|(id, _)| id.get_ref() == name) else {
-            bail!("there is no tool `{name}`");
-        };
-        let Some(builtin) = &tool.builtin else { return Ok(None) };
-        let desk = match &tool.data {
-            None => Desk::default(),
-            Some(data) => {
-                let path = self.folder.join(data.get_ref());
-                match self.desks.get(&path) {
-                    Some(desk) => desk.clone(),
-                    None => {
-                        let desk = Desk::read(&path).map_err(anyhow::Error::msg)?;
+    /// The tools that need no server, as children.
+    fn tool_specs(&mut self) -> anyhow::Result<HashMap<String, ChildSpec>> {
+        let mut children = HashMap::new();
+        for (name, tool) in &self.file.tools {
+            let Some(builtin) = tool.builtin.as_ref().map(|it| *it.get_ref()) else { continue };
+            let id = name.get_ref();
+            let child = if let Some(text) = &tool.text {
+                answers::instead_of_a_tool(id, text.get_ref())
+            } else if let Some(documents) = &tool.documents {
+                let path = self.folder.join(documents.get_ref());
+                let documents = answers::documents(&path).map_err(anyhow::Error::msg)?;
+                answers::search(id, builtin, &documents)?
+            } else {
+                let desk = match &tool.data {
+                    None => Desk::default(),
+                    Some(data) => {
+                        let path = self.folder.join(data.get_ref());
+                        let read = || Desk::read(&path).map_err(anyhow::Error::msg);
+                        let known = self.desks.get(&path).cloned();
+                        let desk = known.map_or_else(read, Ok)?;
                         self.desks.insert(path, desk.clone());
                         desk
                     }
-                }
-            }
-        };
-        Ok(Some(builtin.get_ref().child(name, &desk)))
+                };
+                let child = builtin.over_orders(id, &desk);
+                child.with_context(|| format!("the tool `{id}` has no text and no documents"))?
+            };
+            children.insert(id.clone(), child);
+        }
+        Ok(children)
     }
 
     fn group_spec(
@@ -350,17 +413,18 @@ impl Tree {
             GroupKind::Model => GroupSpec::model(name),
             GroupKind::Tool => GroupSpec::tool(name),
             GroupKind::Step => GroupSpec::step(name),
+            GroupKind::Data => GroupSpec::data(name),
+            GroupKind::Output => GroupSpec::output(name),
         };
         for (index, member) in group.members.get_ref().iter().enumerate() {
             let id = member.get_ref();
-            let child = match kind {
-                GroupKind::Model => find(&self.file.models, id).map(|model| self.model(id, model)),
-                GroupKind::Tool => tools.get(id).cloned(),
-                GroupKind::Step => {
-                    let agent = find(&self.file.agents, id).map(|agent| self.agent_spec(id, agent));
-                    let child = agent.transpose()?;
-                    child.map(|child| if index > 0 { child.role(Role::Simplified) } else { child })
+            let child = match self.people.get(id) {
+                Some(someone) => Some(someone.spec()),
+                None if kind.is_of_models() => {
+                    find(&self.file.models, id).map(|model| self.model(id, model))
                 }
+                None if kind.is_of_tools() => tools.get(id).cloned().or_else(|| self.served(id)),
+                None => self.flow(id, index)?,
             };
             spec = spec.member_spec(child.with_context(|| format!("there is no `{id}`"))?);
         }
@@ -371,64 +435,25 @@ impl Tree {
         Ok(spec)
     }
 
-    fn agent(&self, section: &file::Agent) -> anyhow::Result<Agent> {
-        let mut agent = Agent::new(section.model.get_ref());
-        if let Some(system) = &section.system {
-            agent = agent.system(system);
-        }
-        if let Some(steps) = &section.max_steps {
-            agent = agent.max_steps(*steps.get_ref());
-        }
-        if let Some(tokens) = &section.max_tokens {
-            agent = agent.max_tokens(*tokens.get_ref());
-        }
-        if let Some(temperature) = section.temperature {
-            agent = agent.temperature(temperature);
-        }
-        let mut offered: BTreeMap<String, String> = BTreeMap::new();
-        for tool in &section.tools {
-            let offers = self.offers(tool.get_ref());
-            if let (true, true, Some((server, inner))) =
-                (self.discovered, offers.is_empty(), tool.get_ref().split_once('.'))
-            {
-                bail!("the server `{server}` has no tool `{inner}`");
-            }
-            for (spec, need) in offers {
-                if let Some(other) = offered.insert(spec.name.clone(), need.clone()) {
-                    bail!(
-                        "an agent has two tools called `{}`, from `{other}` and `{need}`; name single tools as `server.tool`",
-                        spec.name
-                    );
-                }
-                agent = agent.tool(spec, need);
-            }
-        }
-        Ok(agent)
+    /// `SERVER.TOOL` as a member of a group, beside the connection of its server.
+    fn served(&self, name: &str) -> Option<ChildSpec> {
+        let (server, tool) = name.split_once('.')?;
+        Some(self.servers.get(server)?.tool_named(tool).spec(name))
     }
 
-    /// What a name in an agent's list of tools offers, and under which need.
-    fn offers(&self, name: &str) -> Vec<(ToolSpec, String)> {
-        let (head, inner) = name.split_once('.').map_or((name, None), |(a, b)| (a, Some(b)));
-        if let Some(server) = self.servers.get(head) {
-            let wanted = |spec: &ToolSpec| inner.is_none_or(|inner| spec.name == inner);
-            let tools = server.tools().into_iter().filter(wanted);
-            return tools
-                .map(|spec| {
-                    let need = format!("{head}/{}", spec.name);
-                    (spec, need)
-                })
-                .collect();
+    /// A member of a group of steps: an agent, or a text that is always the same.
+    fn flow(&self, id: &str, index: usize) -> anyhow::Result<Option<ChildSpec>> {
+        if let Some(model) = find(&self.file.models, id) {
+            let text = model.text.as_ref().map(|text| text.get_ref().as_str());
+            return answers::instead_of_an_agent(id, text.unwrap_or_default()).map(Some);
         }
-        let first = find(&self.file.groups, name).and_then(|group| group.members.get_ref().first());
-        let builtin = find(&self.file.tools, first.map_or(name, |first| first.get_ref()));
-        let builtin = builtin.and_then(|tool| tool.builtin.as_ref());
-        builtin
-            .map(|builtin| (builtin.get_ref().offer(name), name.to_owned()))
-            .into_iter()
-            .collect()
+        let Some(agent) = find(&self.file.agents, id) else { return Ok(None) };
+        let child = self.agent_spec(id, agent)?;
+        Ok(Some(if index > 0 { child.role(Role::Simplified) } else { child }))
     }
 }
 
+/// What stands under a name.
 fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
     named.iter().find(|(id, _)| id.get_ref() == name).map(|(_, value)| value)
 }

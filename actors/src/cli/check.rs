@@ -14,7 +14,7 @@ use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::Tree;
-use super::file::{Durability, GroupKind, Model, Named, Price};
+use super::file::{Durability, Model, Named, Price};
 use super::profile::{ALERTS, CHAOS, OBJECTIVES, Profile, Row, SCOPES};
 
 /// The whole page.
@@ -100,11 +100,7 @@ fn allow_list(page: &mut String, tree: &Tree) {
     for (name, group) in &tree.file.groups {
         let members: Vec<_> =
             group.members.get_ref().iter().map(|member| member.get_ref().as_str()).collect();
-        let kind = match group.kind.get_ref() {
-            GroupKind::Model => "model",
-            GroupKind::Tool => "tool",
-            GroupKind::Step => "step",
-        };
+        let kind = group.kind.get_ref().name();
         let _ = writeln!(page, "  {} ({kind}): {}", name.get_ref(), members.join(" -> "));
         for (member, grant) in &group.grants {
             let _ = writeln!(
@@ -183,6 +179,7 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     let mut every = match tree.interval() {
         Interval::Steps(1) => "every step".to_owned(),
         Interval::Steps(steps) => format!("every {steps} steps"),
+        Interval::Units { name, n } => format!("every {n} {name}"),
         other => format!("{other:?}"),
     };
     every.push_str(what);

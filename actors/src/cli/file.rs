@@ -33,6 +33,8 @@ pub(crate) struct TreeFile {
     #[serde(default)]
     pub(crate) tools: Named<Tool>,
     #[serde(default)]
+    pub(crate) people: Named<Person>,
+    #[serde(default)]
     pub(crate) agents: Named<Agent>,
 }
 
@@ -86,8 +88,8 @@ pub(crate) struct Store {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ask {
     pub(crate) system: Option<String>,
-    pub(crate) max_tokens: Option<u32>,
-    pub(crate) temperature: Option<f32>,
+    pub(crate) max_tokens: Option<Spanned<u32>>,
+    pub(crate) temperature: Option<Spanned<f32>>,
     pub(crate) response_format: Option<Spanned<Answering>>,
     pub(crate) schema: Option<Spanned<PathBuf>>,
 }
@@ -112,6 +114,7 @@ pub(crate) enum ModelKind {
     OllamaNative,
     Local,
     Default,
+    Template,
 }
 
 impl ModelKind {
@@ -125,6 +128,7 @@ impl ModelKind {
             Self::OllamaNative => "ollama-native",
             Self::Local => "local",
             Self::Default => "default",
+            Self::Template => "template",
         }
     }
 
@@ -136,8 +140,13 @@ impl ModelKind {
             Self::Gemini => Some("https://generativelanguage.googleapis.com/v1beta"),
             Self::Ollama => Some("http://127.0.0.1:11434/v1"),
             Self::OllamaNative => Some("http://127.0.0.1:11434"),
-            Self::Local | Self::Default => None,
+            Self::Local | Self::Default | Self::Template => None,
         }
+    }
+
+    /// Whether it says the text of its section, and asks nobody.
+    pub(crate) const fn gives_text(self) -> bool {
+        matches!(self, Self::Default | Self::Template)
     }
 }
 
@@ -195,6 +204,30 @@ pub(crate) enum GroupKind {
     Model,
     Tool,
     Step,
+    Data,
+    Output,
+}
+
+impl GroupKind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Tool => "tool",
+            Self::Step => "step",
+            Self::Data => "data",
+            Self::Output => "output",
+        }
+    }
+
+    /// Whether its members take the requests of models.
+    pub(crate) const fn is_of_models(self) -> bool {
+        matches!(self, Self::Model | Self::Output)
+    }
+
+    /// Whether its members take the calls of tools.
+    pub(crate) const fn is_of_tools(self) -> bool {
+        matches!(self, Self::Tool | Self::Data)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -219,6 +252,9 @@ pub(crate) enum Builtin {
     QueryOrder,
     Refund,
     Escalate,
+    VectorSearch,
+    ExactSearch,
+    Default,
 }
 
 #[derive(Debug, Deserialize)]
@@ -226,19 +262,51 @@ pub(crate) enum Builtin {
 pub(crate) struct Tool {
     pub(crate) builtin: Option<Spanned<Builtin>>,
     pub(crate) data: Option<Spanned<PathBuf>>,
+    pub(crate) documents: Option<Spanned<PathBuf>>,
+    pub(crate) text: Option<Spanned<String>>,
     pub(crate) command: Option<Spanned<Vec<String>>>,
     pub(crate) url: Option<Spanned<String>>,
-    #[serde(default)]
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: Option<Spanned<BTreeMap<String, String>>>,
     #[serde(default)]
     pub(crate) env_from: Vec<Spanned<String>>,
     pub(crate) bearer_env: Option<Spanned<String>>,
     pub(crate) dir: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(crate) effects: BTreeMap<Spanned<String>, EffectKind>,
-    #[serde(default)]
     pub(crate) trusted: Option<Spanned<bool>>,
     pub(crate) timeout: Option<Spanned<Span>>,
+}
+
+/// What happens when a person does not decide in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Otherwise {
+    #[default]
+    Refuse,
+    PassOn,
+    Answer,
+}
+
+/// A person who stands in: the manual override.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Person {
+    pub(crate) expiry: Option<Span>,
+    pub(crate) otherwise: Option<Spanned<Otherwise>>,
+    pub(crate) text: Option<Spanned<String>>,
+}
+
+impl Person {
+    /// How long a person has, unless the file says so.
+    const EXPIRY: Duration = Duration::from_secs(600);
+
+    pub(crate) fn expiry(&self) -> Duration {
+        self.expiry.map_or(Self::EXPIRY, |span| span.0)
+    }
+
+    pub(crate) fn otherwise(&self) -> Otherwise {
+        self.otherwise.as_ref().map(|it| *it.get_ref()).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -246,11 +314,16 @@ pub(crate) struct Tool {
 pub(crate) struct Agent {
     pub(crate) model: Spanned<String>,
     pub(crate) system: Option<String>,
+    /// What an agent that gives it tasks is told about it.
+    pub(crate) description: Option<Spanned<String>>,
     #[serde(default)]
     pub(crate) tools: Vec<Spanned<String>>,
+    /// Those it can start one of for a task.
+    #[serde(default)]
+    pub(crate) agents: Vec<Spanned<String>>,
     pub(crate) max_steps: Option<Spanned<u32>>,
     pub(crate) max_tokens: Option<Spanned<u32>>,
-    pub(crate) temperature: Option<f32>,
+    pub(crate) temperature: Option<Spanned<f32>>,
 }
 
 /// A duration as `"30s"`, `"500ms"`, `"2m"` or `"1h"`.
@@ -328,18 +401,36 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
         .or_else(|| message.strip_prefix("invalid value: "))
         .and_then(|rest| rest.split_once(", expected "))
     {
+        let section = expected.strip_prefix("struct ").map(|kind| Section::of(kind, text, &span));
+        if let Some(Section { what, hint }) = section {
+            return Snag::new(span, format!("{found} where {what} is expected"), "", hint);
+        }
         let hint = match expected {
-            "a string" => "put it into quotes".to_owned(),
+            "a string" | "path string" => "put it into quotes".to_owned(),
+            "a map" => "write a table: [SECTION.NAME], and its keys below".to_owned(),
+            "u8" => "write a whole number from 0 to 255, without quotes".to_owned(),
+            "u32" => "write a whole number from 0 to 4294967295, without quotes".to_owned(),
             "a sequence" => "put it into brackets: [\"a\", \"b\"]".to_owned(),
             "a boolean" => "write true or false, without quotes".to_owned(),
-            "u64" | "u32" | "u8" => "write a whole number, not below 0, without quotes".to_owned(),
+            "u64" => "write a whole number, not below 0, without quotes".to_owned(),
             "f32" | "f64" => "write a number, without quotes".to_owned(),
+            other if other.starts_with("a duration") => {
+                "write a whole number above 0 and a unit: \"500ms\", \"30s\", \"2m\" or \"1h\""
+                    .to_owned()
+            }
             other => format!("write {other}"),
+        };
+        let found = match found {
+            "map" => "a table",
+            "sequence" => "a list",
+            other => other,
         };
         let expected = match expected {
             "u64" | "u32" | "u8" => "a whole number",
             "f32" | "f64" => "a number",
             "a sequence" => "a list",
+            "a map" => "a table",
+            "path string" => "a path",
             other => other,
         };
         return Snag::new(
@@ -349,8 +440,66 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
             hint,
         );
     }
-    let first = message.lines().next().unwrap_or_default();
-    Snag::new(span, first, "here", "this is not TOML; see the example in `mainstay help check`")
+    not_toml(text, message.lines().next().unwrap_or_default(), span)
+}
+
+/// What a section is, where something else stands in its place.
+struct Section {
+    what: &'static str,
+    hint: String,
+}
+
+impl Section {
+    /// The reader names our own types, which nobody else has seen.
+    fn of(kind: &str, text: &str, span: &Option<Range<usize>>) -> Self {
+        let (what, hint) = match kind {
+            "Price" => ("a table of prices", "write { input = 2.5, output = 10.0 }"),
+            "Limits" => ("a table of limits", "write { requests_per_minute = 60, concurrent = 4 }"),
+            "Grant" => ("a grant", "write { owner = \"...\", reason = \"...\" }"),
+            "Ask" | "Supervisor" | "PolicySection" | "Store" => {
+                ("a section", "write it as [NAME], and its keys below")
+            }
+            _ => {
+                let before = span.as_ref().and_then(|span| text.get(..span.start));
+                let open = before
+                    .and_then(|text| text.rfind("\n[").or(text.starts_with('[').then_some(0)));
+                let head = open.and_then(|at| text[at..].trim_start().strip_prefix('['));
+                let head = head.and_then(|text| text.split(']').next()).unwrap_or("models");
+                let hint = format!("write [{head}.NAME], and the keys of that one below");
+                return Self { what: "a section with a name", hint };
+            }
+        };
+        Self { what, hint: hint.to_owned() }
+    }
+}
+
+/// What is wrong where the text cannot even be read.
+fn not_toml(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
+    let rest = span.as_ref().and_then(|span| text.get(span.start..)).unwrap_or_default();
+    let (said, hint) = match message {
+        _ if message.starts_with("string values must be quoted") => {
+            if rest.lines().next().is_none_or(|line| line.trim().is_empty()) {
+                ("a key without a value", "write a value behind the `=`, or remove the line")
+            } else {
+                ("a text without quotes", "put it into quotes")
+            }
+        }
+        _ if message.starts_with("key with no value") => {
+            ("a key without a value", "write `key = value`")
+        }
+        _ if message.starts_with("unclosed table") => {
+            ("a section's name that does not end", "end it with `]`")
+        }
+        _ if message.contains("string") && message.contains("expected `") => {
+            ("a text that does not end", "end it with the quote that it begins with")
+        }
+        "duplicate key" => ("it stands above already", "keep one of the two"),
+        "wanted string or table" => {
+            ("something else where one word is expected", "write one word in quotes")
+        }
+        other => (other, "this is not TOML; see the example in `mainstay help check`"),
+    };
+    Snag::new(span, said, "here", hint)
 }
 
 /// The key itself, where the reader marks the whole table.

@@ -6,6 +6,7 @@
 
 use mainstay::checkpoint::{Interval, Scope};
 use mainstay::policy::Policy;
+use mainstay_actors::agent::LINES;
 use serde::Deserialize;
 
 /// Which case of the playbook a tree is.
@@ -70,14 +71,13 @@ impl Profile {
         }
     }
 
-    /// When agents are checkpointed. An agent of a tree file counts steps and no lines, so code
-    /// generation is checkpointed after every 10 steps.
-    pub(crate) const fn interval(self) -> Interval {
-        Interval::Steps(match self {
-            Self::CustomerService => 5,
-            Self::Finance => 1,
-            Self::Codegen => 10,
-        })
+    /// When agents are checkpointed.
+    pub(crate) fn interval(self) -> Interval {
+        match self {
+            Self::CustomerService => Interval::Steps(5),
+            Self::Finance => Interval::Steps(1),
+            Self::Codegen => Interval::Units { name: LINES.into(), n: 10 },
+        }
     }
 
     /// How far a rollback reaches, if not as far as it does without a profile.
@@ -93,7 +93,7 @@ impl Profile {
         match self {
             Self::CustomerService => ("S64", ""),
             Self::Finance => ("S70", "; a transaction that fails is undone"),
-            Self::Codegen => ("S76", "; the playbook's 10 lines, where an agent counts lines"),
+            Self::Codegen => ("S76", " that an agent's model has written"),
         }
     }
 

@@ -1,9 +1,9 @@
 //! `mainstay run`: one prompt, or a conversation.
 //!
-//! A model that is asked directly answers as it writes. An agent's answer comes whole: its loop asks
-//! its model without a listener.
+//! *Invariant.* An answer is shown once: as it is written, or whole.
 
-use std::io::{IsTerminal, Read, Write};
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -14,16 +14,19 @@ use mainstay::event::Event;
 use mainstay::port::Port;
 use mainstay::system::{RecoverOptions, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
-use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, open};
+use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamSink, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 
 use super::build::Tree;
+use super::people::{self, People};
 use super::{Failed, Show, say};
 use lines::{Lines, Typed};
+use page::Page;
 use taken::Answered;
 use words::{Outcome, Why, line};
 
 mod lines;
+mod page;
 mod settle;
 mod taken;
 mod words;
@@ -47,6 +50,9 @@ pub(crate) struct Session {
     history: Vec<Message>,
     /// What another process had asked.
     taken: Vec<RecoveredRequest>,
+    people: People,
+    /// Who can say what a person is asked; `None` where nobody types.
+    lines: Option<Lines>,
 }
 
 #[derive(Clone)]
@@ -71,7 +77,8 @@ impl Session {
                 options.adopt_topology = adopt;
                 let (system, recovered) =
                     System::recover_with(spec, store, options).await.map_err(with_hint)?;
-                if let (false, Some(summary)) = (show.json, taken::summary(&recovered)) {
+                let summary = taken::summary(&recovered, show.progress);
+                if let (false, Some(summary)) = (show.json, summary) {
                     eprintln!("mainstay: {summary}");
                 }
                 (system, recovered.open)
@@ -81,7 +88,9 @@ impl Session {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
         };
-        Ok(Self { system, asked, show, history: Vec::new(), taken })
+        tree.attach(&system);
+        let people = People::new(tree.people());
+        Ok(Self { system, asked, show, history: Vec::new(), taken, people, lines: None })
     }
 
     pub(crate) async fn stop(self) {
@@ -97,9 +106,12 @@ impl Session {
         let prompt = match prompt {
             Some(prompt) => prompt,
             None => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("standard input")?;
-                text
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+                String::from_utf8(bytes).map_err(|error| {
+                    let at = error.utf8_error().valid_up_to() + 1;
+                    anyhow::anyhow!("standard input is not UTF-8, from byte {at} on")
+                })?
             }
         };
         let prompt = prompt.trim();
@@ -108,6 +120,9 @@ impl Session {
                 "there is no prompt: give one as an argument or on standard input".to_owned(),
             )
             .into());
+        }
+        if !self.people.is_empty() && !self.show.json && is_interactive() {
+            self.lines = Some(Lines::new(None)?);
         }
         let began = Instant::now();
         let mut same = None;
@@ -150,22 +165,20 @@ impl Session {
     /// Asks, shows what happens meanwhile, and stops asking on Ctrl-C. Also says whether the answer
     /// has been shown as it came.
     async fn ask(&mut self, prompt: &str) -> (Result<Outcome, Why>, bool) {
+        let (sink, stream) = self.listen().unzip();
         match self.asked.clone() {
             Asked::Agent(port) => {
-                let history = self.history.iter().cloned();
-                let call = port.call(AgentRequest::new(prompt).history(history));
+                let request = AgentRequest::new(prompt).history(self.history.iter().cloned());
+                let call = port
+                    .call(sink.into_iter().fold(request, |request, sink| request.stream_to(sink)));
                 let call =
                     async { call.await.map(Outcome::agent).map_err(|error| Why::of(&error)) };
-                self.wait(call, None).await
+                self.wait(call, stream).await
             }
             Asked::Model(port, mut request) => {
                 request.messages.extend(self.history.iter().cloned());
                 request.messages.push(Message::user(prompt));
-                let stream = self.show.stream.then(|| open(PIECES));
-                let stream = stream.map(|(sink, stream)| {
-                    request.stream = Some(sink.on_break(OnBreak::Restart));
-                    stream
-                });
+                request.stream = sink;
                 let call = port.call(request);
                 let call =
                     async { call.await.map(Outcome::model).map_err(|error| Why::of(&error)) };
@@ -174,41 +187,98 @@ impl Session {
         }
     }
 
+    /// The two ends of an answer that is shown as it is written.
+    fn listen(&self) -> Option<(StreamSink, ChatStream)> {
+        let (sink, stream) = self.show.stream.then(|| open(PIECES))?;
+        Some((sink.on_break(OnBreak::Restart), stream))
+    }
+
     async fn wait(
-        &self,
+        &mut self,
         call: impl Future<Output = Result<Outcome, Why>>,
         stream: Option<ChatStream>,
     ) -> (Result<Outcome, Why>, bool) {
         let mut events = self.system.events();
-        let mut page = Page { stream, text: String::new(), midline: false };
+        let mut page = Page::new(stream);
         let mut call = pin!(call);
         let mut interrupt = pin!(tokio::signal::ctrl_c());
+        let mut told = BTreeSet::new();
+        let mut lines = self.lines.take();
         let outcome = loop {
+            let waits = !self.people.points().is_empty();
             tokio::select! {
                 biased;
-                _ = &mut interrupt => {
-                    page.end();
-                    return (Err(Why::called_off()), false);
-                }
+                _ = &mut interrupt => break Err(Why::called_off()),
                 outcome = &mut call => break outcome,
-                piece = page.next() => page.show(piece),
+                piece = page.next() => page.show(piece, self.show.progress),
                 event = events.next() => match event {
                     Some(stamped) => self.progress(&stamped.event, &mut page),
                     None => break (&mut call).await,
                 },
+                () = self.people.news() => self.ask_people(&mut told, lines.is_some(), &mut page),
+                typed = next(&mut lines), if waits => match typed {
+                    Some(Typed::Line(line)) => self.while_waiting(&line, &mut page).await,
+                    Some(Typed::Interrupt) => break Err(Why::called_off()),
+                    Some(Typed::Unreadable) => eprintln!("that line is not UTF-8"),
+                    None => lines = None,
+                },
             }
         };
-        page.rest();
-        let whole = |outcome: &Outcome| page.text.ends_with(&outcome.text);
-        let shown = !page.text.is_empty() && outcome.as_ref().is_ok_and(whole);
+        self.lines = lines;
+        if outcome.as_ref().is_err_and(Why::is_called_off) {
+            page.end();
+            return (outcome, false);
+        }
+        page.rest(self.show.progress);
+        let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));
         page.end();
-        if !page.text.is_empty() && !shown && outcome.is_ok() {
+        if page.has_begun() && !shown && outcome.is_ok() {
             eprintln!("  (the answer broke off; another one was given)");
         }
         while let Some(stamped) = events.try_next() {
             self.progress(&stamped.event, &mut page);
         }
         (outcome, shown)
+    }
+
+    /// Says what waits for a person and has not been told yet.
+    fn ask_people(&self, told: &mut BTreeSet<String>, is_typing: bool, page: &mut Page) {
+        for point in self.people.points() {
+            if self.show.json || !told.insert(point.id.clone()) {
+                continue;
+            }
+            page.make_room();
+            eprintln!("  {} waits for a person: {} ({})", point.id, point.asked, point.otherwise);
+            if is_typing {
+                let id = &point.id;
+                eprintln!("  /answer {id} TEXT, /approve {id}, /refuse {id} or /pass {id}");
+            } else {
+                eprintln!("  nobody types here, so that is what happens");
+            }
+        }
+    }
+
+    /// A line that is typed while a person is waited for.
+    async fn while_waiting(&self, line: &str, page: &mut Page) {
+        let line = line.trim();
+        page.end();
+        if let Some(text) = self.command(line).await {
+            say(text);
+        } else if !line.is_empty() {
+            say(format_args!("first, somebody waits for a person:\n{}", people::HOW));
+        }
+    }
+
+    /// What is to be said about a line that is a command at any time.
+    async fn command(&self, line: &str) -> Option<String> {
+        let (verb, words) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        Some(match verb {
+            "/tree" => self.system.tree().to_string().trim_end().to_owned(),
+            "/help" if self.people.is_empty() => HELP.to_owned(),
+            "/help" => format!("{HELP}\n{}", people::HOW),
+            "/effects" => settle::command(&self.system, words).await,
+            _ => return self.people.command(line),
+        })
     }
 
     fn progress(&self, event: &Event, page: &mut Page) {
@@ -249,7 +319,7 @@ impl Session {
             Asked::Agent(port) => port.path().clone(),
             Asked::Model(port, _) => port.path().clone(),
         };
-        let mut lines = Lines::new(history)?;
+        self.lines = Some(Lines::new(history)?);
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
             // The conversation goes on from there.
@@ -258,15 +328,20 @@ impl Session {
                 self.remember(&answered.question.text, &outcome.text);
             }
         }
-        eprintln!("{path} answers. /tree, /effects, /forget, /help, /quit.");
+        let pending = if self.people.is_empty() { "" } else { "/pending, " };
+        eprintln!("{path} answers. /tree, /effects, {pending}/forget, /help, /quit.");
         let mut interrupted = false;
         loop {
-            let line = match lines.next().await {
+            let line = match next_or_end(&mut self.lines).await {
                 None => return Ok(()),
                 Some(Typed::Interrupt) if interrupted => return Ok(()),
                 Some(Typed::Interrupt) => {
                     interrupted = true;
                     eprintln!("Ctrl-C again leaves.");
+                    continue;
+                }
+                Some(Typed::Unreadable) => {
+                    eprintln!("that line is not UTF-8");
                     continue;
                 }
                 Some(Typed::Line(line)) => line,
@@ -275,16 +350,11 @@ impl Session {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
-                "/tree" => say(self.system.tree().to_string().trim_end()),
                 "/forget" => self.history.clear(),
-                "/help" => say(HELP),
-                command if command.split_whitespace().next() == Some("/effects") => {
-                    let words = command.trim_start_matches("/effects");
-                    say(settle::command(&self.system, words).await);
-                }
-                command if command.starts_with('/') => {
-                    say(format_args!("there is no {command}; /help shows what there is"));
-                }
+                command if command.starts_with('/') => match self.command(command).await {
+                    Some(text) => say(text),
+                    None => say(format_args!("there is no {command}; /help shows what there is")),
+                },
                 prompt => {
                     let began = Instant::now();
                     let (outcome, shown) = self.ask(prompt).await;
@@ -323,62 +393,15 @@ fn tell_taken(answered: &Answered, mut say: impl FnMut(&str)) {
     }
 }
 
-/// An answer on its way to the terminal.
-struct Page {
-    stream: Option<ChatStream>,
-    /// What has been shown of this attempt at it.
-    text: String,
-    /// Whether the line that was last written to is not ended.
-    midline: bool,
+/// The next line; waits for ever where nobody types.
+async fn next(lines: &mut Option<Lines>) -> Option<Typed> {
+    match lines {
+        Some(lines) => lines.next().await,
+        None => std::future::pending().await,
+    }
 }
 
-impl Page {
-    /// The next piece; waits for ever where nothing is streamed.
-    async fn next(&mut self) -> Option<StreamEvent> {
-        match &mut self.stream {
-            Some(stream) => stream.next().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn show(&mut self, piece: Option<StreamEvent>) {
-        match piece {
-            None => self.stream = None,
-            Some(StreamEvent::Text(piece)) => {
-                let mut out = std::io::stdout().lock();
-                let _ = write!(out, "{piece}").and_then(|()| out.flush());
-                self.midline = !piece.ends_with('\n');
-                self.text.push_str(&piece);
-            }
-            Some(StreamEvent::Restart) => {
-                self.end();
-                eprintln!("  (the answer broke off; once more)");
-                self.text.clear();
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// What has come and was not shown yet.
-    fn rest(&mut self) {
-        while let Some(Ok(Some(piece))) = self.stream.as_mut().map(ChatStream::try_next) {
-            self.show(Some(piece));
-        }
-    }
-
-    /// Ends the line.
-    fn end(&mut self) {
-        if std::mem::take(&mut self.midline) {
-            say("");
-        }
-    }
-
-    /// Begins a line for what is said besides, where both go to the same terminal; what goes elsewhere
-    /// stays as it was written.
-    fn make_room(&mut self) {
-        if self.midline && std::io::stdout().is_terminal() {
-            self.midline = false;
-            eprintln!();
-        }
-    }
+/// The next line; `None` at the end of the input.
+async fn next_or_end(lines: &mut Option<Lines>) -> Option<Typed> {
+    lines.as_mut()?.next().await
 }

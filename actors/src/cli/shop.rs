@@ -81,12 +81,25 @@ impl Builtin {
             Self::QueryOrder => "query_order",
             Self::Refund => "refund",
             Self::Escalate => "escalate",
+            Self::VectorSearch => "vector_search",
+            Self::ExactSearch => "exact_search",
+            Self::Default => "default",
         }
     }
 
     /// Whether it works on a file of orders.
     pub(crate) const fn needs_data(self) -> bool {
-        !matches!(self, Self::Escalate)
+        matches!(self, Self::QueryOrder | Self::Refund)
+    }
+
+    /// Whether it searches documents.
+    pub(crate) const fn needs_documents(self) -> bool {
+        matches!(self, Self::VectorSearch | Self::ExactSearch)
+    }
+
+    /// Whether it always says the same.
+    pub(crate) const fn needs_text(self) -> bool {
+        matches!(self, Self::Default)
     }
 
     /// What a model is told about it, under the name it is offered by.
@@ -101,16 +114,22 @@ impl Builtin {
             Self::Escalate => {
                 ("Hands the case to a person.", json!({"order": order, "reason": reason}), vec![])
             }
+            Self::VectorSearch | Self::ExactSearch => {
+                let query = json!({"type": "string", "description": "words, or a question"});
+                ("Searches the documents.", json!({"query": query}), vec!["query"])
+            }
+            Self::Default => ("Says what it always says.", json!({}), vec![]),
         };
         ToolSpec::new(name).description(description).parameters(json!({
             "type": "object", "properties": properties, "required": required,
         }))
     }
 
-    pub(crate) fn child(self, id: &str, desk: &Desk) -> ChildSpec {
+    /// One of the tools over orders, as a child.
+    pub(crate) fn over_orders(self, id: &str, desk: &Desk) -> Option<ChildSpec> {
         let desk = desk.clone();
         let name = self.name();
-        match self {
+        let tool = match self {
             Self::QueryOrder => {
                 Tool::new(name, EffectKind::Read, move |query: Query, _: ToolContext| {
                     let found = desk.find(query.order);
@@ -129,8 +148,9 @@ impl Builtin {
                     Ok::<_, Fault>(json!({"ticket": ticket, "reason": wish.reason}))
                 })
             }
-        }
-        .spec(id)
+            Self::VectorSearch | Self::ExactSearch | Self::Default => return None,
+        };
+        Some(tool.spec(id))
     }
 }
 

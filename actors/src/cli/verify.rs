@@ -1,7 +1,7 @@
 //! What the reader cannot see: names that lead nowhere, keys that exclude each other, variables that
 //! are not set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -19,16 +19,27 @@ pub(crate) enum What {
     Tool,
     Server,
     Group(GroupKind),
+    Person,
     Agent,
 }
 
 impl What {
+    fn is_asked_as_model(self) -> bool {
+        self == Self::Model || matches!(self, Self::Group(kind) if kind.is_of_models())
+    }
+
+    fn is_called_as_tool(self) -> bool {
+        matches!(self, Self::Tool | Self::Server | Self::Person)
+            || matches!(self, Self::Group(kind) if kind.is_of_tools())
+    }
+
     fn words(self) -> &'static str {
         match self {
             Self::Model => "a model",
             Self::Tool => "a tool",
             Self::Server => "a server",
             Self::Group(_) => "a group",
+            Self::Person => "a person",
             Self::Agent => "an agent",
         }
     }
@@ -38,11 +49,14 @@ impl What {
 pub(crate) struct Names<'a> {
     pub(crate) all: BTreeMap<&'a str, What>,
     member_of: BTreeMap<&'a str, &'a str>,
+    /// The agents that others start, with one that does.
+    started_by: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Names<'a> {
     pub(crate) fn of(file: &'a TreeFile) -> Self {
-        let mut names = Self { all: BTreeMap::new(), member_of: BTreeMap::new() };
+        let (all, member_of, started_by) = Default::default();
+        let mut names = Self { all, member_of, started_by };
         for (name, what) in every_name(file) {
             names.all.entry(name.get_ref()).or_insert(what);
         }
@@ -51,12 +65,30 @@ impl<'a> Names<'a> {
                 names.member_of.entry(member.get_ref()).or_insert(group.get_ref());
             }
         }
+        for (agent, spec) in &file.agents {
+            for sub in &spec.agents {
+                names.started_by.entry(sub.get_ref()).or_insert(agent.get_ref());
+            }
+        }
         names
+    }
+
+    /// Whether it is an agent that others start one of for each task.
+    pub(crate) fn is_sub_agent(&self, name: &str) -> bool {
+        self.started_by.contains_key(name)
+    }
+
+    /// The kind of the group that it is in.
+    pub(crate) fn group_of(&self, name: &str) -> Option<GroupKind> {
+        match self.all.get(self.member_of.get(name)?) {
+            Some(What::Group(kind)) => Some(*kind),
+            _ => None,
+        }
     }
 
     /// Whether who has this name takes the requests of models.
     pub(crate) fn is_asked_as_model(&self, name: &str) -> bool {
-        matches!(self.all.get(name), Some(What::Model | What::Group(GroupKind::Model)))
+        matches!(self.all.get(name), Some(what) if what.is_asked_as_model())
     }
 
     pub(crate) fn is_member(&self, name: &str) -> bool {
@@ -71,8 +103,9 @@ fn every_name(file: &TreeFile) -> impl Iterator<Item = (&Spanned<String>, What)>
         .iter()
         .map(|(name, tool)| (name, if tool.builtin.is_some() { What::Tool } else { What::Server }));
     let groups = file.groups.iter().map(|(name, group)| (name, What::Group(*group.kind.get_ref())));
+    let people = file.people.keys().map(|name| (name, What::Person));
     let agents = file.agents.keys().map(|name| (name, What::Agent));
-    models.chain(tools).chain(groups).chain(agents)
+    models.chain(tools).chain(groups).chain(people).chain(agents)
 }
 
 /// Everything that is wrong with a file that could be read.
@@ -82,6 +115,7 @@ pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
     verify.models();
     verify.tools();
     verify.groups();
+    verify.people();
     verify.agents();
     verify.store();
     verify.policy();
@@ -108,6 +142,14 @@ impl Verify<'_> {
     }
 
     fn unique(&mut self) {
+        if let Some(name) = &self.file.name
+            && (name.get_ref().is_empty()
+                || name.get_ref().contains('/')
+                || name.get_ref().chars().any(char::is_control))
+        {
+            let message = format!("{:?} cannot be the name of a tree", name.get_ref());
+            self.say(name.span(), message, "used in paths", "use letters, digits, `_` and `-`");
+        }
         let mut seen = BTreeMap::new();
         for (name, what) in every_name(self.file) {
             let text = name.get_ref();
@@ -124,7 +166,7 @@ impl Verify<'_> {
                     name.span(),
                     format!("`{text}` is {} already", before.words()),
                     "the same name",
-                    "models, groups, tools and agents stand beside each other: give each its own name",
+                    "models, groups, tools, people and agents stand beside each other: give each its own name",
                 );
             }
         }
@@ -137,6 +179,7 @@ impl Verify<'_> {
         let text = name.get_ref();
         let hint = match meant(text, fitting.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
+            None if fitting.is_empty() => format!("there is none of this kind: declare {wanted}"),
             None => format!("there are: {}", list(fitting.iter().copied())),
         };
         match self.names.all.get(text.as_str()) {
@@ -160,9 +203,17 @@ impl Verify<'_> {
     fn group(&mut self, name: &Spanned<String>, group: &Group) {
         let kind = *group.kind.get_ref();
         let (wanted, fits): (_, fn(What) -> bool) = match kind {
-            GroupKind::Model => ("a model", |what| what == What::Model),
-            GroupKind::Tool => ("a built-in tool", |what| what == What::Tool),
-            GroupKind::Step => ("an agent", |what| what == What::Agent),
+            GroupKind::Model | GroupKind::Output => {
+                ("a model or a person", |what| matches!(what, What::Model | What::Person))
+            }
+            GroupKind::Tool | GroupKind::Data => {
+                ("a built-in tool, `server.tool`, or a person", |what| {
+                    matches!(what, What::Tool | What::Person)
+                })
+            }
+            GroupKind::Step => ("an agent, a person, or a model of the kind `default`", |what| {
+                matches!(what, What::Agent | What::Person)
+            }),
         };
         let members = group.members.get_ref();
         if members.is_empty() || members.len() > 6 {
@@ -177,6 +228,8 @@ impl Verify<'_> {
             let text = member.get_ref().as_str();
             match self.names.all.get(text) {
                 Some(what) if fits(*what) => {}
+                Some(What::Model) if kind == GroupKind::Step && self.is_default(text) => {}
+                None if kind.is_of_tools() && self.is_of_server(text) => {}
                 _ => self.unknown(member, wanted, fits),
             }
             let home = self.names.member_of.get(text).copied();
@@ -191,6 +244,13 @@ impl Verify<'_> {
                 );
                 break;
             }
+        }
+        if kind == GroupKind::Output
+            && members.last().is_some_and(|last| !self.is_default(last.get_ref()))
+        {
+            let hint = "end it with a model of the kind `default` or `template`";
+            let message = format!("the output group `{}` can fail", name.get_ref());
+            self.say(group.members.span(), message, "the last one must not", hint);
         }
         for (member, grant) in &group.grants {
             if !members.iter().any(|other| other.get_ref() == member.get_ref()) {
@@ -207,9 +267,7 @@ impl Verify<'_> {
     }
 
     fn agents(&mut self) {
-        let is_model = |what: What| matches!(what, What::Model | What::Group(GroupKind::Model));
-        let is_tool =
-            |what: What| matches!(what, What::Tool | What::Server | What::Group(GroupKind::Tool));
+        let (is_model, is_tool) = (What::is_asked_as_model, What::is_called_as_tool);
         for agent in self.file.agents.values() {
             match self.names.all.get(agent.model.get_ref().as_str()) {
                 Some(what) if is_model(*what) => self.alone(&agent.model),
@@ -225,6 +283,20 @@ impl Verify<'_> {
                     _ => self.unknown(tool, "a tool, a server, or `server.tool`", is_tool),
                 }
             }
+            self.sampling(agent.max_tokens.as_ref(), agent.temperature.as_ref());
+            let mut seen = BTreeSet::new();
+            for name in agent.tools.iter().chain(&agent.agents) {
+                if !seen.insert(name.get_ref()) {
+                    let message = format!("`{}` stands here twice", name.get_ref());
+                    self.say(name.span(), message, "the second", "remove one of the two");
+                }
+            }
+            for sub in &agent.agents {
+                match self.names.all.get(sub.get_ref().as_str()) {
+                    Some(What::Agent) => self.alone(sub),
+                    _ => self.unknown(sub, "an agent", |what| what == What::Agent),
+                }
+            }
             if let Some(steps) = &agent.max_steps
                 && *steps.get_ref() == 0
             {
@@ -236,25 +308,76 @@ impl Verify<'_> {
                 );
             }
         }
-        let is_entry =
-            |what: What| !matches!(what, What::Tool | What::Server | What::Group(GroupKind::Tool));
+        self.circles();
+        let is_entry = |what: What| !is_tool(what);
         match &self.file.entry {
             Some(entry) => match self.names.all.get(entry.get_ref().as_str()) {
-                Some(what) if is_entry(*what) => self.alone(entry),
+                Some(what) if is_entry(*what) => {
+                    self.alone(entry);
+                    if let Some(boss) = self.names.started_by.get(entry.get_ref().as_str()) {
+                        let message = format!("`{}` works for `{boss}`", entry.get_ref());
+                        let hint =
+                            format!("write `{boss}`, or declare it again under another name");
+                        self.say(entry.span(), message, "one is started for each task", hint);
+                    }
+                }
                 _ => self.unknown(entry, "an agent, a model, or a group of them", is_entry),
             },
             None if self.file.agents.is_empty() && self.file.models.is_empty() => {
                 let hint = "add [models.NAME] and [agents.NAME] with a line `model = \"NAME\"`";
-                self.say(None, "a tree without models and agents answers nobody", "", hint);
+                self.say(0..0, "a tree without models and agents answers nobody", "", hint);
             }
             None => {
                 let all = super::build::entries(self.file);
                 if all.len() > 1 {
-                    let hint = format!("add a line `entry = \"...\"`: {}", list(all));
+                    let hint =
+                        format!("add a line `entry = \"...\"`: {}", list(all.iter().copied()));
                     let message = "several could answer, and nothing says which one is asked";
-                    self.say(None, message, "", hint);
+                    let second = every_name(self.file).find(|(name, _)| name.get_ref() == all[1]);
+                    let second = second.map(|(name, _)| name.span());
+                    self.say(second, message, "one of them", hint);
                 }
             }
+        }
+    }
+
+    /// Whether it is a text of the file, and so cannot fail.
+    fn is_default(&self, name: &str) -> bool {
+        let mut models = self.file.models.iter();
+        models.any(|(other, model)| other.get_ref() == name && model.kind.get_ref().gives_text())
+    }
+
+    /// Whether it is `SERVER.TOOL` of a server of the file.
+    fn is_of_server(&self, name: &str) -> bool {
+        name.split_once('.').is_some_and(|(server, tool)| {
+            self.names.all.get(server) == Some(&What::Server) && !tool.is_empty()
+        })
+    }
+
+    /// An agent that starts one that starts it would never end.
+    fn circles(&mut self) {
+        let starts = |name: &str| {
+            let agent = self.file.agents.iter().find(|(other, _)| other.get_ref() == name);
+            agent.map(|(_, agent)| &agent.agents[..]).unwrap_or_default()
+        };
+        let mut found = Vec::new();
+        for (name, agent) in &self.file.agents {
+            for sub in &agent.agents {
+                let (mut next, mut seen) = (vec![sub.get_ref()], BTreeSet::new());
+                while let Some(other) = next.pop() {
+                    if seen.insert(other) {
+                        next.extend(starts(other).iter().map(Spanned::get_ref));
+                    }
+                }
+                if seen.contains(name.get_ref()) {
+                    found.push((sub, name.get_ref()));
+                }
+            }
+        }
+        for (sub, name) in found {
+            let message = format!("`{name}` would start itself again and again");
+            let hint = "an agent may only start agents that do not lead back to it";
+            self.say(sub.span(), message, "leads back", hint);
         }
     }
 

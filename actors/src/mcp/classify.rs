@@ -158,14 +158,17 @@ pub(super) fn error(error: ServiceError) -> (Fault, Verdict) {
 /// A JSON-RPC error.
 fn protocol(code: i32, message: String) -> (Fault, Verdict) {
     let class = match code {
-        -32700 | -32600 | -32602 | -32601 | -32002 => Class::InputValidation,
+        -32700 | -32600 | -32602 => Class::InputValidation,
+        // It is not there: no use to ask again, and another server may have it.
+        -32601 | -32002 => Class::Exhausted,
         -32603 => Class::ToolExecution,
         -32022..=-32020 => Class::ModelUnavailable,
         _ => Class::Unknown,
     };
     let verdict =
         if class == Class::ModelUnavailable { Verdict::Useless } else { Verdict::Answered };
-    (Fault::new(class, message).with_code(code.to_string()), verdict)
+    let fault = Fault::new(class, message).with_code(code.to_string());
+    (if class == Class::Exhausted { fault.not_applied() } else { fault }, verdict)
 }
 
 /// A request that could not be sent, or, over HTTP, was sent and not answered.

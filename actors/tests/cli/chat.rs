@@ -48,6 +48,58 @@ async fn a_streamed_answer_is_printed_once() {
     assert_eq!((&*said.out, &server.requests()[1].json()["stream"]), ("whole\n", &false.into()));
 }
 
+fn agent(server: &StubServer) -> Folder {
+    let text = format!(
+        "[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[tools.escalate]\nbuiltin = \"escalate\"\n[agents.helper]\nmodel = \"llm\"\ntools = [\"escalate\"]\n",
+        server.url()
+    );
+    Folder::with("t.toml", &text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_answer_appears_as_it_is_written() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("escalate", "{}")]));
+    // It hangs after the first piece, which comes second: what is read can only be the beginning.
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Hang));
+    let folder = agent(&server);
+    let mut child = command(&folder.0, &["run", "t.toml", "--stream", "hello"]).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut first = [0; 4];
+        out.read_exact(&mut first).map(|()| first)
+    });
+    let read = read.await.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(&read.unwrap(), b"one ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_streamed_answer_is_printed_once_and_json_waits_for_it() {
+    let server = StubServer::start().await.unwrap();
+    let folder = agent(&server);
+    for _ in 0..3 {
+        server.then(Row::tool_calls([("escalate", "{}")]));
+        server.then(Row::reply_stream(["one ", "two"]));
+    }
+    let said = run(&folder, &["run", "t.toml", "--stream", "--progress", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "one two\n"), "{said:?}");
+    assert!(said.err.contains("  calls escalate\n"), "{said:?}");
+    // One that breaks off is begun again, and says so.
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Reset));
+    server.then(Row::reply_stream(["three"]));
+    let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
+    assert_eq!(said.out, "one two\n", "{said:?}");
+    let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
+    assert_eq!(said.out, "one two\n", "{said:?}");
+    let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
+    assert_eq!((&*said.out, said.code), ("one \nthree\n", 0), "{said:?}");
+    assert_eq!(said.err, "  (the answer broke off; once more)\n");
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    assert_eq!((said.out.lines().count(), said.code), (1, 0), "{said:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_is_written_once_more() {
     let server = StubServer::start().await.unwrap();

@@ -25,6 +25,10 @@ impl Folder {
     }
 
     pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Said {
+        run(&self.0, arguments, input.as_bytes())
+    }
+
+    pub(crate) fn run_bytes(&self, arguments: &[&str], input: &[u8]) -> Said {
         run(&self.0, arguments, input)
     }
 }
@@ -58,16 +62,24 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
-fn run(folder: &Path, arguments: &[&str], input: &str) -> Said {
+fn run(folder: &Path, arguments: &[&str], input: &[u8]) -> Said {
     let mut child = command(folder, arguments).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
     said(child.wait_with_output().unwrap())
 }
 
 /// An example, from the root of the workspace.
 pub(crate) fn support(arguments: &[&str], input: &str) -> Said {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    run(root, arguments, input)
+    run(root, arguments, input.as_bytes())
+}
+
+/// The server for tests, built beside them.
+pub(crate) fn shop() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join("mcp_shop")
 }
 
 /// What is said about a file, and that it ends with 2 and prints nothing else.

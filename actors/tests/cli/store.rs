@@ -137,6 +137,37 @@ async fn a_group_that_is_asked_says_that_its_requests_are_not_kept() {
     assert!(run(&folder, &["check", "t.toml"]).await.out.contains(told));
 }
 
+/// The steps at which an agent of this profile was checkpointed, whose model calls a tool five times with
+/// six lines each.
+async fn checkpoints(profile: &str) -> Vec<u32> {
+    let server = StubServer::start().await.unwrap();
+    for call in 0..5 {
+        // Another word each time, since the same call again would be served from the record.
+        let lines = format!("{call}\\n2\\n3\\n4\\n5\\n6");
+        server.then(Row::tool_calls([("write", &*format!("{{\"reason\":\"{lines}\"}}"))]));
+    }
+    server.then(Row::reply("done"));
+    let agents =
+        "[tools.write]\nbuiltin = \"escalate\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\n";
+    let text = format!("profile = \"{profile}\"\n{}", text(&server, agents));
+    let folder = Folder::with("t.toml", &text);
+    let said = run(&folder, &["run", "t.toml", "--progress", "go"]).await;
+    assert_eq!((said.code, &*said.out), (0, "done\n"), "{said:?}");
+    let steps = said.err.lines().filter_map(|line| line.strip_prefix("  t/a: checkpoint at step "));
+    steps.map(|step| step.parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_decides_when_agents_are_checkpointed() {
+    // Twelve steps in all: the beginning, six of the model's answers, five results. The last one is
+    // always kept, with the answer.
+    assert_eq!(checkpoints("finance").await, (1..=12).collect::<Vec<_>>());
+    assert_eq!(checkpoints("customer_service").await, [5, 10, 12]);
+    // Six lines a call: the tenth is written with the second, the twentieth with the fourth, the
+    // thirtieth with the fifth.
+    assert_eq!(checkpoints("codegen").await, [4, 8, 10, 12]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn durability_decides_what_is_written() {
     let server = StubServer::start().await.unwrap();

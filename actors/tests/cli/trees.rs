@@ -1,8 +1,10 @@
 //! The examples: each is valid as it stands, and what `check` says of the first is known to the letter.
 
-use super::harness::{Folder, support};
+use super::harness::{Folder, shop, support};
 
-const TREES: [&str; 4] = ["support", "finance", "codegen", "shop"];
+const TREES: [&str; 6] = ["support", "finance", "codegen", "shop", "desk", "office"];
+/// Those whose tree can be started everywhere.
+const OFFLINE: [&str; 5] = ["support", "finance", "codegen", "shop", "desk"];
 
 #[test]
 fn every_example_is_valid() {
@@ -33,6 +35,50 @@ fn the_page_of_the_support_desk_is_known_to_the_letter() {
 fn the_tree_of_the_support_desk_is_known_to_the_letter() {
     let said = support(&["tree", "examples/trees/support.toml"], "");
     assert_eq!(said.out, include_str!("support.tree.txt"), "\n{}", said.out);
+}
+
+/// An example in a folder of its own, with its server built beside the tests and not by them.
+fn copy(name: &str) -> Folder {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join(format!("examples/trees/{name}.toml"))).unwrap();
+    let data = root.join("examples/data");
+    let cargo = "[\"cargo\", \"run\", \"--quiet\", \"--package\", \"mainstay-actors\", \"--example\", \"mcp_shop\"]";
+    let text = text
+        .replace("../data", data.to_str().unwrap())
+        .replace("dir = \"../..\"\n", "")
+        .replace(cargo, &format!("[{:?}]", shop()));
+    Folder::with(&format!("{name}.toml"), &text)
+}
+
+#[test]
+fn every_example_that_needs_nothing_is_shown_in_every_format() {
+    for name in OFFLINE {
+        let (folder, file) = (copy(name), format!("{name}.toml"));
+        for (format, begin) in
+            [("text", "name "), ("json", "{"), ("dot", "digraph"), ("mermaid", "flowchart LR")]
+        {
+            let said = folder.run(&["tree", &file, "--format", format], "");
+            assert_eq!((said.code, &*said.err), (0, ""), "{name} as {format}");
+            assert!(said.out.starts_with(begin), "{name} as {format}: {}", said.out);
+        }
+    }
+}
+
+#[test]
+fn the_desk_pays_through_its_bank_and_passes_on_what_no_person_decides() {
+    let (folder, file) = (copy("desk"), "desk.toml");
+    let said = folder.run(&["run", file, "--json", "I want my money back for order 1003"], "");
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(answer["text"], "Your order 1003 will be refunded.", "{answer}");
+    let by = (&answer["served_by"], &answer["degraded"]);
+    assert_eq!(by, (&"desk/reception/clerk".into(), &false.into()));
+    let colleague = "A colleague will get in touch with you shortly.\n";
+    let input = "I want to speak to a human\n/approve shift_lead-1\n";
+    let said = folder.run(&["run", file, "--chat"], input);
+    assert_eq!((said.code, said.out), (0, format!("decided: shift_lead-1\n{colleague}")));
+    let said = folder.run(&["run", file, "I want to speak to a human"], "");
+    assert_eq!(said.out, colleague, "{}", said.err);
+    assert!(said.err.contains("(passed on after 2 s)\n  nobody types here"), "{}", said.err);
 }
 
 #[test]

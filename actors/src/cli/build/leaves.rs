@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use mainstay::spec::{Capabilities, ChildSpec};
-use mainstay_actors::chat::{ChatReply, ChatRequest};
-use mainstay_actors::default::DefaultAnswer;
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::Model;
 use mainstay_actors::model::limits::RateLimits;
 
 use super::super::file::{self, ModelKind};
+use super::answers;
 
 /// The server of a tool's section; `None` for a built-in tool.
 pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
@@ -23,7 +22,7 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
         (None, Some(url)) => McpServer::url(url.get_ref()),
         (None, None) => return None,
     };
-    for (variable, value) in &tool.env {
+    for (variable, value) in tool.env.iter().flat_map(|env| env.get_ref()) {
         server = server.env(variable, value.as_str());
     }
     for variable in &tool.env_from {
@@ -94,7 +93,7 @@ fn endpoint(model: &file::Model) -> Option<Model> {
         ModelKind::Gemini => Model::gemini(url, id),
         ModelKind::Ollama => Model::ollama(url, id),
         ModelKind::OllamaNative => Model::ollama_native(url, id),
-        ModelKind::Local | ModelKind::Default => return None,
+        ModelKind::Local | ModelKind::Default | ModelKind::Template => return None,
     })
 }
 
@@ -117,12 +116,10 @@ pub(super) fn model(name: &str, model: &file::Model, limits: Option<&RateLimits>
             }
             endpoint.spec(name)
         }
-        None => match &model.text {
-            Some(text) => {
-                let reply = ChatReply::text(text.get_ref());
-                DefaultAnswer::<ChatRequest, _>::new(reply).spec(name)
-            }
-            None => LocalModel::default().spec(name),
+        None => match (&model.text, model.kind.get_ref()) {
+            (Some(text), ModelKind::Template) => answers::template(name, text.get_ref()),
+            (Some(text), _) => answers::instead_of_a_model(name, text.get_ref()),
+            (None, _) => LocalModel::default().spec(name),
         },
     };
     if let Some(timeout) = &model.timeout {

@@ -18,6 +18,8 @@ pub(super) enum Typed {
     Line(String),
     /// Ctrl-C at the prompt.
     Interrupt,
+    /// A line that is no text.
+    Unreadable,
 }
 
 /// Whether a person sits at the input.
@@ -29,6 +31,8 @@ pub(crate) fn is_interactive() -> bool {
 pub(super) struct Lines {
     lines: mpsc::UnboundedReceiver<Typed>,
     wanted: std::sync::mpsc::Sender<()>,
+    /// Whether a line was asked for that has not come.
+    awaited: bool,
 }
 
 impl Lines {
@@ -58,6 +62,11 @@ impl Lines {
                 let typed = match editor.readline("> ") {
                     Ok(line) => Typed::Line(line),
                     Err(ReadlineError::Interrupted) => Typed::Interrupt,
+                    Err(ReadlineError::Io(error))
+                        if error.kind() == std::io::ErrorKind::InvalidData =>
+                    {
+                        Typed::Unreadable
+                    }
                     Err(_) => return,
                 };
                 if let Typed::Line(line) = &typed
@@ -76,12 +85,17 @@ impl Lines {
             }
         };
         std::thread::Builder::new().name("lines".to_owned()).spawn(read)?;
-        Ok(Self { lines, wanted })
+        Ok(Self { lines, wanted, awaited: false })
     }
 
-    /// The next line; `None` at the end of the input.
+    /// The next line; `None` at the end of the input. Given up, it loses no line.
     pub(super) async fn next(&mut self) -> Option<Typed> {
-        self.wanted.send(()).ok()?;
-        self.lines.recv().await
+        if !self.awaited {
+            self.wanted.send(()).ok()?;
+            self.awaited = true;
+        }
+        let typed = self.lines.recv().await;
+        self.awaited = false;
+        typed
     }
 }

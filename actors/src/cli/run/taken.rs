@@ -19,11 +19,13 @@ pub(super) struct Answered {
     pub(super) outcome: Result<Outcome, Fate>,
 }
 
-/// What was taken up, in a line or more; `None` where there was nothing.
-pub(super) fn summary(recovered: &Recovered) -> Option<String> {
+/// What was taken up, in a line or more; `None` where there was nothing. What merely stands where it
+/// stood is worth a line only to those who want to see what happens.
+pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     let effects = recovered.effects;
-    let known = effects.intended + effects.confirmed + effects.unknown + effects.stuck;
-    let nothing = recovered.requests == 0 && recovered.children.is_empty() && known == 0;
+    let known = effects.intended + effects.unknown + effects.stuck;
+    let still = recovered.children.is_empty() && effects.confirmed == 0;
+    let nothing = recovered.requests == 0 && known == 0 && (still || !progress);
     if nothing && recovered.refused.is_empty() {
         return None;
     }

@@ -171,6 +171,7 @@ pub(super) fn line(event: &Event) -> Option<String> {
             format!("{child}: set aside, it restarts too often")
         }
         Event::Escalated { supervisor, .. } => format!("{supervisor}: gave up"),
+        Event::Checkpointed { child, step, .. } => format!("{child}: checkpoint at step {step}"),
         Event::Circuit { child, state } => format!("{child}: circuit {state}"),
         Event::Switched { group, from, to, .. } => {
             format!("{group}: {to} serves instead of {from}")

@@ -5,10 +5,24 @@ use std::path::Path;
 use mainstay::policy::Policy;
 use toml::Spanned;
 
-use super::super::file::{Answering, Durability, Limits, Model, ModelKind, Price, Tool, micros};
+use super::super::build::answers;
+use super::super::file::{
+    Answering, Builtin, Durability, Limits, Model, ModelKind, Otherwise, Price, Tool, micros,
+};
 use super::super::profile::Profile;
 use super::super::shop::Desk;
 use super::Verify;
+
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+}
+
+/// A kind with its article.
+fn a(kind: &str) -> String {
+    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} `{kind}`")
+}
 
 impl Verify<'_> {
     fn variable(&mut self, variable: &Spanned<String>) {
@@ -38,7 +52,7 @@ impl Verify<'_> {
                 match (span, example) {
                     (Some(span), None) => self.say(
                         span,
-                        format!("a `{kind}` model has no `{key}`"),
+                        format!("{} model has no `{key}`", a(kind)),
                         "does not fit the kind",
                         "remove it, or write `kind = \"openai\"` for an endpoint",
                     ),
@@ -56,19 +70,24 @@ impl Verify<'_> {
                 }
             }
             self.endpoint(name, model);
-            let gives_text = *model.kind.get_ref() == ModelKind::Default;
+            let gives_text = model.kind.get_ref().gives_text();
             match &model.text {
                 Some(text) if !gives_text => self.say(
                     text.span(),
-                    format!("a `{kind}` model has no `text`"),
+                    format!("{} model has no `text`", a(kind)),
                     "does not fit the kind",
                     "remove it, or write `kind = \"default\"` for an answer that is always the same",
                 ),
                 None if gives_text => self.say(
                     name.span(),
                     format!("the model `{}` has no `text`", name.get_ref()),
-                    "its kind is `default`",
-                    "add a line `text = \"...\"`: what it always answers",
+                    format!("its kind is `{kind}`"),
+                    match *model.kind.get_ref() {
+                        ModelKind::Template => {
+                            "add a line `text = \"...\"`, with {question} where the question goes"
+                        }
+                        _ => "add a line `text = \"...\"`: what it always answers",
+                    },
                 ),
                 _ => {}
             }
@@ -79,12 +98,17 @@ impl Verify<'_> {
     fn endpoint(&mut self, name: &Spanned<String>, model: &Model) {
         if let Some(url) = &model.base_url {
             let text = url.get_ref();
-            let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-            if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
+            if !is_url(text) {
                 let hint = model.kind.get_ref().example().unwrap_or_default();
                 let hint = format!("write one such as \"{hint}\"");
                 self.say(url.span(), "the base URL is not an http(s) URL", "no URL", hint);
             }
+        }
+        if let Some(id) = &model.model
+            && id.get_ref().trim().is_empty()
+        {
+            let hint = "write what the provider calls it";
+            self.say(id.span(), "a model without a name", "empty", hint);
         }
         if let (Some(variable), Some(_)) = (&model.key_env, model.kind.get_ref().example()) {
             self.variable(variable);
@@ -143,6 +167,7 @@ impl Verify<'_> {
             return;
         }
         let section = ask.get_ref();
+        self.sampling(section.max_tokens.as_ref(), section.temperature.as_ref());
         let format = section.response_format.as_ref();
         let kind = format.map(|format| *format.get_ref()).unwrap_or_default();
         match (&section.schema, format) {
@@ -178,6 +203,22 @@ impl Verify<'_> {
                 let hint = "remove the model, or give it a `text` that is JSON";
                 self.say(format.span(), message, "asked for here", hint);
             }
+        }
+    }
+
+    /// How a model is asked.
+    pub(super) fn sampling(
+        &mut self,
+        tokens: Option<&Spanned<u32>>,
+        temperature: Option<&Spanned<f32>>,
+    ) {
+        if let Some(tokens) = tokens.filter(|tokens| *tokens.get_ref() == 0) {
+            let hint = "leave it out for the provider's own limit";
+            self.say(tokens.span(), "an answer without a token", "at least 1", hint);
+        }
+        if let Some(heat) = temperature.filter(|heat| !(0.0..=2.0).contains(heat.get_ref())) {
+            let hint = "0 for always the same, 1 for as the model was made";
+            self.say(heat.span(), "a temperature that no model has", "0 to 2", hint);
         }
     }
 
@@ -220,7 +261,38 @@ impl Verify<'_> {
                 "write [\"program\", \"argument\"]",
             );
         }
+        if let Some(url) = &tool.url
+            && !is_url(url.get_ref())
+        {
+            let hint = "write one such as \"http://127.0.0.1:8000/mcp\"";
+            self.say(url.span(), "the URL of the server is not an http(s) URL", "no URL", hint);
+        }
+        if let Some(dir) = &tool.dir
+            && !self.folder.join(dir.get_ref()).is_dir()
+        {
+            let message = format!("there is no folder {}", dir.get_ref().display());
+            self.say(dir.span(), message, "seen from this file's folder", "name one that exists");
+        }
         let misfits = [
+            ("env", tool.env.as_ref().map(Spanned::span), tool.command.is_none(), "a `command`"),
+            (
+                "env_from",
+                tool.env_from.first().map(Spanned::span),
+                tool.command.is_none(),
+                "a `command`",
+            ),
+            (
+                "effects",
+                tool.effects.keys().next().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
+            (
+                "timeout",
+                tool.timeout.as_ref().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
             (
                 "bearer_env",
                 tool.bearer_env.as_ref().map(Spanned::span),
@@ -229,6 +301,13 @@ impl Verify<'_> {
             ),
             ("dir", tool.dir.as_ref().map(Spanned::span), tool.command.is_none(), "a `command`"),
             ("data", tool.data.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
+            (
+                "documents",
+                tool.documents.as_ref().map(Spanned::span),
+                tool.builtin.is_none(),
+                "a `builtin`",
+            ),
+            ("text", tool.text.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
             (
                 "trusted",
                 tool.trusted.as_ref().map(Spanned::span),
@@ -244,29 +323,83 @@ impl Verify<'_> {
         for variable in tool.env_from.iter().chain(&tool.bearer_env) {
             self.variable(variable);
         }
-        let Some(builtin) = tool.builtin.as_ref().map(|builtin| *builtin.get_ref()) else { return };
-        match &tool.data {
-            Some(data) => {
-                let path = self.folder.join(data.get_ref());
-                if let Err(error) = Desk::read(&path) {
-                    self.say(
-                        data.span(),
-                        format!(
-                            "the orders in {} cannot be read: {error}",
-                            data.get_ref().display()
-                        ),
-                        "seen from this file's folder",
-                        "name a JSON file: [{\"order\": 1001, \"status\": \"shipped\"}]",
-                    );
-                }
+        if let Some(builtin) = &tool.builtin {
+            self.builtin(name, *builtin.get_ref(), tool);
+        }
+    }
+
+    fn builtin(&mut self, name: &Spanned<String>, builtin: Builtin, tool: &Tool) {
+        let rows = [
+            ("data", tool.data.as_ref().map(Spanned::span), builtin.needs_data()),
+            ("documents", tool.documents.as_ref().map(Spanned::span), builtin.needs_documents()),
+            ("text", tool.text.as_ref().map(Spanned::span), builtin.needs_text()),
+        ];
+        for (key, span, needed) in rows {
+            match (key, span, needed) {
+                (_, Some(span), false) => self.say(
+                    span,
+                    format!("`{}` has no `{key}`", builtin.name()),
+                    "has no use here",
+                    "remove it",
+                ),
+                ("data", None, true) => self.say(
+                    name.span(),
+                    format!("the tool `{}` has no `data`", name.get_ref()),
+                    format!("`{}` works on a file of orders", builtin.name()),
+                    "add a line `data = \"orders.json\"`",
+                ),
+                ("documents", None, true) => self.say(
+                    name.span(),
+                    format!("the tool `{}` has no `documents`", name.get_ref()),
+                    format!("`{}` searches in some", builtin.name()),
+                    "add a line `documents = \"faq.jsonl\"`",
+                ),
+                (_, None, true) => self.say(
+                    name.span(),
+                    format!("the tool `{}` has no `text`", name.get_ref()),
+                    "it always says the same",
+                    "add a line `text = \"...\"`",
+                ),
+                _ => {}
             }
-            None if builtin.needs_data() => self.say(
-                name.span(),
-                format!("the tool `{}` has no `data`", name.get_ref()),
-                format!("`{}` works on a file of orders", builtin.name()),
-                "add a line `data = \"orders.json\"`",
-            ),
-            None => {}
+        }
+        if let (Some(data), true) = (&tool.data, builtin.needs_data())
+            && let Err(error) = Desk::read(&self.folder.join(data.get_ref()))
+        {
+            self.say(
+                data.span(),
+                format!("the orders in {} cannot be read: {error}", data.get_ref().display()),
+                "seen from this file's folder",
+                "name a JSON file: [{\"order\": 1001, \"status\": \"shipped\"}]",
+            );
+        }
+        if let (Some(documents), true) = (&tool.documents, builtin.needs_documents())
+            && let Err(error) = answers::documents(&self.folder.join(documents.get_ref()))
+        {
+            self.say(
+                documents.span(),
+                format!(
+                    "the documents in {} cannot be read: {error}",
+                    documents.get_ref().display()
+                ),
+                "seen from this file's folder",
+                "name a file with one on each line: {\"id\": \"returns\", \"text\": \"...\"}",
+            );
+        }
+    }
+
+    /// What is wrong with the people who stand in.
+    pub(super) fn people(&mut self) {
+        for (name, person) in &self.file.people {
+            match (&person.otherwise, &person.text) {
+                (Some(otherwise), None) if *otherwise.get_ref() == Otherwise::Answer => self.say(
+                    otherwise.span(),
+                    format!("`{}` has no `text` to answer with", name.get_ref()),
+                    "what is the answer?",
+                    "add a line `text = \"...\"`",
+                ),
+                _ => {}
+            }
         }
     }
 

@@ -1,0 +1,100 @@
+//! Agents, and what each of them may call.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use mainstay_actors::agent::{Agent, Team};
+use mainstay_actors::chat::ToolSpec;
+use serde_json::json;
+
+use super::super::file;
+use super::{TASKS, Tree, find};
+
+impl Tree {
+    pub(super) fn agent(&self, section: &file::Agent) -> anyhow::Result<Agent> {
+        let mut agent = Agent::new(section.model.get_ref());
+        if let Some(system) = &section.system {
+            agent = agent.system(system);
+        }
+        if let Some(steps) = &section.max_steps {
+            agent = agent.max_steps(*steps.get_ref());
+        }
+        if let Some(tokens) = &section.max_tokens {
+            agent = agent.max_tokens(*tokens.get_ref());
+        }
+        if let Some(temperature) = &section.temperature {
+            agent = agent.temperature(*temperature.get_ref());
+        }
+        let mut offered: BTreeMap<String, String> = BTreeMap::new();
+        let tools = section.tools.iter().map(|tool| (tool.get_ref(), self.offers(tool.get_ref())));
+        let agents = section.agents.iter().map(|sub| (sub.get_ref(), self.hires(sub.get_ref())));
+        for (name, offers) in tools.chain(agents) {
+            if let (true, true, Some((server, inner))) =
+                (self.discovered, offers.is_empty(), name.split_once('.'))
+            {
+                bail!("the server `{server}` has no tool `{inner}`");
+            }
+            for (spec, need) in offers {
+                if let Some(other) = offered.insert(spec.name.clone(), need.clone()) {
+                    bail!(
+                        "an agent has two tools called `{}`, from `{other}` and `{need}`; name single tools as `server.tool`",
+                        spec.name
+                    );
+                }
+                agent = agent.tool(spec, need);
+            }
+        }
+        Ok(agent)
+    }
+
+    /// What an agent is told about one that it can give tasks to.
+    fn hires(&self, name: &str) -> Vec<(ToolSpec, String)> {
+        let section = find(&self.file.agents, name);
+        let described = section.and_then(|section| section.description.as_ref());
+        let described = described.map_or("Works on a task.", |text| text.get_ref());
+        vec![(Team::offer(name, described), format!("{name}/{TASKS}"))]
+    }
+
+    /// What a name in an agent's list of tools offers, and under which need.
+    fn offers(&self, name: &str) -> Vec<(ToolSpec, String)> {
+        let (head, inner) = name.split_once('.').map_or((name, None), |(a, b)| (a, Some(b)));
+        if let Some(server) = self.servers.get(head) {
+            let wanted = |spec: &ToolSpec| inner.is_none_or(|inner| spec.name == inner);
+            let tools = server.tools().into_iter().filter(wanted);
+            return tools
+                .map(|spec| {
+                    let need = format!("{head}/{}", spec.name);
+                    (spec, need)
+                })
+                .collect();
+        }
+        let members = find(&self.file.groups, name).map(|group| group.members.get_ref());
+        let first = members.and_then(|members| members.first());
+        self.offer(first.map_or(name, |first| first.get_ref()), name)
+            .map(|spec| (spec, name.to_owned()))
+            .into_iter()
+            .collect()
+    }
+
+    /// What a model is told about a tool, a person, or a tool of a server, under this name.
+    fn offer(&self, tool: &str, name: &str) -> Option<ToolSpec> {
+        if let Some((server, inner)) = tool.split_once('.') {
+            let tools = self.servers.get(server)?.tools();
+            let mut spec = tools
+                .into_iter()
+                .find(|spec| spec.name == inner)
+                .unwrap_or_else(|| ToolSpec::new(inner));
+            name.clone_into(&mut spec.name);
+            return Some(spec);
+        }
+        if self.people.contains_key(tool) {
+            let request =
+                json!({"type": "string", "description": "what is wanted, with all it needs"});
+            return Some(ToolSpec::new(name).description("Asks a person.").parameters(json!({
+                "type": "object", "properties": {"request": request}, "required": ["request"],
+            })));
+        }
+        let builtin = find(&self.file.tools, tool)?.builtin.as_ref()?;
+        Some(builtin.get_ref().offer(name))
+    }
+}

@@ -1,0 +1,247 @@
+//! People who stand in: what waits for them, and what they say.
+//!
+//! *Invariant.* A point is decided once: by a person's word, or by its default at its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::spec::ChildSpec;
+use mainstay_actors::agent::{AgentReply, AgentRequest};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Role as Speaker};
+use mainstay_actors::human::{Decision, HumanDesk, Pending};
+use mainstay_actors::tool::{ToolReply, ToolRequest};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::build::answers;
+use super::file::{Otherwise, Person};
+
+pub(crate) const HOW: &str = "\
+/pending         what waits for a person
+/answer ID TEXT  the answer of a person; for a tool, its result (JSON or text)
+/approve ID      the same, with the word `approved`
+/refuse ID [WHY] no, and nobody else is asked
+/pass ID [WHY]   not here: whoever comes next in the group is asked";
+
+/// What a person takes the place of, and so what is asked and answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tool,
+    Model,
+    Agent,
+}
+
+#[derive(Clone, Debug)]
+enum Desk {
+    Tool(HumanDesk<ToolRequest, ToolReply>),
+    Model(HumanDesk<ChatRequest, ChatReply>),
+    Agent(HumanDesk<AgentRequest, AgentReply>),
+}
+
+/// A person of the file, with what waits for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Someone {
+    name: String,
+    otherwise: Otherwise,
+    expiry: Duration,
+    desk: Desk,
+}
+
+/// Something that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    /// `NAME-NUMBER`.
+    pub(crate) id: String,
+    /// What is asked, in a line.
+    pub(crate) asked: String,
+    /// What happens otherwise, and when.
+    pub(crate) otherwise: String,
+}
+
+/// A person's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Answer,
+    Refuse,
+    Pass,
+}
+
+fn agent_reply(text: &str) -> Option<AgentReply> {
+    serde_json::from_value(json!({"text": text, "steps": 0, "tools_used": []})).ok()
+}
+
+fn desk<Q, R>(person: &Person, answer: impl Fn(&str) -> Option<R>) -> HumanDesk<Q, R>
+where
+    Q: Clone + PartialEq + Send + Sync + 'static,
+    R: Clone + Send + Sync + 'static,
+{
+    let text = person.text.as_ref().map(|text| text.get_ref().as_str());
+    let late = text.unwrap_or("nobody has decided in time");
+    let default = match person.otherwise() {
+        Otherwise::Refuse => None,
+        Otherwise::PassOn => Some(Decision::PassOn(late.to_owned())),
+        Otherwise::Answer => answer(late).map(Decision::Answer),
+    };
+    let default = default.unwrap_or_else(|| Decision::Refuse(late.to_owned()));
+    HumanDesk::with_default(person.expiry(), default)
+}
+
+impl Someone {
+    pub(crate) fn new(name: &str, person: &Person, place: Place) -> Self {
+        let desk = match place {
+            Place::Tool => Desk::Tool(desk(person, |text| Some(answers::result(text)))),
+            Place::Model => Desk::Model(desk(person, |text| Some(ChatReply::text(text)))),
+            Place::Agent => Desk::Agent(desk(person, agent_reply)),
+        };
+        let (name, expiry) = (name.to_owned(), person.expiry());
+        Self { name, otherwise: person.otherwise(), expiry, desk }
+    }
+
+    pub(crate) fn spec(&self) -> ChildSpec {
+        match &self.desk {
+            Desk::Tool(desk) => desk.spec(&self.name),
+            Desk::Model(desk) => desk.spec(&self.name),
+            Desk::Agent(desk) => desk.spec(&self.name),
+        }
+    }
+
+    fn point<Q>(&self, pending: &Pending<Q>, asked: String) -> Point {
+        let what = match self.otherwise {
+            Otherwise::Refuse => "refused",
+            Otherwise::PassOn => "passed on",
+            Otherwise::Answer => "answered with the default",
+        };
+        Point {
+            id: format!("{}-{}", self.name, pending.id),
+            asked: asked.lines().map(str::trim).collect::<Vec<_>>().join(" "),
+            otherwise: format!("{what} after {} s", self.expiry.as_secs_f64()),
+        }
+    }
+
+    fn points(&self) -> Vec<Point> {
+        let last = |request: &ChatRequest| {
+            let mut said = request.messages.iter().rev();
+            let asked = said.find(|said| said.role == Speaker::User);
+            asked.map(|said| said.text.clone()).unwrap_or_default()
+        };
+        match &self.desk {
+            Desk::Tool(desk) => {
+                let text = |asked: &ToolRequest| format!("{} {}", asked.name, asked.arguments);
+                desk.pending().iter().map(|it| self.point(it, text(&it.request))).collect()
+            }
+            Desk::Model(desk) => {
+                desk.pending().iter().map(|it| self.point(it, last(&it.request))).collect()
+            }
+            Desk::Agent(desk) => {
+                desk.pending().iter().map(|it| self.point(it, it.request.text.clone())).collect()
+            }
+        }
+    }
+
+    fn decide(&self, id: u64, word: Word, text: &str) -> bool {
+        fn say<R>(
+            word: Word,
+            text: &str,
+            answer: impl Fn(&str) -> Option<R>,
+        ) -> Option<Decision<R>> {
+            let why = if text.is_empty() { "a person said so" } else { text };
+            match word {
+                Word::Answer => answer(text).map(Decision::Answer),
+                Word::Refuse => Some(Decision::Refuse(why.to_owned())),
+                Word::Pass => Some(Decision::PassOn(why.to_owned())),
+            }
+        }
+        const BY: &str = "the terminal";
+        match &self.desk {
+            Desk::Tool(desk) => say(word, text, |text| Some(answers::result(text)))
+                .is_some_and(|said| desk.decide(id, said, BY, text).is_ok()),
+            Desk::Model(desk) => say(word, text, |text| Some(ChatReply::text(text)))
+                .is_some_and(|said| desk.decide(id, said, BY, text).is_ok()),
+            Desk::Agent(desk) => say(word, text, agent_reply)
+                .is_some_and(|said| desk.decide(id, said, BY, text).is_ok()),
+        }
+    }
+
+    /// Wakes whoever waits for news of this desk, as long as there is a runtime.
+    fn watch(&self, news: &Arc<Notify>) {
+        let mut changes = match &self.desk {
+            Desk::Tool(desk) => desk.changes(),
+            Desk::Model(desk) => desk.changes(),
+            Desk::Agent(desk) => desk.changes(),
+        };
+        let news = Arc::clone(news);
+        tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                news.notify_one();
+            }
+        });
+    }
+}
+
+/// All the people of a tree.
+#[derive(Debug)]
+pub(crate) struct People {
+    all: Vec<Someone>,
+    news: Arc<Notify>,
+}
+
+impl People {
+    pub(crate) fn new(all: Vec<Someone>) -> Self {
+        let news = Arc::default();
+        for someone in &all {
+            someone.watch(&news);
+        }
+        Self { all, news }
+    }
+
+    /// Whether nobody can be asked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(crate) fn points(&self) -> Vec<Point> {
+        self.all.iter().flat_map(Someone::points).collect()
+    }
+
+    /// Waits until something begins to wait, or was decided.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Does what a line says if it is for people: what is to be said about it.
+    pub(crate) fn command(&self, line: &str) -> Option<String> {
+        let mut words = line.trim().splitn(3, char::is_whitespace);
+        let (verb, id) = (words.next()?, words.next().unwrap_or_default());
+        let text = words.next().unwrap_or_default().trim();
+        let (word, text) = match verb {
+            "/pending" => return Some(self.list()),
+            "/answer" => (Word::Answer, text),
+            "/approve" => (Word::Answer, if text.is_empty() { "approved" } else { text }),
+            "/refuse" => (Word::Refuse, text),
+            "/pass" => (Word::Pass, text),
+            _ => return None,
+        };
+        if word == Word::Answer && text.is_empty() {
+            return Some(format!("an answer needs a text: {verb} ID TEXT\n{HOW}"));
+        }
+        let decided = id.rsplit_once('-').is_some_and(|(name, number)| {
+            let someone = self.all.iter().find(|someone| someone.name == name);
+            let number = number.parse().ok();
+            someone.zip(number).is_some_and(|(someone, number)| someone.decide(number, word, text))
+        });
+        Some(if decided {
+            format!("decided: {id}")
+        } else {
+            format!("nothing waits under `{id}`\n{}", self.list())
+        })
+    }
+
+    fn list(&self) -> String {
+        let points = self.points();
+        if points.is_empty() {
+            return "nothing waits for a person".to_owned();
+        }
+        let line = |point: &Point| format!("{}  {} ({})", point.id, point.asked, point.otherwise);
+        points.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,93 @@
+//! An answer while it is written, on standard output; what is said besides, on standard error.
+
+use std::io::{IsTerminal, Write};
+
+use mainstay_actors::chat::stream::{ChatStream, StreamEvent};
+
+use super::super::say;
+
+/// An answer on its way to the terminal.
+pub(super) struct Page {
+    stream: Option<ChatStream>,
+    /// What has been shown of this attempt at it.
+    text: String,
+    /// Whether the line that was last written to is not ended.
+    midline: bool,
+}
+
+impl Page {
+    pub(super) fn new(stream: Option<ChatStream>) -> Self {
+        Self { stream, text: String::new(), midline: false }
+    }
+
+    /// Whether this answer stands there as it is.
+    pub(super) fn has_shown(&self, answer: &str) -> bool {
+        !self.text.is_empty() && self.text.trim() == answer.trim()
+    }
+
+    /// Whether a part of an answer stands there.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.text.is_empty()
+    }
+
+    /// The next piece; waits for ever where nothing is streamed.
+    pub(super) async fn next(&mut self) -> Option<StreamEvent> {
+        match &mut self.stream {
+            Some(stream) => stream.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn show(&mut self, piece: Option<StreamEvent>, progress: bool) {
+        match piece {
+            None => self.stream = None,
+            Some(StreamEvent::Text(piece)) => {
+                let mut out = std::io::stdout().lock();
+                let _ = write!(out, "{piece}").and_then(|()| out.flush());
+                self.midline = !piece.ends_with('\n');
+                self.text.push_str(&piece);
+            }
+            Some(StreamEvent::Restart) => {
+                self.end();
+                eprintln!("  (the answer broke off; once more)");
+                self.text.clear();
+            }
+            // What an agent's model says before it calls tools is no part of the answer.
+            Some(StreamEvent::ToolCall(call)) => {
+                self.end();
+                self.text.clear();
+                if progress {
+                    eprintln!("  calls {}", call.name);
+                }
+            }
+            Some(StreamEvent::Partial(fault)) => {
+                self.end();
+                eprintln!("  (the answer broke off: {})", fault.class);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What has come and was not shown yet.
+    pub(super) fn rest(&mut self, progress: bool) {
+        while let Some(Ok(Some(piece))) = self.stream.as_mut().map(ChatStream::try_next) {
+            self.show(Some(piece), progress);
+        }
+    }
+
+    /// Ends the line.
+    pub(super) fn end(&mut self) {
+        if std::mem::take(&mut self.midline) {
+            say("");
+        }
+    }
+
+    /// Begins a line for what is said besides, where both go to the same terminal; what goes elsewhere
+    /// stays as it was written.
+    pub(super) fn make_room(&mut self) {
+        if self.midline && std::io::stdout().is_terminal() {
+            self.midline = false;
+            eprintln!();
+        }
+    }
+}
