@@ -10,6 +10,7 @@ use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Store};
 use mainstay::error::SpecError;
 use mainstay::policy::{Jitter, Policy};
 use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
+use mainstay::watch::WatchSpec;
 use mainstay_actors::agent::Agent;
 use mainstay_actors::chat::{ChatRequest, ResponseFormat, ToolSpec};
 use mainstay_actors::mcp::McpServer;
@@ -131,6 +132,12 @@ impl Tree {
         }
         self.discovered = true;
         Ok(())
+    }
+
+    /// What the tree is watched by.
+    pub(crate) fn watch(&self) -> WatchSpec {
+        let profile = self.file.profile.as_ref().map(|profile| profile.get_ref().watched());
+        profile.map_or_else(WatchSpec::new, WatchSpec::profile)
     }
 
     /// The policy of the whole tree.

@@ -12,7 +12,8 @@ use anyhow::Context;
 use mainstay::error::RecoverError;
 use mainstay::event::Event;
 use mainstay::port::Port;
-use mainstay::system::{RecoverOptions, RecoveredRequest, System};
+use mainstay::system::{RecoverOptions, RecoveredRequest, System, SystemOptions};
+use mainstay::watch::Signal;
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
@@ -23,6 +24,7 @@ use lines::{Lines, Typed};
 use taken::Answered;
 use words::{Outcome, Why, line};
 
+mod alerts;
 mod lines;
 mod settle;
 mod taken;
@@ -61,14 +63,16 @@ impl Session {
         let store = tree.store()?;
         tree.discover().await?;
         let spec = tree.spec()?;
+        let watched = SystemOptions::new().watch(tree.watch());
         let (system, taken) = match store {
-            None => (System::start(spec).await?, Vec::new()),
+            None => (System::start_with(spec, watched).await?, Vec::new()),
             Some(store) => {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
                     eprintln!("mainstay: {}", super::check::not_kept(group));
                 }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
+                options.system = watched;
                 let (system, recovered) =
                     System::recover_with(spec, store, options).await.map_err(with_hint)?;
                 if let (false, Some(summary)) = (show.json, taken::summary(&recovered)) {
@@ -77,6 +81,7 @@ impl Session {
                 (system, recovered.open)
             }
         };
+        tokio::spawn(alerts::tell(system.events(), |line| eprintln!("mainstay: {line}")));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
@@ -179,6 +184,7 @@ impl Session {
         call: impl Future<Output = Result<Outcome, Why>>,
         stream: Option<ChatStream>,
     ) -> (Result<Outcome, Why>, bool) {
+        let began = Instant::now();
         let mut events = self.system.events();
         let mut page = Page { stream, text: String::new(), midline: false };
         let mut call = pin!(call);
@@ -198,6 +204,12 @@ impl Session {
                 },
             }
         };
+        if outcome.is_ok() {
+            // What a person waited for: the runtime knows requests, and not which of them are these.
+            for name in ["response", "generation"] {
+                self.system.signal(name, Signal::Took(began.elapsed()));
+            }
+        }
         page.rest();
         let whole = |outcome: &Outcome| page.text.ends_with(&outcome.text);
         let shown = !page.text.is_empty() && outcome.as_ref().is_ok_and(whole);
