@@ -19,6 +19,7 @@ use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, RequestId};
 use crate::ledger::EffectKey;
 use crate::moment::Moment;
 use crate::policy::NoHedge;
+use crate::watch;
 
 /// An event with its time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -268,10 +269,21 @@ pub enum Event {
         /// Attempts made.
         attempts: u32,
     },
+    /// A rule about the last minutes has begun to hold, or an objective to be missed. Exactly one until
+    /// it is [cleared](Event::Cleared).
+    Raised {
+        /// The alert.
+        alert: watch::Alert,
+    },
+    /// It has been at rest for long enough.
+    Cleared {
+        /// The alert, as it was raised.
+        alert: watch::Alert,
+    },
 }
 
 impl Event {
-    /// The child, group or supervisor it is about; `None` for a quota domain.
+    /// The child, group or supervisor it is about; `None` for a quota domain, and for the whole system.
     pub fn path(&self) -> Option<&ChildPath> {
         match self {
             Self::Started { child, .. }
@@ -296,7 +308,7 @@ impl Event {
             Self::Switched { group, .. }
             | Self::Hedged { group, .. }
             | Self::NotHedged { group, .. } => Some(group),
-            Self::DomainClosed { .. } => None,
+            Self::DomainClosed { .. } | Self::Raised { .. } | Self::Cleared { .. } => None,
         }
     }
 
@@ -368,8 +380,30 @@ impl Event {
             Self::Interrupted { child, request } => {
                 tracing::debug!(target: "mainstay", %child, %request, "interrupted");
             }
+            Self::Raised { alert } => alert.trace(),
+            Self::Cleared { alert } => {
+                let watch::Alert { rule, severity, .. } = alert;
+                tracing::info!(target: "mainstay", rule, %severity, "alert cleared");
+            }
             Self::SupervisorEnded { supervisor, cause } => {
                 tracing::info!(target: "mainstay", %supervisor, %cause, "supervisor ended");
+            }
+        }
+    }
+}
+
+impl watch::Alert {
+    fn trace(&self) {
+        let Self { rule, severity, value, limit, samples, .. } = self;
+        match severity {
+            watch::Severity::Info => {
+                tracing::info!(target: "mainstay", rule, value, limit, samples, "objective missed");
+            }
+            watch::Severity::Warning => {
+                tracing::warn!(target: "mainstay", rule, value, limit, samples, "alert raised");
+            }
+            watch::Severity::Critical => {
+                tracing::error!(target: "mainstay", rule, value, limit, samples, "alert raised");
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::fate::{Cost, Fate, FateCounts};
 use crate::fault::{Class, ExitCause};
-use crate::hub::{Hub, Timed};
+use crate::hub::{self, Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
@@ -85,6 +85,7 @@ pub(crate) struct Group<Q, R> {
 /// A group, type erased.
 pub(crate) trait AnyGroup: Send + Sync {
     fn counts(&self) -> FateCounts;
+    fn kind(&self) -> GroupKind;
     fn close(&self, cause: &ExitCause);
     fn open(&self);
     fn isolate(&self, member: &str, isolate: bool) -> bool;
@@ -326,6 +327,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         let now = self.hub.now();
         let trail = mail.trail();
         let attempts = trail.0.len() as u32;
+        hub::note(&self.hub, mail, fate, false, now);
         let child = self.path.clone();
         let error = match fate {
             Fate::Expired => CallError::Expired {
@@ -558,6 +560,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Timed for Group<Q, R> {
 impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
     fn counts(&self) -> FateCounts {
         self.desk.lock().counts
+    }
+
+    fn kind(&self) -> GroupKind {
+        self.kind
     }
 
     fn close(&self, cause: &ExitCause) {

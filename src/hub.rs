@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::Notify;
 
-use crate::checkpoint::{Digest, Retention, Wall};
+use crate::checkpoint::{Digest, Retention, Scope, Wall};
 use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
@@ -29,6 +29,11 @@ use crate::id::{ChildPath, RequestId};
 use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::port::unwound;
+use crate::watch::{Input, Watch, WatchSpec};
+
+mod fated;
+
+pub(crate) use fated::note;
 
 /// Something that wants to be looked at when its time has come.
 pub(crate) trait Timed: Send + Sync {
@@ -140,6 +145,8 @@ pub(crate) struct Hub {
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) attempts: AtomicU64,
+    /// What happened lately.
+    pub(crate) watch: Mutex<Watch>,
     next_id: AtomicU64,
     timers: Mutex<BinaryHeap<Reverse<Entry>>>,
     sooner: Arc<Notify>,
@@ -158,9 +165,11 @@ impl Hub {
         clock: Arc<dyn Clock>,
         runtime: tokio::runtime::Handle,
         events: usize,
+        watch: WatchSpec,
         identity: u64,
     ) -> Arc<Self> {
         let events = Arc::new(Events::new(events));
+        let watch = Mutex::new(Watch::new(watch, clock.now()));
         let effects = {
             let (events, clock) = (Arc::clone(&events), Arc::clone(&clock));
             Effects::new(move |event| events.emit(clock.now(), event))
@@ -177,6 +186,7 @@ impl Hub {
             retired: Mutex::default(),
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),
+            watch,
             next_id: AtomicU64::new(1),
             timers: Mutex::default(),
             sooner: Arc::default(),
@@ -217,7 +227,16 @@ impl Hub {
     }
 
     pub(crate) fn emit(&self, event: Event) {
+        if let Event::Restored { .. } | Event::RestoreFailed { .. } = event {
+            let well = matches!(event, Event::Restored { .. });
+            self.watch(Input::Restored(well), self.now());
+        }
         self.events.emit(self.now(), event);
+    }
+
+    /// Tells the watch what happened. Never on the way of a request that succeeds at once.
+    pub(crate) fn watch(&self, input: Input, now: Moment) {
+        self.watch.lock().on(input, now);
     }
 
     /// The quota domain of this name, made when it is first asked for.
@@ -247,11 +266,19 @@ impl Hub {
         self.stats.lock().crashes += 1;
     }
 
-    pub(crate) fn count_decision(&self, class: Option<Class>, action: Action) {
-        if let Action::Retry { .. } = action {
+    pub(crate) fn count_decision(&self, class: Option<Class>, action: Action, now: Moment) {
+        let retried = matches!(action, Action::Retry { .. });
+        if retried {
             let mut stats = self.stats.lock();
             *stats.retries.entry(class.unwrap_or(Class::Internal)).or_default() += 1;
         }
+        self.watch(Input::Failed { class, retried }, now);
+    }
+
+    /// A rollback of this scope that began then has ended.
+    pub(crate) fn count_rollback(&self, scope: Scope, reached: bool, began: Moment) {
+        let now = self.now();
+        self.watch(Input::RolledBack { scope, reached, took: now.since(began) }, now);
     }
 
     pub(crate) fn cast_accepted(&self, id: RequestId) {

@@ -269,7 +269,10 @@ async fn attempt<B: Stateful>(
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
     let Place { mut turn, step: mut done, back } = std::mem::replace(&mut job.place, Place::START);
     if back {
-        match slot.go_back(job, context).await {
+        let began = slot.hub.now();
+        let gone = slot.go_back(job, context).await;
+        slot.hub.count_rollback(slot.rules.scope, gone.is_ok(), began);
+        match gone {
             Ok((fresh, undone)) => {
                 let old = std::mem::replace(&mut life, fresh);
                 let _ = unwound(move || drop(old));

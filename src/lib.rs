@@ -31,6 +31,7 @@ pub mod ledger;
 // Contracts: what others implement.
 pub mod clock;
 pub mod checkpoint;
+pub mod watch;
 pub mod event;
 #[doc(hidden)]
 pub mod mirror;

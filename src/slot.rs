@@ -537,6 +537,7 @@ impl<W: Worker> Slot<W> {
         attempts: u32,
         now: Moment,
     ) {
+        crate::hub::note(&self.hub, mail, fate, false, now);
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }

@@ -29,6 +29,7 @@ use crate::port::{Port, Receipt};
 use crate::recipe::port_of;
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::supervisor::{Ask, Entry, Registry, Supervisor, build};
+use crate::watch::{Metrics, Signal, WatchSpec};
 
 /// How a system runs.
 #[derive(Clone, Debug)]
@@ -44,11 +45,16 @@ pub struct SystemOptions {
     /// # Default
     /// 4,096.
     pub event_capacity: usize,
+    /// What is watched: the window, objectives, rules.
+    ///
+    /// # Default
+    /// The playbook's, over 5 minutes.
+    pub watch: WatchSpec,
 }
 
 impl Default for SystemOptions {
     fn default() -> Self {
-        Self { clock: None, event_capacity: 4096 }
+        Self { clock: None, event_capacity: 4096, watch: WatchSpec::default() }
     }
 }
 
@@ -71,6 +77,13 @@ impl SystemOptions {
         self.event_capacity = events.max(1);
         self
     }
+
+    /// Sets [`SystemOptions::watch`].
+    #[must_use]
+    pub fn watch(mut self, watch: WatchSpec) -> Self {
+        self.watch = watch;
+        self
+    }
 }
 
 /// A running tree. Clones are the same system; when the last one is dropped, the tree is stopped.
@@ -83,6 +96,7 @@ struct Inner {
     hub: Arc<Hub>,
     registry: Arc<Registry>,
     root: Arc<Supervisor>,
+    watching: Arc<Watching>,
 }
 
 impl Drop for Inner {
@@ -104,6 +118,9 @@ impl fmt::Debug for System {
 }
 
 mod recover;
+mod watching;
+
+use watching::Watching;
 
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 
@@ -145,12 +162,14 @@ impl System {
         spec.validate()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let clock = options.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let hub = Hub::new(clock, runtime, options.event_capacity, identity());
+        options.watch.validate()?;
+        let hub = Hub::new(clock, runtime, options.event_capacity, options.watch, identity());
         let registry = Registry::new(Arc::clone(&hub));
         let root = build(&Arc::new(spec), &hub, &registry)?;
         let undoer: Weak<Registry> = Arc::downgrade(&registry);
         hub.effects.undo_with(undoer);
-        Ok(Self { inner: Arc::new(Inner { hub, registry, root }) })
+        let watching = Watching::new(&hub, &registry);
+        Ok(Self { inner: Arc::new(Inner { hub, registry, root, watching }) })
     }
 
     async fn boot(self) -> Result<Self, StartError> {
@@ -166,6 +185,7 @@ impl System {
         match result {
             Ok(()) => {
                 system.watch_root();
+                system.inner.watching.begin();
                 Ok(system)
             }
             Err(error) => {
@@ -281,6 +301,21 @@ impl System {
         stats.requests = self.fates().accepted;
         stats.events_lagged = self.inner.hub.events.lagged();
         stats
+    }
+
+    /// What was measured over the last minutes, up to now: rates, latencies, objectives, and the alerts
+    /// that hold.
+    ///
+    /// Looks at every child, as [`System::fates`] does.
+    pub fn metrics(&self) -> Metrics {
+        self.inner.watching.metrics()
+    }
+
+    /// Reports what the runtime cannot know by itself. Returns whether it was counted: only what an
+    /// objective or a rule of [`SystemOptions::watch`] asks for is.
+    pub fn signal(&self, name: &str, signal: Signal) -> bool {
+        let hub = &self.inner.hub;
+        hub.watch.lock().hear(name, signal, hub.now())
     }
 
     /// What became of a cast: `None` when it is not known any more, `Some(None)` while it is open.

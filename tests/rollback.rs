@@ -210,6 +210,25 @@ async fn a_transaction_that_fails_is_undone_in_reverse_and_told_once() {
         }
     }
     assert_eq!(rolled_back, 1);
+    let metrics = system.metrics();
+    let counts = metrics.rollback_by_scope[&Scope::Transaction];
+    assert_eq!((counts.entered, counts.recovered), (1, 1));
+    assert_eq!(metrics.rollback_time[&Scope::Transaction].count, 1);
+    assert_eq!(metrics.slo("S97").unwrap().met, Some(true));
+    assert_eq!((metrics.recovery.entered, metrics.recovery.recovered), (2, 1), "the debtor's own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_taken_up_again_counts_for_integrity() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, Scope::Flow, false).await;
+    assert_eq!(teller.call(5_u32).await.unwrap().value, "moved, 5 in all");
+    assert_eq!(system.metrics().slo("S52").unwrap().actual, None);
+    let mut events = system.events();
+    system.kill("bank/teller").unwrap();
+    events.wait_for(|event| matches!(event, Event::Restored { .. })).await.unwrap();
+    let integrity = system.metrics().slo("S52").unwrap().actual.unwrap();
+    assert_eq!((integrity.value, integrity.samples), (1.0, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -440,9 +440,8 @@ impl Model {
             Some(sink) => {
                 // Boxed, so that what has no stream is small.
                 Box::pin(streaming::answer(
-                    self.wire,
+                    (self.wire, sent),
                     response,
-                    sent,
                     request,
                     sink,
                     &self.rules,

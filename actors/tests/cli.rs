@@ -139,9 +139,9 @@ fn a_check_prints_the_whole_plan_of_a_profile() {
         "  refund (tool): refund_desk -> human_agent",
         "  S44  system       5 min, high risk",
         "  S64  checkpoint   every 5 steps",
-        "  S98  recovery in all                       > 98 %",
-        "  S65  a person has to step in               < 10 %",
-        "  S90  rollback success < 95 %      critical",
+        "  S98               recovery in all                    > 98 %",
+        "  S65.intervention  a person had to help (reported)    < 10 %",
+        "  S90  rollback success < 95 %      critical        >= 20",
         "  S61  a tool times out           5 to 10 %",
     ] {
         assert!(said.out.lines().any(|there| there == line), "{line}\n{}", said.out);
@@ -157,7 +157,14 @@ fn each_profile_has_its_own_numbers_and_policy() {
         Folder::with("t.toml", &text).run(&["check", "t.toml"], "").out
     };
     let finance = page("finance");
-    assert!(finance.contains("S71  transaction success                > 99.9 %"), "{finance}");
+    assert!(
+        finance.contains("S71.success   transaction success                > 99.9 %"),
+        "{finance}"
+    );
+    assert!(
+        finance.contains("S71.loss      funds lost (reported)              < 0.01 %"),
+        "{finance}"
+    );
     assert!(finance.contains("S70  checkpoint   every step; a transaction that fails is undone"));
     assert!(finance.contains("  store  sync; agents"));
     assert!(finance.contains("  output_invalid     0   "));
@@ -168,6 +175,10 @@ fn each_profile_has_its_own_numbers_and_policy() {
     );
     assert!(codegen.contains("  output_invalid     2        none, none  a sibling"), "{codegen}");
     assert!(codegen.contains("S73  a syntax error            10 to 15 %"));
+    assert!(
+        codegen.contains("S77.generation  generation, P95 (reported)         < 10 s"),
+        "{codegen}"
+    );
 }
 
 #[test]

@@ -71,7 +71,7 @@ async fn run(args: &Args) -> Result<u8, String> {
     let complaints: Arc<[_]> = input.complaints.into();
     let shop = Arc::new(Shop::new(input.orders, &complaints));
     let spec = desk::spec(&models, &faults, &shop, args.agents.get());
-    let options = SystemOptions::new().event_capacity(1 << 16);
+    let options = SystemOptions::new().event_capacity(1 << 16).watch(slo::watched());
     let system = System::start_with(spec, options).await.map_err(|error| error.to_string())?;
     let desk = system.port::<Ask, Reply>(desk::COMPLAINTS).map_err(|error| error.to_string())?;
 
@@ -108,17 +108,26 @@ async fn run(args: &Args) -> Result<u8, String> {
     watch.catch_up();
 
     let (fates, stats) = (system.fates(), system.stats());
+    let outcomes = work.outcomes();
+    let evidence = slo::Evidence {
+        shop: &shop,
+        complaints: &complaints,
+        labels: &input.labels,
+        outcomes: &outcomes,
+    };
+    let metrics = slo::report(&system, &watch, &evidence);
     let report = Report {
         setting: setting(args, &input.source),
         interrupted,
         took,
         complaints: &complaints,
         labels: &input.labels,
-        outcomes: &work.outcomes(),
+        outcomes: &outcomes,
         shop: &shop,
         watch: &watch,
         fates,
         stats: &stats,
+        metrics: &metrics,
         tree: &tree,
     };
     publish(args, &report);

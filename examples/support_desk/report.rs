@@ -7,6 +7,7 @@ use std::time::Duration;
 use mainstay::fate::{Fate, FateCounts};
 use mainstay::system::Stats;
 use mainstay::tree::TreeDump;
+use mainstay::watch::{Metrics, Unit};
 use serde_json::{Map, Value, json};
 
 use crate::args::Dump;
@@ -14,7 +15,7 @@ use crate::desk::{COMPLAINTS, GROUPS};
 use crate::input::{Complaint, Label};
 use crate::screen::{Style, cut, one_line};
 use crate::shop::Shop;
-use crate::slo::{self, Evidence, Slo, percentile};
+use crate::slo::{self, Evidence, percentile};
 use crate::watch::Watch;
 use crate::work::Outcome;
 
@@ -34,18 +35,18 @@ pub(crate) struct Report<'a> {
     pub(crate) watch: &'a Watch,
     pub(crate) fates: FateCounts,
     pub(crate) stats: &'a Stats,
+    pub(crate) metrics: &'a Metrics,
     pub(crate) tree: &'a TreeDump,
 }
 
 impl Report<'_> {
-    fn slos(&self) -> Vec<Slo> {
-        slo::all(&Evidence {
-            watch: self.watch,
+    fn evidence(&self) -> Evidence<'_> {
+        Evidence {
             shop: self.shop,
             complaints: self.complaints,
             labels: self.labels,
             outcomes: self.outcomes,
-        })
+        }
     }
 
     fn latencies(&self) -> Vec<Duration> {
@@ -159,22 +160,22 @@ impl Report<'_> {
     fn objectives(&self, out: &mut String, style: Style) {
         let _ = writeln!(out, "\n{}", style.bold("Objectives"));
         // On a narrow terminal the last column gives way.
-        let room = style.columns().saturating_sub(80);
-        for slo in self.slos() {
-            let actual = slo.actual.map_or("-".to_owned(), |it| slo.target.value(it));
-            let verdict = match slo.is_met() {
+        let room = style.columns().saturating_sub(84);
+        for state in &self.metrics.slos {
+            let verdict = match state.met {
                 Some(true) => style.good("met   "),
                 Some(false) => style.bad("missed"),
                 None => style.dim("-     "),
             };
+            let of = slo::of(&state.slo.id, self.metrics, &self.evidence());
             let _ = writeln!(
                 out,
-                "  {:<16}  {:<31}  {:>6}  {:>7}  {verdict}  {}",
-                slo.id,
-                slo.name,
-                slo.target.text(),
-                actual,
-                style.dim(&cut(&slo.of, room)),
+                "  {:<16}  {:<33}  {:>8}  {:>7}  {verdict}  {}",
+                state.slo.id,
+                state.slo.name,
+                state.slo.target_text(),
+                state.actual_text(),
+                style.dim(&cut(&of, room)),
             );
         }
     }
@@ -209,15 +210,18 @@ impl Report<'_> {
             Some((millis * 10.0).round() / 10.0)
         };
         let slos: Map<String, Value> = self
-            .slos()
-            .into_iter()
-            .map(|slo| {
-                let actual = slo.actual.map(|it| (it * 1e3).round() / 1e3);
+            .metrics
+            .slos
+            .iter()
+            .map(|state| {
+                // Shares in percent, as their targets are written.
+                let scale = if state.slo.measure.unit() == Unit::Share { 100.0 } else { 1.0 };
+                let actual = state.actual.map(|it| (it.value * scale * 1e3).round() / 1e3);
                 let value = json!({
-                    "name": slo.name, "target": slo.target.text(), "actual": actual,
-                    "met": slo.is_met(),
+                    "name": state.slo.name, "target": state.slo.target_text(), "actual": actual,
+                    "met": state.met,
                 });
-                (slo.id.to_owned(), value)
+                (state.slo.id.to_string(), value)
             })
             .collect();
         json!({

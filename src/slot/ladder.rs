@@ -9,7 +9,7 @@ use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
 use crate::family::Strategy;
-use crate::fate::{Answer, Attempt, Cost, Ended as EndedText, Fate};
+use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
 use crate::lifecycle;
@@ -333,7 +333,10 @@ impl<W: Worker> Slot<W> {
         if let Cause::Fault(fault) = &cause {
             self.hub.count_failure(fault.class, fault.code.as_deref());
         }
-        self.hub.count_decision(class, decision.action);
+        // Whoever was interrupted without its fault has not failed.
+        if !matches!(&cause, Cause::Exit(ExitCause::Stopped | ExitCause::Normal)) {
+            self.hub.count_decision(class, decision.action, now);
+        }
         let (attempt, _) = mail.attempt();
         let group = mail.home.as_ref();
         let to = match (decision.action, group) {
@@ -427,7 +430,6 @@ impl<W: Worker> Slot<W> {
         if settled.is_none() {
             return;
         }
-        self.note_recovery(&mail, None);
         if fate == Fate::Failed {
             self.fail(&mail, cause.into_fault(), text, attempt, now);
         } else {
@@ -581,34 +583,6 @@ impl<W: Worker> Slot<W> {
 
     fn count_fallback(&self, group: &crate::id::ChildPath) {
         *self.hub.stats.lock().fallbacks.entry(group.clone()).or_default() += 1;
-    }
-
-    /// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
-    pub(super) fn note_recovery(&self, mail: &Mail<W>, answer: Option<&Answer<W::Reply>>) {
-        let (retries, substitutions) = match mail.book() {
-            None => return,
-            Some(book) => (book.history.retries(), book.history.substitutions()),
-        };
-        let mut stats = self.hub.stats.lock();
-        if retries > 0 {
-            stats.entered_retry += 1;
-            if answer.is_some() && substitutions == 0 {
-                stats.recovered_by_retry += 1;
-            }
-        }
-        if substitutions > 0
-            && let Some(group) = &mail.home
-        {
-            let path = group.path();
-            *stats.entered_fallback.entry(path.clone()).or_default() += 1;
-            match answer {
-                Some(answer) if answer.defaulted => {
-                    *stats.defaulted.entry(path.clone()).or_default() += 1;
-                }
-                Some(_) => *stats.recovered_by_fallback.entry(path.clone()).or_default() += 1,
-                None => {}
-            }
-        }
     }
 
     /// An attempt did not even yield after it was told that its time is over: its life is given up,

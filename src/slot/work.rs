@@ -11,6 +11,7 @@ use crate::circuit::Permit;
 use crate::event::Event;
 use crate::fate::{Answer, Cost, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
+use crate::hub;
 use crate::id::{Delivery, Incarnation};
 use crate::lifecycle::Stage;
 use crate::mailbox::{self, Order, Ticket};
@@ -18,6 +19,7 @@ use crate::moment::Moment;
 use crate::policy::budget::Reservation;
 use crate::port::{Cut, Flight};
 use crate::slot::worker::{Worker, unwound};
+use crate::watch::Input;
 
 /// The least time between two looks at an attempt that waits for others.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -421,8 +423,13 @@ impl<W: Worker> Slot<W> {
             let index = self.member.get().map_or(0, |member| member.index);
             answer.degraded |= index > 0;
             answer.cost.add(group.served(&mail, index, fate, said.flaw, now));
+            if answer.degraded || answer.defaulted {
+                let (degraded, defaulted) = (answer.degraded, answer.defaulted);
+                let kind = group.kind();
+                self.hub.watch(Input::Impaired { kind, degraded, defaulted }, now);
+            }
         }
-        self.note_recovery(&mail, Some(&answer));
+        hub::note(&self.hub, &mail, fate, answer.defaulted, now);
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }

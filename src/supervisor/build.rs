@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -25,6 +26,7 @@ use crate::port::{AcceptOptions, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules, unwound};
 use crate::spec::{ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
+use crate::watch::Totals;
 
 /// What has a path. Small: there is one a child.
 #[derive(Clone)]
@@ -164,6 +166,21 @@ impl Registry {
             sum.merge(&entry.value().counts());
         }
         sum
+    }
+
+    /// The sums that the watch reads. Looks at every child.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            attempts: self.hub.attempts.load(Ordering::Relaxed),
+            fates: self.fates(),
+            ..Totals::default()
+        };
+        for entry in &self.entries {
+            if let Entry::Group(group) = entry.value() {
+                totals.group(group.group.kind()).merge(&group.group.counts());
+            }
+        }
+        totals
     }
 
     /// The port of what has this path, with its type.

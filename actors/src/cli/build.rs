@@ -11,6 +11,7 @@ use mainstay::error::SpecError;
 use mainstay::policy::{Jitter, Policy};
 use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
 use mainstay::system::System;
+use mainstay::watch::WatchSpec;
 use mainstay_actors::agent::{Agent, Team};
 use mainstay_actors::chat::{ChatRequest, ResponseFormat};
 use mainstay_actors::mcp::McpServer;
@@ -170,6 +171,12 @@ impl Tree {
         }
         self.discovered = true;
         Ok(())
+    }
+
+    /// What the tree is watched by.
+    pub(crate) fn watch(&self) -> WatchSpec {
+        let profile = self.file.profile.as_ref().map(|profile| profile.get_ref().watched());
+        profile.map_or_else(WatchSpec::new, WatchSpec::profile)
     }
 
     /// The policy of the whole tree.

@@ -10,12 +10,13 @@ use mainstay::circuit::CircuitSpec;
 use mainstay::fault::Class;
 use mainstay::policy::eligibility::{fits, is_never_substituted};
 use mainstay::policy::{Candidate, GroupKind as PolicyGroup, Policy};
+use mainstay::watch::{MIN_SAMPLES, WatchSpec};
 use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::Tree;
 use super::file::{Durability, Model, Named, Price};
-use super::profile::{ALERTS, CHAOS, OBJECTIVES, Profile, Row, SCOPES};
+use super::profile::{CHAOS, Profile, Row, SCOPES};
 
 /// The whole page.
 pub(crate) fn page(tree: &Tree) -> String {
@@ -33,19 +34,36 @@ pub(crate) fn page(tree: &Tree) -> String {
     if let Some(profile) = profile {
         table(&mut page, "Ladder of the profile", &["", "rung", "what"], profile.ladder());
     }
-    let mut objectives = OBJECTIVES.to_vec();
-    objectives.extend(profile.iter().flat_map(|profile| profile.objectives()));
-    table(&mut page, "Objectives of the playbook", &["", "what", "goal"], &objectives);
-    table(
-        &mut page,
-        "Alerts of the playbook, over 5 min from 20 samples on",
-        &["", "when", "severity"],
-        &ALERTS,
-    );
+    watched(&mut page, &tree.watch());
     let mut chaos = CHAOS.to_vec();
     chaos.extend(profile.iter().flat_map(|profile| profile.chaos()));
     table(&mut page, "Chaos plan", &["", "what is injected", "rate"], &chaos);
     page
+}
+
+/// What the tree is watched by when it runs.
+fn watched(page: &mut String, watch: &WatchSpec) {
+    let over = span(watch.window);
+    let _ = writeln!(page, "\nObjectives, over {over}");
+    let mut lines = vec![["", "what", "goal"].map(str::to_owned)];
+    lines.extend(watch.slos.iter().map(|slo| {
+        let reported = if slo.measure.signal().is_some() { " (reported)" } else { "" };
+        [slo.id.to_string(), format!("{}{reported}", slo.name), slo.target_text()]
+    }));
+    align(page, &lines);
+    let _ = writeln!(page, "\nAlerts, over {over}");
+    let mut lines = vec![["", "when", "severity", "samples"].map(str::to_owned)];
+    lines.extend(watch.alerts.iter().map(|rule| {
+        let severity = rule.severity.to_string();
+        [rule.id.to_string(), rule.condition(), severity, format!(">= {}", rule.min_samples)]
+    }));
+    let missed = ["R18", "an objective is missed", "info"].map(str::to_owned);
+    let [row, when, severity] = missed;
+    lines.push([row, when, severity, format!(">= {MIN_SAMPLES}")]);
+    let spent = ["S59", "a request with no rung left", "one alert each", ""];
+    lines.push(spent.map(str::to_owned));
+    align(page, &lines);
+    let _ = writeln!(page, "  an alert ends after {} without its reason", span(watch.hold));
 }
 
 fn classes(page: &mut String, policy: &Policy) {

@@ -1,5 +1,5 @@
-//! The playbook's three case profiles, and the numbers that hold in all of them: what
-//! `mainstay check` prints and what `profile = "..."` sets.
+//! The playbook's three case profiles: what `mainstay check` prints of them and what `profile = "..."`
+//! sets.
 //!
 //! *Invariant.* The numbers are the playbook's, with its row ids; nothing here is measured, and what the
 //! runtime knows itself is asked of it and not written here.
@@ -23,33 +23,6 @@ pub(crate) type Row = (&'static str, &'static str, &'static str);
 
 /// The rows of the scopes of a rollback, the narrowest first.
 pub(crate) const SCOPES: [&str; 5] = ["S40", "S41", "S42", "S43", "S44"];
-
-/// The objectives of every tree.
-pub(crate) const OBJECTIVES: [Row; 14] = [
-    ("S94", "error rate", "< 10 %"),
-    ("S25", "retry success", "> 95 %"),
-    ("S26", "retry latency, P95", "< 5 s"),
-    ("S27", "retries a request, mean", "< 2"),
-    ("S37", "fallback success", "> 90 %"),
-    ("S38", "fallback latency, P95", "< 3 s"),
-    ("S39", "availability as users see it", "> 95 %"),
-    ("S28", "degraded answers of a model group", "< 5 %"),
-    ("S29", "success of an alternative tool", "> 90 %"),
-    ("S30", "completion of a simplified flow", "> 80 %"),
-    ("S97", "rollback success", "> 99 %"),
-    ("S51", "rollback time, P95", "< 30 s"),
-    ("S52", "state integrity", "> 99.9 %"),
-    ("S98", "recovery in all", "> 98 %"),
-];
-
-/// When somebody is told: row, condition, severity. Over 5 minutes, from 20 samples on.
-pub(crate) const ALERTS: [Row; 5] = [
-    ("S88", "error rate > 10 %", "warning"),
-    ("S89", "retry success < 80 %", "warning"),
-    ("R18", "fallback success < 80 %", "warning"),
-    ("S90", "rollback success < 95 %", "critical"),
-    ("S59", "a request with no rung left", "one alert each"),
-];
 
 /// The failure rates that every tree is tried with.
 pub(crate) const CHAOS: [Row; 1] = [("S5", "any failure", "5 %, 10 % and 15 %")];
@@ -114,23 +87,12 @@ impl Profile {
         }
     }
 
-    pub(crate) const fn objectives(self) -> &'static [Row] {
+    /// The runtime's own word for it: its objectives come with it.
+    pub(crate) const fn watched(self) -> mainstay::watch::Profile {
         match self {
-            Self::CustomerService => &[
-                ("S65", "satisfaction (reported from outside)", "> 95 %"),
-                ("S65", "a person has to step in", "< 10 %"),
-                ("S65", "response, mean", "< 30 s"),
-            ],
-            Self::Finance => &[
-                ("S71", "transaction success", "> 99.9 %"),
-                ("S71", "rollback success", "> 99 %"),
-                ("S71", "funds lost", "< 0.01 %; none in tests"),
-            ],
-            Self::Codegen => &[
-                ("S77", "usable code", "> 90 %"),
-                ("S77", "a person has to repair", "< 5 %"),
-                ("S77", "generation, P95", "< 10 s"),
-            ],
+            Self::CustomerService => mainstay::watch::Profile::CustomerService,
+            Self::Finance => mainstay::watch::Profile::Finance,
+            Self::Codegen => mainstay::watch::Profile::Codegen,
         }
     }
 

@@ -12,7 +12,8 @@ use anyhow::Context;
 use mainstay::error::RecoverError;
 use mainstay::event::Event;
 use mainstay::port::Port;
-use mainstay::system::{RecoverOptions, RecoveredRequest, System};
+use mainstay::system::{RecoverOptions, RecoveredRequest, System, SystemOptions};
+use mainstay::watch::Signal;
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamSink, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
@@ -25,6 +26,7 @@ use page::Page;
 use taken::Answered;
 use words::{Outcome, Why, line};
 
+mod alerts;
 mod lines;
 mod page;
 mod settle;
@@ -67,14 +69,16 @@ impl Session {
         let store = tree.store()?;
         tree.discover().await?;
         let spec = tree.spec()?;
+        let watched = SystemOptions::new().watch(tree.watch());
         let (system, taken) = match store {
-            None => (System::start(spec).await?, Vec::new()),
+            None => (System::start_with(spec, watched).await?, Vec::new()),
             Some(store) => {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
                     eprintln!("mainstay: {}", super::check::not_kept(group));
                 }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
+                options.system = watched;
                 let (system, recovered) =
                     System::recover_with(spec, store, options).await.map_err(with_hint)?;
                 let summary = taken::summary(&recovered, show.progress);
@@ -84,6 +88,7 @@ impl Session {
                 (system, recovered.open)
             }
         };
+        tokio::spawn(alerts::tell(system.events(), |line| eprintln!("mainstay: {line}")));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
@@ -198,6 +203,7 @@ impl Session {
         call: impl Future<Output = Result<Outcome, Why>>,
         stream: Option<ChatStream>,
     ) -> (Result<Outcome, Why>, bool) {
+        let began = Instant::now();
         let mut events = self.system.events();
         let mut page = Page::new(stream);
         let mut call = pin!(call);
@@ -228,6 +234,12 @@ impl Session {
         if outcome.as_ref().is_err_and(Why::is_called_off) {
             page.end();
             return (outcome, false);
+        }
+        if outcome.is_ok() {
+            // What a person waited for: the runtime knows requests, and not which of them are these.
+            for name in ["response", "generation"] {
+                self.system.signal(name, Signal::Took(began.elapsed()));
+            }
         }
         page.rest(self.show.progress);
         let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));

@@ -17,11 +17,10 @@ use super::{Course, MAX_BODY, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
 
-/// Reads an answer and writes it to the sink.
+/// Reads an answer to a request of so many bytes and writes it to the sink.
 pub(crate) async fn answer(
-    wire: Wire,
+    (wire, sent): (Wire, usize),
     response: Response,
-    sent: usize,
     request: &ChatRequest,
     sink: &StreamSink,
     rules: &Rules,

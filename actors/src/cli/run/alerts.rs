@@ -1,0 +1,72 @@
+//! Alerts about the last minutes, as lines.
+//!
+//! *Invariant.* They are said whatever else is shown: whoever runs a tree should not miss them.
+
+use mainstay::event::{Event, EventStream};
+use mainstay::watch::{Alert, Severity};
+
+/// Says each alert that begins or ends, for as long as the system lives.
+pub(super) async fn tell(mut events: EventStream, say: impl Fn(String)) {
+    while let Some(stamped) = events.next().await {
+        if let Some(line) = line(&stamped.event) {
+            say(line);
+        }
+    }
+}
+
+fn line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Raised { alert } => {
+            let Alert { rule, severity, measure, value, limit, samples, .. } = alert;
+            let unit = measure.unit();
+            let what = if *severity == Severity::Info { "objective missed" } else { "alert" };
+            format!(
+                "{severity}: {what} {rule}: {} where {} is the limit, of {samples}",
+                unit.show(*value),
+                unit.show(*limit),
+            )
+        }
+        Event::Cleared { alert } => format!("{}: {} is over", alert.severity, alert.rule),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mainstay::fault::Class;
+    use mainstay::spec::SupervisorSpec;
+    use mainstay::system::System;
+    use mainstay_actors::scripted::Script;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alert_is_said_when_it_begins_and_when_it_ends() {
+        let script = Script::<String, String>::echo();
+        script.otherwise_fail(Class::InputValidation);
+        let spec = SupervisorSpec::one_for_one("root").child(script.stateless("it"));
+        let system = System::start(spec).await.unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
+        let telling = tokio::spawn(tell(system.events(), move |line| heard.lock().push(line)));
+        let port = system.port::<String, String>("root/it").unwrap();
+        for _ in 0..20 {
+            port.call("x").await.unwrap_err();
+        }
+        let mut events = system.events();
+        let over = |event: &Event| matches!(event, Event::Cleared { alert } if alert.rule == "S88");
+        events.wait_for(over).await.unwrap();
+        system.stop().await;
+        drop((system, port));
+        telling.await.unwrap();
+        let lines: Vec<_> =
+            said.lock().iter().filter(|line| line.contains("S88")).cloned().collect();
+        let begun = "warning: alert S88: 100.0 % where 10.0 % is the limit, of 20";
+        assert_eq!(lines, [begun, "warning: S88 is over"]);
+        let missed = "info: objective missed S39: 0.0 % where 95.0 % is the limit, of 20";
+        assert!(said.lock().iter().any(|line| line == missed), "{:?}", said.lock());
+    }
+}

@@ -1,0 +1,57 @@
+//! What is counted when a request that has failed before has its fate.
+//!
+//! *Invariant.* A request that has never failed is not looked at: it has no book.
+
+use super::Hub;
+use crate::decision::{Action, Rung};
+use crate::fate::Fate;
+use crate::moment::Moment;
+use crate::port::Envelope;
+use crate::watch::{Fated, Input};
+
+/// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
+pub(crate) fn note<Q, R>(
+    hub: &Hub,
+    mail: &Envelope<Q, R>,
+    fate: Fate,
+    defaulted: bool,
+    now: Moment,
+) {
+    let (retries, substitutions, mut fated) = {
+        let Some(book) = mail.book() else { return };
+        let Some(first) = book.trail.iter().next() else { return };
+        let handed = book.trail.iter().find(|it| it.action.rung() == Some(Rung::Substitute));
+        let fated = Fated {
+            fate,
+            defaulted,
+            failed_at: first.at,
+            retried: book.history.retries() > 0,
+            handed_on: mail.home.as_ref().zip(handed).map(|(group, it)| (group.kind(), it.at)),
+            rolled_back: book.trail.iter().any(|it| it.action == Action::Rollback),
+        };
+        (book.history.retries(), book.history.substitutions(), fated)
+    };
+    let answered = matches!(fate, Fate::Done | Fate::Unheard);
+    {
+        let mut stats = hub.stats.lock();
+        if retries > 0 {
+            stats.entered_retry += 1;
+            stats.recovered_by_retry += u64::from(answered && substitutions == 0);
+        }
+        if substitutions > 0
+            && let Some(group) = &mail.home
+        {
+            let path = group.path();
+            *stats.entered_fallback.entry(path.clone()).or_default() += 1;
+            if answered {
+                let counts = match defaulted {
+                    true => &mut stats.defaulted,
+                    false => &mut stats.recovered_by_fallback,
+                };
+                *counts.entry(path.clone()).or_default() += 1;
+            }
+        }
+    }
+    fated.defaulted &= answered;
+    hub.watch(Input::Fated(fated), now);
+}
