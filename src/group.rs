@@ -353,10 +353,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
     fn accept(
         &self,
         message: Q,
-        options: AcceptOptions,
+        options: &mut AcceptOptions,
     ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
         let now = self.hub.now();
-        let mut deadline = now + options.deadline.unwrap_or(self.deadline);
+        let mut deadline = now + options.deadline().unwrap_or(self.deadline);
         if let Some(tie) = &options.tie {
             deadline = deadline.min(tie.deadline);
         }

@@ -9,7 +9,7 @@ use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
 use crate::family::Strategy;
-use crate::fate::{Answer, Attempt, Cost, Ended as EndedText, Fate};
+use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
 use crate::lifecycle;
@@ -75,11 +75,11 @@ impl<W: Worker> Slot<W> {
     ) {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(job.bill.own);
+            reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
         }
-        if job.bill.all != Cost::default() {
+        if let Some(bill) = &job.bill {
             let index = self.member.get().map_or(0, |member| member.index);
-            job.mail.open_book(index, job.ticket.lease.delivery).spent.add(job.bill.all);
+            job.mail.open_book(index, job.ticket.lease.delivery).spent.add(bill.all);
         }
         let mut unused = None;
         let mut report: Option<Box<dyn FnOnce()>> = None;
@@ -481,10 +481,7 @@ impl<W: Worker> Slot<W> {
             kind: mail.home.as_ref().map_or(GroupKind::Model, |group| group.kind()),
             retry_budget: domain.retries.affords(cost),
             domain_open_at: domain.open_at(),
-            request_budget: mail
-                .purse
-                .as_ref()
-                .is_none_or(|purse| purse.covers(Cost::default(), now)),
+            request_budget: mail.purse().is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint,
             has_parent: mail.nested,
         };
@@ -561,7 +558,7 @@ impl<W: Worker> Slot<W> {
     }
 
     /// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
-    pub(super) fn note_recovery(&self, mail: &Mail<W>, answer: Option<&Answer<W::Reply>>) {
+    pub(super) fn note_recovery(&self, mail: &Mail<W>, defaulted: Option<bool>) {
         let (retries, substitutions) = match mail.book() {
             None => return,
             Some(book) => (book.history.retries(), book.history.substitutions()),
@@ -569,7 +566,7 @@ impl<W: Worker> Slot<W> {
         let mut stats = self.hub.stats.lock();
         if retries > 0 {
             stats.entered_retry += 1;
-            if answer.is_some() && substitutions == 0 {
+            if defaulted.is_some() && substitutions == 0 {
                 stats.recovered_by_retry += 1;
             }
         }
@@ -578,11 +575,11 @@ impl<W: Worker> Slot<W> {
         {
             let path = group.path();
             *stats.entered_fallback.entry(path.clone()).or_default() += 1;
-            match answer {
-                Some(answer) if answer.defaulted => {
+            match defaulted {
+                Some(true) => {
                     *stats.defaulted.entry(path.clone()).or_default() += 1;
                 }
-                Some(_) => *stats.recovered_by_fallback.entry(path.clone()).or_default() += 1,
+                Some(false) => *stats.recovered_by_fallback.entry(path.clone()).or_default() += 1,
                 None => {}
             }
         }
@@ -604,7 +601,7 @@ impl<W: Worker> Slot<W> {
         let position = desk.out.iter().position(|out| out.ticket == ticket)?;
         let out = desk.out.swap_remove(position);
         desk.abandon(&out);
-        let tainted = !self.effect_of(&out.flight).is_replay_safe();
+        let tainted = !self.effect_of(desk.flight_of(&out)).is_replay_safe();
         // Otherwise its own copy would count as somebody at work.
         drop(out);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);

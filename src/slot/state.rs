@@ -55,7 +55,7 @@ impl InHand {
     fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
         match self {
             Self::Here(id) => mail.id == *id,
-            Self::Before(key) => mail.key.as_ref() == Some(key),
+            Self::Before(key) => mail.key() == Some(key),
         }
     }
 }
@@ -325,7 +325,7 @@ impl<W: Worker> Slot<W> {
             });
         }
         let Some(journal) = self.journal() else { return Ok((snapshot, None)) };
-        let (Some(codec), Some(key)) = (&self.spec.codec, &job.mail.key) else {
+        let (Some(codec), Some(key)) = (&self.spec.codec, job.mail.key()) else {
             return Ok((snapshot, None));
         };
         let text = unwound(|| (codec.write_reply)(reply as &dyn Any))
@@ -499,7 +499,7 @@ impl<W: Worker> Slot<W> {
 
     /// What the ledger knows a request by.
     pub(super) fn task_of(&self, mail: &Mail<W>) -> String {
-        match &mail.key {
+        match mail.key() {
             Some(key) => key.to_string(),
             None => default_key(self.hub.identity, mail.id),
         }
@@ -520,7 +520,7 @@ impl<W: Worker> Slot<W> {
 
     /// A durable request has a fate without an answer.
     pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate) {
-        if let (Some(journal), Some(key)) = (self.journal(), &mail.key)
+        if let (Some(journal), Some(key)) = (self.journal(), mail.key())
             && !mail.is_journaled()
             && fate != Fate::Suspended
         {
