@@ -144,6 +144,7 @@ pub(crate) struct Hub {
     pub(crate) topology: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
+    /// Attempts of children that are gone: the others count their own.
     pub(crate) attempts: AtomicU64,
     /// What happened lately.
     pub(crate) watch: Mutex<Watch>,

@@ -10,7 +10,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -20,15 +20,20 @@ use crate::behavior::{
     Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn,
 };
 use crate::checkpoint::{Schema, Snapshot};
-use crate::effects::{EFFECT_UNKNOWN, Site};
+use crate::effects::Site;
 use crate::error::CheckpointError;
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
 use crate::journal;
 use crate::port::{Cut, Flight, Outcome};
 use crate::slot::{
-    Bill, Ended, Job, Next, Said, Slot, Unkept, Wake, Watched, Worker, unwound, watched,
+    Bill, Ended, Job, Next, Said, Slot, Unkept, Wake, Watched, Worker, let_go, poll_watched,
+    unwound, watched,
 };
+
+mod ended;
+
+use ended::{HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost};
 
 /// Attempts a carrier makes before it yields.
 const BATCH: u32 = 32;
@@ -216,31 +221,96 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
     async fn drive(slot: &Arc<Slot<Self>>, number: u32, flight: Arc<Flight>) {
         // The context of all its attempts.
         let mut context = None;
+        let mut holder = None;
         loop {
-            let mut next = slot.begin_work(number);
+            let mut next = slot.begin_work(number, &mut holder);
             let mut left = BATCH;
-            while let Next::Work(life, mut job) = next {
+            let leave = loop {
+                let mut life = match next {
+                    Next::Work(life) => life,
+                    Next::Rest => break false,
+                    Next::Leave => break true,
+                };
+                let Some(job) = &mut holder else { break false };
                 let (life, ended) = if slot.spec.blocking {
-                    apart(slot, life, &mut job).await
+                    Box::pin(apart(slot, life, job)).await
                 } else {
                     let context = match &mut context {
                         Some(context) => {
-                            slot.renew(context, &job);
+                            slot.renew(context, job);
                             context
                         }
-                        none => none.insert(slot.context(&job, Arc::clone(&flight))),
+                        none => none.insert(slot.context(job, Arc::clone(&flight))),
                     };
-                    let ended = attempt(slot, life, &mut job, context).await;
+                    let context = &*context;
+                    // The usual attempt is one step, which replies: it is made right here. Whatever
+                    // else there is to do is boxed, so that this future is small.
+                    let ended = if !job.is_plain() {
+                        Box::pin(attempt(slot, life, job, context, None)).await
+                    } else {
+                        match unwound(|| B::clone(&life)) {
+                            Err(text) => {
+                                (None, Ended::Crash(lost(life, text), is_tainted(context)))
+                            }
+                            Ok(before) => {
+                                let step = {
+                                    let ask = &*job.mail.request;
+                                    match unwound(|| life.step(ask, Turn::First, context)) {
+                                        Ok(step) => {
+                                            let mut step = pin!(Some(step));
+                                            let ended = poll_fn(|task| {
+                                                let step = step.as_mut();
+                                                poll_watched(
+                                                    step,
+                                                    boxed_fault,
+                                                    &flight,
+                                                    &HEARD,
+                                                    task,
+                                                )
+                                            })
+                                            .await;
+                                            let_go(step, ended)
+                                        }
+                                        Err(text) => Watched::Panicked(text),
+                                    }
+                                };
+                                match step {
+                                    Watched::Done(Ok(Step::Reply(reply))) => {
+                                        match slot.keep_reply(&life, job, context, &reply) {
+                                            Ok((None, None)) => {
+                                                let_drop(before);
+                                                let said = Said::of(context);
+                                                (Some(life), Ended::Reply(reply, said))
+                                            }
+                                            kept => {
+                                                let again = Place::START;
+                                                let replied =
+                                                    Replied { reply, kept, before, again };
+                                                Box::pin(keep(slot, life, context, replied)).await
+                                            }
+                                        }
+                                    }
+                                    step => {
+                                        let made = Some((before, step));
+                                        Box::pin(attempt(slot, life, job, context, made)).await
+                                    }
+                                }
+                            }
+                        }
+                    };
                     job.bill = Bill::of(context);
                     ended
                 };
                 left -= 1;
-                next = slot.after(Some(number), life, job, ended, left > 0);
+                next = slot.after(Some(number), life, &mut holder, ended, left > 0);
+            };
+            if leave {
+                return;
             }
-            match next {
-                Next::Leave => return,
-                _ if left > 0 => rest().await,
-                _ => tokio::task::yield_now().await,
+            if left > 0 {
+                rest().await;
+            } else {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -255,19 +325,24 @@ async fn rest() {
 }
 
 /// One attempt of a stateful behavior: its steps, until it replies, fails or is cut short. The life
-/// comes back as it was before the step that failed; it does not come back from a panic.
+/// comes back as it was before the step that failed; it does not come back from a panic. The first step
+/// may have been made, with the state before it.
 async fn attempt<B: Stateful>(
     slot: &Arc<Slot<StatefulWorker<B>>>,
     mut life: Box<B>,
     job: &mut Job<StatefulWorker<B>>,
     context: &Context,
+    mut made: Option<(B, Made<B::Reply>)>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(slot, job).await {
+    if made.is_none()
+        && let Err(fault) = admit(slot, job).await
+    {
         return (Some(life), Ended::Fault(fault, Place::START, false));
     }
     let flight = &*context.flight;
-    let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
-    let Place { mut turn, step: mut done, back } = std::mem::replace(&mut job.place, Place::START);
+    let tainted = || is_tainted(context);
+    let place = job.place.take().map_or(Place::START, |place| *place);
+    let Place { mut turn, step: mut done, back } = place;
     if back {
         let began = slot.hub.now();
         let gone = slot.go_back(job, context).await;
@@ -310,36 +385,23 @@ async fn attempt<B: Stateful>(
                 return (Some(life), Ended::Cut(cut, tainted()));
             }
         }
-        let before = match unwound(|| B::clone(&life)) {
-            Ok(before) => before,
-            Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
-        };
         let again = Place { turn: turn.clone(), step: done, back: false };
-        let heard = &[Cut::Kill, Cut::Timeout];
-        // A fault is large, and moved at every await on its way: not with every reply.
-        let made = || life.step(&job.mail.request, turn, context);
-        let step = watched(made, boxed_fault, flight, heard).await;
+        let (before, step) = match made.take() {
+            Some(made) => made,
+            None => {
+                let before = match unwound(|| B::clone(&life)) {
+                    Ok(before) => before,
+                    Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+                };
+                // A fault is large, and moved at every await on its way: not with every reply.
+                let step = || life.step(&job.mail.request, turn, context);
+                (before, watched(step, boxed_fault, flight, &HEARD).await)
+            }
+        };
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
-                let kept = match slot.keep_reply(&life, job, context, &reply) {
-                    Ok((state, None)) => Ok(state),
-                    Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
-                    Err(kept) => Err(kept),
-                };
-                match kept {
-                    Ok(state) => {
-                        let said = Said { state, ..Said::of(context) };
-                        return (Some(life), Ended::Reply(reply, said));
-                    }
-                    Err(Unkept::Failed(fault)) => {
-                        let _ = unwound(move || drop(reply));
-                        fault
-                    }
-                    Err(Unkept::Panicked(text)) => {
-                        let _ = unwound(move || drop(reply));
-                        return (None, Ended::Crash(lost(life, text), tainted()));
-                    }
-                }
+                let kept = slot.keep_reply(&life, job, context, &reply);
+                return keep(slot, life, context, Replied { reply, kept, before, again }).await;
             }
             Watched::Done(Ok(Step::Continue)) => {
                 let kept = match slot.keep_step(&life, job, context, done + 1, false) {
@@ -394,24 +456,8 @@ async fn attempt<B: Stateful>(
                 return (None, Ended::Crash(Box::new(ExitCause::Killed), tainted()));
             }
         };
-        // What the step left behind goes; a state that cannot even be dropped is not gone on with.
-        let torn = std::mem::replace(&mut *life, before);
-        if let Err(text) = unwound(move || drop(torn)) {
-            return (None, Ended::Crash(lost(life, text), tainted()));
-        }
-        // An effect that nobody knows about makes the outcome of the whole request unknown.
-        let unknown = fault.code.as_deref() == Some(EFFECT_UNKNOWN);
-        return (Some(life), Ended::Fault(fault, again, unknown || tainted()));
+        return failed(life, before, fault, again, context);
     }
-}
-
-fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
-    let _ = unwound(move || drop(life));
-    Box::new(ExitCause::Panic(text))
-}
-
-fn boxed_fault<T>(result: Result<T, Fault>) -> Result<T, Box<Fault>> {
-    result.map_err(Box::new)
 }
 
 /// Makes the calls of a step in parallel, and has its effects take place. The attempt's clock stands
@@ -474,15 +520,14 @@ async fn perform<W: Worker>(
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
 async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Box<Fault>> {
-    slot.count_attempt();
-    if let Some(gate) = &job.mail.gate {
+    if let Some(gate) = job.mail.gate() {
         gate.passed().await.map_err(|error| Box::new(journal::failed(&error)))?;
     }
     if job.refuse {
         let why = "its life ended after it had called what may not be called twice";
         return Err(Box::new(Fault::cancelled(why).with_code("interrupted")));
     }
-    if let Some(purse) = &job.mail.purse {
+    if let Some(purse) = job.mail.purse() {
         match purse.reserve(Cost::default(), slot.hub.now()) {
             Ok(reservation) => job.reservation = Some(Box::new(reservation)),
             Err(denied) => return Err(Box::new(Fault::budget_denied(denied.to_string()))),
@@ -500,13 +545,14 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
                 tokio::task::yield_now().await;
             }
             left -= 1;
-            let (life, job) = match slot.begin_work(number) {
-                Next::Work(life, job) => (life, job),
-                Next::Rest => {
+            let mut holder = None;
+            let (life, job) = match (slot.begin_work(number, &mut holder), holder) {
+                (Next::Work(life), Some(job)) => (life, job),
+                (Next::Leave, _) => return,
+                _ => {
                     rest().await;
                     continue;
                 }
-                Next::Leave => return,
             };
             let alone = serve(Arc::clone(slot), life, job);
             if slot.spec.blocking {
@@ -514,7 +560,7 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
                 let slot = Arc::clone(slot);
                 slot.hub.runtime.clone().spawn(async move {
                     if let Some((job, ended)) = alone.await {
-                        slot.after(None, None, job, ended, false);
+                        slot.after(None, None, &mut Some(job), ended, false);
                     }
                 });
                 continue;
@@ -524,13 +570,13 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
             let polled = poll_fn(|task| Poll::Ready(alone.as_mut().poll(task))).await;
             match polled {
                 Poll::Ready((job, ended)) => {
-                    slot.after(None, None, job, ended, false);
+                    slot.after(None, None, &mut Some(job), ended, false);
                 }
                 Poll::Pending => {
                     let slot = Arc::clone(slot);
                     slot.hub.runtime.clone().spawn(async move {
                         let (job, ended) = alone.await;
-                        slot.after(None, None, job, ended, false);
+                        slot.after(None, None, &mut Some(job), ended, false);
                     });
                 }
             }
@@ -635,16 +681,16 @@ async fn apart<B: Stateful>(
         flight: Some(Arc::clone(&flight)),
         life: job.life,
         attempt: job.attempt,
-        place: std::mem::replace(&mut job.place, Place::START),
+        place: job.place.take(),
         refuse: job.refuse,
         torn: job.torn,
         reservation: None,
-        bill: Bill::default(),
+        bill: None,
     };
     let inner = Arc::clone(slot);
     let work = thread(slot, async move {
         let context = inner.context(&copy, copy_flight);
-        let ended = attempt(&inner, life, &mut copy, &context).await;
+        let ended = attempt(&inner, life, &mut copy, &context, None).await;
         (ended, copy.reservation, Bill::of(&context))
     });
     match watched(|| work, std::convert::identity, &flight, &[Cut::Kill]).await {

@@ -355,7 +355,7 @@ impl<T: Clone> Mailbox<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn offer(&mut self, entry: Entry<T>, substitute: bool, bounds: &Bounds) -> Output<T> {
         let count = bounds.count + if substitute { bounds.reserve } else { 0 };
         let heavy =
@@ -372,7 +372,7 @@ impl<T: Clone> Mailbox<T> {
         Output::Accepted
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, limit: Moment, order: Order, now: Moment) -> Output<T> {
         if !self.has_work(order) {
             return Output::Nothing;

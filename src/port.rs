@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ mod copies;
 mod flight;
 mod gate;
 mod kept;
+mod options;
 mod waiting;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
@@ -38,6 +39,7 @@ use copies::Copies;
 pub(crate) use flight::{Cut, Flight, Tie};
 pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
+pub(crate) use options::{AcceptOptions, More};
 use waiting::Waiting;
 
 /// How a call differs from its defaults.
@@ -166,7 +168,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         mut options: AcceptOptions,
     ) -> Result<RequestId, CallError<Q>> {
         options.cast = true;
-        Ok(self.target.accept(message, options)?.id)
+        Ok(self.target.accept(message, &mut options)?.id)
     }
 
     pub(crate) fn exchange(
@@ -196,7 +198,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     ) -> Result<Receipt, CallError<Q>> {
         let mut options = AcceptOptions::new(options, self.tie.clone());
         options.cast = true;
-        let envelope = accept(&*self.target, message.into(), options)?;
+        let envelope = accept(&*self.target, message.into(), &mut options)?;
         Ok(Receipt { request: envelope.id })
     }
 
@@ -217,8 +219,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     ) -> Result<Receipt, CallError<Q>> {
         let mut options = AcceptOptions::new(options, self.tie.clone());
         options.cast = true;
-        let envelope = self.target.accept(message.into(), options)?;
-        if let Some(gate) = &envelope.gate
+        let envelope = self.target.accept(message.into(), &mut options)?;
+        if let Some(gate) = envelope.gate()
             && let Err(error) = gate.passed().await
         {
             return Err(CallError::RecoveryExhausted {
@@ -249,8 +251,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
             act::boxed(async move {
                 // The step waits for its calls as a whole, so the pause of the attempt clock is the
                 // runtime's, and only what the answer says is passed on here.
-                let options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                let envelope = accept(&*port.target, message, options).map_err(Unanswered::from)?;
+                let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
+                let envelope =
+                    accept(&*port.target, message, &mut options).map_err(Unanswered::from)?;
                 let answer =
                     Waiting::accepted(&port.target, envelope).await.map_err(Unanswered::from)?;
                 tie.note(&answer);
@@ -265,14 +268,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
 fn accept<Q, R>(
     target: &dyn Accept<Q, R>,
     message: Q,
-    options: AcceptOptions,
+    options: &mut AcceptOptions,
 ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
-    let tie = options.tie.clone().filter(|_| !target.is_replay_safe());
-    if let Some(tie) = &tie {
-        tie.taint();
-    }
+    let Some(tie) = options.tie.clone().filter(|_| !target.is_replay_safe()) else {
+        return target.accept(message, options);
+    };
+    tie.taint();
     let accepted = target.accept(message, options);
-    if let (Err(_), Some(tie)) = (&accepted, &tie) {
+    if accepted.is_err() {
         tie.untaint();
     }
     accepted
@@ -328,11 +331,12 @@ impl fmt::Debug for Call {
 /// What stands behind a port: a slot or a group.
 pub(crate) trait Accept<Q, R>: Send + Sync {
     fn path(&self) -> &ChildPath;
-    /// Accepts the message and counts it here, or gives it back.
+    /// Accepts the message and counts it here, or gives it back. What it comes with is taken out of
+    /// `options`.
     fn accept(
         &self,
         message: Q,
-        options: AcceptOptions,
+        options: &mut AcceptOptions,
     ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>>;
     /// What asking it does to the world.
     fn effect_kind(&self) -> EffectKind;
@@ -342,36 +346,6 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
     }
     /// The caller has left.
     fn cancel(&self, envelope: &Arc<Envelope<Q, R>>);
-}
-
-/// [`CallOptions`] and what comes with a call inside the runtime.
-#[derive(Default)]
-pub(crate) struct AcceptOptions {
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) key: Option<Arc<str>>,
-    pub(crate) budget: Option<Box<Limits>>,
-    pub(crate) tie: Option<Arc<Tie>>,
-    pub(crate) cast: bool,
-    /// Who is to be woken with the answer, if that is known already.
-    pub(crate) waker: Option<Waker>,
-    /// It stands in the journal already.
-    pub(crate) recovered: bool,
-    pub(crate) gate: Option<Arc<Gate>>,
-}
-
-impl AcceptOptions {
-    fn new(options: CallOptions, tie: Option<Arc<Tie>>) -> Self {
-        Self {
-            deadline: options.deadline,
-            key: options.key.map(Arc::from),
-            budget: options.budget.map(Box::new),
-            tie,
-            cast: false,
-            waker: None,
-            recovered: false,
-            gate: None,
-        }
-    }
 }
 
 /// A group that an envelope belongs to. Its members tell it how the request fares with them; it knows
@@ -452,23 +426,20 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) id: RequestId,
     pub(crate) accepted_at: Moment,
     pub(crate) deadline: Moment,
-    pub(crate) key: Option<Arc<str>>,
-    pub(crate) purse: Option<Purse>,
+    more: Option<Box<More>>,
     pub(crate) cast: bool,
-    /// What a durable request waits for before anything is done about it.
-    pub(crate) gate: Option<Arc<Gate>>,
     /// Another request asked for this one: what its ladder cannot mend, that one judges.
     pub(crate) nested: bool,
     pub(crate) request: Kept<Q>,
     pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
     book: Mutex<Option<Box<Book>>>,
+    fated: AtomicBool,
     state: AtomicU8,
     /// The member of the group that has it.
     at: AtomicU8,
     cell: Mutex<Cell<Q, R>>,
 }
 
-const FATED: u8 = 1;
 const CANCELLED: u8 = 2;
 /// Its fate is in the journal, or on its way there.
 const JOURNALED: u8 = 4;
@@ -479,46 +450,94 @@ const HEDGED: u8 = 16;
 
 enum Cell<Q, R> {
     Waiting(Option<Waker>),
-    Ready(Result<Answer<R>, CallError<Q>>),
+    /// The usual answer: at the first attempt, and nothing else to say of it.
+    Plain(R, ChildPath, Duration),
+    Whole(Box<Result<Answer<R>, CallError<Q>>>),
     Gone,
 }
 
+impl<Q, R> Cell<Q, R> {
+    /// What it says; `None` when it says nothing yet, or any more.
+    #[inline]
+    fn outcome(self) -> Option<Result<Answer<R>, CallError<Q>>> {
+        match self {
+            Self::Plain(value, by, elapsed) => {
+                Some(Ok(Answer { elapsed, ..Answer::new(value, by) }))
+            }
+            Self::Whole(outcome) => Some(*outcome),
+            Self::Waiting(_) | Self::Gone => None,
+        }
+    }
+}
+
 impl<Q, R> Envelope<Q, R> {
+    #[inline(always)]
     pub(crate) fn new(
         id: RequestId,
         accepted_at: Moment,
         deadline: Moment,
-        options: AcceptOptions,
+        options: &mut AcceptOptions,
         home: Option<Arc<dyn Home<Q, R>>>,
         request: Q,
     ) -> Self {
         let inherited = options.tie.as_ref().and_then(|tie| tie.purse.clone());
-        let purse = match (options.budget, inherited) {
-            (Some(own), Some(parent)) => Some(parent.child(*own)),
-            (Some(own), None) => Some(Purse::new(*own)),
-            (None, parent) => parent,
-        };
+        if options.more.is_some() || inherited.is_some() {
+            let more = options.more();
+            more.purse = match (more.budget.take(), inherited) {
+                (Some(own), Some(parent)) => Some(parent.child(own)),
+                (Some(own), None) => Some(Purse::new(own)),
+                (None, parent) => parent,
+            };
+        }
         Self {
             id,
             accepted_at,
             deadline,
-            key: options.key,
-            purse,
+            more: options.more.take(),
             cast: options.cast,
-            gate: options.gate,
             nested: options.tie.is_some(),
             request: Kept::new(request),
             home,
             book: Mutex::new(None),
+            fated: AtomicBool::new(false),
             state: AtomicU8::new(0),
             at: AtomicU8::new(0),
-            cell: Mutex::new(if options.cast { Cell::Gone } else { Cell::Waiting(options.waker) }),
+            cell: Mutex::new(if options.cast {
+                Cell::Gone
+            } else {
+                Cell::Waiting(options.waker.take())
+            }),
         }
     }
 
-    /// Takes the right to end this request: true for the first who asks.
+    /// The idempotency key that it came with.
+    pub(crate) fn key(&self) -> Option<&Arc<str>> {
+        self.more.as_ref()?.key.as_ref()
+    }
+
+    pub(crate) fn purse(&self) -> Option<&Purse> {
+        self.more.as_ref()?.purse.as_ref()
+    }
+
+    /// Whether it comes with nothing that an attempt has to look at first.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.more.as_ref().is_none_or(|more| more.gate.is_none() && more.purse.is_none())
+    }
+
+    /// What it waits for before anything is done about it, if it is durable.
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// Takes the right to end this request: true for the first who asks. One without a group is asked
+    /// for under the lock of its slot only, and needs no operation that is atomic as a whole.
     pub(crate) fn claim(&self) -> bool {
-        self.state.fetch_or(FATED, Ordering::AcqRel) & FATED == 0
+        if self.home.is_some() {
+            return !self.fated.swap(true, Ordering::AcqRel);
+        }
+        let first = !self.fated.load(Ordering::Acquire);
+        self.fated.store(true, Ordering::Release);
+        first
     }
 
     pub(crate) fn set_member(&self, member: usize) {
@@ -530,7 +549,7 @@ impl<Q, R> Envelope<Q, R> {
     }
 
     pub(crate) fn is_fated(&self) -> bool {
-        self.state.load(Ordering::Acquire) & FATED != 0
+        self.fated.load(Ordering::Acquire)
     }
 
     pub(crate) fn note_journaled(&self) {
@@ -564,27 +583,30 @@ impl<Q, R> Envelope<Q, R> {
     /// Tells the caller, who may have left. Not to be called under a lock: it wakes the caller, and
     /// drops what nobody hears.
     pub(crate) fn deliver(&self, outcome: Result<Answer<R>, CallError<Q>>) {
-        let mut unheard = Some(outcome);
-        let waker = {
-            let mut cell = self.cell.lock();
-            match &mut *cell {
-                Cell::Waiting(waker) => {
-                    let waker = waker.take();
-                    if let Some(outcome) = unheard.take() {
-                        *cell = Cell::Ready(outcome);
-                    }
-                    waker
-                }
-                Cell::Ready(_) | Cell::Gone => None,
+        self.fill(Cell::Whole(Box::new(outcome)));
+    }
+
+    /// The same, of an answer at the first attempt that is neither degraded nor has a cost.
+    #[inline]
+    pub(crate) fn reply(&self, value: R, by: ChildPath, elapsed: Duration) {
+        self.fill(Cell::Plain(value, by, elapsed));
+    }
+
+    #[inline]
+    fn fill(&self, outcome: Cell<Q, R>) {
+        let mut cell = self.cell.lock();
+        if let Cell::Waiting(waker) = &mut *cell {
+            let waker = waker.take();
+            *cell = outcome;
+            drop(cell);
+            if let Some(waker) = waker {
+                waker.wake();
             }
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+            return;
         }
-        if unheard.is_some() {
-            // The user's reply, dropped in the runtime's own task.
-            let _ = unwound(move || drop(unheard));
-        }
+        drop(cell);
+        // The user's reply, dropped in the runtime's own task.
+        let _ = unwound(move || drop(outcome));
     }
 
     /// Hands the request back to a caller whose message was not accepted.

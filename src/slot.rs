@@ -52,9 +52,9 @@ pub(crate) use accept::{Recorder, refused};
 pub(crate) use desk::{Counts, Locked};
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
-pub(crate) use state::{Adopted, Saved, Unkept};
+pub(crate) use state::{Adopted, Saved, Unkept, Writing};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
-pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
+pub(crate) use worker::{Wake, Watched, Worker, let_go, poll_watched, unwound, watched};
 
 /// Whom a life's end is reported to.
 pub(crate) trait Boss: Send + Sync {
@@ -82,6 +82,10 @@ pub(crate) trait Managed: Send + Sync {
     /// It was removed, and its supervisor is started again from its spec, in which it stands.
     fn revive(&self);
     fn counts(&self) -> FateCounts;
+    /// Attempts made so far.
+    fn attempts(&self) -> u64 {
+        0
+    }
 }
 
 pub(crate) type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
@@ -188,7 +192,8 @@ pub(crate) enum Carrier {
 /// An attempt that is out.
 pub(crate) struct Out {
     pub(crate) ticket: Ticket,
-    pub(crate) flight: Arc<Flight>,
+    /// `None` for that of the desk, which its carrier uses again and again.
+    pub(crate) flight: Option<Arc<Flight>>,
     pub(crate) life: Incarnation,
     /// It was told that its time is over; the next overrun is a hang.
     pub(crate) told: bool,

@@ -297,7 +297,7 @@ impl System {
     /// What has been counted since the start.
     pub fn stats(&self) -> Stats {
         let mut stats = self.inner.hub.stats.lock().clone();
-        stats.attempts = self.inner.hub.attempts.load(Ordering::Relaxed);
+        stats.attempts = self.inner.registry.attempts();
         stats.requests = self.fates().accepted;
         stats.events_lagged = self.inner.hub.events.lagged();
         stats

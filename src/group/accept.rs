@@ -31,19 +31,19 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
     fn accept(
         &self,
         message: Q,
-        mut options: AcceptOptions,
+        options: &mut AcceptOptions,
     ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
         let now = self.hub.now();
-        let mut deadline = now + options.deadline.unwrap_or(self.deadline);
+        let mut deadline = now + options.deadline().unwrap_or(self.deadline);
         if let Some(tie) = &options.tie {
             deadline = deadline.min(tie.deadline);
         }
-        let (cast, recovered) = (options.cast, options.recovered);
+        let (cast, recovered) = (options.cast, options.is_recovered());
         let id = self.hub.next_id();
         let full = || self.seats.iter().all(|seat| seat.member.standing() == Standing::Full);
         if self.durable.is_some()
             && !self.desk.lock().closed
-            && let Err(why) = self.recorder().accepted(id, deadline, &message, &mut options, full)
+            && let Err(why) = self.recorder().accepted(id, deadline, &message, options, full)
         {
             return Err(match why {
                 Refusal::Full => CallError::Full(message),

@@ -190,10 +190,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             replay_safe,
             deadline: mail.deadline,
             min_attempt: self.seats[from].member.min_attempt(),
-            request_budget: mail
-                .purse
-                .as_ref()
-                .is_none_or(|purse| purse.covers(Cost::default(), now)),
+            request_budget: mail.purse().is_none_or(|purse| purse.covers(Cost::default(), now)),
             extra,
             in_flight,
         };

@@ -95,8 +95,9 @@ where
         let call = Call::new(self.path().clone(), move |tie, key| {
             boxed(async move {
                 let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                options.key = key;
-                let envelope = port.target.accept(message, options).map_err(Unanswered::from)?;
+                options.more().key = key;
+                let envelope =
+                    port.target.accept(message, &mut options).map_err(Unanswered::from)?;
                 let waiting = Waiting::accepted(&port.target, envelope);
                 let answer = waiting.await.map_err(Unanswered::from)?;
                 tie.note(&answer);

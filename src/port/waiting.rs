@@ -19,7 +19,8 @@ use crate::fate::Answer;
 pub(super) struct Waiting<'a, Q: Send + Sync + 'static, R: Send + 'static> {
     target: &'a Arc<dyn Accept<Q, R>>,
     /// What the first poll hands over.
-    message: Option<(Q, AcceptOptions)>,
+    message: Option<Q>,
+    options: AcceptOptions,
     envelope: Option<Arc<Envelope<Q, R>>>,
     /// The clock of the attempt that calls.
     pause: Option<Paused>,
@@ -32,7 +33,7 @@ impl<'a, Q: Send + Sync + 'static, R: Send + 'static> Waiting<'a, Q, R> {
         message: Q,
         options: AcceptOptions,
     ) -> Self {
-        Self { target, message: Some((message, options)), envelope: None, pause: None }
+        Self { target, message: Some(message), options, envelope: None, pause: None }
     }
 
     /// For a request that was accepted.
@@ -40,7 +41,8 @@ impl<'a, Q: Send + Sync + 'static, R: Send + 'static> Waiting<'a, Q, R> {
         target: &'a Arc<dyn Accept<Q, R>>,
         envelope: Arc<Envelope<Q, R>>,
     ) -> Self {
-        Self { target, message: None, envelope: Some(envelope), pause: None }
+        let options = AcceptOptions::default();
+        Self { target, message: None, options, envelope: Some(envelope), pause: None }
     }
 }
 
@@ -51,42 +53,45 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
     type Output = Result<Answer<R>, CallError<Q>>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        if let Some((message, mut options)) = self.message.take() {
-            let tie = options.tie.clone();
-            options.waker = Some(task.waker().clone());
-            match accept(&**self.target, message, options) {
-                Ok(envelope) => self.envelope = Some(envelope),
+        if let Some(message) = self.message.take() {
+            let me = &mut *self;
+            let tie = me.options.tie.clone();
+            me.options.waker = Some(task.waker().clone());
+            match accept(&**me.target, message, &mut me.options) {
+                Ok(envelope) => me.envelope = Some(envelope),
                 Err(refused) => return Poll::Ready(Err(refused)),
             }
-            self.pause = tie.map(|tie| tie.pause());
+            me.pause = tie.map(|tie| tie.pause());
             return Poll::Pending;
         }
-        let Some(envelope) = &self.envelope else { return Poll::Pending };
-        let outcome = {
-            let mut cell = envelope.cell.lock();
-            match &mut *cell {
-                Cell::Waiting(Some(waker)) if waker.will_wake(task.waker()) => {
+        let Some(envelope) = self.envelope.take() else { return Poll::Pending };
+        // Usually nobody else holds it any more, and no lock is needed.
+        let cell = match Arc::try_unwrap(envelope) {
+            Ok(envelope) => envelope.cell.into_inner(),
+            Err(envelope) => {
+                let mut cell = envelope.cell.lock();
+                if let Cell::Waiting(waker) = &mut *cell {
+                    if !waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
+                        *waker = Some(task.waker().clone());
+                    }
+                    drop(cell);
+                    self.envelope = Some(envelope);
                     return Poll::Pending;
                 }
-                Cell::Waiting(waker) => {
-                    *waker = Some(task.waker().clone());
-                    return Poll::Pending;
-                }
-                Cell::Ready(_) => std::mem::replace(&mut *cell, Cell::Gone),
-                Cell::Gone => return Poll::Pending,
+                std::mem::replace(&mut *cell, Cell::Gone)
             }
         };
-        self.envelope = None;
         let pause = self.pause.take();
-        match outcome {
-            Cell::Ready(outcome) => {
-                if let (Some(pause), Ok(answer)) = (pause, &outcome) {
-                    pause.tie().note(answer);
-                }
-                Poll::Ready(outcome)
-            }
-            Cell::Waiting(_) | Cell::Gone => Poll::Pending,
+        if let (Cell::Plain(..), None) = (&cell, &pause) {
+            // Nothing has to be noted: it is put together where it goes.
+            let Cell::Plain(value, by, elapsed) = cell else { return Poll::Pending };
+            return Poll::Ready(Ok(Answer { elapsed, ..Answer::new(value, by) }));
         }
+        let Some(outcome) = cell.outcome() else { return Poll::Pending };
+        if let (Some(pause), Ok(answer)) = (pause, &outcome) {
+            pause.tie().note(answer);
+        }
+        Poll::Ready(outcome)
     }
 }
 

@@ -26,10 +26,10 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     fn accept(
         &self,
         message: W::Request,
-        mut options: AcceptOptions,
+        options: &mut AcceptOptions,
     ) -> Result<Mail<W>, CallError<W::Request>> {
         let now = self.hub.now();
-        let mut deadline = match options.deadline.or(self.rules.deadline) {
+        let mut deadline = match options.deadline().or(self.rules.deadline) {
             Some(deadline) => now + deadline,
             None => Moment::NEVER,
         };
@@ -38,7 +38,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         }
         let cast = options.cast;
         let id = self.hub.next_id();
-        let recovered = options.recovered;
+        let recovered = options.is_recovered();
         let recorder = Recorder {
             hub: &self.hub,
             path: &self.path,
@@ -47,7 +47,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         };
         let full = || self.desk().mailbox.depth() >= self.rules.bounds.count;
         if self.spec.durable
-            && let Err(why) = recorder.accepted(id, deadline, &message, &mut options, full)
+            && let Err(why) = recorder.accepted(id, deadline, &message, options, full)
         {
             return Err(match why {
                 Refusal::Full => CallError::Full(message),
@@ -117,7 +117,7 @@ impl Recorder<'_> {
         options: &mut AcceptOptions,
         full: impl FnOnce() -> bool,
     ) -> Result<(), Refusal> {
-        let Some(journal) = self.hub.journal.get().filter(|_| !options.recovered) else {
+        let Some(journal) = self.hub.journal.get().filter(|_| !options.is_recovered()) else {
             return Ok(());
         };
         if full() {
@@ -127,9 +127,9 @@ impl Recorder<'_> {
         let codec = self.codec.ok_or(unrecordable)?;
         let text = unwound(|| (codec.write_request)(message as &dyn Any));
         let text = text.ok().and_then(Result::ok).ok_or(unrecordable)?;
-        let key = options
-            .key
-            .get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
+        let more = options.more();
+        let key =
+            more.key.get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
         let now = Now::read(&*self.hub.clock);
         let left = deadline.left(now.moment);
         let open = Open {
@@ -141,14 +141,14 @@ impl Recorder<'_> {
         let commit =
             journal.accepted(open, self.durability).ok_or(Refusal::Away(Unavailable::Duplicate))?;
         let gate = Arc::new(Gate::default());
-        options.gate = Some(Arc::clone(&gate));
+        more.gate = Some(Arc::clone(&gate));
         self.hub.runtime.spawn(async move { gate.open(commit.await.map(drop)) });
         Ok(())
     }
 
     /// A durable request has a fate without an answer.
     pub(crate) fn ended<Q, R>(&self, mail: &Envelope<Q, R>, fate: Fate) {
-        if let (Some(journal), Some(key)) = (self.hub.journal.get(), &mail.key)
+        if let (Some(journal), Some(key)) = (self.hub.journal.get(), mail.key())
             && !mail.is_journaled()
             && fate != Fate::Suspended
         {
@@ -257,11 +257,11 @@ impl<W: Worker> Timed for Slot<W> {
             // Its caller is told now; whether the effect took place is known only for work that may
             // be repeated, and only such work is cut short.
             let out = desk.out.iter().find(|out| out.ticket == ticket);
-            let effect = out.map_or(self.spec.effect, |out| self.effect_of(&out.flight));
+            let effect = out.map_or(self.spec.effect, |out| self.effect_of(desk.flight_of(out)));
             let safe = effect.is_replay_safe();
             let fate = if safe { Fate::Expired } else { Fate::Unknown };
-            if safe && let Some(out) = out {
-                out.flight.ask(Cut::Cancel);
+            if safe && let Some(flight) = out.and_then(|out| desk.flight_of(out)) {
+                flight.ask(Cut::Cancel);
             }
             self.left(&mut desk, &mail);
             settled.extend(self.settle(&mut desk, mail, fate));

@@ -26,7 +26,7 @@ impl<W: Worker> Slot<W> {
         let found = desk.mailbox.flights().find(|flight| flight.payload.id == mail.id);
         if let Some(flight) = found {
             let out = desk.flight(flight.ticket)?;
-            let safe = self.effect_of(out).is_replay_safe();
+            let safe = self.effect_of(Some(out)).is_replay_safe();
             return (!flight.orphan).then_some((flight.ticket.lease.delivery, safe));
         }
         let mut waiting = desk.mailbox.waiting();

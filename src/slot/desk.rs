@@ -54,13 +54,20 @@ impl<W: Worker> Drop for Locked<'_, W> {
 impl<W: Worker> Desk<W> {
     /// The flight of an attempt that is out.
     pub(crate) fn flight(&self, ticket: Ticket) -> Option<&Arc<Flight>> {
-        self.out.iter().find(|out| out.ticket == ticket).map(|out| &out.flight)
+        self.flight_of(self.out.iter().find(|out| out.ticket == ticket)?)
+    }
+
+    /// The flight of this attempt: its own, or that of the carrier.
+    pub(crate) fn flight_of<'a>(&'a self, out: &'a Out) -> Option<&'a Arc<Flight>> {
+        out.flight.as_ref().or(self.flight.as_ref())
     }
 
     /// Asks every attempt that is out to end.
     pub(crate) fn ask_all(&self, cut: Cut) {
         for out in &self.out {
-            out.flight.ask(cut);
+            if let Some(flight) = self.flight_of(out) {
+                flight.ask(cut);
+            }
         }
     }
 
@@ -69,7 +76,12 @@ impl<W: Worker> Desk<W> {
         self.carrier_no = self.carrier_no.wrapping_add(1);
         self.woken = false;
         self.waker = None;
-        self.flight = None;
+        // What it leaves behind is still asked through it.
+        if let Some(flight) = self.flight.take() {
+            for out in &mut self.out {
+                out.flight.get_or_insert_with(|| Arc::clone(&flight));
+            }
+        }
     }
 
     /// Keeps a user value until the lock is released.
@@ -80,7 +92,8 @@ impl<W: Worker> Desk<W> {
     /// An attempt is no longer listened to. Whoever still works on it is a zombie.
     pub(crate) fn abandon(&mut self, out: &Out) {
         self.zombies.retain(|zombie| zombie.strong_count() > 0);
-        self.zombies.push(Arc::downgrade(&out.flight));
+        let flight = out.flight.as_ref().or(self.flight.as_ref()).map(Arc::downgrade);
+        self.zombies.extend(flight);
     }
 
     /// Attempts that were given up and have not come back.
@@ -94,6 +107,8 @@ impl<W: Worker> Desk<W> {
 pub(crate) struct Counts {
     pub(crate) accepted: u64,
     done: u64,
+    /// Hand-outs.
+    pub(crate) attempts: u64,
     others: Option<Box<FateCounts>>,
     /// Requests in this mailbox that a group has accepted and counts.
     pub(crate) guests: u32,

@@ -75,11 +75,11 @@ impl<W: Worker> Slot<W> {
     ) {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(job.bill.own);
+            reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
         }
-        if job.bill.all != Cost::default() {
+        if let Some(bill) = &job.bill {
             let index = self.member.get().map_or(0, |member| member.index);
-            job.mail.open_book(index, job.ticket.lease.delivery).spent.add(job.bill.all);
+            job.mail.open_book(index, job.ticket.lease.delivery).spent.add(bill.all);
         }
         let mut unused = None;
         let mut report: Option<Box<dyn FnOnce()>> = None;
@@ -492,10 +492,7 @@ impl<W: Worker> Slot<W> {
             kind: mail.home.as_ref().map_or(GroupKind::Model, |group| group.kind()),
             retry_budget: domain.retries.affords(cost),
             domain_open_at: domain.open_at(),
-            request_budget: mail
-                .purse
-                .as_ref()
-                .is_none_or(|purse| purse.covers(Cost::default(), now)),
+            request_budget: mail.purse().is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint,
             has_parent: mail.nested,
             copy_out: false,
@@ -601,7 +598,7 @@ impl<W: Worker> Slot<W> {
         let position = desk.out.iter().position(|out| out.ticket == ticket)?;
         let out = desk.out.swap_remove(position);
         desk.abandon(&out);
-        let tainted = !self.effect_of(&out.flight).is_replay_safe();
+        let tainted = !self.effect_of(desk.flight_of(&out)).is_replay_safe();
         // Otherwise its own copy would count as somebody at work.
         drop(out);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);

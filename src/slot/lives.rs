@@ -273,11 +273,13 @@ impl<W: Worker> Slot<W> {
         let cut: Vec<_> = out
             .iter()
             .filter(|out| out.life == life)
-            .map(|out| (out.ticket, self.effect_of(&out.flight).is_replay_safe()))
+            .map(|out| (out.ticket, self.effect_of(desk.flight_of(out)).is_replay_safe()))
             .collect();
         for out in &out {
             if out.life == life {
-                out.flight.ask(Cut::Kill);
+                if let Some(flight) = desk.flight_of(out) {
+                    flight.ask(Cut::Kill);
+                }
                 desk.abandon(out);
             }
         }
@@ -306,7 +308,7 @@ impl<W: Worker> Slot<W> {
         let unknown: Vec<_> = desk
             .out
             .iter()
-            .filter(|out| !self.effect_of(&out.flight).is_replay_safe())
+            .filter(|out| !self.effect_of(desk.flight_of(out)).is_replay_safe())
             .map(|out| out.ticket.lease.request)
             .collect();
         let drained =
@@ -523,5 +525,9 @@ impl<W: Worker> Managed for Slot<W> {
     fn counts(&self) -> FateCounts {
         let desk = self.desk();
         desk.counts.fates(desk.mailbox.open().saturating_sub(desk.counts.guests as usize))
+    }
+
+    fn attempts(&self) -> u64 {
+        self.desk().counts.attempts
     }
 }

@@ -56,7 +56,7 @@ impl InHand {
     fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
         match self {
             Self::Here(id) => mail.id == *id,
-            Self::Before(key) => mail.key.as_ref() == Some(key),
+            Self::Before(key) => mail.key() == Some(key),
         }
     }
 }
@@ -331,7 +331,7 @@ impl<W: Worker> Slot<W> {
             });
         }
         let Some(journal) = self.hub.journal.get() else { return Ok((snapshot, None)) };
-        let recording = self.recording(&job.mail).zip(job.mail.key.as_ref());
+        let recording = self.recording(&job.mail).zip(job.mail.key());
         let mut batch = Batch::new();
         let (mut sealed, mut steps) = (None, 0);
         if let Some(snapshot) = &snapshot
@@ -506,7 +506,7 @@ impl<W: Worker> Slot<W> {
 
     /// What the ledger knows a request by.
     pub(super) fn task_of(&self, mail: &Mail<W>) -> String {
-        match &mail.key {
+        match mail.key() {
             Some(key) => key.to_string(),
             None => default_key(self.hub.identity, mail.id),
         }

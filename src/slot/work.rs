@@ -9,7 +9,7 @@ use crate::behavior::{Context, Notes, Place, Turn};
 use crate::checkpoint::Snapshot;
 use crate::circuit::Permit;
 use crate::event::Event;
-use crate::fate::{Answer, Cost, Fate};
+use crate::fate::{Answer, Cost, Fate, Trail};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::hub;
 use crate::id::{Delivery, Incarnation};
@@ -32,15 +32,15 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) flight: Option<Arc<Flight>>,
     pub(crate) life: Incarnation,
     pub(crate) attempt: u32,
-    /// Where a request that is tried again goes on.
-    pub(crate) place: Place,
+    /// Where a request that is tried again goes on, if that is not its beginning.
+    pub(crate) place: Option<Box<Place>>,
     /// It may not be started over.
     pub(crate) refuse: bool,
     /// The state is in the middle of another request: see [`Slot::mend`].
     pub(crate) torn: bool,
     pub(crate) reservation: Option<Box<Reservation>>,
-    /// What it has cost, however it ended.
-    pub(crate) bill: Bill,
+    /// What it has cost, however it ended, if that is anything.
+    pub(crate) bill: Option<Box<Bill>>,
 }
 
 /// What an attempt has cost.
@@ -53,17 +53,17 @@ pub(crate) struct Bill {
 }
 
 impl Bill {
-    pub(crate) fn of(context: &Context) -> Self {
-        Self { own: context.own_cost(), all: context.cost() }
+    pub(crate) fn of(context: &Context) -> Option<Box<Self>> {
+        let (own, all) = (context.own_cost(), context.cost());
+        (all != Cost::default()).then(|| Box::new(Self { own, all }))
     }
 }
 
-/// What is left of a job once it is done.
-struct Done<W: Worker> {
-    mail: Mail<W>,
-    ticket: Ticket,
-    life: Incarnation,
-    attempt: u32,
+impl<W: Worker> Job<W> {
+    /// Whether nothing stands between it and the first step of its request, as for most.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.place.is_none() && !self.refuse && !self.torn && self.mail.is_plain()
+    }
 }
 
 /// How an attempt ended.
@@ -89,7 +89,7 @@ pub(crate) struct Said {
     /// What went wrong all the same.
     pub(crate) flaw: Option<Class>,
     /// What the child has become.
-    pub(crate) state: Option<Snapshot>,
+    pub(crate) state: Option<Box<Snapshot>>,
 }
 
 impl Said {
@@ -106,8 +106,8 @@ impl Said {
 
 /// What a carrier does next.
 pub(crate) enum Next<W: Worker> {
-    /// Another attempt, with the life.
-    Work(W::Life, Job<W>),
+    /// Another attempt, with the life; its job stands where it was asked to.
+    Work(W::Life),
     /// Nothing until it is woken, or, after as many attempts as it may make at a time, until others
     /// have had their turn; the life, if it was given, has been parked.
     Rest,
@@ -116,15 +116,16 @@ pub(crate) enum Next<W: Worker> {
 }
 
 impl<W: Worker> Slot<W> {
-    /// The next attempt for the carrier with this number, if there is one.
-    pub(crate) fn begin_work(&self, carrier: u32) -> Next<W> {
+    /// The next attempt for the carrier with this number, if there is one. Its job is put into `into`:
+    /// it is too large to be handed from one to the next.
+    pub(crate) fn begin_work(&self, carrier: u32, into: &mut Option<Job<W>>) -> Next<W> {
         let now = self.hub.now();
         let mut desk = self.desk();
         if desk.carrier_no != carrier {
             return Next::Leave;
         }
-        match self.next_job(&mut desk, now) {
-            Some((life, job)) => Next::Work(life, job),
+        match self.next_job(&mut desk, into, now) {
+            Some(life) => Next::Work(life),
             None => {
                 desk.woken = false;
                 self.publish(&mut desk);
@@ -134,7 +135,13 @@ impl<W: Worker> Slot<W> {
     }
 
     /// Takes a job and the life for it. Every refusal leaves both where they are.
-    pub(crate) fn next_job(&self, desk: &mut Desk<W>, now: Moment) -> Option<(W::Life, Job<W>)> {
+    #[inline(always)]
+    fn next_job(
+        &self,
+        desk: &mut Desk<W>,
+        into: &mut Option<Job<W>>,
+        now: Moment,
+    ) -> Option<W::Life> {
         if !self.can_work(desk, now) {
             return None;
         }
@@ -168,30 +175,20 @@ impl<W: Worker> Slot<W> {
             }
         }
         let flight = self.flight(desk);
+        desk.counts.attempts += 1;
         if desk.out.capacity() == 0 {
             desk.out.reserve_exact(1);
         }
         desk.out.push(Out {
             ticket,
-            flight: Arc::clone(&flight),
+            flight: flight.clone(),
             life: desk.life.incarnation(),
             told: false,
             since: now,
             paused: Duration::ZERO,
         });
-        let continued = self.continued(desk, &mail);
-        let place = match desk.resume.take() {
-            other if continued.is_some() => {
-                desk.resume = other;
-                continued.unwrap_or(Place::START)
-            }
-            Some(resume) if resume.0 == mail.id => resume.1,
-            other => {
-                desk.resume = other;
-                Place::START
-            }
-        };
-        let torn = !place.back && self.is_torn(desk, &mail);
+        let place = self.place(desk, &mail);
+        let torn = !place.as_ref().is_some_and(|place| place.back) && self.is_torn(desk, &mail);
         self.arm(desk, limit);
         self.publish(desk);
         let life = match self.rules.order {
@@ -200,37 +197,56 @@ impl<W: Worker> Slot<W> {
         };
         let life_no = desk.life.incarnation();
         // Starting over would repeat what may not be repeated.
-        let refuse = tainted && matches!(place.turn, Turn::First);
-        let job = Job {
+        let begins = place.as_ref().is_none_or(|place| matches!(place.turn, Turn::First));
+        let refuse = tainted && begins;
+        *into = Some(Job {
             mail,
             ticket,
-            flight: (desk.flight.is_none()).then_some(flight),
+            flight,
             life: life_no,
             attempt,
             place,
             refuse,
             torn,
             reservation: None,
-            bill: Bill::default(),
-        };
-        Some((life, job))
+            bill: None,
+        });
+        Some(life)
     }
 
-    /// A flight for one attempt alone, or the one that its carrier uses again and again.
-    fn flight(&self, desk: &Desk<W>) -> Arc<Flight> {
+    /// Where this request goes on; `None` for its beginning.
+    fn place(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Box<Place>> {
+        if desk.continues.is_none() && desk.resume.is_none() {
+            return None;
+        }
+        if let Some(place) = self.continued(desk, mail) {
+            return Some(Box::new(place));
+        }
+        match desk.resume.take() {
+            Some(resume) if resume.0 == mail.id => Some(Box::new(resume.1)),
+            other => {
+                desk.resume = other;
+                None
+            }
+        }
+    }
+
+    /// A flight for one attempt alone, or `None` for the one that its carrier uses again and again.
+    fn flight(&self, desk: &Desk<W>) -> Option<Arc<Flight>> {
         match &desk.flight {
             Some(flight) => {
                 flight.reset();
-                Arc::clone(flight)
+                None
             }
-            None => Arc::default(),
+            None => Some(Arc::default()),
         }
     }
 
     /// What one execution of this hand-out does to the world: as the spec says, unless it has called
     /// what may not be called twice.
-    pub(crate) fn effect_of(&self, flight: &Flight) -> EffectKind {
-        let tainted = flight.tie().is_some_and(|tie| tie.is_tainted());
+    pub(crate) fn effect_of(&self, flight: Option<&Arc<Flight>>) -> EffectKind {
+        let tie = flight.and_then(|flight| flight.tie());
+        let tainted = tie.is_some_and(|tie| tie.is_tainted());
         if tainted { EffectKind::Irreversible } else { self.spec.effect }
     }
 
@@ -240,12 +256,15 @@ impl<W: Worker> Slot<W> {
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
         self.extend(&mut desk, ticket, limit, now);
-        if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == ticket) {
+        let flight = desk.flight(ticket).cloned();
+        if let (Some(flight), Some(out)) =
+            (flight, desk.out.iter_mut().find(|out| out.ticket == ticket))
+        {
             out.since = now;
-            out.paused = out.flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
+            out.paused = flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
             // A step that ended in its grace has ended; the next is not told of it.
             if std::mem::take(&mut out.told) {
-                out.flight.unask(Cut::Timeout);
+                flight.unask(Cut::Timeout);
             }
         }
         self.arm(&mut desk, limit);
@@ -254,47 +273,50 @@ impl<W: Worker> Slot<W> {
     /// Takes the result of an attempt, and the next one when `more` of them may be made without
     /// giving others their turn. The life comes back with it, unless it was lost.
     ///
-    /// `carrier` is the number of a serial carrier; a shared life has none.
+    /// `carrier` is the number of a serial carrier; a shared life has none. The next job replaces the
+    /// one that has ended.
     pub(crate) fn after(
         &self,
         carrier: Option<u32>,
         life: Option<W::Life>,
-        job: Job<W>,
+        holder: &mut Option<Job<W>>,
         ended: Ended<W::Reply>,
         more: bool,
     ) -> Next<W> {
+        let Some(job) = holder.take() else { return Next::Rest };
         match ended {
-            Ended::Reply(reply, said) => self.answered(carrier, life, job, reply, said, more),
+            Ended::Reply(reply, said) => {
+                self.answered(carrier, life, (job, holder), reply, said, more)
+            }
             other => {
                 self.not_answered(carrier, life, job, other);
                 match carrier {
-                    Some(number) if more => self.begin_work(number),
+                    Some(number) if more => self.begin_work(number, holder),
                     _ => Next::Rest,
                 }
             }
         }
     }
 
+    #[inline(always)]
     fn answered(
         &self,
         carrier: Option<u32>,
         life: Option<W::Life>,
-        mut job: Job<W>,
+        (mut job, holder): (Job<W>, &mut Option<Job<W>>),
         reply: W::Reply,
         mut said: Said,
         more: bool,
     ) -> Next<W> {
         let now = self.hub.now();
         if let Some(reservation) = job.reservation.take() {
-            reservation.settle(job.bill.own);
+            reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
         }
         let mut unused = None;
-        let mut cost = job.bill.all;
+        let mut cost = job.bill.take().map_or_else(Cost::default, |bill| bill.all);
         if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) || job.mail.was_copied() {
             cost.add(job.mail.spent());
         }
-        let job =
-            Done::<W> { mail: job.mail, ticket: job.ticket, life: job.life, attempt: job.attempt };
         let mut desk = self.desk();
         let finished = desk.mailbox.on(
             mailbox::Input::Finish(job.ticket),
@@ -320,7 +342,7 @@ impl<W: Worker> Slot<W> {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
                 let _ = unwound(move || drop(life));
-                return carrier.map_or(Next::Rest, |number| self.begin_work(number));
+                return carrier.map_or(Next::Rest, |number| self.begin_work(number, holder));
             }
         };
         let current = desk.life.incarnation() == job.life
@@ -329,7 +351,7 @@ impl<W: Worker> Slot<W> {
             if current && carrier.is_some() && desk.life.stage() != Stage::Down {
                 desk.parked = Some(life);
                 if let (Some(state), Some(saved)) = (said.state.take(), &mut desk.saved) {
-                    saved.settle(state);
+                    saved.settle(*state);
                 }
             } else {
                 unused = Some(life);
@@ -347,9 +369,9 @@ impl<W: Worker> Slot<W> {
             Some(_) if current => {
                 if more {
                     // A life that has ended with this answer leaves its carrier without work, too.
-                    let job = if desk.life.is_up() { self.next_job(&mut desk, now) } else { None };
-                    match job {
-                        Some((life, job)) => next = Next::Work(life, job),
+                    let up = desk.life.is_up();
+                    match if up { self.next_job(&mut desk, holder, now) } else { None } {
+                        Some(life) => next = Next::Work(life),
                         None => desk.woken = false,
                     }
                 }
@@ -384,7 +406,7 @@ impl<W: Worker> Slot<W> {
             report();
         }
         match carrier {
-            Some(number) if !current => self.begin_work(number),
+            Some(number) if !current => self.begin_work(number, holder),
             _ => next,
         }
     }
@@ -392,26 +414,15 @@ impl<W: Worker> Slot<W> {
     fn deliver(
         &self,
         settled: Settled<W>,
-        (attempts, cost): (u32, Cost),
+        (attempts, mut cost): (u32, Cost),
         value: W::Reply,
         said: Said,
         now: Moment,
     ) {
         let Settled { mail, fate } = settled;
         let elapsed = now.since(mail.accepted_at);
-        let mut answer = Answer {
-            value,
-            served_by: self.path.clone(),
-            degraded: said.degraded,
-            defaulted: said.defaulted,
-            attempts,
-            cost,
-            elapsed,
-            trail: crate::fate::Trail::default(),
-        };
-        if attempts > 1 {
-            answer.trail = mail.trail();
-        }
+        let mut degraded = said.degraded;
+        let defaulted = said.defaulted;
         if let Some(class) = said.flaw {
             self.hub.count_failure(class, None);
         }
@@ -421,15 +432,14 @@ impl<W: Worker> Slot<W> {
         }
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);
-            answer.degraded |= index > 0;
-            answer.cost.add(group.served(&mail, index, fate, said.flaw, now));
-            if answer.degraded || answer.defaulted {
-                let (degraded, defaulted) = (answer.degraded, answer.defaulted);
+            degraded |= index > 0;
+            cost.add(group.served(&mail, index, fate, said.flaw, now));
+            if degraded || defaulted {
                 let kind = group.kind();
                 self.hub.watch(Input::Impaired { kind, degraded, defaulted }, now);
             }
         }
-        hub::note(&self.hub, &mail, fate, answer.defaulted, now);
+        hub::note(&self.hub, &mail, fate, defaulted, now);
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }
@@ -441,12 +451,27 @@ impl<W: Worker> Slot<W> {
                 fate,
                 served_by: Some(self.path.clone()),
                 attempts,
-                degraded: answer.degraded,
-                defaulted: answer.defaulted,
+                degraded,
+                defaulted,
                 elapsed,
             });
         }
-        mail.deliver(Ok(answer));
+        let by = self.path.clone();
+        if attempts <= 1 && !degraded && !defaulted && cost == Cost::default() {
+            mail.reply(value, by, elapsed);
+            return;
+        }
+        let trail = if attempts > 1 { mail.trail() } else { Trail::default() };
+        mail.deliver(Ok(Answer {
+            value,
+            served_by: by,
+            degraded,
+            defaulted,
+            attempts,
+            cost,
+            elapsed,
+            trail,
+        }));
     }
 
     pub(crate) fn stale(&self, mail: &Mail<W>, ticket: Ticket) {
@@ -470,11 +495,12 @@ impl<W: Worker> Slot<W> {
         W: 'static,
     {
         let limit = desk.mailbox.flight(ticket)?.limit;
+        let flight = Arc::clone(desk.flight(ticket)?);
         let position = desk.out.iter().position(|out| out.ticket == ticket)?;
         let out = &mut desk.out[position];
         if !out.told {
             // The clock stands still while a supervised call is waited for.
-            if let Some(tie) = out.flight.tie() {
+            if let Some(tie) = flight.tie() {
                 let (paused, waiting) = tie.paused(now);
                 let waited = paused.saturating_sub(out.paused);
                 let due = (out.since + self.rules.attempt_timeout + waited).max(limit);
@@ -486,12 +512,14 @@ impl<W: Worker> Slot<W> {
                 }
             }
             out.told = true;
-            out.flight.ask(Cut::Timeout);
+            flight.ask(Cut::Timeout);
             self.extend(desk, ticket, now + self.rules.policy.hang_grace, now);
             return None;
         }
         let life = out.life;
-        out.flight.ask(Cut::Kill);
+        flight.ask(Cut::Kill);
+        // A copy of it would count as somebody at work.
+        drop(flight);
         self.hung(desk, ticket, life, now)
     }
 
@@ -511,11 +539,11 @@ impl<W: Worker> Slot<W> {
             attempt: job.attempt,
             delivery: job.ticket.lease.delivery,
             deadline: job.mail.deadline,
-            key: job.mail.key.clone(),
+            key: job.mail.key().cloned(),
             feedback: self.feedback(job),
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
             flight,
-            purse: job.mail.purse.clone(),
+            purse: job.mail.purse().cloned(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
             hedge: self.is_second_copy(&job.mail),
@@ -528,9 +556,9 @@ impl<W: Worker> Slot<W> {
         context.attempt = job.attempt;
         context.delivery = job.ticket.lease.delivery;
         context.deadline = job.mail.deadline;
-        context.key.clone_from(&job.mail.key);
+        context.key = job.mail.key().cloned();
         context.feedback = self.feedback(job);
-        context.purse.clone_from(&job.mail.purse);
+        context.purse = job.mail.purse().cloned();
         context.notes = Notes::default();
         context.tie.take();
         context.hedge = false;
@@ -542,10 +570,6 @@ impl<W: Worker> Slot<W> {
             return None;
         }
         job.mail.book()?.feedback.clone()
-    }
-
-    pub(crate) fn count_attempt(&self) {
-        self.hub.attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A carrier has come up and says how it can be woken; `None` when it is too late. Its attempts

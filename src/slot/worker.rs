@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as TaskContext, Poll};
 
 use ractor::{ActorCell, ActorRef};
 
@@ -95,20 +95,35 @@ pub(crate) async fn watched<F: Future, T>(
         Ok(future) => pin!(Some(future)),
         Err(text) => return Watched::Panicked(text),
     };
-    let result = poll_fn(|task| {
-        let Some(inner) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-        match catch_unwind(AssertUnwindSafe(|| inner.poll(task))) {
-            Ok(Poll::Ready(value)) => return Poll::Ready(Watched::Done(pack(value))),
-            Err(payload) => return Poll::Ready(Watched::Panicked(text(payload))),
-            Ok(Poll::Pending) => {}
-        }
-        flight.listen(task.waker());
-        match flight.asked(heard) {
-            Some(cut) => Poll::Ready(Watched::Cut(cut)),
-            None => Poll::Pending,
-        }
-    })
-    .await;
+    let result = poll_fn(|task| poll_watched(future.as_mut(), &pack, flight, heard, task)).await;
+    let_go(future, result)
+}
+
+/// One poll of [`watched`], for who keeps the future.
+#[inline(always)]
+pub(crate) fn poll_watched<F: Future, T>(
+    future: Pin<&mut Option<F>>,
+    pack: impl Fn(F::Output) -> T,
+    flight: &Flight,
+    heard: &[Cut],
+    task: &mut TaskContext<'_>,
+) -> Poll<Watched<T>> {
+    let Some(inner) = future.as_pin_mut() else { return Poll::Pending };
+    match catch_unwind(AssertUnwindSafe(|| inner.poll(task))) {
+        Ok(Poll::Ready(value)) => return Poll::Ready(Watched::Done(pack(value))),
+        Err(payload) => return Poll::Ready(Watched::Panicked(text(payload))),
+        Ok(Poll::Pending) => {}
+    }
+    flight.listen(task.waker());
+    match flight.asked(heard) {
+        Some(cut) => Poll::Ready(Watched::Cut(cut)),
+        None => Poll::Pending,
+    }
+}
+
+/// The end of [`watched`]: the future goes.
+#[inline(always)]
+pub(crate) fn let_go<F, T>(mut future: Pin<&mut Option<F>>, result: Watched<T>) -> Watched<T> {
     match (catch_unwind(AssertUnwindSafe(|| future.set(None))), result) {
         // What was already answered stays answered; a future that panics while it is cut short has
         // left its state behind in an unknown shape.

@@ -22,7 +22,7 @@ use crate::id::ChildPath;
 use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy};
-use crate::port::{AcceptOptions, PortTable};
+use crate::port::{AcceptOptions, More, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules, unwound};
 use crate::spec::{ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
@@ -102,6 +102,7 @@ impl Registry {
         let entry = aside.leaving.remove(&left.0);
         if let Some(entry) = &entry {
             self.hub.retired.lock().merge(&entry.counts());
+            self.hub.attempts.fetch_add(entry.attempts(), Ordering::Relaxed);
         }
         drop(aside);
         drop(entry);
@@ -170,17 +171,27 @@ impl Registry {
 
     /// The sums that the watch reads. Looks at every child.
     pub(crate) fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            attempts: self.hub.attempts.load(Ordering::Relaxed),
-            fates: self.fates(),
-            ..Totals::default()
-        };
+        let mut totals =
+            Totals { attempts: self.attempts(), fates: self.fates(), ..Totals::default() };
         for entry in &self.entries {
             if let Entry::Group(group) = entry.value() {
                 totals.group(group.group.kind()).merge(&group.group.counts());
             }
         }
         totals
+    }
+
+    /// Attempts made, by whoever was ever there.
+    pub(crate) fn attempts(&self) -> u64 {
+        let aside = self.aside.lock();
+        let mut sum = self.hub.attempts.load(Ordering::Relaxed);
+        for entry in aside.leaving.values().chain(aside.resting.values()) {
+            sum += entry.attempts();
+        }
+        for entry in &self.entries {
+            sum += entry.value().attempts();
+        }
+        sum
     }
 
     /// The port of what has this path, with its type.
@@ -273,7 +284,7 @@ impl Undoer for Registry {
             Fault::internal(format!("\"{}\" is gone, or takes no recorded requests", undo.tool))
         });
         let asked = asked.and_then(|(port, codec)| {
-            let options = AcceptOptions { key: Some(key.into()), ..AcceptOptions::default() };
+            let options = AcceptOptions::with(More { key: Some(key.into()), ..More::default() });
             (codec.call)(&port, &undo.request, options).map_err(Fault::internal)
         });
         Box::pin(async move { asked?.await })
@@ -286,6 +297,13 @@ impl Entry {
             Self::Child { slot, .. } => slot.counts(),
             Self::Group(entry) => entry.group.counts(),
             Self::Supervisor(_) => FateCounts::default(),
+        }
+    }
+
+    fn attempts(&self) -> u64 {
+        match self {
+            Self::Child { slot, .. } => slot.attempts(),
+            Self::Group(_) | Self::Supervisor(_) => 0,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::fate::Fate;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
-use crate::port::AcceptOptions;
+use crate::port::{AcceptOptions, More};
 use crate::slot::{Adopted, Look};
 use crate::spec::SupervisorSpec;
 
@@ -261,13 +261,13 @@ impl System {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
         let now = Now::read(&*self.inner.hub.clock);
-        let options = AcceptOptions {
+        let options = AcceptOptions::with(More {
             // One whose time is over gets its fate at once.
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
             recovered: true,
-            ..AcceptOptions::default()
-        };
+            ..More::default()
+        });
         (codec.post)(&port, request.request.as_bytes(), options)
             .map(drop)
             .map_err(|why| refused(&request, why))

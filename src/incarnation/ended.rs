@@ -1,0 +1,97 @@
+//! How a step ends: its reply is kept, or what it left behind goes.
+//!
+//! *Invariant.* Nobody hears of a reply before what has to be kept is; after a fault the life is as it
+//! was before the step.
+
+use std::sync::Arc;
+
+use super::StatefulWorker;
+use crate::behavior::{Context, Place, Stateful, Step};
+use crate::checkpoint::Snapshot;
+use crate::effects::EFFECT_UNKNOWN;
+use crate::fault::{ExitCause, Fault};
+use crate::port::Cut;
+use crate::slot::{Ended, Said, Slot, Unkept, Watched, Writing, unwound};
+
+/// What a step is cut short by.
+pub(super) const HEARD: [Cut; 2] = [Cut::Kill, Cut::Timeout];
+
+/// Drops the state before a step that succeeded.
+#[inline]
+pub(super) fn let_drop<B>(before: B) {
+    if std::mem::needs_drop::<B>() {
+        let _ = unwound(move || drop(before));
+    }
+}
+
+pub(super) fn is_tainted(context: &Context) -> bool {
+    context.tie.get().is_some_and(|tie| tie.is_tainted())
+}
+
+/// How a step ended.
+pub(super) type Made<R> = Watched<Result<Step<R>, Box<Fault>>>;
+
+/// A reply that is not told yet, with what has to be kept first.
+pub(super) struct Replied<B: Stateful> {
+    pub(super) reply: B::Reply,
+    pub(super) kept: Result<(Option<Snapshot>, Option<Writing>), Unkept>,
+    pub(super) before: B,
+    pub(super) again: Place,
+}
+
+/// Keeps what has to be kept before anybody hears of a reply.
+pub(super) async fn keep<B: Stateful>(
+    slot: &Arc<Slot<StatefulWorker<B>>>,
+    life: Box<B>,
+    context: &Context,
+    replied: Replied<B>,
+) -> (Option<Box<B>>, Ended<B::Reply>) {
+    let Replied { reply, kept, before, again } = replied;
+    let kept = match kept {
+        Ok((state, None)) => Ok(state),
+        Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
+        Err(kept) => Err(kept),
+    };
+    match kept {
+        Ok(state) => {
+            let_drop(before);
+            let said = Said { state: state.map(Box::new), ..Said::of(context) };
+            (Some(life), Ended::Reply(reply, said))
+        }
+        Err(Unkept::Failed(fault)) => {
+            let _ = unwound(move || drop(reply));
+            failed(life, before, fault, again, context)
+        }
+        Err(Unkept::Panicked(text)) => {
+            let _ = unwound(move || drop((reply, before)));
+            (None, Ended::Crash(lost(life, text), is_tainted(context)))
+        }
+    }
+}
+
+/// A step has failed: what it left behind goes; a state that cannot even be dropped is not gone on
+/// with.
+pub(super) fn failed<B: Stateful>(
+    mut life: Box<B>,
+    before: B,
+    fault: Box<Fault>,
+    again: Place,
+    context: &Context,
+) -> (Option<Box<B>>, Ended<B::Reply>) {
+    let torn = std::mem::replace(&mut *life, before);
+    if let Err(text) = unwound(move || drop(torn)) {
+        return (None, Ended::Crash(lost(life, text), is_tainted(context)));
+    }
+    // An effect that nobody knows about makes the outcome of the whole request unknown.
+    let unknown = fault.code.as_deref() == Some(EFFECT_UNKNOWN);
+    (Some(life), Ended::Fault(fault, again, unknown || is_tainted(context)))
+}
+
+pub(super) fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
+    let _ = unwound(move || drop(life));
+    Box::new(ExitCause::Panic(text))
+}
+
+pub(super) fn boxed_fault<T>(result: Result<T, Fault>) -> Result<T, Box<Fault>> {
+    result.map_err(Box::new)
+}

@@ -1,0 +1,60 @@
+//! What comes with a call.
+//!
+//! *Invariant.* A call that comes with nothing special carries nothing for it.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{CallOptions, Gate, Tie};
+use crate::policy::budget::{Limits, Purse};
+
+/// [`CallOptions`] and what comes with a call inside the runtime.
+#[derive(Default)]
+pub(crate) struct AcceptOptions {
+    pub(crate) tie: Option<Arc<Tie>>,
+    pub(crate) cast: bool,
+    /// Who is to be woken with the answer, if that is known already.
+    pub(crate) waker: Option<Waker>,
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What most calls do not come with, kept apart so that they are small.
+#[derive(Default)]
+pub(crate) struct More {
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) budget: Option<Limits>,
+    pub(crate) purse: Option<Purse>,
+    /// It stands in the journal already.
+    pub(crate) recovered: bool,
+    /// What a durable request waits for before anything is done about it.
+    pub(crate) gate: Option<Arc<Gate>>,
+}
+
+impl AcceptOptions {
+    pub(super) fn new(options: CallOptions, tie: Option<Arc<Tie>>) -> Self {
+        let CallOptions { deadline, key, budget } = options;
+        let more = (deadline.is_some() || key.is_some() || budget.is_some()).then(|| {
+            Box::new(More { deadline, key: key.map(Arc::from), budget, ..More::default() })
+        });
+        Self { tie, more, ..Self::default() }
+    }
+
+    /// One that comes with more than most.
+    pub(crate) fn with(more: More) -> Self {
+        Self { more: Some(Box::new(more)), ..Self::default() }
+    }
+
+    pub(crate) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.more.as_ref()?.deadline
+    }
+
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.recovered)
+    }
+}
