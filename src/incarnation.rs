@@ -31,8 +31,10 @@ use crate::slot::{
     unwound, watched,
 };
 
+mod apart;
 mod ended;
 
+use apart::{apart, thread};
 use ended::{HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost};
 
 /// Attempts a carrier makes before it yields.
@@ -645,63 +647,5 @@ async fn kept<B: Stateless>(
     match unkept {
         Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
         Unkept::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
-    }
-}
-
-/// Runs `work` to its end on a thread of its own; `None` when the thread could not be had or its work
-/// was lost.
-fn thread<W: Worker, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
-    slot: &Arc<Slot<W>>,
-    work: F,
-) -> impl Future<Output = Option<T>> + Send + use<W, T, F> {
-    let (send, receive) = tokio::sync::oneshot::channel();
-    let runtime = slot.hub.runtime.clone();
-    let name = format!("mainstay {}", slot.path.id());
-    let spawned = std::thread::Builder::new().name(name).spawn(move || {
-        let _ = send.send(runtime.block_on(work));
-    });
-    async move {
-        spawned.ok()?;
-        receive.await.ok()
-    }
-}
-
-/// An attempt of a stateful behavior that blocks: on a thread of its own, which is left behind when it
-/// does not come back in time.
-async fn apart<B: Stateful>(
-    slot: &Arc<Slot<StatefulWorker<B>>>,
-    life: Box<B>,
-    job: &mut Job<StatefulWorker<B>>,
-) -> (Option<Box<B>>, Ended<B::Reply>) {
-    let flight = job.flight.clone().unwrap_or_default();
-    let copy_flight = Arc::clone(&flight);
-    let mut copy = Job {
-        mail: Arc::clone(&job.mail),
-        ticket: job.ticket,
-        flight: Some(Arc::clone(&flight)),
-        life: job.life,
-        attempt: job.attempt,
-        place: job.place.take(),
-        refuse: job.refuse,
-        torn: job.torn,
-        reservation: None,
-        bill: None,
-    };
-    let inner = Arc::clone(slot);
-    let work = thread(slot, async move {
-        let context = inner.context(&copy, copy_flight);
-        let ended = attempt(&inner, life, &mut copy, &context, None).await;
-        (ended, copy.reservation, Bill::of(&context))
-    });
-    match watched(|| work, std::convert::identity, &flight, &[Cut::Kill]).await {
-        Watched::Done(Some((ended, reservation, bill))) => {
-            (job.reservation, job.bill) = (reservation, bill);
-            ended
-        }
-        Watched::Done(None) => {
-            (None, Ended::Crash(Box::new(ExitCause::Panic("its thread was lost".to_owned())), true))
-        }
-        Watched::Panicked(text) => (None, Ended::Crash(Box::new(ExitCause::Panic(text)), true)),
-        Watched::Cut(_) => (None, Ended::Crash(Box::new(ExitCause::Hang), true)),
     }
 }
