@@ -66,8 +66,9 @@ async fn raw(says: Says) -> Raw {
 
 async fn speak(mut connection: TcpStream, says: Says) -> Option<()> {
     // The request is small enough to come at once, more or less.
-    let mut request = vec![0; 64 * 1024];
-    connection.read(&mut request).await.ok()?;
+    if connection.read(&mut vec![0; 64 * 1024]).await.ok()? == 0 {
+        return None;
+    }
     match says {
         Says::Bytes(bytes) => connection.write_all(bytes).await.ok()?,
         Says::Made(make) => connection.write_all(&make()).await.ok()?,
