@@ -439,16 +439,8 @@ impl Model {
         let (outcome, usage) = match &request.stream {
             Some(sink) => {
                 // Boxed, so that what has no stream is small.
-                Box::pin(streaming::answer(
-                    (self.wire, sent),
-                    response,
-                    request,
-                    sink,
-                    &self.rules,
-                    secrets,
-                    course,
-                ))
-                .await
+                Box::pin(streaming::answer(self, response, sent, request, sink, secrets, course))
+                    .await
             }
             None => {
                 // Whoever has begun to answer has read what was sent.

@@ -66,8 +66,7 @@ async fn raw(says: Says) -> Raw {
 
 async fn speak(mut connection: TcpStream, says: Says) -> Option<()> {
     // The request is small enough to come at once, more or less.
-    let mut request = vec![0; 64 * 1024];
-    if connection.read(&mut request).await.ok()? == 0 {
+    if connection.read(&mut vec![0; 64 * 1024]).await.ok()? == 0 {
         return None;
     }
     match says {

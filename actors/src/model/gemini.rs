@@ -4,8 +4,8 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, arguments, decimal, list_at, number_at, schema, set, text_at,
-    tool_of,
+    Delta, Found, NO_CHOICE, Stop, arguments, at, decimal, list_at, number_at, schema, set,
+    text_at, tool_of,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
@@ -119,7 +119,7 @@ pub(crate) fn read(answer: &Value, frame: u64) -> Found {
         found.push(Delta::End);
         return Ok(found);
     }
-    let Some(candidate) = answer.pointer("/candidates/0") else {
+    let Some(candidate) = at(answer, "/candidates/0") else {
         // A frame may hold the usage alone.
         let known = found.iter().any(|delta| matches!(delta, Delta::Usage { .. }));
         return if known { Ok(found) } else { Err(NO_CHOICE.to_owned()) };

@@ -4,7 +4,7 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, decimal, list_at, number_at, schema, set, text_at,
+    Delta, Found, NO_CHOICE, Stop, at, decimal, list_at, number_at, schema, set, text_at,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolChoice};
 
@@ -90,7 +90,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
     if !answer.get("choices").is_some_and(Value::is_array) {
         return Err("no list of choices".to_owned());
     }
-    let choice = answer.pointer("/choices/0").ok_or(NO_CHOICE)?;
+    let choice = at(answer, "/choices/0").ok_or(NO_CHOICE)?;
     if let Some(error) = choice.get("error").filter(|error| !error.is_null()) {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
@@ -106,7 +106,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
 pub(crate) fn frame(frame: &Value) -> Found {
     let mut found = common(frame);
     // The frame with the usage has an empty list; a gateway's heartbeat may have none.
-    let Some(choice) = frame.pointer("/choices/0") else { return Ok(found) };
+    let Some(choice) = at(frame, "/choices/0") else { return Ok(found) };
     if let Some(error) = choice.get("error").filter(|error| !error.is_null()) {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
@@ -142,7 +142,7 @@ fn said(choice: &Value, holder: &str, found: &mut Vec<Delta>) -> Result<(), Stri
         found.push(Delta::Refused);
     }
     for (place, call) in list_at(message, "/tool_calls").iter().enumerate() {
-        let arguments = match call.pointer("/function/arguments") {
+        let arguments = match at(call, "/function/arguments") {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => text.clone(),
             // A text by the book; some servers send the object.

@@ -13,20 +13,22 @@ use super::headers::Headers;
 use super::key::Secrets;
 use super::transport::{headers, read_whole, too_large, transport};
 use super::wire::{Draft, Wire, outcome};
-use super::{Course, MAX_BODY, superseded};
+use super::{Course, MAX_BODY, Model, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
 
-/// Reads an answer to a request of so many bytes and writes it to the sink.
+/// Reads an answer and writes it to the sink.
 pub(crate) async fn answer(
-    (wire, sent): (Wire, usize),
+    model: &Model,
     response: Response,
+    sent: usize,
     request: &ChatRequest,
     sink: &StreamSink,
-    rules: &Rules,
     secrets: &Secrets,
     course: &Course<'_>,
 ) -> (Result<ChatReply, Fault>, Usage) {
+    let Model { wire, rules, .. } = model;
+    let wire = *wire;
     let status = response.status().as_u16();
     let headers = headers(&response);
     let mut writer = if course.rival { sink.rival() } else { sink.attempt() };

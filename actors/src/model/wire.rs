@@ -441,16 +441,26 @@ pub(crate) fn tool_of<'a>(request: &'a ChatRequest, id: &str) -> Option<&'a str>
     calls.into_iter().find(|call| call.id == id).map(|call| call.name.as_str())
 }
 
+/// What is at this place, such as `/choices/0/message`. As [`Value::pointer`], which makes a text of each
+/// part of the place to look for escapes; there are none in ours, and this is most of reading an answer.
+pub(crate) fn at<'a>(value: &'a Value, place: &str) -> Option<&'a Value> {
+    place.strip_prefix('/')?.split('/').try_fold(value, |value, part| match value {
+        Value::Object(fields) => fields.get(part),
+        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 pub(crate) fn text_at(value: &Value, pointer: &str) -> Option<String> {
-    value.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
+    at(value, pointer).and_then(Value::as_str).map(str::to_owned)
 }
 
 pub(crate) fn number_at(value: &Value, pointer: &str) -> Option<u64> {
-    value.pointer(pointer).and_then(Value::as_u64)
+    at(value, pointer).and_then(Value::as_u64)
 }
 
 pub(crate) fn list_at<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(value, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// Sets a field unless there is nothing to say.
