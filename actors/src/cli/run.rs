@@ -65,7 +65,11 @@ enum Asked {
 impl Session {
     pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
         let store = tree.store()?;
-        tree.discover().await?;
+        for note in tree.discover().await? {
+            if !show.json {
+                eprintln!("mainstay: {note}");
+            }
+        }
         let spec = tree.spec()?;
         let (system, taken) = match store {
             None => (System::start(spec).await?, Vec::new()),
