@@ -44,15 +44,14 @@ enum Command {
         file: PathBuf,
         /// What to ask. Read from standard input when it is missing and no person types.
         prompt: Option<String>,
-        /// Print the answer, or why there is none, as one JSON object.
+        /// Print the answer, or why there is none, as one JSON object on one line.
         #[arg(long)]
         json: bool,
         /// Show on standard error what happens: failures, retries, substitutes. On by itself when
         /// standard error is a terminal.
         #[arg(long)]
         progress: bool,
-        /// Show the answer as it is written, where a model and no agent is asked. On by itself when
-        /// standard output is a terminal.
+        /// Show the answer as it is written. On by itself when standard output is a terminal.
         #[arg(long, conflicts_with = "json")]
         stream: bool,
         /// Hold a conversation even if no person types: every line of the input is a question or a
@@ -77,6 +76,11 @@ enum Command {
     ///
     ///     [agents.helper]
     ///     model = "llm"
+    ///
+    /// Groups are of the kinds model, tool, step, data and output; the first member serves, the others
+    /// stand in, in their order. A member may be a tool of a server (`server.tool`) and, in all of them, a
+    /// person. An agent's `agents` are those it starts one of for a task. All of it is shown in the
+    /// example `examples/trees/desk.toml`.
     #[command(verbatim_doc_comment)]
     Check {
         /// The tree file.
@@ -195,7 +199,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Tree { file, format } => {
             let mut tree = Tree::read(&file)?;
-            tree.discover().await?;
+            for note in tree.discover().await? {
+                eprintln!("mainstay: {note}");
+            }
             // What is stored is neither needed nor touched: another process may be at work with it.
             let store = Arc::new(MemoryStore::new());
             let (system, _) = System::recover(tree.spec()?, store).await?;

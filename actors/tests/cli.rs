@@ -14,6 +14,9 @@ mod models;
 mod stand_ins;
 #[path = "cli/store.rs"]
 mod store;
+#[cfg(unix)]
+#[path = "cli/terminal.rs"]
+mod terminal;
 #[path = "cli/trees.rs"]
 mod trees;
 

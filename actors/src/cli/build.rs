@@ -1,6 +1,6 @@
 //! From a verified file to a tree.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,10 @@ pub(crate) mod answers;
 mod leaves;
 mod offers;
 
+/// How long a call waits for a server that was not there when the tree started.
+const ABSENT_WAIT: Duration = Duration::from_millis(500);
+/// After which time such a server is tried again.
+const ABSENT_AGAIN: Duration = Duration::from_secs(2);
 /// Below the supervisor of a sub-agent: the tool that takes its tasks.
 const TASKS: &str = "tasks";
 /// Below the supervisor of a sub-agent: where one is started for each task.
@@ -43,6 +47,8 @@ pub(crate) struct Tree {
     servers: BTreeMap<String, McpServer>,
     limits: HashMap<String, RateLimits>,
     people: BTreeMap<String, Someone>,
+    /// The servers that did not start.
+    absent: BTreeSet<String>,
     /// The sub-agents of the tree that was made last.
     teams: BTreeMap<String, Team>,
     /// Whether the servers have said which tools they have.
@@ -115,6 +121,7 @@ impl Tree {
             servers: BTreeMap::new(),
             limits: HashMap::new(),
             people: BTreeMap::new(),
+            absent: BTreeSet::new(),
             teams: BTreeMap::new(),
             discovered: false,
         };
@@ -162,15 +169,24 @@ impl Tree {
         Snag::new(None, error.to_string(), "", hint)
     }
 
-    /// Asks every server for its tools.
-    pub(crate) async fn discover(&mut self) -> anyhow::Result<()> {
+    /// Asks every server for its tools. What is returned is to be said: one that does not start is done
+    /// without as long as others stand in for all of its tools, and is tried again while the tree runs.
+    pub(crate) async fn discover(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut notes = Vec::new();
         for (name, server) in &mut self.servers {
-            let found = server.discover().await;
-            let found = found.with_context(|| format!("the server `{name}` did not start"))?;
-            *server = server.clone().offer(found);
+            let failed = format!("the server `{name}` did not start");
+            match server.discover().await {
+                Ok(found) => *server = server.clone().offer(found),
+                Err(fault) if is_dispensable(&self.file, name) => {
+                    notes.push(format!("{failed}, and others stand in for it: {fault}"));
+                    *server = server.clone().connect_wait(ABSENT_WAIT);
+                    self.absent.insert(name.clone());
+                }
+                Err(fault) => return Err(anyhow::Error::new(fault).context(failed)),
+            }
         }
         self.discovered = true;
-        Ok(())
+        Ok(notes)
     }
 
     /// What the tree is watched by.
@@ -336,7 +352,9 @@ impl Tree {
             }
         }
         for (name, server) in &self.servers {
-            root = root.supervisor(server.supervisor(name));
+            if !self.absent.contains(name) {
+                root = root.supervisor(server.supervisor(name));
+            }
         }
         for (name, team) in &self.teams {
             let own = SupervisorSpec::one_for_one(name).child(team.spec(TASKS));
@@ -353,8 +371,23 @@ impl Tree {
         Ok(root)
     }
 
-    /// Lets the agents of a tree that was started have their sub-agents.
+    /// Lets the agents of a tree that was started have their sub-agents, and servers come that were not
+    /// there.
     pub(crate) fn attach(&self, system: &System) {
+        for name in &self.absent {
+            let Some(server) = self.servers.get(name) else { continue };
+            let (system, connection) = (system.clone(), server.connection(name));
+            let root = self.name.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(ABSENT_AGAIN).await;
+                    let Ok(root) = system.supervisor(root.as_str()) else { return };
+                    if root.start_child(connection.clone()).await.is_ok() {
+                        return;
+                    }
+                }
+            });
+        }
         for (name, team) in &self.teams {
             team.attach(system, format!("{}/{name}/{WORK}", self.name));
         }
@@ -458,6 +491,16 @@ impl Tree {
         let child = self.agent_spec(id, agent)?;
         Ok(Some(if index > 0 { child.role(Role::Simplified) } else { child }))
     }
+}
+
+/// Whether somebody else can do all that a server is asked for.
+fn is_dispensable(file: &TreeFile, server: &str) -> bool {
+    let is_its = |name: &toml::Spanned<String>| {
+        name.get_ref().split_once('.').map_or(name.get_ref().as_str(), |(head, _)| head) == server
+    };
+    let is_called = file.agents.values().any(|agent| agent.tools.iter().any(is_its));
+    let stands_alone = |group: &file::Group| group.members.get_ref().iter().all(is_its);
+    !is_called && !file.groups.values().any(stands_alone)
 }
 
 /// What stands under a name.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mainstay::error::RecoverError;
-use mainstay::event::Event;
+use mainstay::event::{Event, EventStream};
 use mainstay::port::Port;
 use mainstay::system::{RecoverOptions, RecoveredRequest, System, SystemOptions};
 use mainstay::watch::Signal;
@@ -67,7 +67,11 @@ enum Asked {
 impl Session {
     pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
         let store = tree.store()?;
-        tree.discover().await?;
+        for note in tree.discover().await? {
+            if !show.json {
+                eprintln!("mainstay: {note}");
+            }
+        }
         let spec = tree.spec()?;
         let watched = SystemOptions::new().watch(tree.watch());
         let (system, taken) = match store {
@@ -155,14 +159,13 @@ impl Session {
         let mut answers = Vec::new();
         let mut events = self.system.events();
         for request in std::mem::take(&mut self.taken) {
-            tokio::select! {
-                answered = taken::answer(&self.system, &request, &mut events) => {
-                    answers.extend(answered);
-                }
-                _ = tokio::signal::ctrl_c() => {
-                    return Err(Failed("called off; what was asked before goes on at the next start".to_owned()).into());
-                }
-            }
+            let system = self.system.clone();
+            let work = async { taken::answer(&system, &request, &mut system.events()).await };
+            let Some(answered) = self.attend(work, &mut Page::new(None), &mut events).await else {
+                let why = "called off; what was asked before goes on at the next start";
+                return Err(Failed(why.to_owned()).into());
+            };
+            answers.extend(answered);
         }
         Ok(answers)
     }
@@ -206,31 +209,8 @@ impl Session {
         let began = Instant::now();
         let mut events = self.system.events();
         let mut page = Page::new(stream);
-        let mut call = pin!(call);
-        let mut interrupt = pin!(tokio::signal::ctrl_c());
-        let mut told = BTreeSet::new();
-        let mut lines = self.lines.take();
-        let outcome = loop {
-            let waits = !self.people.points().is_empty();
-            tokio::select! {
-                biased;
-                _ = &mut interrupt => break Err(Why::called_off()),
-                outcome = &mut call => break outcome,
-                piece = page.next() => page.show(piece, self.show.progress),
-                event = events.next() => match event {
-                    Some(stamped) => self.progress(&stamped.event, &mut page),
-                    None => break (&mut call).await,
-                },
-                () = self.people.news() => self.ask_people(&mut told, lines.is_some(), &mut page),
-                typed = next(&mut lines), if waits => match typed {
-                    Some(Typed::Line(line)) => self.while_waiting(&line, &mut page).await,
-                    Some(Typed::Interrupt) => break Err(Why::called_off()),
-                    Some(Typed::Unreadable) => eprintln!("that line is not UTF-8"),
-                    None => lines = None,
-                },
-            }
-        };
-        self.lines = lines;
+        let outcome = self.attend(call, &mut page, &mut events).await;
+        let outcome = outcome.unwrap_or_else(|| Err(Why::called_off()));
         if outcome.as_ref().is_err_and(Why::is_called_off) {
             page.end();
             return (outcome, false);
@@ -251,6 +231,42 @@ impl Session {
             self.progress(&stamped.event, &mut page);
         }
         (outcome, shown)
+    }
+
+    /// Waits for work to end, shows what happens meanwhile, and lets people decide. `None` when it was
+    /// called off.
+    async fn attend<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        page: &mut Page,
+        events: &mut EventStream,
+    ) -> Option<T> {
+        let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
+        let mut told = BTreeSet::new();
+        let mut lines = self.lines.take();
+        self.ask_people(&mut told, lines.is_some(), page);
+        let done = loop {
+            let waits = !self.people.points().is_empty();
+            tokio::select! {
+                biased;
+                _ = &mut interrupt => break None,
+                done = &mut work => break Some(done),
+                piece = page.next() => page.show(piece, self.show.progress),
+                event = events.next() => match event {
+                    Some(stamped) => self.progress(&stamped.event, page),
+                    None => break Some((&mut work).await),
+                },
+                () = self.people.news() => self.ask_people(&mut told, lines.is_some(), page),
+                typed = next(&mut lines), if waits => match typed {
+                    Some(Typed::Line(line)) => self.while_waiting(&line, page).await,
+                    Some(Typed::Interrupt) => break None,
+                    Some(Typed::Unreadable) => eprintln!("that line is not UTF-8"),
+                    None => lines = None,
+                },
+            }
+        };
+        self.lines = lines;
+        done
     }
 
     /// Says what waits for a person and has not been told yet.

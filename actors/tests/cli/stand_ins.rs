@@ -1,10 +1,13 @@
 //! Whoever stands in for whom: servers' tools, searches, people, texts, simpler agents, and agents that
 //! start others.
 
+use std::io::Write;
+use std::time::Duration;
+
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::{Value, json};
 
-use super::harness::{Folder, Said, shop};
+use super::harness::{Folder, Said, command, said, shop};
 use super::models::run;
 
 /// A tree whose model is the stub server; the rest is the test's.
@@ -100,6 +103,46 @@ tools = ["add"]
     assert!(said.out.contains("first, somebody waits for a person:"), "{said:?}");
     assert!(said.out.contains("decided: manual_override-1\nby hand\n"), "{said:?}");
     assert!(said.err.contains("manual_override-1 waits for a person: add {\"code\":-32601}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_start_is_done_without_and_comes_later() {
+    let server = StubServer::start().await.unwrap();
+    let rest = |tools: &str| {
+        format!(
+            "[tools.bank]\ncommand = [\"./bank\"]\n[tools.bank.effects]\nsum = \"read\"\n[tools.cash]\nbuiltin = \"default\"\ntext = \"7\"\n[groups.add]\nkind = \"tool\"\nmembers = [\"bank.sum\", \"cash\"]\n[agents.a]\nmodel = \"llm\"\ntools = [{tools}]\n"
+        )
+    };
+    let folder = tree(&server, &rest("\"add\""));
+    server.then(Row::tool_calls([("add", "{\"a\":1,\"b\":1}")]));
+    server.then(Row::reply("seven"));
+    let mut chat = command(&folder.0, &["run", "t.toml", "--chat"]).spawn().unwrap();
+    let mut input = chat.stdin.take().unwrap();
+    input.write_all(b"add\n").unwrap();
+    server.asked(2).await;
+    assert_eq!(result(&server, 1), "7");
+    assert_eq!(offered(&server, 0)[0]["description"], "Says what it always says.");
+    // The program is there from now on, and is tried again until it starts.
+    std::os::unix::fs::symlink(shop(), folder.0.join("bank")).unwrap();
+    let mut asked = 2;
+    while result(&server, asked - 1) != "{\"sum\":2}" {
+        assert!(asked < 400, "the server never came");
+        server.then(Row::tool_calls([("add", "{\"a\":1,\"b\":1}")]));
+        // The pace of the questions: the circuit of a member that failed opens for some seconds.
+        server.then(Row::reply("again").delay(Duration::from_millis(250)));
+        input.write_all(b"add\n").unwrap();
+        asked += 2;
+        server.asked(asked).await;
+    }
+    drop(input);
+    let said = tokio::task::spawn_blocking(move || said(chat.wait_with_output().unwrap()));
+    let said = said.await.unwrap();
+    assert!(said.err.contains("the server `bank` did not start, and others stand in"), "{said:?}");
+    // One that is called by name is not done without.
+    let folder = tree(&server, &rest("\"add\", \"bank\""));
+    let said = run(&folder, &["run", "t.toml", "add"]).await;
+    assert_eq!((said.code, &*said.out), (2, ""), "{said:?}");
+    assert!(said.err.starts_with("mainstay: the server `bank` did not start: "), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

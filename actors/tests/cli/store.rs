@@ -1,5 +1,6 @@
 //! A tree on a store: what a killed process leaves is taken up by the next one.
 
+use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 use mainstay_actors::stub_server::{Row, StubServer};
@@ -91,6 +92,32 @@ async fn a_conversation_goes_on_after_a_kill_where_it_stood() {
         .map(|message| message["content"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(told, ["who are you?", "I am Ann", "who?", "Ann, as I said", "bye"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_waited_for_a_person_at_a_kill_is_answered_by_one_afterwards() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("boss", "{\"request\":\"may I?\"}")]));
+    server.then(Row::reply("you may"));
+    let agents =
+        "[people.boss]\nexpiry = \"1h\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"boss\"]\n";
+    // A profile that keeps every step.
+    let text = format!("profile = \"finance\"\n{}", text(&server, agents));
+    let folder = Folder::with("t.toml", &text);
+    let mut first = start(&folder, &["run", "t.toml", "hello"]);
+    let err = first.0.stderr.take().unwrap();
+    let told = tokio::task::spawn_blocking(move || {
+        BufReader::new(err).lines().map_while(Result::ok).find(|line| line.contains("waits"))
+    });
+    assert!(told.await.unwrap().is_some_and(|line| line.contains("boss-1 waits for a person")));
+    drop(first);
+    let folder = std::sync::Arc::new(folder);
+    let there = std::sync::Arc::clone(&folder);
+    let input = "/pending\n/answer boss-1 yes\n";
+    let chat = move || there.run(&["run", "t.toml", "--chat"], input);
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    assert!(said.out.ends_with("decided: boss-1\nasked before: hello\nyou may\n"), "{said:?}");
+    assert_eq!(server.count(), 2, "what the model had said was not asked again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,7 +69,12 @@ impl Tree {
                 .collect();
         }
         let members = find(&self.file.groups, name).map(|group| group.members.get_ref());
-        let first = members.and_then(|members| members.first());
+        // A server that is not there has told nothing of its tools.
+        let is_there = |member: &&toml::Spanned<String>| {
+            let server = member.get_ref().split_once('.').map(|(server, _)| server);
+            server.is_none_or(|server| !self.absent.contains(server))
+        };
+        let first = members.and_then(|members| members.iter().find(is_there));
         self.offer(first.map_or(name, |first| first.get_ref()), name)
             .map(|spec| (spec, name.to_owned()))
             .into_iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::{Answer, Trail};
+use mainstay::fault::ExitKind;
 use mainstay::id::ChildPath;
 use mainstay_actors::agent::{AgentReply, ToolUse};
 use mainstay_actors::chat::ChatReply;
@@ -165,6 +166,8 @@ pub(super) fn line(event: &Event) -> Option<String> {
             Some(to) => format!("{child}: {} to {to}", decision.action.name()),
             None => format!("{child}: {decision}"),
         },
+        // A life that was to end is no news.
+        Event::Exited { cause: ExitKind::Normal | ExitKind::Stopped, .. } => return None,
         Event::Exited { child, cause, .. } => format!("{child}: its life ended: {cause}"),
         Event::Restarting { child, .. } => format!("{child}: restarting"),
         Event::ChildQuarantined { child, .. } => {

@@ -1,0 +1,182 @@
+//! A conversation at a real terminal: what is typed, what appears, and how it ends.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use super::harness::Folder;
+
+/// The command at a terminal of its own; ends with it.
+struct Terminal {
+    ours: File,
+    child: Child,
+    seen: String,
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Terminal {
+    fn open(folder: &Folder, arguments: &[&str]) -> Self {
+        let ours: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let name = name.to_str().unwrap();
+        let theirs = || Stdio::from(File::options().read(true).write(true).open(name).unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(arguments).current_dir(&folder.0).env("TERM", "xterm");
+        command.stdin(theirs()).stdout(theirs()).stderr(theirs());
+        let child = command.spawn().unwrap();
+        Self { ours: File::from(ours), child, seen: String::new() }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.ours.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Reads until this appears, and forgets what stood before it.
+    fn until(&mut self, text: &str) {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return;
+            }
+            let mut bytes = [0; 4096];
+            let read = self.ours.read(&mut bytes).unwrap_or(0);
+            assert!(read > 0, "{text:?} never appears: {:?}", self.seen);
+            self.seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    }
+
+    fn ends(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// Done by a thread of its own, while the server of the test answers.
+async fn at_terminal(folder: Folder, steps: impl FnOnce(&mut Terminal) + Send + 'static) {
+    let work = move || {
+        let mut terminal = Terminal::open(&folder, &["run", "t.toml"]);
+        terminal.until("> ");
+        steps(&mut terminal);
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+fn agent(server: &StubServer, rest: &str) -> Folder {
+    let text = format!(
+        "[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[agents.helper]\nmodel = \"llm\"\n{rest}",
+        server.url()
+    );
+    Folder::with("t.toml", &text)
+}
+
+const UP: &str = "\u{1b}[A";
+const CTRL_C: &str = "\u{3}";
+const CTRL_D: &str = "\u{4}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arrow_keys_bring_lines_back_and_ctrl_d_ends() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["one ", "two"]));
+    server.then(Row::reply_stream(["three"]));
+    at_terminal(agent(&server, ""), |terminal| {
+        terminal.type_in("what is it?\r");
+        terminal.until("one two");
+        terminal.until("(by t/helper; 1 step;");
+        terminal.until("> ");
+        terminal.type_in(UP);
+        terminal.until("what is it?");
+        terminal.type_in("\r");
+        terminal.until("three");
+        terminal.until("> ");
+        terminal.type_in("/tree\r");
+        terminal.until("supervisor one_for_one");
+        terminal.until("> ");
+        terminal.type_in(CTRL_D);
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+    let asked = server.requests()[1].json()["messages"].clone();
+    let said: Vec<_> = asked.as_array().unwrap().iter().map(|it| &it["content"]).collect();
+    assert_eq!(said, ["what is it?", "one two", "what is it?"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_at_the_prompt_warns_once_and_then_leaves() {
+    let server = StubServer::start().await.unwrap();
+    at_terminal(agent(&server, ""), |terminal| {
+        terminal.type_in(CTRL_C);
+        terminal.until("Ctrl-C again leaves.");
+        terminal.until("> ");
+        terminal.type_in("/help\r");
+        terminal.until("Ctrl-C    calls a question off");
+        terminal.until("> ");
+        terminal.type_in(CTRL_C);
+        terminal.until("Ctrl-C again leaves.");
+        terminal.until("> ");
+        terminal.type_in(CTRL_C);
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_calls_the_running_answer_off_and_the_conversation_goes_on() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Hang));
+    server.then(Row::reply_stream(["again"]));
+    at_terminal(agent(&server, ""), |terminal| {
+        terminal.type_in("what is it?\r");
+        terminal.until("one ");
+        // As the terminal would do for Ctrl-C, if it were the process's own.
+        let process = terminal.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+        terminal.until("called off");
+        terminal.until("> ");
+        terminal.type_in("once more\r");
+        terminal.until("again");
+        terminal.until("> ");
+        terminal.type_in("/quit\r");
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+    server.hung_up(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_at_the_terminal_and_may_call_it_off() {
+    let server = StubServer::start().await.unwrap();
+    let rest = "tools = [\"boss\"]\n[people.boss]\nexpiry = \"1h\"\n";
+    for _ in 0..2 {
+        server.then(Row::tool_calls([("boss", "{\"request\":\"may I?\"}")]));
+    }
+    server.then(Row::reply("you may"));
+    at_terminal(agent(&server, rest), |terminal| {
+        terminal.type_in("go\r");
+        terminal.until("boss-1 waits for a person: boss {\"request\":\"may I?\"}");
+        terminal.until("> ");
+        terminal.type_in(CTRL_C);
+        terminal.until("called off");
+        terminal.until("> ");
+        terminal.type_in("go\r");
+        terminal.until("boss-2 waits for a person");
+        terminal.until("> ");
+        terminal.type_in("/approve boss-2\r");
+        terminal.until("decided: boss-2");
+        terminal.until("you may");
+        terminal.until("> ");
+        terminal.type_in(CTRL_D);
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+}
