@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::point::Pending;
 use super::{Desk, Job, LastEnd, Locked, Mail, Slot};
 use crate::behavior::{Place, Turn};
 use crate::checkpoint::Scope;
@@ -29,14 +30,14 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    fn as_policy(&self) -> policy::Cause<'_> {
+    pub(super) fn as_policy(&self) -> policy::Cause<'_> {
         match self {
             Self::Fault(fault) => policy::Cause::Fault(fault),
             Self::Exit(exit) => policy::Cause::Exit(exit),
         }
     }
 
-    fn class(&self) -> Option<Class> {
+    pub(super) fn class(&self) -> Option<Class> {
         match self {
             Self::Fault(fault) => Some(fault.class),
             Self::Exit(_) => None,
@@ -309,7 +310,6 @@ impl<W: Worker> Slot<W> {
             // Nobody waits for it any more.
             decision.action = Action::Fail;
         }
-        let text = cause.text();
         let class = cause.class();
         // The end of a life is counted where it is reported, once.
         if let Cause::Fault(fault) = &cause {
@@ -325,6 +325,7 @@ impl<W: Worker> Slot<W> {
             (Action::Substitute { member }, Some(group)) => Some(group.member_path(member)),
             _ => None,
         };
+        let due = self.due(mail, ticket, &cause, decision.action);
         self.record(mail, ticket, &cause, &decision, attempt, now);
         if self.hub.events.wanted() {
             self.hub.emit(Event::Failed {
@@ -332,7 +333,7 @@ impl<W: Worker> Slot<W> {
                 request: mail.id,
                 attempt,
                 delivery: ticket.lease.delivery,
-                ended: text.clone(),
+                ended: cause.text(),
             });
             self.hub.emit(Event::Decided {
                 child: self.path.clone(),
@@ -342,7 +343,13 @@ impl<W: Worker> Slot<W> {
                 class,
             });
         }
+        let due = due.filter(|due| !self.is_only_told(mail, due, decision.action, now));
         let mut desk = self.desk();
+        if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
+            let pending = Pending { cause, decision, place, attempt, tainted };
+            self.park(desk, mail, ticket, due, pending, now);
+            return;
+        }
         // A caller who left since then found it in flight: nobody else would take it out.
         let left = left
             || (mail.is_cancelled()
@@ -384,6 +391,21 @@ impl<W: Worker> Slot<W> {
             self.wake(desk, now);
             return;
         };
+        let pending = Pending { cause, decision, place: None, attempt, tainted };
+        self.carry_out(desk, mail, pending, left, now);
+    }
+
+    /// What ends a request's time here: it has left the mailbox, and goes to a sibling or gets its fate.
+    pub(super) fn carry_out(
+        &self,
+        mut desk: Locked<'_, W>,
+        mail: Mail<W>,
+        pending: Pending,
+        left: bool,
+        now: Moment,
+    ) {
+        let Pending { cause, decision, attempt, tainted, .. } = pending;
+        let (text, class) = (cause.text(), cause.class());
         if let Some(group) = mail.home.clone() {
             let verdict = class.unwrap_or(Class::Internal);
             match decision.action {
@@ -463,7 +485,7 @@ impl<W: Worker> Slot<W> {
         let facts = RequestFacts {
             id: mail.id,
             attempt: book.trail.0.len() as u32 + 1,
-            delivery: ticket.lease.delivery,
+            delivery: book.counted(ticket.lease.delivery),
             deadline: mail.deadline,
             effect,
             changed: policy_cause.changes_next(book.feedback.as_deref()),
@@ -531,7 +553,7 @@ impl<W: Worker> Slot<W> {
         });
     }
 
-    fn gave_up(&self, mail: &Mail<W>, class: Class, now: Moment) {
+    pub(super) fn gave_up(&self, mail: &Mail<W>, class: Class, now: Moment) {
         if let (Some(group), Some(member)) = (&mail.home, self.member.get()) {
             group.gave_up(mail.id, member.index, class, now);
         }
