@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::checkpoint::Scope;
-use crate::decision::Decision;
+use crate::decision::{Decision, Rung};
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
 use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, RequestId};
@@ -269,6 +269,34 @@ pub enum Event {
         /// Attempts made.
         attempts: u32,
     },
+    /// A rung of the ladder could not help a request, and a person may decide until then.
+    PointOpened {
+        /// The child where it failed.
+        child: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// The point, for [`PointsRef::decide`](crate::points::PointsRef::decide).
+        point: u64,
+        /// What has failed.
+        after: Rung,
+        /// What the ladder does next, if nobody objects.
+        proposed: &'static str,
+        /// Until when.
+        until: Moment,
+    },
+    /// It was decided, or nobody has decided in time.
+    PointClosed {
+        /// The child where it failed.
+        child: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// The point.
+        point: u64,
+        /// `continue`, `abort`, `retry_again`, `answer`; `gone` when the request had its fate by then.
+        decision: &'static str,
+        /// Whether a person did.
+        by_person: bool,
+    },
     /// A rule about the last minutes has begun to hold, or an objective to be missed. Exactly one until
     /// it is [cleared](Event::Cleared).
     Raised {
@@ -301,6 +329,8 @@ impl Event {
             | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
             | Self::Checkpointed { child, .. }
+            | Self::PointOpened { child, .. }
+            | Self::PointClosed { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -379,6 +409,12 @@ impl Event {
             }
             Self::Interrupted { child, request } => {
                 tracing::debug!(target: "mainstay", %child, %request, "interrupted");
+            }
+            Self::PointOpened { child, request, point, after, proposed, until } => {
+                tracing::warn!(target: "mainstay", %child, %request, point, %after, proposed, %until, "a person may decide");
+            }
+            Self::PointClosed { child, request, point, decision, by_person } => {
+                tracing::info!(target: "mainstay", %child, %request, point, decision, by_person, "decided at a point");
             }
             Self::Raised { alert } => alert.trace(),
             Self::Cleared { alert } => {

@@ -28,6 +28,7 @@ use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
 use crate::journal::Journal;
 use crate::moment::Moment;
+use crate::points::{PointSpec, Points};
 use crate::port::unwound;
 use crate::watch::{Input, Watch, WatchSpec};
 
@@ -148,6 +149,8 @@ pub(crate) struct Hub {
     pub(crate) attempts: AtomicU64,
     /// What happened lately.
     pub(crate) watch: Mutex<Watch>,
+    /// What waits for a person.
+    pub(crate) points: Arc<Points>,
     next_id: AtomicU64,
     timers: Mutex<BinaryHeap<Reverse<Entry>>>,
     sooner: Arc<Notify>,
@@ -167,6 +170,7 @@ impl Hub {
         runtime: tokio::runtime::Handle,
         events: usize,
         watch: WatchSpec,
+        points: PointSpec,
         identity: u64,
     ) -> Arc<Self> {
         let events = Arc::new(Events::new(events));
@@ -188,6 +192,7 @@ impl Hub {
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),
             watch,
+            points: Points::new(points),
             next_id: AtomicU64::new(1),
             timers: Mutex::default(),
             sooner: Arc::default(),

@@ -38,6 +38,7 @@ pub mod mirror;
 pub mod port;
 pub mod behavior;
 pub mod spec;
+pub mod points;
 mod effects;
 pub mod journal;
 mod hub;

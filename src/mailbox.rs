@@ -84,6 +84,8 @@ pub enum Input<T> {
     Extend(Ticket, Moment),
     /// The caller has left.
     Cancel(RequestId),
+    /// A request that is held back need not wait any longer: to the front.
+    Release(RequestId),
     /// Time has passed.
     Tick,
     /// Everything must go, what is leased included.
@@ -350,6 +352,7 @@ impl<T: Clone> Mailbox<T> {
                 None => Output::Stale,
             },
             Input::Cancel(id) => self.cancel(id),
+            Input::Release(id) => self.release(id),
             Input::Tick => Output::Ticked(self.tick(now)),
             Input::Drain => Output::Drained(self.drain()),
         }
@@ -440,6 +443,31 @@ impl<T: Clone> Mailbox<T> {
         Output::Waiting
     }
 
+    fn release(&mut self, id: RequestId) -> Output<T> {
+        match self.take_held(id) {
+            Some(entry) => {
+                self.waiting.push_front(entry);
+                Output::Waiting
+            }
+            None => Output::Unknown,
+        }
+    }
+
+    fn take_held(&mut self, id: RequestId) -> Option<Entry<T>> {
+        if !self.held.iter().any(|held| held.0.entry.id == id) {
+            return None;
+        }
+        let mut found = None;
+        for held in std::mem::take(&mut self.held) {
+            if held.0.entry.id == id {
+                found = Some(held.0.entry);
+            } else {
+                self.held.push(held);
+            }
+        }
+        found
+    }
+
     fn cancel(&mut self, id: RequestId) -> Output<T> {
         if let Some(at) = self.waiting.iter().position(|entry| entry.id == id)
             && let Some(entry) = self.waiting.remove(at)
@@ -447,19 +475,9 @@ impl<T: Clone> Mailbox<T> {
             self.bytes -= entry.bytes;
             return Output::Removed(entry.payload);
         }
-        if self.held.iter().any(|held| held.0.entry.id == id) {
-            let mut found = None;
-            for held in std::mem::take(&mut self.held) {
-                if held.0.entry.id == id {
-                    found = Some(held.0.entry);
-                } else {
-                    self.held.push(held);
-                }
-            }
-            if let Some(entry) = found {
-                self.bytes -= entry.bytes;
-                return Output::Removed(entry.payload);
-            }
+        if let Some(entry) = self.take_held(id) {
+            self.bytes -= entry.bytes;
+            return Output::Removed(entry.payload);
         }
         let in_flight = self.flights().find(|flight| flight.ticket.lease.request == id);
         match in_flight {

@@ -395,6 +395,10 @@ pub(crate) struct Book {
     pub(crate) rolled_back: bool,
     /// Whether it is out at two members.
     pub(crate) copies: Copies,
+    /// After which rungs a person was asked, a bit each.
+    pub(crate) asked: u8,
+    /// Hand-outs that a person has asked for: they are not counted against the cap.
+    pub(crate) by_person: u32,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
     /// What the next attempt is told, whoever makes it: the last feedback there was.
@@ -412,9 +416,18 @@ impl Book {
             spent: Cost::default(),
             rolled_back: false,
             copies: Copies::default(),
+            asked: 0,
+            by_person: 0,
             fault: None,
             feedback: None,
         })
+    }
+}
+
+impl Book {
+    /// A hand-out as the cap counts it.
+    pub(crate) const fn counted(&self, delivery: crate::id::Delivery) -> crate::id::Delivery {
+        crate::id::Delivery(delivery.0.saturating_sub(self.by_person))
     }
 }
 

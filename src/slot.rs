@@ -44,6 +44,7 @@ mod ladder;
 mod lives;
 mod desk;
 mod look;
+mod point;
 mod state;
 mod work;
 mod worker;

@@ -25,6 +25,7 @@ use crate::hub::Hub;
 pub use crate::hub::Stats;
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::Roster;
+use crate::points::{PointSpec, PointsRef};
 use crate::port::{Port, Receipt};
 use crate::recipe::port_of;
 use crate::spec::{ChildSpec, SupervisorSpec};
@@ -50,11 +51,21 @@ pub struct SystemOptions {
     /// # Default
     /// The playbook's, over 5 minutes.
     pub watch: WatchSpec,
+    /// Where people may decide, and for how long.
+    ///
+    /// # Default
+    /// Nowhere.
+    pub points: PointSpec,
 }
 
 impl Default for SystemOptions {
     fn default() -> Self {
-        Self { clock: None, event_capacity: 4096, watch: WatchSpec::default() }
+        Self {
+            clock: None,
+            event_capacity: 4096,
+            watch: WatchSpec::default(),
+            points: PointSpec::default(),
+        }
     }
 }
 
@@ -82,6 +93,13 @@ impl SystemOptions {
     #[must_use]
     pub fn watch(mut self, watch: WatchSpec) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// Sets [`SystemOptions::points`].
+    #[must_use]
+    pub fn points(mut self, points: PointSpec) -> Self {
+        self.points = points;
         self
     }
 }
@@ -163,7 +181,8 @@ impl System {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let clock = options.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
         options.watch.validate()?;
-        let hub = Hub::new(clock, runtime, options.event_capacity, options.watch, identity());
+        let SystemOptions { event_capacity, watch, points, .. } = options;
+        let hub = Hub::new(clock, runtime, event_capacity, watch, points, identity());
         let registry = Registry::new(Arc::clone(&hub));
         let root = build(&Arc::new(spec), &hub, &registry)?;
         let undoer: Weak<Registry> = Arc::downgrade(&registry);
@@ -328,6 +347,11 @@ impl System {
     /// The effects on the world that are known, and those somebody must look at.
     pub fn effects(&self) -> EffectsRef {
         EffectsRef::new(Arc::clone(&self.inner.hub.effects))
+    }
+
+    /// What waits for a person to decide, and how it is decided.
+    pub fn points(&self) -> PointsRef {
+        PointsRef::new(Arc::clone(&self.inner.hub.points))
     }
 
     /// Every event from now on.

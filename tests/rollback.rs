@@ -9,9 +9,10 @@ use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
 use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::Event;
 use mainstay::fault::{EffectKind, Fault};
+use mainstay::points::PointSpec;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -242,6 +243,40 @@ async fn a_request_outside_a_transaction_is_done_again_once_and_its_acts_stand()
     assert_eq!(actions, ["rollback", "fail"], "{error}");
     assert_eq!(*bank.log.lock(), [Order::Debit(7)], "the debit stands, and was made once");
     assert_eq!(system.effects().counts().confirmed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_are_told_of_a_failed_rollback_and_asked_if_they_have_time() {
+    for wait in [None, Some(Duration::from_secs(60))] {
+        let bank = Arc::new(Bank::default());
+        let mut options = RecoverOptions::default();
+        if let Some(wait) = wait {
+            options.system.points = PointSpec::new().after_rollback(wait);
+        }
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let spec = spec(&bank, Scope::Flow, false);
+        let (system, _) = System::recover_with(spec, store, options).await.unwrap();
+        let teller = system.port::<u32, String>("bank/teller").unwrap();
+        *bank.closed.lock() = Some(Fault::business("the account is closed"));
+        let mut events = system.events();
+        let began = system.clock().now();
+        teller.call(7_u32).await.unwrap_err();
+        assert_eq!(system.clock().now().since(began), wait.unwrap_or_default());
+        let mut seen = Vec::new();
+        while let Some(stamped) = events.try_next() {
+            match stamped.event {
+                Event::PointOpened { after, proposed, .. } => {
+                    seen.push((after.to_string(), proposed))
+                }
+                Event::PointClosed { decision, by_person: false, .. } => {
+                    seen.push(("closed".to_owned(), decision));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(seen, [("rollback".to_owned(), "fail"), ("closed".to_owned(), "continue")]);
+        assert_eq!(system.points().log().len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

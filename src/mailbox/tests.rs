@@ -66,6 +66,7 @@ enum Move {
     Extend(usize, u64),
     Orphan(usize),
     Cancel(u64),
+    Release(u64),
     Tick,
     Drain,
 }
@@ -240,6 +241,16 @@ impl Model {
                 },
                 None => Said::Plain("unknown"),
             },
+            Move::Release(id) => {
+                let front = self.front();
+                match self.all.get_mut(id as usize) {
+                    Some(request) if matches!(request.place, Place::Held { .. }) => {
+                        request.place = Place::Waiting(front);
+                        Said::Plain("waiting")
+                    }
+                    _ => Said::Plain("unknown"),
+                }
+            }
             Move::Tick => self.tick(),
             Move::Drain => {
                 let waited = [self.waiting(), self.held()].concat();
@@ -332,6 +343,7 @@ impl ReferenceStateMachine for Model {
             1 => (handed.clone(), time).prop_map(|(n, time)| Move::Extend(n, time)),
             1 => handed.prop_map(Move::Orphan),
             2 => (0..all + 1).prop_map(Move::Cancel),
+            2 => (0..all + 1).prop_map(Move::Release),
             4 => Just(Move::Tick),
             1 => Just(Move::Drain),
         ]
@@ -417,6 +429,7 @@ impl StateMachineTest for Mailboxes {
                 None
             }
             Move::Cancel(id) => Some(Input::Cancel(RequestId(id))),
+            Move::Release(id) => Some(Input::Release(RequestId(id))),
             Move::Tick => Some(Input::Tick),
             Move::Drain => Some(Input::Drain),
         };

@@ -106,7 +106,7 @@ impl<W: Worker> Slot<W> {
             let mut domain = self.domain().lock();
             domain.told(fault.class, fault.retry_after, now);
         }
-        self.told(mail.id, ticket, cause, attempt, decision, None);
+        self.told(mail.id, ticket, cause, attempt, &decision, None);
         self.gave_up(mail, cause.class().unwrap_or(Class::Internal), now);
         true
     }
@@ -118,7 +118,7 @@ impl<W: Worker> Slot<W> {
         ticket: Ticket,
         cause: &Cause,
         attempt: u32,
-        decision: Decision,
+        decision: &Decision,
         to: Option<ChildPath>,
     ) {
         if !self.hub.events.wanted() {
@@ -131,7 +131,7 @@ impl<W: Worker> Slot<W> {
             delivery: ticket.lease.delivery,
             ended: cause.text(),
         });
-        let class = cause.class();
+        let (class, decision) = (cause.class(), decision.clone());
         self.hub.emit(Event::Decided { child: self.path.clone(), request, decision, to, class });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::point::Pending;
 use super::{Desk, Job, LastEnd, Locked, Mail, Slot};
 use crate::behavior::{Place, Turn};
 use crate::checkpoint::Scope;
@@ -327,7 +328,6 @@ impl<W: Worker> Slot<W> {
             // Nobody waits for it any more.
             decision.action = Action::Fail;
         }
-        let text = cause.text();
         let class = cause.class();
         // The end of a life is counted where it is reported, once.
         if let Cause::Fault(fault) = &cause {
@@ -343,10 +343,17 @@ impl<W: Worker> Slot<W> {
             (Action::Substitute { member }, Some(group)) => Some(group.member_path(member)),
             _ => None,
         };
+        let due = self.due(mail, ticket, &cause, decision.action);
         self.record(mail, ticket, &cause, &decision, attempt, now);
+        self.told(mail.id, ticket, &cause, attempt, &decision, to);
         let action = decision.action;
-        self.told(mail.id, ticket, &cause, attempt, decision, to);
+        let due = due.filter(|due| !self.is_only_told(mail, due, action, now));
         let mut desk = self.desk();
+        if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
+            let pending = Pending { cause, decision, place, attempt, tainted };
+            self.park(desk, mail, ticket, due, pending, now);
+            return;
+        }
         // A caller who left since then found it in flight: nobody else would take it out.
         let left = left
             || (mail.is_cancelled() && matches!(action, Action::Retry { .. } | Action::Rollback));
@@ -393,6 +400,22 @@ impl<W: Worker> Slot<W> {
             self.wake(desk, now);
             return;
         };
+        let pending = Pending { cause, decision, place: None, attempt, tainted };
+        self.carry_out(desk, mail, pending, left, now);
+    }
+
+    /// What ends a request's time here: it has left the mailbox, and goes to a sibling or gets its fate.
+    pub(super) fn carry_out(
+        &self,
+        mut desk: Locked<'_, W>,
+        mail: Mail<W>,
+        pending: Pending,
+        left: bool,
+        now: Moment,
+    ) {
+        let Pending { cause, decision, attempt, tainted, .. } = pending;
+        let action = decision.action;
+        let (text, class) = (cause.text(), cause.class());
         if let Some(group) = mail.home.clone() {
             let verdict = class.unwrap_or(Class::Internal);
             match action {
@@ -472,7 +495,7 @@ impl<W: Worker> Slot<W> {
         let facts = RequestFacts {
             id: mail.id,
             attempt: book.trail.0.len() as u32 + 1,
-            delivery: book.deliveries,
+            delivery: book.counted(book.deliveries),
             deadline: mail.deadline,
             effect,
             changed: policy_cause.changes_next(book.feedback.as_deref()),
