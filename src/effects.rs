@@ -108,11 +108,16 @@ impl Effects {
     /// Undoes what a task has done to the world, the latest first, and says what stands. At an effect
     /// that has no undo it stops: what came before that cannot be told apart from it.
     pub(crate) async fn compensate(&self, task: &str) -> Undone {
+        self.compensate_from(task, 0).await
+    }
+
+    /// As [`Effects::compensate`], for what was done at this step of the task and later.
+    pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
         let mut told = Undone::default();
         let (confirmed, open) = {
             let ledger = self.ledger.lock();
             let confirmed: Vec<_> = ledger
-                .confirmed_since(task, 0)
+                .confirmed_since(task, step)
                 .into_iter()
                 .map(|entry| (entry.intent.key, entry.intent.kind, entry.intent.undo.is_some()))
                 .collect();

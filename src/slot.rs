@@ -41,6 +41,8 @@ mod accept;
 mod ladder;
 mod lives;
 mod desk;
+mod hold;
+mod line;
 mod look;
 mod state;
 mod work;
@@ -48,6 +50,8 @@ mod worker;
 
 pub(crate) use accept::refused;
 pub(crate) use desk::Locked;
+pub(crate) use hold::Held;
+pub(crate) use line::Prepared;
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
 pub(crate) use state::{Saved, Unkept};
@@ -191,6 +195,8 @@ pub(crate) struct Out {
     /// When its current step began, and for how long it had waited for others until then.
     pub(crate) since: Moment,
     pub(crate) paused: Duration,
+    /// Its last step is over and kept, and the next has not begun.
+    pub(crate) between: bool,
 }
 
 pub(crate) type Mail<W> = Arc<Envelope<<W as Worker>::Request, <W as Worker>::Reply>>;
@@ -223,6 +229,10 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) saved: Option<Box<Saved>>,
     /// The request that the life was restored to the middle of, and where it goes on.
     pub(crate) continues: Option<state::Continues>,
+    /// The life that the next one is, whatever the last had become.
+    pub(crate) candidate: Option<Box<line::Candidate<W::Life>>>,
+    /// Why no work is handed out.
+    hold: Option<Arc<hold::Hold>>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<crate::circuit::Slot>,
     /// What was the user's and is to be dropped once the lock is released.
@@ -287,6 +297,8 @@ impl<W: Worker> Slot<W> {
                 lazy: None,
                 saved: None,
                 continues: None,
+                candidate: None,
+                hold: None,
                 gate: None,
                 rubbish: Vec::new(),
             }),
@@ -414,6 +426,9 @@ impl<W: Worker> Slot<W> {
     /// domain stands in the way.
     pub(crate) fn can_work(&self, desk: &mut Desk<W>, now: Moment) -> bool {
         if !desk.life.is_up() || desk.parked.is_none() || !desk.mailbox.has_work(self.rules.order) {
+            return false;
+        }
+        if desk.hold.is_some() {
             return false;
         }
         match desk.gate {
@@ -579,9 +594,11 @@ impl<W: Worker> Slot<W> {
             || desk.last_cause.is_some()
             || !desk.zombies.is_empty()
             || self.member.get().is_some()
+            || desk.saved.as_ref().is_some_and(|saved| saved.last_checkpoint().is_some())
             || desk.mailbox.is_holding();
         let mailbox = desk.mailbox.depth();
         desk.row.publish(Status { state, in_flight, mailbox, has_detail });
+        desk.told_still();
     }
 
     pub(crate) fn publish_life(&self, desk: &mut Desk<W>) {

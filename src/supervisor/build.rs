@@ -8,6 +8,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::rollback::Rollbacks;
 use super::{Hung, Supervisor, Ward};
 use crate::checkpoint::Scope;
 use crate::effects::{Keeping, Undoer};
@@ -62,11 +63,12 @@ pub(crate) struct Registry {
     pub(crate) entries: DashMap<ChildPath, Entry>,
     aside: Mutex<Aside>,
     hub: Arc<Hub>,
+    pub(super) rollbacks: Rollbacks,
 }
 
 impl Registry {
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { entries: DashMap::new(), aside: Mutex::default(), hub })
+        Arc::new(Self { entries: DashMap::new(), aside: Mutex::default(), hub, rollbacks: Rollbacks::default() })
     }
 
     pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {
