@@ -113,7 +113,8 @@ impl<W: Worker> Slot<W> {
                     return Ok(life);
                 }
                 let Some(older) = self.older(&mut tried) else {
-                    self.hub.emit(Event::BeganAnew { child: self.path.clone(), incarnation: number });
+                    self.hub
+                        .emit(Event::BeganAnew { child: self.path.clone(), incarnation: number });
                     return Ok(life);
                 };
                 self.desk().saved = Some(older);
@@ -168,7 +169,11 @@ impl<W: Worker> Slot<W> {
             saved.ended > 1
         };
         if bad {
-            self.drop_bad(in_hand.is_some(), checkpoint, "two lives that began with it ended at once");
+            self.drop_bad(
+                in_hand.is_some(),
+                checkpoint,
+                "two lives that began with it ended at once",
+            );
         }
     }
 
@@ -258,7 +263,6 @@ impl Saved {
 }
 
 impl<W: Worker> Slot<W> {
-
     /// Where the request that is taken up goes on, when the life was restored to the middle of it.
     pub(super) fn continued(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Place> {
         let Continues { request, step, back } = desk.continues.take()?;

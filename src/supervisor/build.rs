@@ -68,7 +68,12 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { entries: DashMap::new(), aside: Mutex::default(), hub, rollbacks: Rollbacks::default() })
+        Arc::new(Self {
+            entries: DashMap::new(),
+            aside: Mutex::default(),
+            hub,
+            rollbacks: Rollbacks::default(),
+        })
     }
 
     pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {

@@ -150,7 +150,9 @@ pub enum RollbackError {
         wider: Option<Wider>,
     },
     /// The scope is one of high risk, and the system wants it approved.
-    #[error("a rollback of the {scope} scope of \"{at}\" has to be approved; use RollbackOptions::approved_by")]
+    #[error(
+        "a rollback of the {scope} scope of \"{at}\" has to be approved; use RollbackOptions::approved_by"
+    )]
     NeedsApproval {
         /// The child or supervisor.
         at: ChildPath,
@@ -265,10 +267,7 @@ impl Place {
     }
 
     /// Runs `work` in a task of its own, within the limit of the scope.
-    async fn within<T: Send + 'static>(
-        self,
-        work: impl Work<T>,
-    ) -> Result<T, RollbackError> {
+    async fn within<T: Send + 'static>(self, work: impl Work<T>) -> Result<T, RollbackError> {
         let hub = Arc::clone(&self.node.hub);
         let gone = RollbackError::Restart(ChildError::SupervisorGone(self.node.path.clone()));
         let task = hub.runtime.clone().spawn(async move {
@@ -449,9 +448,10 @@ impl Place {
             (Some(_), To::Line(_)) => {
                 Err(wrong("a child", "a line is returned to by its supervisor"))
             }
-            (None, To::Checkpoint(_)) => {
-                Err(wrong("a supervisor", "it returns to a line, since checkpoints agree by chance"))
-            }
+            (None, To::Checkpoint(_)) => Err(wrong(
+                "a supervisor",
+                "it returns to a line, since checkpoints agree by chance",
+            )),
             (Some(_), To::Checkpoint(id)) => Ok(vec![Wanted::Checkpoint(id)]),
             (Some(_), To::Latest) => {
                 let all = store.checkpoints(at)?;
@@ -548,7 +548,10 @@ impl Place {
         let mut ready = Vec::with_capacity(tasks.len());
         let mut failed = None;
         for (child, id, task) in tasks {
-            let lost = |why: String| CheckpointError::Corrupt { place: child.path().to_string(), what: why };
+            let lost = |why: String| CheckpointError::Corrupt {
+                place: child.path().to_string(),
+                what: why,
+            };
             let made = task.await.unwrap_or_else(|error| Err(lost(error.to_string())));
             match (made, id) {
                 (Ok(prepared), id) => ready.push((child, id, prepared)),

@@ -6,8 +6,8 @@
 use super::System;
 use crate::checkpoint::Risk;
 use crate::id::{ChildPath, LineId};
-pub use crate::supervisor::{Report, RollbackError, To, Wider};
 use crate::supervisor::Place;
+pub use crate::supervisor::{Report, RollbackError, To, Wider};
 
 /// How a rollback is made.
 #[derive(Clone, Debug, Default)]
