@@ -49,7 +49,7 @@ mod work;
 mod worker;
 
 pub(crate) use accept::refused;
-pub(crate) use desk::Locked;
+pub(crate) use desk::{LastEnd, Locked};
 pub(crate) use hold::Held;
 pub(crate) use ladder::Cause;
 pub(crate) use line::Prepared;
@@ -147,20 +147,6 @@ impl Rules {
 pub(crate) struct Membership<Q, R> {
     pub(crate) group: Weak<dyn Home<Q, R>>,
     pub(crate) index: usize,
-}
-
-/// How the last life ended.
-pub(crate) struct LastEnd {
-    pub(crate) cause: ExitCause,
-    pub(crate) at: Moment,
-    /// When the next one is due, if that is not at once.
-    pub(crate) resumes: Option<Moment>,
-}
-
-impl LastEnd {
-    pub(crate) fn new(cause: ExitCause, at: Moment) -> Self {
-        Self { cause, at, resumes: None }
-    }
 }
 
 /// See the [module](self).
