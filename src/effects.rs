@@ -170,10 +170,20 @@ impl Effects {
     /// happened is undone, too. At an effect that may stand and has no undo it stops: what came before
     /// that cannot be told apart from it.
     pub(crate) async fn compensate(&self, task: &str) -> Undone {
+        self.compensate_from(task, 0).await
+    }
+
+    /// As [`Effects::compensate`], for what was done at this step of the task and later.
+    pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
         let mut told = Undone::default();
         let mut acts: Vec<EffectKey> = {
             let ledger = self.ledger.lock();
-            ledger.of_task(task).into_iter().map(|entry| entry.intent.key).collect()
+            ledger
+                .of_task(task)
+                .into_iter()
+                .filter(|entry| entry.intent.step >= step)
+                .map(|entry| entry.intent.key)
+                .collect()
         };
         acts.reverse();
         let mut stop = false;

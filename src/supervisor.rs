@@ -31,12 +31,15 @@ use crate::slot::{Boxed, Ending, Link, Managed, Rules};
 use crate::spec::{ChildSpec, SupervisorSpec};
 
 mod build;
+mod rollback;
 mod runner;
 mod shell;
 
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, build};
+pub(crate) use rollback::Place;
+pub use rollback::{Report, RollbackError, To, Wider};
 
 /// A child with what its supervisor needs to treat it.
 #[derive(Clone)]
@@ -54,6 +57,8 @@ pub(crate) enum Ask {
     Terminate(Arc<str>, oneshot::Sender<Reply>),
     Restart(Arc<str>, oneshot::Sender<Reply>),
     Delete(Arc<str>, oneshot::Sender<Reply>),
+    /// Stop and start one child, or all, uncounted.
+    Reset(Option<Arc<str>>, oneshot::Sender<Reply>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<ChildCounts>),
     Spec(Arc<str>, oneshot::Sender<Option<Arc<ChildSpec>>>),
@@ -333,6 +338,10 @@ impl Managed for Supervisor {
 
     fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {
         Box::pin(async move {
+            let fell = matches!(self.desk.lock().ended, Some(ExitCause::Intensity { .. }));
+            if fell {
+                Place::of(&self).after_fall().await;
+            }
             let Some(receive) = self.begin_life(life, Some(link)) else {
                 return Err(ExitCause::Stopped);
             };

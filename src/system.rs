@@ -44,11 +44,17 @@ pub struct SystemOptions {
     /// # Default
     /// 4,096.
     pub event_capacity: usize,
+    /// Whether a rollback by hand of a scope of high risk (transaction, system) has to be
+    /// [approved](RollbackOptions::approved_by).
+    ///
+    /// # Default
+    /// No.
+    pub approvals: bool,
 }
 
 impl Default for SystemOptions {
     fn default() -> Self {
-        Self { clock: None, event_capacity: 4096 }
+        Self { clock: None, event_capacity: 4096, approvals: false }
     }
 }
 
@@ -71,6 +77,13 @@ impl SystemOptions {
         self.event_capacity = events.max(1);
         self
     }
+
+    /// Sets [`SystemOptions::approvals`].
+    #[must_use]
+    pub fn approvals(mut self, wanted: bool) -> Self {
+        self.approvals = wanted;
+        self
+    }
 }
 
 /// A running tree. Clones are the same system; when the last one is dropped, the tree is stopped.
@@ -83,6 +96,7 @@ struct Inner {
     hub: Arc<Hub>,
     registry: Arc<Registry>,
     root: Arc<Supervisor>,
+    approvals: bool,
 }
 
 impl Drop for Inner {
@@ -104,8 +118,10 @@ impl fmt::Debug for System {
 }
 
 mod recover;
+mod rollback;
 
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
+pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
 
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
@@ -148,7 +164,7 @@ impl System {
         let root = build(&Arc::new(spec), &hub, &registry)?;
         let undoer: Weak<Registry> = Arc::downgrade(&registry);
         hub.effects.undo_with(undoer);
-        Ok(Self { inner: Arc::new(Inner { hub, registry, root }) })
+        Ok(Self { inner: Arc::new(Inner { hub, registry, root, approvals: options.approvals }) })
     }
 
     async fn boot(self) -> Result<Self, StartError> {

@@ -326,6 +326,9 @@ pub struct CheckpointView {
     /// How long ago it was taken.
     #[serde(rename = "age_ms", with = "millis")]
     pub age: Duration,
+    /// After how many steps of the child, over all its lives.
+    #[serde(default)]
+    pub step: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::rollback::Rollbacks;
 use super::{Hung, Supervisor, Ward};
 use crate::checkpoint::Scope;
 use crate::effects::{Keeping, Undoer};
@@ -65,11 +66,17 @@ pub(crate) struct Registry {
     pub(crate) entries: DashMap<ChildPath, Entry>,
     aside: Mutex<Aside>,
     hub: Arc<Hub>,
+    pub(super) rollbacks: Rollbacks,
 }
 
 impl Registry {
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { entries: DashMap::new(), aside: Mutex::default(), hub })
+        Arc::new(Self {
+            entries: DashMap::new(),
+            aside: Mutex::default(),
+            hub,
+            rollbacks: Rollbacks::default(),
+        })
     }
 
     pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {
@@ -136,6 +143,15 @@ impl Registry {
                 Entry::Group(_) | Entry::Supervisor(_) => None,
             })
             .collect()
+    }
+
+    /// The supervisor with this path, also that of a group.
+    pub(crate) fn supervisor(&self, path: &ChildPath) -> Option<Arc<Supervisor>> {
+        match self.get(path)? {
+            Entry::Supervisor(node) => Some(node),
+            Entry::Group(group) => Some(Arc::clone(&group.node)),
+            Entry::Child { .. } => None,
+        }
     }
 
     /// Every supervisor below a supervisor.

@@ -154,7 +154,8 @@ impl Column {
             Self::Budgets => about(node, |detail| Some(budgets(detail))),
             Self::Checkpoint => about(node, |detail| {
                 let checkpoint = detail.checkpoint.as_ref()?;
-                Some(format!("{}, {}", printable(&checkpoint.id), short(checkpoint.age)))
+                let (id, age) = (printable(&checkpoint.id), short(checkpoint.age));
+                Some(format!("{id}, {age}, step {}", checkpoint.step))
             }),
         }
     }
