@@ -275,6 +275,14 @@ pub enum Event {
         /// Until when.
         until: Moment,
     },
+    /// A supervisor that fell could not begin again from a line, nor could any wider scope: somebody
+    /// should look. It goes on with what each child has kept by itself. Exactly one a fall.
+    RollbackExhausted {
+        /// The supervisor that fell.
+        at: ChildPath,
+        /// Why each scope could not be returned, the narrowest first.
+        reasons: Vec<String>,
+    },
     /// What is known about an effect changed, or a recorded result was served instead of asking the tool.
     Effect {
         /// The child that acts.
@@ -320,6 +328,7 @@ impl Event {
             | Self::BeganAnew { child, .. }
             | Self::ScopeRolledBack { at: child, .. }
             | Self::RollbackFailed { at: child, .. }
+            | Self::RollbackExhausted { at: child, .. }
             | Self::Checkpointed { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
@@ -341,6 +350,9 @@ impl Event {
             }
             Self::Decided { child, request, decision, .. } => {
                 tracing::info!(target: "mainstay", %child, %request, %decision, "decided");
+            }
+            Self::RollbackExhausted { at, reasons } => {
+                tracing::error!(target: "mainstay", %at, ?reasons, "no scope can be rolled back");
             }
             Self::Alert { child, request, ended, attempts } => {
                 tracing::error!(target: "mainstay", %child, %request, %ended, attempts, "all recovery strategies failed");

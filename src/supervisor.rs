@@ -38,7 +38,7 @@ mod shell;
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, build};
-pub(crate) use rollback::Place;
+pub(crate) use rollback::{Fallen, Place};
 pub use rollback::{Report, RollbackError, To, Wider};
 
 /// A child with what its supervisor needs to treat it.
@@ -339,14 +339,15 @@ impl Managed for Supervisor {
     fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {
         Box::pin(async move {
             let fell = matches!(self.desk.lock().ended, Some(ExitCause::Intensity { .. }));
-            if fell {
-                Place::of(&self).after_fall().await;
-            }
+            let fallen = if fell { Place::of(&self).after_fall().await } else { None };
             let Some(receive) = self.begin_life(life, Some(link)) else {
                 return Err(ExitCause::Stopped);
             };
             match receive.await {
-                Ok(Ok(())) => Ok(()),
+                Ok(Ok(())) => {
+                    fallen.into_iter().for_each(Fallen::is_up);
+                    Ok(())
+                }
                 Ok(Err(StartError::Child { child, cause })) => {
                     Err(ExitCause::StartFailed(format!("child \"{child}\": {cause}")))
                 }

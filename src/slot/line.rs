@@ -12,7 +12,7 @@ use super::state::{InHand, Saved, StoredInHand};
 use super::{Look, Mail, Slot};
 use crate::behavior::default_key;
 use crate::checkpoint::{
-    Checkpoint, Draft, Now, Rules, Schemas, Scope, Sealed, Validated, Validator,
+    Checkpoint, Draft, Interval, Now, Rules, Schemas, Scope, Sealed, Validated, Validator,
 };
 use crate::error::CheckpointError;
 use crate::event::Event;
@@ -72,7 +72,8 @@ impl<W: Worker> Slot<W> {
         let mut draft = Draft::new(self.path.clone(), snapshot, now)
             .at(life, steps)
             .scope(scope)
-            .topology(topology);
+            .topology(topology)
+            .ledger(self.journal().map_or(0, |journal| journal.position()));
         if let Some(parent) = &parent {
             draft = draft.after(parent);
         }
@@ -126,8 +127,9 @@ impl<W: Worker> Slot<W> {
         let saved = match validated {
             None => Saved::new(),
             Some(validated) => {
-                let saved = Saved::of(validated).map_err(fails)?;
+                let mut saved = Saved::of(validated).map_err(fails)?;
                 self.check_in_hand(&saved, validated.checkpoint().id)?;
+                self.find_base(&mut saved);
                 let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
                 match restored {
                     Ok(Ok(())) => saved,
@@ -161,6 +163,41 @@ impl<W: Worker> Slot<W> {
             found: "one that has its fate".to_owned(),
             expected: "one that is open, or none".to_owned(),
         })
+    }
+
+    /// A state in the middle of a request may have to go back to where the request began: that is the
+    /// one before it in its lineage, or the very beginning.
+    fn find_base(&self, saved: &mut Saved) {
+        let (Some(_), Some(journal), Some(schema)) =
+            (&saved.mid, self.journal(), Look::schema(self))
+        else {
+            return;
+        };
+        let Ok(schemas) = Schemas::new().register(schema) else { return };
+        let mut next = saved.parent.as_ref().map(|parent| parent.lineage.parent);
+        while let Some(id) = next.take() {
+            let Some(id) = id else {
+                // One that keeps nothing between its requests has answered others, maybe.
+                if self.spec.checkpoint != Interval::Never
+                    && let Ok(life) = unwound(|| self.worker.construct())
+                {
+                    saved.base = unwound(|| W::snapshot(&life)).ok().flatten();
+                    let _ = unwound(move || drop(life));
+                }
+                return;
+            };
+            let Ok(listed) = journal.store.find(id) else { return };
+            // It is of use as long as the later one is.
+            let wall = listed.checkpoint.created_at;
+            let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
+            match Validator::new(&*journal.store, &schemas, rules).validate(id) {
+                Ok(validated) if validated.envelope().is_none() => {
+                    saved.base = Some(validated.snapshot().clone());
+                }
+                Ok(validated) => next = Some(validated.checkpoint().lineage.parent),
+                Err(_) => {}
+            }
+        }
     }
 
     pub(super) fn install_life(&self, prepared: Prepared) {
@@ -211,7 +248,8 @@ impl<W: Worker> Slot<W> {
         let journal = self.journal()?;
         let schemas = Schemas::new().register(Look::schema(self)?).ok()?;
         let topology = self.hub.topology.get().copied();
-        let rules = Rules { topology, ..Rules::at(Now::read(&*self.hub.clock)) };
+        let ledger = journal.position();
+        let rules = Rules { topology, ledger, ..Rules::at(Now::read(&*self.hub.clock)) };
         let validator = Validator::new(&*journal.store, &schemas, rules);
         for listed in journal.store.checkpoints(&self.path).ok()? {
             let id = listed.checkpoint.id;
@@ -220,8 +258,9 @@ impl<W: Worker> Slot<W> {
             }
             tried.push(id);
             let Ok(validated) = validator.validate(id) else { continue };
-            let Ok(saved) = Saved::of(&validated) else { continue };
+            let Ok(mut saved) = Saved::of(&validated) else { continue };
             if self.check_in_hand(&saved, id).is_ok() {
+                self.find_base(&mut saved);
                 return Some(saved);
             }
         }
@@ -231,7 +270,8 @@ impl<W: Worker> Slot<W> {
     pub(super) fn tasks(&self) -> Vec<(RequestId, String, u64)> {
         let desk = self.desk();
         let step_of = |mail: &Mail<W>| {
-            let in_hand = desk.saved.as_ref().and_then(|saved| saved.mid.as_ref());
+            let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+            let in_hand = saved.and_then(|saved| saved.mid.as_ref());
             in_hand.filter(|mid| mid.request.is::<W>(mail)).map_or(0, |mid| mid.step)
         };
         let all = RefCell::new(Vec::new());

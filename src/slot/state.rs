@@ -428,7 +428,11 @@ impl<W: Worker> Slot<W> {
         };
         drop(desk);
         let topology = self.hub.topology.get().copied().unwrap_or_default();
-        let draft = Draft::new(self.path.clone(), snapshot, now).at(life, steps).topology(topology);
+        let ledger = self.journal().map_or(0, |journal| journal.position());
+        let draft = Draft::new(self.path.clone(), snapshot, now)
+            .at(life, steps)
+            .topology(topology)
+            .ledger(ledger);
         match parent {
             Some(parent) => (draft.after(&parent), steps),
             None => (draft, steps),

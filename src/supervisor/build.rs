@@ -284,7 +284,7 @@ pub(crate) fn build(
     registry: &Arc<Registry>,
 ) -> Result<Arc<Supervisor>, SpecError> {
     let path = ChildPath::new(&*spec.id);
-    let roster = Roster::root(facts(spec, &path));
+    let roster = Roster::root(facts(spec, &path, spec.scope.unwrap_or(Scope::Step)));
     let policy = spec.policy.clone().unwrap_or_default();
     let above = Above { policy, scope: spec.scope.unwrap_or(Scope::Step) };
     let root = supervisor(spec, path, above, hub, registry, Hung::Root(roster), None)?;
@@ -302,10 +302,14 @@ pub(crate) fn build(
     Ok(root)
 }
 
-fn facts(spec: &SupervisorSpec, path: &ChildPath) -> Facts {
+fn facts(spec: &SupervisorSpec, path: &ChildPath, scope: Scope) -> Facts {
     let strategy = if spec.dynamic { "dynamic".to_owned() } else { spec.strategy.to_string() };
     let intensity = format!("{} in {:?}", spec.intensity.count, spec.intensity.period);
-    Facts::supervisor(path.clone(), &strategy, &intensity)
+    let facts = Facts::supervisor(path.clone(), &strategy, &intensity);
+    match scope {
+        Scope::Step => facts,
+        wider => facts.of_scope(wider.name()),
+    }
 }
 
 const fn kind_of(kind: GroupKind) -> Kind {
@@ -368,7 +372,8 @@ fn supervisor(
                 (ChildOptions::of(child), ward)
             }
             Node::Supervisor(inner) => {
-                let nested = hung.roster().nest(facts(inner, &below));
+                let nested =
+                    hung.roster().nest(facts(inner, &below, inner.scope.unwrap_or(above.scope)));
                 let below_it = above.below(inner);
                 let built =
                     supervisor(inner, below, below_it, hub, registry, Hung::Below(nested), None)?;

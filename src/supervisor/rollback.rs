@@ -20,10 +20,13 @@ use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::family::Reply;
 use crate::id::{CheckpointId, ChildPath, LineId};
+use crate::mirror::LineView;
 use crate::slot::{Held, Look, Prepared};
 
+mod fall;
 mod words;
 
+pub(crate) use fall::Fallen;
 pub use words::{Report, RollbackError, To, Wider};
 
 /// What rollbacks of a system share.
@@ -175,6 +178,8 @@ impl Place {
         for (child, sealed) in &members {
             child.captured(sealed);
         }
+        let roster = self.node.roster();
+        roster.publish_line(LineView::new(id, members.len()), now.moment);
         self.node.hub.emit(Event::LineDrawn {
             supervisor: self.at().clone(),
             line: id,
@@ -229,24 +234,7 @@ impl Place {
                 return Err(RollbackError::Restart(gone));
             }
         }
-        phase.set("undoing effects");
-        let told = self.settle_effects(&children).await;
-        phase.set("writing what they have become");
-        let mut batch = Batch::new();
-        let mut members = Vec::with_capacity(children.len());
-        for child in children {
-            if let Some(sealed) = child.capture(Scope::Step).map_err(RollbackError::Store)? {
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
-            }
-        }
-        store.commit(batch, Durability::Sync).await?;
-        for (child, sealed) in &members {
-            child.captured(sealed);
-        }
-        // They say the same as what was returned to.
-        let same = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
-        self.registry.rollbacks.used.lock().extend(same);
+        let told = self.settle(&store, &children, &phase).await?;
         drop(held);
         Ok(Report {
             at: self.at().clone(),
@@ -356,7 +344,8 @@ impl Place {
             }
             let topology = self.node.hub.topology.get().copied();
             let now = Now::read(&*self.node.hub.clock);
-            let rules = Rules { topology, ..Rules::at(now) };
+            let ledger = self.node.hub.journal.get().map_or(0, |journal| journal.position());
+            let rules = Rules { topology, ledger, ..Rules::at(now) };
             let validated = Validator::new(store, &schemas, rules).validate(*id).map_err(refuse)?;
             if validated.checkpoint().child != *path {
                 return Err(refuse(CheckpointError::Incompatible {
@@ -425,7 +414,8 @@ impl Place {
         }
     }
 
-    /// What the open requests have done to the world: within a transaction, or wider, it is undone.
+    /// What the open requests have done to the world: within a transaction it is undone. A wider scope
+    /// undoes what the transactions below it have done.
     async fn settle_effects(&self, children: &[Arc<dyn Look>]) -> Undone {
         let effects = &self.node.hub.effects;
         let known: HashSet<Arc<str>> = {
@@ -441,7 +431,7 @@ impl Place {
                 if !known.contains(&*task) {
                     continue;
                 }
-                let told = if self.scope() >= Scope::Transaction {
+                let told = if self.scope() == Scope::Transaction || child.in_transaction() {
                     effects.compensate_from(&task, step).await
                 } else {
                     effects.standing(&task)
@@ -457,41 +447,43 @@ impl Place {
         all
     }
 
-    /// The supervisor fell, and begins again: its children go on from its newest line, if there is one.
-    pub(crate) async fn after_fall(self) {
-        let Ok(store) = self.store() else { return };
-        let (hub, at, scope) = (Arc::clone(&self.node.hub), self.at().clone(), self.scope());
-        let wider = self.wider().map(|wider| wider.scope);
-        let begun = hub.now();
-        let limit = hub.clock.sleep_until(begun + scope.limit());
-        let chosen = tokio::select! {
-            biased;
-            chosen = self.choose(&store, To::Latest) => chosen,
-            () = limit => Err(self.too_late("making the lives that follow")),
-        };
-        match chosen {
-            Ok((line, chosen, refused)) => {
-                let mut returned = Vec::with_capacity(chosen.len());
-                for (child, id, prepared) in chosen {
-                    child.install(prepared);
-                    returned.push((child.path().clone(), id));
-                }
-                self.registry.rollbacks.used.lock().extend(returned.iter().filter_map(|it| it.1));
-                let elapsed = hub.now().since(begun);
-                let children = returned;
-                let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
-                let report =
-                    Report { at, scope, line, children, refused, kept, undone, unknown, elapsed };
-                hub.emit(report.event(None));
-            }
-            // Nothing of it was ever stored.
-            Err(RollbackError::NoState(_)) => {}
-            Err(RollbackError::NoneValid { refused, .. }) if refused.is_empty() => {}
-            Err(error) => {
-                let reason = error.to_string();
-                hub.emit(Event::RollbackFailed { at, scope, wider, reason });
+    /// The children stand where they have returned to, and do nothing yet: that is stored, and then
+    /// their effects are settled.
+    async fn settle(
+        &self,
+        store: &Arc<dyn Store>,
+        children: &[Arc<dyn Look>],
+        phase: &Phase,
+    ) -> Result<Undone, RollbackError> {
+        // Before anything is undone: a process that ends half-way through goes on from the states that
+        // have not done it yet, and not from those that rely on it.
+        phase.set("writing what they have become");
+        let mut batch = Batch::new();
+        let mut members = Vec::with_capacity(children.len());
+        for child in children {
+            if let Some(sealed) = child.capture(Scope::Step).map_err(RollbackError::Store)? {
+                batch = batch.checkpoint(&sealed);
+                members.push((child, sealed));
             }
         }
+        store.commit(batch, Durability::Sync).await?;
+        for (child, sealed) in &members {
+            child.captured(sealed);
+        }
+        // They say the same as what was returned to.
+        let same = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
+        self.registry.rollbacks.used.lock().extend(same);
+        phase.set("undoing effects");
+        Ok(self.settle_effects(children).await)
+    }
+
+    /// Tells that it could not be returned, and why.
+    fn failed(&self, error: &RollbackError) -> String {
+        let (at, scope) = (self.at().clone(), self.scope());
+        let reason = error.to_string();
+        let wider = self.wider().map(|wider| wider.scope);
+        self.node.hub.emit(Event::RollbackFailed { at, scope, wider, reason: reason.clone() });
+        reason
     }
 }
 

@@ -77,6 +77,7 @@ fn is_telling(node: &Node<'_>) -> bool {
 pub(super) enum Column {
     Kind,
     Intensity,
+    Scope,
     State,
     Life,
     Restarts,
@@ -91,9 +92,10 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Kind,
         Self::Intensity,
+        Self::Scope,
         Self::State,
         Self::Life,
         Self::Restarts,
@@ -111,6 +113,7 @@ impl Column {
         match self {
             Self::Kind => "kind",
             Self::Intensity => "intensity",
+            Self::Scope => "scope",
             Self::State => "state",
             Self::Life => "life",
             Self::Restarts => "restarts",
@@ -135,6 +138,7 @@ impl Column {
         match self {
             Self::Kind => kind(node.branch, node.kind()),
             Self::Intensity => printable(node.intensity().unwrap_or_default()),
+            Self::Scope => printable(node.scope().unwrap_or_default()),
             Self::State => state(node),
             Self::Life if node.incarnation() == Incarnation::NONE => String::new(),
             Self::Life => node.incarnation().to_string(),
@@ -153,6 +157,10 @@ impl Column {
             Self::Zombies => about(node, |detail| Some(number(detail.zombies))),
             Self::Budgets => about(node, |detail| Some(budgets(detail))),
             Self::Checkpoint => about(node, |detail| {
+                if let Some(line) = &detail.line {
+                    let (id, age) = (line.id, short(line.age));
+                    return Some(format!("{id}, {age}, {} children", line.children));
+                }
                 let checkpoint = detail.checkpoint.as_ref()?;
                 let (id, age) = (printable(&checkpoint.id), short(checkpoint.age));
                 Some(format!("{id}, {age}, step {}", checkpoint.step))
