@@ -327,6 +327,11 @@ impl Effects {
         let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
+        let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
+        if status == Some(EffectStatus::Compensating) {
+            // A rollback that an earlier process did not end: it is ended first.
+            self.undo(key).await;
+        }
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
         if output.verdict == Some(Verdict::Verify) {
             let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(&tie)));
