@@ -249,12 +249,16 @@ impl Effects {
             }
             told.await;
         };
-        if self.feed(Input::Undo(key)).await.is_err() {
-            return false;
-        }
+        let Ok(output) = self.feed(Input::Undo(key)).await else { return false };
         let entry = self.ledger.lock().get(key).cloned();
         let Some(entry) = entry else { return false };
         match entry.status {
+            // Whoever began it may have been given up before that was written.
+            EffectStatus::Compensating if output.record.is_none() => {
+                if self.keep(Record::Status(key, EffectStatus::Compensating)).await.is_err() {
+                    return false;
+                }
+            }
             EffectStatus::Compensating => {}
             status => return status == EffectStatus::Compensated,
         }

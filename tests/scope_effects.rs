@@ -267,7 +267,12 @@ fn a_process_that_ends_anywhere_in_a_rollback_is_gone_on_with() {
                 {
                     let _ = tokio::time::timeout(SECOND, events.next()).await;
                 }
-                let what = format!("after {commits} commits, last: {last}: {:?}", world.log());
+                let what = format!(
+                    "after {commits} commits, last: {last}: {:?} {:?} {:?}",
+                    world.log(),
+                    system.journaled("k"),
+                    system.effects().list()
+                );
                 let count = |order| world.log().iter().filter(|it| **it == order).count();
                 assert_eq!(count(Order::Debit), count(Order::Refund) + 1, "{what}");
                 assert_eq!(system.effects().open(), [], "{what}");
