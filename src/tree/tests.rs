@@ -359,7 +359,7 @@ fn graphs_show_who_waits_for_whom() {
   n0 --> n1
   n2[["llm<br/>model group<br/>running"]]
   n0 --> n2
-  n3("planner<br/>stateful<br/>waiting #35;1<br/>left: tokens 52,000/100,000")
+  n3("planner<br/>stateful<br/>waiting #35;1<br/>left: tokens 52,000/100,000<br/>kept: c42, 2h01m, step 40")
   n1 --> n3
   n4("écrivain 作家<br/>agent<br/>unstarted")
   n1 --> n4
