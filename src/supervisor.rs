@@ -345,7 +345,7 @@ impl Managed for Supervisor {
             };
             match receive.await {
                 Ok(Ok(())) => {
-                    fallen.into_iter().for_each(Fallen::is_up);
+                    fallen.into_iter().for_each(Fallen::come_up);
                     Ok(())
                 }
                 Ok(Err(StartError::Child { child, cause })) => {

@@ -94,7 +94,7 @@ pub(crate) struct Fallen {
 
 impl Fallen {
     /// All are up.
-    pub(crate) fn is_up(self) {
+    pub(crate) fn come_up(self) {
         let Self { place, store, children, mut report, begun, held } = self;
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
