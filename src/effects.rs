@@ -170,10 +170,20 @@ impl Effects {
     /// happened is undone, too. At an effect that may stand and has no undo it stops: what came before
     /// that cannot be told apart from it.
     pub(crate) async fn compensate(&self, task: &str) -> Undone {
+        self.compensate_from(task, 0).await
+    }
+
+    /// As [`Effects::compensate`], for what was done at this step of the task and later.
+    pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
         let mut told = Undone::default();
         let mut acts: Vec<EffectKey> = {
             let ledger = self.ledger.lock();
-            ledger.of_task(task).into_iter().map(|entry| entry.intent.key).collect()
+            ledger
+                .of_task(task)
+                .into_iter()
+                .filter(|entry| entry.intent.step >= step)
+                .map(|entry| entry.intent.key)
+                .collect()
         };
         acts.reverse();
         let mut stop = false;
@@ -239,12 +249,16 @@ impl Effects {
             }
             told.await;
         };
-        if self.feed(Input::Undo(key)).await.is_err() {
-            return false;
-        }
+        let Ok(output) = self.feed(Input::Undo(key)).await else { return false };
         let entry = self.ledger.lock().get(key).cloned();
         let Some(entry) = entry else { return false };
         match entry.status {
+            // Whoever began it may have been given up before that was written.
+            EffectStatus::Compensating if output.record.is_none() => {
+                if self.keep(Record::Status(key, EffectStatus::Compensating)).await.is_err() {
+                    return false;
+                }
+            }
             EffectStatus::Compensating => {}
             status => return status == EffectStatus::Compensated,
         }
@@ -317,6 +331,11 @@ impl Effects {
         let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
+        let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
+        if status == Some(EffectStatus::Compensating) {
+            // A rollback that an earlier process did not end: it is ended first.
+            self.undo(key).await;
+        }
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
         if output.verdict == Some(Verdict::Verify) {
             let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(&tie)));

@@ -15,7 +15,7 @@ use crate::checkpoint::Scope;
 use crate::decision::{Decision, Rung};
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
-use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, RequestId};
+use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, LineId, RequestId};
 use crate::ledger::EffectKey;
 use crate::moment::Moment;
 use crate::policy::NoHedge;
@@ -167,6 +167,58 @@ pub enum Event {
         /// The checkpoint, if it is in the store.
         checkpoint: Option<CheckpointId>,
     },
+    /// A child had a state, and nothing of it can be restored: it begins as at the very beginning.
+    BeganAnew {
+        /// The child.
+        child: ChildPath,
+        /// Which life.
+        incarnation: Incarnation,
+    },
+    /// The states of many children, as of one moment, are in the store.
+    LineDrawn {
+        /// The supervisor whose subtree it covers.
+        supervisor: ChildPath,
+        /// The line.
+        line: LineId,
+        /// The scope that returns to it.
+        scope: Scope,
+        /// How many children it names.
+        children: usize,
+    },
+    /// A child, or the subtree of a supervisor, has returned to what is in the store.
+    ScopeRolledBack {
+        /// The child or supervisor.
+        at: ChildPath,
+        /// The scope.
+        scope: Scope,
+        /// The line, for a supervisor.
+        line: Option<LineId>,
+        /// How many children have returned.
+        children: usize,
+        /// What was refused before a valid one was found: each checkpoint, and why.
+        refused: Vec<String>,
+        /// Effects of open requests that stand.
+        kept: usize,
+        /// Effects of open requests that were undone.
+        undone: usize,
+        /// Effects of open requests that nobody knows about, or whose undo failed.
+        unknown: usize,
+        /// Who approved it, and why; for one that was asked for by hand.
+        approved_by: Option<(String, String)>,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// A child, or the subtree of a supervisor, could not return to anything.
+    RollbackFailed {
+        /// The child or supervisor.
+        at: ChildPath,
+        /// The scope.
+        scope: Scope,
+        /// The next wider scope, if there is one.
+        wider: Option<Scope>,
+        /// Why.
+        reason: String,
+    },
     /// A child's state returned to where a request began.
     RolledBack {
         /// The child.
@@ -246,6 +298,14 @@ pub enum Event {
         domain: String,
         /// Until when.
         until: Moment,
+    },
+    /// A supervisor that fell could not begin again from a line, nor could any wider scope: somebody
+    /// should look. It goes on with what each child has kept by itself. Exactly one a fall.
+    RollbackExhausted {
+        /// The supervisor that fell.
+        at: ChildPath,
+        /// Why each scope could not be returned, the narrowest first.
+        reasons: Vec<String>,
     },
     /// What is known about an effect changed, or a recorded result was served instead of asking the tool.
     Effect {
@@ -328,12 +388,17 @@ impl Event {
             | Self::Restored { child, .. }
             | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
+            | Self::BeganAnew { child, .. }
+            | Self::ScopeRolledBack { at: child, .. }
+            | Self::RollbackFailed { at: child, .. }
+            | Self::RollbackExhausted { at: child, .. }
             | Self::Checkpointed { child, .. }
             | Self::PointOpened { child, .. }
             | Self::PointClosed { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
+            | Self::LineDrawn { supervisor, .. }
             | Self::SupervisorEnded { supervisor, .. } => Some(supervisor),
             Self::Switched { group, .. }
             | Self::Hedged { group, .. }
@@ -352,6 +417,9 @@ impl Event {
             }
             Self::Decided { child, request, decision, .. } => {
                 tracing::info!(target: "mainstay", %child, %request, %decision, "decided");
+            }
+            Self::RollbackExhausted { at, reasons } => {
+                tracing::error!(target: "mainstay", %at, ?reasons, "no scope can be rolled back");
             }
             Self::Alert { child, request, ended, attempts } => {
                 tracing::error!(target: "mainstay", %child, %request, %ended, attempts, "all recovery strategies failed");
@@ -394,6 +462,18 @@ impl Event {
             }
             Self::RestoreFailed { child, checkpoint } => {
                 tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");
+            }
+            Self::BeganAnew { child, incarnation } => {
+                tracing::error!(target: "mainstay", %child, %incarnation, "no state could be restored");
+            }
+            Self::LineDrawn { supervisor, line, scope, children } => {
+                tracing::info!(target: "mainstay", %supervisor, %line, %scope, children, "recovery line drawn");
+            }
+            Self::ScopeRolledBack { at, scope, line, children, kept, undone, unknown, .. } => {
+                tracing::warn!(target: "mainstay", %at, %scope, ?line, children, kept, undone, unknown, "scope rolled back");
+            }
+            Self::RollbackFailed { at, scope, wider, reason } => {
+                tracing::error!(target: "mainstay", %at, %scope, ?wider, reason, "rollback failed");
             }
             Self::Checkpointed { child, checkpoint, step } => {
                 tracing::debug!(target: "mainstay", %child, %checkpoint, step, "checkpointed");

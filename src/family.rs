@@ -18,6 +18,7 @@
 //! | a child started by a restart of siblings ends before that is done, or one outside its scope does | counted; the restart is called off and done again for both scopes |
 //! | a child started alone or by an operator ends before its run is reported | the start counts as done, then as any exit |
 //! | a child ends while the boot is not done | judged once the boot is done |
+//! | an operator resets a child, or all | stopped in reverse order and started again, not counted |
 //! | an operator terminates a child | it stays stopped until an operator restarts it, also when its siblings restart |
 //!
 //! While siblings restart (backoff included), and during the boot, `Start` waits, and so does
@@ -34,6 +35,7 @@ mod child;
 mod end;
 mod limit;
 mod operate;
+mod reset;
 mod restart;
 mod run;
 #[cfg(test)]
@@ -82,6 +84,8 @@ pub struct Family {
     queue: Vec<Op>,
     /// What operators want of a child, and has to wait for what another operator wants of it.
     after: BTreeMap<Key, Vec<Op>>,
+    /// Who waits for a reset, which is over with `group`.
+    resets: Vec<Ticket>,
     next_key: u32,
     next_run: u64,
     next_token: u32,
@@ -157,6 +161,7 @@ impl Family {
             group: None,
             queue: Vec::new(),
             after: BTreeMap::new(),
+            resets: Vec::new(),
             next_key: 0,
             next_run: 0,
             next_token: 0,
@@ -200,6 +205,7 @@ impl Family {
             Input::Terminate { ticket, id } => self.operate(Op::terminate(ticket, id)),
             Input::Restart { ticket, id } => self.operate(Op::restart(ticket, id)),
             Input::Delete { ticket, id } => self.operate(Op::delete(ticket, id)),
+            Input::Reset { ticket, id } => self.reset(ticket, id),
             Input::Exited { key, incarnation, cause, widen } => {
                 self.exited(key, incarnation, cause, widen);
             }

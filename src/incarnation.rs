@@ -382,7 +382,11 @@ async fn attempt<B: Stateful>(
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
-            slot.next_step(job.ticket);
+            while let Some(hold) = slot.next_step(job.ticket) {
+                if let Err(cut) = slot.wait_held(hold, flight, context).await {
+                    return (Some(life), Ended::Cut(cut, tainted()));
+                }
+            }
             if let Some(cut) = flight.asked(&[Cut::Kill, Cut::Stop, Cut::Cancel]) {
                 return (Some(life), Ended::Cut(cut, tainted()));
             }

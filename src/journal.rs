@@ -196,6 +196,13 @@ impl Journal {
         commit.await.map(drop)
     }
 
+    /// How far the journal is, and with it the ledger: the position of its last record in the store.
+    pub(crate) fn position(&self) -> u64 {
+        let streams = self.store.streams().unwrap_or_default();
+        let here = streams.into_iter().find(|(name, _)| **name == *STREAM);
+        here.map_or(0, |(_, next)| next.saturating_sub(1))
+    }
+
     /// Whether so much has been written since this last said so that it is time to tidy up.
     pub(crate) fn wants_tidying(&self) -> bool {
         let due = self.since_tidy.load(Ordering::Relaxed) >= TIDY_EVERY;

@@ -40,7 +40,7 @@ mod tally;
 
 pub use facts::{
     BudgetView, CheckpointView, ChildState, CircuitView, Detail, Facts, HedgeView, InFlight, Kind,
-    LastCause, NodeDetail, Status,
+    LastCause, LineView, NodeDetail, Status,
 };
 pub use tally::Counts;
 pub(crate) use tally::{CELLS, cell};
@@ -189,6 +189,7 @@ pub(crate) struct Own {
     pub(crate) facts: Arc<Facts>,
     pub(crate) words: Words,
     pub(crate) last_cause: Option<(ExitKind, Moment)>,
+    pub(crate) line: Option<(LineView, Moment)>,
     pub(crate) detail: Option<Weak<dyn Detail>>,
 }
 
@@ -231,7 +232,7 @@ impl Roster {
         let words = Words::new(kind, Status::default(), Incarnation::NONE, 0);
         // Above, its row in the parent's roster counts.
         tally.enter_here(words.cell());
-        let own = Own { facts: Arc::new(facts), words, last_cause: None, detail: None };
+        let own = Own { facts: Arc::new(facts), words, last_cause: None, line: None, detail: None };
         let book = Book { own, gone: false, pages: Vec::new(), open: BTreeSet::new() };
         Self { shared: Arc::new(Shared { tally, book: Mutex::new(book) }) }
     }
@@ -280,6 +281,11 @@ impl Roster {
     /// Why the supervisor's or group's last life ended, and when.
     pub fn publish_cause(&self, cause: ExitKind, at: Moment) {
         self.shared.book.lock().own.last_cause = Some((cause, at));
+    }
+
+    /// A recovery line was drawn for it at that moment.
+    pub fn publish_line(&self, line: LineView, at: Moment) {
+        self.shared.book.lock().own.line = Some((line, at));
     }
 
     /// Whom to ask about the supervisor or group itself: its requests in flight, its circuit, its

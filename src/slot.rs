@@ -43,6 +43,8 @@ mod copies;
 mod ladder;
 mod lives;
 mod desk;
+mod hold;
+mod line;
 mod look;
 mod point;
 mod state;
@@ -50,8 +52,10 @@ mod work;
 mod worker;
 
 pub(crate) use accept::{Recorder, refused};
-pub(crate) use desk::{Counts, Locked};
+pub(crate) use desk::{Counts, LastEnd, Locked};
+pub(crate) use hold::Held;
 pub(crate) use ladder::Cause;
+pub(crate) use line::Prepared;
 pub(crate) use look::Look;
 pub(crate) use state::{Adopted, Saved, Unkept, Writing};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
@@ -154,20 +158,6 @@ pub(crate) struct Membership<Q, R> {
     pub(crate) index: usize,
 }
 
-/// How the last life ended.
-pub(crate) struct LastEnd {
-    pub(crate) cause: ExitCause,
-    pub(crate) at: Moment,
-    /// When the next one is due, if that is not at once.
-    pub(crate) resumes: Option<Moment>,
-}
-
-impl LastEnd {
-    pub(crate) fn new(cause: ExitCause, at: Moment) -> Self {
-        Self { cause, at, resumes: None }
-    }
-}
-
 /// See the [module](self).
 pub(crate) struct Slot<W: Worker> {
     pub(crate) me: Weak<Self>,
@@ -201,6 +191,8 @@ pub(crate) struct Out {
     /// When its current step began, and for how long it had waited for others until then.
     pub(crate) since: Moment,
     pub(crate) paused: Duration,
+    /// Its last step is over and kept, and the next has not begun.
+    pub(crate) between: bool,
 }
 
 pub(crate) type Mail<W> = Arc<Envelope<<W as Worker>::Request, <W as Worker>::Reply>>;
@@ -235,6 +227,10 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) saved: Option<Box<Saved>>,
     /// The request that the life was restored to the middle of, and where it goes on.
     pub(crate) continues: Option<state::Continues>,
+    /// The life that the next one is, whatever the last had become.
+    pub(crate) candidate: Option<Box<line::Candidate<W::Life>>>,
+    /// Why no work is handed out.
+    hold: Option<Arc<hold::Hold>>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<Box<crate::circuit::Slot>>,
     /// What was the user's and is to be dropped once the lock is released.
@@ -291,6 +287,8 @@ impl<W: Worker> Slot<W> {
                 lazy: None,
                 saved: None,
                 continues: None,
+                candidate: None,
+                hold: None,
                 gate: None,
                 rubbish: Vec::new(),
             }),
@@ -413,6 +411,9 @@ impl<W: Worker> Slot<W> {
     /// domain stands in the way.
     pub(crate) fn can_work(&self, desk: &mut Desk<W>, now: Moment) -> bool {
         if !desk.life.is_up() || desk.parked.is_none() || !desk.mailbox.has_work(self.rules.order) {
+            return false;
+        }
+        if desk.hold.is_some() {
             return false;
         }
         match desk.gate.as_ref().map(|turn| turn.at) {
@@ -583,9 +584,11 @@ impl<W: Worker> Slot<W> {
             || desk.last_cause.is_some()
             || !desk.zombies.is_empty()
             || self.member.get().is_some()
+            || desk.saved.as_ref().is_some_and(|saved| saved.last_checkpoint().is_some())
             || desk.mailbox.is_holding();
         let mailbox = desk.mailbox.depth();
         desk.row.publish(Status { state, in_flight, mailbox, has_detail });
+        desk.told_still();
     }
 
     pub(crate) fn publish_life(&self, desk: &mut Desk<W>) {

@@ -31,12 +31,15 @@ use crate::slot::{Boxed, Ending, Link, Managed, Rules};
 use crate::spec::{ChildSpec, SupervisorSpec};
 
 mod build;
+mod rollback;
 mod runner;
 mod shell;
 
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, build};
+pub(crate) use rollback::{Fallen, Place};
+pub use rollback::{Report, RollbackError, To, Wider};
 
 /// A child with what its supervisor needs to treat it.
 #[derive(Clone)]
@@ -54,6 +57,8 @@ pub(crate) enum Ask {
     Terminate(Arc<str>, oneshot::Sender<Reply>),
     Restart(Arc<str>, oneshot::Sender<Reply>),
     Delete(Arc<str>, oneshot::Sender<Reply>),
+    /// Stop and start one child, or all, uncounted.
+    Reset(Option<Arc<str>>, oneshot::Sender<Reply>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<ChildCounts>),
     Spec(Arc<str>, oneshot::Sender<Option<Arc<ChildSpec>>>),
@@ -333,11 +338,16 @@ impl Managed for Supervisor {
 
     fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {
         Box::pin(async move {
+            let fell = matches!(self.desk.lock().ended, Some(ExitCause::Intensity { .. }));
+            let fallen = if fell { Place::of(&self).after_fall().await } else { None };
             let Some(receive) = self.begin_life(life, Some(link)) else {
                 return Err(ExitCause::Stopped);
             };
             match receive.await {
-                Ok(Ok(())) => Ok(()),
+                Ok(Ok(())) => {
+                    fallen.into_iter().for_each(Fallen::come_up);
+                    Ok(())
+                }
                 Ok(Err(StartError::Child { child, cause })) => {
                     Err(ExitCause::StartFailed(format!("child \"{child}\": {cause}")))
                 }

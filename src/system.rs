@@ -56,6 +56,12 @@ pub struct SystemOptions {
     /// # Default
     /// Nowhere.
     pub points: PointSpec,
+    /// Whether a rollback by hand of a scope of high risk (transaction, system) has to be
+    /// [approved](RollbackOptions::approved_by).
+    ///
+    /// # Default
+    /// No.
+    pub approvals: bool,
 }
 
 impl Default for SystemOptions {
@@ -65,6 +71,7 @@ impl Default for SystemOptions {
             event_capacity: 4096,
             watch: WatchSpec::default(),
             points: PointSpec::default(),
+            approvals: false,
         }
     }
 }
@@ -102,6 +109,13 @@ impl SystemOptions {
         self.points = points;
         self
     }
+
+    /// Sets [`SystemOptions::approvals`].
+    #[must_use]
+    pub fn approvals(mut self, wanted: bool) -> Self {
+        self.approvals = wanted;
+        self
+    }
 }
 
 /// A running tree. Clones are the same system; when the last one is dropped, the tree is stopped.
@@ -115,6 +129,7 @@ struct Inner {
     registry: Arc<Registry>,
     root: Arc<Supervisor>,
     watching: Arc<Watching>,
+    approvals: bool,
 }
 
 impl Drop for Inner {
@@ -136,11 +151,13 @@ impl fmt::Debug for System {
 }
 
 mod recover;
+mod rollback;
 mod watching;
 
 use watching::Watching;
 
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
+pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
 
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
@@ -188,7 +205,8 @@ impl System {
         let undoer: Weak<Registry> = Arc::downgrade(&registry);
         hub.effects.undo_with(undoer);
         let watching = Watching::new(&hub, &registry);
-        Ok(Self { inner: Arc::new(Inner { hub, registry, root, watching }) })
+        let approvals = options.approvals;
+        Ok(Self { inner: Arc::new(Inner { hub, registry, root, watching, approvals }) })
     }
 
     async fn boot(self) -> Result<Self, StartError> {

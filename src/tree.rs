@@ -20,7 +20,7 @@ use crate::system::System;
 
 pub use crate::mirror::{
     BudgetView, CheckpointView, ChildState, CircuitView, Counts, InFlight, Kind, LastCause,
-    NodeDetail,
+    LineView, NodeDetail,
 };
 
 mod cells;
@@ -168,6 +168,9 @@ impl Branch {
         if let (None, Some((kind, at))) = (&detail.last_cause, own.last_cause) {
             detail.last_cause = Some(LastCause { ended: Ended::Exit(kind), age: now.since(at) });
         }
+        if let Some((line, at)) = own.line {
+            detail.line = Some(LineView { age: now.since(at), ..line });
+        }
         let detail = (!detail.is_empty()).then(|| Box::new(detail));
         let mut branch = Self::new(own.facts, own.words, detail);
         let mut at = 0;
@@ -291,6 +294,11 @@ impl<'a> Node<'a> {
     /// The restart intensity of a supervisor: `3 in 5s`.
     pub fn intensity(&self) -> Option<&'a str> {
         self.branch.and_then(|branch| branch.facts.intensity.as_deref())
+    }
+
+    /// How far a rollback of a supervisor reaches; `None` for a step, and for everything else.
+    pub fn scope(&self) -> Option<&'a str> {
+        self.branch.and_then(|branch| branch.facts.scope.as_deref())
     }
 
     /// What it is doing.

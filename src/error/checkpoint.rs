@@ -237,6 +237,12 @@ pub enum CheckpointError {
         /// Why.
         reason: String,
     },
+    /// It was returned to once, and what followed led here again.
+    #[error("{checkpoint} was returned to before, and only once is allowed")]
+    Used {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+    },
     /// The store could not say now. It may later.
     #[error("not readable now: {0}")]
     Transient(StoreError),

@@ -32,6 +32,7 @@ impl Family {
             self.out.push(Output::CancelRun(run));
             self.abandon(job);
         }
+        self.abandon_resets();
         for op in std::mem::take(&mut self.queue) {
             self.operate(op);
         }

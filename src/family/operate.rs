@@ -190,6 +190,7 @@ impl Family {
         let (verb, ticket, key) = match job {
             Job::Begin(ticket, key) => (Verb::Begin, ticket, key),
             Job::Revive(ticket, key) => (Verb::Revive, ticket, key),
+            Job::Reset(ticket, _) => return self.resets.push(ticket),
             _ => return,
         };
         if let Some(id) = self.id_of(key).cloned() {
@@ -202,8 +203,17 @@ impl Family {
         match job {
             Job::Begin(ticket, _) => self.gone(Verb::Begin, ticket),
             Job::Revive(ticket, _) => self.gone(Verb::Revive, ticket),
-            Job::Terminate(ticket, _) => self.gone(Verb::Terminate, ticket),
+            Job::Terminate(ticket, _) | Job::Reset(ticket, _) => {
+                self.gone(Verb::Terminate, ticket);
+            }
             Job::Boot { .. } | Job::Alone(_) | Job::Group { .. } | Job::Last => {}
+        }
+    }
+
+    /// The family ends before what was to be reset is up again.
+    pub(super) fn abandon_resets(&mut self) {
+        for ticket in std::mem::take(&mut self.resets) {
+            self.gone(Verb::Terminate, ticket);
         }
     }
 

@@ -67,6 +67,7 @@ impl Family {
         match self.jobs.remove(&run) {
             Some(Job::Begin(ticket, _)) => self.reply(ticket, Reply::Started(key)),
             Some(Job::Revive(ticket, _)) => self.reply(ticket, Reply::Restarted),
+            Some(Job::Reset(ticket, _)) => self.reply(ticket, Reply::Reset),
             _ => {}
         }
         self.fell(key, cause, widen);
@@ -188,6 +189,17 @@ impl Family {
         cause: ExitCause,
         restarts: u32,
         strategy: Strategy,
+        from: Key,
+        at: Moment,
+    ) {
+        self.regroup(Some((key, cause, restarts)), strategy, from, at);
+    }
+
+    /// As `together`; without a reason, nothing was counted and nothing is said.
+    pub(super) fn regroup(
+        &mut self,
+        why: Option<(Key, ExitCause, u32)>,
+        strategy: Strategy,
         mut from: Key,
         mut at: Moment,
     ) {
@@ -217,7 +229,8 @@ impl Family {
                     }
                     Some(_) => {
                         called_off.push(by);
-                        Then::Hold
+                        // Only a reset starts a temporary child again.
+                        if child.is_temporary() { Then::Remove } else { Then::Hold }
                     }
                 },
                 Phase::Idle(Rest::Ended) | Phase::Backoff(_) | Phase::Held | Phase::Up => {
@@ -246,7 +259,10 @@ impl Family {
         for run in called_off {
             self.call_off(run);
         }
-        self.out.push(Output::Restarting { key, cause, scope, restarts });
+        let slow = why.as_ref().map_or(from, |(key, ..)| *key);
+        if let Some((key, cause, restarts)) = why {
+            self.out.push(Output::Restarting { key, cause, scope, restarts });
+        }
         let busy = !stop.is_empty() || !start.is_empty();
         if busy {
             let stop_keys = stop.iter().map(|&(key, _)| key).collect();
@@ -254,7 +270,7 @@ impl Family {
             self.jobs.insert(run, Job::Group { stop: stop_keys, start: start_keys });
             self.out.push(Output::Run { run, stop, parallel: false, start });
         }
-        let token = waits.then(|| self.new_token(key));
+        let token = waits.then(|| self.new_token(slow));
         if let Some(token) = token {
             self.out.push(Output::Arm { token, at });
         }
@@ -276,6 +292,7 @@ impl Family {
         }
         if start.is_empty() {
             self.group = None;
+            self.resets_done();
             self.drain();
             return;
         }
@@ -328,6 +345,7 @@ impl Family {
     pub(super) fn group_over(&mut self) {
         if self.tally.held == 0 && self.group.as_ref().is_some_and(|group| group.run.is_none()) {
             self.group = None;
+            self.resets_done();
             self.drain();
         }
     }

@@ -23,6 +23,8 @@ pub(super) enum Job {
     Begin(Ticket, Key),
     /// `Restart`.
     Revive(Ticket, Key),
+    /// `Reset` of one child.
+    Reset(Ticket, Key),
     /// `Terminate`.
     Terminate(Ticket, Key),
     /// The family's end.
@@ -131,6 +133,7 @@ impl Family {
                 }
                 self.drain_after(key);
             }
+            Job::Reset(ticket, key) => self.reset_done(ticket, key, result),
             Job::Terminate(ticket, key) => {
                 self.stopped(key);
                 self.reply(ticket, Reply::Terminated);

@@ -3,6 +3,7 @@
 mod ends;
 mod limits;
 mod operators;
+mod resets;
 mod siblings;
 mod table;
 mod walks;
@@ -120,6 +121,7 @@ impl Bench {
                     Reply::Terminated => "terminated".into(),
                     Reply::Restarted => "restarted".into(),
                     Reply::Deleted => "deleted".into(),
+                    Reply::Reset => "reset".into(),
                     Reply::StartRefused(error) => match error {
                         StartError::Child { .. } => "failed".into(),
                         StartError::AlreadyStarted(_) => "already started".into(),
@@ -212,6 +214,10 @@ impl Bench {
 
     pub(super) fn delete(&mut self, ticket: u64, id: &str) -> String {
         self.feed(Input::Delete { ticket: Ticket(ticket), id: id.into() })
+    }
+
+    pub(super) fn reset(&mut self, ticket: u64, id: Option<&str>) -> String {
+        self.feed(Input::Reset { ticket: Ticket(ticket), id: id.map(Arc::from) })
     }
 
     pub(super) fn wait(&mut self, millis: u64) {

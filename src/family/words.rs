@@ -237,6 +237,14 @@ pub enum Input {
         /// The child.
         id: Arc<str>,
     },
+    /// Stop and start again what runs, in order and uncounted: a rollback. Temporary children of a
+    /// family that is reset as a whole are removed, as by a restart of siblings.
+    Reset {
+        /// Whom to answer, once all are up again.
+        ticket: Ticket,
+        /// One child; `None`: all of them.
+        id: Option<Arc<str>>,
+    },
     /// A life has ended.
     Exited {
         /// The child.
@@ -355,6 +363,8 @@ pub enum Reply {
     Restarted,
     /// The child is removed.
     Deleted,
+    /// What ran has been started again.
+    Reset,
     /// The child was not started, and is not kept unless it was there before.
     StartRefused(StartError),
     /// Nothing was done.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fate::Ended;
-use crate::id::{ChildPath, Delivery, RequestId};
+use crate::id::{ChildPath, Delivery, LineId, RequestId};
 use crate::moment::Moment;
 
 /// What a node of the tree is.
@@ -194,6 +194,8 @@ pub struct Facts {
     pub strategy: Option<Arc<str>>,
     /// The restart intensity, as people say it: `3 in 5s`.
     pub intensity: Option<Arc<str>>,
+    /// How far a rollback of a supervisor reaches: `flow`; `None` for a step.
+    pub scope: Option<Arc<str>>,
 }
 
 impl Facts {
@@ -205,12 +207,20 @@ impl Facts {
             of: None,
             strategy: Some(Arc::from(strategy)),
             intensity: Some(Arc::from(intensity)),
+            scope: None,
         }
+    }
+
+    /// Sets the scope.
+    #[must_use]
+    pub fn of_scope(mut self, scope: &str) -> Self {
+        self.scope = Some(Arc::from(scope));
+        self
     }
 
     /// A group whose members are of this kind.
     pub fn group(path: ChildPath, of: Kind) -> Self {
-        Self { path, kind: Kind::Group, of: Some(of), strategy: None, intensity: None }
+        Self { path, kind: Kind::Group, of: Some(of), strategy: None, intensity: None, scope: None }
     }
 }
 
@@ -257,6 +267,9 @@ pub struct NodeDetail {
     /// Its last checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointView>,
+    /// The last recovery line that this process has drawn for a supervisor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<LineView>,
 }
 
 impl NodeDetail {
@@ -346,6 +359,27 @@ pub struct CheckpointView {
     /// How long ago it was taken.
     #[serde(rename = "age_ms", with = "millis")]
     pub age: Duration,
+    /// After how many steps of the child, over all its lives.
+    #[serde(default)]
+    pub step: u64,
+}
+
+/// A stored recovery line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineView {
+    /// Its id.
+    pub id: LineId,
+    /// How long ago it was drawn.
+    #[serde(rename = "age_ms", with = "millis")]
+    pub age: Duration,
+    /// How many children return to it.
+    pub children: usize,
+}
+
+impl LineView {
+    pub(crate) const fn new(id: LineId, children: usize) -> Self {
+        Self { id, age: Duration::ZERO, children }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

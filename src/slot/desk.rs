@@ -10,9 +10,25 @@ use parking_lot::MutexGuard;
 
 use super::{Desk, Out};
 use crate::fate::{Fate, FateCounts};
+use crate::fault::ExitCause;
 use crate::mailbox::Ticket;
+use crate::moment::Moment;
 use crate::port::{Cut, Flight};
 use crate::slot::worker::{Worker, unwound};
+
+/// How the last life ended.
+pub(crate) struct LastEnd {
+    pub(crate) cause: ExitCause,
+    pub(crate) at: Moment,
+    /// When the next one is due, if that is not at once.
+    pub(crate) resumes: Option<Moment>,
+}
+
+impl LastEnd {
+    pub(crate) fn new(cause: ExitCause, at: Moment) -> Self {
+        Self { cause, at, resumes: None }
+    }
+}
 
 /// The desk of a slot, locked.
 pub(crate) struct Locked<'a, W: Worker>(MutexGuard<'a, Desk<W>>);

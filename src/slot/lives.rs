@@ -99,9 +99,15 @@ impl<W: Worker> Slot<W> {
 
     async fn construct(&self, context: &StartContext) -> Result<W::Life, ExitCause> {
         let failed = |text: String| ExitCause::StartFailed(text);
-        let mut life = unwound(|| self.worker.construct())
-            .map_err(|text| failed(format!("the constructor panicked: {text}")))?;
-        life = self.restore(life, context.incarnation)?;
+        let candidate = self.desk().candidate.take();
+        let mut life = match candidate {
+            Some(candidate) => self.begin_candidate(*candidate, context.incarnation)?,
+            None => {
+                let life = unwound(|| self.worker.construct())
+                    .map_err(|text| failed(format!("the constructor panicked: {text}")))?;
+                self.restore(life, context.incarnation)?
+            }
+        };
         let limit = self.hub.now() + self.rules.start_timeout;
         let timeout = self.hub.clock.sleep_until(limit);
         let started = {
@@ -126,6 +132,7 @@ impl<W: Worker> Slot<W> {
             }
             Err(text) => {
                 unwound(move || drop(life)).ok();
+                self.start_panicked();
                 Err(failed(format!("start panicked: {text}")))
             }
         }

@@ -4,11 +4,16 @@
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
+use super::hold::Hold;
+use super::line::Prepared;
 use super::{Managed, Slot};
-use crate::checkpoint::{Schema, Scope, Validated};
+use crate::behavior::{Place, Turn, Undone};
+use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
+use crate::error::CheckpointError;
 use crate::fate::Ended;
+use crate::id::RequestId;
 use crate::lifecycle::Stage;
-use crate::mirror::{Detail, InFlight, LastCause, NodeDetail};
+use crate::mirror::{CheckpointView, Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
 use crate::port::{Accept, Port, PortTable};
 use crate::slot::Adopted;
@@ -31,6 +36,26 @@ pub(crate) trait Look: Managed {
     fn in_transaction(&self) -> bool;
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self);
+    /// Hands out no work and begins no step from now on.
+    fn hold(&self, hold: &Arc<Hold>);
+    fn unhold(&self, hold: &Arc<Hold>);
+    /// Whether it is between two steps.
+    fn is_still(&self) -> bool;
+    /// What it has become, as a checkpoint that is not in the store yet; `None` when it never lived.
+    /// Runs user code.
+    fn capture(&self, scope: Scope) -> Result<Option<Sealed>, CheckpointError>;
+    /// What was captured is in the store.
+    fn captured(&self, sealed: &Sealed);
+    /// A life with this state, or as it is at the very beginning, while the old one goes on. Runs user
+    /// code.
+    fn prepare(&self, validated: Option<&Validated>) -> Result<Prepared, CheckpointError>;
+    /// The next life is this one.
+    fn install(&self, prepared: Prepared);
+    /// The requests that are open here: their idempotency keys, and the step at which the next life
+    /// goes on with the one it has in hand.
+    fn open_tasks(&self) -> Vec<(RequestId, String, u64)>;
+    /// The first step of this request is told what a rollback has done to its effects.
+    fn tell_undone(&self, request: RequestId, undone: Arc<Undone>);
 }
 
 impl<W: Worker> Look for Slot<W> {
@@ -79,6 +104,45 @@ impl<W: Worker> Look for Slot<W> {
     fn adopt_beginning(&self) {
         Slot::adopt_beginning(self);
     }
+
+    fn hold(&self, hold: &Arc<Hold>) {
+        self.hold_still(hold);
+    }
+
+    fn unhold(&self, hold: &Arc<Hold>) {
+        self.go_on(hold);
+    }
+
+    fn is_still(&self) -> bool {
+        self.stands_still()
+    }
+
+    fn capture(&self, scope: Scope) -> Result<Option<Sealed>, CheckpointError> {
+        self.capture_state(scope)
+    }
+
+    fn captured(&self, sealed: &Sealed) {
+        self.state_captured(sealed);
+    }
+
+    fn prepare(&self, validated: Option<&Validated>) -> Result<Prepared, CheckpointError> {
+        self.prepare_life(validated)
+    }
+
+    fn install(&self, prepared: Prepared) {
+        self.install_life(prepared);
+    }
+
+    fn open_tasks(&self) -> Vec<(RequestId, String, u64)> {
+        self.tasks()
+    }
+
+    fn tell_undone(&self, request: RequestId, undone: Arc<Undone>) {
+        let turn = Turn::RolledBack(undone);
+        let place = Place { turn, step: 0, back: false };
+        let before = self.desk().resume.replace(Box::new((request, place)));
+        let _ = unwound(move || drop(before));
+    }
 }
 
 impl<W: Worker> Detail for Slot<W> {
@@ -103,6 +167,11 @@ impl<W: Worker> Detail for Slot<W> {
             let ended = Ended::Exit(last.cause.kind());
             detail.last_cause = Some(LastCause { ended, age: now.since(last.at) });
         }
+        let last = desk.saved.as_ref().and_then(|saved| saved.last_checkpoint());
+        detail.checkpoint = last.map(|last| {
+            let age = last.age(Now { wall: self.hub.clock.wall().into(), moment: now });
+            CheckpointView { id: last.id.to_string(), age, step: last.step }
+        });
         let resumes = match desk.life.stage() {
             Stage::Down => desk.last_cause.as_ref().and_then(|last| last.resumes),
             // Nothing is under way: all that is left to do waits for its next attempt.

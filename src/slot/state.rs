@@ -26,23 +26,25 @@ use crate::slot::worker::{Worker, guarded, unwound};
 /// The state a child can go back to.
 pub(crate) struct Saved {
     /// As it was when the last request that was answered had been, or when the first life began.
-    base: Option<Snapshot>,
+    pub(super) base: Option<Snapshot>,
     /// As it was after the last step of the request in hand.
-    mid: Option<Mid>,
+    pub(super) mid: Option<Mid>,
     /// The last checkpoint in the store: what the next one is built on.
-    parent: Option<Arc<Checkpoint>>,
+    pub(super) parent: Option<Arc<Checkpoint>>,
     /// Steps done, over all lives.
-    steps: u64,
+    pub(super) steps: u64,
     /// What the behavior has counted, over all lives.
     units: u64,
+    /// Lives that began with it and ended at once.
+    ended: u32,
 }
 
-struct Mid {
-    request: InHand,
-    step: u64,
-    snapshot: Snapshot,
-    stored: bool,
-    back: bool,
+pub(super) struct Mid {
+    pub(super) request: InHand,
+    pub(super) step: u64,
+    pub(super) snapshot: Snapshot,
+    pub(super) stored: bool,
+    pub(super) back: bool,
 }
 
 /// A request, also one that another process had in hand.
@@ -53,7 +55,14 @@ pub(crate) enum InHand {
 }
 
 impl InHand {
-    fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
+    fn is_open(&self, open: &dyn Fn(&str) -> bool) -> bool {
+        match self {
+            Self::Here(_) => true,
+            Self::Before(key) => open(key),
+        }
+    }
+
+    pub(super) fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
         match self {
             Self::Here(id) => mail.id == *id,
             Self::Before(key) => mail.key() == Some(key),
@@ -65,22 +74,52 @@ impl InHand {
 #[derive(Clone, Debug)]
 pub(crate) struct Continues {
     request: InHand,
-    step: u64,
+    pub(super) step: u64,
     back: bool,
 }
 
 /// The request in hand, as a checkpoint holds it.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct StoredInHand {
-    key: Arc<str>,
-    step: u64,
+pub(super) struct StoredInHand {
+    pub(super) key: Arc<str>,
+    pub(super) step: u64,
     /// A rollback to where the request began is under way.
     #[serde(default)]
-    back: bool,
+    pub(super) back: bool,
+}
+
+impl Saved {
+    /// What a checkpoint says.
+    pub(super) fn of(validated: &Validated) -> Result<Box<Self>, String> {
+        let checkpoint = validated.checkpoint();
+        let mut saved = Saved::new();
+        saved.parent = Some(Arc::clone(checkpoint));
+        saved.steps = checkpoint.step;
+        match validated.envelope() {
+            Some(bytes) => {
+                let stored: StoredInHand = serde_json::from_slice(bytes)
+                    .map_err(|error| format!("the request in hand: {error}"))?;
+                saved.mid = Some(Mid {
+                    request: InHand::Before(stored.key),
+                    step: stored.step,
+                    snapshot: validated.snapshot().clone(),
+                    stored: true,
+                    back: stored.back,
+                });
+            }
+            None => saved.base = Some(validated.snapshot().clone()),
+        }
+        Ok(saved)
+    }
+
+    /// The last checkpoint in the store.
+    pub(crate) fn last_checkpoint(&self) -> Option<&Arc<Checkpoint>> {
+        self.parent.as_ref()
+    }
 }
 
 impl<W: Worker> Slot<W> {
-    fn journal(&self) -> Option<&Arc<Journal>> {
+    pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
         if self.spec.durable { self.hub.journal.get() } else { None }
     }
 
@@ -105,9 +144,19 @@ impl<W: Worker> Slot<W> {
         mut life: W::Life,
         number: Incarnation,
     ) -> Result<W::Life, ExitCause> {
+        let (mut tried, mut refused) = (Vec::new(), self.has_lost());
         loop {
             let Some((snapshot, in_hand, checkpoint)) = self.next_to_restore() else {
-                return Ok(life);
+                if !refused {
+                    return Ok(life);
+                }
+                let Some(older) = self.older(&mut tried) else {
+                    self.hub
+                        .emit(Event::BeganAnew { child: self.path.clone(), incarnation: number });
+                    return Ok(life);
+                };
+                self.desk().saved = Some(older);
+                continue;
             };
             let restored = unwound(|| W::restore(&mut life, &snapshot));
             let why = match restored {
@@ -128,6 +177,8 @@ impl<W: Worker> Slot<W> {
                 Err(text) => format!("restore panicked: {text}"),
             };
             self.drop_bad(in_hand.is_some(), checkpoint, &why);
+            refused = true;
+            tried.extend(checkpoint);
             // It may have been half restored.
             let fresh = unwound(|| self.worker.construct()).map_err(|text| {
                 ExitCause::StartFailed(format!("the constructor panicked: {text}"))
@@ -137,9 +188,38 @@ impl<W: Worker> Slot<W> {
         }
     }
 
+    /// Whether there was a state, and none is left in memory.
+    fn has_lost(&self) -> bool {
+        let desk = self.desk();
+        desk.saved.as_ref().is_some_and(|saved| {
+            saved.base.is_none() && saved.mid.is_none() && saved.parent.is_some()
+        })
+    }
+
+    /// The start of a life panicked. One that had begun with a state makes that state suspect, and the
+    /// second one bad.
+    pub(super) fn start_panicked(&self) {
+        let Some((_, in_hand, checkpoint)) = self.next_to_restore() else { return };
+        let bad = {
+            let mut desk = self.desk();
+            let Some(saved) = &mut desk.saved else { return };
+            saved.ended += 1;
+            saved.ended > 1
+        };
+        if bad {
+            self.drop_bad(
+                in_hand.is_some(),
+                checkpoint,
+                "two lives that began with it ended at once",
+            );
+        }
+    }
+
     /// The latest state, if its request is still to be done; else the one between two requests.
     #[allow(clippy::type_complexity)]
-    fn next_to_restore(&self) -> Option<(Snapshot, Option<Continues>, Option<CheckpointId>)> {
+    pub(super) fn next_to_restore(
+        &self,
+    ) -> Option<(Snapshot, Option<Continues>, Option<CheckpointId>)> {
         let mut desk = self.desk();
         let Desk { saved, mailbox, .. } = &mut *desk;
         let saved = saved.as_mut()?;
@@ -156,10 +236,11 @@ impl<W: Worker> Slot<W> {
         saved.base.clone().map(|snapshot| (snapshot, None, id))
     }
 
-    fn drop_bad(&self, mid: bool, checkpoint: Option<CheckpointId>, why: &str) {
+    pub(super) fn drop_bad(&self, mid: bool, checkpoint: Option<CheckpointId>, why: &str) {
         {
             let mut desk = self.desk();
             if let Some(saved) = &mut desk.saved {
+                saved.ended = 0;
                 if mid {
                     saved.mid = None;
                 } else {
@@ -184,35 +265,21 @@ impl<W: Worker> Slot<W> {
         validated: &Validated,
         open: &dyn Fn(&str) -> bool,
     ) -> Result<Adopted, String> {
-        let in_hand = match validated.envelope() {
-            None => None,
-            Some(bytes) => {
-                let stored: StoredInHand = serde_json::from_slice(bytes)
-                    .map_err(|error| format!("the request in hand: {error}"))?;
-                Some(stored)
-            }
-        };
-        let checkpoint = validated.checkpoint();
+        let Saved { base, mid, parent, steps, .. } = *Saved::of(validated)?;
         let mut desk = self.desk();
         let newest = desk.saved.is_none();
         let saved = desk.saved.get_or_insert_with(Saved::new);
         if newest {
-            saved.parent = Some(Arc::clone(checkpoint));
-            saved.steps = checkpoint.step;
+            saved.parent = parent;
+            saved.steps = steps;
         }
-        match in_hand {
+        match mid {
             None => {
-                saved.base = Some(validated.snapshot().clone());
+                saved.base = base;
                 Ok(Adopted::Between)
             }
-            Some(stored) if newest && open(&stored.key) => {
-                saved.mid = Some(Mid {
-                    request: InHand::Before(stored.key),
-                    step: stored.step,
-                    snapshot: validated.snapshot().clone(),
-                    stored: true,
-                    back: stored.back,
-                });
+            Some(mid) if newest && mid.request.is_open(open) => {
+                saved.mid = Some(mid);
                 Ok(Adopted::Middle)
             }
             Some(_) => Ok(Adopted::PassedOver),
@@ -272,6 +339,10 @@ impl<W: Worker> Slot<W> {
                 stored: false,
                 back: false,
             });
+            if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {
+                out.between = true;
+            }
+            desk.told_still();
             (due, snapshot)
         };
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
@@ -369,7 +440,11 @@ impl<W: Worker> Slot<W> {
         };
         drop(desk);
         let topology = self.hub.topology.get().copied().unwrap_or_default();
-        let draft = Draft::new(self.path.clone(), snapshot, now).at(life, steps).topology(topology);
+        let ledger = self.journal().map_or(0, |journal| journal.position());
+        let draft = Draft::new(self.path.clone(), snapshot, now)
+            .at(life, steps)
+            .topology(topology)
+            .ledger(ledger);
         match parent {
             Some(parent) => (draft.after(&parent), steps),
             None => (draft, steps),
@@ -547,8 +622,8 @@ impl<W: Worker> Slot<W> {
 }
 
 impl Saved {
-    fn new() -> Box<Self> {
-        Box::new(Self { base: None, mid: None, parent: None, steps: 0, units: 0 })
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self { base: None, mid: None, parent: None, steps: 0, units: 0, ended: 0 })
     }
 
     fn latest(&self) -> Option<&Snapshot> {
@@ -557,6 +632,7 @@ impl Saved {
 
     /// One more step; whether a checkpoint is due.
     fn count(&mut self, context: &Context, interval: &Interval) -> bool {
+        self.ended = 0;
         self.steps += 1;
         let before = self.units;
         self.units += context.take_units();

@@ -18,6 +18,7 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::Reservation;
 use crate::port::{Cut, Flight};
+use crate::slot::hold::Hold;
 use crate::slot::worker::{Worker, unwound};
 use crate::watch::Input;
 
@@ -186,6 +187,7 @@ impl<W: Worker> Slot<W> {
             told: false,
             since: now,
             paused: Duration::ZERO,
+            between: false,
         });
         let place = self.place(desk, &mail);
         let torn = !place.as_ref().is_some_and(|place| place.back) && self.is_torn(desk, &mail);
@@ -250,17 +252,22 @@ impl<W: Worker> Slot<W> {
         if tainted { EffectKind::Irreversible } else { self.spec.effect }
     }
 
-    /// A step of a longer attempt begins: it has the whole attempt timeout again.
-    pub(crate) fn next_step(&self, ticket: Ticket) {
+    /// A step of a longer attempt begins: it has the whole attempt timeout again. Not while the child
+    /// is held: then it is to be asked again once that is over.
+    pub(crate) fn next_step(&self, ticket: Ticket) -> Option<Arc<Hold>> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
+        if let Some(hold) = &desk.hold {
+            return Some(Arc::clone(hold));
+        }
         self.extend(&mut desk, ticket, limit, now);
         let flight = desk.flight(ticket).cloned();
         if let (Some(flight), Some(out)) =
             (flight, desk.out.iter_mut().find(|out| out.ticket == ticket))
         {
             out.since = now;
+            out.between = false;
             out.paused = flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
             // A step that ended in its grace has ended; the next is not told of it.
             if std::mem::take(&mut out.told) {
@@ -268,6 +275,7 @@ impl<W: Worker> Slot<W> {
             }
         }
         self.arm(&mut desk, limit);
+        None
     }
 
     /// Takes the result of an attempt, and the next one when `more` of them may be made without

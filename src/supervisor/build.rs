@@ -9,6 +9,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::rollback::Rollbacks;
 use super::{Hung, Supervisor, Ward};
 use crate::checkpoint::Scope;
 use crate::effects::{Keeping, Undoer};
@@ -69,11 +70,17 @@ pub(crate) struct Registry {
     pub(crate) entries: DashMap<ChildPath, Entry>,
     aside: Mutex<Aside>,
     hub: Arc<Hub>,
+    pub(super) rollbacks: Rollbacks,
 }
 
 impl Registry {
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { entries: DashMap::new(), aside: Mutex::default(), hub })
+        Arc::new(Self {
+            entries: DashMap::new(),
+            aside: Mutex::default(),
+            hub,
+            rollbacks: Rollbacks::default(),
+        })
     }
 
     pub(crate) fn get(&self, path: &ChildPath) -> Option<Entry> {
@@ -141,6 +148,15 @@ impl Registry {
                 Entry::Group(_) | Entry::Supervisor(_) => None,
             })
             .collect()
+    }
+
+    /// The supervisor with this path, also that of a group.
+    pub(crate) fn supervisor(&self, path: &ChildPath) -> Option<Arc<Supervisor>> {
+        match self.get(path)? {
+            Entry::Supervisor(node) => Some(node),
+            Entry::Group(group) => Some(Arc::clone(&group.node)),
+            Entry::Child { .. } => None,
+        }
     }
 
     /// Every supervisor below a supervisor.
@@ -315,7 +331,7 @@ pub(crate) fn build(
     registry: &Arc<Registry>,
 ) -> Result<Arc<Supervisor>, SpecError> {
     let path = ChildPath::new(&*spec.id);
-    let roster = Roster::root(facts(spec, &path));
+    let roster = Roster::root(facts(spec, &path, spec.scope.unwrap_or(Scope::Step)));
     let policy = spec.policy.clone().unwrap_or_default();
     let above = Above { policy, scope: spec.scope.unwrap_or(Scope::Step) };
     let root = supervisor(spec, path, above, hub, registry, Hung::Root(roster), None)?;
@@ -333,10 +349,14 @@ pub(crate) fn build(
     Ok(root)
 }
 
-fn facts(spec: &SupervisorSpec, path: &ChildPath) -> Facts {
+fn facts(spec: &SupervisorSpec, path: &ChildPath, scope: Scope) -> Facts {
     let strategy = if spec.dynamic { "dynamic".to_owned() } else { spec.strategy.to_string() };
     let intensity = format!("{} in {:?}", spec.intensity.count, spec.intensity.period);
-    Facts::supervisor(path.clone(), &strategy, &intensity)
+    let facts = Facts::supervisor(path.clone(), &strategy, &intensity);
+    match scope {
+        Scope::Step => facts,
+        wider => facts.of_scope(wider.name()),
+    }
 }
 
 const fn kind_of(kind: GroupKind) -> Kind {
@@ -399,7 +419,8 @@ fn supervisor(
                 (ChildOptions::of(child), ward)
             }
             Node::Supervisor(inner) => {
-                let nested = hung.roster().nest(facts(inner, &below));
+                let nested =
+                    hung.roster().nest(facts(inner, &below, inner.scope.unwrap_or(above.scope)));
                 let below_it = above.below(inner);
                 let built =
                     supervisor(inner, below, below_it, hub, registry, Hung::Below(nested), None)?;

@@ -280,6 +280,10 @@ impl Shell {
                 self.tickets.insert(ticket, caller);
                 self.feed(me, Input::Delete { ticket, id });
             }
+            Ask::Reset(id, caller) => {
+                self.tickets.insert(ticket, caller);
+                self.feed(me, Input::Reset { ticket, id });
+            }
             Ask::Which(caller) => {
                 let _ = caller.send(self.family.which_children());
             }

@@ -215,7 +215,8 @@ impl System {
             let id = listed.checkpoint.id;
             let created = listed.checkpoint.created_at;
             // Its age is judged below, by another measure than that of a rollback.
-            let rules = Rules::at(Now { wall: created, ..now });
+            let judged = Rules::at(Now { wall: created, ..now });
+            let rules = Rules { ledger: journal.position(), ..judged };
             let age = now.wall.since(created);
             let result = match options.max_age {
                 Some(limit) if age > limit => {

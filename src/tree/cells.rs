@@ -77,6 +77,7 @@ fn is_telling(node: &Node<'_>) -> bool {
 pub(super) enum Column {
     Kind,
     Intensity,
+    Scope,
     State,
     Life,
     Restarts,
@@ -92,9 +93,10 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Kind,
         Self::Intensity,
+        Self::Scope,
         Self::State,
         Self::Life,
         Self::Restarts,
@@ -113,6 +115,7 @@ impl Column {
         match self {
             Self::Kind => "kind",
             Self::Intensity => "intensity",
+            Self::Scope => "scope",
             Self::State => "state",
             Self::Life => "life",
             Self::Restarts => "restarts",
@@ -138,6 +141,7 @@ impl Column {
         match self {
             Self::Kind => kind(node.branch, node.kind()),
             Self::Intensity => printable(node.intensity().unwrap_or_default()),
+            Self::Scope => printable(node.scope().unwrap_or_default()),
             Self::State => state(node),
             Self::Life if node.incarnation() == Incarnation::NONE => String::new(),
             Self::Life => node.incarnation().to_string(),
@@ -160,8 +164,13 @@ impl Column {
                 Some(format!("{} won of {}", grouped(hedges.won), grouped(hedges.sent)))
             }),
             Self::Checkpoint => about(node, |detail| {
+                if let Some(line) = &detail.line {
+                    let (id, age) = (line.id, short(line.age));
+                    return Some(format!("{id}, {age}, {} children", line.children));
+                }
                 let checkpoint = detail.checkpoint.as_ref()?;
-                Some(format!("{}, {}", printable(&checkpoint.id), short(checkpoint.age)))
+                let (id, age) = (printable(&checkpoint.id), short(checkpoint.age));
+                Some(format!("{id}, {age}, step {}", checkpoint.step))
             }),
         }
     }

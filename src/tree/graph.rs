@@ -11,7 +11,8 @@ use super::{Node, TreeDump};
 use crate::mirror::{ChildState, CircuitView, Kind};
 
 /// The columns that are worth a line in a label, each with the words around its text.
-const LABEL: [(Column, &str, &str); 7] = [
+const LABEL: [(Column, &str, &str); 9] = [
+    (Column::Scope, "scope ", ""),
     (Column::Restarts, "", " restarts"),
     (Column::Mailbox, "", " in mailbox"),
     (Column::InFlight, "in flight: ", ""),
@@ -19,6 +20,7 @@ const LABEL: [(Column, &str, &str); 7] = [
     (Column::LastCause, "last: ", ""),
     (Column::Zombies, "", " zombies"),
     (Column::Budgets, "left: ", ""),
+    (Column::Checkpoint, "kept: ", ""),
 ];
 
 /// One box of the graph.

@@ -32,6 +32,8 @@ struct NodeOut<'a> {
     strategy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     intensity: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
     state: ChildState,
     incarnation: Incarnation,
     restarts: u32,
@@ -60,6 +62,7 @@ impl<'a> From<Node<'a>> for NodeOut<'a> {
             of: node.of(),
             strategy: node.strategy(),
             intensity: node.intensity(),
+            scope: node.scope(),
             state: node.state(),
             incarnation: node.incarnation(),
             restarts: node.restarts(),
@@ -97,6 +100,8 @@ struct NodeIn {
     strategy: Option<String>,
     #[serde(default)]
     intensity: Option<String>,
+    #[serde(default)]
+    scope: Option<String>,
     state: ChildState,
     incarnation: Incarnation,
     restarts: u32,
@@ -132,9 +137,10 @@ impl TryFrom<NodeIn> for Branch {
             return Err(format!("\"{}\" is a {} and has no children", node.path, node.kind));
         }
         let words = node.words();
-        let NodeIn { path, kind, of, strategy, intensity, detail, children, .. } = node;
+        let NodeIn { path, kind, of, strategy, intensity, scope, detail, children, .. } = node;
         let (strategy, intensity) = (strategy.map(Arc::from), intensity.map(Arc::from));
-        let facts = Facts { path, kind, of, strategy, intensity };
+        let scope = scope.map(Arc::from);
+        let facts = Facts { path, kind, of, strategy, intensity, scope };
         let mut branch = Self::new(Arc::new(facts), words, boxed(detail));
         let mut children = children.into_iter().peekable();
         while children.peek().is_some() {

@@ -85,7 +85,7 @@ fn busy_tree() -> (Roster, Kept) {
     let waits = NodeDetail {
         waits_for: vec!["support/llm/claude".into(), "support/other".into()],
         budgets: vec![BudgetView { name: "tokens".to_owned(), left: 52_000, limit: Some(100_000) }],
-        checkpoint: Some(CheckpointView { id: "c42".to_owned(), age: secs(7_300) }),
+        checkpoint: Some(CheckpointView { id: "c42".to_owned(), age: secs(7_300), step: 40 }),
         ..NodeDetail::default()
     };
     let flying = Status { in_flight: 2, mailbox: 1_234, ..status(ChildState::Busy) };
@@ -124,7 +124,7 @@ fn a_dump_tells_what_is_in_flight_what_failed_and_what_is_waited_for() {
 name                 kind                     state              life  restarts  mailbox  in flight            circuit    last cause              waits for              zombies  left                   checkpoint
 support              supervisor one_for_one   running            #1
 ├─ team              supervisor rest_for_one  restarting         #3           2                                           panic, 2s
-│  ├─ planner        stateful                 waiting            #1                                                                               support/llm/claude +1           tokens 52,000/100,000  c42, 2h01m
+│  ├─ planner        stateful                 waiting            #1                                                                               support/llm/claude +1           tokens 52,000/100,000  c42, 2h01m, step 40
 │  └─ écrivain 作家  agent                    unstarted
 └─ llm               model group              running
    ├─ claude         model                    busy               #13         12    1,234  attempt 2, 340ms +1  half-open  rate_limit (429), 4.2s
@@ -256,7 +256,10 @@ fn json_is_nested_and_comes_back_the_same() {
     assert_eq!(value["root"]["children"][1]["of"], "model");
     let planner = &value["root"]["children"][0]["children"][0];
     assert_eq!(planner["waits_for"][0], "support/llm/claude");
-    assert_eq!(planner["checkpoint"], serde_json::json!({"id": "c42", "age_ms": 7_300_000}));
+    assert_eq!(
+        planner["checkpoint"],
+        serde_json::json!({"id": "c42", "age_ms": 7_300_000, "step": 40})
+    );
 }
 
 #[test]
@@ -356,7 +359,7 @@ fn graphs_show_who_waits_for_whom() {
   n0 --> n1
   n2[["llm<br/>model group<br/>running"]]
   n0 --> n2
-  n3("planner<br/>stateful<br/>waiting #35;1<br/>left: tokens 52,000/100,000")
+  n3("planner<br/>stateful<br/>waiting #35;1<br/>left: tokens 52,000/100,000<br/>kept: c42, 2h01m, step 40")
   n1 --> n3
   n4("écrivain 作家<br/>agent<br/>unstarted")
   n1 --> n4

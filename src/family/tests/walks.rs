@@ -233,6 +233,7 @@ impl World {
             assert_eq!(life, handed.next(), "lives grow by one");
             if kinds.get(&key).is_some_and(|kind| kind.restart == RestartType::Temporary)
                 && *handed != Incarnation::NONE
+                && !matches!(self.family.jobs.get(&run), Some(Job::Reset(..)))
             {
                 let ticket = self.asked.get(&key).expect("a static temporary child started twice");
                 assert!(!self.tickets[*ticket as usize], "a temporary child was restarted");
@@ -337,7 +338,11 @@ impl World {
                 self.revivals.extend(key.map(|key| (ticket.0, key)));
                 self.feed(Input::Restart { ticket, id });
             }
-            _ => self.feed(Input::Delete { ticket, id }),
+            3 => self.feed(Input::Delete { ticket, id }),
+            _ => {
+                let id = key.filter(|_| options.significant).map(|_| id);
+                self.feed(Input::Reset { ticket, id });
+            }
         }
     }
 
@@ -387,7 +392,7 @@ impl World {
                     self.ring(at);
                 }
             }
-            88..98 => self.operate(kind % 4, IDS[x % IDS.len()], options),
+            88..98 => self.operate(kind % 5, IDS[x % IDS.len()], options),
             98 => self.now = self.now + Duration::from_millis(x as u64),
             _ => self.repeat(x),
         }

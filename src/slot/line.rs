@@ -1,0 +1,288 @@
+//! What a rollback of many children needs of each: its state as of now, and a next life that is ready
+//! before the old one is stopped.
+//!
+//! *Invariant.* A candidate is made while the old life goes on, and changes nothing until it is
+//! installed. Once it is, the next life is it, whatever the old one becomes.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::state::{InHand, Saved, StoredInHand};
+use super::{Look, Mail, Slot};
+use crate::behavior::default_key;
+use crate::checkpoint::{
+    Checkpoint, Draft, Interval, Now, Rules, Schemas, Scope, Sealed, Validated, Validator,
+};
+use crate::error::CheckpointError;
+use crate::event::Event;
+use crate::fault::ExitCause;
+use crate::id::{CheckpointId, Incarnation, RequestId};
+use crate::slot::worker::{Worker, unwound};
+
+/// A life that waits for its turn.
+pub(crate) struct Candidate<L> {
+    life: L,
+    saved: Box<Saved>,
+}
+
+/// A candidate whose type is not known.
+pub(crate) struct Prepared(Box<dyn Any + Send>);
+
+impl<W: Worker> Slot<W> {
+    pub(super) fn key_of(&self, mail: &Mail<W>) -> String {
+        match mail.key() {
+            Some(key) => key.to_string(),
+            None => default_key(self.hub.identity, mail.id),
+        }
+    }
+
+    pub(super) fn capture_state(&self, scope: Scope) -> Result<Option<Sealed>, CheckpointError> {
+        let now = Now::read(&*self.hub.clock);
+        let found = {
+            let desk = self.desk();
+            let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+            let Some(saved) = saved else { return Ok(None) };
+            let key = RefCell::new(None);
+            let is_open = |request: &InHand| {
+                let is = |mail: &Mail<W>| {
+                    let is = request.is::<W>(mail);
+                    if is {
+                        *key.borrow_mut() = Some(self.key_of(mail));
+                    }
+                    is
+                };
+                desk.mailbox.any_waiting(is) || desk.mailbox.flights().any(|it| is(it.payload))
+            };
+            let mid = saved.mid.as_ref().filter(|mid| is_open(&mid.request));
+            let snapshot = match mid {
+                Some(mid) => Some(mid.snapshot.clone()),
+                None => saved.base.clone(),
+            };
+            let in_hand = mid.zip(key.take()).map(|(mid, key)| StoredInHand {
+                key: key.into(),
+                step: mid.step,
+                back: mid.back,
+            });
+            let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
+            snapshot.map(|it| (it, in_hand, parent, saved.steps, desk.life.incarnation()))
+        };
+        let Some((snapshot, in_hand, parent, steps, life)) = found else { return Ok(None) };
+        let topology = self.hub.topology.get().copied().unwrap_or_default();
+        let mut draft = Draft::new(self.path.clone(), snapshot, now)
+            .at(life, steps)
+            .scope(scope)
+            .topology(topology)
+            .ledger(self.journal().map_or(0, |journal| journal.position()));
+        if let Some(parent) = &parent {
+            draft = draft.after(parent);
+        }
+        if let Some(in_hand) = in_hand {
+            let bytes = serde_json::to_vec(&in_hand).map_err(|error| {
+                let field = "the request in hand".to_owned();
+                CheckpointError::Unstorable { field, why: error.to_string() }
+            })?;
+            draft = draft.envelope(bytes);
+        }
+        draft.seal().map(Some)
+    }
+
+    pub(super) fn state_captured(&self, sealed: &Sealed) {
+        let checkpoint = sealed.checkpoint();
+        {
+            let mut desk = self.desk();
+            let desk = &mut *desk;
+            let saved = match &mut desk.candidate {
+                Some(candidate) => Some(&mut candidate.saved),
+                None => desk.saved.as_mut(),
+            };
+            if let Some(saved) = saved {
+                saved.parent = Some(Arc::clone(checkpoint));
+                if let Some(mid) = &mut saved.mid {
+                    mid.stored = true;
+                }
+            }
+            self.publish(desk);
+        }
+        self.hub.emit(Event::Checkpointed {
+            child: self.path.clone(),
+            checkpoint: checkpoint.id,
+            step: checkpoint.step,
+        });
+    }
+
+    pub(super) fn prepare_life(
+        &self,
+        validated: Option<&Validated>,
+    ) -> Result<Prepared, CheckpointError> {
+        let fails = |what: String| {
+            let place = validated.map_or_else(
+                || self.path.to_string(),
+                |validated| validated.checkpoint().id.to_string(),
+            );
+            CheckpointError::Corrupt { place, what }
+        };
+        let mut life = unwound(|| self.worker.construct())
+            .map_err(|text| fails(format!("the constructor panicked: {text}")))?;
+        let saved = match validated {
+            None => Saved::new(),
+            Some(validated) => {
+                let mut saved = Saved::of(validated).map_err(fails)?;
+                self.check_in_hand(&saved, validated.checkpoint().id)?;
+                self.find_base(&mut saved);
+                let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
+                match restored {
+                    Ok(Ok(())) => saved,
+                    Ok(Err(error)) => {
+                        let _ = unwound(move || drop(life));
+                        return Err(error);
+                    }
+                    Err(text) => {
+                        let _ = unwound(move || drop(life));
+                        return Err(fails(format!("restore panicked: {text}")));
+                    }
+                }
+            }
+        };
+        Ok(Prepared(Box::new(Candidate { life, saved })))
+    }
+
+    /// A state in the middle of a request is of use only while that request is open.
+    fn check_in_hand(&self, saved: &Saved, id: CheckpointId) -> Result<(), CheckpointError> {
+        let Some(mid) = &saved.mid else { return Ok(()) };
+        let desk = self.desk();
+        let is = |mail: &Mail<W>| match &mid.request {
+            InHand::Here(id) => mail.id == *id,
+            InHand::Before(key) => *self.key_of(mail) == **key,
+        };
+        if desk.mailbox.any_waiting(is) || desk.mailbox.flights().any(|it| is(it.payload)) {
+            return Ok(());
+        }
+        Err(CheckpointError::Incompatible {
+            what: format!("in {id}, the request in hand"),
+            found: "one that has its fate".to_owned(),
+            expected: "one that is open, or none".to_owned(),
+        })
+    }
+
+    /// A state in the middle of a request may have to go back to where the request began: that is the
+    /// one before it in its lineage, or the very beginning.
+    fn find_base(&self, saved: &mut Saved) {
+        let (Some(_), Some(journal), Some(schema)) =
+            (&saved.mid, self.journal(), Look::schema(self))
+        else {
+            return;
+        };
+        let Ok(schemas) = Schemas::new().register(schema) else { return };
+        let mut next = saved.parent.as_ref().map(|parent| parent.lineage.parent);
+        while let Some(id) = next.take() {
+            let Some(id) = id else {
+                // One that keeps nothing between its requests has answered others, maybe.
+                if self.spec.checkpoint != Interval::Never
+                    && let Ok(life) = unwound(|| self.worker.construct())
+                {
+                    saved.base = unwound(|| W::snapshot(&life)).ok().flatten();
+                    let _ = unwound(move || drop(life));
+                }
+                return;
+            };
+            let Ok(listed) = journal.store.find(id) else { return };
+            // It is of use as long as the later one is.
+            let wall = listed.checkpoint.created_at;
+            let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
+            match Validator::new(&*journal.store, &schemas, rules).validate(id) {
+                Ok(validated) if validated.envelope().is_none() => {
+                    saved.base = Some(validated.snapshot().clone());
+                }
+                Ok(validated) => next = Some(validated.checkpoint().lineage.parent),
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn install_life(&self, prepared: Prepared) {
+        let Ok(candidate) = prepared.0.downcast::<Candidate<W::Life>>() else { return };
+        let before = self.desk().candidate.replace(candidate);
+        let _ = unwound(move || drop(before));
+    }
+
+    /// The candidate begins, with its state and not with what the last life had become.
+    pub(super) fn begin_candidate(
+        &self,
+        candidate: Candidate<W::Life>,
+        number: Incarnation,
+    ) -> Result<W::Life, ExitCause> {
+        let Candidate { life, saved } = candidate;
+        let in_middle = saved.mid.is_some();
+        let anew = saved.mid.is_none() && saved.base.is_none();
+        {
+            let mut desk = self.desk();
+            if let Some(before) = desk.saved.replace(saved) {
+                desk.discard(before);
+            }
+        }
+        if anew {
+            return Ok(life);
+        }
+        match self.next_to_restore() {
+            Some((_, in_hand, checkpoint)) if in_middle == in_hand.is_some() => {
+                let step = in_hand.as_ref().map(|in_hand| in_hand.step);
+                self.desk().continues = in_hand;
+                let child = self.path.clone();
+                self.hub.emit(Event::Restored { child, incarnation: number, checkpoint, step });
+                Ok(life)
+            }
+            // Its request has got its fate in the meantime: what is older is tried.
+            _ => {
+                let _ = unwound(move || drop(life));
+                let fresh = unwound(|| self.worker.construct()).map_err(|text| {
+                    ExitCause::StartFailed(format!("the constructor panicked: {text}"))
+                })?;
+                self.restore(fresh, number)
+            }
+        }
+    }
+
+    /// The newest checkpoint in the store that can be gone back to and was not tried yet.
+    pub(super) fn older(&self, tried: &mut Vec<CheckpointId>) -> Option<Box<Saved>> {
+        let journal = self.journal()?;
+        let schemas = Schemas::new().register(Look::schema(self)?).ok()?;
+        let topology = self.hub.topology.get().copied();
+        let ledger = journal.position();
+        let rules = Rules { topology, ledger, ..Rules::at(Now::read(&*self.hub.clock)) };
+        let validator = Validator::new(&*journal.store, &schemas, rules);
+        for listed in journal.store.checkpoints(&self.path).ok()? {
+            let id = listed.checkpoint.id;
+            if tried.contains(&id) {
+                continue;
+            }
+            tried.push(id);
+            let Ok(validated) = validator.validate(id) else { continue };
+            let Ok(mut saved) = Saved::of(&validated) else { continue };
+            if self.check_in_hand(&saved, id).is_ok() {
+                self.find_base(&mut saved);
+                return Some(saved);
+            }
+        }
+        None
+    }
+
+    pub(super) fn tasks(&self) -> Vec<(RequestId, String, u64)> {
+        let desk = self.desk();
+        let step_of = |mail: &Mail<W>| {
+            let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+            let in_hand = saved.and_then(|saved| saved.mid.as_ref());
+            in_hand.filter(|mid| mid.request.is::<W>(mail)).map_or(0, |mid| mid.step)
+        };
+        let all = RefCell::new(Vec::new());
+        let note = |mail: &Mail<W>| {
+            all.borrow_mut().push((mail.id, self.key_of(mail), step_of(mail)));
+            false
+        };
+        desk.mailbox.any_waiting(note);
+        for flight in desk.mailbox.flights() {
+            note(flight.payload);
+        }
+        all.take()
+    }
+}

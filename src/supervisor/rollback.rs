@@ -1,0 +1,559 @@
+//! Recovery lines and rollbacks of a whole subtree: what is asked of many children as one.
+//!
+//! Everything takes place in tasks of its own; the supervisor is only asked to stop and start its
+//! children in order, as it is by an operator.
+//!
+//! *Invariant.* Nothing is stopped before everything that is to be restored was validated and has
+//! become a life that works. Nobody works between the first life that is stopped and the last one that
+//! has begun.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Ask, Entry, Registry, Supervisor};
+use crate::behavior::Undone;
+use crate::checkpoint::{
+    Batch, Durability, LineDraft, Now, RecoveryLine, Refused, Rules, Schemas, Scope, Store,
+    Validated, Validator,
+};
+use crate::error::{CheckpointError, ChildError, LookupError};
+use crate::event::Event;
+use crate::family::Reply;
+use crate::id::{CheckpointId, ChildPath, LineId};
+use crate::mirror::LineView;
+use crate::slot::{Held, Look, Prepared};
+
+mod fall;
+mod words;
+
+pub(crate) use fall::Fallen;
+pub use words::{Report, RollbackError, To, Wider};
+
+/// What rollbacks of a system share.
+#[derive(Default)]
+pub(crate) struct Rollbacks {
+    /// One at a time: what stands still for one cannot be read by another.
+    turn: tokio::sync::Mutex<()>,
+    used: parking_lot::Mutex<HashSet<CheckpointId>>,
+}
+
+/// What is rolled back: a subtree, or one child of a supervisor.
+#[derive(Clone)]
+pub(crate) struct Place {
+    registry: Arc<Registry>,
+    node: Arc<Supervisor>,
+    child: Option<Arc<dyn Look>>,
+}
+
+type Line = (Option<LineId>, Vec<(Arc<dyn Look>, Option<Validated>)>);
+
+impl Place {
+    pub(crate) fn find(registry: &Arc<Registry>, path: &ChildPath) -> Result<Self, RollbackError> {
+        let missing = || LookupError::NotFound(path.clone());
+        let (node, child) = match registry.get(path).ok_or_else(missing)? {
+            Entry::Supervisor(node) => (node, None),
+            Entry::Group(group) => (Arc::clone(&group.node), None),
+            Entry::Child { slot, .. } => {
+                let above = path.parent().and_then(|above| registry.supervisor(&above));
+                (above.ok_or_else(missing)?, Some(slot))
+            }
+        };
+        Ok(Self { registry: Arc::clone(registry), node, child })
+    }
+
+    pub(crate) fn of(node: &Arc<Supervisor>) -> Self {
+        Self { registry: Arc::clone(&node.registry), node: Arc::clone(node), child: None }
+    }
+
+    fn at(&self) -> &ChildPath {
+        self.child.as_ref().map_or(&self.node.path, |child| child.path())
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        self.node.scope
+    }
+
+    /// The next wider scope, and who has it.
+    fn wider(&self) -> Option<Wider> {
+        let scope = self.scope();
+        let mut above = self.at().parent();
+        while let Some(path) = above {
+            if let Some(node) = self.registry.supervisor(&path)
+                && (node.scope > scope || (self.child.is_some() && path == self.node.path))
+            {
+                return Some(Wider { scope: node.scope, at: Some(path) });
+            }
+            above = path.parent();
+        }
+        scope.wider().map(|scope| Wider { scope, at: None })
+    }
+
+    fn store(&self) -> Result<Arc<dyn Store>, RollbackError> {
+        let journal = self.node.hub.journal.get().ok_or(RollbackError::NoStore)?;
+        Ok(Arc::clone(&journal.store))
+    }
+
+    /// Who has a state to go back to. Runs user code.
+    fn children(&self) -> Result<Vec<Arc<dyn Look>>, RollbackError> {
+        let below = format!("{}/", self.at());
+        let children: Vec<_> = self
+            .registry
+            .durable()
+            .into_iter()
+            .filter(|child| child.path() == self.at() || child.path().as_str().starts_with(&below))
+            .filter(|child| child.spec().stateful && child.schema().is_some())
+            .collect();
+        if children.is_empty() {
+            return Err(RollbackError::NoState(self.at().clone()));
+        }
+        Ok(children)
+    }
+
+    fn too_late(&self, phase: &'static str) -> RollbackError {
+        RollbackError::TooLate {
+            at: self.at().clone(),
+            scope: self.scope(),
+            limit: self.scope().limit(),
+            phase,
+            wider: self.wider(),
+        }
+    }
+
+    /// Runs `work` in a task of its own, within the limit of the scope.
+    async fn within<T: Send + 'static>(self, work: impl Work<T>) -> Result<T, RollbackError> {
+        let hub = Arc::clone(&self.node.hub);
+        let gone = RollbackError::Restart(ChildError::SupervisorGone(self.node.path.clone()));
+        let task = hub.runtime.clone().spawn(async move {
+            let limit = hub.clock.sleep_until(hub.now() + self.scope().limit());
+            let phase = Phase::default();
+            let work = work.run(self.clone(), phase.clone());
+            tokio::select! {
+                biased;
+                done = work => done,
+                () = limit => Err(self.too_late(phase.get())),
+            }
+        });
+        task.await.unwrap_or(Err(gone))
+    }
+
+    /// Draws a line.
+    pub(crate) async fn draw(self) -> Result<LineId, RollbackError> {
+        if self.child.is_some() {
+            return Err(RollbackError::WrongTarget {
+                at: self.at().clone(),
+                found: "a child",
+                wanted: "a line is drawn for a supervisor",
+            });
+        }
+        self.within(Draw).await
+    }
+
+    async fn draw_now(self, phase: Phase) -> Result<LineId, RollbackError> {
+        let store = self.store()?;
+        phase.set("waiting for another rollback");
+        let _turn = self.registry.rollbacks.turn.lock().await;
+        let children = self.children()?;
+        phase.set("waiting for the children to stand still");
+        let held = Held::new(children.clone());
+        held.still().await;
+        phase.set("writing what they have become");
+        let scope = self.scope();
+        let now = Now::read(&*self.node.hub.clock);
+        let mut draft = LineDraft::new(scope, self.at().clone(), now);
+        let mut batch = Batch::new();
+        let mut members = Vec::with_capacity(children.len());
+        for child in children {
+            if let Some(sealed) = child.capture(scope).map_err(RollbackError::Store)? {
+                draft = draft.member(sealed.checkpoint());
+                batch = batch.checkpoint(&sealed);
+                members.push((child, sealed));
+            }
+        }
+        for (stream, next) in store.streams()? {
+            draft = draft.journal(stream, next);
+        }
+        let line = draft.draw().map_err(RollbackError::Store)?;
+        let id = line.id;
+        store.commit(batch.line(line), Durability::Sync).await?;
+        for (child, sealed) in &members {
+            child.captured(sealed);
+        }
+        let roster = self.node.roster();
+        roster.publish_line(LineView::new(id, members.len()), now.moment);
+        self.node.hub.emit(Event::LineDrawn {
+            supervisor: self.at().clone(),
+            line: id,
+            scope,
+            children: members.len(),
+        });
+        Ok(id)
+    }
+
+    /// Returns to what is stored.
+    pub(crate) async fn roll_back(
+        self,
+        to: To,
+        approved_by: Option<(String, String)>,
+    ) -> Result<Report, RollbackError> {
+        let (hub, at, scope) = (Arc::clone(&self.node.hub), self.at().clone(), self.scope());
+        let wider = self.wider().map(|wider| wider.scope);
+        let done = self.within(Back { to }).await;
+        match &done {
+            Ok(report) => hub.emit(report.event(approved_by)),
+            Err(error) => {
+                let reason = error.to_string();
+                hub.emit(Event::RollbackFailed { at, scope, wider, reason });
+            }
+        }
+        done
+    }
+
+    async fn roll_back_now(self, phase: Phase, to: To) -> Result<Report, RollbackError> {
+        let hub = &self.node.hub;
+        let begun = hub.now();
+        let store = self.store()?;
+        phase.set("waiting for another rollback");
+        let _turn = self.registry.rollbacks.turn.lock().await;
+        phase.set("making the lives that follow");
+        let (line, chosen, refused) = self.choose(&store, to).await?;
+        phase.set("stopping and starting");
+        let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
+        let held = Held::new(children.clone());
+        let mut returned = Vec::with_capacity(chosen.len());
+        for (child, id, prepared) in chosen {
+            child.install(prepared);
+            returned.push((child.path().clone(), id));
+        }
+        self.registry.rollbacks.used.lock().extend(returned.iter().filter_map(|(_, id)| *id));
+        let id = self.child.as_ref().map(|child| Arc::from(child.path().id()));
+        match self.node.ask(|send| Ask::Reset(id, send)).await {
+            Some(Reply::Reset) => {}
+            Some(Reply::ChildRefused(error)) => return Err(RollbackError::Restart(error)),
+            _ => {
+                let gone = ChildError::SupervisorGone(self.node.path.clone());
+                return Err(RollbackError::Restart(gone));
+            }
+        }
+        let told = self.settle(&store, &children, &phase).await?;
+        drop(held);
+        Ok(Report {
+            at: self.at().clone(),
+            scope: self.scope(),
+            line,
+            children: returned,
+            refused,
+            kept: told.kept,
+            undone: told.undone,
+            unknown: told.unknown,
+            elapsed: hub.now().since(begun),
+        })
+    }
+
+    /// The first that passes every check and becomes lives that work.
+    #[allow(clippy::type_complexity)]
+    async fn choose(
+        &self,
+        store: &Arc<dyn Store>,
+        to: To,
+    ) -> Result<
+        (Option<LineId>, Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>, Vec<Refused>),
+        RollbackError,
+    > {
+        let children = self.children()?;
+        let mut refused = Vec::new();
+        let named = to != To::Latest;
+        for option in self.options(&**store, to)? {
+            let tried = match self.validate(&**store, &children, &option) {
+                Ok((line, lives)) => self.prepare(store, lives).await.map(|lives| (line, lives)),
+                Err(why) => Err(why),
+            };
+            match tried {
+                Ok((line, lives)) => return Ok((line, lives, refused)),
+                Err(it) if it.why.is_retryable() => return Err(RollbackError::Store(it.why)),
+                Err(it) if named => return Err(RollbackError::Refused(it)),
+                Err(it) => refused.push(*it),
+            }
+        }
+        let (at, scope) = (self.at().clone(), self.scope());
+        Err(RollbackError::NoneValid { at, scope, refused, wider: self.wider() })
+    }
+
+    /// What may be returned to, the newest first.
+    fn options(&self, store: &dyn Store, to: To) -> Result<Vec<Wanted>, RollbackError> {
+        let at = self.at();
+        let wrong = |found, wanted| RollbackError::WrongTarget { at: at.clone(), found, wanted };
+        match (&self.child, to) {
+            (Some(_), To::Line(_)) => {
+                Err(wrong("a child", "a line is returned to by its supervisor"))
+            }
+            (None, To::Checkpoint(_)) => Err(wrong(
+                "a supervisor",
+                "it returns to a line, since checkpoints agree by chance",
+            )),
+            (Some(_), To::Checkpoint(id)) => Ok(vec![Wanted::Checkpoint(id)]),
+            (Some(_), To::Latest) => {
+                let all = store.checkpoints(at)?;
+                Ok(all.into_iter().map(|it| Wanted::Checkpoint(it.checkpoint.id)).collect())
+            }
+            (None, to) => {
+                let lines = store.lines(self.scope(), at)?;
+                match to {
+                    To::Line(line) => {
+                        let found = lines.into_iter().find(|it| it.id == line);
+                        let found = found.ok_or(RollbackError::NoLine { line, at: at.clone() })?;
+                        Ok(vec![Wanted::Line(found)])
+                    }
+                    _ => Ok(lines.into_iter().map(Wanted::Line).collect()),
+                }
+            }
+        }
+    }
+
+    fn validate(
+        &self,
+        store: &dyn Store,
+        children: &[Arc<dyn Look>],
+        wanted: &Wanted,
+    ) -> Result<Line, Box<Refused>> {
+        let members: Vec<(ChildPath, CheckpointId)> = match wanted {
+            Wanted::Checkpoint(id) => vec![(self.at().clone(), *id)],
+            Wanted::Line(line) => line.members.clone(),
+        };
+        let mut lives: Vec<(Arc<dyn Look>, Option<Validated>)> = Vec::with_capacity(children.len());
+        for (path, id) in &members {
+            let refuse = |why| Box::new(Refused { checkpoint: *id, child: path.clone(), why });
+            let Some(child) = children.iter().find(|child| child.path() == path) else {
+                return Err(refuse(CheckpointError::Incompatible {
+                    what: "a member of the line".to_owned(),
+                    found: path.to_string(),
+                    expected: "a child that is there, durable and stateful".to_owned(),
+                }));
+            };
+            if self.registry.rollbacks.used.lock().contains(id) {
+                return Err(refuse(CheckpointError::Used { checkpoint: *id }));
+            }
+            let mut schemas = Schemas::new();
+            if let Some(schema) = child.schema() {
+                schemas = schemas.register(schema).map_err(|error| {
+                    refuse(CheckpointError::Incompatible {
+                        what: "schema".to_owned(),
+                        found: error.to_string(),
+                        expected: "one that can be used".to_owned(),
+                    })
+                })?;
+            }
+            let topology = self.node.hub.topology.get().copied();
+            let now = Now::read(&*self.node.hub.clock);
+            let ledger = self.node.hub.journal.get().map_or(0, |journal| journal.position());
+            let rules = Rules { topology, ledger, ..Rules::at(now) };
+            let validated = Validator::new(store, &schemas, rules).validate(*id).map_err(refuse)?;
+            if validated.checkpoint().child != *path {
+                return Err(refuse(CheckpointError::Incompatible {
+                    what: "the checkpoint's child".to_owned(),
+                    found: validated.checkpoint().child.to_string(),
+                    expected: path.to_string(),
+                }));
+            }
+            lives.push((Arc::clone(child), Some(validated)));
+        }
+        // Those that had not lived when the line was drawn begin anew.
+        for child in children {
+            if !members.iter().any(|(path, _)| path == child.path()) {
+                lives.push((Arc::clone(child), None));
+            }
+        }
+        let line = match wanted {
+            Wanted::Line(line) => Some(line.id),
+            Wanted::Checkpoint(_) => None,
+        };
+        Ok((line, lives))
+    }
+
+    /// Makes the lives, each in a task of its own, while the old ones go on.
+    async fn prepare(
+        &self,
+        store: &Arc<dyn Store>,
+        lives: Vec<(Arc<dyn Look>, Option<Validated>)>,
+    ) -> Result<Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>, Box<Refused>> {
+        let runtime = &self.node.hub.runtime;
+        let tasks: Vec<_> = lives
+            .into_iter()
+            .map(|(child, validated)| {
+                let id = validated.as_ref().map(|it| it.checkpoint().id);
+                let maker = Arc::clone(&child);
+                (child, id, runtime.spawn(async move { maker.prepare(validated.as_ref()) }))
+            })
+            .collect();
+        let mut ready = Vec::with_capacity(tasks.len());
+        let mut failed = None;
+        for (child, id, task) in tasks {
+            let lost = |why: String| CheckpointError::Corrupt {
+                place: child.path().to_string(),
+                what: why,
+            };
+            let made = task.await.unwrap_or_else(|error| Err(lost(error.to_string())));
+            match (made, id) {
+                (Ok(prepared), id) => ready.push((child, id, prepared)),
+                (Err(why), id) if failed.is_none() => {
+                    if let Some(id) = id
+                        && !matches!(why, CheckpointError::Incompatible { .. })
+                    {
+                        // It passed every check and is no state all the same.
+                        let batch = Batch::new().mark_bad(id, why.to_string());
+                        drop(store.commit(batch, Durability::Sync).await);
+                    }
+                    let checkpoint = id.unwrap_or(CheckpointId(0));
+                    failed = Some(Refused { checkpoint, child: child.path().clone(), why });
+                }
+                _ => {}
+            }
+        }
+        match failed {
+            Some(refused) => Err(Box::new(refused)),
+            None => Ok(ready),
+        }
+    }
+
+    /// What the open requests have done to the world: within a transaction it is undone. A wider scope
+    /// undoes what the transactions below it have done.
+    async fn settle_effects(&self, children: &[Arc<dyn Look>]) -> Undone {
+        let effects = &self.node.hub.effects;
+        let known: HashSet<Arc<str>> = {
+            let ledger = effects.ledger.lock();
+            ledger.entries().into_iter().map(|entry| Arc::clone(&entry.intent.task)).collect()
+        };
+        let mut all = Undone::default();
+        if known.is_empty() {
+            return all;
+        }
+        for child in children {
+            for (request, task, step) in child.open_tasks() {
+                if !known.contains(&*task) {
+                    continue;
+                }
+                let told = if self.scope() == Scope::Transaction || child.in_transaction() {
+                    effects.compensate_from(&task, step).await
+                } else {
+                    effects.standing(&task)
+                };
+                all.kept.extend(&told.kept);
+                all.undone.extend(&told.undone);
+                all.unknown.extend(&told.unknown);
+                if step == 0 && told != Undone::default() {
+                    child.tell_undone(request, Arc::new(told));
+                }
+            }
+        }
+        all
+    }
+
+    /// The children stand where they have returned to, and do nothing yet: that is stored, and then
+    /// their effects are settled.
+    async fn settle(
+        &self,
+        store: &Arc<dyn Store>,
+        children: &[Arc<dyn Look>],
+        phase: &Phase,
+    ) -> Result<Undone, RollbackError> {
+        // Before anything is undone: a process that ends half-way through goes on from the states that
+        // have not done it yet, and not from those that rely on it.
+        phase.set("writing what they have become");
+        let mut batch = Batch::new();
+        let mut members = Vec::with_capacity(children.len());
+        for child in children {
+            if let Some(sealed) = child.capture(Scope::Step).map_err(RollbackError::Store)? {
+                batch = batch.checkpoint(&sealed);
+                members.push((child, sealed));
+            }
+        }
+        store.commit(batch, Durability::Sync).await?;
+        for (child, sealed) in &members {
+            child.captured(sealed);
+        }
+        // They say the same as what was returned to.
+        let same = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
+        self.registry.rollbacks.used.lock().extend(same);
+        phase.set("undoing effects");
+        Ok(self.settle_effects(children).await)
+    }
+
+    /// Tells that it could not be returned, and why.
+    fn failed(&self, error: &RollbackError) -> String {
+        let (at, scope) = (self.at().clone(), self.scope());
+        let reason = error.to_string();
+        let wider = self.wider().map(|wider| wider.scope);
+        self.node.hub.emit(Event::RollbackFailed { at, scope, wider, reason: reason.clone() });
+        reason
+    }
+}
+
+impl Report {
+    fn event(&self, approved_by: Option<(String, String)>) -> Event {
+        Event::ScopeRolledBack {
+            at: self.at.clone(),
+            scope: self.scope,
+            line: self.line,
+            children: self.children.len(),
+            refused: self.refused.iter().map(ToString::to_string).collect(),
+            kept: self.kept.len(),
+            undone: self.undone.len(),
+            unknown: self.unknown.len(),
+            approved_by,
+            elapsed: self.elapsed,
+        }
+    }
+}
+
+enum Wanted {
+    Checkpoint(CheckpointId),
+    Line(Arc<RecoveryLine>),
+}
+
+/// What is being done, for whoever finds that it took too long.
+#[derive(Clone, Default)]
+struct Phase(Arc<parking_lot::Mutex<&'static str>>);
+
+impl Phase {
+    fn set(&self, phase: &'static str) {
+        *self.0.lock() = phase;
+    }
+
+    fn get(&self) -> &'static str {
+        *self.0.lock()
+    }
+}
+
+/// Work on a place.
+trait Work<T>: Send + 'static {
+    fn run(
+        self,
+        place: Place,
+        phase: Phase,
+    ) -> impl Future<Output = Result<T, RollbackError>> + Send;
+}
+
+struct Draw;
+
+impl Work<LineId> for Draw {
+    fn run(
+        self,
+        place: Place,
+        phase: Phase,
+    ) -> impl Future<Output = Result<LineId, RollbackError>> + Send {
+        place.draw_now(phase)
+    }
+}
+
+struct Back {
+    to: To,
+}
+
+impl Work<Report> for Back {
+    fn run(
+        self,
+        place: Place,
+        phase: Phase,
+    ) -> impl Future<Output = Result<Report, RollbackError>> + Send {
+        place.roll_back_now(phase, self.to)
+    }
+}

@@ -1,0 +1,121 @@
+//! A supervisor that fell begins again from its newest line; when it cannot, the wider scopes are tried.
+//!
+//! *Invariant.* A supervisor begins again whatever its lines say: without one, each child goes on with
+//! what it has kept by itself. Its children do nothing until what was undone for them is known.
+
+use std::sync::Arc;
+
+use super::{Phase, Place, Report, RollbackError, To, Wider};
+use crate::checkpoint::Store;
+use crate::event::Event;
+use crate::moment::Moment;
+use crate::slot::{Held, Look};
+
+impl Place {
+    /// The supervisor fell, and begins again: its children go on from its newest line, if there is one.
+    /// When none of its lines can be used, the wider scopes are tried, one after the other.
+    pub(crate) async fn after_fall(self) -> Option<Fallen> {
+        let store = self.store().ok()?;
+        let hub = Arc::clone(&self.node.hub);
+        let begun = hub.now();
+        let limit = hub.clock.sleep_until(begun + self.scope().limit());
+        let chosen = tokio::select! {
+            biased;
+            chosen = self.choose(&store, To::Latest) => chosen,
+            () = limit => Err(self.too_late("making the lives that follow")),
+        };
+        match chosen {
+            Ok((line, chosen, refused)) => {
+                let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
+                let held = Held::new(children.clone());
+                let mut returned = Vec::with_capacity(chosen.len());
+                for (child, id, prepared) in chosen {
+                    child.install(prepared);
+                    returned.push((child.path().clone(), id));
+                }
+                self.registry.rollbacks.used.lock().extend(returned.iter().filter_map(|it| it.1));
+                let (at, scope) = (self.at().clone(), self.scope());
+                let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
+                let elapsed = hub.now().since(begun);
+                let report = Report {
+                    at,
+                    scope,
+                    line,
+                    children: returned,
+                    refused,
+                    kept,
+                    undone,
+                    unknown,
+                    elapsed,
+                };
+                Some(Fallen { place: self, store, children, report, begun, held })
+            }
+            // Nothing of it was ever stored.
+            Err(RollbackError::NoState(_)) => None,
+            Err(RollbackError::NoneValid { refused, .. }) if refused.is_empty() => None,
+            Err(error) => {
+                let first = self.failed(&error);
+                hub.runtime.clone().spawn(self.widen(first));
+                None
+            }
+        }
+    }
+
+    /// Returns the nearest wider scope that can be returned; when none can, somebody is told.
+    async fn widen(self, first: String) {
+        let (at, hub) = (self.at().clone(), Arc::clone(&self.node.hub));
+        let mut reasons = vec![first];
+        let mut place = self;
+        while let Some(Wider { at: Some(path), .. }) = place.wider() {
+            let Ok(next) = Self::find(&place.registry, &path) else { break };
+            match next.clone().roll_back(To::Latest, None).await {
+                Ok(_) => return,
+                // The system is about to end.
+                Err(RollbackError::Restart(_)) => return,
+                Err(error) => reasons.push(error.to_string()),
+            }
+            place = next;
+        }
+        hub.stats.lock().alerts += 1;
+        hub.emit(Event::RollbackExhausted { at, reasons });
+    }
+}
+
+/// A supervisor that fell, whose children are about to begin from a line. They do nothing until what
+/// they had done to the world is settled.
+pub(crate) struct Fallen {
+    place: Place,
+    store: Arc<dyn Store>,
+    children: Vec<Arc<dyn Look>>,
+    report: Report,
+    begun: Moment,
+    held: Held,
+}
+
+impl Fallen {
+    /// All are up.
+    pub(crate) fn come_up(self) {
+        let Self { place, store, children, mut report, begun, held } = self;
+        let hub = Arc::clone(&place.node.hub);
+        hub.runtime.clone().spawn(async move {
+            let phase = Phase::default();
+            let limit = hub.clock.sleep_until(begun + place.scope().limit());
+            let settled = tokio::select! {
+                biased;
+                settled = place.settle(&store, &children, &phase) => settled,
+                () = limit => Err(place.too_late(phase.get())),
+            };
+            match settled {
+                Ok(told) => {
+                    report.kept = told.kept;
+                    report.undone = told.undone;
+                    report.unknown = told.unknown;
+                    report.elapsed = hub.now().since(begun);
+                    hub.emit(report.event(None));
+                }
+                Err(error) => drop(place.failed(&error)),
+            }
+            drop(held);
+        });
+    }
+}

@@ -1,0 +1,430 @@
+//! What the world has seen when a scope returns: within a transaction it is undone, elsewhere it stands
+//! and is not repeated; also when the process ends on the way, and when a supervisor falls again and
+//! again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::{
+    Batch, Draft, Durability, MemoryStore, Now, Scope, Sealed, Snapshot, Store,
+};
+use mainstay::error::CheckpointError;
+use mainstay::event::Event;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::ChildPath;
+use mainstay::journal::Journaled;
+use mainstay::port::{CallOptions, Needs, Port};
+use mainstay::spec::{ChildSpec, Shutdown, SupervisorSpec};
+use mainstay::system::{RollbackError, System, To};
+use mainstay::tree::TreeDump;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use dying::Dying;
+
+#[path = "common/dying.rs"]
+mod dying;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Order {
+    Debit,
+    Refund,
+}
+
+/// What is there before and after the process.
+#[derive(Default)]
+struct World {
+    seen: Mutex<BTreeSet<String>>,
+    log: Mutex<Vec<Order>>,
+    waiting: Notify,
+    open: AtomicBool,
+    opened: Notify,
+    told: Mutex<Vec<(usize, usize, usize)>>,
+    bad_restores: AtomicU32,
+}
+
+impl World {
+    fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+        self.opened.notify_waiters();
+    }
+
+    fn log(&self) -> Vec<Order> {
+        self.log.lock().clone()
+    }
+}
+
+#[derive(Clone)]
+struct Bank(Arc<World>);
+
+impl Behavior for Bank {
+    type Request = Order;
+    type Reply = ();
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateless for Bank {
+    async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
+        if self.0.seen.lock().insert(ctx.key()) {
+            self.0.log.lock().push(*order);
+        }
+        Ok(())
+    }
+}
+
+/// Answers once it is open.
+#[derive(Clone)]
+struct Gate(Arc<World>);
+
+impl Behavior for Gate {
+    type Request = ();
+    type Reply = ();
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Read);
+}
+
+impl Stateless for Gate {
+    async fn serve(&self, (): &(), _: &Context) -> Result<(), Fault> {
+        let mut opened = std::pin::pin!(self.0.opened.notified());
+        opened.as_mut().enable();
+        if !self.0.open.load(Ordering::SeqCst) {
+            self.0.waiting.notify_one();
+            opened.await;
+        }
+        Ok(())
+    }
+}
+
+/// Pays, waits at the gate, and says how often it has paid.
+#[derive(Clone)]
+struct Buyer {
+    stage: Arc<u32>,
+    paid: Arc<u32>,
+    world: Arc<World>,
+}
+
+impl Behavior for Buyer {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<Order, ()>>("bank").needs::<Port<(), ()>>("gate")
+    }
+}
+
+impl Stateful for Buyer {
+    async fn step(&mut self, _: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        match &turn {
+            Turn::Performed(performed) => {
+                performed.get::<()>(0)?;
+                self.stage = Arc::new(*self.stage + 1);
+            }
+            Turn::RolledBack(undone) => {
+                let told = (undone.kept.len(), undone.undone.len(), undone.unknown.len());
+                self.world.told.lock().push(told);
+            }
+            _ => {}
+        }
+        let call = match *self.stage {
+            0 => {
+                let bank = ctx.port::<Order, ()>("bank")?;
+                Call::from(bank.effect(Order::Debit).undo(&bank, Order::Refund))
+            }
+            1 => ctx.port::<(), ()>("gate")?.ask(()),
+            _ => {
+                self.stage = Arc::new(0);
+                self.paid = Arc::new(*self.paid + 1);
+                return Ok(Step::Reply(*self.paid));
+            }
+        };
+        Ok(Step::Perform(vec![call]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("buyer", 1).with("stage", Arc::clone(&self.stage));
+        Some(snapshot.with("paid", Arc::clone(&self.paid)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        let bad = &self.world.bad_restores;
+        if bad.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            let what = "it does not look right".to_owned();
+            return Err(CheckpointError::Corrupt { place: "the state".to_owned(), what });
+        }
+        self.stage = snapshot.get("stage")?;
+        self.paid = snapshot.get("paid")?;
+        Ok(())
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn open(
+    world: &Arc<World>,
+    store: &Arc<dyn Store>,
+    scope: Scope,
+) -> (System, Port<u32, u32>) {
+    let (bank, gate) = (Bank(Arc::clone(world)), Gate(Arc::clone(world)));
+    let world = Arc::clone(world);
+    let buyer = move || Buyer { stage: Arc::default(), paid: Arc::default(), world: world.clone() };
+    let flow = SupervisorSpec::one_for_one("flow")
+        .scope(scope)
+        .intensity(0, SECOND)
+        .no_child_limit()
+        .child(ChildSpec::stateless("bank", move || bank.clone()).recorded::<Bank>())
+        .child(
+            ChildSpec::stateless("gate", move || gate.clone())
+                .attempt_timeout(Duration::from_secs(86_400))
+                .shutdown(Shutdown::Brutal),
+        )
+        .child(ChildSpec::stateful("buyer", buyer).durable::<Buyer>());
+    let top = SupervisorSpec::one_for_one("top").scope(Scope::System).intensity(9, SECOND);
+    let (system, _) = System::recover(top.supervisor(flow), Arc::clone(store)).await.unwrap();
+    let buyer = system.port::<u32, u32>("top/flow/buyer").unwrap();
+    (system, buyer)
+}
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+/// One purchase is at the gate when its flow returns to the line before it.
+async fn returns_at_the_gate(scope: Scope, at: &str) -> (Arc<World>, [usize; 3], u32) {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, scope).await;
+    system.checkpoint(at).await.unwrap();
+    let call = tokio::spawn(async move { buyer.call(1_u32).await.unwrap().value });
+    world.waiting.notified().await;
+    let report = system.rollback(at, To::Latest).await.unwrap();
+    world.open();
+    let paid = call.await.unwrap();
+    assert!(system.fates().is_balanced(), "{:?}", system.fates());
+    (world, [report.kept.len(), report.undone.len(), report.unknown.len()], paid)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_has_done_since_its_line_is_undone_and_the_agent_is_told() {
+    let (world, report, paid) = returns_at_the_gate(Scope::Transaction, "top/flow").await;
+    assert_eq!(report, [0, 1, 0]);
+    assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
+    assert_eq!(*world.told.lock(), [(0, 1, 0)]);
+    assert_eq!(paid, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_flow_has_done_stands_and_is_not_done_again() {
+    for scope in [Scope::Step, Scope::Flow, Scope::Session] {
+        let (world, report, paid) = returns_at_the_gate(scope, "top/flow").await;
+        assert_eq!(report, [1, 0, 0], "{scope}");
+        assert_eq!(world.log(), [Order::Debit], "{scope}");
+        assert_eq!(*world.told.lock(), [(1, 0, 0)], "{scope}");
+        assert_eq!(paid, 1, "{scope}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wider_scope_undoes_what_the_transactions_below_it_have_done_and_nothing_else() {
+    let (world, report, _) = returns_at_the_gate(Scope::Transaction, "top").await;
+    assert_eq!(report, [0, 1, 0]);
+    assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
+    let (world, report, _) = returns_at_the_gate(Scope::Flow, "top").await;
+    assert_eq!(report, [1, 0, 0]);
+    assert_eq!(world.log(), [Order::Debit]);
+}
+
+/// Whatever the last thing was that the store has heard of: the next process ends it, once.
+#[test]
+fn a_process_that_ends_anywhere_in_a_rollback_is_gone_on_with() {
+    let (mut interrupted, mut undone) = (0, 0);
+    for commits in 0..30 {
+        for last in [false, true] {
+            let (world, inner) = (Arc::<World>::default(), store());
+            let dying: Arc<dyn Store> = Arc::new(Dying::new(&inner, commits, last));
+            let first = async {
+                let (system, buyer) = open(&world, &dying, Scope::Transaction).await;
+                system.checkpoint("top/flow").await?;
+                buyer.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
+                world.waiting.notified().await;
+                let again = system.rollback("top/flow", To::Latest).await;
+                world.open();
+                again.map(drop)
+            };
+            let done = runtime()
+                .block_on(async { tokio::time::timeout(Duration::from_secs(900), first).await });
+            interrupted += u32::from(!matches!(done, Ok(Ok(()))));
+            world.open();
+            runtime().block_on(async {
+                let (system, buyer) = open(&world, &inner, Scope::Transaction).await;
+                if system.journaled("k").is_none() {
+                    buyer.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
+                }
+                let mut events = system.events();
+                while system.journaled("k") == Some(Journaled::Open)
+                    || system.effects().counts().compensating > 0
+                {
+                    let _ = tokio::time::timeout(SECOND, events.next()).await;
+                }
+                let what = format!(
+                    "after {commits} commits, last: {last}: {:?} {:?} {:?}",
+                    world.log(),
+                    system.journaled("k"),
+                    system.effects().list()
+                );
+                let count = |order| world.log().iter().filter(|it| **it == order).count();
+                assert_eq!(count(Order::Debit), count(Order::Refund) + 1, "{what}");
+                assert_eq!(system.effects().open(), [], "{what}");
+                undone += count(Order::Refund);
+            });
+        }
+    }
+    assert!(interrupted > 10, "{interrupted} were interrupted");
+    assert!(undone > 5, "{undone} were undone");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_scope_has_its_own_limit() {
+    for (scope, seconds) in [
+        (Scope::Step, 5),
+        (Scope::Flow, 10),
+        (Scope::Transaction, 30),
+        (Scope::Session, 60),
+        (Scope::System, 300),
+    ] {
+        let (world, store) = (Arc::<World>::default(), store());
+        // The lives that follow take for ever to be stored.
+        let dying: Arc<dyn Store> = Arc::new(Dying::new(&store, 3, false));
+        let (system, _buyer) = open(&world, &dying, scope).await;
+        system.checkpoint("top/flow").await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let error = loop {
+            match system.checkpoint("top/flow").await {
+                Ok(_) => assert_eq!(begun.elapsed(), Duration::ZERO),
+                Err(error) => break error,
+            }
+        };
+        let RollbackError::TooLate { limit, phase, .. } = &error else { panic!("{error}") };
+        assert_eq!(*phase, "writing what they have become");
+        assert_eq!((*limit, begun.elapsed()), (seconds * SECOND, seconds * SECOND), "{scope}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_restored_is_set_aside_and_nobody_is_stopped_for_it() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    world.open();
+    buyer.call(1_u32).await.unwrap();
+    let older = system.checkpoint("top/flow").await.unwrap();
+    buyer.call(1_u32).await.unwrap();
+    let newer = system.checkpoint("top/flow").await.unwrap();
+    let mut events = system.events();
+    world.bad_restores.store(1, Ordering::SeqCst);
+    let error = system.rollback("top/flow", To::Line(newer)).await.unwrap_err();
+    assert!(error.to_string().contains("it does not look right"), "{error}");
+    while let Some(event) = events.try_next() {
+        assert!(!matches!(event.event, Event::Exited { .. } | Event::Started { .. }), "{event:?}");
+    }
+    assert_eq!(store.quarantined().unwrap().len(), 1);
+    let report = system.rollback("top/flow", To::Latest).await.unwrap();
+    assert_eq!(report.line, Some(older));
+    assert!(matches!(report.refused[0].why, CheckpointError::Quarantined { .. }));
+    assert_eq!(buyer.call(1_u32).await.unwrap().value, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_the_ledger_has_not_reached_is_refused() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    world.open();
+    buyer.call(1_u32).await.unwrap();
+    let path = ChildPath::new("top/flow/buyer");
+    let last = Arc::clone(&store.checkpoints(&path).unwrap()[0].checkpoint);
+    assert!(last.ledger > 0, "a payment was recorded");
+    let snapshot = store.load(last.id).unwrap().snapshot;
+    let now = Now::read(&*system.clock());
+    let draft = Draft::new(path, snapshot, now).after(&last).topology(last.topology);
+    let ahead: Sealed = draft.ledger(last.ledger + 100).seal().unwrap();
+    store.commit(Batch::new().checkpoint(&ahead), Durability::Sync).await.unwrap();
+    let to = To::Checkpoint(ahead.checkpoint().id);
+    let error = system.rollback("top/flow/buyer", to).await.unwrap_err();
+    let RollbackError::Refused(refused) = error else { panic!("{error}") };
+    assert!(matches!(refused.why, CheckpointError::LedgerBehind { .. }), "{refused}");
+    system.rollback("top/flow/buyer", To::Checkpoint(last.id)).await.unwrap();
+}
+
+async fn falls(system: &System) {
+    let mut events = system.events();
+    system.kill("top/flow/buyer").unwrap();
+    let ended = |event: &Event| matches!(event, Event::SupervisorEnded { .. });
+    events.wait_for(ended).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_falls_from_a_line_again_takes_the_wider_scope_along() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    world.open();
+    system.checkpoint("top").await.unwrap();
+    buyer.call(1_u32).await.unwrap();
+    system.checkpoint("top/flow").await.unwrap();
+    let mut events = system.events();
+    let mut back = Vec::new();
+    for _ in 0..2 {
+        falls(&system).await;
+        let is = |event: &Event| matches!(event, Event::ScopeRolledBack { .. });
+        let event = events.wait_for(is).await.unwrap().event;
+        back.push(event.path().unwrap().to_string());
+    }
+    assert_eq!(back, ["top/flow", "top"]);
+    assert_eq!(buyer.call(1_u32).await.unwrap().value, 1, "as it was before the first purchase");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_no_scope_can_return_somebody_is_told_once_with_all_reasons_and_work_goes_on() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    world.open();
+    buyer.call(1_u32).await.unwrap();
+    system.checkpoint("top/flow").await.unwrap();
+    falls(&system).await;
+    buyer.call(1_u32).await.unwrap();
+    let mut events = system.events();
+    falls(&system).await;
+    let is = |event: &Event| matches!(event, Event::RollbackExhausted { .. });
+    let event = events.wait_for(is).await.unwrap().event;
+    let Event::RollbackExhausted { at, reasons } = event else { unreachable!() };
+    assert_eq!((at.as_str(), reasons.len()), ("top/flow", 2), "{reasons:?}");
+    assert!(reasons[0].contains("flow scope") && reasons[1].contains("system scope"));
+    assert_eq!(buyer.call(1_u32).await.unwrap().value, 3);
+    while let Some(event) = events.try_next() {
+        assert!(!is(&event.event), "told twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_form_of_the_dump_says_the_scope_and_the_last_line() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, _buyer) = open(&world, &store, Scope::Session).await;
+    let before = system.tree().to_string();
+    assert!(before.contains("session") && !before.contains("line-"), "{before}");
+    let line = system.checkpoint("top/flow").await.unwrap();
+    tokio::time::advance(90 * SECOND).await;
+    let dump = system.tree();
+    let said = format!("{line}, 1m30s, 1 children");
+    assert!(dump.to_string().contains(&said), "{dump}");
+    for text in [dump.to_dot(), dump.to_mermaid()] {
+        assert!(text.contains("scope session") && text.contains(&said), "{text}");
+    }
+    let json = serde_json::to_value(&dump).unwrap();
+    let flow = &json["root"]["children"][0];
+    assert_eq!((&flow["scope"], &flow["line"]["age_ms"]), (&"session".into(), &90_000.into()));
+    let read: TreeDump = serde_json::from_value(json).unwrap();
+    assert_eq!(read.to_string(), dump.to_string());
+}
