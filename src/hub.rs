@@ -29,6 +29,7 @@ use crate::id::{ChildPath, RequestId};
 use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::port::unwound;
+use crate::quarantine::Shelf;
 
 /// Something that wants to be looked at when its time has come.
 pub(crate) trait Timed: Send + Sync {
@@ -135,6 +136,8 @@ pub(crate) struct Hub {
     pub(crate) shutting_down: AtomicBool,
     /// Where durable things are kept, if anywhere.
     pub(crate) journal: OnceLock<Arc<Journal>>,
+    /// Requests that were set aside and are not durable.
+    pub(crate) shelf: Shelf,
     /// The shape of the tree.
     pub(crate) topology: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
@@ -173,6 +176,7 @@ impl Hub {
             identity,
             shutting_down: AtomicBool::new(false),
             journal: OnceLock::new(),
+            shelf: Shelf::default(),
             topology: OnceLock::new(),
             retired: Mutex::default(),
             stats: Mutex::default(),

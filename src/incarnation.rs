@@ -262,10 +262,10 @@ async fn attempt<B: Stateful>(
     job: &mut Job<StatefulWorker<B>>,
     context: &Context,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(slot, job).await {
-        return (Some(life), Ended::Fault(fault, Place::START, false));
-    }
     let flight = &*context.flight;
+    if let Err(ended) = admit(slot, job, flight, &[Cut::Kill, Cut::Timeout, Cut::Cancel]).await {
+        return (Some(life), ended);
+    }
     let tainted = || context.tie.get().is_some_and(|tie| tie.is_tainted());
     let Place { mut turn, step: mut done, back } = std::mem::replace(&mut job.place, Place::START);
     if back {
@@ -279,8 +279,8 @@ async fn attempt<B: Stateful>(
             Err(Unkept::Failed(fault)) => {
                 return (Some(life), Ended::Fault(fault, Place::START, tainted()));
             }
-            Err(Unkept::Panicked(text)) => {
-                return (None, Ended::Crash(lost(life, text), tainted()));
+            Err(Unkept::Ended(cause)) => {
+                return (None, Ended::Crash(lost(life, cause), tainted()));
             }
         }
     }
@@ -294,8 +294,8 @@ async fn attempt<B: Stateful>(
             Err(Unkept::Failed(fault)) => {
                 return (Some(life), Ended::Fault(fault, Place::START, tainted()));
             }
-            Err(Unkept::Panicked(text)) => {
-                return (None, Ended::Crash(lost(life, text), tainted()));
+            Err(Unkept::Ended(cause)) => {
+                return (None, Ended::Crash(lost(life, cause), tainted()));
             }
         }
     }
@@ -309,7 +309,9 @@ async fn attempt<B: Stateful>(
         }
         let before = match unwound(|| B::clone(&life)) {
             Ok(before) => before,
-            Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+            Err(text) => {
+                return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()));
+            }
         };
         let again = Place { turn: turn.clone(), step: done, back: false };
         let heard = &[Cut::Kill, Cut::Timeout];
@@ -320,7 +322,7 @@ async fn attempt<B: Stateful>(
             Watched::Done(Ok(Step::Reply(reply))) => {
                 let kept = match slot.keep_reply(&life, job, context, &reply) {
                     Ok((state, None)) => Ok(state),
-                    Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
+                    Ok((state, writing)) => slot.kept(writing, job, context).await.map(|()| state),
                     Err(kept) => Err(kept),
                 };
                 match kept {
@@ -332,15 +334,15 @@ async fn attempt<B: Stateful>(
                         let _ = unwound(move || drop(reply));
                         fault
                     }
-                    Err(Unkept::Panicked(text)) => {
+                    Err(Unkept::Ended(cause)) => {
                         let _ = unwound(move || drop(reply));
-                        return (None, Ended::Crash(lost(life, text), tainted()));
+                        return (None, Ended::Crash(lost(life, cause), tainted()));
                     }
                 }
             }
             Watched::Done(Ok(Step::Continue)) => {
                 let kept = match slot.keep_step(&life, job, context, done + 1, false) {
-                    Ok(writing) => slot.kept(writing).await,
+                    Ok(writing) => slot.kept(writing, job, context).await,
                     Err(kept) => Err(kept),
                 };
                 match kept {
@@ -350,15 +352,15 @@ async fn attempt<B: Stateful>(
                         continue;
                     }
                     Err(Unkept::Failed(fault)) => fault,
-                    Err(Unkept::Panicked(text)) => {
-                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    Err(Unkept::Ended(cause)) => {
+                        return (None, Ended::Crash(lost(life, cause), tainted()));
                     }
                 }
             }
             Watched::Done(Ok(Step::Perform(calls))) => {
                 let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
                 let kept = match slot.keep_step(&life, job, context, done, acts) {
-                    Ok(writing) => slot.kept(writing).await,
+                    Ok(writing) => slot.kept(writing, job, context).await,
                     Err(kept) => Err(kept),
                 };
                 match kept {
@@ -367,8 +369,8 @@ async fn attempt<B: Stateful>(
                         let _ = unwound(|| std::mem::replace(&mut *life, before));
                         return (Some(life), Ended::Fault(fault, again, tainted()));
                     }
-                    Err(Unkept::Panicked(text)) => {
-                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    Err(Unkept::Ended(cause)) => {
+                        return (None, Ended::Crash(lost(life, cause), tainted()));
                     }
                 }
                 match perform(slot, calls, context, done).await {
@@ -381,7 +383,9 @@ async fn attempt<B: Stateful>(
                 }
             }
             Watched::Done(Err(fault)) => fault,
-            Watched::Panicked(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+            Watched::Panicked(text) => {
+                return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()));
+            }
             Watched::Cut(Cut::Timeout) => {
                 let limit = slot.rules.attempt_timeout;
                 Box::new(Fault::timeout(format!("no answer within {limit:?}")))
@@ -394,7 +398,7 @@ async fn attempt<B: Stateful>(
         // What the step left behind goes; a state that cannot even be dropped is not gone on with.
         let torn = std::mem::replace(&mut *life, before);
         if let Err(text) = unwound(move || drop(torn)) {
-            return (None, Ended::Crash(lost(life, text), tainted()));
+            return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()));
         }
         // An effect that nobody knows about makes the outcome of the whole request unknown.
         let unknown = fault.code.as_deref() == Some(EFFECT_UNKNOWN);
@@ -402,9 +406,9 @@ async fn attempt<B: Stateful>(
     }
 }
 
-fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
+fn lost<B>(life: Box<B>, cause: ExitCause) -> Box<ExitCause> {
     let _ = unwound(move || drop(life));
-    Box::new(ExitCause::Panic(text))
+    Box::new(cause)
 }
 
 fn boxed_fault<T>(result: Result<T, Fault>) -> Result<T, Box<Fault>> {
@@ -470,19 +474,32 @@ async fn perform<W: Worker>(
 }
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
-async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Box<Fault>> {
+async fn admit<W: Worker>(
+    slot: &Slot<W>,
+    job: &mut Job<W>,
+    flight: &Flight,
+    heard: &[Cut],
+) -> Result<(), Ended<W::Reply>> {
+    let refused = |fault: Fault| Ended::Fault(Box::new(fault), Place::START, false);
     slot.count_attempt();
     if let Some(gate) = &job.mail.gate {
-        gate.passed().await.map_err(|error| Box::new(journal::failed(&error)))?;
+        match watched(|| gate.passed(), std::convert::identity, flight, heard).await {
+            Watched::Done(passed) => passed.map_err(|error| refused(journal::failed(&error)))?,
+            Watched::Cut(Cut::Timeout) => {
+                return Err(refused(journal::late(slot.rules.attempt_timeout)));
+            }
+            Watched::Cut(cut) => return Err(Ended::Cut(cut, false)),
+            Watched::Panicked(text) => return Err(refused(Fault::internal(text))),
+        }
     }
     if job.refuse {
         let why = "its life ended after it had called what may not be called twice";
-        return Err(Box::new(Fault::cancelled(why).with_code("interrupted")));
+        return Err(refused(Fault::cancelled(why).with_code("interrupted")));
     }
     if let Some(purse) = &job.mail.purse {
         match purse.reserve(Cost::default(), slot.hub.now()) {
             Ok(reservation) => job.reservation = Some(Box::new(reservation)),
-            Err(denied) => return Err(Box::new(Fault::budget_denied(denied.to_string()))),
+            Err(denied) => return Err(refused(Fault::budget_denied(denied.to_string()))),
         }
     }
     Ok(())
@@ -541,10 +558,12 @@ async fn serve<B: Stateless>(
     life: Arc<B>,
     mut job: Job<StatelessWorker<B>>,
 ) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(&slot, &mut job).await {
-        return (job, Ended::Fault(fault, Place::START, false));
+    let flight = job.flight.clone().unwrap_or_default();
+    let heard = &[Cut::Kill, Cut::Timeout, Cut::Cancel];
+    if let Err(ended) = admit(&slot, &mut job, &flight, heard).await {
+        return (job, ended);
     }
-    let context = slot.context(&job, job.flight.clone().unwrap_or_default());
+    let context = slot.context(&job, flight);
     let heard: &[Cut] = if slot.effect().is_replay_safe() {
         &[Cut::Kill, Cut::Timeout, Cut::Cancel]
     } else {
@@ -585,7 +604,7 @@ async fn kept<B: Stateless>(
     tainted: bool,
 ) -> Ended<B::Reply> {
     let kept = match slot.keep_reply(life, job, context, &reply) {
-        Ok((_, writing)) => slot.kept(writing).await,
+        Ok((_, writing)) => slot.kept(writing, job, context).await,
         Err(unkept) => Err(unkept),
     };
     let unkept = match kept {
@@ -595,7 +614,7 @@ async fn kept<B: Stateless>(
     let _ = unwound(move || drop(reply));
     match unkept {
         Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
-        Unkept::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
+        Unkept::Ended(cause) => Ended::Crash(Box::new(cause), tainted),
     }
 }
 

@@ -39,6 +39,7 @@ pub mod behavior;
 pub mod spec;
 mod effects;
 pub mod journal;
+pub mod quarantine;
 mod hub;
 
 // Shell: the only rooms that know ractor.

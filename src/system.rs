@@ -25,7 +25,7 @@ use crate::hub::Hub;
 pub use crate::hub::Stats;
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::Roster;
-use crate::port::{Port, Receipt};
+use crate::port::{Port, Receipt, unwound};
 use crate::recipe::port_of;
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::supervisor::{Ask, Entry, Registry, Supervisor, build};
@@ -93,6 +93,9 @@ impl Drop for Inner {
         self.hub.runtime.spawn(async move {
             root.wait_ended().await;
             registry.clear();
+            for shelved in root.hub.shelf.close() {
+                let _ = unwound(move || drop(shelved));
+            }
         });
     }
 }
@@ -103,8 +106,10 @@ impl fmt::Debug for System {
     }
 }
 
+mod quarantine;
 mod recover;
 
+pub use quarantine::QuarantineRef;
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 
 static IDENTITY: AtomicU64 = AtomicU64::new(0);

@@ -154,7 +154,7 @@ impl System {
         {
             return Err(RecoverError::Topology { difference: known.difference(&topology) });
         }
-        let (journal, records) = Journal::open(Arc::clone(&store))?;
+        let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
         let ledger = Ledger::replayed(records);
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         for child in &children {
