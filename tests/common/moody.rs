@@ -30,8 +30,8 @@ pub(super) struct Moody {
     inner: MemoryStore,
     mood: Mutex<Mood>,
     waiting: Mutex<Waiting>,
-    /// Commits asked for.
-    pub(super) asked: AtomicUsize,
+    /// Commits that are still made before it falls silent; more than there ever are, if it does not.
+    left: AtomicUsize,
     changed: Notify,
 }
 
@@ -46,12 +46,21 @@ impl std::fmt::Debug for Waiting {
 
 impl Moody {
     pub(super) fn new() -> Arc<Self> {
-        Arc::default()
+        let moody = Self::default();
+        moody.left.store(usize::MAX, Ordering::SeqCst);
+        Arc::new(moody)
+    }
+
+    /// Falls silent after so many more commits.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn silent_after(&self, commits: usize) {
+        self.left.store(commits, Ordering::SeqCst);
     }
 
     /// From now on. What waits for an answer gets it in order, unless it goes on being silent.
     pub(super) fn turn(&self, mood: Mood) {
         *self.mood.lock() = mood;
+        self.left.store(usize::MAX, Ordering::SeqCst);
         if mood == Mood::Silent {
             return;
         }
@@ -82,8 +91,15 @@ fn full() -> StoreError {
 
 impl Store for Moody {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        match *self.mood.lock() {
+        let mood = *self.mood.lock();
+        let mood = match (mood, self.left.fetch_sub(1, Ordering::SeqCst)) {
+            (Mood::Well, 0) => {
+                self.turn(Mood::Silent);
+                Mood::Silent
+            }
+            _ => mood,
+        };
+        match mood {
             Mood::Well => self.inner.commit(batch, durability),
             Mood::Full => Commit::ready(Err(full())),
             Mood::Silent => {
