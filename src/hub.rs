@@ -110,8 +110,8 @@ impl Stats {
     }
 }
 
-/// Checkpoints of a child that stay in the store. Enough for a request of that many steps to be rolled
-/// back to where it began.
+/// Checkpoints of a child that stay in the store, besides those that are pinned, such as the one the
+/// request in hand began with.
 const RETAINED: Retention = Retention { checkpoints: 128, lines: 8 };
 
 /// How many codes of failures are told apart.

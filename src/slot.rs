@@ -39,6 +39,7 @@ use crate::port::{Envelope, Flight, Home, PortTable};
 use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
+mod anchor;
 mod copies;
 mod ladder;
 mod lives;

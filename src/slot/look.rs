@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Managed, Slot};
 use crate::checkpoint::{Schema, Scope, Validated};
 use crate::fate::Ended;
+use crate::id::CheckpointId;
 use crate::lifecycle::Stage;
 use crate::mirror::{Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
@@ -30,7 +31,7 @@ pub(crate) trait Look: Managed {
     /// Whether what a request that ends without an answer has done to the world is undone.
     fn in_transaction(&self) -> bool;
     /// There is no state from before the request in hand.
-    fn adopt_beginning(&self);
+    fn adopt_beginning(&self, oldest: CheckpointId);
 }
 
 impl<W: Worker> Look for Slot<W> {
@@ -76,8 +77,8 @@ impl<W: Worker> Look for Slot<W> {
         self.rules.scope == Scope::Transaction
     }
 
-    fn adopt_beginning(&self) {
-        Slot::adopt_beginning(self);
+    fn adopt_beginning(&self, oldest: CheckpointId) {
+        Slot::adopt_beginning(self, oldest);
     }
 }
 

@@ -11,6 +11,7 @@ use std::any::Any;
 use std::convert::identity;
 use std::sync::Arc;
 
+use super::anchor::Anchor;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{
@@ -36,6 +37,8 @@ pub(crate) struct Saved {
     steps: u64,
     /// What the behavior has counted, over all lives.
     units: u64,
+    /// What the request in hand goes back to, in the store.
+    pub(super) anchor: Anchor,
 }
 
 struct Mid {
@@ -204,6 +207,7 @@ impl<W: Worker> Slot<W> {
         match in_hand {
             None => {
                 saved.base = Some(validated.snapshot().clone());
+                saved.anchor = Anchor::found(checkpoint.id);
                 Ok(Adopted::Between)
             }
             Some(stored) if newest && open(&stored.key) => {
@@ -220,13 +224,15 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// All states another process has left are of one request, the first: it began as a new life does.
-    pub(crate) fn adopt_beginning(&self) {
+    /// All states another process has left, from this one on, are of one request, the first: it began as a
+    /// new life does.
+    pub(crate) fn adopt_beginning(&self, oldest: CheckpointId) {
         let Ok(life) = unwound(|| self.worker.construct()) else { return };
         let snapshot = unwound(|| W::snapshot(&life)).ok().flatten();
         unwound(move || drop(life)).ok();
         if let Some(saved) = &mut self.desk().saved {
             saved.base = snapshot;
+            saved.anchor = Anchor::found(oldest);
         }
     }
 
@@ -291,7 +297,7 @@ impl<W: Worker> Slot<W> {
             serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
         let (draft, steps) = self.draft(snapshot, job.life);
         let sealed = seal(draft.envelope(envelope))?;
-        let batch = Batch::new().checkpoint(&sealed);
+        let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
         let commit = journal.store.commit(batch, self.spec.durability);
         Ok(Writing { handed: Handed::plain(commit), sealed: Some(sealed), steps, mid: true })
     }
@@ -320,6 +326,9 @@ impl<W: Worker> Slot<W> {
         if let Err(unkept) = kept {
             // The fate it will have after all is another.
             job.mail.forget_journaled();
+            if let Some(saved) = &mut self.desk().saved {
+                saved.anchor.doubt();
+            }
             return Err(unkept);
         }
         if let Some(journal) = self.hub.journal.get()
@@ -363,7 +372,7 @@ impl<W: Worker> Slot<W> {
         {
             let (draft, at) = self.draft(snapshot.clone(), job.life);
             let done = seal(draft)?;
-            batch = batch.checkpoint(&done);
+            batch = self.let_base_go(batch.checkpoint(&done));
             sealed = Some(done);
             steps = at;
         }
@@ -407,6 +416,9 @@ impl<W: Worker> Slot<W> {
             let mut desk = self.desk();
             if let Some(saved) = &mut desk.saved {
                 saved.parent = Some(Arc::clone(checkpoint));
+                if !mid {
+                    saved.anchor = Anchor::between(checkpoint.id);
+                }
                 if let Some(current) = &mut saved.mid {
                     current.stored = mid;
                 }
@@ -573,7 +585,14 @@ impl<W: Worker> Slot<W> {
 
 impl Saved {
     fn new() -> Box<Self> {
-        Box::new(Self { base: None, mid: None, parent: None, steps: 0, units: 0 })
+        Box::new(Self {
+            base: None,
+            mid: None,
+            parent: None,
+            steps: 0,
+            units: 0,
+            anchor: Anchor::default(),
+        })
     }
 
     fn latest(&self) -> Option<&Snapshot> {
