@@ -4,6 +4,7 @@
 //! is a next step, name it.
 
 mod checkpoint;
+mod quarantine;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::fault::{Class, ExitCause, ExitKind, Fault};
 use crate::id::{ChildPath, EffectKey};
 
 pub use checkpoint::{CheckpointError, CodecError, StoreError};
+pub use quarantine::QuarantineError;
 
 /// Why a call was not answered.
 ///
@@ -653,6 +655,12 @@ impl RootEnded {
         self.0.kind()
     }
 }
+
+/// The fault of a step that has waited for the store for as long as it may.
+pub(crate) fn late(limit: std::time::Duration) -> Fault {
+    Fault::timeout(format!("the store has not answered within {limit:?}")).with_code("store")
+}
+
 /// The fault of a step whose write failed.
 pub(crate) fn failed(error: &impl fmt::Display) -> Fault {
     Fault::internal(format!("the store failed: {error}")).with_code("store")

@@ -340,6 +340,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
         };
         if mail.cast {
+            if let Some(key) = mail.key().filter(|_| self.hub.shelf.remembers()) {
+                self.hub.shelf.forget(key);
+            }
             self.hub.cast_ended(mail.id, fate, now);
         }
         if self.hub.events.wanted() {

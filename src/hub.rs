@@ -30,6 +30,7 @@ use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::points::{PointSpec, Points};
 use crate::port::unwound;
+use crate::quarantine::Shelf;
 use crate::watch::{Input, Watch, WatchSpec};
 
 mod fated;
@@ -115,8 +116,8 @@ impl Stats {
     }
 }
 
-/// Checkpoints of a child that stay in the store. Enough for a request of that many steps to be rolled
-/// back to where it began.
+/// Checkpoints of a child that stay in the store, besides those that are pinned, such as the one the
+/// request in hand began with.
 const RETAINED: Retention = Retention { checkpoints: 128, lines: 8 };
 
 /// How many codes of failures are told apart.
@@ -141,6 +142,8 @@ pub(crate) struct Hub {
     pub(crate) shutting_down: AtomicBool,
     /// Where durable things are kept, if anywhere.
     pub(crate) journal: OnceLock<Arc<Journal>>,
+    /// Requests that were set aside and are not durable.
+    pub(crate) shelf: Shelf,
     /// The shape of the tree.
     pub(crate) topology: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
@@ -187,6 +190,7 @@ impl Hub {
             identity,
             shutting_down: AtomicBool::new(false),
             journal: OnceLock::new(),
+            shelf: Shelf::default(),
             topology: OnceLock::new(),
             retired: Mutex::default(),
             stats: Mutex::default(),

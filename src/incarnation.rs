@@ -251,9 +251,13 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
                         Box::pin(attempt(slot, life, job, context, None)).await
                     } else {
                         match unwound(|| B::clone(&life)) {
-                            Err(text) => {
-                                (None, Ended::Crash(lost(life, text), is_tainted(context)))
-                            }
+                            Err(text) => (
+                                None,
+                                Ended::Crash(
+                                    lost(life, ExitCause::Panic(text)),
+                                    is_tainted(context),
+                                ),
+                            ),
                             Ok(before) => {
                                 let step = {
                                     let ask = &*job.mail.request;
@@ -288,7 +292,8 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
                                                 let again = Place::START;
                                                 let replied =
                                                     Replied { reply, kept, before, again };
-                                                Box::pin(keep(slot, life, context, replied)).await
+                                                Box::pin(keep(slot, life, job, context, replied))
+                                                    .await
                                             }
                                         }
                                     }
@@ -336,12 +341,12 @@ async fn attempt<B: Stateful>(
     context: &Context,
     mut made: Option<(B, Made<B::Reply>)>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
-    if made.is_none()
-        && let Err(fault) = admit(slot, job).await
-    {
-        return (Some(life), Ended::Fault(fault, Place::START, false));
-    }
     let flight = &*context.flight;
+    if made.is_none()
+        && let Err(ended) = admit(slot, job, flight, &[Cut::Kill, Cut::Timeout, Cut::Cancel]).await
+    {
+        return (Some(life), ended);
+    }
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back } = place;
@@ -359,8 +364,8 @@ async fn attempt<B: Stateful>(
             Err(Unkept::Failed(fault)) => {
                 return (Some(life), Ended::Fault(fault, Place::START, tainted()));
             }
-            Err(Unkept::Panicked(text)) => {
-                return (None, Ended::Crash(lost(life, text), tainted()));
+            Err(Unkept::Ended(cause)) => {
+                return (None, Ended::Crash(lost(life, cause), tainted()));
             }
         }
     }
@@ -374,8 +379,8 @@ async fn attempt<B: Stateful>(
             Err(Unkept::Failed(fault)) => {
                 return (Some(life), Ended::Fault(fault, Place::START, tainted()));
             }
-            Err(Unkept::Panicked(text)) => {
-                return (None, Ended::Crash(lost(life, text), tainted()));
+            Err(Unkept::Ended(cause)) => {
+                return (None, Ended::Crash(lost(life, cause), tainted()));
             }
         }
     }
@@ -397,7 +402,9 @@ async fn attempt<B: Stateful>(
             None => {
                 let before = match unwound(|| B::clone(&life)) {
                     Ok(before) => before,
-                    Err(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+                    Err(text) => {
+                        return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()));
+                    }
                 };
                 // A fault is large, and moved at every await on its way: not with every reply.
                 let step = || life.step(&job.mail.request, turn, context);
@@ -407,11 +414,12 @@ async fn attempt<B: Stateful>(
         let fault = match step {
             Watched::Done(Ok(Step::Reply(reply))) => {
                 let kept = slot.keep_reply(&life, job, context, &reply);
-                return keep(slot, life, context, Replied { reply, kept, before, again }).await;
+                return keep(slot, life, job, context, Replied { reply, kept, before, again })
+                    .await;
             }
             Watched::Done(Ok(Step::Continue)) => {
                 let kept = match slot.keep_step(&life, job, context, done + 1, false) {
-                    Ok(writing) => slot.kept(writing).await,
+                    Ok(writing) => slot.kept(writing, job, context).await,
                     Err(kept) => Err(kept),
                 };
                 match kept {
@@ -421,15 +429,15 @@ async fn attempt<B: Stateful>(
                         continue;
                     }
                     Err(Unkept::Failed(fault)) => fault,
-                    Err(Unkept::Panicked(text)) => {
-                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    Err(Unkept::Ended(cause)) => {
+                        return (None, Ended::Crash(lost(life, cause), tainted()));
                     }
                 }
             }
             Watched::Done(Ok(Step::Perform(calls))) => {
                 let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
                 let kept = match slot.keep_step(&life, job, context, done, acts) {
-                    Ok(writing) => slot.kept(writing).await,
+                    Ok(writing) => slot.kept(writing, job, context).await,
                     Err(kept) => Err(kept),
                 };
                 match kept {
@@ -438,8 +446,8 @@ async fn attempt<B: Stateful>(
                         let _ = unwound(|| std::mem::replace(&mut *life, before));
                         return (Some(life), Ended::Fault(fault, again, tainted()));
                     }
-                    Err(Unkept::Panicked(text)) => {
-                        return (None, Ended::Crash(lost(life, text), tainted()));
+                    Err(Unkept::Ended(cause)) => {
+                        return (None, Ended::Crash(lost(life, cause), tainted()));
                     }
                 }
                 match perform(slot, calls, context, done).await {
@@ -452,7 +460,9 @@ async fn attempt<B: Stateful>(
                 }
             }
             Watched::Done(Err(fault)) => fault,
-            Watched::Panicked(text) => return (None, Ended::Crash(lost(life, text), tainted())),
+            Watched::Panicked(text) => {
+                return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()));
+            }
             Watched::Cut(Cut::Timeout) => {
                 let limit = slot.rules.attempt_timeout;
                 Box::new(Fault::timeout(format!("no answer within {limit:?}")))
@@ -525,18 +535,31 @@ async fn perform<W: Worker>(
 }
 
 /// Before an attempt: what it may cost is set aside, and what may not start over does not.
-async fn admit<W: Worker>(slot: &Slot<W>, job: &mut Job<W>) -> Result<(), Box<Fault>> {
+async fn admit<W: Worker>(
+    slot: &Slot<W>,
+    job: &mut Job<W>,
+    flight: &Flight,
+    heard: &[Cut],
+) -> Result<(), Ended<W::Reply>> {
+    let refused = |fault: Fault| Ended::Fault(Box::new(fault), Place::START, false);
     if let Some(gate) = job.mail.gate() {
-        gate.passed().await.map_err(|error| Box::new(journal::failed(&error)))?;
+        match watched(|| gate.passed(), std::convert::identity, flight, heard).await {
+            Watched::Done(passed) => passed.map_err(|error| refused(journal::failed(&error)))?,
+            Watched::Cut(Cut::Timeout) => {
+                return Err(refused(journal::late(slot.rules.attempt_timeout)));
+            }
+            Watched::Cut(cut) => return Err(Ended::Cut(cut, false)),
+            Watched::Panicked(text) => return Err(refused(Fault::internal(text))),
+        }
     }
     if job.refuse {
         let why = "its life ended after it had called what may not be called twice";
-        return Err(Box::new(Fault::cancelled(why).with_code("interrupted")));
+        return Err(refused(Fault::cancelled(why).with_code("interrupted")));
     }
     if let Some(purse) = job.mail.purse() {
         match purse.reserve(Cost::default(), slot.hub.now()) {
             Ok(reservation) => job.reservation = Some(Box::new(reservation)),
-            Err(denied) => return Err(Box::new(Fault::budget_denied(denied.to_string()))),
+            Err(denied) => return Err(refused(Fault::budget_denied(denied.to_string()))),
         }
     }
     Ok(())
@@ -596,10 +619,14 @@ async fn serve<B: Stateless>(
     life: Arc<B>,
     mut job: Job<StatelessWorker<B>>,
 ) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
-    if let Err(fault) = admit(&slot, &mut job).await {
-        return (job, Ended::Fault(fault, Place::START, false));
+    let flight = job.flight.clone().unwrap_or_default();
+    let heard = &[Cut::Kill, Cut::Timeout, Cut::Cancel];
+    if !job.is_plain()
+        && let Err(ended) = Box::pin(admit(&slot, &mut job, &flight, heard)).await
+    {
+        return (job, ended);
     }
-    let context = slot.context(&job, job.flight.clone().unwrap_or_default());
+    let context = slot.context(&job, flight);
     let heard: &[Cut] = if slot.effect().is_replay_safe() {
         &[Cut::Kill, Cut::Timeout, Cut::Cancel]
     } else {
@@ -640,7 +667,7 @@ async fn kept<B: Stateless>(
     tainted: bool,
 ) -> Ended<B::Reply> {
     let kept = match slot.keep_reply(life, job, context, &reply) {
-        Ok((_, writing)) => slot.kept(writing).await,
+        Ok((_, writing)) => slot.kept(writing, job, context).await,
         Err(unkept) => Err(unkept),
     };
     let unkept = match kept {
@@ -650,6 +677,6 @@ async fn kept<B: Stateless>(
     let _ = unwound(move || drop(reply));
     match unkept {
         Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
-        Unkept::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
+        Unkept::Ended(cause) => Ended::Crash(Box::new(cause), tainted),
     }
 }

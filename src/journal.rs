@@ -2,37 +2,44 @@
 //! records of one journal in the store.
 //!
 //! *Invariant.* A record is written as text that says what it is, so that one of a later version is
-//! refused by name and never misread. What the journal says is known here too, and is never ahead of
-//! what was handed to the store.
+//! refused by name and never misread. What the journal says is known here too, and whoever asks never
+//! hears of what the store has not confirmed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::codec::{self, SchemaId};
-use crate::checkpoint::{Batch, Commit, Durability, Store};
+use crate::checkpoint::{Batch, Commit, Durability, Receipt, Store, Wall};
+use crate::clock::Clock;
 use crate::effects::{Keep, Keeping};
-pub(crate) use crate::error::failed;
 use crate::error::{RecoverError, StoreError};
-use crate::fate::Fate;
-use crate::fault::{EffectKind, Fault};
-use crate::id::{ChildPath, EffectKey};
-use crate::ledger::{EffectStatus, Intent, Record, Undo};
+pub(crate) use crate::error::{failed, late};
+use crate::fate::{Fate, Trail};
+use crate::id::ChildPath;
+use crate::ledger::Record;
+
+mod line;
+mod state;
+
+use line::Line;
+pub(crate) use state::Aside;
+use state::{State, Token};
 
 /// The stream in the store.
 const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
-const VERSION: u32 = 1;
+/// 2 knows requests that were set aside, and what became of them.
+const VERSION: u32 = 2;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Records after which the journal and the store are looked at for what can go.
 const TIDY_EVERY: u64 = 4096;
-/// Fates that are remembered after the request, by its key, so that it is not accepted twice.
-const REMEMBERED: usize = 65_536;
 
 /// What is known of a durable request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,53 +59,8 @@ pub(crate) struct Open {
     pub(crate) request: String,
     /// When it must have its fate, on the clock people read, in milliseconds since 1970.
     pub(crate) deadline: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    Accepted { child: ChildPath, key: Arc<str>, request: String, deadline: Option<u64> },
-    Fated { key: Arc<str>, fate: Fate, reply: Option<String> },
-    Intent(StoredIntent),
-    Status { key: String, status: StoredStatus },
-    Retired { task: Arc<str> },
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredIntent {
-    key: String,
-    epoch: u32,
-    task: Arc<str>,
-    owner: ChildPath,
-    step: u64,
-    ordinal: u32,
-    tool: ChildPath,
-    kind: EffectKind,
-    request: String,
-    undo: Option<(ChildPath, String)>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StoredStatus {
-    Intended,
-    Confirmed(String),
-    Rejected,
-    Failed(Fault),
-    Unknown,
-    Compensating,
-    Compensated,
-    Stuck(String),
-}
-
-#[derive(Default)]
-struct State {
-    /// In the order of acceptance.
-    open: BTreeMap<u64, Open>,
-    places: HashMap<Arc<str>, u64>,
-    next: u64,
-    fated: HashMap<Arc<str>, (Fate, Option<String>)>,
-    order: VecDeque<Arc<str>>,
+    /// What failed before it was set aside and released.
+    pub(crate) trail: Trail,
 }
 
 /// See the [module](self).
@@ -108,7 +70,11 @@ pub(crate) struct Journal {
     /// Records in the journal, about.
     written: AtomicU64,
     since_tidy: AtomicU64,
+    clock: Arc<dyn Clock>,
 }
+
+/// How long an effect's record may take before the step that waits for it fails.
+const KEPT_WITHIN: Duration = Duration::from_secs(30);
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,7 +85,10 @@ impl fmt::Debug for Journal {
 impl Journal {
     /// Reads the journal of a store: what it knows of requests stays here, the records of the ledger
     /// are returned.
-    pub(crate) fn open(store: Arc<dyn Store>) -> Result<(Arc<Self>, Vec<Record>), RecoverError> {
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, Vec<Record>), RecoverError> {
         let mut state = State::default();
         let mut records = Vec::new();
         let mut written = 0;
@@ -151,6 +120,7 @@ impl Journal {
             state: Mutex::new(state),
             written: AtomicU64::new(written),
             since_tidy: AtomicU64::new(0),
+            clock,
         };
         Ok((Arc::new(journal), records))
     }
@@ -163,21 +133,8 @@ impl Journal {
     ) -> Result<(), StoreError> {
         let commit = {
             // Under the lock, so that whatever is not in these lines is committed after them.
-            let state = self.state.lock();
-            let mut lines: Vec<_> = state
-                .order
-                .iter()
-                .filter_map(|key| {
-                    let (fate, reply) = state.fated.get(key)?.clone();
-                    Some(Line::Fated { key: Arc::clone(key), fate, reply })
-                })
-                .collect();
-            lines.extend(state.open.values().map(|open| Line::Accepted {
-                child: open.child.clone(),
-                key: Arc::clone(&open.key),
-                request: open.request.clone(),
-                deadline: open.deadline,
-            }));
+            let mut state = self.state.lock();
+            let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
             let written = self.written.load(Ordering::Relaxed);
             if written < lines.len() as u64 * 2 + 1024 {
@@ -191,6 +148,7 @@ impl Journal {
                 batch = append(batch, &line)?;
             }
             self.written.store(count, Ordering::Relaxed);
+            state.note_tidied();
             self.store.commit(batch.trim(STREAM, next), Durability::Sync)
         };
         commit.await.map(drop)
@@ -209,52 +167,115 @@ impl Journal {
         due && self.since_tidy.swap(0, Ordering::Relaxed) >= TIDY_EVERY
     }
 
-    /// What is known of the request with this key.
+    /// What is known of the request with this key, for certain.
     pub(crate) fn known(&self, key: &str) -> Option<Journaled> {
-        let state = self.state.lock();
-        if let Some((fate, reply)) = state.fated.get(key) {
-            return Some(Journaled::Fated(*fate, reply.clone()));
-        }
-        state.places.contains_key(key).then_some(Journaled::Open)
+        self.state.lock().known(key)
     }
 
     /// The requests without a fate, in the order in which they were accepted.
     pub(crate) fn open_requests(&self) -> Vec<Open> {
-        self.state.lock().open.values().cloned().collect()
+        self.state.lock().opened().cloned().collect()
+    }
+
+    /// The requests that were set aside, the oldest first.
+    pub(crate) fn set_aside(&self) -> Vec<Aside> {
+        self.state.lock().set_aside().cloned().collect()
+    }
+
+    /// The request with this key, if it was set aside.
+    pub(crate) fn aside(&self, key: &str) -> Option<Aside> {
+        self.state.lock().aside(key).cloned()
     }
 
     /// A request is accepted; `None` when one with its key was before.
-    pub(crate) fn accepted(&self, open: Open, durability: Durability) -> Option<Commit> {
-        let line = Line::Accepted {
-            child: open.child.clone(),
-            key: Arc::clone(&open.key),
-            request: open.request.clone(),
-            deadline: open.deadline,
-        };
+    pub(crate) fn accepted(self: &Arc<Self>, open: Open, durability: Durability) -> Option<Handed> {
+        let line = Line::from(&open);
         // The store keeps the order of the calls, so both are done under one lock.
         let mut state = self.state.lock();
-        if state.places.contains_key(&open.key) || state.fated.contains_key(&open.key) {
+        if !state.is_free(&open.key) {
             return None;
         }
         let commit = self.commit(Batch::new(), &line, durability);
-        state.accept(open);
-        Some(commit)
+        let token = state.accept(open);
+        Some(self.handed(commit, token))
     }
 
-    /// A request has its fate, which is committed together with `batch`.
+    /// A request has its fate, which is committed together with `batch`. One whose acceptance failed
+    /// has none here.
     pub(crate) fn fated(
-        &self,
+        self: &Arc<Self>,
         key: &Arc<str>,
         fate: Fate,
         reply: Option<String>,
         batch: Batch,
         durability: Durability,
-    ) -> Commit {
-        let line = Line::Fated { key: Arc::clone(key), fate, reply: reply.clone() };
+    ) -> Handed {
         let mut state = self.state.lock();
-        let commit = self.commit(batch, &line, durability);
-        state.fate(Arc::clone(key), fate, reply);
-        commit
+        if !state.is_running(key) {
+            return if batch.is_empty() {
+                Handed::plain(Commit::ready(Ok(Receipt::default())))
+            } else {
+                Handed::plain(self.store.commit(batch, durability))
+            };
+        }
+        let commit = self.commit(batch, &state::fated(key, fate, reply.clone()), durability);
+        let token = state.fate(key, fate, reply);
+        self.handed(commit, token)
+    }
+
+    /// A request is set aside, after all this has failed.
+    pub(crate) fn quarantined(
+        self: &Arc<Self>,
+        key: &Arc<str>,
+        trail: Trail,
+        at: Wall,
+        durability: Durability,
+    ) -> Handed {
+        let mut state = self.state.lock();
+        if !state.is_running(key) {
+            return Handed::plain(Commit::ready(Ok(Receipt::default())));
+        }
+        let line = state::quarantined(key, trail.clone(), at);
+        let commit = self.commit(Batch::new(), &line, durability);
+        let token = state.quarantine(key, trail, at);
+        self.handed(commit, token)
+    }
+
+    /// A request that was set aside is open again; `None` when there is none with this key.
+    pub(crate) fn released(self: &Arc<Self>, key: &str) -> Option<(Open, Handed)> {
+        let mut state = self.state.lock();
+        let aside = state.aside(key)?.clone();
+        let line = Line::Released { key: Arc::clone(&aside.open.key) };
+        let commit = self.commit(Batch::new(), &line, Durability::Sync);
+        let token = state.release(&aside);
+        Some((aside.open, self.handed(commit, token)))
+    }
+
+    /// A request that was set aside is not kept any longer; `None` when there is none with this key.
+    pub(crate) fn discarded(self: &Arc<Self>, key: &str) -> Option<Handed> {
+        let mut state = self.state.lock();
+        let key = Arc::clone(&state.aside(key)?.open.key);
+        let line = Line::Discarded { key: Arc::clone(&key) };
+        let commit = self.commit(Batch::new(), &line, Durability::Sync);
+        let token = state.discard(&key);
+        Some(self.handed(commit, token))
+    }
+
+    fn handed(self: &Arc<Self>, commit: Commit, token: Token) -> Handed {
+        Handed { commit: Some(commit), token: Some((Arc::clone(self), token)) }
+    }
+
+    /// The store has answered.
+    fn answered(&self, token: &Token, result: &Result<(), StoreError>) {
+        let mut state = self.state.lock();
+        for line in state.answered(token, result.is_ok()) {
+            // Nobody can wait for it; what is not written is found open by the next process.
+            drop(self.commit(Batch::new(), &line, Durability::Sync));
+        }
+        drop(state);
+        if let Err(error) = result {
+            tracing::warn!(target: "mainstay", %error, "the journal could not be written");
+        }
     }
 
     fn commit(&self, batch: Batch, line: &Line, durability: Durability) -> Commit {
@@ -267,43 +288,47 @@ impl Journal {
     }
 }
 
-impl State {
-    fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
-        Ok(match line {
-            Line::Accepted { child, key, request, deadline } => {
-                self.accept(Open { child, key, request, deadline });
-                None
-            }
-            Line::Fated { key, fate, reply } => {
-                self.fate(key, fate, reply);
-                None
-            }
-            Line::Intent(stored) => Some(stored.into_record()?),
-            Line::Status { key, status } => Some(Record::Status(key_of(&key)?, status.into())),
-            Line::Retired { task } => Some(Record::Retired(task)),
-        })
-    }
+/// A change that was handed to the store. It counts once the store says so, whether or not anybody
+/// waits for that.
+#[must_use = "a change has not happened until the store says so"]
+pub(crate) struct Handed {
+    commit: Option<Commit>,
+    token: Option<(Arc<Journal>, Token)>,
+}
 
-    fn accept(&mut self, open: Open) {
-        if self.places.contains_key(&open.key) {
+impl Handed {
+    /// A commit that the journal has no part in.
+    pub(crate) const fn plain(commit: Commit) -> Self {
+        Self { commit: Some(commit), token: None }
+    }
+}
+
+impl Future for Handed {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let Some(commit) = &mut self.commit else { return Poll::Ready(Err(StoreError::Closed)) };
+        let Poll::Ready(result) = Pin::new(commit).poll(task) else { return Poll::Pending };
+        let result = result.map(drop);
+        self.commit = None;
+        if let Some((journal, token)) = self.token.take() {
+            journal.answered(&token, &result);
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let (Some(mut commit), Some((journal, token))) = (self.commit.take(), self.token.take())
+        else {
             return;
-        }
-        self.places.insert(Arc::clone(&open.key), self.next);
-        self.open.insert(self.next, open);
-        self.next += 1;
-    }
-
-    fn fate(&mut self, key: Arc<str>, fate: Fate, reply: Option<String>) {
-        if let Some(place) = self.places.remove(&key) {
-            self.open.remove(&place);
-        }
-        if self.fated.insert(Arc::clone(&key), (fate, reply)).is_none() {
-            self.order.push_back(key);
-        }
-        while self.order.len() > REMEMBERED {
-            if let Some(old) = self.order.pop_front() {
-                self.fated.remove(&old);
-            }
+        };
+        let mut task = TaskContext::from_waker(Waker::noop());
+        if let Poll::Ready(result) = Pin::new(&mut commit).poll(&mut task) {
+            journal.answered(&token, &result.map(drop));
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { journal.answered(&token, &commit.await.map(drop)) });
         }
     }
 }
@@ -317,88 +342,18 @@ fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
 impl Keep for Journal {
     fn keep(&self, record: Record) -> Keeping {
         let commit = self.commit(Batch::new(), &Line::from(record), Durability::Sync);
-        Box::pin(async move { commit.await.map(drop).map_err(|error| failed(&error)) })
+        let limit = self.clock.sleep_until(self.clock.now() + KEPT_WITHIN);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                kept = commit => kept.map(drop).map_err(|error| failed(&error)),
+                () = limit => Err(late(KEPT_WITHIN)),
+            }
+        })
     }
 
     fn note(&self, record: Record) {
         // Nobody can wait for it: what is not written is found out again by whoever asks next.
         drop(self.commit(Batch::new(), &Line::from(record), Durability::Async));
     }
-}
-
-impl From<Record> for Line {
-    fn from(record: Record) -> Self {
-        match record {
-            Record::Intent(intent, epoch) => Self::Intent(StoredIntent {
-                key: intent.key.to_string(),
-                epoch,
-                task: intent.task,
-                owner: intent.owner,
-                step: intent.step,
-                ordinal: intent.ordinal,
-                tool: intent.tool,
-                kind: intent.kind,
-                request: String::from_utf8_lossy(&intent.request).into_owned(),
-                undo: intent
-                    .undo
-                    .map(|undo| (undo.tool, String::from_utf8_lossy(&undo.request).into_owned())),
-            }),
-            Record::Status(key, status) => {
-                let status = match status {
-                    EffectStatus::Intended => StoredStatus::Intended,
-                    EffectStatus::Confirmed(result) => {
-                        StoredStatus::Confirmed(String::from_utf8_lossy(&result).into_owned())
-                    }
-                    EffectStatus::Rejected => StoredStatus::Rejected,
-                    EffectStatus::Failed(fault) => StoredStatus::Failed(fault),
-                    EffectStatus::Unknown => StoredStatus::Unknown,
-                    EffectStatus::Compensating => StoredStatus::Compensating,
-                    EffectStatus::Compensated => StoredStatus::Compensated,
-                    EffectStatus::Stuck(why) => StoredStatus::Stuck(why),
-                };
-                Self::Status { key: key.to_string(), status }
-            }
-            Record::Retired(task) => Self::Retired { task },
-        }
-    }
-}
-
-impl From<StoredStatus> for EffectStatus {
-    fn from(status: StoredStatus) -> Self {
-        match status {
-            StoredStatus::Intended => Self::Intended,
-            StoredStatus::Confirmed(result) => Self::Confirmed(bytes(result)),
-            StoredStatus::Rejected => Self::Rejected,
-            StoredStatus::Failed(fault) => Self::Failed(fault),
-            StoredStatus::Unknown => Self::Unknown,
-            StoredStatus::Compensating => Self::Compensating,
-            StoredStatus::Compensated => Self::Compensated,
-            StoredStatus::Stuck(why) => Self::Stuck(why),
-        }
-    }
-}
-
-impl StoredIntent {
-    fn into_record(self) -> Result<Record, String> {
-        let intent = Intent {
-            key: key_of(&self.key)?,
-            task: self.task,
-            owner: self.owner,
-            step: self.step,
-            ordinal: self.ordinal,
-            tool: self.tool,
-            kind: self.kind,
-            request: bytes(self.request),
-            undo: self.undo.map(|(tool, request)| Undo { tool, request: bytes(request) }),
-        };
-        Ok(Record::Intent(intent, self.epoch))
-    }
-}
-
-fn bytes(text: String) -> Arc<[u8]> {
-    Arc::from(text.into_bytes())
-}
-
-fn key_of(text: &str) -> Result<EffectKey, String> {
-    text.parse().map_err(|()| format!("{text:?} is no key of an effect"))
 }

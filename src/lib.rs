@@ -41,6 +41,7 @@ pub mod spec;
 pub mod points;
 mod effects;
 pub mod journal;
+pub mod quarantine;
 mod hub;
 
 // Shell: the only rooms that know ractor.

@@ -569,6 +569,10 @@ impl<Q, R> Envelope<Q, R> {
         self.state.fetch_or(JOURNALED, Ordering::AcqRel);
     }
 
+    pub(crate) fn forget_journaled(&self) {
+        self.state.fetch_and(!JOURNALED, Ordering::AcqRel);
+    }
+
     pub(crate) fn is_journaled(&self) -> bool {
         self.state.load(Ordering::Acquire) & JOURNALED != 0
     }

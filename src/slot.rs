@@ -39,6 +39,7 @@ use crate::port::{Envelope, Flight, Home, PortTable};
 use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
+mod anchor;
 mod copies;
 mod ladder;
 mod lives;
@@ -492,9 +493,7 @@ impl<W: Worker> Slot<W> {
         if let Some(recording) = recording {
             self.journal_fate(&mail, fate, recording.durability);
         }
-        if self.spec.stateful && self.hub.effects.is_used() {
-            self.hub.effects.ended(&self.task_of(&mail));
-        }
+        self.remember(desk, &mail, fate, recording.is_some());
         if self.rules.scope == Scope::Transaction && self.spec.stateful {
             self.undo_unfinished(&mail, fate);
         }

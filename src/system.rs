@@ -26,7 +26,7 @@ pub use crate::hub::Stats;
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::Roster;
 use crate::points::{PointSpec, PointsRef};
-use crate::port::{Port, Receipt};
+use crate::port::{Port, Receipt, unwound};
 use crate::recipe::port_of;
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::supervisor::{Ask, Entry, Registry, Supervisor, build};
@@ -140,6 +140,9 @@ impl Drop for Inner {
         self.hub.runtime.spawn(async move {
             root.wait_ended().await;
             registry.clear();
+            for shelved in root.hub.shelf.close() {
+                let _ = unwound(move || drop(shelved));
+            }
         });
     }
 }
@@ -150,12 +153,14 @@ impl fmt::Debug for System {
     }
 }
 
+mod quarantine;
 mod recover;
 mod rollback;
 mod watching;
 
 use watching::Watching;
 
+pub use quarantine::QuarantineRef;
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
 

@@ -11,7 +11,7 @@ use crate::checkpoint::Snapshot;
 use crate::effects::EFFECT_UNKNOWN;
 use crate::fault::{ExitCause, Fault};
 use crate::port::Cut;
-use crate::slot::{Ended, Said, Slot, Unkept, Watched, Writing, unwound};
+use crate::slot::{Ended, Job, Said, Slot, Unkept, Watched, Writing, unwound};
 
 /// What a step is cut short by.
 pub(super) const HEARD: [Cut; 2] = [Cut::Kill, Cut::Timeout];
@@ -43,13 +43,14 @@ pub(super) struct Replied<B: Stateful> {
 pub(super) async fn keep<B: Stateful>(
     slot: &Arc<Slot<StatefulWorker<B>>>,
     life: Box<B>,
+    job: &Job<StatefulWorker<B>>,
     context: &Context,
     replied: Replied<B>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     let Replied { reply, kept, before, again } = replied;
     let kept = match kept {
         Ok((state, None)) => Ok(state),
-        Ok((state, writing)) => slot.kept(writing).await.map(|()| state),
+        Ok((state, writing)) => slot.kept(writing, job, context).await.map(|()| state),
         Err(kept) => Err(kept),
     };
     match kept {
@@ -62,9 +63,9 @@ pub(super) async fn keep<B: Stateful>(
             let _ = unwound(move || drop(reply));
             failed(life, before, fault, again, context)
         }
-        Err(Unkept::Panicked(text)) => {
+        Err(Unkept::Ended(cause)) => {
             let _ = unwound(move || drop((reply, before)));
-            (None, Ended::Crash(lost(life, text), is_tainted(context)))
+            (None, Ended::Crash(lost(life, cause), is_tainted(context)))
         }
     }
 }
@@ -80,16 +81,16 @@ pub(super) fn failed<B: Stateful>(
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     let torn = std::mem::replace(&mut *life, before);
     if let Err(text) = unwound(move || drop(torn)) {
-        return (None, Ended::Crash(lost(life, text), is_tainted(context)));
+        return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), is_tainted(context)));
     }
     // An effect that nobody knows about makes the outcome of the whole request unknown.
     let unknown = fault.code.as_deref() == Some(EFFECT_UNKNOWN);
     (Some(life), Ended::Fault(fault, again, unknown || is_tainted(context)))
 }
 
-pub(super) fn lost<B>(life: Box<B>, text: String) -> Box<ExitCause> {
+pub(super) fn lost<B>(life: Box<B>, cause: ExitCause) -> Box<ExitCause> {
     let _ = unwound(move || drop(life));
-    Box::new(ExitCause::Panic(text))
+    Box::new(cause)
 }
 
 pub(super) fn boxed_fault<T>(result: Result<T, Fault>) -> Result<T, Box<Fault>> {

@@ -3,11 +3,11 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::{Mail, Refusal, Slot};
+use super::{Desk, Mail, Refusal, Slot};
 use crate::behavior::default_key;
-use crate::checkpoint::{Batch, Durability, Now};
+use crate::checkpoint::{Batch, Durability, Now, Wall};
 use crate::error::{CallError, Unavailable};
-use crate::fate::Fate;
+use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, Delivery, RequestId};
@@ -15,6 +15,7 @@ use crate::journal::Open;
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::port::{Accept, AcceptOptions, Cut, Envelope, Gate};
+use crate::quarantine::{Quarantined, Shelved, hold};
 use crate::slot::worker::{Worker, unwound};
 use crate::spec::Codec;
 
@@ -137,12 +138,13 @@ impl Recorder<'_> {
             key: Arc::clone(key),
             request: String::from_utf8_lossy(&text).into_owned(),
             deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
+            trail: Trail::default(),
         };
-        let commit =
+        let handed =
             journal.accepted(open, self.durability).ok_or(Refusal::Away(Unavailable::Duplicate))?;
         let gate = Arc::new(Gate::default());
         more.gate = Some(Arc::clone(&gate));
-        self.hub.runtime.spawn(async move { gate.open(commit.await.map(drop)) });
+        self.hub.runtime.spawn(async move { gate.open(handed.await) });
         Ok(())
     }
 
@@ -152,7 +154,13 @@ impl Recorder<'_> {
             && !mail.is_journaled()
             && fate != Fate::Suspended
         {
-            drop(journal.fated(key, fate, None, Batch::new(), self.durability));
+            drop(match fate {
+                Fate::Quarantined => {
+                    let at = Wall::from(self.hub.clock.wall());
+                    journal.quarantined(key, mail.trail(), at, self.durability)
+                }
+                _ => journal.fated(key, fate, None, Batch::new(), self.durability),
+            });
         }
     }
 }
@@ -196,6 +204,41 @@ impl<W: Worker> Slot<W> {
 }
 
 impl<W: Worker> Slot<W> {
+    /// A request has its fate: what it has done is remembered for a while. One that ended two lives is
+    /// kept, and with it what it has done, for as long as it may be released.
+    pub(super) fn remember(&self, desk: &mut Desk<W>, mail: &Mail<W>, fate: Fate, recorded: bool) {
+        if fate == Fate::Quarantined {
+            if !recorded {
+                self.shelve(desk, mail);
+            }
+            return;
+        }
+        if self.spec.stateful && self.hub.effects.is_used() {
+            self.hub.effects.ended(&self.task_of(mail));
+        }
+        if mail.cast && self.hub.shelf.remembers() {
+            self.hub.shelf.forget(&self.task_of(mail));
+        }
+    }
+
+    fn shelve(&self, desk: &mut Desk<W>, mail: &Mail<W>) {
+        let child = mail.home.as_ref().map_or(&self.path, |group| group.path()).clone();
+        let told = Quarantined {
+            id: Arc::from(default_key(self.hub.identity, mail.id)),
+            child,
+            request: Some(mail.id),
+            at: Wall::from(self.hub.clock.wall()),
+            trail: mail.trail(),
+            durable: false,
+        };
+        let task = Arc::from(self.task_of(mail));
+        let held = hold(Arc::clone(mail));
+        if let Some(gone) = self.hub.shelf.put(Shelved { told, task, held }) {
+            self.hub.effects.ended(&gone.task);
+            desk.discard(gone);
+        }
+    }
+
     /// Takes out the requests of a group that wait here and have not been tried here: those that have
     /// were granted their retries, which an open circuit does not take back.
     pub(crate) fn withdraw_untried(&self) -> Vec<Mail<W>> {

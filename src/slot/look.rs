@@ -11,7 +11,7 @@ use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
 use crate::fate::Ended;
-use crate::id::RequestId;
+use crate::id::{CheckpointId, RequestId};
 use crate::lifecycle::Stage;
 use crate::mirror::{CheckpointView, Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
@@ -35,7 +35,7 @@ pub(crate) trait Look: Managed {
     /// Whether what a request that ends without an answer has done to the world is undone.
     fn in_transaction(&self) -> bool;
     /// There is no state from before the request in hand.
-    fn adopt_beginning(&self);
+    fn adopt_beginning(&self, oldest: CheckpointId);
     /// Hands out no work and begins no step from now on.
     fn hold(&self, hold: &Arc<Hold>);
     fn unhold(&self, hold: &Arc<Hold>);
@@ -101,8 +101,8 @@ impl<W: Worker> Look for Slot<W> {
         self.rules.scope == Scope::Transaction
     }
 
-    fn adopt_beginning(&self) {
-        Slot::adopt_beginning(self);
+    fn adopt_beginning(&self, oldest: CheckpointId) {
+        Slot::adopt_beginning(self, oldest);
     }
 
     fn hold(&self, hold: &Arc<Hold>) {

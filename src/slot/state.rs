@@ -8,20 +8,22 @@
 //! guarded, and never under the lock. What could not be written fails the step.
 
 use std::any::Any;
+use std::convert::identity;
 use std::sync::Arc;
 
+use super::anchor::Anchor;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{
-    Batch, Checkpoint, Commit, Draft, Durability, Interval, Now, Scope, Sealed, Snapshot, Validated,
+    Batch, Checkpoint, Draft, Durability, Interval, Now, Scope, Sealed, Snapshot, Validated,
 };
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
-use crate::journal::{self, Journal};
-use crate::port::Recording;
-use crate::slot::worker::{Worker, guarded, unwound};
+use crate::journal::{self, Handed, Journal};
+use crate::port::{Cut, Recording};
+use crate::slot::worker::{Watched, Worker, guarded, unwound, watched};
 
 /// The state a child can go back to.
 pub(crate) struct Saved {
@@ -37,6 +39,8 @@ pub(crate) struct Saved {
     units: u64,
     /// Lives that began with it and ended at once.
     ended: u32,
+    /// What the request in hand goes back to, in the store.
+    pub(super) anchor: Anchor,
 }
 
 pub(super) struct Mid {
@@ -276,6 +280,7 @@ impl<W: Worker> Slot<W> {
         match mid {
             None => {
                 saved.base = base;
+                saved.anchor = Anchor::found(validated.checkpoint().id);
                 Ok(Adopted::Between)
             }
             Some(mid) if newest && mid.request.is_open(open) => {
@@ -286,13 +291,15 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// All states another process has left are of one request, the first: it began as a new life does.
-    pub(crate) fn adopt_beginning(&self) {
+    /// All states another process has left, from this one on, are of one request, the first: it began as a
+    /// new life does.
+    pub(crate) fn adopt_beginning(&self, oldest: CheckpointId) {
         let Ok(life) = unwound(|| self.worker.construct()) else { return };
         let snapshot = unwound(|| W::snapshot(&life)).ok().flatten();
         unwound(move || drop(life)).ok();
         if let Some(saved) = &mut self.desk().saved {
             saved.base = snapshot;
+            saved.anchor = Anchor::found(oldest);
         }
     }
 
@@ -321,7 +328,7 @@ impl<W: Worker> Slot<W> {
         step: u64,
         acts: bool,
     ) -> Result<Option<Writing>, Unkept> {
-        let Some(snapshot) = unwound(|| W::snapshot(life)).map_err(Unkept::Panicked)? else {
+        let Some(snapshot) = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)? else {
             return Ok(None);
         };
         let (due, snapshot) = {
@@ -361,15 +368,40 @@ impl<W: Worker> Slot<W> {
             serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
         let (draft, steps) = self.draft(snapshot, job.life);
         let sealed = seal(draft.envelope(envelope))?;
-        let batch = Batch::new().checkpoint(&sealed);
+        let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
         let commit = journal.store.commit(batch, self.spec.durability);
-        Ok(Writing { commit, sealed: Some(sealed), steps, mid: true })
+        Ok(Writing { handed: Handed::plain(commit), sealed: Some(sealed), steps, mid: true })
     }
 
-    /// Waits until what was handed to the store is as durable as the spec wants.
-    pub(crate) async fn kept(&self, writing: Option<Writing>) -> Result<(), Unkept> {
+    /// Waits until what was handed to the store is as durable as the spec wants, as long as the attempt
+    /// may take. A store that answers later still has the last word on what it has.
+    pub(crate) async fn kept(
+        &self,
+        writing: Option<Writing>,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(), Unkept> {
         let Some(writing) = writing else { return Ok(()) };
-        writing.commit.await.map_err(|error| Unkept::failed(journal::failed(&error)))?;
+        let heard = &[Cut::Kill, Cut::Timeout];
+        let handed = writing.handed;
+        let kept = match watched(|| handed, identity, &context.flight, heard).await {
+            Watched::Done(result) => {
+                result.map_err(|error| Unkept::failed(journal::failed(&error)))
+            }
+            Watched::Cut(Cut::Timeout) => {
+                Err(Unkept::failed(journal::late(self.rules.attempt_timeout)))
+            }
+            Watched::Cut(_) => Err(Unkept::Ended(ExitCause::Killed)),
+            Watched::Panicked(text) => Err(Unkept::panicked(text)),
+        };
+        if let Err(unkept) = kept {
+            // The fate it will have after all is another.
+            job.mail.forget_journaled();
+            if let Some(saved) = &mut self.desk().saved {
+                saved.anchor.doubt();
+            }
+            return Err(unkept);
+        }
         if let Some(journal) = self.hub.journal.get()
             && journal.wants_tidying()
         {
@@ -391,7 +423,7 @@ impl<W: Worker> Slot<W> {
         context: &Context,
         reply: &W::Reply,
     ) -> Result<(Option<Snapshot>, Option<Writing>), Unkept> {
-        let mut snapshot = unwound(|| W::snapshot(life)).map_err(Unkept::Panicked)?;
+        let mut snapshot = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)?;
         if let Some(now) = snapshot.take() {
             let mut desk = self.desk();
             let saved = desk.saved.get_or_insert_with(Saved::new);
@@ -411,24 +443,26 @@ impl<W: Worker> Slot<W> {
         {
             let (draft, at) = self.draft(snapshot.clone(), job.life);
             let done = seal(draft)?;
-            batch = batch.checkpoint(&done);
+            batch = self.let_base_go(batch.checkpoint(&done));
             sealed = Some(done);
             steps = at;
         }
-        let commit = match recording {
+        let handed = match recording {
             Some((recording, key)) => {
                 let text = unwound(|| (recording.write_reply)(reply as &dyn Any))
-                    .map_err(Unkept::Panicked)?
+                    .map_err(Unkept::panicked)?
                     .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
                 let reply = String::from_utf8_lossy(&text).into_owned();
                 job.mail.note_journaled();
                 journal.fated(key, Fate::Done, Some(reply), batch, recording.durability)
             }
             // The group that accepted it keeps no fates, but the state is this child's own.
-            None if sealed.is_some() => journal.store.commit(batch, self.spec.durability),
+            None if sealed.is_some() => {
+                Handed::plain(journal.store.commit(batch, self.spec.durability))
+            }
             None => return Ok((snapshot, None)),
         };
-        Ok((snapshot, Some(Writing { commit, sealed, steps, mid: false })))
+        Ok((snapshot, Some(Writing { handed, sealed, steps, mid: false })))
     }
 
     fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
@@ -457,6 +491,9 @@ impl<W: Worker> Slot<W> {
             let mut desk = self.desk();
             if let Some(saved) = &mut desk.saved {
                 saved.parent = Some(Arc::clone(checkpoint));
+                if !mid {
+                    saved.anchor = Anchor::between(checkpoint.id);
+                }
                 if let Some(current) = &mut saved.mid {
                     current.stored = mid;
                 }
@@ -505,7 +542,7 @@ impl<W: Worker> Slot<W> {
                 let key = Arc::from(context.key());
                 let in_hand = StoredInHand { key, step: 0, back: true };
                 let writing = self.write_in_hand(journal, base, job, &in_hand)?;
-                self.kept(Some(writing)).await?;
+                self.kept(Some(writing), job, context).await?;
             }
             let undone = match scope {
                 Scope::Transaction => self.hub.effects.compensate(&context.key()).await,
@@ -561,7 +598,7 @@ impl<W: Worker> Slot<W> {
 
     /// A newly made life with this state.
     async fn life_from(&self, base: &Snapshot, job: &Job<W>) -> Result<W::Life, Unkept> {
-        let mut life = unwound(|| self.worker.construct()).map_err(Unkept::Panicked)?;
+        let mut life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
         match unwound(|| W::restore(&mut life, base)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -569,13 +606,13 @@ impl<W: Worker> Slot<W> {
                 let fault = Fault::internal(error.to_string()).with_code("restore");
                 return Err(Unkept::failed(fault));
             }
-            Err(text) => return Err(Unkept::Panicked(text)),
+            Err(text) => return Err(Unkept::panicked(text)),
         }
         let start = self.start_context(job.life);
         match guarded(|| W::start(&mut life, &start)).await {
             Ok(Ok(())) => Ok(life),
             Ok(Err(fault)) => Err(Unkept::failed(fault)),
-            Err(text) => Err(Unkept::Panicked(text)),
+            Err(text) => Err(Unkept::panicked(text)),
         }
     }
 
@@ -623,7 +660,15 @@ impl<W: Worker> Slot<W> {
 
 impl Saved {
     pub(super) fn new() -> Box<Self> {
-        Box::new(Self { base: None, mid: None, parent: None, steps: 0, units: 0, ended: 0 })
+        Box::new(Self {
+            base: None,
+            mid: None,
+            parent: None,
+            steps: 0,
+            units: 0,
+            ended: 0,
+            anchor: Anchor::default(),
+        })
     }
 
     fn latest(&self) -> Option<&Snapshot> {
@@ -659,7 +704,7 @@ pub(crate) enum Adopted {
 
 /// A write that was handed to the store.
 pub(crate) struct Writing {
-    commit: Commit,
+    handed: Handed,
     sealed: Option<Sealed>,
     steps: u64,
     mid: bool,
@@ -669,13 +714,17 @@ pub(crate) struct Writing {
 pub(crate) enum Unkept {
     /// It could not be written: the step fails.
     Failed(Box<Fault>),
-    /// The user's code panicked: the life ends.
-    Panicked(String),
+    /// The user's code panicked, or the life was killed meanwhile: it ends.
+    Ended(ExitCause),
 }
 
 impl Unkept {
     fn failed(fault: Fault) -> Self {
         Self::Failed(Box::new(fault))
+    }
+
+    fn panicked(text: String) -> Self {
+        Self::Ended(ExitCause::Panic(text))
     }
 }
 

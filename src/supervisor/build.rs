@@ -211,7 +211,10 @@ impl Registry {
     }
 
     /// The port of what has this path, with its type.
-    fn port(&self, path: &ChildPath) -> Option<(Arc<dyn Any + Send + Sync>, TypeId, &'static str)> {
+    pub(crate) fn port(
+        &self,
+        path: &ChildPath,
+    ) -> Option<(Arc<dyn Any + Send + Sync>, TypeId, &'static str)> {
         match self.get(path)? {
             Entry::Child { slot, .. } => {
                 Some((slot.port_any()?, slot.port_type(), slot.spec().port_name))

@@ -154,7 +154,7 @@ impl System {
         {
             return Err(RecoverError::Topology { difference: known.difference(&topology) });
         }
-        let (journal, records) = Journal::open(Arc::clone(&store))?;
+        let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
         let ledger = Ledger::replayed(records);
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         for child in &children {
@@ -211,8 +211,8 @@ impl System {
         }
         let mut oldest = None;
         for listed in store.checkpoints(&path)? {
-            oldest = Some(listed.checkpoint.lineage.parent);
             let id = listed.checkpoint.id;
+            oldest = Some((id, listed.checkpoint.lineage.parent));
             let created = listed.checkpoint.created_at;
             // Its age is judged below, by another measure than that of a rollback.
             let judged = Rules::at(Now { wall: created, ..now });
@@ -244,8 +244,8 @@ impl System {
             };
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
         }
-        if oldest == Some(None) {
-            child.adopt_beginning();
+        if let Some((oldest, None)) = oldest {
+            child.adopt_beginning(oldest);
         }
         Ok(())
     }

@@ -1,0 +1,175 @@
+//! The records of the journal as they are written.
+//!
+//! *Invariant.* A record says by name what it is; a field that came later has a default, so that what an
+//! earlier version wrote is read.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Open;
+use crate::checkpoint::Wall;
+use crate::fate::{Fate, Trail};
+use crate::fault::{EffectKind, Fault};
+use crate::id::{ChildPath, EffectKey};
+use crate::ledger::{EffectStatus, Intent, Record, Undo};
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Line {
+    Accepted {
+        child: ChildPath,
+        key: Arc<str>,
+        request: String,
+        deadline: Option<u64>,
+        /// What failed before it was released.
+        #[serde(default, skip_serializing_if = "Trail::is_empty")]
+        trail: Trail,
+    },
+    Fated {
+        key: Arc<str>,
+        fate: Fate,
+        reply: Option<String>,
+        /// Of one that was set aside: when, and what had failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Wall>,
+        #[serde(default, skip_serializing_if = "Trail::is_empty")]
+        trail: Trail,
+    },
+    /// One that was set aside is to be done after all.
+    Released {
+        key: Arc<str>,
+    },
+    /// One that was set aside is not wanted any more.
+    Discarded {
+        key: Arc<str>,
+    },
+    /// Its acceptance was not, although a record says so.
+    Withdrawn {
+        key: Arc<str>,
+    },
+    Intent(StoredIntent),
+    Status {
+        key: String,
+        status: StoredStatus,
+    },
+    Retired {
+        task: Arc<str>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredIntent {
+    key: String,
+    epoch: u32,
+    task: Arc<str>,
+    owner: ChildPath,
+    step: u64,
+    ordinal: u32,
+    tool: ChildPath,
+    kind: EffectKind,
+    request: String,
+    undo: Option<(ChildPath, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StoredStatus {
+    Intended,
+    Confirmed(String),
+    Rejected,
+    Failed(Fault),
+    Unknown,
+    Compensating,
+    Compensated,
+    Stuck(String),
+}
+
+impl From<&Open> for Line {
+    fn from(open: &Open) -> Self {
+        Self::Accepted {
+            child: open.child.clone(),
+            key: Arc::clone(&open.key),
+            request: open.request.clone(),
+            deadline: open.deadline,
+            trail: open.trail.clone(),
+        }
+    }
+}
+
+impl From<Record> for Line {
+    fn from(record: Record) -> Self {
+        match record {
+            Record::Intent(intent, epoch) => Self::Intent(StoredIntent {
+                key: intent.key.to_string(),
+                epoch,
+                task: intent.task,
+                owner: intent.owner,
+                step: intent.step,
+                ordinal: intent.ordinal,
+                tool: intent.tool,
+                kind: intent.kind,
+                request: String::from_utf8_lossy(&intent.request).into_owned(),
+                undo: intent
+                    .undo
+                    .map(|undo| (undo.tool, String::from_utf8_lossy(&undo.request).into_owned())),
+            }),
+            Record::Status(key, status) => {
+                let status = match status {
+                    EffectStatus::Intended => StoredStatus::Intended,
+                    EffectStatus::Confirmed(result) => {
+                        StoredStatus::Confirmed(String::from_utf8_lossy(&result).into_owned())
+                    }
+                    EffectStatus::Rejected => StoredStatus::Rejected,
+                    EffectStatus::Failed(fault) => StoredStatus::Failed(fault),
+                    EffectStatus::Unknown => StoredStatus::Unknown,
+                    EffectStatus::Compensating => StoredStatus::Compensating,
+                    EffectStatus::Compensated => StoredStatus::Compensated,
+                    EffectStatus::Stuck(why) => StoredStatus::Stuck(why),
+                };
+                Self::Status { key: key.to_string(), status }
+            }
+            Record::Retired(task) => Self::Retired { task },
+        }
+    }
+}
+
+impl From<StoredStatus> for EffectStatus {
+    fn from(status: StoredStatus) -> Self {
+        match status {
+            StoredStatus::Intended => Self::Intended,
+            StoredStatus::Confirmed(result) => Self::Confirmed(bytes(result)),
+            StoredStatus::Rejected => Self::Rejected,
+            StoredStatus::Failed(fault) => Self::Failed(fault),
+            StoredStatus::Unknown => Self::Unknown,
+            StoredStatus::Compensating => Self::Compensating,
+            StoredStatus::Compensated => Self::Compensated,
+            StoredStatus::Stuck(why) => Self::Stuck(why),
+        }
+    }
+}
+
+impl StoredIntent {
+    pub(super) fn into_record(self) -> Result<Record, String> {
+        let intent = Intent {
+            key: key_of(&self.key)?,
+            task: self.task,
+            owner: self.owner,
+            step: self.step,
+            ordinal: self.ordinal,
+            tool: self.tool,
+            kind: self.kind,
+            request: bytes(self.request),
+            undo: self.undo.map(|(tool, request)| Undo { tool, request: bytes(request) }),
+        };
+        Ok(Record::Intent(intent, self.epoch))
+    }
+}
+
+fn bytes(text: String) -> Arc<[u8]> {
+    Arc::from(text.into_bytes())
+}
+
+pub(super) fn key_of(text: &str) -> Result<EffectKey, String> {
+    text.parse().map_err(|()| format!("{text:?} is no key of an effect"))
+}

@@ -1,0 +1,333 @@
+//! What the journal says of requests, and what it will say once the store has answered.
+//!
+//! *Invariant.* A change is made when it is handed to the store, so that the next one builds on it; until
+//! the store has answered, whoever asks hears what was so before. A change the store has refused is taken
+//! back.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::line::{Line, key_of};
+use super::{Journaled, Open};
+use crate::checkpoint::Wall;
+use crate::fate::{Fate, Trail};
+use crate::ledger::Record;
+
+/// Fates that are remembered after the request, by its key, so that it is not accepted twice.
+const REMEMBERED: usize = 65_536;
+
+/// A request that was set aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Aside {
+    /// With all that has failed.
+    pub(crate) open: Open,
+    pub(crate) at: Wall,
+}
+
+/// What is known of a key.
+pub(super) enum Known {
+    Nothing,
+    /// In this place among those that are open.
+    Open(u64, Open),
+    Fated(Fate, Option<String>),
+    /// In this place among those that were set aside.
+    Aside(u64, Aside),
+}
+
+struct Unsure {
+    serial: u64,
+    /// What is certain.
+    before: Known,
+    /// What an earlier change, whose answer is still to come, has made of it.
+    under: Option<(u64, Known)>,
+}
+
+/// A change that was handed to the store.
+pub(super) struct Token {
+    key: Arc<str>,
+    serial: u64,
+    tidied: u64,
+}
+
+struct Remembered {
+    stamp: u64,
+    fate: Fate,
+    reply: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// In the order of acceptance.
+    open: BTreeMap<u64, Open>,
+    places: HashMap<Arc<str>, u64>,
+    fated: HashMap<Arc<str>, Remembered>,
+    order: VecDeque<(u64, Arc<str>)>,
+    /// In the order in which they were set aside.
+    aside: BTreeMap<u64, Aside>,
+    aside_places: HashMap<Arc<str>, u64>,
+    unsure: HashMap<Arc<str>, Unsure>,
+    /// Counts places, stamps and changes.
+    next: u64,
+    /// How often the journal was written anew.
+    tidied: u64,
+}
+
+impl State {
+    /// Takes up a record that was read.
+    pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
+        match line {
+            Line::Accepted { child, key, request, deadline, trail } => {
+                if !self.places.contains_key(&key) {
+                    let known =
+                        self.opens(Open { child, key: key.clone(), request, deadline, trail });
+                    self.take(&key);
+                    self.put(key, known);
+                }
+            }
+            Line::Fated { key, fate: Fate::Quarantined, at, trail, .. } => {
+                let before = self.take(&key);
+                let after = self.sets_aside(&before, trail, at.unwrap_or_default());
+                self.put(key, after);
+            }
+            Line::Fated { key, fate, reply, .. } => {
+                self.take(&key);
+                self.put(key, Known::Fated(fate, reply));
+            }
+            Line::Released { key } => {
+                let before = self.take(&key);
+                let after = self.releases(before);
+                self.put(key, after);
+            }
+            Line::Discarded { key } => {
+                self.take(&key);
+                self.put(key, Known::Fated(Fate::Quarantined, None));
+            }
+            Line::Withdrawn { key } => drop(self.take(&key)),
+            Line::Intent(stored) => return Ok(Some(stored.into_record()?)),
+            Line::Status { key, status } => {
+                return Ok(Some(Record::Status(key_of(&key)?, status.into())));
+            }
+            Line::Retired { task } => return Ok(Some(Record::Retired(task))),
+        }
+        Ok(None)
+    }
+
+    /// What is certain about a key.
+    pub(super) fn known(&self, key: &str) -> Option<Journaled> {
+        if let Some(unsure) = self.unsure.get(key) {
+            return match &unsure.before {
+                Known::Nothing => None,
+                Known::Open(..) => Some(Journaled::Open),
+                Known::Fated(fate, reply) => Some(Journaled::Fated(*fate, reply.clone())),
+                Known::Aside(..) => Some(Journaled::Fated(Fate::Quarantined, None)),
+            };
+        }
+        if let Some(known) = self.fated.get(key) {
+            return Some(Journaled::Fated(known.fate, known.reply.clone()));
+        }
+        if self.aside_places.contains_key(key) {
+            return Some(Journaled::Fated(Fate::Quarantined, None));
+        }
+        self.places.contains_key(key).then_some(Journaled::Open)
+    }
+
+    /// Whether nothing was ever said about a key, nor is about to be.
+    pub(super) fn is_free(&self, key: &str) -> bool {
+        !self.unsure.contains_key(key)
+            && !self.fated.contains_key(key)
+            && !self.places.contains_key(key)
+            && !self.aside_places.contains_key(key)
+    }
+
+    /// Whether a fate can be given to it: it is open, or has one that may be another by now.
+    pub(super) fn is_running(&self, key: &str) -> bool {
+        self.places.contains_key(key) || self.fated.contains_key(key)
+    }
+
+    pub(super) fn opened(&self) -> impl Iterator<Item = &Open> {
+        self.open.values()
+    }
+
+    /// Those set aside for certain, the oldest first.
+    pub(super) fn set_aside(&self) -> impl Iterator<Item = &Aside> {
+        self.aside.values().filter(|aside| !self.unsure.contains_key(&aside.open.key))
+    }
+
+    pub(super) fn aside(&self, key: &str) -> Option<&Aside> {
+        self.aside.get(self.aside_places.get(key)?).filter(|_| !self.unsure.contains_key(key))
+    }
+
+    /// The records that say all this. Whatever changes later is handed over later.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let mut lines: Vec<_> = self
+            .order
+            .iter()
+            .filter_map(|(stamp, key)| {
+                let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
+                Some(fated(key, known.fate, known.reply.clone()))
+            })
+            .collect();
+        for aside in self.aside.values() {
+            lines.push(Line::from(&aside.open));
+            lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
+        }
+        lines.extend(self.open.values().map(Line::from));
+        lines
+    }
+
+    /// The journal is written anew, from [`State::lines`].
+    pub(super) fn note_tidied(&mut self) {
+        self.tidied += 1;
+    }
+
+    pub(super) fn accept(&mut self, open: Open) -> Token {
+        let key = Arc::clone(&open.key);
+        let known = self.opens(open);
+        self.change(key, |_, _| known)
+    }
+
+    pub(super) fn fate(&mut self, key: &Arc<str>, fate: Fate, reply: Option<String>) -> Token {
+        self.change(Arc::clone(key), |_, _| Known::Fated(fate, reply))
+    }
+
+    pub(super) fn quarantine(&mut self, key: &Arc<str>, trail: Trail, at: Wall) -> Token {
+        self.change(Arc::clone(key), |state, before| state.sets_aside(before, trail, at))
+    }
+
+    pub(super) fn release(&mut self, aside: &Aside) -> Token {
+        let mut open = aside.open.clone();
+        open.deadline = None;
+        let known = self.opens(open);
+        self.change(Arc::clone(&aside.open.key), |_, _| known)
+    }
+
+    pub(super) fn discard(&mut self, key: &Arc<str>) -> Token {
+        self.change(Arc::clone(key), |_, _| Known::Fated(Fate::Quarantined, None))
+    }
+
+    /// The store has answered. Returns the records that have to be written because the journal was
+    /// written anew with a change that the store has refused.
+    pub(super) fn answered(&mut self, token: &Token, made: bool) -> Vec<Line> {
+        let Some(unsure) = self.unsure.get_mut(&token.key) else { return Vec::new() };
+        if unsure.serial != token.serial {
+            let earlier = unsure.under.take_if(|(serial, _)| *serial == token.serial);
+            if let (Some((_, known)), true) = (earlier, made) {
+                unsure.before = known;
+            }
+            return Vec::new();
+        }
+        let Some(unsure) = self.unsure.remove(&token.key) else { return Vec::new() };
+        if made {
+            return Vec::new();
+        }
+        self.take(&token.key);
+        let mut lines = Vec::new();
+        if token.tidied != self.tidied {
+            lines.push(Line::Withdrawn { key: Arc::clone(&token.key) });
+            match &unsure.before {
+                Known::Nothing => {}
+                Known::Open(_, open) => lines.push(Line::from(open)),
+                Known::Fated(fate, reply) => lines.push(fated(&token.key, *fate, reply.clone())),
+                Known::Aside(_, aside) => {
+                    lines.push(Line::from(&aside.open));
+                    lines.push(quarantined(&token.key, Trail::default(), aside.at));
+                }
+            }
+        }
+        self.put(Arc::clone(&token.key), unsure.before);
+        lines
+    }
+
+    fn change(&mut self, key: Arc<str>, to: impl FnOnce(&mut Self, &Known) -> Known) -> Token {
+        let before = self.take(&key);
+        let after = to(self, &before);
+        self.put(Arc::clone(&key), after);
+        let serial = self.number();
+        let unsure = match self.unsure.remove(&key) {
+            None => Unsure { serial, before, under: None },
+            Some(old) => Unsure { serial, before: old.before, under: Some((old.serial, before)) },
+        };
+        self.unsure.insert(Arc::clone(&key), unsure);
+        Token { key, serial, tidied: self.tidied }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn opens(&mut self, open: Open) -> Known {
+        Known::Open(self.number(), open)
+    }
+
+    /// One whose text is gone only has its fate.
+    fn sets_aside(&mut self, before: &Known, trail: Trail, at: Wall) -> Known {
+        match before {
+            Known::Open(_, open) => {
+                let mut open = open.clone();
+                open.trail.0.extend(trail.0);
+                Known::Aside(self.number(), Aside { open, at })
+            }
+            Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),
+            Known::Nothing | Known::Fated(..) => Known::Fated(Fate::Quarantined, None),
+        }
+    }
+
+    fn releases(&mut self, before: Known) -> Known {
+        match before {
+            Known::Aside(_, aside) => self.opens(Open { deadline: None, ..aside.open }),
+            other => other,
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Known {
+        if let Some(place) = self.places.remove(key) {
+            return self
+                .open
+                .remove(&place)
+                .map_or(Known::Nothing, |open| Known::Open(place, open));
+        }
+        if let Some(place) = self.aside_places.remove(key) {
+            let aside = self.aside.remove(&place);
+            return aside.map_or(Known::Nothing, |aside| Known::Aside(place, aside));
+        }
+        match self.fated.remove(key) {
+            Some(known) => Known::Fated(known.fate, known.reply),
+            None => Known::Nothing,
+        }
+    }
+
+    fn put(&mut self, key: Arc<str>, known: Known) {
+        match known {
+            Known::Nothing => {}
+            Known::Open(place, open) => {
+                self.places.insert(key, place);
+                self.open.insert(place, open);
+            }
+            Known::Aside(place, aside) => {
+                self.aside_places.insert(key, place);
+                self.aside.insert(place, aside);
+            }
+            Known::Fated(fate, reply) => {
+                let stamp = self.number();
+                self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, reply });
+                self.order.push_back((stamp, key));
+                while self.order.len() > REMEMBERED {
+                    let Some((stamp, old)) = self.order.pop_front() else { break };
+                    if self.fated.get(&old).is_some_and(|known| known.stamp == stamp) {
+                        self.fated.remove(&old);
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn fated(key: &Arc<str>, fate: Fate, reply: Option<String>) -> Line {
+    Line::Fated { key: Arc::clone(key), fate, reply, at: None, trail: Trail::default() }
+}
+
+pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
+    let key = Arc::clone(key);
+    Line::Fated { key, fate: Fate::Quarantined, reply: None, at: Some(at), trail }
+}

@@ -1,0 +1,129 @@
+//! What a request can still go back to is not forgotten, however many steps it takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
+use mainstay::checkpoint::{Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall};
+use mainstay::error::CheckpointError;
+use mainstay::fault::Fault;
+use mainstay::journal::Journaled;
+use mainstay::port::{CallOptions, Port};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::System;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+const STEPS: u32 = 300;
+
+#[derive(Default)]
+struct World {
+    /// The last step of a long request fails; until then it never ends.
+    fails: AtomicBool,
+    there: Notify,
+}
+
+/// Adds up. A request of 0 takes many steps, and does not end well.
+#[derive(Clone)]
+struct Long {
+    world: Arc<World>,
+    sum: Arc<u32>,
+    steps: Arc<u32>,
+}
+
+impl Behavior for Long {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateful for Long {
+    async fn step(&mut self, request: &u32, turn: Turn, _: &Context) -> Result<Step<u32>, Fault> {
+        if *request > 0 || matches!(turn, Turn::RolledBack(_)) {
+            self.sum = Arc::new(*self.sum + request);
+            return Ok(Step::Reply(*self.sum));
+        }
+        if *self.steps == STEPS {
+            if self.world.fails.load(Ordering::SeqCst) {
+                return Err(Fault::business("it cannot be done"));
+            }
+            self.world.there.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.steps = Arc::new(*self.steps + 1);
+        self.sum = Arc::new(*self.sum + 1000);
+        Ok(Step::Continue)
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("long", 1);
+        Some(snapshot.with("sum", Arc::clone(&self.sum)).with("steps", Arc::clone(&self.steps)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.sum = snapshot.get("sum")?;
+        self.steps = snapshot.get("steps")?;
+        Ok(())
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+async fn open(world: &Arc<World>, store: &Arc<dyn Store>) -> (System, Port<u32, u32>) {
+    let long = Long { world: Arc::clone(world), sum: Arc::default(), steps: Arc::default() };
+    let child = ChildSpec::stateful("long", move || long.clone())
+        .durable::<Long>()
+        .checkpoint(Interval::Steps(1));
+    let spec = SupervisorSpec::one_for_one("desk").scope(Scope::Transaction).child(child);
+    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let port = system.port("desk/long").unwrap();
+    (system, port)
+}
+
+/// As few are kept as can be.
+fn forget(store: &dyn Store) -> usize {
+    let keep = Retention { checkpoints: 2, lines: 1 };
+    store.retain(keep, Wall::from(SystemTime::now())).unwrap();
+    store.compact().unwrap();
+    let left = store.checkpoints(&"desk/long".into()).unwrap();
+    for listed in &left {
+        assert_eq!(listed.broken, None, "the lineage of {} is lost", listed.checkpoint.id);
+    }
+    left.len()
+}
+
+#[test]
+fn a_request_of_many_steps_can_still_go_back_to_its_beginning() {
+    // With a state of an earlier request to go back to, and as the first that the child ever has.
+    for before in [0, 5] {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let world = Arc::new(World::default());
+        // Twice, so that the pin of an earlier process holds, too.
+        for round in 0..2 {
+            runtime().block_on(async {
+                let (_system, long) = open(&world, &store).await;
+                if round == 0 {
+                    if before > 0 {
+                        assert_eq!(long.call(before).await.unwrap().value, before);
+                    }
+                    long.submit(0_u32, CallOptions::new().key("long")).await.unwrap();
+                }
+                world.there.notified().await;
+                assert_eq!(forget(&*store), 3, "the newest two, and where it began");
+            });
+        }
+        runtime().block_on(async {
+            world.fails.store(true, Ordering::SeqCst);
+            let (system, long) = open(&world, &store).await;
+            assert_eq!(long.call(1_u32).await.unwrap().value, before + 1);
+            let Some(Journaled::Fated(_, reply)) = system.journaled("long") else {
+                panic!("it has no fate")
+            };
+            assert_eq!(reply, Some(before.to_string()), "it began with {before}");
+            // Nothing is held any more.
+            assert_eq!(forget(&*store), 2);
+        });
+    }
+}
