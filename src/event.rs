@@ -234,6 +234,18 @@ pub enum Event {
         /// What is known now: `intended`, `confirmed`, `replayed`, `unknown`, ...
         status: &'static str,
     },
+    /// The soft failures of a task have added up: a fault that would have been retried goes to the next
+    /// rung instead.
+    Accumulated {
+        /// Where the last of them was.
+        child: ChildPath,
+        /// The request it was of.
+        request: RequestId,
+        /// How many there were, this one not included.
+        failures: u32,
+        /// Within this time.
+        window: Duration,
+    },
     /// The ladder is spent: somebody should look. Exactly one a request.
     Alert {
         /// Where the request was accepted.
@@ -266,6 +278,7 @@ impl Event {
             | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
             | Self::Checkpointed { child, .. }
+            | Self::Accumulated { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -285,6 +298,9 @@ impl Event {
             }
             Self::Decided { child, request, decision, .. } => {
                 tracing::info!(target: "mainstay", %child, %request, %decision, "decided");
+            }
+            Self::Accumulated { child, request, failures, window } => {
+                tracing::warn!(target: "mainstay", %child, %request, failures, ?window, "soft failures add up");
             }
             Self::Alert { child, request, ended, attempts } => {
                 tracing::error!(target: "mainstay", %child, %request, %ended, attempts, "all recovery strategies failed");

@@ -26,9 +26,10 @@ use crate::mirror::CircuitView;
 use crate::moment::Moment;
 use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
 use crate::port::{Accept, AcceptOptions, Envelope, Home, Port};
-use crate::slot::{Membership, Refusal, refused};
+use crate::slot::{Membership, Refusal, count_fallback, refused, uncount_fallback};
 use crate::spec::{GroupSpec, Role};
 
+mod end;
 mod member;
 mod order;
 mod relief;
@@ -137,11 +138,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     fn offer(
         &self,
         mail: &Arc<Envelope<Q, R>>,
-        substitute: bool,
+        errand: Errand,
         order: impl IntoIterator<Item = usize>,
         now: Moment,
     ) -> Result<(), Refused> {
-        let mut refused = Refused { full: false, until: Moment::NEVER, away: Unavailable::Stopped };
+        let mut refused = Refused::default();
         for index in order {
             let seat = &self.seats[index];
             if let Some(until) = self.domain_closed(seat, now) {
@@ -158,6 +159,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                         self.changed(index, change);
                     }
                     Admission::No { until } => {
+                        refused.isolated |= until.is_never();
                         refused.until = refused.until.min(until);
                         continue;
                     }
@@ -165,16 +167,33 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             }
             mail.set_member(index);
             // Before it has the request: it may have failed with it before this call returns.
-            self.mark(mail, index, true);
-            match seat.member.post(mail, substitute, now) {
+            self.mark(mail, index, errand);
+            match seat.member.post(mail, errand != Errand::New, now) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full) => refused.full = true,
-                Err(Refusal::Away(why)) => refused.away = why,
+                Err(Refusal::Away(why)) => refused.away = Some(why),
             }
-            self.mark(mail, index, false);
+            self.unmark(mail, index, errand);
             self.tell_circuit(index, mail.id, UNTRIED, now);
         }
         Err(refused)
+    }
+
+    /// Nobody who rests is back in time: whoever is not isolated by hand is asked all the same, since
+    /// that is better than nothing.
+    fn post_anyway(&self, mail: &Arc<Envelope<Q, R>>, refused: &mut Refused, now: Moment) -> bool {
+        for (index, seat) in self.seats.iter().enumerate() {
+            if self.desk.lock().circuits[index].state(now) == State::Isolated {
+                continue;
+            }
+            mail.set_member(index);
+            match seat.member.post(mail, false, now) {
+                Ok(()) => return true,
+                Err(Refusal::Full) => refused.full = true,
+                Err(Refusal::Away(why)) => refused.away = Some(why),
+            }
+        }
+        false
     }
 
     fn domain_closed(&self, seat: &Seat<Q, R>, now: Moment) -> Option<Moment> {
@@ -239,17 +258,17 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 continue;
             }
             let last = mail.member();
-            let (substitute, order) = self.order(&mail, now);
-            match self.offer(&mail, substitute, order, now) {
+            let (errand, order) = self.order(&mail, now);
+            match self.offer(&mail, errand, order, now) {
                 Ok(()) => self.follow_up(&mail),
                 Err(refused) => {
                     mail.set_member(last);
                     let coming = refused.full
                         || !refused.until.is_never()
-                        || refused.away == Unavailable::Restarting;
+                        || refused.away == Some(Unavailable::Restarting);
                     if !coming {
                         // Nobody is left who could serve it, and nobody will come back by itself.
-                        self.end(&mail, Fate::Stopped, &ExitCause::Stopped);
+                        self.give_up(&mail);
                         continue;
                     }
                     let until = if refused.full || refused.until.is_never() {
@@ -282,52 +301,30 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         }
     }
 
-    /// Notes whether a member has been tried, for a request that has failed before.
-    fn mark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, tried: bool) {
-        if let Some(mut book) = mail.book() {
-            if tried {
-                book.history.mark_tried(member);
-            } else {
-                book.history.forget_tried(member);
+    /// Notes that a member has a request that has failed or was held up before.
+    fn mark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, errand: Errand) {
+        let Some(mut book) = mail.book() else { return };
+        match errand {
+            Errand::Substitute => {
+                book.history.mark_substituted(member);
+                drop(book);
+                count_fallback(&self.hub, &self.path, self.seats[member].member.path());
             }
+            Errand::New | Errand::Moved => book.history.mark_tried(member),
         }
     }
 
-    /// Ends a request that no member has.
-    fn end(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate, cause: &ExitCause) {
-        if !mail.claim() {
-            return;
+    /// The member had no room after all.
+    fn unmark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, errand: Errand) {
+        let Some(mut book) = mail.book() else { return };
+        match errand {
+            Errand::Substitute => {
+                book.history.forget_substituted(member);
+                drop(book);
+                uncount_fallback(&self.hub, &self.path, self.seats[member].member.path());
+            }
+            Errand::New | Errand::Moved => book.history.forget_tried(member),
         }
-        self.ended(mail, fate);
-        let now = self.hub.now();
-        let trail = mail.trail();
-        let attempts = trail.0.len() as u32;
-        let child = self.path.clone();
-        let error = match fate {
-            Fate::Expired => CallError::Expired {
-                child: child.clone(),
-                waited: now.since(mail.accepted_at),
-                trail,
-            },
-            Fate::Cancelled => CallError::Cancelled { child: child.clone() },
-            _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
-        };
-        if mail.cast {
-            self.hub.cast_ended(mail.id, fate, now);
-        }
-        if self.hub.events.wanted() {
-            self.hub.emit(Event::Fated {
-                child,
-                request: mail.id,
-                fate,
-                served_by: None,
-                attempts,
-                degraded: false,
-                defaulted: false,
-                elapsed: now.since(mail.accepted_at),
-            });
-        }
-        mail.deliver(Err(error));
     }
 
     pub(crate) fn port(self: &Arc<Self>) -> Port<Q, R> {
@@ -339,10 +336,44 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     }
 }
 
+/// What a request is to a member that it is offered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    /// Nobody has worked on it.
+    New,
+    /// It was held up, but has not failed.
+    Moved,
+    /// It has failed elsewhere.
+    Substitute,
+}
+
+/// Why nobody has taken a request.
 struct Refused {
+    /// Somebody is full.
     full: bool,
+    /// When the first of those that rest may be asked again.
     until: Moment,
-    away: Unavailable,
+    /// Why the last who was asked does not serve.
+    away: Option<Unavailable>,
+    /// Somebody is isolated by hand.
+    isolated: bool,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self { full: false, until: Moment::NEVER, away: None, isolated: false }
+    }
+}
+
+impl Refused {
+    fn why(&self) -> Refusal {
+        match self.away {
+            _ if self.full => Refusal::Full,
+            Some(why) => Refusal::Away(why),
+            None if self.isolated => Refusal::Away(Unavailable::Isolated),
+            None => Refusal::Away(Unavailable::Stopped),
+        }
+    }
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
@@ -368,11 +399,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             let mut desk = self.desk.lock();
             if desk.closed {
                 drop(desk);
-                let why = if self.hub.is_shutting_down() {
-                    Unavailable::ShuttingDown
-                } else {
-                    Unavailable::Stopped
-                };
+                let why = self.hub.away().unwrap_or(Unavailable::Stopped);
                 return Err(refused(mail, Refusal::Away(why), &self.path));
             }
             // Before it is offered: a member may be done with it before the offer returns.
@@ -382,7 +409,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
+        let mut refusal = match self.offer(&mail, Errand::New, 0..self.seats.len(), now) {
             Ok(()) => return Ok(mail),
             Err(refusal) => refusal,
         };
@@ -391,12 +418,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             self.hold(Arc::clone(&mail), refusal.until);
             return Ok(mail);
         }
-        let last_resort = !refusal.until.is_never()
-            && self.seats.iter().enumerate().any(|(index, seat)| {
-                mail.set_member(index);
-                seat.member.post(&mail, false, now).is_ok()
-            });
-        if last_resort {
+        if !refusal.until.is_never() && self.post_anyway(&mail, &mut refusal, now) {
             return Ok(mail);
         }
         {
@@ -407,8 +429,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if cast {
             self.hub.cast_forget(id);
         }
-        let why = if refusal.full { Refusal::Full } else { Refusal::Away(refusal.away) };
-        Err(refused(mail, why, &self.path))
+        Err(refused(mail, refusal.why(), &self.path))
     }
 
     /// Whoever serves, it may have been the member that does most.
@@ -524,7 +545,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         mail.set_member(to);
         if self.seats[to].member.post(&mail, true, now).is_err() {
             mail.set_member(from);
-            self.mark(&mail, to, false);
+            self.unmark(&mail, to, Errand::Substitute);
             self.tell_circuit(to, mail.id, UNTRIED, now);
             self.hold(mail, now + LOOK_AGAIN);
         } else {

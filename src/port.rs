@@ -33,7 +33,7 @@ mod waiting;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
-pub(crate) use flight::{Cut, Flight, Tie};
+pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::Gate;
 pub(crate) use kept::{Kept, panic_text, unwound};
 use waiting::Waiting;
@@ -407,6 +407,8 @@ pub(crate) struct Book {
     pub(crate) rolled_back: bool,
     /// The last fault, for the error at the end of the ladder.
     pub(crate) fault: Option<Fault>,
+    /// The soft failures of its task, when this is the request that the task is.
+    pub(crate) soft: Option<Soft>,
     /// What the next attempt is told, whoever makes it: the last feedback there was.
     pub(crate) feedback: Option<Arc<str>>,
 }
@@ -422,6 +424,7 @@ impl Book {
             spent: Cost::default(),
             rolled_back: false,
             fault: None,
+            soft: None,
             feedback: None,
         })
     }
@@ -440,8 +443,8 @@ pub(crate) struct Envelope<Q, R> {
     pub(crate) cast: bool,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
-    /// Another request asked for this one: what its ladder cannot mend, that one judges.
-    pub(crate) nested: bool,
+    /// The soft failures of the task of another request that asked for this one.
+    soft: Option<Soft>,
     pub(crate) request: Kept<Q>,
     pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
     book: Mutex<Option<Box<Book>>>,
@@ -487,7 +490,7 @@ impl<Q, R> Envelope<Q, R> {
             purse,
             cast: options.cast,
             gate: options.gate,
-            nested: options.tie.is_some(),
+            soft: options.tie.as_ref().map(|tie| Arc::clone(&tie.soft)),
             request: Kept::new(request),
             home,
             book: Mutex::new(None),
@@ -495,6 +498,21 @@ impl<Q, R> Envelope<Q, R> {
             at: AtomicU8::new(0),
             cell: Mutex::new(if options.cast { Cell::Gone } else { Cell::Waiting(options.waker) }),
         }
+    }
+
+    /// Whether another request asked for this one: what its ladder cannot mend, that one judges.
+    pub(crate) const fn is_nested(&self) -> bool {
+        self.soft.is_some()
+    }
+
+    /// The group it was asked of, if it was.
+    pub(crate) fn home_path(&self) -> Option<&ChildPath> {
+        self.home.as_ref().map(|home| home.path())
+    }
+
+    /// The soft failures of its task, as far as they are known outside of the attempt.
+    pub(crate) fn soft(&self) -> Option<Soft> {
+        self.soft.clone().or_else(|| self.book()?.soft.clone())
     }
 
     /// Takes the right to end this request: true for the first who asks.

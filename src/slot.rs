@@ -43,6 +43,7 @@ mod ladder;
 mod lives;
 mod desk;
 mod look;
+mod recovery;
 mod state;
 mod work;
 mod worker;
@@ -51,6 +52,7 @@ pub(crate) use accept::refused;
 pub(crate) use desk::{Counts, Locked};
 pub(crate) use ladder::Cause;
 pub(crate) use look::Look;
+pub(crate) use recovery::{count_fallback, note_recovery, uncount_fallback};
 pub(crate) use state::{Adopted, Saved, Unkept};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, unwound, watched};
@@ -326,16 +328,12 @@ impl<W: Worker> Slot<W> {
         };
         let mut desk = self.desk();
         let stage = desk.life.stage();
-        if !desk.life.will_serve() {
-            return Err(Refusal::Away(if self.hub.is_shutting_down() {
-                Unavailable::ShuttingDown
-            } else {
-                match stage {
-                    Stage::Quarantined => Unavailable::Quarantined,
-                    Stage::Removed => Unavailable::Removed,
-                    _ => Unavailable::Stopped,
-                }
-            }));
+        if !desk.life.will_serve() || self.hub.is_lost() {
+            return Err(Refusal::Away(self.hub.away().unwrap_or(match stage {
+                Stage::Quarantined => Unavailable::Quarantined,
+                Stage::Removed => Unavailable::Removed,
+                _ => Unavailable::Stopped,
+            })));
         }
         if self.spec.between_lives == BetweenLives::Refuse && desk.life.is_between_lives() {
             return Err(Refusal::Away(Unavailable::Restarting));
@@ -475,7 +473,8 @@ impl<W: Worker> Slot<W> {
             return None;
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
-        let suspended = fate == Fate::Stopped && self.spec.durable && self.hub.is_suspending();
+        let suspended = self.spec.durable
+            && (fate == Fate::Stopped && self.hub.is_suspending() || self.hub.is_lost());
         let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
             desk.counts.add(fate);

@@ -285,6 +285,17 @@ impl Supervisor {
         }
     }
 
+    /// The runtime is gone, and the actor of the current life with it: whoever waits for its end, or for
+    /// an answer, is told.
+    pub(crate) fn lost(&self) {
+        let life = {
+            let mut desk = self.desk.lock();
+            desk.stopping = Some(false);
+            desk.life
+        };
+        self.finished(life, ExitCause::Killed, None);
+    }
+
     /// The current life has ended, after all its children.
     fn finished(&self, life: Incarnation, cause: ExitCause, start_error: Option<StartError>) {
         let (link, asked, booting) = {

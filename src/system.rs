@@ -22,7 +22,7 @@ pub use crate::family::{ChildInfo, ChildStatus};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::ExitCause;
 use crate::hub::Hub;
-pub use crate::hub::Stats;
+pub use crate::hub::{Alternative, Stats};
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::Roster;
 use crate::port::{Port, Receipt};
@@ -107,6 +107,44 @@ mod recover;
 
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 
+/// Held by the task that waits for the root's end. Dropped before that, the runtime is gone, and
+/// everything that would have ended a request with it.
+struct Watch {
+    hub: Weak<Hub>,
+    registry: Weak<Registry>,
+    root: Arc<Supervisor>,
+    ended: bool,
+}
+
+impl Watch {
+    fn end(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if let Some(hub) = self.hub.upgrade() {
+            hub.lost.store(true, Ordering::Release);
+            hub.begin_shutdown();
+        }
+        self.root.lost();
+        self.root.abandon(&ExitCause::Killed);
+        // Those that were started while it ran stand in no spec.
+        if let Some(registry) = self.registry.upgrade() {
+            for supervisor in registry.supervisors_below(&self.root.path) {
+                supervisor.lost();
+            }
+            for child in registry.below(&self.root.path) {
+                child.give_up(&ExitCause::Killed);
+            }
+        }
+    }
+}
+
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
 impl System {
@@ -178,8 +216,15 @@ impl System {
     fn watch_root(&self) {
         let root = Arc::clone(&self.inner.root);
         let hub = Arc::downgrade(&self.inner.hub);
+        let mut watch = Watch {
+            hub: Weak::clone(&hub),
+            registry: Arc::downgrade(&self.inner.registry),
+            root: Arc::clone(&root),
+            ended: false,
+        };
         self.inner.hub.runtime.spawn(async move {
             let cause = root.wait_ended().await;
+            watch.end();
             if let Some(hub) = hub.upgrade() {
                 hub.begin_shutdown();
             }

@@ -9,15 +9,18 @@ use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
 use crate::family::Strategy;
-use crate::fate::{Answer, Attempt, Cost, Ended as EndedText, Fate};
+use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
 use crate::lifecycle;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::RetryBudget;
-use crate::policy::{self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, What};
+use crate::policy::{
+    self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, Tolerance, What,
+};
 use crate::port::Cut;
+use crate::slot::recovery::{count_fallback, note_recovery};
 use crate::slot::worker::{Worker, unwound};
 use crate::slot::{Carrier, Ended};
 
@@ -314,6 +317,7 @@ impl<W: Worker> Slot<W> {
         // The end of a life is counted where it is reported, once.
         if let Cause::Fault(fault) = &cause {
             self.hub.count_failure(fault.class, fault.code.as_deref());
+            self.add_up(mail, &decision, now);
         }
         self.hub.count_decision(class, decision.action);
         let (attempt, _) = mail.attempt();
@@ -388,7 +392,8 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
-                    self.count_fallback(group.path());
+                    let to = group.member_path(member);
+                    count_fallback(&self.hub, group.path(), &to);
                     group.hand_on(mail, member);
                     return;
                 }
@@ -418,7 +423,7 @@ impl<W: Worker> Slot<W> {
         if settled.is_none() {
             return;
         }
-        self.note_recovery(&mail, None);
+        note_recovery(&self.hub, &mail, None);
         if fate == Fate::Failed {
             self.fail(&mail, cause.into_fault(), text, attempt, now);
         } else {
@@ -452,7 +457,10 @@ impl<W: Worker> Slot<W> {
             _ => Vec::new(),
         };
         let can_go_back = self.can_go_back(done);
+        let soft = self.soft(mail, ticket);
         let mut book = mail.open_book(index, ticket.lease.delivery);
+        let Tolerance { window, .. } = self.rules.policy.tolerance;
+        book.history.tell_soft_failures(soft.lock().within(window, now));
         let checkpoint = can_go_back.then_some(CheckpointFacts {
             used: book.rolled_back,
             in_transaction: self.rules.scope == Scope::Transaction,
@@ -486,7 +494,7 @@ impl<W: Worker> Slot<W> {
                 .as_ref()
                 .is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint,
-            has_parent: mail.nested,
+            has_parent: mail.is_nested(),
         };
         let decision =
             policy::decide(&self.rules.policy, &policy_cause, &facts, &book.history, &outlook, now);
@@ -544,7 +552,7 @@ impl<W: Worker> Slot<W> {
     /// The ladder is spent: the error with the whole trail. Whoever asked within a request judges it
     /// with a ladder of its own; where there is nobody above, somebody is alerted, once.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        if !mail.nested {
+        if !mail.is_nested() {
             self.alert(mail, ended, attempts);
         }
         if let Some(group) = &mail.home {
@@ -554,38 +562,6 @@ impl<W: Worker> Slot<W> {
         self.fated(mail, child.clone(), Fate::Failed, attempts, now);
         let fault = Box::new(fault);
         mail.deliver(Err(CallError::RecoveryExhausted { child, fault, trail: mail.trail() }));
-    }
-
-    fn count_fallback(&self, group: &crate::id::ChildPath) {
-        *self.hub.stats.lock().fallbacks.entry(group.clone()).or_default() += 1;
-    }
-
-    /// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
-    pub(super) fn note_recovery(&self, mail: &Mail<W>, answer: Option<&Answer<W::Reply>>) {
-        let (retries, substitutions) = match mail.book() {
-            None => return,
-            Some(book) => (book.history.retries(), book.history.substitutions()),
-        };
-        let mut stats = self.hub.stats.lock();
-        if retries > 0 {
-            stats.entered_retry += 1;
-            if answer.is_some() && substitutions == 0 {
-                stats.recovered_by_retry += 1;
-            }
-        }
-        if substitutions > 0
-            && let Some(group) = &mail.home
-        {
-            let path = group.path();
-            *stats.entered_fallback.entry(path.clone()).or_default() += 1;
-            match answer {
-                Some(answer) if answer.defaulted => {
-                    *stats.defaulted.entry(path.clone()).or_default() += 1;
-                }
-                Some(_) => *stats.recovered_by_fallback.entry(path.clone()).or_default() += 1,
-                None => {}
-            }
-        }
     }
 
     /// An attempt did not even yield after it was told that its time is over: its life is given up,

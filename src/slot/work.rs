@@ -17,6 +17,7 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::Reservation;
 use crate::port::{Cut, Flight};
+use crate::slot::recovery::note_recovery;
 use crate::slot::worker::{Worker, unwound};
 
 /// The least time between two looks at an attempt that waits for others.
@@ -409,7 +410,7 @@ impl<W: Worker> Slot<W> {
             answer.degraded |= index > 0;
             group.served(&mail, index, fate, now);
         }
-        self.note_recovery(&mail, Some(&answer));
+        note_recovery(&self.hub, &mail, Some(&answer));
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }
@@ -496,6 +497,7 @@ impl<W: Worker> Slot<W> {
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
             flight,
             purse: job.mail.purse.clone(),
+            soft: job.mail.soft(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
         }
@@ -510,6 +512,7 @@ impl<W: Worker> Slot<W> {
         context.key.clone_from(&job.mail.key);
         context.feedback = self.feedback(job);
         context.purse.clone_from(&job.mail.purse);
+        context.soft = job.mail.soft();
         context.notes = Notes::default();
         context.tie.take();
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ChildSpec, Grant, GroupKind, Node, SupervisorSpec};
-use crate::circuit::CircuitSpec;
+use crate::circuit::{CircuitSpec, DomainSpec};
 use crate::policy::Policy;
 
 /// An ordered set of siblings that take the same request and give the same reply.
@@ -69,7 +69,8 @@ impl GroupSpec {
         &self.supervisor.id
     }
 
-    /// Adds a member by its spec. The first is the primary; the others follow in order.
+    /// Adds a member by its spec. The first is the primary, by which all others are
+    /// measured, whoever hands a request on to them; they follow in order.
     #[must_use]
     pub fn member_spec(mut self, spec: impl Into<ChildSpec>) -> Self {
         let spec = spec.into();
@@ -150,6 +151,17 @@ impl GroupSpec {
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.supervisor = self.supervisor.policy(policy);
+        self
+    }
+
+    /// How a quota domain of its members closes, opens and pays for retries; see
+    /// [`SupervisorSpec::quota_domain`].
+    ///
+    /// # Default
+    /// [`DomainSpec::default`](crate::circuit::DomainSpec::default).
+    #[must_use]
+    pub fn quota_domain(mut self, domain: impl AsRef<str>, spec: DomainSpec) -> Self {
+        self.supervisor = self.supervisor.quota_domain(domain, spec);
         self
     }
 
