@@ -64,6 +64,19 @@ impl GroupSpec {
         Self::new(id, GroupKind::Output)
     }
 
+    /// A group from a chain of names, first choice first, such as those of
+    /// [`preset`](crate::policy::preset): `bind` says which child each name is, and the name is its id.
+    pub fn chain(
+        id: impl AsRef<str>,
+        kind: GroupKind,
+        names: &[&str],
+        mut bind: impl FnMut(&str) -> ChildSpec,
+    ) -> Self {
+        names
+            .iter()
+            .fold(Self::new(id, kind), |group, name| group.member_spec(bind(name).with_id(name)))
+    }
+
     /// The id.
     pub fn id(&self) -> &str {
         &self.supervisor.id
