@@ -24,7 +24,7 @@ use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
 use crate::moment::Moment;
 use crate::policy::budget::Purse;
 pub use crate::port::Call;
-use crate::port::{Flight, Needs, Outcome, Port, PortTable, Tie};
+use crate::port::{Flight, Needs, Outcome, Port, PortTable, Soft, Tie};
 
 /// What every behavior says about itself: the types it takes and gives, what it needs, and what its
 /// work does to the world.
@@ -347,6 +347,8 @@ pub struct Context {
     pub(crate) seat: Arc<dyn Seat>,
     pub(crate) flight: Arc<Flight>,
     pub(crate) purse: Option<Purse>,
+    /// The soft failures of the task, if anybody else has noted some.
+    pub(crate) soft: Option<Soft>,
     pub(crate) notes: Notes,
     pub(crate) tie: OnceLock<Arc<Tie>>,
     pub(crate) hedge: bool,
@@ -507,6 +509,7 @@ impl Context {
                 self.deadline,
                 Arc::clone(self.seat.clock()),
                 self.purse.clone(),
+                self.soft.clone(),
             ));
             self.flight.set_tie(&tie);
             tie

@@ -155,6 +155,13 @@ pub enum Declined {
     RetryBudget,
     /// The budget of the request is used up.
     RequestBudget,
+    /// The soft failures of the whole task have added up.
+    SoftFailures {
+        /// How many are mended one by one.
+        limit: u32,
+        /// Within this time.
+        window: Duration,
+    },
     /// Nothing would change and nothing would be waited for.
     NoChange,
     /// The effect may have happened and may not be repeated.
@@ -214,6 +221,9 @@ impl fmt::Display for Declined {
             }
             Self::RetryBudget => f.write_str("retry budget empty"),
             Self::RequestBudget => f.write_str("request budget used up"),
+            Self::SoftFailures { limit, window } => {
+                write!(f, "the task has had {limit} soft failures within {window:?}")
+            }
             Self::NoChange => f.write_str("nothing would change and nothing would be waited for"),
             Self::NotReplaySafe => f.write_str("not replay-safe"),
             Self::EffectUnknown => f.write_str("the outcome of the effect is unknown"),

@@ -102,6 +102,10 @@ pub enum Unavailable {
     Removed,
     /// The system is shutting down.
     ShuttingDown,
+    /// It is a group, and every member that could serve was taken out of service by hand.
+    Isolated,
+    /// The runtime that the system was started on is gone.
+    RuntimeGone,
     /// It is durable, and has accepted a request under the same idempotency key before.
     Duplicate,
     /// It is durable, and this request cannot be written down.
@@ -116,6 +120,8 @@ impl fmt::Display for Unavailable {
             Self::Quarantined => "quarantined after too many restarts; restart it to release it",
             Self::Removed => "removed",
             Self::ShuttingDown => "shutting down",
+            Self::Isolated => "every member is isolated by hand; release one",
+            Self::RuntimeGone => "the runtime it was started on was dropped",
             Self::Duplicate => "it has accepted a request with this key before",
             Self::Unrecordable => "the request cannot be written down",
         })
@@ -354,6 +360,16 @@ pub enum SpecError {
         parent: String,
         /// The id.
         id: String,
+    },
+    /// A quota domain is defined twice, with different numbers.
+    #[error("the quota domain {domain:?} is one thing in \"{one}\" and another in \"{other}\"")]
+    DomainConflict {
+        /// The domain.
+        domain: String,
+        /// Where it is defined first, or has been in use.
+        one: String,
+        /// Where it is defined otherwise.
+        other: String,
     },
     /// A child is durable, and there is no store.
     #[error("child \"{path}\" is durable: start the tree with `System::recover` and a store")]

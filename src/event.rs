@@ -318,6 +318,18 @@ pub enum Event {
         /// What is known now: `intended`, `confirmed`, `replayed`, `unknown`, ...
         status: &'static str,
     },
+    /// The soft failures of a task have added up: a fault that would have been retried goes to the next
+    /// rung instead.
+    Accumulated {
+        /// Where the last of them was.
+        child: ChildPath,
+        /// The request it was of.
+        request: RequestId,
+        /// How many there were, this one not included.
+        failures: u32,
+        /// Within this time.
+        window: Duration,
+    },
     /// The ladder is spent: somebody should look. Exactly one a request.
     Alert {
         /// Where the request was accepted.
@@ -395,6 +407,7 @@ impl Event {
             | Self::Checkpointed { child, .. }
             | Self::PointOpened { child, .. }
             | Self::PointClosed { child, .. }
+            | Self::Accumulated { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -420,6 +433,9 @@ impl Event {
             }
             Self::RollbackExhausted { at, reasons } => {
                 tracing::error!(target: "mainstay", %at, ?reasons, "no scope can be rolled back");
+            }
+            Self::Accumulated { child, request, failures, window } => {
+                tracing::warn!(target: "mainstay", %child, %request, failures, ?window, "soft failures add up");
             }
             Self::Alert { child, request, ended, attempts } => {
                 tracing::error!(target: "mainstay", %child, %request, %ended, attempts, "all recovery strategies failed");

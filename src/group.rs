@@ -17,20 +17,21 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::Durability;
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
-use crate::error::{CallError, Unavailable};
+use crate::error::Unavailable;
 use crate::event::Event;
 use crate::fate::{Cost, Fate, FateCounts};
 use crate::fault::{Class, ExitCause};
-use crate::hub::{self, Hub, Timed};
+use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
 use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
 use crate::port::{Accept, Envelope, Home, Port, Recording};
-use crate::slot::{Membership, Refusal};
+use crate::slot::{Membership, Refusal, count_fallback, uncount_fallback};
 use crate::spec::{Codec, GroupSpec, Role};
 
 mod accept;
+mod end;
 mod hedge;
 mod member;
 mod order;
@@ -152,11 +153,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     fn offer(
         &self,
         mail: &Arc<Envelope<Q, R>>,
-        substitute: bool,
+        errand: Errand,
         order: impl IntoIterator<Item = usize>,
         now: Moment,
     ) -> Result<(), Refused> {
-        let mut refused = Refused { full: false, until: Moment::NEVER, away: Unavailable::Stopped };
+        let mut refused = Refused::default();
         for index in order {
             let seat = &self.seats[index];
             if let Some(until) = self.domain_closed(seat, now) {
@@ -173,6 +174,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                         self.changed(index, change);
                     }
                     Admission::No { until } => {
+                        refused.isolated |= until.is_never();
                         refused.until = refused.until.min(until);
                         continue;
                     }
@@ -180,16 +182,33 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             }
             mail.set_member(index);
             // Before it has the request: it may have failed with it before this call returns.
-            self.mark(mail, index, true);
-            match seat.member.post(mail, substitute, now) {
+            self.mark(mail, index, errand);
+            match seat.member.post(mail, errand != Errand::New, now) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full) => refused.full = true,
-                Err(Refusal::Away(why)) => refused.away = why,
+                Err(Refusal::Away(why)) => refused.away = Some(why),
             }
-            self.mark(mail, index, false);
+            self.unmark(mail, index, errand);
             self.tell_circuit(index, mail.id, UNTRIED, now);
         }
         Err(refused)
+    }
+
+    /// Nobody who rests is back in time: whoever is not isolated by hand is asked all the same, since
+    /// that is better than nothing.
+    fn post_anyway(&self, mail: &Arc<Envelope<Q, R>>, refused: &mut Refused, now: Moment) -> bool {
+        for (index, seat) in self.seats.iter().enumerate() {
+            if self.desk.lock().circuits[index].state(now) == State::Isolated {
+                continue;
+            }
+            mail.set_member(index);
+            match seat.member.post(mail, false, now) {
+                Ok(()) => return true,
+                Err(Refusal::Full) => refused.full = true,
+                Err(Refusal::Away(why)) => refused.away = Some(why),
+            }
+        }
+        false
     }
 
     fn domain_closed(&self, seat: &Seat<Q, R>, now: Moment) -> Option<Moment> {
@@ -254,8 +273,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 continue;
             }
             let last = mail.member();
-            let (substitute, order) = self.order(&mail, now);
-            match self.offer(&mail, substitute, order, now) {
+            let (errand, order) = self.order(&mail, now);
+            match self.offer(&mail, errand, order, now) {
                 Ok(()) => {
                     self.plan_hedge(&mail, now);
                     self.follow_up(&mail);
@@ -264,10 +283,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                     mail.set_member(last);
                     let coming = refused.full
                         || !refused.until.is_never()
-                        || refused.away == Unavailable::Restarting;
+                        || refused.away == Some(Unavailable::Restarting);
                     if !coming {
                         // Nobody is left who could serve it, and nobody will come back by itself.
-                        self.end(&mail, Fate::Stopped, &ExitCause::Stopped);
+                        self.give_up(&mail);
                         continue;
                     }
                     let until = if refused.full || refused.until.is_never() {
@@ -300,64 +319,30 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         }
     }
 
-    /// Notes whether a member has been tried, for a request that has failed before.
-    fn mark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, tried: bool) {
-        if let Some(mut book) = mail.book() {
-            if tried {
-                book.history.mark_tried(member);
-            } else {
-                book.history.forget_tried(member);
+    /// Notes that a member has a request that has failed or was held up before.
+    fn mark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, errand: Errand) {
+        let Some(mut book) = mail.book() else { return };
+        match errand {
+            Errand::Substitute => {
+                book.history.mark_substituted(member);
+                drop(book);
+                count_fallback(&self.hub, &self.path, self.seats[member].member.path());
             }
+            Errand::New | Errand::Moved => book.history.mark_tried(member),
         }
     }
 
-    /// Ends a request that no member has.
-    fn end(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate, cause: &ExitCause) {
-        if !mail.claim() {
-            return;
-        }
-        let fate = match fate {
-            Fate::Stopped if self.durable.is_some() && self.hub.is_suspending() => Fate::Suspended,
-            fate => fate,
-        };
-        if self.durable.is_some() {
-            self.recorder().ended(mail, fate);
-        }
-        self.ended(mail, fate);
-        let now = self.hub.now();
-        let trail = mail.trail();
-        let attempts = trail.0.len() as u32;
-        hub::note(&self.hub, mail, fate, false, now);
-        let child = self.path.clone();
-        let error = match fate {
-            Fate::Expired => CallError::Expired {
-                child: child.clone(),
-                waited: now.since(mail.accepted_at),
-                trail,
-            },
-            Fate::Cancelled => CallError::Cancelled { child: child.clone() },
-            Fate::Suspended => CallError::Suspended { child: child.clone() },
-            _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
-        };
-        if mail.cast {
-            if let Some(key) = mail.key().filter(|_| self.hub.shelf.remembers()) {
-                self.hub.shelf.forget(key);
+    /// The member had no room after all.
+    fn unmark(&self, mail: &Arc<Envelope<Q, R>>, member: usize, errand: Errand) {
+        let Some(mut book) = mail.book() else { return };
+        match errand {
+            Errand::Substitute => {
+                book.history.forget_substituted(member);
+                drop(book);
+                uncount_fallback(&self.hub, &self.path, self.seats[member].member.path());
             }
-            self.hub.cast_ended(mail.id, fate, now);
+            Errand::New | Errand::Moved => book.history.forget_tried(member),
         }
-        if self.hub.events.wanted() {
-            self.hub.emit(Event::Fated {
-                child,
-                request: mail.id,
-                fate,
-                served_by: None,
-                attempts,
-                degraded: false,
-                defaulted: false,
-                elapsed: now.since(mail.accepted_at),
-            });
-        }
-        mail.deliver(Err(error));
     }
 
     pub(crate) fn port(self: &Arc<Self>) -> Port<Q, R> {
@@ -367,6 +352,17 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     pub(crate) fn port_any(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         Arc::new(self.port())
     }
+}
+
+/// What a request is to a member that it is offered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    /// Nobody has worked on it.
+    New,
+    /// It was held up, but has not failed.
+    Moved,
+    /// It has failed elsewhere.
+    Substitute,
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
@@ -481,7 +477,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         mail.set_member(to);
         if self.seats[to].member.post(&mail, true, now).is_err() {
             mail.set_member(from);
-            self.mark(&mail, to, false);
+            self.unmark(&mail, to, Errand::Substitute);
             self.tell_circuit(to, mail.id, UNTRIED, now);
             self.hold(mail, now + LOOK_AGAIN);
         } else {

@@ -22,6 +22,7 @@ use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
 use crate::effects::Effects;
+use crate::error::Unavailable;
 use crate::event::{Event, Events};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
@@ -97,6 +98,12 @@ pub struct Stats {
     pub hedges: HashMap<ChildPath, u64>,
     /// Those of them that the second member answered first, by group.
     pub hedges_won: HashMap<ChildPath, u64>,
+    /// Substitutes by the member they were handed to: how each alternative does.
+    pub alternatives: BTreeMap<ChildPath, Alternative>,
+    /// Faults that a retry or a substitute answered.
+    pub soft_failures: u64,
+    /// Faults that were not retried because the soft failures of their task had added up.
+    pub accumulated: u64,
     /// Alerts: ladders that were spent.
     pub alerts: u64,
     /// Attempts made.
@@ -107,6 +114,33 @@ pub struct Stats {
     pub stale: u64,
     /// Events that some subscriber was too slow for.
     pub events_lagged: u64,
+}
+
+/// How a member of a group does as a substitute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Alternative {
+    /// Requests that failed elsewhere and were handed to it.
+    pub asked: u64,
+    /// Those of them that it answered, default values excluded.
+    pub answered: u64,
+    /// Those of them that it answered with a default value.
+    pub defaulted: u64,
+}
+
+impl Alternative {
+    /// The share of the requests handed to it that it answered; `None` before the first. Default
+    /// values, which cannot fail, do not count as answers.
+    pub fn success_rate(&self) -> Option<f64> {
+        (self.asked > 0).then(|| self.answered as f64 / self.asked as f64)
+    }
+}
+
+impl fmt::Display for Alternative {
+    /// Answered of asked, as `3/4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.answered + self.defaulted, self.asked)
+    }
 }
 
 impl Stats {
@@ -140,6 +174,8 @@ pub(crate) struct Hub {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) identity: u64,
     pub(crate) shutting_down: AtomicBool,
+    /// The runtime was dropped under the system: nothing of it will ever run again.
+    pub(crate) lost: AtomicBool,
     /// Where durable things are kept, if anywhere.
     pub(crate) journal: OnceLock<Arc<Journal>>,
     /// Requests that were set aside and are not durable.
@@ -189,6 +225,7 @@ impl Hub {
             runtime,
             identity,
             shutting_down: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             journal: OnceLock::new(),
             shelf: Shelf::default(),
             topology: OnceLock::new(),
@@ -257,6 +294,21 @@ impl Hub {
                 .entry(Arc::clone(name))
                 .or_insert_with(|| Arc::new(Mutex::new(Domain::new(DomainSpec::default())))),
         )
+    }
+
+    /// Makes the quota domain of this name run by `spec`. What it runs by instead, when that is
+    /// something else.
+    pub(crate) fn define_domain(
+        &self,
+        name: &Arc<str>,
+        spec: DomainSpec,
+    ) -> Result<(), DomainSpec> {
+        let mut domains = self.domains.lock();
+        let domain = domains
+            .entry(Arc::clone(name))
+            .or_insert_with(|| Arc::new(Mutex::new(Domain::new(spec))));
+        let known = *domain.lock().spec();
+        if known == spec { Ok(()) } else { Err(known) }
     }
 
     pub(crate) fn count_failure(&self, class: Class, code: Option<&str>) {
@@ -339,6 +391,21 @@ impl Hub {
     /// Whether durable requests are left open for the next process.
     pub(crate) fn is_suspending(&self) -> bool {
         self.journal.get().is_some() && self.is_shutting_down()
+    }
+
+    /// Whether the runtime is gone; then a durable request is as after a power cut, and no fate of it is
+    /// written down.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Why nothing is taken any more, when it is so for the whole system.
+    pub(crate) fn away(&self) -> Option<Unavailable> {
+        match (self.is_lost(), self.is_shutting_down()) {
+            (true, _) => Some(Unavailable::RuntimeGone),
+            (false, true) => Some(Unavailable::ShuttingDown),
+            (false, false) => None,
+        }
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {

@@ -70,6 +70,14 @@ impl Words {
         Self { status: pack(kind, status), life: pack_life(incarnation, restarts) }
     }
 
+    /// What it works on waits for others. Slots do not publish this, since it would cost every call that
+    /// is made from a step two more stores and their lock; who asks for details is told.
+    pub(crate) const fn set_waiting(&mut self) {
+        if self.status as u8 == ChildState::Busy as u8 {
+            self.status = self.status & !0xff | ChildState::Waiting as u64;
+        }
+    }
+
     /// The state; `None` for a free row.
     pub(crate) const fn state(self) -> Option<ChildState> {
         ChildState::from_code(self.status as u8)

@@ -19,7 +19,8 @@
 //! | all others | 0 | | |
 //! | a crash | 1 | none | not replay-safe; a second one is quarantined |
 //!
-//! All of them together: at most 3 a request, whoever makes them. Who may stand in for whom is in
+//! All of them together: at most 3 a request, whoever makes them; and no more once the soft failures of
+//! the whole task have added up to its [`Tolerance`]. Who may stand in for whom is in
 //! [`eligibility`]; how long a wait is, in [`backoff`].
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::fault::{Class, EffectKind};
 use crate::id::{Delivery, RequestId};
 use crate::moment::Moment;
 
+pub mod accumulator;
 pub mod backoff;
 pub mod budget;
 pub mod eligibility;
@@ -41,6 +43,7 @@ pub mod strategy;
 #[cfg(test)]
 mod tests;
 
+pub use self::accumulator::{SoftFailures, Tolerance};
 pub use self::backoff::{Backoff, Jitter};
 pub use self::eligibility::{Candidate, Capabilities, Grant, GroupKind, Standing};
 pub use self::hedge::{Hedge, NoHedge};
@@ -237,6 +240,12 @@ impl Case<'_> {
         let delay = self.wait(schedule)?;
         if delay.is_zero() && !changes {
             return Err(Declined::NoChange);
+        }
+        // Small failures that add up say that more is wrong than the last of them: the next rung looks
+        // further. A life that ends is counted elsewhere.
+        let Tolerance { failures: limit, window } = policy.tolerance;
+        if matches!(self.cause, Cause::Fault(_)) && history.soft_failures() >= limit {
+            return Err(Declined::SoftFailures { limit, window });
         }
         // Last, so that nothing is said about the budget when another reason would have sufficed.
         if !outlook.retry_budget {

@@ -8,11 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::Waker;
 use std::time::Duration;
-
-use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::checkpoint::Interval;
 use crate::error::{CallError, NeedError};
@@ -21,11 +17,12 @@ use crate::fault::{Class, EffectKind, Fault};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
-use crate::policy::budget::{Limits, Purse};
+use crate::policy::budget::Limits;
 use crate::policy::eligibility::{Candidate, GroupKind};
 use crate::policy::history::History;
 
 mod act;
+mod envelope;
 mod copies;
 mod flight;
 mod gate;
@@ -35,8 +32,8 @@ mod waiting;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
-use copies::Copies;
-pub(crate) use flight::{Cut, Flight, Tie};
+pub(crate) use envelope::{Book, Envelope};
+pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use options::{AcceptOptions, More};
@@ -379,257 +376,6 @@ pub(crate) trait Home<Q, R>: Send + Sync {
     fn recording(&self) -> Option<Recording>;
     /// How the circuit of a member stands, for the dump.
     fn circuit(&self, member: usize, now: Moment) -> Option<CircuitView>;
-}
-
-/// What failed on a request's way, kept apart from the envelope because most requests have none.
-pub(crate) struct Book {
-    pub(crate) history: History,
-    pub(crate) trail: crate::fate::Trail,
-    /// Hand-outs so far, wherever.
-    pub(crate) deliveries: crate::id::Delivery,
-    /// An attempt has called what may not be called twice.
-    pub(crate) tainted: bool,
-    /// What the attempts that gave no answer have cost.
-    pub(crate) spent: Cost,
-    /// It was rolled back, once.
-    pub(crate) rolled_back: bool,
-    /// Whether it is out at two members.
-    pub(crate) copies: Copies,
-    /// After which rungs a person was asked, a bit each.
-    pub(crate) asked: u8,
-    /// Hand-outs that a person has asked for: they are not counted against the cap.
-    pub(crate) by_person: u32,
-    /// The last fault, for the error at the end of the ladder.
-    pub(crate) fault: Option<Fault>,
-    /// What the next attempt is told, whoever makes it: the last feedback there was.
-    pub(crate) feedback: Option<Arc<str>>,
-}
-
-impl Book {
-    /// Nothing yet, but that this member of the group has had the request as this hand-out.
-    pub(crate) fn new(member: usize, delivery: crate::id::Delivery) -> Box<Self> {
-        Box::new(Self {
-            history: History::starting_at(member),
-            trail: crate::fate::Trail::default(),
-            deliveries: delivery,
-            tainted: false,
-            spent: Cost::default(),
-            rolled_back: false,
-            copies: Copies::default(),
-            asked: 0,
-            by_person: 0,
-            fault: None,
-            feedback: None,
-        })
-    }
-}
-
-impl Book {
-    /// A hand-out as the cap counts it.
-    pub(crate) const fn counted(&self, delivery: crate::id::Delivery) -> crate::id::Delivery {
-        crate::id::Delivery(delivery.0.saturating_sub(self.by_person))
-    }
-}
-
-/// A book, locked.
-pub(crate) type BookLock<'a> = MappedMutexGuard<'a, Book>;
-
-/// A request on its way: what was asked, until when, and who waits for it.
-pub(crate) struct Envelope<Q, R> {
-    pub(crate) id: RequestId,
-    pub(crate) accepted_at: Moment,
-    pub(crate) deadline: Moment,
-    more: Option<Box<More>>,
-    pub(crate) cast: bool,
-    /// Another request asked for this one: what its ladder cannot mend, that one judges.
-    pub(crate) nested: bool,
-    pub(crate) request: Kept<Q>,
-    pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
-    book: Mutex<Option<Box<Book>>>,
-    fated: AtomicBool,
-    state: AtomicU8,
-    /// The member of the group that has it.
-    at: AtomicU8,
-    cell: Mutex<Cell<Q, R>>,
-}
-
-const CANCELLED: u8 = 2;
-/// Its fate is in the journal, or on its way there.
-const JOURNALED: u8 = 4;
-/// Something has failed, or it is out at two members.
-const BOOKED: u8 = 8;
-/// It was out at two members.
-const HEDGED: u8 = 16;
-
-enum Cell<Q, R> {
-    Waiting(Option<Waker>),
-    /// The usual answer: at the first attempt, and nothing else to say of it.
-    Plain(R, ChildPath, Duration),
-    Whole(Box<Result<Answer<R>, CallError<Q>>>),
-    Gone,
-}
-
-impl<Q, R> Cell<Q, R> {
-    /// What it says; `None` when it says nothing yet, or any more.
-    #[inline]
-    fn outcome(self) -> Option<Result<Answer<R>, CallError<Q>>> {
-        match self {
-            Self::Plain(value, by, elapsed) => {
-                Some(Ok(Answer { elapsed, ..Answer::new(value, by) }))
-            }
-            Self::Whole(outcome) => Some(*outcome),
-            Self::Waiting(_) | Self::Gone => None,
-        }
-    }
-}
-
-impl<Q, R> Envelope<Q, R> {
-    #[inline(always)]
-    pub(crate) fn new(
-        id: RequestId,
-        accepted_at: Moment,
-        deadline: Moment,
-        options: &mut AcceptOptions,
-        home: Option<Arc<dyn Home<Q, R>>>,
-        request: Q,
-    ) -> Self {
-        let inherited = options.tie.as_ref().and_then(|tie| tie.purse.clone());
-        if options.more.is_some() || inherited.is_some() {
-            let more = options.more();
-            more.purse = match (more.budget.take(), inherited) {
-                (Some(own), Some(parent)) => Some(parent.child(own)),
-                (Some(own), None) => Some(Purse::new(own)),
-                (None, parent) => parent,
-            };
-        }
-        Self {
-            id,
-            accepted_at,
-            deadline,
-            more: options.more.take(),
-            cast: options.cast,
-            nested: options.tie.is_some(),
-            request: Kept::new(request),
-            home,
-            book: Mutex::new(None),
-            fated: AtomicBool::new(false),
-            state: AtomicU8::new(0),
-            at: AtomicU8::new(0),
-            cell: Mutex::new(if options.cast {
-                Cell::Gone
-            } else {
-                Cell::Waiting(options.waker.take())
-            }),
-        }
-    }
-
-    /// The idempotency key that it came with.
-    pub(crate) fn key(&self) -> Option<&Arc<str>> {
-        self.more.as_ref()?.key.as_ref()
-    }
-
-    pub(crate) fn purse(&self) -> Option<&Purse> {
-        self.more.as_ref()?.purse.as_ref()
-    }
-
-    /// Whether it comes with nothing that an attempt has to look at first.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.more.as_ref().is_none_or(|more| more.gate.is_none() && more.purse.is_none())
-    }
-
-    /// What it waits for before anything is done about it, if it is durable.
-    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
-        self.more.as_ref()?.gate.as_ref()
-    }
-
-    /// Takes the right to end this request: true for the first who asks. One without a group is asked
-    /// for under the lock of its slot only, and needs no operation that is atomic as a whole.
-    pub(crate) fn claim(&self) -> bool {
-        if self.home.is_some() {
-            return !self.fated.swap(true, Ordering::AcqRel);
-        }
-        let first = !self.fated.load(Ordering::Acquire);
-        self.fated.store(true, Ordering::Release);
-        first
-    }
-
-    pub(crate) fn set_member(&self, member: usize) {
-        self.at.store(member as u8, Ordering::Relaxed);
-    }
-
-    pub(crate) fn member(&self) -> usize {
-        self.at.load(Ordering::Relaxed) as usize
-    }
-
-    pub(crate) fn is_fated(&self) -> bool {
-        self.fated.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn note_journaled(&self) {
-        self.state.fetch_or(JOURNALED, Ordering::AcqRel);
-    }
-
-    pub(crate) fn forget_journaled(&self) {
-        self.state.fetch_and(!JOURNALED, Ordering::AcqRel);
-    }
-
-    pub(crate) fn is_journaled(&self) -> bool {
-        self.state.load(Ordering::Acquire) & JOURNALED != 0
-    }
-
-    /// What has failed on its way; there from the first failure on.
-    pub(crate) fn book(&self) -> Option<BookLock<'_>> {
-        // Most requests never lock it.
-        if self.state.load(Ordering::Acquire) & BOOKED == 0 {
-            return None;
-        }
-        MutexGuard::try_map(self.book.lock(), |book| book.as_deref_mut()).ok()
-    }
-
-    /// The same, opened by this failure of that member unless an earlier one did.
-    pub(crate) fn open_book(&self, member: usize, delivery: crate::id::Delivery) -> BookLock<'_> {
-        let book = self.book.lock();
-        self.state.fetch_or(BOOKED, Ordering::AcqRel);
-        MutexGuard::map(book, |book| &mut **book.get_or_insert_with(|| Book::new(member, delivery)))
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.state.load(Ordering::Acquire) & CANCELLED != 0
-    }
-
-    /// Tells the caller, who may have left. Not to be called under a lock: it wakes the caller, and
-    /// drops what nobody hears.
-    pub(crate) fn deliver(&self, outcome: Result<Answer<R>, CallError<Q>>) {
-        self.fill(Cell::Whole(Box::new(outcome)));
-    }
-
-    /// The same, of an answer at the first attempt that is neither degraded nor has a cost.
-    #[inline]
-    pub(crate) fn reply(&self, value: R, by: ChildPath, elapsed: Duration) {
-        self.fill(Cell::Plain(value, by, elapsed));
-    }
-
-    #[inline]
-    fn fill(&self, outcome: Cell<Q, R>) {
-        let mut cell = self.cell.lock();
-        if let Cell::Waiting(waker) = &mut *cell {
-            let waker = waker.take();
-            *cell = outcome;
-            drop(cell);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-            return;
-        }
-        drop(cell);
-        // The user's reply, dropped in the runtime's own task.
-        let _ = unwound(move || drop(outcome));
-    }
-
-    /// Hands the request back to a caller whose message was not accepted.
-    pub(crate) fn into_request(self) -> Q {
-        self.request.into_inner()
-    }
 }
 
 mod sealed {

@@ -138,6 +138,7 @@ fn spec<B: Behavior>(
         child_limit: None,
         policy: None,
         quota_domain: None,
+        domain_spec: None,
         capabilities: None,
         needs: B::needs(),
         codec: None,

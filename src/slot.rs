@@ -45,9 +45,11 @@ mod ladder;
 mod lives;
 mod desk;
 mod hold;
+mod keep;
 mod line;
 mod look;
 mod point;
+mod recovery;
 mod state;
 mod work;
 mod worker;
@@ -55,10 +57,12 @@ mod worker;
 pub(crate) use accept::{Recorder, refused};
 pub(crate) use desk::{Counts, LastEnd, Locked};
 pub(crate) use hold::Held;
+pub(crate) use keep::{Unkept, Writing};
 pub(crate) use ladder::Cause;
 pub(crate) use line::Prepared;
 pub(crate) use look::Look;
-pub(crate) use state::{Adopted, Saved, Unkept, Writing};
+pub(crate) use recovery::{count_fallback, uncount_fallback};
+pub(crate) use state::{Adopted, Saved};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, let_go, poll_watched, unwound, watched};
 
@@ -81,8 +85,6 @@ pub(crate) trait Managed: Send + Sync {
     fn resumes(&self, at: Moment);
     /// No life follows unless it is started by hand: what waits gets its fate.
     fn give_up(&self, cause: &ExitCause);
-    /// The runtime is gone: its life is over, whatever it was doing, and none follows.
-    fn lost(&self, _: &ExitCause) {}
     /// It leaves the system.
     fn remove(&self, cause: &ExitCause);
     /// It was removed, and its supervisor is started again from its spec, in which it stands.
@@ -333,16 +335,12 @@ impl<W: Worker> Slot<W> {
         };
         let mut desk = self.desk();
         let stage = desk.life.stage();
-        if !desk.life.will_serve() {
-            return Err(Refusal::Away(if self.hub.is_shutting_down() {
-                Unavailable::ShuttingDown
-            } else {
-                match stage {
-                    Stage::Quarantined => Unavailable::Quarantined,
-                    Stage::Removed => Unavailable::Removed,
-                    _ => Unavailable::Stopped,
-                }
-            }));
+        if !desk.life.will_serve() || self.hub.is_lost() {
+            return Err(Refusal::Away(self.hub.away().unwrap_or(match stage {
+                Stage::Quarantined => Unavailable::Quarantined,
+                Stage::Removed => Unavailable::Removed,
+                _ => Unavailable::Stopped,
+            })));
         }
         if self.spec.between_lives == BetweenLives::Refuse && desk.life.is_between_lives() {
             return Err(Refusal::Away(Unavailable::Restarting));
@@ -485,7 +483,8 @@ impl<W: Worker> Slot<W> {
         }
         let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
         let recording = self.recording(&mail);
-        let suspended = fate == Fate::Stopped && recording.is_some() && self.hub.is_suspending();
+        let suspended = recording.is_some()
+            && (fate == Fate::Stopped && self.hub.is_suspending() || self.hub.is_lost());
         let fate = if suspended { Fate::Suspended } else { fate };
         if mail.home.is_none() {
             desk.counts.add(fate);
@@ -543,7 +542,7 @@ impl<W: Worker> Slot<W> {
         attempts: u32,
         now: Moment,
     ) {
-        crate::hub::note(&self.hub, mail, fate, false, now);
+        crate::hub::note(&self.hub, mail, fate, None, now);
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::behavior::Behavior;
 use crate::checkpoint::{Durability, Interval, Scope};
+use crate::circuit::DomainSpec;
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
@@ -25,11 +26,13 @@ use crate::port::{Need, Needs, PortType};
 
 pub mod acting;
 mod codec;
+mod domain;
 mod group;
 mod like;
 mod validate;
 
 pub(crate) use codec::Codec;
+pub(crate) use domain::{defined_by, domains};
 pub use group::{GroupSpec, MAX_MEMBERS};
 
 pub(crate) use validate::{dynamic_child, resolve};
@@ -115,6 +118,7 @@ pub struct ChildSpec {
     pub(crate) child_limit: Option<Limit>,
     pub(crate) policy: Option<Arc<Policy>>,
     pub(crate) quota_domain: Option<Arc<str>>,
+    pub(crate) domain_spec: Option<DomainSpec>,
     pub(crate) capabilities: Option<Arc<Capabilities>>,
     pub(crate) needs: Needs,
     pub(crate) codec: Option<Codec>,
@@ -309,17 +313,6 @@ impl ChildSpec {
         self
     }
 
-    /// The quota domain: what shares one provider's limits (account, key, model family). A 429 to one
-    /// child closes it for all, and they share a retry budget.
-    ///
-    /// # Default
-    /// The child's own.
-    #[must_use]
-    pub fn quota_domain(mut self, domain: impl AsRef<str>) -> Self {
-        self.quota_domain = Some(Arc::from(domain.as_ref()));
-        self
-    }
-
     /// What it can do and may do: compared between the members of a group.
     ///
     /// # Default
@@ -468,6 +461,7 @@ pub struct SupervisorSpec {
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) policy: Option<Arc<Policy>>,
     pub(crate) scope: Option<Scope>,
+    pub(crate) domains: Vec<(Arc<str>, DomainSpec)>,
     pub(crate) children: Vec<Node>,
 }
 
@@ -496,6 +490,7 @@ impl SupervisorSpec {
             backoff: None,
             policy: None,
             scope: None,
+            domains: Vec::new(),
             children: Vec::new(),
         }
     }

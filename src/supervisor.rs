@@ -290,6 +290,17 @@ impl Supervisor {
         }
     }
 
+    /// The runtime is gone, and the actor of the current life with it: whoever waits for its end, or for
+    /// an answer, is told.
+    pub(crate) fn lost(&self) {
+        let life = {
+            let mut desk = self.desk.lock();
+            desk.stopping = Some(false);
+            desk.life
+        };
+        self.finished(life, ExitCause::Killed, None);
+    }
+
     /// The current life has ended, after all its children.
     fn finished(&self, life: Incarnation, cause: ExitCause, start_error: Option<StartError>) {
         let (link, asked, booting) = {
@@ -446,16 +457,6 @@ impl Supervisor {
     /// No life follows: everything below gets its fate.
     pub(crate) fn abandon(&self, cause: &ExitCause) {
         Managed::give_up(self, cause);
-    }
-
-    /// The runtime is gone, and its actor with it.
-    pub(crate) fn lose(&self) {
-        let life = {
-            let mut desk = self.desk.lock();
-            desk.stopping = Some(false);
-            desk.life
-        };
-        self.finished(life, ExitCause::Stopped, None);
     }
 
     /// Static children that were removed come back with the next life, as in OTP: they stand in the spec.

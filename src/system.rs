@@ -22,7 +22,7 @@ pub use crate::family::{ChildInfo, ChildStatus};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::ExitCause;
 use crate::hub::Hub;
-pub use crate::hub::Stats;
+pub use crate::hub::{Alternative, Stats};
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::Roster;
 use crate::points::{PointSpec, PointsRef};
@@ -164,6 +164,44 @@ pub use quarantine::QuarantineRef;
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
 
+/// Held by the task that waits for the root's end. Dropped before that, the runtime is gone, and
+/// everything that would have ended a request with it.
+struct Watch {
+    hub: Weak<Hub>,
+    registry: Weak<Registry>,
+    root: Arc<Supervisor>,
+    ended: bool,
+}
+
+impl Watch {
+    fn end(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if let Some(hub) = self.hub.upgrade() {
+            hub.lost.store(true, Ordering::Release);
+            hub.begin_shutdown();
+        }
+        self.root.lost();
+        self.root.abandon(&ExitCause::Killed);
+        // Those that were started while it ran stand in no spec.
+        if let Some(registry) = self.registry.upgrade() {
+            for supervisor in registry.supervisors_below(&self.root.path) {
+                supervisor.lost();
+            }
+            for child in registry.below(&self.root.path) {
+                child.give_up(&ExitCause::Killed);
+            }
+        }
+    }
+}
+
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
 impl System {
@@ -240,15 +278,21 @@ impl System {
 
     /// When the root ends by itself, or its runtime is dropped under it, what still waits gets its fate.
     fn watch_root(&self) {
-        let last = LastRites {
-            root: Arc::clone(&self.inner.root),
+        let root = Arc::clone(&self.inner.root);
+        let hub = Arc::downgrade(&self.inner.hub);
+        let mut watch = Watch {
+            hub: Weak::clone(&hub),
             registry: Arc::downgrade(&self.inner.registry),
-            hub: Arc::downgrade(&self.inner.hub),
-            ended: None,
+            root: Arc::clone(&root),
+            ended: false,
         };
         self.inner.hub.runtime.spawn(async move {
-            let cause = last.root.wait_ended().await;
-            last.give(cause);
+            let cause = root.wait_ended().await;
+            watch.end();
+            if let Some(hub) = hub.upgrade() {
+                hub.begin_shutdown();
+            }
+            root.abandon(&cause);
         });
     }
 
@@ -443,42 +487,6 @@ impl System {
     /// Waits until the root has ended, by itself or because it was stopped, and says why.
     pub async fn wait(&self) -> RootEnded {
         RootEnded(self.inner.root.wait_ended().await)
-    }
-}
-
-/// Gives what is open its fate when it is dropped: with the task that waits for the root's end, whether
-/// that has come or the runtime is gone, and with it everybody who could still do something.
-struct LastRites {
-    root: Arc<Supervisor>,
-    registry: Weak<Registry>,
-    hub: Weak<Hub>,
-    ended: Option<ExitCause>,
-}
-
-impl LastRites {
-    fn give(mut self, cause: ExitCause) {
-        self.ended = Some(cause);
-    }
-}
-
-impl Drop for LastRites {
-    fn drop(&mut self) {
-        if let Some(hub) = self.hub.upgrade() {
-            hub.begin_shutdown();
-        }
-        let cause = self.ended.take().unwrap_or_else(|| {
-            if let Some(registry) = self.registry.upgrade() {
-                for child in registry.below(&self.root.path) {
-                    child.lost(&ExitCause::Stopped);
-                }
-                for supervisor in registry.supervisors_below(&self.root.path) {
-                    supervisor.lose();
-                }
-            }
-            self.root.lose();
-            ExitCause::Stopped
-        });
-        self.root.abandon(&cause);
     }
 }
 

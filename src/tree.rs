@@ -224,8 +224,13 @@ impl Branch {
 
 impl Block {
     fn read(copy: PageCopy, now: Moment, details: Details) -> Self {
+        let mut copy = copy;
+        let words = &mut copy.words;
         let ask = |(row, detail): (u16, Arc<dyn crate::mirror::Detail>)| {
             let detail = detail.detail(now);
+            if !detail.waits_for.is_empty() {
+                words[usize::from(row)].set_waiting();
+            }
             (!detail.is_empty()).then(|| (row, Box::new(detail)))
         };
         let read = |(row, roster): (u16, Roster)| (row, Branch::read(&roster, now, details));

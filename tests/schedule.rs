@@ -22,6 +22,12 @@ use mainstay_actors::scripted::{Cue, Script};
 mod order;
 #[path = "schedule/knobs.rs"]
 mod knobs;
+#[path = "schedule/adding_up.rs"]
+mod adding_up;
+#[path = "schedule/domains.rs"]
+mod domains;
+#[path = "schedule/gone.rs"]
+mod gone;
 #[path = "schedule/siblings.rs"]
 mod siblings;
 

@@ -214,6 +214,23 @@ fn a_member_takes_what_the_first_takes_and_is_no_weaker_without_a_grant() {
         let expected = SpecError::GrantWithoutReason { path: "top/g".into(), member: "b".into() };
         assert_eq!(error, Err(expected));
     }
+    // The primary is the first member, whoever failed last: one that is safer than it binds nobody after
+    // it, and a chain through one with a grant ends at nobody who is weaker.
+    let level = |guardrail| Capabilities { guardrail, ..Capabilities::default() };
+    let chain = |last| {
+        GroupSpec::model("g")
+            .member_spec(child("a").capabilities(level(2)))
+            .member_spec(child("b").capabilities(level(5)))
+            .member_spec(child("c").capabilities(level(0)))
+            .member_spec(child("d").capabilities(level(last)))
+            .grant("c", Grant::new("ann", "drill"))
+            .allow("b", ["c", "d"])
+            .allow("c", ["d"])
+    };
+    top().group(chain(2)).validate().unwrap();
+    let text = "group \"top/g\": member \"d\" has a lower guardrail level than \"a\"; \
+                grant it with an owner and a reason";
+    refused(top().group(chain(1)), text);
     // Who declares nothing grants nothing: a substitute with rights of its own needs a grant.
     let rights = Capabilities { tool_rights: ["refund".into()].into(), ..Capabilities::default() };
     let armed = group().member_spec(child("d").capabilities(rights));
@@ -244,6 +261,9 @@ fn a_policy_keeps_its_limits_wherever_it_stands() {
         (Policy::new().with_delivery_cap(0), "the delivery cap is zero"),
         (Policy::new().with_depth_limit(6), "the depth limit is 6"),
         (Policy::new().with_crash_redeliveries(2), "the crash redeliveries is 2"),
+        (Policy::new().with_tolerance(0, secs(1)), "the tolerance of soft failures is zero"),
+        (Policy::new().with_tolerance(10_001, secs(1)), "the tolerance of soft failures is 10001"),
+        (Policy::new().with_tolerance(1, ZERO), "the window of the tolerance is zero"),
         (Policy::new().with_min_attempt(secs(31)), "the least time for an attempt is 31s"),
         (
             Policy::new().with_backoff(

@@ -128,7 +128,7 @@ support               supervisor one_for_one  running         #1
 │  ├─ claude          model                   idle            #1                                open 26s
 │  ├─ gpt             model                   busy            #1             attempt 2, 14s +3  closed
 │  └─ local           model                   idle            #1                                closed
-├─ agent              stateful                busy            #1          3  attempt 1, 14s                           support/llm
+├─ agent              stateful                waiting         #1          3  attempt 1, 14s                           support/llm
 ├─ desk               supervisor one_for_one  running         #1
 │  ├─ a               stateful                idle            #1
 │  ├─ b               stateful                restarting 18s  #1                                          killed, 2s
@@ -181,6 +181,7 @@ async fn a_dump_goes_through_serde_and_comes_back_the_same() {
     let b = &value["root"]["children"][2]["children"][1];
     assert_eq!((&b["state"], &b["resumes_in_ms"]), (&"restarting".into(), &18_000.into()));
     let agent = &value["root"]["children"][1];
+    assert_eq!(agent["state"], "waiting");
     assert_eq!((&agent["mailbox"], &agent["waits_for"][0]), (&3.into(), &"support/llm".into()));
     assert_eq!(agent["in_flight"][0]["age_ms"], 14_000);
 }

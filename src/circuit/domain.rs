@@ -17,7 +17,7 @@ use crate::policy::budget::{Amplification, RetryBudget};
 /// # Default
 ///
 /// Closed for at least 2 s and at most 5 min; 10 requests a second after it opens, doubling each
-/// second, for 5 s.
+/// second, for 5 s; a retry budget of 500 tokens, of which a success gives 1 back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -30,6 +30,10 @@ pub struct DomainSpec {
     pub ramp_rate: u32,
     /// So long after it opened nobody is spaced any more, unless others still wait before them.
     pub ramp: Duration,
+    /// The tokens of its retry budget; 0 allows no retry at all. A retry costs 14, after throttling 5.
+    pub retry_capacity: u32,
+    /// The tokens that a success gives back.
+    pub retry_refund: u32,
 }
 
 impl Default for DomainSpec {
@@ -46,6 +50,8 @@ impl DomainSpec {
             max_close: Duration::from_secs(300),
             ramp_rate: 10,
             ramp: Duration::from_secs(5),
+            retry_capacity: RetryBudget::CAPACITY,
+            retry_refund: RetryBudget::REFUND,
         }
     }
 
@@ -65,6 +71,14 @@ impl DomainSpec {
         self
     }
 
+    /// The same spec, with a retry budget of so many tokens, of which each success gives `refund` back.
+    #[must_use]
+    pub const fn with_retries(mut self, capacity: u32, refund: u32) -> Self {
+        self.retry_capacity = capacity;
+        self.retry_refund = refund;
+        self
+    }
+
     /// Whether a domain can run by this. `path` names it in the error.
     ///
     /// # Errors
@@ -73,6 +87,9 @@ impl DomainSpec {
     pub fn validate(&self, path: &str) -> Result<(), SpecError> {
         if self.ramp_rate == 0 {
             return Err(SpecError::Zero { path: path.to_owned(), what: "the domain's ramp rate" });
+        }
+        if self.retry_refund == 0 {
+            return Err(SpecError::Zero { path: path.to_owned(), what: "the domain's refund" });
         }
         if self.min_close > self.max_close {
             return Err(SpecError::OutOfRange {
@@ -124,7 +141,13 @@ pub struct Domain {
 impl Domain {
     /// An open domain with a full retry budget.
     pub fn new(spec: DomainSpec) -> Self {
-        Self { spec, ..Self::default() }
+        let retries = RetryBudget::new(spec.retry_capacity).with_refund(spec.retry_refund);
+        Self { spec, retries, ..Self::default() }
+    }
+
+    /// What it runs by.
+    pub const fn spec(&self) -> &DomainSpec {
+        &self.spec
     }
 
     /// Until when it is closed; a moment that has passed when it is open.

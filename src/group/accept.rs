@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Group, LOOK_AGAIN};
+use super::{Errand, Group, LOOK_AGAIN};
 use crate::error::{CallError, Unavailable};
 use crate::fate::Fate;
 use crate::fault::{EffectKind, ExitCause};
@@ -17,10 +17,31 @@ use crate::slot::{Recorder, Refusal, refused};
 
 /// Why no member took a request.
 pub(super) struct Refused {
+    /// Somebody is full.
     pub(super) full: bool,
-    /// When the first that rests is offered work again.
+    /// When the first of those that rest is offered work again.
     pub(super) until: Moment,
-    pub(super) away: Unavailable,
+    /// Why the last who was asked does not serve.
+    pub(super) away: Option<Unavailable>,
+    /// Somebody is isolated by hand.
+    pub(super) isolated: bool,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self { full: false, until: Moment::NEVER, away: None, isolated: false }
+    }
+}
+
+impl Refused {
+    fn why(&self) -> Refusal {
+        match self.away {
+            _ if self.full => Refusal::Full,
+            Some(why) => Refusal::Away(why),
+            None if self.isolated => Refusal::Away(Unavailable::Isolated),
+            None => Refusal::Away(Unavailable::Stopped),
+        }
+    }
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
@@ -56,11 +77,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             let mut desk = self.desk.lock();
             if desk.closed {
                 drop(desk);
-                let why = if self.hub.is_shutting_down() {
-                    Unavailable::ShuttingDown
-                } else {
-                    Unavailable::Stopped
-                };
+                let why = self.hub.away().unwrap_or(Unavailable::Stopped);
                 return Err(refused(mail, Refusal::Away(why), &self.path));
             }
             // Before it is offered: a member may be done with it before the offer returns.
@@ -70,7 +87,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        let refusal = match self.offer(&mail, false, 0..self.seats.len(), now) {
+        let mut refusal = match self.offer(&mail, Errand::New, 0..self.seats.len(), now) {
             Ok(()) => {
                 self.plan_hedge(&mail, now);
                 return Ok(mail);
@@ -87,12 +104,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             self.hold(Arc::clone(&mail), refusal.until);
             return Ok(mail);
         }
-        let last_resort = !refusal.until.is_never()
-            && self.seats.iter().enumerate().any(|(index, seat)| {
-                mail.set_member(index);
-                seat.member.post(&mail, false, now).is_ok()
-            });
-        if last_resort {
+        if !refusal.until.is_never() && self.post_anyway(&mail, &mut refusal, now) {
             return Ok(mail);
         }
         {
@@ -106,8 +118,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if self.durable.is_some() {
             self.recorder().ended(&mail, Fate::Cancelled);
         }
-        let why = if refusal.full { Refusal::Full } else { Refusal::Away(refusal.away) };
-        Err(refused(mail, why, &self.path))
+        Err(refused(mail, refusal.why(), &self.path))
     }
 
     /// Whoever serves, it may have been the member that does most.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Group, UNTRIED};
+use super::{Errand, Group, UNTRIED};
 use crate::circuit::Admission;
 use crate::event::Event;
 use crate::fate::Cost;
@@ -157,7 +157,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     /// The member had no room for the copy after all. If the other one has failed meanwhile, nobody has
     /// the request now.
     fn own_again(&self, mail: &Arc<Envelope<Q, R>>, to: usize, now: Moment) {
-        self.mark(mail, to, false);
+        self.unmark(mail, to, Errand::Moved);
         let somebody = mail.give_up_copy(to);
         if !somebody && !mail.is_fated() && mail.book().is_some_and(|book| !book.trail.is_empty()) {
             self.hold(Arc::clone(mail), now);

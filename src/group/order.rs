@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Group;
+use super::{Errand, Group};
 use crate::fault::{Class, EffectKind};
 use crate::moment::Moment;
 use crate::policy::eligibility;
@@ -22,11 +22,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         place.and_then(|place| u32::try_from(place).ok())
     }
 
-    /// Whether this request is looking for a substitute, and the members that may have it, in order.
-    pub(super) fn order(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> (bool, Vec<usize>) {
+    /// What this request is to those it is offered to, and the members that may have it, in order.
+    pub(super) fn order(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> (Errand, Vec<usize>) {
         let (history, failed) = {
             let Some(book) = mail.book() else {
-                return (false, (0..self.seats.len()).collect());
+                return (Errand::New, (0..self.seats.len()).collect());
             };
             let failed = book.trail.iter().rev().find_map(|attempt| {
                 let at = self.seats.iter().position(|s| *s.member.path() == attempt.child)?;
@@ -40,7 +40,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         let Some((failed, safe)) = failed else {
             // It was interrupted, but has not failed.
             let untried = (0..self.seats.len()).filter(|index| !history.has_tried(*index));
-            return (true, untried.collect());
+            return (Errand::Moved, untried.collect());
         };
         let class = history.last().unwrap_or(Class::Internal);
         let mut fit = self.candidates(&history, failed, now);
@@ -50,6 +50,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 && (safe || member.default_value || member.human)
         });
         fit.sort_by_key(|member| (member.default_value, member.human, member.priority));
-        (true, fit.into_iter().map(|member| member.index).collect())
+        (Errand::Substitute, fit.into_iter().map(|member| member.index).collect())
     }
 }

@@ -22,21 +22,20 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             return;
         }
         for mail in self.seats[member].member.withdraw() {
-            if let Some(mut book) = mail.book() {
-                book.history.forget_tried(member);
-            }
-            let (substitute, order) = self.order(&mail, now);
+            let errand = self.order(&mail, now).0;
+            self.unmark(&mail, member, errand);
+            let order = self.order(&mail, now).1;
             let others = order.into_iter().filter(|index| *index != member);
-            if self.offer(&mail, substitute, others, now).is_ok() {
+            if self.offer(&mail, errand, others, now).is_ok() {
                 self.follow_up(&mail);
                 continue;
             }
             mail.set_member(member);
-            self.mark(&mail, member, true);
+            self.mark(&mail, member, errand);
             if self.seats[member].member.post(&mail, true, now).is_ok() {
                 self.follow_up(&mail);
             } else {
-                self.mark(&mail, member, false);
+                self.unmark(&mail, member, errand);
                 self.hold(mail, now + LOOK_AGAIN);
             }
         }

@@ -5,18 +5,21 @@
 use super::Hub;
 use crate::decision::{Action, Rung};
 use crate::fate::Fate;
+use crate::id::ChildPath;
 use crate::moment::Moment;
 use crate::port::Envelope;
 use crate::watch::{Fated, Input};
 
 /// Counts, for a request that has its fate, what became of the retries and substitutes it needed.
+/// `by` is who answered it, if somebody did, and whether with a default value.
 pub(crate) fn note<Q, R>(
     hub: &Hub,
     mail: &Envelope<Q, R>,
     fate: Fate,
-    defaulted: bool,
+    by: Option<(&ChildPath, bool)>,
     now: Moment,
 ) {
+    let defaulted = by.is_some_and(|(_, defaulted)| defaulted);
     let (retries, substitutions, mut fated) = {
         let Some(book) = mail.book() else { return };
         let Some(first) = book.trail.iter().next() else { return };
@@ -43,7 +46,12 @@ pub(crate) fn note<Q, R>(
         {
             let path = group.path();
             *stats.entered_fallback.entry(path.clone()).or_default() += 1;
-            if answered {
+            if answered && let Some((by, _)) = by {
+                let alternative = stats.alternatives.entry(by.clone()).or_default();
+                match defaulted {
+                    true => alternative.defaulted += 1,
+                    false => alternative.answered += 1,
+                }
                 let counts = match defaulted {
                     true => &mut stats.defaulted,
                     false => &mut stats.recovered_by_fallback,

@@ -28,6 +28,8 @@ use crate::policy::strategy::Cause;
 pub struct RetryBudget {
     capacity: u32,
     tokens: u32,
+    #[serde(default = "RetryBudget::refund")]
+    refund: u32,
 }
 
 impl Default for RetryBudget {
@@ -44,12 +46,23 @@ impl RetryBudget {
     pub const COST: u32 = 14;
     /// What a retry costs when the other side asked for fewer requests.
     pub const COST_THROTTLED: u32 = 5;
-    /// What a success gives back.
+    /// What a success gives back by default.
     pub const REFUND: u32 = 1;
 
     /// A full budget of this capacity. One of capacity 0 allows no retry at all.
     pub const fn new(capacity: u32) -> Self {
-        Self { capacity, tokens: capacity }
+        Self { capacity, tokens: capacity, refund: Self::REFUND }
+    }
+
+    /// The same budget, to which a success gives so many tokens back.
+    #[must_use]
+    pub const fn with_refund(mut self, refund: u32) -> Self {
+        self.refund = refund;
+        self
+    }
+
+    const fn refund() -> u32 {
+        Self::REFUND
     }
 
     /// What a retry after this cause costs. A redelivery after a crash is free: it is one for each
@@ -78,7 +91,7 @@ impl RetryBudget {
 
     /// Gives back for a success, up to the capacity.
     pub const fn deposit(&mut self) {
-        let tokens = self.tokens.saturating_add(Self::REFUND);
+        let tokens = self.tokens.saturating_add(self.refund);
         self.tokens = if tokens > self.capacity { self.capacity } else { tokens };
     }
 

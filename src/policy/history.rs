@@ -22,6 +22,8 @@ pub struct History {
     tried: u64,
     rollbacks: u32,
     last: Option<Class>,
+    #[serde(default)]
+    soft: u32,
 }
 
 impl History {
@@ -66,6 +68,17 @@ impl History {
         self.last
     }
 
+    /// Faults of the whole task that were mended within the policy's window, those of the calls made for
+    /// it included, as [told](History::tell_soft_failures) before this failure was judged.
+    pub const fn soft_failures(&self) -> u32 {
+        self.soft
+    }
+
+    /// Tells how many soft failures the task has had within the window.
+    pub const fn tell_soft_failures(&mut self, failures: u32) {
+        self.soft = failures;
+    }
+
     /// Whether this member of the group has had the request.
     pub const fn has_tried(&self, member: usize) -> bool {
         member < Self::MEMBERS && self.tried & (1 << member) != 0
@@ -83,6 +96,19 @@ impl History {
         if member < Self::MEMBERS {
             self.tried &= !(1 << member);
         }
+    }
+
+    /// Counts a hand-over to this member that no failure of this moment decided: the request waited for
+    /// it.
+    pub const fn mark_substituted(&mut self, member: usize) {
+        self.substitutions = self.substitutions.saturating_add(1);
+        self.mark_tried(member);
+    }
+
+    /// Takes such a hand-over back, or one that was decided, from a member that had no room after all.
+    pub const fn forget_substituted(&mut self, member: usize) {
+        self.substitutions = self.substitutions.saturating_sub(1);
+        self.forget_tried(member);
     }
 
     /// Counts a failure and what was decided about it. After an escalation the members tried are

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::SpecError;
 use crate::fault::Class;
 use crate::id::Delivery;
+use crate::policy::accumulator::Tolerance;
 use crate::policy::backoff::{self, Backoff, Jitter};
 use crate::policy::history::History;
 use crate::policy::strategy::What;
@@ -52,7 +53,7 @@ impl Rule {
 ///
 /// The playbook's numbers, with jitter: the table at the head of [`crate::policy`], at most 3 retries a
 /// request, waits up to 30 s, attempts up to 30 s with 1 s of grace, 5 hand-outs, 1 redelivery after a
-/// crash, 5 substitutes, up to 20 % jitter.
+/// crash, 5 substitutes, up to 20 % jitter, 20 soft failures of a task in 60 s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -77,6 +78,9 @@ pub struct Policy {
     pub depth_limit: u32,
     /// How much later than the schedule a retry may come.
     pub jitter: Jitter,
+    /// How many soft failures of a task are mended one by one. Once they have added up, a fault is not
+    /// retried: it goes to the next rung, a sibling, a rollback or the parent's ladder.
+    pub tolerance: Tolerance,
     unsafe_limits: bool,
 }
 
@@ -113,6 +117,7 @@ impl Policy {
             crash_redeliveries: Self::CRASH_REDELIVERIES,
             depth_limit: Self::DEPTH_LIMIT,
             jitter: Jitter::Ratio { percent: 20 },
+            tolerance: Tolerance::new(20, Duration::from_secs(60)),
             unsafe_limits: false,
         }
     }
@@ -240,6 +245,13 @@ impl Policy {
         self
     }
 
+    /// The same policy, mending so many soft failures of a task within this window one by one.
+    #[must_use]
+    pub const fn with_tolerance(mut self, failures: u32, window: Duration) -> Self {
+        self.tolerance = Tolerance::new(failures, window);
+        self
+    }
+
     /// The same policy without the ceilings of safety: a global cap above 3, waits above 30 s, longer
     /// chains, more redeliveries after crashes. Whoever runs such a policy logs it.
     #[must_use]
@@ -345,6 +357,16 @@ impl Policy {
         }
         if self.delivery_cap == 0 {
             return zero("the delivery cap");
+        }
+        if self.tolerance.failures == 0 {
+            return zero("the tolerance of soft failures");
+        }
+        if self.tolerance.failures > Tolerance::MOST {
+            let value = self.tolerance.failures.to_string();
+            return range("the tolerance of soft failures", value, "at most 10000");
+        }
+        if self.tolerance.window.is_zero() {
+            return zero("the window of the tolerance");
         }
         if self.min_attempt > self.attempt_timeout {
             let value = format!("{:?}", self.min_attempt);

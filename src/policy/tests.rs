@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::fault::{ExitCause, Fault};
 
+mod accumulator;
 mod budget;
 mod defaults;
 mod hedge;
@@ -93,6 +94,12 @@ impl Given {
             let action = Action::Retry { delay: Duration::ZERO, at: NOW };
             self.history.record(Cause::Fault(&fault), action);
         }
+        self
+    }
+
+    /// After so many soft failures of its task within the window.
+    fn added_up(mut self, failures: u32) -> Self {
+        self.history.tell_soft_failures(failures);
         self
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{BOOKED, Book, Envelope, HEDGED};
+use super::envelope::{BOOKED, Book, Envelope, HEDGED};
 use crate::id::Delivery;
 
 /// Who has a copy.

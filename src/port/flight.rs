@@ -12,13 +12,19 @@ use crate::clock::Clock;
 use crate::fate::{Answer, Cost};
 use crate::id::ChildPath;
 use crate::moment::Moment;
+use crate::policy::SoftFailures;
 use crate::policy::budget::Purse;
+
+/// The soft failures of one task, shared by all that is done for it.
+pub(crate) type Soft = Arc<Mutex<SoftFailures>>;
 
 /// What ties the calls an attempt makes to the attempt: its deadline and budget go down, what its
 /// answers cost and whether they were degraded come up, and its clock stops while it waits.
 pub(crate) struct Tie {
     pub(crate) deadline: Moment,
     pub(crate) purse: Option<Purse>,
+    /// The soft failures of the whole task.
+    pub(crate) soft: Soft,
     clock: Arc<dyn Clock>,
     degraded: AtomicBool,
     tainted: AtomicU32,
@@ -39,10 +45,16 @@ struct TieState {
 }
 
 impl Tie {
-    pub(crate) fn new(deadline: Moment, clock: Arc<dyn Clock>, purse: Option<Purse>) -> Self {
+    pub(crate) fn new(
+        deadline: Moment,
+        clock: Arc<dyn Clock>,
+        purse: Option<Purse>,
+        soft: Option<Soft>,
+    ) -> Self {
         Self {
             deadline,
             purse,
+            soft: soft.unwrap_or_default(),
             clock,
             degraded: AtomicBool::new(false),
             tainted: AtomicU32::new(0),

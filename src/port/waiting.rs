@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
+use super::envelope::{CANCELLED, Cell};
 use super::flight::Paused;
-use super::{Accept, AcceptOptions, CANCELLED, Cell, Envelope, accept};
+use super::{Accept, AcceptOptions, Envelope, accept};
 use crate::error::CallError;
 use crate::fate::Answer;
 

@@ -17,8 +17,11 @@ use crate::lifecycle;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::policy::budget::RetryBudget;
-use crate::policy::{self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, What};
+use crate::policy::{
+    self, CheckpointFacts, GroupKind, History, Outlook, RequestFacts, Tolerance, What,
+};
 use crate::port::{Book, Cut};
+use crate::slot::recovery::count_fallback;
 use crate::slot::worker::{Worker, unwound};
 use crate::slot::{Carrier, Ended};
 
@@ -332,6 +335,7 @@ impl<W: Worker> Slot<W> {
         // The end of a life is counted where it is reported, once.
         if let Cause::Fault(fault) = &cause {
             self.hub.count_failure(fault.class, fault.code.as_deref());
+            self.add_up(mail, &decision, now);
         }
         // Whoever was interrupted without its fault has not failed.
         if !matches!(&cause, Cause::Exit(ExitCause::Stopped | ExitCause::Normal)) {
@@ -423,7 +427,8 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
-                    self.count_fallback(group.path());
+                    let to = group.member_path(member);
+                    count_fallback(&self.hub, group.path(), &to);
                     group.hand_on(mail, member);
                     return;
                 }
@@ -486,7 +491,10 @@ impl<W: Worker> Slot<W> {
             _ => Vec::new(),
         };
         let can_go_back = self.can_go_back(done);
+        let soft = self.soft(mail, ticket);
         let mut book = mail.open_book(index, ticket.lease.delivery);
+        let Tolerance { window, .. } = self.rules.policy.tolerance;
+        book.history.tell_soft_failures(soft.lock().within(window, now));
         let checkpoint = can_go_back.then_some(CheckpointFacts {
             used: book.rolled_back,
             in_transaction: self.rules.scope == Scope::Transaction,
@@ -517,7 +525,7 @@ impl<W: Worker> Slot<W> {
             domain_open_at: domain.open_at(),
             request_budget: mail.purse().is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint,
-            has_parent: mail.nested,
+            has_parent: mail.is_nested(),
             copy_out: false,
         };
         let decision =
@@ -589,7 +597,7 @@ impl<W: Worker> Slot<W> {
     /// The ladder is spent: the error with the whole trail. Whoever asked within a request judges it
     /// with a ladder of its own; where there is nobody above, somebody is alerted, once.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        if !mail.nested {
+        if !mail.is_nested() {
             self.alert(mail, ended, attempts);
         }
         if let Some(group) = &mail.home {
@@ -599,10 +607,6 @@ impl<W: Worker> Slot<W> {
         self.fated(mail, child.clone(), Fate::Failed, attempts, now);
         let fault = Box::new(fault);
         mail.deliver(Err(CallError::RecoveryExhausted { child, fault, trail: mail.trail() }));
-    }
-
-    fn count_fallback(&self, group: &crate::id::ChildPath) {
-        *self.hub.stats.lock().fallbacks.entry(group.clone()).or_default() += 1;
     }
 
     /// An attempt did not even yield after it was told that its time is over: its life is given up,

@@ -503,15 +503,6 @@ impl<W: Worker> Managed for Slot<W> {
         self.drain(cause);
     }
 
-    fn lost(&self, cause: &ExitCause) {
-        {
-            let mut desk = self.desk();
-            desk.life.on(lifecycle::Input::Stop { restart: false });
-            desk.life.on(lifecycle::Input::Ended);
-        }
-        self.give_up(cause);
-    }
-
     fn remove(&self, cause: &ExitCause) {
         {
             let mut desk = self.desk();

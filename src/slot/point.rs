@@ -318,7 +318,7 @@ impl<W: Worker> Slot<W> {
             group.ended(&mail, fate);
         }
         // A person's word says nothing about the ladder: neither recovered nor lost.
-        hub::note(&self.hub, &mail, fate, true, now);
+        hub::note(&self.hub, &mail, fate, Some((&self.path, true)), now);
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }

@@ -7,23 +7,20 @@
 //! *Invariant.* User code (`snapshot`, `restore`, the encoding of pieces) runs in the task of the life,
 //! guarded, and never under the lock. What could not be written fails the step.
 
-use std::any::Any;
-use std::convert::identity;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
+use super::keep::Unkept;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
-use crate::checkpoint::{
-    Batch, Checkpoint, Draft, Durability, Interval, Now, Scope, Sealed, Snapshot, Validated,
-};
+use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Scope, Snapshot, Validated};
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
-use crate::journal::{self, Handed, Journal};
-use crate::port::{Cut, Recording};
-use crate::slot::worker::{Watched, Worker, guarded, unwound, watched};
+use crate::journal::Journal;
+use crate::port::Recording;
+use crate::slot::worker::{Worker, guarded, unwound};
 
 /// The state a child can go back to.
 pub(crate) struct Saved {
@@ -317,197 +314,6 @@ impl<W: Worker> Slot<W> {
         Some(Place { turn: Turn::Resumed, step, back })
     }
 
-    /// After a step that has more to come. `step` is the logical step at which the request goes on;
-    /// `acts` that the step asks for an effect that may not be repeated. What is returned has to be
-    /// [finished](Slot::kept) before the step counts.
-    pub(crate) fn keep_step(
-        &self,
-        life: &W::Life,
-        job: &Job<W>,
-        context: &Context,
-        step: u64,
-        acts: bool,
-    ) -> Result<Option<Writing>, Unkept> {
-        let Some(snapshot) = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)? else {
-            return Ok(None);
-        };
-        let (due, snapshot) = {
-            let mut desk = self.desk();
-            let saved = desk.saved.get_or_insert_with(Saved::new);
-            let snapshot = match saved.latest() {
-                Some(before) => snapshot.following(before),
-                None => snapshot,
-            };
-            let due = saved.count(context, &self.spec.checkpoint) || acts;
-            saved.mid = Some(Mid {
-                request: InHand::Here(job.mail.id),
-                step,
-                snapshot: snapshot.clone(),
-                stored: false,
-                back: false,
-            });
-            if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {
-                out.between = true;
-            }
-            desk.told_still();
-            (due, snapshot)
-        };
-        let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
-        let in_hand = StoredInHand { key: Arc::from(context.key()), step, back: false };
-        self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
-    }
-
-    fn write_in_hand(
-        &self,
-        journal: &Journal,
-        snapshot: Snapshot,
-        job: &Job<W>,
-        in_hand: &StoredInHand,
-    ) -> Result<Writing, Unkept> {
-        let envelope =
-            serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
-        let (draft, steps) = self.draft(snapshot, job.life);
-        let sealed = seal(draft.envelope(envelope))?;
-        let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
-        let commit = journal.store.commit(batch, self.spec.durability);
-        Ok(Writing { handed: Handed::plain(commit), sealed: Some(sealed), steps, mid: true })
-    }
-
-    /// Waits until what was handed to the store is as durable as the spec wants, as long as the attempt
-    /// may take. A store that answers later still has the last word on what it has.
-    pub(crate) async fn kept(
-        &self,
-        writing: Option<Writing>,
-        job: &Job<W>,
-        context: &Context,
-    ) -> Result<(), Unkept> {
-        let Some(writing) = writing else { return Ok(()) };
-        let heard = &[Cut::Kill, Cut::Timeout];
-        let handed = writing.handed;
-        let kept = match watched(|| handed, identity, &context.flight, heard).await {
-            Watched::Done(result) => {
-                result.map_err(|error| Unkept::failed(journal::failed(&error)))
-            }
-            Watched::Cut(Cut::Timeout) => {
-                Err(Unkept::failed(journal::late(self.rules.attempt_timeout)))
-            }
-            Watched::Cut(_) => Err(Unkept::Ended(ExitCause::Killed)),
-            Watched::Panicked(text) => Err(Unkept::panicked(text)),
-        };
-        if let Err(unkept) = kept {
-            // The fate it will have after all is another.
-            job.mail.forget_journaled();
-            if let Some(saved) = &mut self.desk().saved {
-                saved.anchor.doubt();
-            }
-            return Err(unkept);
-        }
-        if let Some(journal) = self.hub.journal.get()
-            && journal.wants_tidying()
-        {
-            self.hub.tidy(journal);
-        }
-        if let Some(sealed) = &writing.sealed {
-            self.stored(sealed, writing.steps, writing.mid);
-        }
-        Ok(())
-    }
-
-    /// After the step that answers a request: what the child has become, and for a durable one, the
-    /// request's fate, are kept before anybody hears of the answer. Returns the state that the next
-    /// life begins with once the answer counts.
-    pub(crate) fn keep_reply(
-        &self,
-        life: &W::Life,
-        job: &Job<W>,
-        context: &Context,
-        reply: &W::Reply,
-    ) -> Result<(Option<Snapshot>, Option<Writing>), Unkept> {
-        let mut snapshot = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)?;
-        if let Some(now) = snapshot.take() {
-            let mut desk = self.desk();
-            let saved = desk.saved.get_or_insert_with(Saved::new);
-            saved.count(context, &self.spec.checkpoint);
-            snapshot = Some(match saved.latest() {
-                Some(before) => now.following(before),
-                None => now,
-            });
-        }
-        let Some(journal) = self.hub.journal.get() else { return Ok((snapshot, None)) };
-        let recording = self.recording(&job.mail).zip(job.mail.key());
-        let mut batch = Batch::new();
-        let (mut sealed, mut steps) = (None, 0);
-        if let Some(snapshot) = &snapshot
-            && self.spec.durable
-            && self.spec.checkpoint != Interval::Never
-        {
-            let (draft, at) = self.draft(snapshot.clone(), job.life);
-            let done = seal(draft)?;
-            batch = self.let_base_go(batch.checkpoint(&done));
-            sealed = Some(done);
-            steps = at;
-        }
-        let handed = match recording {
-            Some((recording, key)) => {
-                let text = unwound(|| (recording.write_reply)(reply as &dyn Any))
-                    .map_err(Unkept::panicked)?
-                    .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
-                let reply = String::from_utf8_lossy(&text).into_owned();
-                job.mail.note_journaled();
-                journal.fated(key, Fate::Done, Some(reply), batch, recording.durability)
-            }
-            // The group that accepted it keeps no fates, but the state is this child's own.
-            None if sealed.is_some() => {
-                Handed::plain(journal.store.commit(batch, self.spec.durability))
-            }
-            None => return Ok((snapshot, None)),
-        };
-        Ok((snapshot, Some(Writing { handed, sealed, steps, mid: false })))
-    }
-
-    fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
-        let now = Now::read(&*self.hub.clock);
-        let desk = self.desk();
-        let (parent, steps) = match &desk.saved {
-            Some(saved) => (saved.parent.clone(), saved.steps),
-            None => (None, 0),
-        };
-        drop(desk);
-        let topology = self.hub.topology.get().copied().unwrap_or_default();
-        let ledger = self.journal().map_or(0, |journal| journal.position());
-        let draft = Draft::new(self.path.clone(), snapshot, now)
-            .at(life, steps)
-            .topology(topology)
-            .ledger(ledger);
-        match parent {
-            Some(parent) => (draft.after(&parent), steps),
-            None => (draft, steps),
-        }
-    }
-
-    fn stored(&self, sealed: &Sealed, step: u64, mid: bool) {
-        let checkpoint = sealed.checkpoint();
-        {
-            let mut desk = self.desk();
-            if let Some(saved) = &mut desk.saved {
-                saved.parent = Some(Arc::clone(checkpoint));
-                if !mid {
-                    saved.anchor = Anchor::between(checkpoint.id);
-                }
-                if let Some(current) = &mut saved.mid {
-                    current.stored = mid;
-                }
-            }
-        }
-        if self.hub.events.wanted() {
-            self.hub.emit(Event::Checkpointed {
-                child: self.path.clone(),
-                checkpoint: checkpoint.id,
-                step,
-            });
-        }
-    }
-
     /// Whether there is a state to go back to, once `done` steps of a request are done: going back to
     /// where it stands already would only be one more retry.
     pub(super) fn can_go_back(&self, done: u64) -> bool {
@@ -671,12 +477,12 @@ impl Saved {
         })
     }
 
-    fn latest(&self) -> Option<&Snapshot> {
+    pub(super) fn latest(&self) -> Option<&Snapshot> {
         self.mid.as_ref().map(|mid| &mid.snapshot).or(self.base.as_ref())
     }
 
     /// One more step; whether a checkpoint is due.
-    fn count(&mut self, context: &Context, interval: &Interval) -> bool {
+    pub(super) fn count(&mut self, context: &Context, interval: &Interval) -> bool {
         self.ended = 0;
         self.steps += 1;
         let before = self.units;
@@ -700,34 +506,4 @@ pub(crate) enum Adopted {
     Middle,
     /// It is of a request that has its fate, or of an earlier step.
     PassedOver,
-}
-
-/// A write that was handed to the store.
-pub(crate) struct Writing {
-    handed: Handed,
-    sealed: Option<Sealed>,
-    steps: u64,
-    mid: bool,
-}
-
-/// Why a state was not kept.
-pub(crate) enum Unkept {
-    /// It could not be written: the step fails.
-    Failed(Box<Fault>),
-    /// The user's code panicked, or the life was killed meanwhile: it ends.
-    Ended(ExitCause),
-}
-
-impl Unkept {
-    fn failed(fault: Fault) -> Self {
-        Self::Failed(Box::new(fault))
-    }
-
-    fn panicked(text: String) -> Self {
-        Self::Ended(ExitCause::Panic(text))
-    }
-}
-
-fn seal(draft: Draft) -> Result<Sealed, Unkept> {
-    draft.seal().map_err(|error| Unkept::failed(journal::failed(&error)))
 }

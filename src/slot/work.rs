@@ -447,7 +447,7 @@ impl<W: Worker> Slot<W> {
                 self.hub.watch(Input::Impaired { kind, degraded, defaulted }, now);
             }
         }
-        hub::note(&self.hub, &mail, fate, defaulted, now);
+        hub::note(&self.hub, &mail, fate, Some((&self.path, defaulted)), now);
         if mail.cast {
             self.hub.cast_ended(mail.id, fate, now);
         }
@@ -552,6 +552,7 @@ impl<W: Worker> Slot<W> {
             seat: Arc::clone(self) as Arc<dyn crate::behavior::Seat>,
             flight,
             purse: job.mail.purse().cloned(),
+            soft: job.mail.soft(),
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
             hedge: self.is_second_copy(&job.mail),
@@ -567,6 +568,7 @@ impl<W: Worker> Slot<W> {
         context.key = job.mail.key().cloned();
         context.feedback = self.feedback(job);
         context.purse = job.mail.purse().cloned();
+        context.soft = job.mail.soft();
         context.notes = Notes::default();
         context.tie.take();
         context.hedge = false;

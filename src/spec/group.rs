@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{ChildSpec, Codec, Grant, GroupKind, Node, SupervisorSpec};
 use crate::behavior::Behavior;
 use crate::checkpoint::Durability;
-use crate::circuit::CircuitSpec;
+use crate::circuit::{CircuitSpec, DomainSpec};
 use crate::policy::{Hedge, Policy};
 
 /// An ordered set of siblings that take the same request and give the same reply.
@@ -75,12 +75,26 @@ impl GroupSpec {
         Self::new(id, GroupKind::Output)
     }
 
+    /// A group from a chain of names, first choice first, such as those of
+    /// [`preset`](crate::policy::preset): `bind` says which child each name is, and the name is its id.
+    pub fn chain(
+        id: impl AsRef<str>,
+        kind: GroupKind,
+        names: &[&str],
+        mut bind: impl FnMut(&str) -> ChildSpec,
+    ) -> Self {
+        names
+            .iter()
+            .fold(Self::new(id, kind), |group, name| group.member_spec(bind(name).with_id(name)))
+    }
+
     /// The id.
     pub fn id(&self) -> &str {
         &self.supervisor.id
     }
 
-    /// Adds a member by its spec. The first is the primary; the others follow in order.
+    /// Adds a member by its spec. The first is the primary, by which all others are
+    /// measured, whoever hands a request on to them; they follow in order.
     #[must_use]
     pub fn member_spec(mut self, spec: impl Into<ChildSpec>) -> Self {
         let spec = spec.into();
@@ -206,6 +220,17 @@ impl GroupSpec {
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.supervisor = self.supervisor.policy(policy);
+        self
+    }
+
+    /// How a quota domain of its members closes, opens and pays for retries; see
+    /// [`SupervisorSpec::quota_domain`].
+    ///
+    /// # Default
+    /// [`DomainSpec::default`](crate::circuit::DomainSpec::default).
+    #[must_use]
+    pub fn quota_domain(mut self, domain: impl AsRef<str>, spec: DomainSpec) -> Self {
+        self.supervisor = self.supervisor.quota_domain(domain, spec);
         self
     }
 

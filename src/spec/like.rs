@@ -43,6 +43,7 @@ impl ChildSpec {
             child_limit,
             policy,
             quota_domain,
+            domain_spec,
             capabilities,
             needs,
             codec,
@@ -72,6 +73,7 @@ impl ChildSpec {
             && self.child_limit == *child_limit
             && same(self.policy.as_ref(), policy.as_ref())
             && self.quota_domain == *quota_domain
+            && self.domain_spec == *domain_spec
             && same(self.capabilities.as_ref(), capabilities.as_ref())
             && self.needs == *needs
             // Its functions go with the recipe.

@@ -28,6 +28,7 @@ pub(super) fn tree(root: &SupervisorSpec) -> Result<(), SpecError> {
     id("", &root.id)?;
     let mut targets = BTreeMap::new();
     supervisor(root, &path, &mut targets)?;
+    super::domains(root, &path)?;
     let mut needs = Vec::new();
     collect_needs(root, &path, &mut needs);
     for (child, spec) in needs {
@@ -81,7 +82,11 @@ pub(crate) fn dynamic_child(
     auto: AutoShutdown,
 ) -> Result<(), SpecError> {
     id(parent.as_str(), &spec.id)?;
-    child(spec, &parent.join(&spec.id), auto)
+    let path = parent.join(&spec.id);
+    if let Some((name, domain)) = super::defined_by(spec) {
+        super::domain::check(name, &domain, &path)?;
+    }
+    child(spec, &path, auto)
 }
 
 fn id(parent: &str, id: &str) -> Result<(), SpecError> {

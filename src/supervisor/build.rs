@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::rollback::Rollbacks;
 use super::{Hung, Supervisor, Ward};
 use crate::checkpoint::Scope;
+use crate::circuit::DomainSpec;
 use crate::effects::{Keeping, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
@@ -26,7 +27,9 @@ use crate::policy::{GroupKind, Policy};
 use crate::port::{AcceptOptions, More, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules, unwound};
-use crate::spec::{ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, dynamic_child, resolve};
+use crate::spec::{
+    ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, defined_by, domains, dynamic_child, resolve,
+};
 use crate::watch::Totals;
 
 /// What has a path. Small: there is one a child.
@@ -334,6 +337,9 @@ pub(crate) fn build(
     registry: &Arc<Registry>,
 ) -> Result<Arc<Supervisor>, SpecError> {
     let path = ChildPath::new(&*spec.id);
+    for (name, (at, domain)) in domains(spec, &path)? {
+        define_domain(hub, &name, domain, &at)?;
+    }
     let roster = Roster::root(facts(spec, &path, spec.scope.unwrap_or(Scope::Step)));
     let policy = spec.policy.clone().unwrap_or_default();
     let above = Above { policy, scope: spec.scope.unwrap_or(Scope::Step) };
@@ -350,6 +356,19 @@ pub(crate) fn build(
         registry.wire(&slot)?;
     }
     Ok(root)
+}
+
+fn define_domain(
+    hub: &Arc<Hub>,
+    name: &Arc<str>,
+    spec: DomainSpec,
+    at: &ChildPath,
+) -> Result<(), SpecError> {
+    hub.define_domain(name, spec).map_err(|_| SpecError::DomainConflict {
+        domain: name.to_string(),
+        one: "the running system".to_owned(),
+        other: at.to_string(),
+    })
 }
 
 fn facts(spec: &SupervisorSpec, path: &ChildPath, scope: Scope) -> Facts {
@@ -573,6 +592,9 @@ pub(super) fn dynamic(
 ) -> Result<(ChildOptions, Ward), SpecError> {
     dynamic_child(&node.path, spec, node.spec.auto_shutdown)?;
     let path = node.path.join(&spec.id);
+    if let Some((name, domain)) = defined_by(spec) {
+        define_domain(&node.hub, name, domain, &path)?;
+    }
     let (spec, rules) = template(node, spec);
     let built = slot(&spec, &path, rules, &node.hub, &node.registry, node.roster());
     if let Err(error) = node.registry.wire(&built.slot) {

@@ -1,6 +1,6 @@
 //! In what order siblings are asked, and that waiting for one changes nothing about who may be.
 
-use mainstay::policy::Capabilities;
+use mainstay::policy::{Capabilities, GroupKind, preset};
 use mainstay::spec::Role;
 use mainstay_actors::agent::Agent;
 use mainstay_actors::chat::{ChatReply, ChatRequest, ToolCall, ToolSpec};
@@ -9,6 +9,32 @@ use tokio::task::JoinSet;
 
 use super::siblings::{exact, member};
 use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_playbooks_chains_are_asked_in_their_order_down_to_the_last() {
+    for (names, kind) in [
+        (&preset::MODEL_CHAIN[..], GroupKind::Model),
+        (preset::select_fallback("llm_service".into()), GroupKind::Model),
+        (preset::select_fallback("tool_execution".into()), GroupKind::Tool),
+        (preset::select_fallback("something else".into()), GroupKind::Step),
+    ] {
+        let mut scripts = Vec::new();
+        let group = GroupSpec::chain("llm", kind, names, |name| {
+            let (script, spec) = member("any");
+            if name != names[names.len() - 1] {
+                script.otherwise_fail(Class::ModelUnavailable);
+            }
+            scripts.push(script);
+            spec
+        });
+        let (_system, port) = grouped(group).await;
+        let answer = port.call("x").await.unwrap();
+        let failed: Vec<_> = answer.trail.iter().map(|failed| failed.child.id()).collect();
+        assert_eq!(failed, names[..names.len() - 1]);
+        assert_eq!(answer.served_by.id(), names[names.len() - 1]);
+        assert!(scripts.iter().all(|script| script.count() == 1), "{names:?}");
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_allow_list_says_in_which_order_siblings_are_asked() {

@@ -1,0 +1,285 @@
+//! A request on its way: what was asked, until when, who waits for it, and what has failed so far.
+//!
+//! *Invariant.* Its right to a fate is taken once. Nothing of the user's is dropped, and no caller is
+//! woken, under a lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+
+use super::copies::Copies;
+use super::{AcceptOptions, Gate, Home, Kept, More, Soft, unwound};
+use crate::error::CallError;
+use crate::fate::{Answer, Cost};
+use crate::fault::Fault;
+use crate::id::{ChildPath, RequestId};
+use crate::moment::Moment;
+use crate::policy::budget::Purse;
+use crate::policy::history::History;
+
+/// What failed on a request's way, kept apart from the envelope because most requests have none.
+pub(crate) struct Book {
+    pub(crate) history: History,
+    pub(crate) trail: crate::fate::Trail,
+    /// Hand-outs so far, wherever.
+    pub(crate) deliveries: crate::id::Delivery,
+    /// An attempt has called what may not be called twice.
+    pub(crate) tainted: bool,
+    /// What the attempts that gave no answer have cost.
+    pub(crate) spent: Cost,
+    /// It was rolled back, once.
+    pub(crate) rolled_back: bool,
+    /// Whether it is out at two members.
+    pub(crate) copies: Copies,
+    /// After which rungs a person was asked, a bit each.
+    pub(crate) asked: u8,
+    /// Hand-outs that a person has asked for: they are not counted against the cap.
+    pub(crate) by_person: u32,
+    /// The last fault, for the error at the end of the ladder.
+    pub(crate) fault: Option<Fault>,
+    /// The soft failures of its task, when this is the request that the task is.
+    pub(crate) soft: Option<Soft>,
+    /// What the next attempt is told, whoever makes it: the last feedback there was.
+    pub(crate) feedback: Option<Arc<str>>,
+}
+
+impl Book {
+    /// Nothing yet, but that this member of the group has had the request as this hand-out.
+    pub(crate) fn new(member: usize, delivery: crate::id::Delivery) -> Box<Self> {
+        Box::new(Self {
+            history: History::starting_at(member),
+            trail: crate::fate::Trail::default(),
+            deliveries: delivery,
+            tainted: false,
+            spent: Cost::default(),
+            rolled_back: false,
+            copies: Copies::default(),
+            asked: 0,
+            by_person: 0,
+            fault: None,
+            soft: None,
+            feedback: None,
+        })
+    }
+}
+
+impl Book {
+    /// A hand-out as the cap counts it.
+    pub(crate) const fn counted(&self, delivery: crate::id::Delivery) -> crate::id::Delivery {
+        crate::id::Delivery(delivery.0.saturating_sub(self.by_person))
+    }
+}
+
+/// A book, locked.
+pub(crate) type BookLock<'a> = MappedMutexGuard<'a, Book>;
+
+/// A request on its way: what was asked, until when, and who waits for it.
+pub(crate) struct Envelope<Q, R> {
+    pub(crate) id: RequestId,
+    pub(crate) accepted_at: Moment,
+    pub(crate) deadline: Moment,
+    more: Option<Box<More>>,
+    pub(crate) cast: bool,
+    /// The soft failures of the task of another request that asked for this one.
+    soft: Option<Soft>,
+    pub(crate) request: Kept<Q>,
+    pub(crate) home: Option<Arc<dyn Home<Q, R>>>,
+    pub(super) book: Mutex<Option<Box<Book>>>,
+    pub(super) fated: AtomicBool,
+    pub(super) state: AtomicU8,
+    /// The member of the group that has it.
+    at: AtomicU8,
+    pub(super) cell: Mutex<Cell<Q, R>>,
+}
+
+pub(super) const CANCELLED: u8 = 2;
+/// Its fate is in the journal, or on its way there.
+pub(super) const JOURNALED: u8 = 4;
+/// Something has failed, or it is out at two members.
+pub(super) const BOOKED: u8 = 8;
+/// It was out at two members.
+pub(super) const HEDGED: u8 = 16;
+
+pub(super) enum Cell<Q, R> {
+    Waiting(Option<Waker>),
+    /// The usual answer: at the first attempt, and nothing else to say of it.
+    Plain(R, ChildPath, Duration),
+    Whole(Box<Result<Answer<R>, CallError<Q>>>),
+    Gone,
+}
+
+impl<Q, R> Cell<Q, R> {
+    /// What it says; `None` when it says nothing yet, or any more.
+    #[inline]
+    pub(super) fn outcome(self) -> Option<Result<Answer<R>, CallError<Q>>> {
+        match self {
+            Self::Plain(value, by, elapsed) => {
+                Some(Ok(Answer { elapsed, ..Answer::new(value, by) }))
+            }
+            Self::Whole(outcome) => Some(*outcome),
+            Self::Waiting(_) | Self::Gone => None,
+        }
+    }
+}
+
+impl<Q, R> Envelope<Q, R> {
+    #[inline(always)]
+    pub(crate) fn new(
+        id: RequestId,
+        accepted_at: Moment,
+        deadline: Moment,
+        options: &mut AcceptOptions,
+        home: Option<Arc<dyn Home<Q, R>>>,
+        request: Q,
+    ) -> Self {
+        let inherited = options.tie.as_ref().and_then(|tie| tie.purse.clone());
+        if options.more.is_some() || inherited.is_some() {
+            let more = options.more();
+            more.purse = match (more.budget.take(), inherited) {
+                (Some(own), Some(parent)) => Some(parent.child(own)),
+                (Some(own), None) => Some(Purse::new(own)),
+                (None, parent) => parent,
+            };
+        }
+        Self {
+            id,
+            accepted_at,
+            deadline,
+            more: options.more.take(),
+            cast: options.cast,
+            soft: options.tie.as_ref().map(|tie| Arc::clone(&tie.soft)),
+            request: Kept::new(request),
+            home,
+            book: Mutex::new(None),
+            fated: AtomicBool::new(false),
+            state: AtomicU8::new(0),
+            at: AtomicU8::new(0),
+            cell: Mutex::new(if options.cast {
+                Cell::Gone
+            } else {
+                Cell::Waiting(options.waker.take())
+            }),
+        }
+    }
+
+    /// The idempotency key that it came with.
+    pub(crate) fn key(&self) -> Option<&Arc<str>> {
+        self.more.as_ref()?.key.as_ref()
+    }
+
+    pub(crate) fn purse(&self) -> Option<&Purse> {
+        self.more.as_ref()?.purse.as_ref()
+    }
+
+    /// Whether it comes with nothing that an attempt has to look at first.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.more.as_ref().is_none_or(|more| more.gate.is_none() && more.purse.is_none())
+    }
+
+    /// What it waits for before anything is done about it, if it is durable.
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// Whether another request asked for this one: what its ladder cannot mend, that one judges.
+    pub(crate) const fn is_nested(&self) -> bool {
+        self.soft.is_some()
+    }
+
+    /// The soft failures of its task, as far as they are known outside of the attempt.
+    pub(crate) fn soft(&self) -> Option<Soft> {
+        self.soft.clone().or_else(|| self.book()?.soft.clone())
+    }
+
+    /// Takes the right to end this request: true for the first who asks. One without a group is asked
+    /// for under the lock of its slot only, and needs no operation that is atomic as a whole.
+    pub(crate) fn claim(&self) -> bool {
+        if self.home.is_some() {
+            return !self.fated.swap(true, Ordering::AcqRel);
+        }
+        let first = !self.fated.load(Ordering::Acquire);
+        self.fated.store(true, Ordering::Release);
+        first
+    }
+
+    pub(crate) fn set_member(&self, member: usize) {
+        self.at.store(member as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn member(&self) -> usize {
+        self.at.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn is_fated(&self) -> bool {
+        self.fated.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_journaled(&self) {
+        self.state.fetch_or(JOURNALED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn forget_journaled(&self) {
+        self.state.fetch_and(!JOURNALED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & JOURNALED != 0
+    }
+
+    /// What has failed on its way; there from the first failure on.
+    pub(crate) fn book(&self) -> Option<BookLock<'_>> {
+        // Most requests never lock it.
+        if self.state.load(Ordering::Acquire) & BOOKED == 0 {
+            return None;
+        }
+        MutexGuard::try_map(self.book.lock(), |book| book.as_deref_mut()).ok()
+    }
+
+    /// The same, opened by this failure of that member unless an earlier one did.
+    pub(crate) fn open_book(&self, member: usize, delivery: crate::id::Delivery) -> BookLock<'_> {
+        let book = self.book.lock();
+        self.state.fetch_or(BOOKED, Ordering::AcqRel);
+        MutexGuard::map(book, |book| &mut **book.get_or_insert_with(|| Book::new(member, delivery)))
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CANCELLED != 0
+    }
+
+    /// Tells the caller, who may have left. Not to be called under a lock: it wakes the caller, and
+    /// drops what nobody hears.
+    pub(crate) fn deliver(&self, outcome: Result<Answer<R>, CallError<Q>>) {
+        self.fill(Cell::Whole(Box::new(outcome)));
+    }
+
+    /// The same, of an answer at the first attempt that is neither degraded nor has a cost.
+    #[inline]
+    pub(crate) fn reply(&self, value: R, by: ChildPath, elapsed: Duration) {
+        self.fill(Cell::Plain(value, by, elapsed));
+    }
+
+    #[inline]
+    fn fill(&self, outcome: Cell<Q, R>) {
+        let mut cell = self.cell.lock();
+        if let Cell::Waiting(waker) = &mut *cell {
+            let waker = waker.take();
+            *cell = outcome;
+            drop(cell);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            return;
+        }
+        drop(cell);
+        // The user's reply, dropped in the runtime's own task.
+        let _ = unwound(move || drop(outcome));
+    }
+
+    /// Hands the request back to a caller whose message was not accepted.
+    pub(crate) fn into_request(self) -> Q {
+        self.request.into_inner()
+    }
+}

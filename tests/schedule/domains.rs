@@ -1,0 +1,160 @@
+//! Quota domains as they are defined in specs.
+
+use mainstay::circuit::DomainSpec;
+use mainstay::error::{SpecError, StartError};
+use tokio::task::JoinSet;
+
+use super::siblings::{exact, member};
+use super::*;
+
+/// Two children of one domain, which is defined where `define` puts it.
+async fn shared(
+    script: &Script,
+    define: impl FnOnce(SupervisorSpec) -> SupervisorSpec,
+) -> (System, Texts, Texts) {
+    let root = SupervisorSpec::one_for_one("root").policy(Policy::playbook_exact());
+    let child = |id| script.stateless(id).concurrency(64).quota_domain("account");
+    let root = define(root).child(child("a")).child(child("b"));
+    let system = System::start(root).await.unwrap();
+    let (a, b) = (system.port("root/a").unwrap(), system.port("root/b").unwrap());
+    (system, a, b)
+}
+
+fn new() -> DomainSpec {
+    DomainSpec::new()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shortest_and_the_longest_closing_of_a_domain_are_kept() {
+    for (spec, asked, closed) in [
+        (new(), None, 2000),
+        (new().with_close(secs(7), secs(300)), None, 7000),
+        (new().with_close(secs(2), secs(300)), Some(secs(20)), 20_000),
+        (new().with_close(secs(2), secs(9)), Some(secs(20)), 9000),
+    ] {
+        let script = echo();
+        let mut limited = Fault::new(Class::RateLimit, "slow down");
+        limited.retry_after = asked;
+        script.then_fault(limited);
+        let (_system, a, b) = shared(&script, |root| root.quota_domain("account", spec)).await;
+        let first = tokio::spawn(async move { a.call("x").await });
+        tokio::task::yield_now().await;
+        // It stands in the same domain, and waits for it.
+        let answer = b.call("y").await.unwrap();
+        assert_eq!(whole(answer.elapsed), closed, "{spec:?}");
+        first.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_waited_for_a_domain_are_let_in_at_its_rate() {
+    for (spec, spacing) in [(new(), 100), (new().with_ramp(4, secs(60)), 250)] {
+        let script = echo();
+        script.then_fail(Class::RateLimit);
+        let define = |root: SupervisorSpec| root.quota_domain("account", spec);
+        let (_system, a, b) = shared(&script, define).await;
+        let first = tokio::spawn(async move { a.call("x").await });
+        tokio::task::yield_now().await;
+        let mut calls = JoinSet::new();
+        for n in 0..4 {
+            let b = b.clone();
+            calls.spawn(async move { b.call(n.to_string()).await.unwrap() });
+        }
+        calls.join_all().await;
+        first.await.unwrap().unwrap();
+        let mut times = times(&script);
+        times.sort_unstable();
+        let expected: Vec<u64> =
+            std::iter::once(0).chain((0..5).map(|n| 2000 + n * spacing)).collect();
+        assert_eq!(times, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_budget_of_a_domain_has_the_size_and_the_refund_it_was_given() {
+    // Every request fails once. A retry costs 14; what is not affordable is not retried.
+    let retried = |spec: DomainSpec| async move {
+        let script = echo();
+        let (system, a, b) = shared(&script, |root| root.quota_domain("account", spec)).await;
+        for n in 0..10 {
+            script.then_fail(Class::Network);
+            let port = if n % 2 == 0 { &a } else { &b };
+            let _ = port.call(n.to_string()).await;
+        }
+        system.stats().retries.get(&Class::Network).copied().unwrap_or_default()
+    };
+    assert_eq!(retried(new()).await, 10);
+    assert_eq!(retried(new().with_retries(0, 1)).await, 0);
+    assert_eq!(retried(new().with_retries(42, 1)).await, 3);
+    assert_eq!(retried(new().with_retries(42, 14)).await, 10);
+    assert_eq!(retried(new().with_retries(14, 7)).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_is_one_thing_wherever_it_is_defined() {
+    let spec = new().with_close(secs(5), secs(300));
+    let define = |root: SupervisorSpec| root;
+    let (_, a) = member("a");
+    let (_, b) = member("b");
+    let (script, c) = member("c");
+    script.then_fail(Class::RateLimit);
+    // By the group, by a member of it, and by a child: the same numbers each time.
+    let group = exact()
+        .quota_domain("account", spec)
+        .member_spec(a.quota_domain_with("account", spec))
+        .member_spec(b);
+    let root = SupervisorSpec::one_for_one("root")
+        .policy(Policy::playbook_exact())
+        .group(group.clone())
+        .child(c.quota_domain("account"));
+    let system = System::start(define(root.clone())).await.unwrap();
+    let port: Texts = system.port("root/c").unwrap();
+    assert_eq!(whole(port.call("x").await.unwrap().elapsed), 5000);
+
+    let other = new().with_close(secs(6), secs(300));
+    let (_, d) = member("d");
+    let torn = root.child(d.clone().quota_domain_with("account", other));
+    let expected = SpecError::DomainConflict {
+        domain: "account".into(),
+        one: "root/llm".into(),
+        other: "root/d".into(),
+    };
+    assert_eq!(torn.validate(), Err(expected.clone()));
+    assert_eq!(
+        expected.to_string(),
+        "the quota domain \"account\" is one thing in \"root/llm\" and another in \"root/d\""
+    );
+    // A child that is started later has to agree, too.
+    let pool = SupervisorSpec::one_for_one("root")
+        .quota_domain("account", spec)
+        .supervisor(SupervisorSpec::dynamic("pool"));
+    let system = System::start(pool).await.unwrap();
+    let pool = system.supervisor("root/pool").unwrap();
+    let refused = pool.start_child(d.clone().quota_domain_with("account", other)).await;
+    let Err(StartError::Spec(SpecError::DomainConflict { other, .. })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(other, "root/pool/d");
+    pool.start_child(d.quota_domain_with("account", spec)).await.unwrap();
+}
+
+#[test]
+fn a_domain_that_cannot_run_is_refused_by_name() {
+    for (spec, text) in [
+        (new().with_ramp(0, secs(1)), "the domain's ramp rate is zero"),
+        (new().with_retries(500, 0), "the domain's refund is zero"),
+        (new().with_close(secs(9), secs(3)), "the domain's shortest closing is 9s, at most 3s"),
+    ] {
+        for root in [
+            SupervisorSpec::one_for_one("root").quota_domain("account", spec),
+            SupervisorSpec::one_for_one("root")
+                .child(echo().stateless("it").quota_domain_with("account", spec)),
+        ] {
+            let error = root.validate().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("(quota domain account)"), "{error}");
+        }
+    }
+    let nameless = SupervisorSpec::one_for_one("root").quota_domain(" ", new());
+    let error = nameless.validate().unwrap_err().to_string();
+    assert!(error.contains("the name of a quota domain"), "{error}");
+}
