@@ -3,7 +3,7 @@
 //!
 //! A point opens when retries, substitutes or a rollback have failed, and only where [`PointSpec`] gives
 //! people time. It is seen as an [`Event::PointOpened`](crate::event::Event::PointOpened) and in
-//! [`PointsRef::open`]; the request waits, and so does nothing else. When nobody decides in time, the
+//! [`PointsRef::open`]; the request waits as it would for a retry. When nobody decides in time, the
 //! ladder goes on as it would have.
 //!
 //! *Invariant.* No code of the user's runs here: a point is data, and a decision comes from outside. It is
@@ -273,12 +273,12 @@ impl Points {
         point
     }
 
-    /// Nobody has decided in time.
-    pub(crate) fn expire(&self, id: u64, what: &'static str) {
+    /// Nobody has decided in time; false when somebody just has, and was or will be heard.
+    pub(crate) fn expire(&self, id: u64, what: &'static str) -> bool {
         let mut state = self.state.lock();
-        if let Some(open) = state.open.remove(&id) {
-            state.note(&open.shown, what, None, "nobody has decided in time".to_owned());
-        }
+        let Some(open) = state.open.remove(&id) else { return false };
+        state.note(&open.shown, what, None, "nobody has decided in time".to_owned());
+        true
     }
 }
 
@@ -376,9 +376,13 @@ impl PointsRef {
         let open = state.open.get(&point).filter(|open| (open.asked.waits)());
         check(open.ok_or(PointError::NotOpen(point))?)?;
         let open = state.open.remove(&point).ok_or(PointError::NotOpen(point))?;
-        state.note(&open.shown, what, Some(by), why);
+        // Its task listens until it has taken the point out itself, so this is heard, unless the request
+        // is gone; then it was not decided either.
+        let sent = open.say.send(said);
+        if sent.is_ok() {
+            state.note(&open.shown, what, Some(by), why);
+        }
         drop(state);
-        // Its task listens until it has taken the point out itself.
-        open.say.send(said).map_err(|_| PointError::NotOpen(point))
+        sent.map_err(|_| PointError::NotOpen(point))
     }
 }

@@ -162,7 +162,7 @@ impl<W: Worker> Slot<W> {
             waits: Box::new(move || watched.upgrade().is_some_and(|mail| !mail.is_fated())),
         };
         let proposed = shown.proposed;
-        let (point, hear) = self.hub.points.open(shown, asked);
+        let (point, mut hear) = self.hub.points.open(shown, asked);
         self.hub.emit(Event::PointOpened {
             child: self.path.clone(),
             request: mail.id,
@@ -174,14 +174,22 @@ impl<W: Worker> Slot<W> {
         // The wait keeps neither the child nor the request alive.
         let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));
         let expiry = self.hub.clock.sleep_until(until);
+        let points = Arc::clone(&self.hub.points);
+        let otherwise = match points.spec.otherwise {
+            Choice::RetryAgain if !due.again => Choice::Continue,
+            choice => choice,
+        };
         self.hub.runtime.spawn(async move {
             let said = tokio::select! {
                 biased;
-                said = hear => said.ok(),
-                () = expiry => None,
+                said = &mut hear => said.ok(),
+                () = expiry => match points.expire(point, otherwise.name()) {
+                    true => None,
+                    false => hear.await.ok(),
+                },
             };
             if let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) {
-                me.decided(&mail, point, due, pending, said);
+                me.decided(&mail, point, due, pending, said.ok_or(otherwise));
             } else {
                 let _ = unwound(move || drop(said));
             }
@@ -195,27 +203,21 @@ impl<W: Worker> Slot<W> {
         point: u64,
         due: Due,
         mut pending: Pending,
-        said: Option<Said>,
+        said: Result<Said, Choice>,
     ) {
         let now = self.hub.now();
-        let by_person = said.is_some();
+        let by_person = said.is_ok();
         let mut answer = None;
         let choice = match said {
-            Some(Said::Choice(choice)) => choice,
-            Some(Said::Answer(value)) => {
+            Ok(Said::Choice(choice)) => choice,
+            Ok(Said::Answer(value)) => {
                 // Its type was compared when it was given.
                 answer = value.downcast::<W::Reply>().ok();
                 Choice::Continue
             }
-            None => match self.hub.points.spec.otherwise {
-                Choice::RetryAgain if !due.again => Choice::Continue,
-                choice => choice,
-            },
+            Err(otherwise) => otherwise,
         };
         let name = if answer.is_some() { "answer" } else { choice.name() };
-        if !by_person {
-            self.hub.points.expire(point, name);
-        }
         let decision = if mail.is_fated() { "gone" } else { name };
         self.hub.emit(Event::PointClosed {
             child: self.path.clone(),
