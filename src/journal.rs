@@ -357,3 +357,6 @@ impl Keep for Journal {
         drop(self.commit(Batch::new(), &Line::from(record), Durability::Async));
     }
 }
+
+#[cfg(test)]
+mod tests;

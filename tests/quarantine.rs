@@ -17,8 +17,11 @@ use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use tokio::runtime::Runtime;
 
+use dying::Dying;
 use moody::{Mood, Moody};
 
+#[path = "common/dying.rs"]
+mod dying;
 #[path = "common/moody.rs"]
 mod moody;
 
@@ -29,6 +32,8 @@ const POISON: &str = "the secret poison";
 struct World {
     mended: AtomicBool,
     acts: AtomicU32,
+    /// Those of the poison among them.
+    poisons: AtomicU32,
     /// Snapshots cannot be restored.
     torn: AtomicBool,
 }
@@ -42,7 +47,10 @@ impl Behavior for Tool {
 }
 
 impl Stateless for Tool {
-    async fn serve(&self, _: &String, _: &Context) -> Result<u32, Fault> {
+    async fn serve(&self, request: &String, _: &Context) -> Result<u32, Fault> {
+        if request == POISON {
+            self.0.poisons.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(self.0.acts.fetch_add(1, Ordering::SeqCst) + 1)
     }
 }
@@ -406,6 +414,67 @@ fn a_release_that_cannot_be_written_down_changes_nothing() {
         world.mended.store(true, Ordering::SeqCst);
         assert_eq!(released(&system, "one").await, Fate::Done);
     });
+}
+
+#[test]
+fn wherever_the_process_ends_a_released_request_is_done_once_or_still_set_aside() {
+    for last_commit_is_made in [false, true] {
+        let mut ends = 0;
+        for limit in 0.. {
+            // The second crash comes while the first is recovered from.
+            let mut finished = true;
+            for second in 0..8 {
+                finished &= end_twice(limit, second, last_commit_is_made);
+            }
+            ends += 1;
+            if finished {
+                break;
+            }
+        }
+        assert!(ends > 5, "only {ends} places to end at");
+    }
+}
+
+fn end_twice(limit: u32, second: u32, last: bool) -> bool {
+    let at = format!("{limit} {second} {last}");
+    let (inner, world): (Arc<dyn Store>, _) =
+        (Arc::new(MemoryStore::new()), Arc::new(World::default()));
+    runtime().block_on(async {
+        let (_system, agent) = recover(durable(&world), &inner).await;
+        poison(&agent, "one").await;
+    });
+    world.mended.store(true, Ordering::SeqCst);
+    let mut finished = true;
+    for (nth, limit) in [limit, second].into_iter().enumerate() {
+        let done = runtime().block_on(async {
+            let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, last));
+            let work = async {
+                let (system, agent) = recover(durable(&world), &store).await;
+                match system.quarantine().release("one").await {
+                    Ok(_) | Err(QuarantineError::NotFound(_)) => {}
+                    Err(error) => panic!("{error} at {at}"),
+                }
+                agent.call("fine").await.unwrap();
+            };
+            tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
+        });
+        finished &= done || nth > 0;
+    }
+    runtime().block_on(async {
+        let (system, agent) = recover(durable(&world), &inner).await;
+        agent.call("fine").await.unwrap();
+        match system.journaled("one") {
+            Some(Journaled::Fated(Fate::Done, _)) => {}
+            Some(Journaled::Fated(Fate::Quarantined, None)) => {
+                assert_eq!(system.quarantine().requests().len(), 1, "{at}");
+                assert_eq!(released(&system, "one").await, Fate::Done, "{at}");
+            }
+            other => panic!("{other:?} at {at}"),
+        }
+        assert!(system.quarantine().requests().is_empty(), "{at}");
+        assert_eq!(world.poisons.load(Ordering::SeqCst), 1, "{at}");
+    });
+    finished
 }
 
 #[test]

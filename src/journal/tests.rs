@@ -1,0 +1,239 @@
+//! What the journal claims, whatever the store answers, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::checkpoint::store::Answerer;
+use crate::checkpoint::{
+    Compacted, JournalRecord, Listed, MemoryStore, RecoveryLine, Retained, Retention, Scope,
+    StoreInfo, Stored,
+};
+use crate::clock::TokioClock;
+use crate::id::CheckpointId;
+
+/// A store that answers each commit when the test says how.
+#[derive(Debug, Default)]
+struct Asked {
+    inner: MemoryStore,
+    waiting: Mutex<Vec<Option<(Batch, Answerer)>>>,
+}
+
+impl Asked {
+    fn answer(&self, nth: usize, made: bool) {
+        let (batch, answerer) = self.waiting.lock()[nth].take().expect("it is answered once");
+        answerer.answer(if made {
+            self.inner.commit(batch, Durability::Sync).wait()
+        } else {
+            Err(StoreError::Refused("full".to_owned()))
+        });
+    }
+}
+
+impl Store for Asked {
+    fn commit(&self, batch: Batch, _: Durability) -> Commit {
+        let (answerer, commit) = Commit::pending();
+        self.waiting.lock().push(Some((batch, answerer)));
+        commit
+    }
+
+    fn children(&self) -> Result<Vec<ChildPath>, StoreError> {
+        self.inner.children()
+    }
+
+    fn checkpoints(&self, child: &ChildPath) -> Result<Vec<Listed>, StoreError> {
+        self.inner.checkpoints(child)
+    }
+
+    fn find(&self, id: CheckpointId) -> Result<Listed, StoreError> {
+        self.inner.find(id)
+    }
+
+    fn load(&self, id: CheckpointId) -> Result<Stored, StoreError> {
+        self.inner.load(id)
+    }
+
+    fn lines(&self, scope: Scope, at: &ChildPath) -> Result<Vec<Arc<RecoveryLine>>, StoreError> {
+        self.inner.lines(scope, at)
+    }
+
+    fn scan(
+        &self,
+        stream: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<JournalRecord>, StoreError> {
+        self.inner.scan(stream, from, limit)
+    }
+
+    fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.inner.streams()
+    }
+
+    fn quarantined(&self) -> Result<Vec<Listed>, StoreError> {
+        self.inner.quarantined()
+    }
+
+    fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.inner.info()
+    }
+
+    fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
+        self.inner.retain(keep, now)
+    }
+
+    fn compact(&self) -> Result<Compacted, StoreError> {
+        self.inner.compact()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(TokioClock::new())
+}
+
+fn open(key: &str) -> Open {
+    Open {
+        child: ChildPath::new("desk/agent"),
+        key: Arc::from(key),
+        request: "\"what was asked\"".to_owned(),
+        deadline: Some(7),
+        trail: Trail::default(),
+    }
+}
+
+fn done() -> Option<Journaled> {
+    Some(Journaled::Fated(Fate::Done, Some("1".to_owned())))
+}
+
+fn fate(journal: &Arc<Journal>) -> Handed {
+    let (key, reply) = (Arc::from("one"), Some("1".to_owned()));
+    journal.fated(&key, Fate::Done, reply, Batch::new(), Durability::Sync)
+}
+
+/// A journal with one request that is open for certain.
+async fn with_one() -> (Arc<Asked>, Arc<Journal>) {
+    let store = Arc::new(Asked::default());
+    let (journal, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+    let handed = journal.accepted(open("one"), Durability::Sync).unwrap();
+    assert_eq!(journal.known("one"), None, "the store has not said so");
+    assert!(journal.accepted(open("one"), Durability::Sync).is_none(), "it is under way");
+    store.answer(0, true);
+    handed.await.unwrap();
+    assert_eq!(journal.known("one"), Some(Journaled::Open));
+    (store, journal)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_counts_when_the_store_has_said_so_also_when_nobody_waits() {
+    let (store, journal) = with_one().await;
+    drop(fate(&journal));
+    assert_eq!(journal.known("one"), Some(Journaled::Open));
+    store.answer(1, true);
+    // What was left to the runtime is done before the clock moves.
+    tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(journal.known("one"), done());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_refused_is_taken_back_to_what_is_certain() {
+    for (first, second) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (store, journal) = with_one().await;
+        let done_first = fate(&journal);
+        let key = Arc::from("one");
+        let then = journal.fated(&key, Fate::Failed, None, Batch::new(), Durability::Sync);
+        store.answer(1, first);
+        assert_eq!(done_first.await.is_ok(), first);
+        let certain = if first { done() } else { Some(Journaled::Open) };
+        assert_eq!(journal.known("one"), certain, "{first} {second}");
+        store.answer(2, second);
+        assert_eq!(then.await.is_ok(), second);
+        let failed = Some(Journaled::Fated(Fate::Failed, None));
+        assert_eq!(journal.known("one"), if second { failed } else { certain });
+        let (again, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+        assert_eq!(again.known("one"), journal.known("one"), "{first} {second}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_was_written_anew_with_a_refused_change_unsays_it() {
+    let (store, journal) = with_one().await;
+    let refused = fate(&journal);
+    // As it is when it has grown.
+    journal.written.store(10_000, Ordering::Relaxed);
+    let tidied = tokio::spawn({
+        let journal = Arc::clone(&journal);
+        async move { journal.tidy(Vec::new).await }
+    });
+    tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+    store.answer(1, false);
+    refused.await.unwrap_err();
+    store.answer(2, true);
+    tidied.await.unwrap().unwrap();
+    // What unsays it: that it was, and that it is open.
+    store.answer(3, true);
+    store.answer(4, true);
+    assert_eq!(journal.known("one"), Some(Journaled::Open));
+    let (again, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+    assert_eq!(again.known("one"), Some(Journaled::Open));
+    assert_eq!(again.open_requests()[0].deadline, Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_set_aside_survives_a_journal_that_is_written_anew() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    for key in ["one", "two"] {
+        journal.accepted(open(key), Durability::Sync).unwrap().await.unwrap();
+        let key = Arc::from(key);
+        let aside = journal.quarantined(&key, Trail::default(), Wall(9), Durability::Sync);
+        aside.await.unwrap();
+    }
+    journal.written.store(10_000, Ordering::Relaxed);
+    journal.tidy(Vec::new).await.unwrap();
+    let (again, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    let told = |journal: &Arc<Journal>| {
+        let all = journal.set_aside();
+        all.iter().map(|aside| (aside.open.key.to_string(), aside.at)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&again), [("one".to_owned(), Wall(9)), ("two".to_owned(), Wall(9))]);
+    assert_eq!(told(&again), told(&journal));
+    let (released, handed) = again.released("one").unwrap();
+    handed.await.unwrap();
+    assert_eq!((released.request, released.deadline), (open("one").request, Some(7)));
+    again.discarded("two").unwrap().await.unwrap();
+    assert!(again.released("two").is_none());
+    let (third, _) = Journal::open(store, clock()).unwrap();
+    assert_eq!(third.known("one"), Some(Journaled::Open));
+    assert_eq!(third.open_requests()[0].deadline, None, "it has the child's own again");
+    assert_eq!(third.known("two"), Some(Journaled::Fated(Fate::Quarantined, None)));
+    assert!(third.set_aside().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_of_the_first_version_is_read_and_one_of_a_later_version_is_refused() {
+    let line = |version, text: &str| {
+        let schema = SchemaId::new(SCHEMA, version);
+        let (_, bytes) = codec::seal_raw(&schema, text.as_bytes()).unwrap();
+        Batch::new().append(STREAM, bytes)
+    };
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    for text in [
+        r#"{"accepted":{"child":"desk/agent","key":"one","request":"5","deadline":null}}"#,
+        r#"{"fated":{"key":"one","fate":"quarantined","reply":null}}"#,
+        r#"{"accepted":{"child":"desk/agent","key":"two","request":"6","deadline":8}}"#,
+    ] {
+        store.commit(line(1, text), Durability::Sync).await.unwrap();
+    }
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    assert_eq!(journal.set_aside()[0].open.request, "5", "it had been kept all the time");
+    assert_eq!(journal.open_requests()[0].deadline, Some(8));
+    store.commit(line(VERSION + 1, "{}"), Durability::Sync).await.unwrap();
+    let error = Journal::open(store, clock()).unwrap_err().to_string();
+    assert!(error.contains("mainstay.journal") && error.contains('3'), "{error}");
+}
