@@ -516,3 +516,31 @@ fn a_burst_leaves_no_memory_behind() {
     mailbox.shrink();
     assert!(mailbox.waiting.capacity() <= 64);
 }
+
+#[test]
+fn a_hand_out_elsewhere_is_counted_for_what_waits_and_for_what_is_held_and_never_backwards() {
+    let order = Order::Concurrent(4);
+    let bounds = Bounds { count: 8, bytes: None, reserve: 0 };
+    let mut mailbox = Mailbox::default();
+    for id in [1, 2, 3] {
+        let (id, delivery) = (RequestId(id), Delivery::NONE);
+        let entry = Entry { id, deadline: Moment::NEVER, bytes: 0, delivery, payload: id };
+        mailbox.on(Input::Offer { entry, substitute: false }, &bounds, order, at(0));
+    }
+    let take = |mailbox: &mut Mailbox<RequestId>, now: u64| {
+        let taken = mailbox.on(Input::Take { limit: at(99) }, &bounds, order, at(now));
+        let Output::Leased { ticket, .. } = taken else { panic!("{taken:?}") };
+        ticket
+    };
+    // The first is held for a retry, the others wait.
+    let first = take(&mut mailbox, 0);
+    mailbox.on(Input::RetryAt(first, at(10)), &bounds, order, at(0));
+    mailbox.raise(RequestId(1), Delivery(5));
+    mailbox.raise(RequestId(2), Delivery(3));
+    mailbox.raise(RequestId(2), Delivery(1));
+    mailbox.raise(RequestId(9), Delivery(7));
+    let taken: Vec<_> = (0..2).map(|_| take(&mut mailbox, 0).lease.delivery).collect();
+    assert_eq!(taken, [Delivery(4), Delivery(1)]);
+    mailbox.on(Input::Tick, &bounds, order, at(10));
+    assert_eq!(take(&mut mailbox, 10).lease.delivery, Delivery(6));
+}
