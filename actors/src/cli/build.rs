@@ -186,6 +186,18 @@ impl Tree {
             }
         }
         self.discovered = true;
+        for (group, spec) in &self.file.groups {
+            for member in spec.members.get_ref() {
+                let Some((server, tool)) = member.get_ref().split_once('.') else { continue };
+                let known = |there: &McpServer| there.tools().iter().any(|it| it.name == tool);
+                if !self.absent.contains(server) && !self.servers.get(server).is_some_and(known) {
+                    let group = group.get_ref();
+                    anyhow::bail!(
+                        "the server `{server}` has no tool `{tool}`, a member of the group `{group}`"
+                    );
+                }
+            }
+        }
         Ok(notes)
     }
 

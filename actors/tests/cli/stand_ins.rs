@@ -146,6 +146,25 @@ async fn a_server_that_does_not_start_is_done_without_and_comes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_a_server_does_not_have_is_named_at_the_start() {
+    let server = StubServer::start().await.unwrap();
+    let bank = format!("[tools.bank]\ncommand = [{:?}]\n", shop());
+    for (rest, said_of) in [
+        ("[agents.a]\nmodel = \"llm\"\ntools = [\"bank.nope\"]\n", ""),
+        (
+            "[groups.g]\nkind = \"tool\"\nmembers = [\"bank.nope\"]\n[agents.a]\nmodel = \"llm\"\ntools = [\"g\"]\n",
+            ", a member of the group `g`",
+        ),
+    ] {
+        let folder = tree(&server, &format!("{bank}{rest}"));
+        let said = run(&folder, &["run", "t.toml", "hello"]).await;
+        let expected = format!("mainstay: the server `bank` has no tool `nope`{said_of}\n");
+        assert_eq!((said.code, said.err), (2, expected));
+    }
+    assert_eq!(server.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn words_find_what_a_server_cannot_search_for() {
     let server = StubServer::start().await.unwrap();
     let rest = format!(
