@@ -232,9 +232,9 @@ impl Session {
         let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
         let mut told = BTreeSet::new();
         let mut lines = self.lines.take();
-        self.ask_people(&mut told, lines.is_some(), page);
         let done = loop {
-            let waits = !self.people.points().is_empty();
+            // Told before a line is asked for: the prompt comes below what it is about.
+            let waits = self.ask_people(&mut told, lines.is_some(), page);
             tokio::select! {
                 biased;
                 _ = &mut interrupt => break None,
@@ -244,7 +244,7 @@ impl Session {
                     Some(stamped) => self.progress(&stamped.event, page),
                     None => break Some((&mut work).await),
                 },
-                () = self.people.news() => self.ask_people(&mut told, lines.is_some(), page),
+                () = self.people.news() => {}
                 typed = next(&mut lines), if waits => match typed {
                     Some(Typed::Line(line)) => self.while_waiting(&line, page).await,
                     Some(Typed::Interrupt) => break None,
@@ -257,9 +257,10 @@ impl Session {
         done
     }
 
-    /// Says what waits for a person and has not been told yet.
-    fn ask_people(&self, told: &mut BTreeSet<String>, is_typing: bool, page: &mut Page) {
-        for point in self.people.points() {
+    /// Says what waits for a person and has not been told yet. Whether anything waits.
+    fn ask_people(&self, told: &mut BTreeSet<String>, is_typing: bool, page: &mut Page) -> bool {
+        let points = self.people.points();
+        for point in &points {
             if self.show.json || !told.insert(point.id.clone()) {
                 continue;
             }
@@ -272,6 +273,7 @@ impl Session {
                 eprintln!("  nobody types here, so that is what happens");
             }
         }
+        !points.is_empty()
     }
 
     /// A line that is typed while a person is waited for.
