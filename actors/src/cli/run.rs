@@ -51,6 +51,8 @@ pub(crate) struct Session {
     /// What another process had asked.
     taken: Vec<RecoveredRequest>,
     people: People,
+    /// What waited for a person in questions that were called off: it is about to leave.
+    leaving: BTreeSet<String>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
 }
@@ -94,7 +96,8 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people());
-        Ok(Self { system, asked, show, history: Vec::new(), taken, people, lines: None })
+        let (history, leaving, lines) = Default::default();
+        Ok(Self { system, asked, show, history, taken, people, leaving, lines })
     }
 
     pub(crate) async fn stop(self) {
@@ -254,12 +257,16 @@ impl Session {
             }
         };
         self.lines = lines;
+        if done.is_none() {
+            self.leaving.extend(self.people.points().into_iter().map(|point| point.id));
+        }
         done
     }
 
     /// Says what waits for a person and has not been told yet. Whether anything waits.
     fn ask_people(&self, told: &mut BTreeSet<String>, is_typing: bool, page: &mut Page) -> bool {
-        let points = self.people.points();
+        let mut points = self.people.points();
+        points.retain(|point| !self.leaving.contains(&point.id));
         for point in &points {
             if self.show.json || !told.insert(point.id.clone()) {
                 continue;
