@@ -53,6 +53,8 @@ pub(crate) struct Session {
     /// What another process had asked.
     taken: Vec<RecoveredRequest>,
     people: People,
+    /// What waited for a person in questions that were called off: it is about to leave.
+    leaving: BTreeSet<String>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
 }
@@ -99,7 +101,8 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people());
-        Ok(Self { system, asked, show, history: Vec::new(), taken, people, lines: None })
+        let (history, leaving, lines) = Default::default();
+        Ok(Self { system, asked, show, history, taken, people, leaving, lines })
     }
 
     pub(crate) async fn stop(self) {
@@ -244,9 +247,9 @@ impl Session {
         let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
         let mut told = BTreeSet::new();
         let mut lines = self.lines.take();
-        self.ask_people(&mut told, lines.is_some(), page);
         let done = loop {
-            let waits = !self.people.points().is_empty();
+            // Told before a line is asked for: the prompt comes below what it is about.
+            let waits = self.ask_people(&mut told, lines.is_some(), page);
             tokio::select! {
                 biased;
                 _ = &mut interrupt => break None,
@@ -256,7 +259,7 @@ impl Session {
                     Some(stamped) => self.progress(&stamped.event, page),
                     None => break Some((&mut work).await),
                 },
-                () = self.people.news() => self.ask_people(&mut told, lines.is_some(), page),
+                () = self.people.news() => {}
                 typed = next(&mut lines), if waits => match typed {
                     Some(Typed::Line(line)) => self.while_waiting(&line, page).await,
                     Some(Typed::Interrupt) => break None,
@@ -266,12 +269,17 @@ impl Session {
             }
         };
         self.lines = lines;
+        if done.is_none() {
+            self.leaving.extend(self.people.points().into_iter().map(|point| point.id));
+        }
         done
     }
 
-    /// Says what waits for a person and has not been told yet.
-    fn ask_people(&self, told: &mut BTreeSet<String>, is_typing: bool, page: &mut Page) {
-        for point in self.people.points() {
+    /// Says what waits for a person and has not been told yet. Whether anything waits.
+    fn ask_people(&self, told: &mut BTreeSet<String>, is_typing: bool, page: &mut Page) -> bool {
+        let mut points = self.people.points();
+        points.retain(|point| !self.leaving.contains(&point.id));
+        for point in &points {
             if self.show.json || !told.insert(point.id.clone()) {
                 continue;
             }
@@ -284,6 +292,7 @@ impl Session {
                 eprintln!("  nobody types here, so that is what happens");
             }
         }
+        !points.is_empty()
     }
 
     /// A line that is typed while a person is waited for.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -64,12 +65,22 @@ impl Terminal {
 
 /// Done by a thread of its own, while the server of the test answers.
 async fn at_terminal(folder: Folder, steps: impl FnOnce(&mut Terminal) + Send + 'static) {
+    let (tell, process) = tokio::sync::oneshot::channel();
     let work = move || {
         let mut terminal = Terminal::open(&folder, &["run", "t.toml"]);
+        tell.send(terminal.child.id()).unwrap();
         terminal.until("> ");
         steps(&mut terminal);
     };
-    tokio::task::spawn_blocking(work).await.unwrap();
+    let mut work = tokio::task::spawn_blocking(work);
+    let process = process.await.unwrap().to_string();
+    // What never appears ends the test, and is named by it.
+    let outcome = tokio::time::timeout(Duration::from_secs(60), &mut work).await;
+    if let Ok(outcome) = outcome {
+        return outcome.unwrap();
+    }
+    Command::new("kill").args(["-KILL", &process]).status().unwrap();
+    work.await.unwrap();
 }
 
 fn agent(server: &StubServer, rest: &str) -> Folder {
