@@ -303,7 +303,7 @@ impl State {
 
 fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
     let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused(error.to_string()))?;
-    let (_, bytes) = codec::seal_raw(&SchemaId::new(SCHEMA, VERSION), &text)?;
+    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)?;
     Ok(batch.append(STREAM, bytes))
 }
 
