@@ -335,7 +335,7 @@ impl Drop for Handed {
 
 fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
     let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused(error.to_string()))?;
-    let (_, bytes) = codec::seal_raw(&SchemaId::new(SCHEMA, VERSION), &text)?;
+    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)?;
     Ok(batch.append(STREAM, bytes))
 }
 

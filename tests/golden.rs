@@ -168,3 +168,56 @@ fn every_version_of_the_format_is_read() {
         read(&folder(version));
     }
 }
+
+/// Every version that is written or was.
+fn versions() -> impl Iterator<Item = PathBuf> {
+    let place = tempfile::tempdir().unwrap();
+    let newest = FileStore::open(place.path()).unwrap().info().unwrap().format;
+    (1..=newest).map(folder)
+}
+
+#[test]
+fn every_prefix_and_every_flipped_bit_of_an_export_of_any_version_is_refused() {
+    for folder in versions() {
+        let bytes = std::fs::read(folder.join("export.bin")).unwrap();
+        assert!(Export::read(&bytes).is_ok());
+        for end in 0..bytes.len() {
+            assert!(Export::read(&bytes[..end]).is_err(), "{folder:?} cut at {end}");
+        }
+        for at in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            assert!(Export::read(&flipped).is_err(), "{folder:?}, bit {at} flipped");
+        }
+    }
+}
+
+#[test]
+fn a_base_cut_or_altered_at_any_byte_is_refused_in_any_version() {
+    for folder in versions() {
+        let place = tempfile::tempdir().unwrap();
+        let mut bases = Vec::new();
+        for entry in std::fs::read_dir(folder.join("store")).unwrap() {
+            let entry = entry.unwrap();
+            let to = place.path().join(entry.file_name());
+            std::fs::copy(entry.path(), &to).unwrap();
+            if entry.file_name().to_string_lossy().starts_with("base-") {
+                bases.push(to);
+            }
+        }
+        assert_eq!(bases.len(), 1, "{folder:?}");
+        let bytes = std::fs::read(&bases[0]).unwrap();
+        for at in 0..bytes.len() {
+            std::fs::write(&bases[0], &bytes[..at]).unwrap();
+            let refused = FileStore::open(place.path());
+            assert!(refused.is_err(), "{folder:?} cut at {at}: {refused:?}");
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(&bases[0], &flipped).unwrap();
+            let refused = FileStore::open(place.path());
+            assert!(refused.is_err(), "{folder:?}, a bit of byte {at} flipped: {refused:?}");
+        }
+        std::fs::write(&bases[0], &bytes).unwrap();
+        assert!(FileStore::open(place.path()).is_ok(), "{folder:?}");
+    }
+}

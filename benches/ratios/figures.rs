@@ -11,13 +11,14 @@ pub(crate) mod meter;
 pub(crate) mod ours;
 pub(crate) mod restart;
 pub(crate) mod routing;
+pub(crate) mod store;
 pub(crate) mod storm;
 pub(crate) mod substitute;
 
 /// A name, what it measures, and how.
 pub(crate) type Figure = (&'static str, &'static str, fn(&Options));
 
-pub(crate) const ALL: [Figure; 9] = [
+pub(crate) const ALL: [Figure; 14] = [
     ("P1", "a call that succeeds", call::run),
     ("P2", "64 callers while 1 % of requests panic", storm::run),
     ("P3", "from a failure to serving again", restart::one),
@@ -26,5 +27,10 @@ pub(crate) const ALL: [Figure; 9] = [
     ("P6", "memory of a child, awake and without work so far", memory::run),
     ("P7", "what routing adds to a call", routing::run),
     ("P8", "fail-over to a sibling", substitute::run),
+    ("P9", "an in-memory checkpoint of 10 MB, and the way back", store::memory),
+    ("P10", "a durable step of a 10 MB agent", store::step),
+    ("P11", "durable steps a second over many agents", store::many),
+    ("P12", "a 10 MB agent from its file", store::restore),
     ("P13", "the dump of a million children", dump::run),
+    ("P14", "restart of a system of 10,000 agents", store::system),
 ];

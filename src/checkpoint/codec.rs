@@ -198,6 +198,16 @@ pub(crate) fn seal_value<T: Serialize>(
     seal(schema, BINCODE, &to_payload(value)?)
 }
 
+/// An envelope around a value that is encoded already.
+pub(crate) fn seal_payload(schema: &SchemaId, payload: &[u8]) -> Result<Vec<u8>, CodecError> {
+    seal(schema, BINCODE, payload)
+}
+
+/// As [`seal_raw`], for bytes that nobody asks for by the name of their content.
+pub(crate) fn seal_bytes(schema: &SchemaId, bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+    seal(schema, RAW, bytes)
+}
+
 fn seal(schema: &SchemaId, codec: u8, payload: &[u8]) -> Result<Vec<u8>, CodecError> {
     within("the payload", payload.len(), MAX_PAYLOAD)?;
     within("the schema's name", schema.name.len(), MAX_SCHEMA_NAME)?;

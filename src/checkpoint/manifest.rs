@@ -5,6 +5,7 @@
 //! later and stand in the store, beside it.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -248,12 +249,31 @@ pub fn new_checkpoint_id(wall: Wall) -> CheckpointId {
 }
 
 pub(crate) fn new_uuid(wall: Wall) -> u128 {
-    // Of a version 4 UUID, bytes 6 and 8 are not all random; these ten are.
-    let random = *uuid::Uuid::new_v4().as_bytes();
-    let mut noise = [0; 10];
-    noise[..6].copy_from_slice(&random[..6]);
-    noise[6..].copy_from_slice(&random[9..13]);
-    uuid::Builder::from_unix_timestamp_millis(wall.0, &noise).into_uuid().as_u128()
+    uuid::Builder::from_unix_timestamp_millis(wall.0, &noise()).into_uuid().as_u128()
+}
+
+/// Ten random bytes. Asking the system for each id would be a tenth of what a checkpoint costs, so it
+/// is asked for a key now and then, which is spread over many.
+fn noise() -> [u8; 10] {
+    const IDS: usize = 64;
+    thread_local! {
+        static LEFT: RefCell<(usize, [u8; 10 * IDS])> = const { RefCell::new((0, [0; 10 * IDS])) };
+    }
+    LEFT.with_borrow_mut(|(left, bytes)| {
+        if *left == 0 {
+            let mut hash = blake3::Hasher::new();
+            // Of a version 4 UUID 122 bits are random.
+            for _ in 0..3 {
+                hash.update(uuid::Uuid::new_v4().as_bytes());
+            }
+            hash.finalize_xof().fill(bytes);
+            *left = IDS;
+        }
+        *left -= 1;
+        let mut noise = [0; 10];
+        noise.copy_from_slice(&bytes[10 * *left..][..10]);
+        noise
+    })
 }
 
 /// A checkpoint that is being made.
@@ -395,12 +415,9 @@ impl Draft {
                 expected: self.checkpoint.child.to_string(),
             });
         }
-        let digest = stored::checkpoint_digest(&self.checkpoint)
-            .map_err(|error| CheckpointError::in_field("checkpoint", error))?;
-        self.checkpoint.digest = digest;
-        self.checkpoint.lineage.chain =
-            chain(self.parent.map_or(Digest::NONE, |parent| parent.chain), digest);
-        let manifest = stored::write_checkpoint(&self.checkpoint)
+        let parent = self.parent.map_or(Digest::NONE, |parent| parent.chain);
+        let sign = |digest| chain(parent, digest);
+        let manifest = stored::sign_checkpoint(&mut self.checkpoint, sign)
             .map_err(|error| CheckpointError::in_field("checkpoint", error))?;
         Ok(Sealed {
             checkpoint: Arc::new(self.checkpoint),

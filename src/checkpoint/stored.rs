@@ -19,7 +19,7 @@ use crate::id::{CheckpointId, ChildPath, Incarnation, LineId};
 type Hash = [u8; 32];
 
 /// What a checkpoint's digest is taken over.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct BodyV1 {
     id: u128,
     child: String,
@@ -42,7 +42,31 @@ struct BodyV1 {
     budgets: [u64; 4],
 }
 
-#[derive(Serialize, Deserialize)]
+/// [`BodyV1`], to be written: the same fields in the same order, borrowed where that saves a copy.
+#[derive(Serialize)]
+struct BorrowedV1<'a> {
+    id: u128,
+    child: &'a str,
+    incarnation: u32,
+    step: u64,
+    scope: u8,
+    schema: &'a str,
+    schema_version: u32,
+    pieces: &'a [(String, Digest)],
+    envelope: Option<Digest>,
+    parent: Option<u128>,
+    root: u128,
+    seq: u64,
+    topology: Digest,
+    created_at: u64,
+    valid_until: u64,
+    ledger: u64,
+    mailbox_cut: u64,
+    policy: Digest,
+    budgets: [u64; 4],
+}
+
+#[derive(Deserialize)]
 struct CheckpointV1 {
     body: BodyV1,
     digest: Hash,
@@ -123,42 +147,56 @@ fn scope_of(number: u8) -> Result<Scope, CodecError> {
     })
 }
 
-fn body(checkpoint: &Checkpoint) -> BodyV1 {
+fn body(checkpoint: &Checkpoint) -> Result<Vec<u8>, CodecError> {
     let budgets = &checkpoint.budgets;
-    BodyV1 {
+    codec::to_payload(&BorrowedV1 {
         id: checkpoint.id.0,
-        child: checkpoint.child.as_str().to_owned(),
+        child: checkpoint.child.as_str(),
         incarnation: checkpoint.incarnation.0,
         step: checkpoint.step,
         scope: scope_number(checkpoint.scope),
-        schema: checkpoint.schema.name.to_string(),
+        schema: &checkpoint.schema.name,
         schema_version: checkpoint.schema.version,
-        pieces: checkpoint.pieces.iter().map(|(name, digest)| (name.clone(), digest.0)).collect(),
-        envelope: checkpoint.envelope.map(|digest| digest.0),
+        pieces: &checkpoint.pieces,
+        envelope: checkpoint.envelope,
         parent: checkpoint.lineage.parent.map(|id| id.0),
         root: checkpoint.lineage.root.0,
         seq: checkpoint.lineage.seq,
-        topology: checkpoint.topology.0,
+        topology: checkpoint.topology,
         created_at: checkpoint.created_at.0,
         valid_until: checkpoint.valid_until.0,
         ledger: checkpoint.ledger,
         mailbox_cut: checkpoint.mailbox_cut,
-        policy: checkpoint.policy.0,
+        policy: checkpoint.policy,
         budgets: [budgets.attempts, budgets.tokens, budgets.money_micros, budgets.wall_millis],
-    }
+    })
 }
 
 pub(crate) fn checkpoint_digest(checkpoint: &Checkpoint) -> Result<Digest, CodecError> {
-    Ok(Digest::of(&codec::to_payload(&body(checkpoint))?))
+    Ok(Digest::of(&body(checkpoint)?))
+}
+
+/// Fills in the digest, and the chain that `chain` makes of it; returns the checkpoint as it is stored.
+/// What is hashed and what is written is encoded once.
+pub(crate) fn sign_checkpoint(
+    checkpoint: &mut Checkpoint,
+    chain: impl FnOnce(Digest) -> Digest,
+) -> Result<Vec<u8>, CodecError> {
+    let body = body(checkpoint)?;
+    checkpoint.digest = Digest::of(&body);
+    checkpoint.lineage.chain = chain(checkpoint.digest);
+    with_signature(checkpoint, body)
 }
 
 pub(crate) fn write_checkpoint(checkpoint: &Checkpoint) -> Result<Vec<u8>, CodecError> {
-    let stored = CheckpointV1 {
-        body: body(checkpoint),
-        digest: checkpoint.digest.0,
-        chain: checkpoint.lineage.chain.0,
-    };
-    write(CHECKPOINT, &stored)
+    with_signature(checkpoint, body(checkpoint)?)
+}
+
+/// A structure is its fields one after the other, and 32 bytes are 32 bytes: see [`CheckpointV1`].
+fn with_signature(checkpoint: &Checkpoint, mut body: Vec<u8>) -> Result<Vec<u8>, CodecError> {
+    body.extend_from_slice(&checkpoint.digest.0);
+    body.extend_from_slice(&checkpoint.lineage.chain.0);
+    codec::seal_payload(&SchemaId::new(CHECKPOINT, VERSION), &body)
 }
 
 pub(crate) fn read_checkpoint(bytes: &[u8]) -> Result<Checkpoint, CodecError> {

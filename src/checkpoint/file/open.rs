@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::file::segment::{
-    Head, Kind, Place, Read, SEGMENT_HEAD, Segment, read_frame, read_items,
+    FRAME_HEAD, Head, Kind, Place, Read, SEGMENT_HEAD, Segment, TRAILER, Window, read_items,
 };
 use crate::checkpoint::file::writer::{Queue, Tail, Writer};
 use crate::checkpoint::file::{AlteredEnd, FileOptions, FileStore, Lock, Shared, sync_folder};
@@ -183,24 +183,25 @@ impl Loading<'_> {
         mut sequence: u64,
     ) -> (u64, u64, Result<Read, StoreError>) {
         let mut offset = SEGMENT_HEAD as u64;
+        let mut window = Window::new(segment, size);
         loop {
-            match read_frame(segment, offset, size) {
-                Ok(Read::Frame { sequence: found, payload, next }) => {
-                    if found != sequence {
-                        let what = format!("batch {found} stands where {sequence} should");
-                        return (offset, sequence, Err(segment.corrupt(offset, what)));
-                    }
-                    let at = offset + super::segment::FRAME_HEAD as u64;
-                    let index = &mut self.index;
-                    let read = read_items(segment, at, &payload, |change| index.apply(change));
-                    if let Err(error) = read {
-                        return (offset, sequence, Err(error));
-                    }
-                    sequence += 1;
-                    offset = next;
-                }
+            let (found, len) = match window.frame(offset) {
+                Ok(Read::Frame { sequence, len }) => (sequence, len),
                 other => return (offset, sequence, other),
+            };
+            if found != sequence {
+                let what = format!("batch {found} stands where {sequence} should");
+                return (offset, sequence, Err(segment.corrupt(offset, what)));
             }
+            let at = offset + FRAME_HEAD as u64;
+            let index = &mut self.index;
+            let payload = window.payload(offset, len);
+            let read = read_items(segment, at, payload, |change| index.apply(change));
+            if let Err(error) = read {
+                return (offset, sequence, Err(error));
+            }
+            sequence += 1;
+            offset = at + (len + TRAILER.len()) as u64;
         }
     }
 

@@ -363,59 +363,108 @@ pub(super) fn place(change: Pending, segment: &Arc<Segment>, at: u64) -> Change<
 
 /// What stands at an offset of a segment.
 pub(super) enum Read {
-    /// A whole frame: its sequence, its payload, and where the next one begins.
-    Frame { sequence: u64, payload: Vec<u8>, next: u64 },
+    /// A whole frame: its sequence, and how long its payload is, which stands in the window.
+    Frame { sequence: u64, len: usize },
     /// The end.
     End,
     /// A frame that was being written when everything ended.
     Torn,
 }
 
-/// Reads the frame at `offset` of a segment that is `size` bytes long.
-pub(super) fn read_frame(segment: &Segment, offset: u64, size: u64) -> Result<Read, StoreError> {
-    let io = |error: io::Error| StoreError::Io {
-        store: segment.name.clone(),
-        what: "reading",
-        why: error.to_string(),
-    };
-    let left = size - offset;
-    if left == 0 {
-        return Ok(Read::End);
+/// A segment as it is read from its beginning to its end: many small frames with one call to the
+/// system.
+pub(super) struct Window<'a> {
+    segment: &'a Segment,
+    size: u64,
+    /// Where the bytes stand in the segment.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    /// How much is read at once, at least.
+    const LEAST: u64 = 256 << 10;
+
+    /// Of a segment that is `size` bytes long.
+    pub(super) const fn new(segment: &'a Segment, size: u64) -> Self {
+        Self { segment, size, start: 0, bytes: Vec::new() }
     }
-    if left < FRAME_HEAD as u64 {
-        return Ok(Read::Torn);
+
+    /// Bytes within the segment.
+    fn get(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+        let end = offset + len as u64;
+        if offset < self.start || end > self.start + self.bytes.len() as u64 {
+            // The callers stay within the size, so this is at least `len`.
+            let read = (len as u64).max(Self::LEAST).min(self.size - offset);
+            self.bytes.resize(read as usize, 0);
+            self.start = offset;
+            if let Err(error) = self.segment.read_into(offset, &mut self.bytes) {
+                self.bytes.clear();
+                return Err(error);
+            }
+        }
+        Ok(&self.bytes[(offset - self.start) as usize..][..len])
     }
-    let head = segment.read(offset, FRAME_HEAD).map_err(io)?;
-    if crc32fast::hash(&head[..20]).to_le_bytes() != head[20..] {
-        // A head that was written in part is followed by nothing, or by what was never written.
-        if is_zero_from(segment, offset + FRAME_HEAD as u64, size).map_err(io)? {
+
+    fn io(&self, error: &io::Error) -> StoreError {
+        let store = self.segment.name.clone();
+        StoreError::Io { store, what: "reading", why: error.to_string() }
+    }
+
+    /// The payload of the frame at `offset`, the last one that was read, so it is in the window.
+    pub(super) fn payload(&self, offset: u64, len: usize) -> &[u8] {
+        &self.bytes[(offset - self.start) as usize + FRAME_HEAD..][..len]
+    }
+
+    /// Reads the frame at `offset`.
+    pub(super) fn frame(&mut self, offset: u64) -> Result<Read, StoreError> {
+        let (segment, size) = (self.segment, self.size);
+        let left = size - offset;
+        if left == 0 {
+            return Ok(Read::End);
+        }
+        if left < FRAME_HEAD as u64 {
             return Ok(Read::Torn);
         }
-        return Err(segment.corrupt(offset, "a frame's head does not match its checksum"));
+        let head: [u8; FRAME_HEAD] = match self.get(offset, FRAME_HEAD) {
+            Ok(head) => part(head, 0),
+            Err(error) => return Err(self.io(&error)),
+        };
+        if crc32fast::hash(&head[..20]).to_le_bytes() != head[20..] {
+            // A head that was written in part is followed by nothing, or by what was never written.
+            let zero = is_zero_from(segment, offset + FRAME_HEAD as u64, size);
+            if zero.map_err(|error| self.io(&error))? {
+                return Ok(Read::Torn);
+            }
+            return Err(segment.corrupt(offset, "a frame's head does not match its checksum"));
+        }
+        let len = u32::from_le_bytes(part(&head, 0)) as usize;
+        if len > MAX_FRAME {
+            return Err(segment.corrupt(offset, format!("a frame of {len} bytes")));
+        }
+        let whole = FRAME_HEAD + len + TRAILER.len();
+        let next = offset + whole as u64;
+        if next > size {
+            return Ok(Read::Torn);
+        }
+        let frame = match self.get(offset, whole) {
+            Ok(frame) => frame,
+            Err(error) => return Err(self.io(&error)),
+        };
+        let (payload, trailer) = frame[FRAME_HEAD..].split_at(len);
+        let is_whole = crc32fast::hash(payload).to_le_bytes() == head[4..8];
+        if is_whole && trailer == TRAILER {
+            return Ok(Read::Frame { sequence: u64::from_le_bytes(part(&head, 8)), len });
+        }
+        // Never written, rather than altered: the end is zero, or a whole block is, which no altered
+        // bit makes so. Only the last frame can be like that.
+        let hole = || has_zero_block(offset + FRAME_HEAD as u64, payload);
+        if next == size && (trailer[3] == 0 || (!is_whole && hole())) {
+            return Ok(Read::Torn);
+        }
+        let what = "a batch does not match its checksum";
+        Err(segment.corrupt(offset + FRAME_HEAD as u64, what))
     }
-    let len = u32::from_le_bytes(part(&head, 0)) as usize;
-    if len > MAX_FRAME {
-        return Err(segment.corrupt(offset, format!("a frame of {len} bytes")));
-    }
-    let next = offset + (FRAME_HEAD + len + TRAILER.len()) as u64;
-    if next > size {
-        return Ok(Read::Torn);
-    }
-    let mut payload = segment.read(offset + FRAME_HEAD as u64, len + TRAILER.len()).map_err(io)?;
-    let trailer: [u8; 4] = part(&payload, len);
-    payload.truncate(len);
-    let is_whole = crc32fast::hash(&payload).to_le_bytes() == head[4..8];
-    if is_whole && trailer == TRAILER {
-        return Ok(Read::Frame { sequence: u64::from_le_bytes(part(&head, 8)), payload, next });
-    }
-    // Never written, rather than altered: the end is zero, or a whole block is, which no altered bit
-    // makes so. Only the last frame can be like that.
-    let hole = || has_zero_block(offset + FRAME_HEAD as u64, &payload);
-    if next == size && (trailer[3] == 0 || (!is_whole && hole())) {
-        return Ok(Read::Torn);
-    }
-    let what = "a batch does not match its checksum";
-    Err(segment.corrupt(offset + FRAME_HEAD as u64, what))
 }
 
 fn is_zero_from(segment: &Segment, mut offset: u64, size: u64) -> io::Result<bool> {
