@@ -419,10 +419,15 @@ impl Managed for Supervisor {
             group.close(cause);
         }
         self.each_child(|child| child.give_up(cause));
-        let desk = self.desk.lock();
-        if desk.ended.is_some() {
+        let link = {
+            let mut desk = self.desk.lock();
+            if desk.ended.is_none() {
+                return;
+            }
             self.publish(&desk, ChildState::Stopped);
-        }
+            desk.link.take()
+        };
+        drop(link);
     }
 
     fn remove(&self, cause: &ExitCause) {

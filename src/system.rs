@@ -136,14 +136,33 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.hub.begin_shutdown();
         self.root.ask_stop(ExitCause::Stopped, false);
-        let (root, registry) = (Arc::clone(&self.root), Arc::clone(&self.registry));
-        self.hub.runtime.spawn(async move {
-            root.wait_ended().await;
-            registry.clear();
-            for shelved in root.hub.shelf.close() {
-                let _ = unwound(move || drop(shelved));
-            }
+        let leaves = Leaves { root: Arc::clone(&self.root), registry: Arc::clone(&self.registry) };
+        if self.root.is_ended().is_none() {
+            self.hub.runtime.spawn(async move {
+                leaves.root.wait_ended().await;
+            });
+        }
+    }
+}
+
+/// Lets go of everything there was when it is dropped: once the root has ended, or its runtime is gone. What
+/// has a path knows its supervisor, which knows the paths, and none of them would let go by itself.
+struct Leaves {
+    root: Arc<Supervisor>,
+    registry: Arc<Registry>,
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        let cause = self.root.is_ended().unwrap_or(ExitCause::Stopped);
+        // It drops what was the user's.
+        let _ = unwound(|| {
+            self.root.abandon(&cause);
+            self.registry.clear();
         });
+        for shelved in self.root.hub.shelf.close() {
+            let _ = unwound(move || drop(shelved));
+        }
     }
 }
 

@@ -493,24 +493,28 @@ impl<W: Worker> Managed for Slot<W> {
     }
 
     fn give_up(&self, cause: &ExitCause) {
-        {
+        let link = {
             let mut desk = self.desk();
             desk.life.on(lifecycle::Input::GiveUp);
             desk.lazy = None;
             self.dismiss(&mut desk);
             self.publish_life(&mut desk);
-        }
+            desk.link.take()
+        };
+        drop(link);
         self.drain(cause);
     }
 
     fn remove(&self, cause: &ExitCause) {
-        {
+        let link = {
             let mut desk = self.desk();
             desk.life.on(lifecycle::Input::Remove);
             desk.lazy = None;
             self.dismiss(&mut desk);
             self.publish_life(&mut desk);
-        }
+            desk.link.take()
+        };
+        drop(link);
         self.drain(cause);
     }
 
