@@ -190,7 +190,11 @@ impl Family {
         let (verb, ticket, key) = match job {
             Job::Begin(ticket, key) => (Verb::Begin, ticket, key),
             Job::Revive(ticket, key) => (Verb::Revive, ticket, key),
-            Job::Reset(ticket, _) => return self.resets.push(ticket),
+            Job::Reset(ticket, key) => {
+                // What waited for it waits for the siblings now: nobody else would take it up again.
+                self.queue.extend(self.after.remove(&key).into_iter().flatten());
+                return self.resets.push(ticket);
+            }
             _ => return,
         };
         if let Some(id) = self.id_of(key).cloned() {

@@ -146,3 +146,13 @@ fn what_an_operator_wishes_during_a_reset_waits_for_it() {
     let text = bench.done();
     assert!(text.starts_with("reply 1 reset, run start c1, run stop a-"), "{text}");
 }
+
+#[test]
+fn what_waits_for_a_child_that_is_reset_is_done_after_a_restart_of_siblings_took_the_reset_over() {
+    let mut bench = Bench::of(options(Strategy::OneForAll, 5), "ab");
+    assert_eq!(bench.reset(1, Some("a")), "run stop a+ start a2");
+    assert_eq!(bench.terminate(2, "a"), "", "it waits for the reset");
+    assert_eq!(bench.crash("b"), "cancel, restarting b of 2 (1), run stop a+ start a3 b2");
+    assert_eq!(bench.done(), "reply 1 reset, run stop a-");
+    assert_eq!(bench.done(), "reply 2 terminated");
+}
