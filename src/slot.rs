@@ -442,7 +442,7 @@ impl<W: Worker> Slot<W> {
         }
         match spawned {
             Some(actor) => {
-                let _ = actor.send_message(Wake);
+                let _ = actor.send_message(());
                 desk.carrier = Carrier::There(actor);
             }
             None => {

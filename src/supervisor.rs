@@ -10,7 +10,7 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use ractor::{ActorRef, ActorRuntime};
+use ractor::ActorRuntime;
 use tokio::sync::{Notify, oneshot};
 
 use crate::checkpoint::Scope;
@@ -31,10 +31,12 @@ use crate::slot::{Boxed, Ending, Link, Managed, Rules};
 use crate::spec::{ChildSpec, SupervisorSpec};
 
 mod build;
+mod line;
 mod rollback;
 mod runner;
 mod shell;
 
+use line::{Line, Said};
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, build};
@@ -109,7 +111,7 @@ pub(crate) struct Supervisor {
 struct Desk {
     life: Incarnation,
     restarts: u32,
-    actor: Option<ActorRef<Msg>>,
+    actor: Option<Line>,
     link: Option<Link>,
     /// Who waits for this life to be up.
     booting: Option<oneshot::Sender<Result<(), StartError>>>,
@@ -187,7 +189,8 @@ impl Supervisor {
         if let Some(group) = &self.group {
             group.open();
         }
-        let shell = Shell::new(self.me.upgrade()?, life);
+        let said = Said::default();
+        let shell = Shell::new(self.me.upgrade()?, life, Arc::clone(&said));
         let runtime = self.hub.runtime.clone();
         let _entered = runtime.enter();
         let spawned = match boss {
@@ -198,12 +201,13 @@ impl Supervisor {
             self.finished(life, ExitCause::Killed, None);
             return None;
         };
+        let actor = Line::new(actor, &said);
         let mut desk = self.desk.lock();
         if desk.ended.is_none() && desk.life == life {
             if desk.killed {
                 actor.kill();
             } else if desk.stopping.is_some() {
-                let _ = actor.send_message(Msg::Stop { cause: ExitCause::Stopped });
+                actor.say(Msg::Stop { cause: ExitCause::Stopped });
             }
             desk.actor = Some(actor);
         }
@@ -224,7 +228,7 @@ impl Supervisor {
             self.publish(&desk, state);
         }
         if let Some(actor) = &desk.actor {
-            let _ = actor.send_message(Msg::Stop { cause });
+            actor.say(Msg::Stop { cause });
         }
     }
 
@@ -254,7 +258,9 @@ impl Supervisor {
         let life = {
             let desk = self.desk.lock();
             let actor = desk.actor.as_ref().filter(|_| desk.stopping.is_none())?;
-            actor.send_message(Msg::Ask(ask(send))).ok()?;
+            if !actor.say(Msg::Ask(ask(send))) {
+                return None;
+            }
             desk.life
         };
         let over = async {

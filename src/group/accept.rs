@@ -77,6 +77,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             let mut desk = self.desk.lock();
             if desk.closed {
                 drop(desk);
+                if self.durable.is_some() {
+                    // It closed after the request was written down, and gives it back all the same.
+                    self.recorder().ended(&mail, Fate::Cancelled);
+                }
                 let why = self.hub.away().unwrap_or(Unavailable::Stopped);
                 return Err(refused(mail, Refusal::Away(why), &self.path));
             }

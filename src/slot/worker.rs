@@ -18,8 +18,10 @@ use crate::port::{Cut, Flight, panic_text as text};
 
 pub(crate) use crate::port::unwound;
 
-/// The only message that is sent through ractor: look at your slot.
-pub(crate) struct Wake;
+/// The only message that is sent through ractor: look at your slot. One of ractor's own kinds, so that this
+/// crate compiles whether or not another one switches ractor's feature `cluster` on, which asks more of a
+/// message.
+pub(crate) type Wake = ();
 
 /// A kind of behavior with its constructor.
 pub(crate) trait Worker: Send + Sync + Sized + 'static {

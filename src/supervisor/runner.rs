@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ractor::ActorRef;
 use tokio::sync::watch;
 
 use super::Msg;
+use super::line::Line;
 use super::shell::{Running, Shell};
 use crate::family::{Key, RunId};
 use crate::fault::ExitCause;
@@ -26,7 +26,7 @@ struct Run {
 impl Shell {
     pub(super) fn start_run(
         &mut self,
-        me: &ActorRef<Msg>,
+        me: &Line,
         run: RunId,
         stop: Vec<(Key, bool)>,
         parallel: bool,
@@ -64,7 +64,7 @@ impl Shell {
         let me = me.clone();
         let task = self.node.hub.runtime.spawn(async move {
             if let Some(result) = work.carry_out().await {
-                let _ = me.send_message(Msg::RunDone { run, result });
+                me.say(Msg::RunDone { run, result });
             }
         });
         let running = Running { cancelled, task: task.abort_handle(), start: starting };

@@ -8,6 +8,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
+use super::line::{Line, Said};
 use super::{Ask, Msg, Supervisor, Ward, build};
 use crate::error::StartError;
 use crate::event::Event;
@@ -19,21 +20,21 @@ use crate::fault::ExitCause;
 use crate::hub::Timed;
 use crate::id::Incarnation;
 use crate::moment::Moment;
-use crate::slot::{Boss, Ending, Managed};
+use crate::slot::{Boss, Ending, Managed, Wake};
 use crate::spec::ChildSpec;
 
 /// A supervisor's life seen from its children.
 struct Office {
-    actor: ActorRef<Msg>,
+    line: Line,
 }
 
 impl Boss for Office {
     fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy>) {
-        let _ = self.actor.send_message(Msg::Exited { key, life, cause, widen });
+        self.line.say(Msg::Exited { key, life, cause, widen });
     }
 
     fn cell(&self) -> ActorCell {
-        self.actor.get_cell()
+        self.line.cell()
     }
 }
 
@@ -46,13 +47,13 @@ pub(super) struct Running {
 
 /// A restart that waits for its moment.
 struct Backoff {
-    actor: ActorRef<Msg>,
+    line: Line,
     token: Token,
 }
 
 impl Timed for Backoff {
     fn on_time(&self, _: Moment) {
-        let _ = self.actor.send_message(Msg::Due(self.token));
+        self.line.say(Msg::Due(self.token));
     }
 }
 
@@ -60,6 +61,7 @@ impl Timed for Backoff {
 pub(super) struct Shell {
     pub(super) node: Arc<Supervisor>,
     life: Incarnation,
+    said: Said,
     family: Family,
     pub(super) wards: HashMap<Key, Ward>,
     pub(super) runs: HashMap<RunId, Running>,
@@ -73,7 +75,7 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(node: Arc<Supervisor>, life: Incarnation) -> Self {
+    pub(super) fn new(node: Arc<Supervisor>, life: Incarnation, said: Said) -> Self {
         let spec = &node.spec;
         let options = FamilyOptions {
             strategy: spec.strategy,
@@ -97,6 +99,7 @@ impl Shell {
         Self {
             node,
             life,
+            said,
             family,
             wards,
             runs: HashMap::new(),
@@ -109,7 +112,7 @@ impl Shell {
         }
     }
 
-    fn feed(&mut self, me: &ActorRef<Msg>, input: Input) {
+    fn feed(&mut self, me: &Line, input: Input) {
         let now = self.node.hub.now();
         let outputs = self.family.on(input, now);
         for output in outputs {
@@ -117,7 +120,7 @@ impl Shell {
         }
     }
 
-    fn carry_out(&mut self, me: &ActorRef<Msg>, output: Output) {
+    fn carry_out(&mut self, me: &Line, output: Output) {
         let node = Arc::clone(&self.node);
         match output {
             Output::Run { run, stop, parallel, start } => {
@@ -133,7 +136,7 @@ impl Shell {
                 }
             }
             Output::Arm { token, at } => {
-                let timer: Arc<dyn Timed> = Arc::new(Backoff { actor: me.clone(), token });
+                let timer: Arc<dyn Timed> = Arc::new(Backoff { line: me.clone(), token });
                 node.hub.arm(at, Arc::downgrade(&timer));
                 self.backoffs.insert(token, timer);
                 if let Some(ward) = self.wards.get(&token.child()) {
@@ -205,7 +208,7 @@ impl Shell {
                 let gone = std::mem::take(&mut self.wards);
                 let clearing = std::mem::take(&mut self.clearing);
                 let life = self.life;
-                me.stop(None);
+                me.stop();
                 node.hub.runtime.clone().spawn(async move {
                     for mut clearing in clearing.into_values() {
                         while clearing.changed().await.is_ok() {}
@@ -235,7 +238,7 @@ impl Shell {
         self.node.hub.runtime.spawn(async move { drop(what) });
     }
 
-    fn ask(&mut self, me: &ActorRef<Msg>, ask: Ask) {
+    fn ask(&mut self, me: &Line, ask: Ask) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         match ask {
@@ -351,26 +354,29 @@ impl Drop for Shell {
 pub(super) struct SupervisorActor;
 
 impl Actor for SupervisorActor {
-    type Msg = Msg;
+    type Msg = Wake;
     type State = Shell;
     type Arguments = Shell;
 
     async fn pre_start(
         &self,
-        me: ActorRef<Msg>,
+        me: ActorRef<Wake>,
         mut shell: Shell,
     ) -> Result<Shell, ActorProcessingErr> {
-        shell.office = Some(Arc::new(Office { actor: me.clone() }));
+        let me = Line::new(me, &shell.said);
+        shell.office = Some(Arc::new(Office { line: me.clone() }));
         shell.feed(&me, Input::Boot);
         Ok(shell)
     }
 
     async fn handle(
         &self,
-        me: ActorRef<Msg>,
-        message: Msg,
+        me: ActorRef<Wake>,
+        _: Wake,
         shell: &mut Shell,
     ) -> Result<(), ActorProcessingErr> {
+        let Some(message) = shell.said.lock().pop_front() else { return Ok(()) };
+        let me = Line::new(me, &shell.said);
         match message {
             Msg::Exited { key, life, cause, widen } => {
                 shell.feed(&me, Input::Exited { key, incarnation: life, cause, widen });
@@ -395,7 +401,7 @@ impl Actor for SupervisorActor {
     /// events say less, and may come in another order. Its default would stop this supervisor.
     async fn handle_supervisor_evt(
         &self,
-        _: ActorRef<Msg>,
+        _: ActorRef<Wake>,
         _: SupervisionEvent,
         _: &mut Shell,
     ) -> Result<(), ActorProcessingErr> {
