@@ -73,5 +73,6 @@ pub mod mcp;
 pub mod model;
 pub mod scripted;
 pub mod search;
+mod secrets;
 pub mod stub_server;
 pub mod tool;

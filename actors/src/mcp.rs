@@ -55,8 +55,10 @@ use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fault::{EffectKind, ExitCause, Fault};
 use mainstay::mirror::Kind;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
+use reqwest::Url;
 
 use crate::chat::ToolSpec;
+use crate::secrets::Secrets;
 use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
 use connect::Connection;
 use link::Link;
@@ -288,7 +290,7 @@ impl McpServer {
     /// # Errors
     /// As the start of a life.
     pub async fn discover(&self) -> Result<Vec<FoundTool>, Fault> {
-        let connection = Connection::open(&self.plan).await?;
+        let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
         let found = connection.tools().iter().map(|tool| self.plan.found(tool)).collect();
         connection.close().await;
         Ok(found)
@@ -347,6 +349,20 @@ impl fmt::Debug for McpServer {
 }
 
 impl Plan {
+    /// The fault without what the server was given in confidence: it may quote it.
+    fn hide(&self, fault: Fault) -> Fault {
+        let mut secrets = match &self.way {
+            Way::Url(address) => Url::parse(address)
+                .map_or_else(|_| Secrets::default(), |url| Secrets::new(None, &url)),
+            Way::Command { .. } => Secrets::default(),
+        };
+        let settings = self.env.iter().map(|(_, value)| value).chain(&self.bearer);
+        for value in settings.filter_map(|setting| setting.read().ok()) {
+            secrets.add(value.trim());
+        }
+        secrets.hide(fault)
+    }
+
     fn found(&self, tool: &rmcp::model::Tool) -> FoundTool {
         let declared = self.effects.get(&*tool.name).copied();
         let hinted =
@@ -390,7 +406,7 @@ impl Behavior for McpConnection {
 impl Stateless for McpConnection {
     async fn start(&mut self, ctx: &StartContext) -> Result<(), Fault> {
         let plan = &self.server.plan;
-        let mut connection = Connection::open(plan).await?;
+        let mut connection = Connection::open(plan).await.map_err(|fault| plan.hide(fault))?;
         connection.check(plan)?;
         connection.watch(&self.server.link, ctx.lifeline.clone(), plan.ping_timeout);
         self.open = Some(connection);
@@ -459,7 +475,10 @@ impl Stateless for McpTool {
         let arguments = classify::object(&request.arguments)?;
         let live = self.link.live(self.plan.connect_wait).await?;
         let call = classify::call(&self.name, arguments, &ctx.key());
-        let outcome = live.call(call, self.plan.call_timeout).await?;
-        classify::reply(&self.name, outcome, live.has(&self.name), self.plan.transient)
+        let outcome = live.call(call, self.plan.call_timeout).await;
+        let reply = outcome.and_then(|outcome| {
+            classify::reply(&self.name, outcome, live.has(&self.name), self.plan.transient)
+        });
+        reply.map_err(|fault| self.plan.hide(fault))
     }
 }

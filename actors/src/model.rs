@@ -23,9 +23,10 @@ use reqwest::{Client, Response, Url};
 use crate::chat::{ChatReply, ChatRequest, Usage};
 use crate::model::commit::Rules;
 use crate::model::headers::Headers;
-use crate::model::key::{Key, Secrets};
+use crate::model::key::Key;
 use crate::model::limits::RateLimits;
 use crate::model::wire::Wire;
+use crate::secrets::Secrets;
 
 pub use crate::model::commit::{CommitPoint, WhenFull};
 

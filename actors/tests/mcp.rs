@@ -315,6 +315,22 @@ async fn a_server_gets_no_variable_that_was_not_named() {
 }
 
 #[tokio::test]
+async fn what_a_server_was_given_in_confidence_is_in_none_of_its_errors() {
+    let (server, _log) = shop();
+    let token = "tk-0123456789abcdef";
+    let running = Running::start(&server.env("SHOP_TOKEN", token).tool("refuse", READ)).await;
+    for quoted in [token, &token[..14]] {
+        let arguments = serde_json::json!({"say": format!("bad token {quoted}.")}).to_string();
+        let error = running.call("refuse", &arguments).await.unwrap_err();
+        assert!(error.to_string().contains("bad token [key]."), "{error}");
+        // The arguments, which are the caller's own, are handed back with the error.
+        let CallError::RecoveryExhausted { fault, .. } = &error else { panic!("{error:?}") };
+        assert!(!format!("{fault:?}").contains(&token[..14]), "{fault:?}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_call_with_no_server_to_be_had_is_given_up_without_doubt() {
     let (server, log) = shop();
     let server = server.connect_wait(Duration::from_millis(100)).tool("pay", PAY);

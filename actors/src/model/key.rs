@@ -1,18 +1,12 @@
-//! Where a key comes from, and that it goes nowhere else.
+//! Where a key comes from, and the header it goes into.
 
 use std::fmt;
 use std::sync::Arc;
 
 use mainstay::fault::Fault;
-use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::wire::Wire;
-
-/// What replaces a secret in a text.
-const HIDDEN: &str = "[key]";
-/// The shortest part of a URL that is taken for a secret.
-const SHORTEST: usize = 6;
 
 #[derive(Clone)]
 pub(crate) enum Key {
@@ -67,39 +61,4 @@ pub(crate) fn header(wire: Wire, key: &str) -> Result<(HeaderName, HeaderValue),
     })?;
     value.set_sensitive(true);
     Ok((name, value))
-}
-
-/// What must never be shown: a key, and what a URL may hold of secrets.
-#[derive(Clone, Default)]
-pub(crate) struct Secrets(Vec<String>);
-
-impl Secrets {
-    pub(crate) fn new(key: Option<&str>, url: &Url) -> Self {
-        let mut secrets: Vec<String> = key.map(str::to_owned).into_iter().collect();
-        let mut long = |text: &str| {
-            if text.len() >= SHORTEST {
-                secrets.push(text.to_owned());
-            }
-        };
-        for (_, value) in url.query_pairs() {
-            long(&value);
-        }
-        long(url.password().unwrap_or_default());
-        // The longest first, so that none hides a part of another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self(secrets)
-    }
-
-    /// The fault without secrets. Providers quote keys in their messages, some in full.
-    pub(crate) fn hide(&self, mut fault: Fault) -> Fault {
-        for secret in &self.0 {
-            if fault.message.contains(secret.as_str()) {
-                fault.message = fault.message.replace(secret.as_str(), HIDDEN).into();
-            }
-            if fault.code.as_ref().is_some_and(|code| code.contains(secret.as_str())) {
-                fault.code = Some("hidden".into());
-            }
-        }
-        fault
-    }
 }

@@ -10,12 +10,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::commit::{Input, Machine, Output, Rules};
 use super::frames::{Frame, Frames, Framing, TooLong};
 use super::headers::Headers;
-use super::key::Secrets;
 use super::transport::{headers, read_whole, too_large, transport};
 use super::wire::{Draft, Wire, outcome};
 use super::{Course, MAX_BODY, Model, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
+use crate::secrets::Secrets;
 
 /// Reads an answer and writes it to the sink.
 pub(crate) async fn answer(
