@@ -167,6 +167,16 @@ async fn open(
     store: &Arc<dyn Store>,
     scope: Scope,
 ) -> (System, Port<u32, u32>) {
+    open_with(world, store, scope, Shutdown::Brutal).await
+}
+
+/// The same, with a gate that takes so long to stop while somebody waits at it.
+async fn open_with(
+    world: &Arc<World>,
+    store: &Arc<dyn Store>,
+    scope: Scope,
+    gate_stops: Shutdown,
+) -> (System, Port<u32, u32>) {
     let (bank, gate) = (Bank(Arc::clone(world)), Gate(Arc::clone(world)));
     let world = Arc::clone(world);
     let buyer = move || Buyer { stage: Arc::default(), paid: Arc::default(), world: world.clone() };
@@ -177,8 +187,9 @@ async fn open(
         .child(ChildSpec::stateless("bank", move || bank.clone()).recorded::<Bank>())
         .child(
             ChildSpec::stateless("gate", move || gate.clone())
+                .concurrency(2)
                 .attempt_timeout(Duration::from_secs(86_400))
-                .shutdown(Shutdown::Brutal),
+                .shutdown(gate_stops),
         )
         .child(ChildSpec::stateful("buyer", buyer).durable::<Buyer>());
     let top = SupervisorSpec::one_for_one("top").scope(Scope::System).intensity(9, SECOND);
@@ -212,6 +223,30 @@ async fn what_a_transaction_has_done_since_its_line_is_undone_and_the_agent_is_t
     assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
     assert_eq!(*world.told.lock(), [(0, 1, 0)]);
     assert_eq!(paid, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_is_too_late_since_a_child_hangs_still_undoes_what_it_has_to() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let slow = Shutdown::Timeout(60 * SECOND);
+    let (system, buyer) = open_with(&world, &store, Scope::Transaction, slow).await;
+    system.checkpoint("top/flow").await.unwrap();
+    let call = tokio::spawn(async move { buyer.call(1_u32).await.unwrap().value });
+    world.waiting.notified().await;
+    // Nobody calls this one off: it holds the gate up for as long as it may.
+    system.port::<(), ()>("top/flow/gate").unwrap().cast(()).unwrap();
+    world.waiting.notified().await;
+    let mut events = system.events();
+    let error = system.rollback("top/flow", To::Latest).await.unwrap_err();
+    let RollbackError::TooLate { limit, .. } = error else { panic!("{error}") };
+    assert_eq!(limit, 30 * SECOND);
+    let ended = |event: &Event| matches!(event, Event::ScopeRolledBack { undone: 1, .. });
+    tokio::time::timeout(90 * SECOND, events.wait_for(ended)).await.expect("it goes on to its end");
+    assert_eq!(world.log()[..2], [Order::Debit, Order::Refund]);
+    world.open();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
+    assert!(system.fates().is_balanced(), "{:?}", system.fates());
 }
 
 #[tokio::test(start_paused = true)]

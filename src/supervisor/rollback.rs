@@ -119,19 +119,30 @@ impl Place {
         }
     }
 
-    /// Runs `work` in a task of its own, within the limit of the scope.
+    /// Runs `work` in a task of its own, within the limit of the scope. What has begun to change the children
+    /// when that has passed is ended all the same: given up half-way, it would let them go on with effects
+    /// that are not settled.
     async fn within<T: Send + 'static>(self, work: impl Work<T>) -> Result<T, RollbackError> {
         let hub = Arc::clone(&self.node.hub);
         let gone = RollbackError::Restart(ChildError::SupervisorGone(self.node.path.clone()));
         let task = hub.runtime.clone().spawn(async move {
             let limit = hub.clock.sleep_until(hub.now() + self.scope().limit());
             let phase = Phase::default();
-            let work = work.run(self.clone(), phase.clone());
+            let mut work = Box::pin(work.run(self.clone(), phase.clone()));
             tokio::select! {
                 biased;
-                done = work => done,
-                () = limit => Err(self.too_late(phase.get())),
+                done = &mut work => return done,
+                () = limit => {}
             }
+            let late = self.too_late(phase.get());
+            if phase.has_begun() {
+                hub.runtime.clone().spawn(async move {
+                    if let Err(error) = work.await {
+                        tracing::error!(target: "mainstay", at = %self.at(), %error, "a late rollback did not end well");
+                    }
+                });
+            }
+            Err(late)
         });
         task.await.unwrap_or(Err(gone))
     }
@@ -197,13 +208,10 @@ impl Place {
     ) -> Result<Report, RollbackError> {
         let (hub, at, scope) = (Arc::clone(&self.node.hub), self.at().clone(), self.scope());
         let wider = self.wider().map(|wider| wider.scope);
-        let done = self.within(Back { to }).await;
-        match &done {
-            Ok(report) => hub.emit(report.event(approved_by)),
-            Err(error) => {
-                let reason = error.to_string();
-                hub.emit(Event::RollbackFailed { at, scope, wider, reason });
-            }
+        let done = self.within(Back { to, approved_by }).await;
+        if let Err(error) = &done {
+            let reason = error.to_string();
+            hub.emit(Event::RollbackFailed { at, scope, wider, reason });
         }
         done
     }
@@ -217,6 +225,7 @@ impl Place {
         phase.set("making the lives that follow");
         let (line, chosen, refused) = self.choose(&store, to).await?;
         phase.set("stopping and starting");
+        phase.begin();
         let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
         let held = Held::new(children.clone());
         let mut returned = Vec::with_capacity(chosen.len());
@@ -511,15 +520,24 @@ enum Wanted {
 
 /// What is being done, for whoever finds that it took too long.
 #[derive(Clone, Default)]
-struct Phase(Arc<parking_lot::Mutex<&'static str>>);
+struct Phase(Arc<parking_lot::Mutex<(&'static str, bool)>>);
 
 impl Phase {
     fn set(&self, phase: &'static str) {
-        *self.0.lock() = phase;
+        self.0.lock().0 = phase;
     }
 
     fn get(&self) -> &'static str {
-        *self.0.lock()
+        self.0.lock().0
+    }
+
+    /// From here on children are changed.
+    fn begin(&self) {
+        self.0.lock().1 = true;
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.lock().1
     }
 }
 
@@ -546,14 +564,14 @@ impl Work<LineId> for Draw {
 
 struct Back {
     to: To,
+    approved_by: Option<(String, String)>,
 }
 
 impl Work<Report> for Back {
-    fn run(
-        self,
-        place: Place,
-        phase: Phase,
-    ) -> impl Future<Output = Result<Report, RollbackError>> + Send {
-        place.roll_back_now(phase, self.to)
+    async fn run(self, place: Place, phase: Phase) -> Result<Report, RollbackError> {
+        let hub = Arc::clone(&place.node.hub);
+        let report = place.roll_back_now(phase, self.to).await?;
+        hub.emit(report.event(self.approved_by));
+        Ok(report)
     }
 }
