@@ -23,6 +23,7 @@ use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
 use crate::moment::Moment;
 use crate::policy::budget::Purse;
+use crate::policy::eligibility::Role;
 pub use crate::port::Call;
 use crate::port::{Flight, Needs, Outcome, Port, PortTable, Soft, Tie};
 
@@ -41,6 +42,12 @@ pub trait Behavior: Sized + Send + 'static {
     /// [`EffectKind::Irreversible`] for a [`Stateless`] one, which is then not repeated after a
     /// timeout or a crash.
     const EFFECT: Option<EffectKind> = None;
+
+    /// What it is in a group, unless the child's spec says otherwise.
+    ///
+    /// # Default
+    /// [`Role::Sibling`].
+    const ROLE: Role = Role::Sibling;
 
     /// The children and groups it calls, with their types; resolved when the system starts, beside
     /// the child first and then above it.

@@ -11,7 +11,7 @@
 //! | State | Admits | Leaves it |
 //! |---|---|---|
 //! | closed | everybody | opens at 3 failures in a row, or at 50 % of at least 5 requests in 30 s |
-//! | open | nobody | half-open when its time is over |
+//! | open | nobody; as the last resort of a group one at a time, which changes nothing | half-open when its time is over |
 //! | half-open | a few probes | closes at 2 successes; opens at one failure, for twice as long |
 //! | isolated | nobody | by hand only |
 
@@ -204,8 +204,8 @@ pub enum Input {
 pub enum Verdict {
     /// It answered.
     Success,
-    /// It failed for good there, the last time with this class. A class that is the caller's fault
-    /// says nothing.
+    /// It failed for good there, the last time with this class. Some classes say nothing:
+    /// [`Class::tells_of_health`].
     Fault(Class),
     /// It ended the life of the member.
     Crash,
@@ -216,7 +216,7 @@ impl Verdict {
     const fn is_failure(self) -> Option<bool> {
         match self {
             Self::Success => Some(false),
-            Self::Fault(class) if class.is_callers_fault() => None,
+            Self::Fault(class) if !class.tells_of_health() => None,
             Self::Fault(_) | Self::Crash => Some(true),
         }
     }
@@ -309,6 +309,13 @@ impl Circuit {
         probes.iter().filter(|(_, until)| *until > now).count()
     }
 
+    /// Whether a request may be sent although the circuit is open, since nobody else is left and the time
+    /// is not over before its deadline: one at a time. It takes its permit with [`Input::Probe`], and what
+    /// it brings says nothing while the circuit is open.
+    pub fn admits_last_resort(&self, now: Moment) -> bool {
+        matches!(self.state(now), State::Open { .. }) && self.probes(now) == 0
+    }
+
     /// Whether a new request may be sent now. Changes nothing: a probe takes its permit with
     /// [`Input::Probe`].
     pub fn admits(&self, now: Moment) -> Admission {
@@ -377,6 +384,12 @@ impl Inner {
                 if self.probes.len() < spec.max_probes as usize =>
             {
                 self.probes.push((request, now + spec.probe_timeout));
+            }
+            (Input::Probe(request), State::Open { .. }) if self.probes.is_empty() => {
+                self.probes.push((request, now + spec.probe_timeout));
+            }
+            (Input::Ended { request, .. }, State::Open { .. }) => {
+                self.probes.retain(|(id, _)| *id != request);
             }
             (Input::Ended { verdict, .. }, State::Closed) => {
                 if let Some(failed) = verdict.is_failure() {

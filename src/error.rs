@@ -104,6 +104,9 @@ pub enum Unavailable {
     ShuttingDown,
     /// It is a group, and every member that could serve was taken out of service by hand.
     Isolated,
+    /// It is a group, and every member that is not isolated rests for longer than this request may take:
+    /// its circuit is open, or its quota domain closed.
+    Resting,
     /// The runtime that the system was started on is gone.
     RuntimeGone,
     /// It is durable, and has accepted a request under the same idempotency key before.
@@ -121,6 +124,9 @@ impl fmt::Display for Unavailable {
             Self::Removed => "removed",
             Self::ShuttingDown => "shutting down",
             Self::Isolated => "every member is isolated by hand; release one",
+            Self::Resting => {
+                "every member rests (circuit open or quota domain closed) beyond the deadline"
+            }
             Self::RuntimeGone => "the runtime it was started on was dropped",
             Self::Duplicate => "it has accepted a request with this key before",
             Self::Unrecordable => "the request cannot be written down",
@@ -262,8 +268,8 @@ impl<Q> From<CallError<Q>> for Fault {
             CallError::Cancelled { .. } => Self::new(Class::Cancelled, text),
             CallError::Unknown { .. } => Self::new(Class::Indeterminate, text).effect_unknown(),
             CallError::RecoveryExhausted { fault, .. } => {
-                // Permission and the caller's own faults keep their meaning through every layer: an
-                // outer sibling must not be asked to do what was forbidden.
+                // What was forbidden, and what nobody pays for, keeps its meaning through every layer: an
+                // outer sibling must not be asked to do it.
                 let class = match fault.class {
                     Class::Permission | Class::BudgetDenied => fault.class,
                     _ => Class::Exhausted,

@@ -158,6 +158,13 @@ impl Class {
         )
     }
 
+    /// Whether such a fault says something about the health of the child that it came from: a circuit
+    /// counts it. The caller's own faults do not, and neither does a missing permission, which no sibling
+    /// may answer instead: an open circuit would send the next request to one.
+    pub const fn tells_of_health(self) -> bool {
+        !self.is_callers_fault() && !matches!(self, Self::Permission)
+    }
+
     /// Whether the request was turned away before it could take effect, unless the fault says
     /// otherwise. A refused request may be sent again whatever it would have done.
     pub const fn is_refusal(self) -> bool {
@@ -329,6 +336,20 @@ impl Fault {
     pub fn with_feedback(mut self, feedback: impl Into<Arc<str>>) -> Self {
         self.feedback = Some(feedback.into()).filter(|feedback| !feedback.is_empty());
         self
+    }
+
+    /// The class that says whether whoever failed with this is well: of an inner ladder that was spent on
+    /// what the caller had brought (too long, filtered, refused by the rules of the business), the class
+    /// of that; else its own. A malformed request within a child is the child's doing.
+    pub fn health_class(&self) -> Class {
+        let inner = self.source.as_deref().and_then(|source| source.downcast_ref::<Self>());
+        match (self.class, inner.map(Self::health_class)) {
+            (
+                Class::Exhausted,
+                Some(class @ (Class::ContextLength | Class::ContentFiltered | Class::Business)),
+            ) => class,
+            (class, _) => class,
+        }
     }
 
     /// The same fault with its typed cause.

@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::Durability;
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
-use crate::error::Unavailable;
 use crate::event::Event;
 use crate::fate::{Cost, Fate, FateCounts};
 use crate::fault::{Class, ExitCause};
@@ -25,7 +24,7 @@ use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
-use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing};
+use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing, eligibility};
 use crate::port::{Accept, Envelope, Home, Port, Recording};
 use crate::slot::{Membership, Refusal, count_fallback, uncount_fallback};
 use crate::spec::{Codec, GroupSpec, Role};
@@ -36,10 +35,12 @@ mod hedge;
 mod member;
 mod order;
 mod relief;
+mod room;
 
 use accept::Refused;
 use hedge::Hedging;
 pub(crate) use member::Member;
+use room::Room;
 
 /// How long a request waits before a group looks again for a member with room.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -61,6 +62,7 @@ struct Seat<Q, R> {
 struct GroupDesk<Q, R> {
     circuits: Vec<Circuit>,
     counts: FateCounts,
+    /// What no member takes now, with the moment each is offered again.
     waiting: VecDeque<(Arc<Envelope<Q, R>>, Moment)>,
     armed: Moment,
     /// Requests that are retried, substituted or hedged.
@@ -77,6 +79,9 @@ pub(crate) struct Group<Q, R> {
     hub: Arc<Hub>,
     deadline: Duration,
     seats: Vec<Seat<Q, R>>,
+    /// Who is offered what has not failed, in order.
+    admission: Vec<usize>,
+    room: Room,
     hedging: Option<Hedging<Q, R>>,
     durable: Option<Codec>,
     durability: Durability,
@@ -122,11 +127,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 }
             })
             .collect();
+        let lists: Vec<_> = seats.iter().map(|seat| (seat.role, seat.allow.as_deref())).collect();
+        let admission = eligibility::admission(&lists);
         let group = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             path,
             kind: spec.kind,
             hub,
+            admission,
+            room: Room::of(spec),
             hedging: spec.hedge.map(Hedging::new),
             durable: spec.durable,
             durability: spec.durability,
@@ -194,23 +203,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         Err(refused)
     }
 
-    /// Nobody who rests is back in time: whoever is not isolated by hand is asked all the same, since
-    /// that is better than nothing.
-    fn post_anyway(&self, mail: &Arc<Envelope<Q, R>>, refused: &mut Refused, now: Moment) -> bool {
-        for (index, seat) in self.seats.iter().enumerate() {
-            if self.desk.lock().circuits[index].state(now) == State::Isolated {
-                continue;
-            }
-            mail.set_member(index);
-            match seat.member.post(mail, false, now) {
-                Ok(()) => return true,
-                Err(Refusal::Full) => refused.full = true,
-                Err(Refusal::Away(why)) => refused.away = Some(why),
-            }
-        }
-        false
-    }
-
     fn domain_closed(&self, seat: &Seat<Q, R>, now: Moment) -> Option<Moment> {
         let domain = seat.member.domain()?;
         let domain = domain.lock();
@@ -243,73 +235,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             let me: Weak<Self> = Weak::clone(&self.me);
             self.hub.arm(at, me);
         }
-    }
-
-    /// Offers what waits to whoever has room now.
-    fn offer_waiting(&self, due_only: bool) {
-        let now = self.hub.now();
-        let mut expired = Vec::new();
-        let mut due = Vec::new();
-        {
-            let mut desk = self.desk.lock();
-            if desk.waiting.is_empty() {
-                return;
-            }
-            for (mail, until) in std::mem::take(&mut desk.waiting) {
-                if mail.deadline <= now {
-                    expired.push(mail);
-                } else if !due_only || until <= now {
-                    due.push(mail);
-                } else {
-                    desk.waiting.push_back((mail, until));
-                }
-            }
-        }
-        for mail in expired {
-            self.end(&mail, Fate::Expired, &ExitCause::Stopped);
-        }
-        for mail in due {
-            if mail.is_fated() {
-                continue;
-            }
-            let last = mail.member();
-            let (errand, order) = self.order(&mail, now);
-            match self.offer(&mail, errand, order, now) {
-                Ok(()) => {
-                    self.plan_hedge(&mail, now);
-                    self.follow_up(&mail);
-                }
-                Err(refused) => {
-                    mail.set_member(last);
-                    let coming = refused.full
-                        || !refused.until.is_never()
-                        || refused.away == Some(Unavailable::Restarting);
-                    if !coming {
-                        // Nobody is left who could serve it, and nobody will come back by itself.
-                        self.give_up(&mail);
-                        continue;
-                    }
-                    let until = if refused.full || refused.until.is_never() {
-                        now + LOOK_AGAIN
-                    } else {
-                        refused.until.max(now + Duration::from_millis(1))
-                    };
-                    self.hold(mail, until);
-                }
-            }
-        }
-    }
-
-    fn hold(&self, mail: Arc<Envelope<Q, R>>, until: Moment) {
-        let mut desk = self.desk.lock();
-        if desk.closed {
-            drop(desk);
-            self.end(&mail, Fate::Stopped, &ExitCause::Stopped);
-            return;
-        }
-        let at = until.min(mail.deadline);
-        desk.waiting.push_back((mail, until));
-        self.arm(&mut desk, at);
     }
 
     /// A caller who left while the request was on its way found it nowhere.

@@ -45,7 +45,7 @@ mod tests;
 
 pub use self::accumulator::{SoftFailures, Tolerance};
 pub use self::backoff::{Backoff, Jitter};
-pub use self::eligibility::{Candidate, Capabilities, Grant, GroupKind, Standing};
+pub use self::eligibility::{Candidate, Capabilities, Grant, GroupKind, Role, Standing};
 pub use self::hedge::{Hedge, NoHedge};
 pub use self::history::History;
 pub use self::rules::{Policy, Rule};

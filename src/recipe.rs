@@ -20,7 +20,7 @@ use crate::mirror::{Detail, Kind, RowHandle};
 use crate::policy::GroupKind;
 use crate::port::Port;
 use crate::slot::{Look, Rules, Slot, Worker};
-use crate::spec::{BetweenLives, ChildSpec, DEFAULT_MAILBOX, GroupSpec, Recipe, Role, StartMode};
+use crate::spec::{BetweenLives, ChildSpec, DEFAULT_MAILBOX, GroupSpec, Recipe, StartMode};
 
 /// What a slot is built with.
 pub(crate) struct Site {
@@ -128,7 +128,7 @@ fn spec<B: Behavior>(
         between_lives: BetweenLives::Wait,
         blocking: false,
         effect,
-        role: Role::Sibling,
+        role: B::ROLE,
         concurrency: 1,
         mailbox: DEFAULT_MAILBOX as u32,
         mailbox_bytes: None,

@@ -21,7 +21,7 @@ pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
 use crate::mirror::Kind;
 use crate::policy::Policy;
-pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind};
+pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind, Role};
 use crate::port::{Need, Needs, PortType};
 
 pub mod acting;
@@ -58,25 +58,6 @@ pub enum StartMode {
     Eager,
     /// With its first request: a start that fails is an exit like any other.
     Lazy,
-}
-
-/// What a member of a group is, beside a sibling like the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Role {
-    /// Does the same work.
-    #[default]
-    Sibling,
-    /// A simpler flow that can do with less: also eligible for a request that is malformed or too
-    /// long for the others.
-    Simplified,
-    /// Does the same work behind another content filter: a sibling that also takes what the filter of
-    /// another member refused.
-    Content,
-    /// Gives a default value: the last resort.
-    Default,
-    /// A person.
-    Human,
 }
 
 /// Builds the slot of a child, and the group it is a member of; made where the behavior's type is
@@ -326,7 +307,7 @@ impl ChildSpec {
     /// What it is in its group.
     ///
     /// # Default
-    /// [`Role::Sibling`].
+    /// [`Behavior::ROLE`].
     #[must_use]
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;

@@ -18,6 +18,8 @@ use mainstay::system::System;
 use mainstay_actors::model::classify::classify;
 use mainstay_actors::scripted::{Cue, Script};
 
+#[path = "schedule/admission.rs"]
+mod admission;
 #[path = "schedule/order.rs"]
 mod order;
 #[path = "schedule/knobs.rs"]

@@ -32,10 +32,7 @@ impl<Q, R> DefaultAnswer<Q, R> {
 impl<Q: Send + Sync + 'static, R: Clone + Send + Sync + 'static> DefaultAnswer<Q, R> {
     /// The child spec: stateless, kind and role of a default answer, 64 attempts at a time.
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
-        ChildSpec::stateless(id, move || self.clone())
-            .kind(Kind::Output)
-            .role(Role::Default)
-            .concurrency(64)
+        ChildSpec::stateless(id, move || self.clone()).kind(Kind::Output).concurrency(64)
     }
 }
 
@@ -55,6 +52,7 @@ impl<Q: Send + Sync + 'static, R: Clone + Send + Sync + 'static> Behavior for De
     type Request = Q;
     type Reply = R;
     const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+    const ROLE: Role = Role::Default;
 }
 
 impl<Q: Send + Sync + 'static, R: Clone + Send + Sync + 'static> Stateless for DefaultAnswer<Q, R> {

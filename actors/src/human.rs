@@ -197,7 +197,6 @@ where
         let limit = self.0.expiry.saturating_add(Duration::from_secs(5));
         ChildSpec::stateless(id, move || desk.clone())
             .kind(Kind::Tool)
-            .role(Role::Human)
             .concurrency(WAITING)
             .mailbox(WAITING)
             .attempt_timeout(limit)
@@ -321,6 +320,7 @@ where
     type Request = Q;
     type Reply = R;
     const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+    const ROLE: Role = Role::Human;
 }
 
 impl<Q, R> Stateless for HumanDesk<Q, R>

@@ -143,9 +143,9 @@ fn what_left_the_window_no_longer_counts() {
 }
 
 #[test]
-fn the_callers_own_faults_never_open_it() {
+fn the_callers_own_faults_and_missing_permission_never_open_it() {
     let mut circuit = circuit();
-    for class in Class::ALL.into_iter().filter(|class| class.is_callers_fault()) {
+    for class in Class::ALL.into_iter().filter(|class| !class.tells_of_health()) {
         for _ in 0..20 {
             circuit.on(ended(1, Verdict::Fault(class)), at(0));
         }
@@ -155,6 +155,28 @@ fn the_callers_own_faults_never_open_it() {
     circuit.on(ended(1, Verdict::Crash), at(0));
     circuit.on(ended(1, Verdict::Crash), at(0));
     assert!(matches!(circuit.state(at(0)), State::Open { .. }));
+}
+
+#[test]
+fn a_last_resort_is_asked_one_at_a_time_and_changes_nothing() {
+    let mut circuit = opened(0);
+    assert!(circuit.admits_last_resort(at(100)));
+    circuit.on(Input::Probe(RequestId(7)), at(100));
+    assert!(!circuit.admits_last_resort(at(101)));
+    circuit.on(Input::Probe(RequestId(8)), at(101));
+    assert_eq!(circuit.probes(at(101)), 1);
+    // Nobody else gives its permit back; good or bad, the circuit opens no earlier and no later.
+    circuit.on(ended(8, Verdict::Success), at(102));
+    assert!(!circuit.admits_last_resort(at(102)));
+    assert_eq!(circuit.on(ended(7, Verdict::Success), at(103)), None);
+    assert_eq!(circuit.state(at(103)), State::Open { until: at(5000) });
+    circuit.on(Input::Probe(RequestId(9)), at(104));
+    circuit.on(ended(9, Verdict::Fault(Class::Timeout)), at(105));
+    assert_eq!(circuit.state(at(105)), State::Open { until: at(5000) });
+    // It is for open circuits only.
+    assert!(!circuit.admits_last_resort(at(5000)));
+    circuit.on(Input::Isolate, at(106));
+    assert!(!circuit.admits_last_resort(at(106)));
 }
 
 #[test]

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Errand, Group, LOOK_AGAIN};
+use super::{Errand, Group, LOOK_AGAIN, UNTRIED};
+use crate::circuit;
 use crate::error::{CallError, Unavailable};
 use crate::fate::Fate;
 use crate::fault::{EffectKind, ExitCause};
@@ -38,6 +39,7 @@ impl Refused {
         match self.away {
             _ if self.full => Refusal::Full,
             Some(why) => Refusal::Away(why),
+            None if !self.until.is_never() => Refusal::Away(Unavailable::Resting),
             None if self.isolated => Refusal::Away(Unavailable::Isolated),
             None => Refusal::Away(Unavailable::Stopped),
         }
@@ -91,7 +93,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        let mut refusal = match self.offer(&mail, Errand::New, 0..self.seats.len(), now) {
+        let mut refusal = match self.offer(&mail, Errand::New, self.admission.iter().copied(), now)
+        {
             Ok(()) => {
                 self.plan_hedge(&mail, now);
                 return Ok(mail);
@@ -105,10 +108,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         }
         if refusal.until <= deadline && !refusal.until.is_never() {
             // Everybody rests; somebody will be back in time.
-            self.hold(Arc::clone(&mail), refusal.until);
-            return Ok(mail);
-        }
-        if !refusal.until.is_never() && self.post_anyway(&mail, &mut refusal, now) {
+            if recovered || !self.is_crowded(&mail) {
+                self.hold(Arc::clone(&mail), refusal.until);
+                return Ok(mail);
+            }
+            refusal.full = true;
+        } else if !refusal.until.is_never() && self.post_last_resort(&mail, &mut refusal, now) {
             return Ok(mail);
         }
         {
@@ -153,6 +158,37 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
+    /// Nobody who rests is back in time: a member with an open circuit is asked all the same, one request
+    /// at a time, since that is better than nothing. Whose quota domain is closed is not.
+    fn post_last_resort(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        refused: &mut Refused,
+        now: Moment,
+    ) -> bool {
+        for &index in &self.admission {
+            let seat = &self.seats[index];
+            if self.domain_closed(seat, now).is_some() {
+                continue;
+            }
+            {
+                let mut desk = self.desk.lock();
+                if !desk.circuits[index].admits_last_resort(now) {
+                    continue;
+                }
+                desk.circuits[index].on(circuit::Input::Probe(mail.id), now);
+            }
+            mail.set_member(index);
+            match seat.member.post(mail, false, now) {
+                Ok(()) => return true,
+                Err(Refusal::Full) => refused.full = true,
+                Err(Refusal::Away(why)) => refused.away = Some(why),
+            }
+            self.tell_circuit(index, mail.id, UNTRIED, now);
+        }
+        false
+    }
+
     pub(super) fn recorder(&self) -> Recorder<'_> {
         Recorder {
             hub: &self.hub,

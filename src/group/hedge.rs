@@ -253,7 +253,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Detail for Group<Q, R> {
     fn detail(&self, now: Moment) -> NodeDetail {
-        let mut detail = NodeDetail::default();
+        let waiting = self.desk.lock().waiting.len();
+        let mut detail = NodeDetail { waiting, ..NodeDetail::default() };
         if let Some(hedging) = &self.hedging {
             let mut book = hedging.book.lock();
             let after = match (hedging.how, &mut book.latencies) {

@@ -26,7 +26,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     pub(super) fn order(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> (Errand, Vec<usize>) {
         let (history, failed) = {
             let Some(book) = mail.book() else {
-                return (Errand::New, (0..self.seats.len()).collect());
+                return (Errand::New, self.admission.clone());
             };
             let failed = book.trail.iter().rev().find_map(|attempt| {
                 let at = self.seats.iter().position(|s| *s.member.path() == attempt.child)?;
@@ -39,7 +39,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         };
         let Some((failed, safe)) = failed else {
             // It was interrupted, but has not failed.
-            let untried = (0..self.seats.len()).filter(|index| !history.has_tried(*index));
+            let untried = self.admission.iter().copied().filter(|index| !history.has_tried(*index));
             return (Errand::Moved, untried.collect());
         };
         let class = history.last().unwrap_or(Class::Internal);

@@ -261,6 +261,9 @@ pub struct NodeDetail {
     /// What is left of its budgets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetView>,
+    /// Requests that wait in a group because no member takes them now.
+    #[serde(skip_serializing_if = "is_none_in")]
+    pub waiting: usize,
     /// How a group hedges; `None` when it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedges: Option<HedgeView>,
@@ -380,6 +383,11 @@ impl LineView {
     pub(crate) const fn new(id: LineId, children: usize) -> Self {
         Self { id, age: Duration::ZERO, children }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_none_in(count: &usize) -> bool {
+    *count == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

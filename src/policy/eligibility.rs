@@ -99,6 +99,25 @@ impl Grant {
     }
 }
 
+/// What a member of a group is, beside a sibling like the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// Does the same work.
+    #[default]
+    Sibling,
+    /// A simpler flow that can do with less: also eligible for a request that is malformed or too
+    /// long for the others.
+    Simplified,
+    /// Does the same work behind another content filter: a sibling that also takes what the filter of
+    /// another member refused.
+    Content,
+    /// Gives a default value: the last resort.
+    Default,
+    /// A person.
+    Human,
+}
+
 /// What the members of a group are to each other: the playbook's five kinds of fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -259,13 +278,35 @@ pub const fn fits(class: Class, kind: GroupKind, candidate: &Candidate) -> Resul
     }
 }
 
-/// Who serves a request that has not failed yet: the first in the order of [`Candidate::rank`] that is
-/// fit. `None` when nobody takes work now.
-pub fn first(members: &[Candidate], now: Moment) -> Option<usize> {
-    members
-        .iter()
-        .filter(|member| member.fit)
-        .filter_map(|member| member.rank(false, now))
-        .min()
-        .map(|rank| rank.index)
+/// The members that a request which has not failed may go to, in the order in which they are offered it.
+/// The first is the primary. From each, the way leads to those that its allow-list names, in that order, and
+/// to all after it where it has none; a person comes after all others, and a default value last. Whom no
+/// list leads to is never asked, also while the circuits of those before are open.
+///
+/// `members` are their roles and allow-lists, in the order of the group.
+pub fn admission(members: &[(Role, Option<&[usize]>)]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..members.len().min(1)).collect();
+    let mut at = 0;
+    while let Some(&from) = order.get(at) {
+        let all: Vec<usize>;
+        let next = match members[from].1 {
+            Some(list) => list,
+            None => {
+                all = (from + 1..members.len()).collect();
+                &all
+            }
+        };
+        for &to in next {
+            if to < members.len() && !order.contains(&to) {
+                order.push(to);
+            }
+        }
+        at += 1;
+    }
+    order.sort_by_key(|&index| match members[index].0 {
+        Role::Default => 2,
+        Role::Human => 1,
+        _ => 0,
+    });
+    order
 }

@@ -47,6 +47,14 @@ impl Cause {
         }
     }
 
+    /// What a circuit is told.
+    pub(super) fn health_class(&self) -> Class {
+        match self {
+            Self::Fault(fault) => fault.health_class(),
+            Self::Exit(_) => Class::Internal,
+        }
+    }
+
     pub(super) fn text(&self) -> EndedText {
         match self {
             Self::Fault(fault) => EndedText::Fault {
@@ -419,9 +427,8 @@ impl<W: Worker> Slot<W> {
     ) {
         let Pending { cause, decision, attempt, tainted, .. } = pending;
         let action = decision.action;
-        let (text, class) = (cause.text(), cause.class());
+        let (text, class, verdict) = (cause.text(), cause.class(), cause.health_class());
         if let Some(group) = mail.home.clone() {
-            let verdict = class.unwrap_or(Class::Internal);
             match action {
                 Action::Substitute { member } => {
                     self.publish(&mut desk);
@@ -453,7 +460,7 @@ impl<W: Worker> Slot<W> {
         self.publish(&mut desk);
         self.wake(desk, now);
         if mail.home.is_some() {
-            self.gave_up(&mail, class.unwrap_or(Class::Internal), now);
+            self.gave_up(&mail, verdict, now);
         }
         if settled.is_none() {
             return;

@@ -1,12 +1,14 @@
 //! The spec of a group.
 
+use std::any::TypeId;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ChildSpec, Codec, Grant, GroupKind, Node, SupervisorSpec};
+use super::{ChildSpec, Codec, DEFAULT_MAILBOX, Grant, GroupKind, Node, SupervisorSpec, Weigh};
 use crate::behavior::Behavior;
 use crate::checkpoint::Durability;
 use crate::circuit::{CircuitSpec, DomainSpec};
@@ -29,6 +31,18 @@ pub struct GroupSpec {
     pub(crate) hedge: Option<Hedge>,
     pub(crate) durable: Option<Codec>,
     pub(crate) durability: Durability,
+    pub(crate) mailbox: u32,
+    pub(crate) mailbox_bytes: Option<Weighed>,
+}
+
+/// A bound in bytes, with the type of the requests and their weight.
+#[derive(Clone)]
+pub(crate) struct Weighed(pub(crate) (usize, TypeId, Weigh));
+
+impl fmt::Debug for Weighed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.0)
+    }
 }
 
 /// The longest chain of members.
@@ -47,6 +61,8 @@ impl GroupSpec {
             hedge: None,
             durable: None,
             durability: Durability::default(),
+            mailbox: DEFAULT_MAILBOX as u32,
+            mailbox_bytes: None,
         }
     }
 
@@ -148,6 +164,34 @@ impl GroupSpec {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Requests that may wait in the group itself, while every member rests: its circuit is open or its
+    /// quota domain closed. One more gives the message back as `Full`. What waits at a member counts
+    /// there, and what was accepted before and waits for a sibling is not refused.
+    ///
+    /// # Default
+    /// [`DEFAULT_MAILBOX`].
+    #[must_use]
+    pub fn mailbox(mut self, requests: u32) -> Self {
+        self.mailbox = requests;
+        self
+    }
+
+    /// Bytes that may wait in the group itself, with the weight of a request; see
+    /// [`GroupSpec::mailbox`]. `Q` must be the request type of its members.
+    ///
+    /// # Default
+    /// No bound.
+    #[must_use]
+    pub fn mailbox_bytes<Q: 'static>(
+        mut self,
+        bytes: usize,
+        weigh: impl Fn(&Q) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        let weigh: Weigh = Arc::new(move |any| any.downcast_ref().map_or(0, &weigh));
+        self.mailbox_bytes = Some(Weighed((bytes, TypeId::of::<Q>(), weigh)));
         self
     }
 

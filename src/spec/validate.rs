@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     AutoShutdown, ChildLimit, ChildSpec, GroupKind, GroupSpec, Limit, MAX_MEMBERS, Node,
-    RestartType, Role, SupervisorSpec,
+    RestartType, Role, SupervisorSpec, Weigh,
 };
 use crate::checkpoint::Interval;
 use crate::error::SpecError;
@@ -214,21 +214,7 @@ fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), S
             other: format!("a concurrency of {}", spec.concurrency),
         });
     }
-    if spec.mailbox == 0 {
-        return Err(SpecError::Zero { path: path.to_string(), what: "the mailbox" });
-    }
-    if let Some((bytes, request, _)) = &spec.mailbox_bytes {
-        if *bytes == 0 {
-            return Err(SpecError::Zero { path: path.to_string(), what: "the mailbox in bytes" });
-        }
-        if *request != spec.request {
-            return Err(SpecError::BadCombination {
-                path: path.to_string(),
-                one: "the weight of a mailbox in bytes".to_owned(),
-                other: "a behavior with another request type".to_owned(),
-            });
-        }
-    }
+    mailbox(path.as_str(), spec.mailbox, spec.mailbox_bytes.as_ref(), spec.request)?;
     if let Some(codec) = &spec.codec
         && codec.port != spec.port
     {
@@ -362,6 +348,8 @@ fn group(
             });
         }
     }
+    let bytes = spec.mailbox_bytes.as_ref().map(|weighed| &weighed.0);
+    mailbox(&name, spec.mailbox, bytes, first.request)?;
     hedge(spec, &name, &members)?;
     targets.insert(
         path.clone(),
@@ -371,6 +359,30 @@ fn group(
             waits_for: members.iter().map(|member| path.join(&member.id)).collect(),
         },
     );
+    Ok(())
+}
+
+/// The bounds of a mailbox, of a child or a group whose requests are of this type.
+fn mailbox(
+    path: &str,
+    count: u32,
+    bytes: Option<&(usize, TypeId, Weigh)>,
+    request: TypeId,
+) -> Result<(), SpecError> {
+    if count == 0 {
+        return Err(SpecError::Zero { path: path.to_owned(), what: "the mailbox" });
+    }
+    let Some((bytes, weighed, _)) = bytes else { return Ok(()) };
+    if *bytes == 0 {
+        return Err(SpecError::Zero { path: path.to_owned(), what: "the mailbox in bytes" });
+    }
+    if *weighed != request {
+        return Err(SpecError::BadCombination {
+            path: path.to_owned(),
+            one: "the weight of a mailbox in bytes".to_owned(),
+            other: "a behavior with another request type".to_owned(),
+        });
+    }
     Ok(())
 }
 

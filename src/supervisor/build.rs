@@ -471,7 +471,7 @@ fn supervisor(
         None => None,
         Some(group) => make_group(group, &path, hub, members, worst_case),
     };
-    if let (Some(built), Some(_)) = (&built_group, group.and_then(|group| group.hedge)) {
+    if let Some(built) = &built_group {
         hung.roster().set_detail(Arc::downgrade(&built.detail));
     }
     let any_group = built_group.as_ref().map(|built| Arc::clone(&built.group));

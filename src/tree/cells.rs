@@ -146,7 +146,7 @@ impl Column {
             Self::Life if node.incarnation() == Incarnation::NONE => String::new(),
             Self::Life => node.incarnation().to_string(),
             Self::Restarts => number(node.restarts()),
-            Self::Mailbox => number(node.mailbox()),
+            Self::Mailbox => number(waiting(node)),
             Self::InFlight => in_flight(node),
             Self::Circuit => about(node, |detail| Some(circuit(detail.circuit?))),
             Self::LastCause => about(node, |detail| {
@@ -239,6 +239,12 @@ fn and_more(mut text: String, more: usize) -> String {
         text.push_str(&format!(" +{more}"));
     }
     text
+}
+
+/// What waits in a mailbox, or in a group for a member that takes it.
+fn waiting(node: &Node<'_>) -> u32 {
+    let held = node.detail.map_or(0, |detail| detail.waiting);
+    node.mailbox().saturating_add(u32::try_from(held).unwrap_or(u32::MAX))
 }
 
 /// A number for people; nothing for none.

@@ -75,6 +75,11 @@ impl Model {
             {
                 self.probes.push((id.0, now + Self::millis(self.spec.probe_timeout)));
             }
+            Input::Probe(id)
+                if matches!(self.state, State::Open { .. }) && self.probes.is_empty() =>
+            {
+                self.probes.push((id.0, now + Self::millis(self.spec.probe_timeout)));
+            }
             Input::Ended { request, verdict } => self.ended(request.0, verdict),
             _ => {}
         }
@@ -87,7 +92,7 @@ impl Model {
         }
         let bad = match verdict {
             Verdict::Success => false,
-            Verdict::Fault(class) if class.is_callers_fault() => return,
+            Verdict::Fault(class) if !class.tells_of_health() => return,
             _ => true,
         };
         match self.state {

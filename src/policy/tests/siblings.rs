@@ -1,7 +1,7 @@
 //! The table's rows about siblings: who is fit, who comes first, and what is said when nobody is.
 
 use super::*;
-use crate::policy::eligibility::{first, fits};
+use crate::policy::eligibility::{Role, admission, fits};
 
 /// Three members: the one that failed and two others, changed as the test says.
 fn three(change: impl Fn(&mut Candidate)) -> Vec<Candidate> {
@@ -243,17 +243,41 @@ fn a_default_value_comes_last_and_a_person_before_it() {
 }
 
 #[test]
-fn a_new_request_goes_to_the_first_member_that_takes_work_and_returns_when_the_primary_heals() {
-    let mut members = three(|_| {});
-    assert_eq!(first(&members, NOW), Some(0));
-    members[0].standing = Standing::OpenUntil(NOW + ms(1));
-    assert_eq!(first(&members, NOW), Some(1));
-    members[0].standing = Standing::Ready;
-    assert_eq!(first(&members, NOW), Some(0));
-    for member in &mut members {
-        member.standing = Standing::Isolated;
+fn a_new_request_goes_where_the_allow_lists_lead_people_and_defaults_last() {
+    let none: Option<&[usize]> = None;
+    for (members, order) in [
+        (vec![], vec![]),
+        (vec![(Role::Sibling, none); 3], vec![0, 1, 2]),
+        // Only the listed, in that order, and nobody whom no list leads to.
+        (vec![(Role::Sibling, Some(&[][..])), (Role::Sibling, none)], vec![0]),
+        (
+            vec![(Role::Sibling, Some(&[2, 1][..])), (Role::Sibling, none), (Role::Sibling, none)],
+            vec![0, 2, 1],
+        ),
+        // The way goes on from who is reached.
+        (
+            vec![
+                (Role::Sibling, Some(&[1][..])),
+                (Role::Sibling, Some(&[3][..])),
+                (Role::Sibling, none),
+                (Role::Sibling, none),
+            ],
+            vec![0, 1, 3],
+        ),
+        (
+            vec![
+                (Role::Sibling, none),
+                (Role::Default, none),
+                (Role::Human, none),
+                (Role::Simplified, none),
+                (Role::Content, none),
+            ],
+            vec![0, 3, 4, 2, 1],
+        ),
+        (vec![(Role::Default, none)], vec![0]),
+    ] {
+        assert_eq!(admission(&members), order, "{members:?}");
     }
-    assert_eq!(first(&members, NOW), None);
 }
 
 #[test]

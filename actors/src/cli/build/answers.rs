@@ -27,6 +27,7 @@ impl Behavior for Template {
     type Request = ChatRequest;
     type Reply = ChatReply;
     const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+    const ROLE: Role = Role::Default;
 }
 
 impl Stateless for Template {
@@ -40,10 +41,7 @@ impl Stateless for Template {
 
 pub(super) fn template(id: &str, text: &str) -> ChildSpec {
     let template = Template(text.to_owned());
-    ChildSpec::stateless(id, move || template.clone())
-        .kind(Kind::Output)
-        .role(Role::Default)
-        .concurrency(64)
+    ChildSpec::stateless(id, move || template.clone()).kind(Kind::Output).concurrency(64)
 }
 
 /// A text that a model's place gives.
