@@ -111,6 +111,12 @@ impl Lifecycle {
         self.incarnation
     }
 
+    /// The last number that a life was given here, also one that was called off before it began: the
+    /// next life has a higher one.
+    pub fn last_given(&self) -> Incarnation {
+        self.incarnation.max(self.void)
+    }
+
     /// How many lives followed the first.
     pub fn restarts(&self) -> u32 {
         self.restarts
@@ -154,7 +160,7 @@ impl Lifecycle {
             (_, Input::Remove) => self.go(Removed),
 
             (Dormant | Down | Stopped | Quarantined, Input::Begin(next))
-                if next.0 > self.incarnation.0.max(self.void.0) =>
+                if next > self.last_given() =>
             {
                 if self.incarnation != Incarnation::NONE {
                     self.restarts = self.restarts.saturating_add(1);

@@ -318,3 +318,26 @@ async fn a_supervisor_stopped_brutally_comes_back_whole() {
     }
     system.stop().await;
 }
+
+/// A beginning that is called off before its first step must not use up the number that the child is
+/// given next: it could never be started again, and its supervisor would fail for ever.
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_is_stopped_at_any_moment_of_a_restart_can_be_started_again() {
+    for moment in 0..60 {
+        let kit = Kit::new();
+        let inner = with(SupervisorSpec::one_for_all("in"), &kit, "ab").intensity(9, secs(5));
+        let system = System::start(SupervisorSpec::one_for_one("top").supervisor(inner));
+        let system = system.await.unwrap();
+        let top = system.supervisor("top").unwrap();
+        system.kill("top/in/a").unwrap();
+        for _ in 0..moment {
+            tokio::task::yield_now().await;
+        }
+        top.terminate_child("in").await.unwrap();
+        top.restart_child("in").await.unwrap_or_else(|error| panic!("at {moment}: {error}"));
+        for child in ["top/in/a", "top/in/b"] {
+            ping(&system, child).await.unwrap_or_else(|error| panic!("at {moment}: {error}"));
+        }
+        system.stop().await;
+    }
+}

@@ -236,11 +236,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         }
     }
 
-    /// The request is tried more than once from now on.
+    /// The request is tried more than once from now on. One that has its fate meanwhile has been taken
+    /// off already, and is not counted any more. Counted under the lock of its book, so that it is never
+    /// taken off before.
     pub(super) fn note_extra(&self, mail: &Arc<Envelope<Q, R>>) {
-        let first =
-            mail.book().is_some_and(|mut book| !std::mem::replace(&mut book.copies.extra, true));
-        if first {
+        let Some(mut book) = mail.book() else { return };
+        if !mail.is_fated() && !std::mem::replace(&mut book.copies.extra, true) {
             self.desk.lock().extra += 1;
         }
     }

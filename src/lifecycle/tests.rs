@@ -172,6 +172,8 @@ impl StateMachineTest for Lifecycles {
     fn check_invariants(child: &Lifecycle, model: &Model) {
         assert_eq!(child.stage(), model.stage());
         assert_eq!(child.incarnation().0, model.life);
+        // Whoever begins the next life asks for this number, so it has to count what was called off.
+        assert_eq!(child.last_given().0, model.life.max(model.void));
         assert_eq!(child.restarts(), model.begun.saturating_sub(1));
         assert_eq!(child.last(), model.last);
         assert_eq!(child.is_up(), model.stage() == Stage::Up);
@@ -201,6 +203,7 @@ fn a_start_that_was_called_off_does_not_begin_when_it_comes_late() {
     let mut child = Lifecycle::default();
     assert_eq!(child.on(Input::Void(life(1))), Output::Ignored);
     assert_eq!(child.on(Input::Begin(life(1))), Output::Ignored);
+    assert_eq!(child.last_given(), life(1));
     assert_eq!(child.on(Input::Begin(life(2))), Output::Changed);
     assert_eq!((child.stage(), child.restarts()), (Stage::Starting, 0));
     assert_eq!(child.on(Input::Void(life(2))), Output::Changed);

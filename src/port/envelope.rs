@@ -49,8 +49,17 @@ pub(crate) struct Book {
 impl Book {
     /// Nothing yet, but that this member of the group has had the request as this hand-out.
     pub(crate) fn new(member: usize, delivery: crate::id::Delivery) -> Box<Self> {
+        Self::with(History::starting_at(member), delivery)
+    }
+
+    /// Nothing yet, but that somebody who was stopped has had the request as this hand-out.
+    fn interrupted(delivery: crate::id::Delivery) -> Box<Self> {
+        Self::with(History::default(), delivery)
+    }
+
+    fn with(history: History, delivery: crate::id::Delivery) -> Box<Self> {
         Box::new(Self {
-            history: History::starting_at(member),
+            history,
             trail: crate::fate::Trail::default(),
             deliveries: delivery,
             tainted: false,
@@ -243,6 +252,14 @@ impl<Q, R> Envelope<Q, R> {
         let book = self.book.lock();
         self.state.fetch_or(BOOKED, Ordering::AcqRel);
         MutexGuard::map(book, |book| &mut **book.get_or_insert_with(|| Book::new(member, delivery)))
+    }
+
+    /// It was handed out under this number, without failing: nothing is known against any member.
+    pub(crate) fn note_hand_out(&self, delivery: crate::id::Delivery) {
+        let mut book = self.book.lock();
+        self.state.fetch_or(BOOKED, Ordering::AcqRel);
+        let book = book.get_or_insert_with(|| Book::interrupted(delivery));
+        book.deliveries = book.deliveries.max(delivery);
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

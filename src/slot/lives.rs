@@ -318,6 +318,7 @@ impl<W: Worker> Slot<W> {
             .filter(|out| !self.effect_of(desk.flight_of(out)).is_replay_safe())
             .map(|out| out.ticket.lease.request)
             .collect();
+        self.note_hand_outs(&desk);
         let drained =
             desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
         let mailbox::Output::Drained(all) = drained else { return };
@@ -344,6 +345,18 @@ impl<W: Worker> Slot<W> {
                 && !mail.give_up_copy(index)
             {
                 group.wait(mail, now);
+            }
+        }
+    }
+
+    /// What is given back to a group takes the number of its last hand-out along, so that the next one,
+    /// by whatever member, has another.
+    fn note_hand_outs(&self, desk: &Desk<W>) {
+        let waiting = desk.mailbox.waiting().map(|(_, number, mail)| (number, mail));
+        let out = desk.mailbox.flights().map(|flight| (flight.ticket.lease.delivery, flight.payload));
+        for (number, mail) in waiting.chain(out) {
+            if mail.home.is_some() && number > mail.deliveries() {
+                mail.note_hand_out(number);
             }
         }
     }
@@ -443,7 +456,7 @@ impl<W: Worker> Managed for Slot<W> {
     }
 
     fn last_incarnation(&self) -> Incarnation {
-        self.desk().life.incarnation()
+        self.desk().life.last_given()
     }
 
     fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {

@@ -166,3 +166,22 @@ async fn how_each_alternative_does_is_counted_by_member() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_its_member_was_stopped_with_goes_on_under_the_next_number() {
+    let (first, a) = member("first");
+    let (second, b) = member("second");
+    first.then_hang();
+    let a = a.effect(EffectKind::Read).shutdown(mainstay::family::Shutdown::Brutal);
+    let (system, port) = grouped(exact().member_spec(a).member_spec(b)).await;
+    let call = tokio::spawn(async move { port.call("x").await.unwrap() });
+    while first.count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    system.supervisor("root/llm").unwrap().terminate_child("first").await.unwrap();
+    // It has not failed: the attempt is the first still, and the hand-out another one.
+    let answer = call.await.unwrap();
+    assert_eq!((answer.served_by.id(), answer.attempts), ("second", 1));
+    let made = |script: &Script| script.attempts().iter().map(|a| a.delivery.0).collect::<Vec<_>>();
+    assert_eq!((made(&first), made(&second)), (vec![1], vec![2]));
+}
