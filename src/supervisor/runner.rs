@@ -1,4 +1,7 @@
 //! What takes time: stopping and starting children, in a task of its own.
+//!
+//! *Invariant.* A run that nobody called off is reported, whatever becomes of it: nothing else starts its
+//! children again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +14,7 @@ use super::shell::{Running, Shell};
 use crate::family::{Key, RunId};
 use crate::fault::ExitCause;
 use crate::id::Incarnation;
-use crate::slot::{Ending, Link, Managed};
+use crate::slot::{Ending, Link, Managed, guarded};
 
 /// A run, with everything it touches.
 struct Run {
@@ -101,7 +104,8 @@ impl Run {
                 if self.cancelled.load(Ordering::Acquire) {
                     return None;
                 }
-                child.end(ending).await;
+                // As one that panicked in a task of its own: it has ended.
+                let _ = guarded(|| child.end(ending)).await;
             }
         }
         for (child, life, link) in self.start {
@@ -109,7 +113,8 @@ impl Run {
                 return None;
             }
             let key = link.key;
-            if let Err(cause) = child.begin(life, link).await {
+            let begun = guarded(|| child.begin(life, link)).await;
+            if let Err(cause) = begun.unwrap_or_else(|text| Err(ExitCause::StartFailed(text))) {
                 return Some(Err((key, cause)));
             }
         }
