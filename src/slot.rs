@@ -112,6 +112,19 @@ pub(crate) struct Ending {
     /// Another life follows: what waits may wait for it.
     pub(crate) restart: bool,
     pub(crate) cause: ExitCause,
+    /// Past this moment it is not waited for, unless its own shutdown knows no limit.
+    pub(crate) until: Option<Moment>,
+}
+
+impl Ending {
+    /// When it ends without mercy.
+    pub(crate) fn limit(&self, now: Moment) -> Moment {
+        match self.shutdown {
+            Shutdown::Brutal => now,
+            Shutdown::Timeout(limit) => (now + limit).min(self.until.unwrap_or(Moment::NEVER)),
+            Shutdown::Infinity => Moment::NEVER,
+        }
+    }
 }
 
 /// What a child's spec and its surroundings come to; shared by the children of one template.

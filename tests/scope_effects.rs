@@ -238,22 +238,24 @@ async fn what_a_transaction_has_done_since_its_line_is_undone_and_the_agent_is_t
 #[tokio::test(start_paused = true)]
 async fn a_rollback_that_is_too_late_since_a_child_hangs_still_undoes_what_it_has_to() {
     let (world, store) = (Arc::<World>::default(), store());
-    let slow = Shutdown::Timeout(60 * SECOND);
+    // Whatever is in the way is waited for.
+    let slow = Shutdown::Infinity;
     let (system, buyer) = open_with(&world, &store, Scope::Transaction, slow).await;
     system.checkpoint("top/flow").await.unwrap();
     let call = tokio::spawn(async move { buyer.call(1_u32).await.unwrap().value });
     world.waiting.notified().await;
-    // Nobody calls this one off: it holds the gate up for as long as it may.
+    // Nobody calls this one off: it holds the gate up until that is opened.
     system.port::<(), ()>("top/flow/gate").unwrap().cast(()).unwrap();
     world.waiting.notified().await;
     let mut events = system.events();
     let error = system.rollback("top/flow", To::Latest).await.unwrap_err();
     let RollbackError::TooLate { limit, .. } = error else { panic!("{error}") };
     assert_eq!(limit, 30 * SECOND);
+    assert_eq!(world.log(), [Order::Debit]);
+    world.open();
     let ended = |event: &Event| matches!(event, Event::ScopeRolledBack { undone: 1, .. });
     tokio::time::timeout(90 * SECOND, events.wait_for(ended)).await.expect("it goes on to its end");
     assert_eq!(world.log()[..2], [Order::Debit, Order::Refund]);
-    world.open();
     assert_eq!(call.await.unwrap(), 1);
     assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
     assert!(system.fates().is_balanced(), "{:?}", system.fates());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Msg;
 use super::line::Line;
@@ -14,6 +15,7 @@ use super::shell::{Running, Shell};
 use crate::family::{Key, RunId};
 use crate::fault::ExitCause;
 use crate::id::Incarnation;
+use crate::moment::Moment;
 use crate::slot::{Ending, Link, Managed, guarded};
 
 /// A run, with everything it touches.
@@ -32,7 +34,7 @@ impl Shell {
         me: &Line,
         run: RunId,
         stop: Vec<(Key, bool)>,
-        parallel: bool,
+        (parallel, until): (bool, Option<Moment>),
         start: Vec<(Key, Incarnation)>,
     ) {
         let Some(office) = self.office.clone() else { return };
@@ -49,6 +51,7 @@ impl Shell {
                     shutdown: ward.shutdown,
                     restart: (restart || keep) && !ward.dynamic_stop(restart),
                     cause: ExitCause::Stopped,
+                    until,
                 };
                 Some((Arc::clone(&ward.managed), ending))
             })
@@ -90,15 +93,13 @@ impl Run {
             while clearing.changed().await.is_ok() {}
         }
         if self.parallel {
-            let tasks: Vec<_> = self
-                .stop
-                .into_iter()
-                .map(|(child, ending)| tokio::spawn(child.end(ending)))
-                .collect();
-            for task in tasks {
-                // A stop that panicked has ended, too.
-                let _ = task.await;
+            // They end with this run, if it is called off.
+            let mut tasks = JoinSet::new();
+            for (child, ending) in self.stop {
+                tasks.spawn(child.end(ending));
             }
+            // A stop that panicked has ended, too.
+            while tasks.join_next().await.is_some() {}
         } else {
             for (child, ending) in self.stop {
                 if self.cancelled.load(Ordering::Acquire) {
