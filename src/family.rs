@@ -18,7 +18,8 @@
 //! | a child started by a restart of siblings ends before that is done, or one outside its scope does | counted; the restart is called off and done again for both scopes |
 //! | a child started alone or by an operator ends before its run is reported | the start counts as done, then as any exit |
 //! | a child ends while the boot is not done | judged once the boot is done |
-//! | an operator resets a child, or all | stopped in reverse order and started again, not counted |
+//! | an operator resets a child, or all | stopped and started again, not counted |
+//! | ... in a hurry | `one_for_one` stops all at the same time; the others in reverse order, as ever; nobody is waited for past the moment that was given |
 //! | an operator terminates a child | it stays stopped until an operator restarts it, also when its siblings restart |
 //!
 //! While siblings restart (backoff included), and during the boot, `Start` waits, and so does
@@ -118,6 +119,8 @@ struct Group {
     token: Option<Token>,
     /// When it is over.
     at: Moment,
+    /// Until when its stops may take.
+    until: Option<Moment>,
 }
 
 /// Counts that would cost a walk through all children.
@@ -205,13 +208,13 @@ impl Family {
             Input::Terminate { ticket, id } => self.operate(Op::terminate(ticket, id)),
             Input::Restart { ticket, id } => self.operate(Op::restart(ticket, id)),
             Input::Delete { ticket, id } => self.operate(Op::delete(ticket, id)),
-            Input::Reset { ticket, id } => self.reset(ticket, id),
+            Input::Reset { ticket, id, until } => self.reset(ticket, id, until),
             Input::Exited { key, incarnation, cause, widen } => {
                 self.exited(key, incarnation, cause, widen);
             }
             Input::RunDone { run, result } => self.run_done(run, result),
             Input::Due { token } => self.due(token),
-            Input::Stop { cause } => self.stop(cause),
+            Input::Stop { cause, until } => self.stop(cause, until),
         }
         std::mem::swap(&mut self.out, out);
     }

@@ -385,7 +385,7 @@ async fn attempt<B: Stateful>(
         }
     }
     let mut first = true;
-    loop {
+    'steps: loop {
         if !std::mem::take(&mut first) {
             while let Some(hold) = slot.next_step(job.ticket) {
                 if let Err(cut) = slot.wait_held(hold, flight, context).await {
@@ -411,68 +411,77 @@ async fn attempt<B: Stateful>(
                 (before, watched(step, boxed_fault, flight, &HEARD).await)
             }
         };
-        let fault = match step {
-            Watched::Done(Ok(Step::Reply(reply))) => {
-                let kept = slot.keep_reply(&life, job, context, &reply);
-                return keep(slot, life, job, context, Replied { reply, kept, before, again })
-                    .await;
-            }
-            Watched::Done(Ok(Step::Continue)) => {
-                let kept = match slot.keep_step(&life, job, context, done + 1, false) {
-                    Ok(writing) => slot.kept(writing, job, context).await,
-                    Err(kept) => Err(kept),
-                };
-                match kept {
-                    Ok(()) => {
-                        turn = Turn::Again;
-                        done += 1;
-                        continue;
-                    }
-                    Err(Unkept::Failed(fault)) => fault,
-                    Err(Unkept::Ended(cause)) => {
-                        return (None, Ended::Crash(lost(life, cause), tainted()));
+        let over = 'over: {
+            let fault = match step {
+                Watched::Done(Ok(Step::Reply(reply))) => {
+                    let kept = slot.keep_reply(&life, job, context, &reply);
+                    return keep(slot, life, job, context, Replied { reply, kept, before, again })
+                        .await;
+                }
+                Watched::Done(Ok(Step::Continue)) => {
+                    let kept = match slot.keep_step(&life, job, context, done + 1, false) {
+                        Ok(writing) => slot.kept(writing, job, context).await,
+                        Err(kept) => Err(kept),
+                    };
+                    match kept {
+                        Ok(()) => {
+                            turn = Turn::Again;
+                            done += 1;
+                            let_drop((before, again));
+                            continue 'steps;
+                        }
+                        Err(Unkept::Failed(fault)) => fault,
+                        Err(Unkept::Ended(cause)) => {
+                            break 'over (None, Ended::Crash(lost(life, cause), tainted()));
+                        }
                     }
                 }
-            }
-            Watched::Done(Ok(Step::Perform(calls))) => {
-                let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
-                let kept = match slot.keep_step(&life, job, context, done, acts) {
-                    Ok(writing) => slot.kept(writing, job, context).await,
-                    Err(kept) => Err(kept),
-                };
-                match kept {
-                    Ok(()) => {}
-                    Err(Unkept::Failed(fault)) => {
-                        let _ = unwound(|| std::mem::replace(&mut *life, before));
-                        return (Some(life), Ended::Fault(fault, again, tainted()));
+                Watched::Done(Ok(Step::Perform(calls))) => {
+                    let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
+                    let kept = match slot.keep_step(&life, job, context, done, acts) {
+                        Ok(writing) => slot.kept(writing, job, context).await,
+                        Err(kept) => Err(kept),
+                    };
+                    match kept {
+                        Ok(()) => {}
+                        Err(Unkept::Failed(fault)) => {
+                            let _ = unwound(|| std::mem::replace(&mut *life, before));
+                            return (Some(life), Ended::Fault(fault, again, tainted()));
+                        }
+                        Err(Unkept::Ended(cause)) => {
+                            break 'over (None, Ended::Crash(lost(life, cause), tainted()));
+                        }
                     }
-                    Err(Unkept::Ended(cause)) => {
-                        return (None, Ended::Crash(lost(life, cause), tainted()));
+                    match perform(slot, calls, context, done).await {
+                        Ok(performed) => {
+                            turn = Turn::Performed(performed);
+                            done += 1;
+                            let_drop((before, again));
+                            continue 'steps;
+                        }
+                        Err(cut) => break 'over (Some(life), Ended::Cut(cut, tainted())),
                     }
                 }
-                match perform(slot, calls, context, done).await {
-                    Ok(performed) => {
-                        turn = Turn::Performed(performed);
-                        done += 1;
-                        continue;
-                    }
-                    Err(cut) => return (Some(life), Ended::Cut(cut, tainted())),
+                Watched::Done(Err(fault)) => fault,
+                Watched::Panicked(text) => {
+                    break 'over (
+                        None,
+                        Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()),
+                    );
                 }
-            }
-            Watched::Done(Err(fault)) => fault,
-            Watched::Panicked(text) => {
-                return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), tainted()));
-            }
-            Watched::Cut(Cut::Timeout) => {
-                let limit = slot.rules.attempt_timeout;
-                Box::new(Fault::timeout(format!("no answer within {limit:?}")))
-            }
-            Watched::Cut(_) => {
-                let _ = unwound(move || drop(life));
-                return (None, Ended::Crash(Box::new(ExitCause::Killed), tainted()));
-            }
+                Watched::Cut(Cut::Timeout) => {
+                    let limit = slot.rules.attempt_timeout;
+                    Box::new(Fault::timeout(format!("no answer within {limit:?}")))
+                }
+                Watched::Cut(_) => {
+                    let _ = unwound(move || drop(life));
+                    break 'over (None, Ended::Crash(Box::new(ExitCause::Killed), tainted()));
+                }
+            };
+            return failed(life, before, fault, again, context);
         };
-        return failed(life, before, fault, again, context);
+        let_drop((before, again));
+        return over;
     }
 }
 

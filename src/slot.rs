@@ -64,7 +64,7 @@ pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
 pub(crate) use state::{Adopted, Saved};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
-pub(crate) use worker::{Wake, Watched, Worker, let_go, poll_watched, unwound, watched};
+pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, unwound, watched};
 
 /// Whom a life's end is reported to.
 pub(crate) trait Boss: Send + Sync {
@@ -112,6 +112,19 @@ pub(crate) struct Ending {
     /// Another life follows: what waits may wait for it.
     pub(crate) restart: bool,
     pub(crate) cause: ExitCause,
+    /// Past this moment it is not waited for, unless its own shutdown knows no limit.
+    pub(crate) until: Option<Moment>,
+}
+
+impl Ending {
+    /// When it ends without mercy.
+    pub(crate) fn limit(&self, now: Moment) -> Moment {
+        match self.shutdown {
+            Shutdown::Brutal => now,
+            Shutdown::Timeout(limit) => (now + limit).min(self.until.unwrap_or(Moment::NEVER)),
+            Shutdown::Infinity => Moment::NEVER,
+        }
+    }
 }
 
 /// What a child's spec and its surroundings come to; shared by the children of one template.
@@ -233,7 +246,7 @@ pub(crate) struct Desk<W: Worker> {
     /// The life that the next one is, whatever the last had become.
     pub(crate) candidate: Option<Box<line::Candidate<W::Life>>>,
     /// Why no work is handed out.
-    hold: Option<Arc<hold::Hold>>,
+    holds: Vec<Arc<hold::Hold>>,
     /// The turn this child has been given by its quota domain.
     pub(crate) gate: Option<Box<crate::circuit::Slot>>,
     /// What was the user's and is to be dropped once the lock is released.
@@ -291,7 +304,7 @@ impl<W: Worker> Slot<W> {
                 saved: None,
                 continues: None,
                 candidate: None,
-                hold: None,
+                holds: Vec::new(),
                 gate: None,
                 rubbish: Vec::new(),
             }),
@@ -412,7 +425,7 @@ impl<W: Worker> Slot<W> {
         if !desk.life.is_up() || desk.parked.is_none() || !desk.mailbox.has_work(self.rules.order) {
             return false;
         }
-        if desk.hold.is_some() {
+        if !desk.holds.is_empty() {
             return false;
         }
         match desk.gate.as_ref().map(|turn| turn.at) {

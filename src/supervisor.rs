@@ -59,8 +59,8 @@ pub(crate) enum Ask {
     Terminate(Arc<str>, oneshot::Sender<Reply>),
     Restart(Arc<str>, oneshot::Sender<Reply>),
     Delete(Arc<str>, oneshot::Sender<Reply>),
-    /// Stop and start one child, or all, uncounted.
-    Reset(Option<Arc<str>>, oneshot::Sender<Reply>),
+    /// Stop and start one child, or all, uncounted; the stops are over at this moment.
+    Reset(Option<Arc<str>>, Moment, oneshot::Sender<Reply>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<ChildCounts>),
     Spec(Arc<str>, oneshot::Sender<Option<Arc<ChildSpec>>>),
@@ -71,7 +71,7 @@ pub(crate) enum Msg {
     RunDone { run: RunId, result: Result<(), (Key, ExitCause)> },
     Due(Token),
     Ask(Ask),
-    Stop { cause: ExitCause },
+    Stop { cause: ExitCause, until: Option<Moment> },
 }
 
 /// Where the roster of a supervisor hangs: in its parent's, or nowhere for the root.
@@ -207,7 +207,7 @@ impl Supervisor {
             if desk.killed {
                 actor.kill();
             } else if desk.stopping.is_some() {
-                actor.say(Msg::Stop { cause: ExitCause::Stopped });
+                actor.say(Msg::Stop { cause: ExitCause::Stopped, until: None });
             }
             desk.actor = Some(actor);
         }
@@ -216,6 +216,10 @@ impl Supervisor {
 
     /// Asks the current life to stop; `restart` when another follows.
     pub(crate) fn ask_stop(&self, cause: ExitCause, restart: bool) {
+        self.ask_stop_until(cause, restart, None);
+    }
+
+    fn ask_stop_until(&self, cause: ExitCause, restart: bool, until: Option<Moment>) {
         let mut desk = self.desk.lock();
         let keep = desk.stopping.unwrap_or(restart) && restart;
         desk.stopping = Some(keep);
@@ -228,7 +232,7 @@ impl Supervisor {
             self.publish(&desk, state);
         }
         if let Some(actor) = &desk.actor {
-            actor.say(Msg::Stop { cause });
+            actor.say(Msg::Stop { cause, until });
         }
     }
 
@@ -386,13 +390,8 @@ impl Managed for Supervisor {
 
     fn end(self: Arc<Self>, how: Ending) -> Boxed<()> {
         Box::pin(async move {
-            self.ask_stop(how.cause.clone(), how.restart);
-            let limit = match how.shutdown {
-                Shutdown::Infinity => Moment::NEVER,
-                Shutdown::Timeout(limit) => self.hub.now() + limit,
-                Shutdown::Brutal => self.hub.now(),
-            };
-            let timeout = self.hub.clock.sleep_until(limit);
+            self.ask_stop_until(how.cause.clone(), how.restart, how.until);
+            let timeout = self.hub.clock.sleep_until(how.limit(self.hub.now()));
             let in_time = tokio::select! {
                 biased;
                 _ = self.wait_ended() => true,

@@ -45,6 +45,10 @@ struct World {
     opened: Notify,
     told: Mutex<Vec<(usize, usize, usize)>>,
     bad_restores: AtomicU32,
+    /// Refunds wait for it, if it is there.
+    till: Mutex<Option<Arc<Notify>>>,
+    /// The buyer takes a step.
+    stepped: Notify,
 }
 
 impl World {
@@ -69,6 +73,11 @@ impl Behavior for Bank {
 
 impl Stateless for Bank {
     async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
+        let till = self.0.till.lock().clone().filter(|_| *order == Order::Refund);
+        if let Some(till) = till {
+            self.0.waiting.notify_one();
+            till.notified().await;
+        }
         if self.0.seen.lock().insert(ctx.key()) {
             self.0.log.lock().push(*order);
         }
@@ -117,6 +126,7 @@ impl Behavior for Buyer {
 
 impl Stateful for Buyer {
     async fn step(&mut self, _: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        self.world.stepped.notify_waiters();
         match &turn {
             Turn::Performed(performed) => {
                 performed.get::<()>(0)?;
@@ -228,22 +238,24 @@ async fn what_a_transaction_has_done_since_its_line_is_undone_and_the_agent_is_t
 #[tokio::test(start_paused = true)]
 async fn a_rollback_that_is_too_late_since_a_child_hangs_still_undoes_what_it_has_to() {
     let (world, store) = (Arc::<World>::default(), store());
-    let slow = Shutdown::Timeout(60 * SECOND);
+    // Whatever is in the way is waited for.
+    let slow = Shutdown::Infinity;
     let (system, buyer) = open_with(&world, &store, Scope::Transaction, slow).await;
     system.checkpoint("top/flow").await.unwrap();
     let call = tokio::spawn(async move { buyer.call(1_u32).await.unwrap().value });
     world.waiting.notified().await;
-    // Nobody calls this one off: it holds the gate up for as long as it may.
+    // Nobody calls this one off: it holds the gate up until that is opened.
     system.port::<(), ()>("top/flow/gate").unwrap().cast(()).unwrap();
     world.waiting.notified().await;
     let mut events = system.events();
     let error = system.rollback("top/flow", To::Latest).await.unwrap_err();
     let RollbackError::TooLate { limit, .. } = error else { panic!("{error}") };
     assert_eq!(limit, 30 * SECOND);
+    assert_eq!(world.log(), [Order::Debit]);
+    world.open();
     let ended = |event: &Event| matches!(event, Event::ScopeRolledBack { undone: 1, .. });
     tokio::time::timeout(90 * SECOND, events.wait_for(ended)).await.expect("it goes on to its end");
     assert_eq!(world.log()[..2], [Order::Debit, Order::Refund]);
-    world.open();
     assert_eq!(call.await.unwrap(), 1);
     assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
     assert!(system.fates().is_balanced(), "{:?}", system.fates());
@@ -419,6 +431,35 @@ async fn a_supervisor_that_falls_from_a_line_again_takes_the_wider_scope_along()
     }
     assert_eq!(back, ["top/flow", "top"]);
     assert_eq!(buyer.call(1_u32).await.unwrap().value, 1, "as it was before the first purchase");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_drawn_while_a_fall_is_undone_lets_nobody_go_on_before() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+    system.checkpoint("top/flow").await.unwrap();
+    let call = tokio::spawn(async move { buyer.call(1_u32).await.unwrap().value });
+    world.waiting.notified().await;
+    let till = Arc::<Notify>::default();
+    *world.till.lock() = Some(Arc::clone(&till));
+    falls(&system).await;
+    world.waiting.notified().await;
+    // The flow has begun again, and what its buyer has paid is being given back.
+    let mut stepped = std::pin::pin!(world.stepped.notified());
+    stepped.as_mut().enable();
+    let mut events = system.events();
+    system.checkpoint("top").await.unwrap();
+    events.wait_for(|event| matches!(event, Event::LineDrawn { .. })).await.unwrap();
+    let early = tokio::time::timeout(SECOND, &mut stepped).await;
+    assert!(early.is_err(), "the buyer went on with an effect that was not settled");
+    assert_eq!(world.log(), [Order::Debit]);
+    till.notify_one();
+    stepped.await;
+    world.open();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
+    assert_eq!(*world.told.lock(), [(0, 1, 0)]);
+    assert!(system.fates().is_balanced(), "{:?}", system.fates());
 }
 
 #[tokio::test(start_paused = true)]

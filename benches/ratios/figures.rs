@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod meter;
 pub(crate) mod ours;
 pub(crate) mod restart;
+pub(crate) mod rollback;
 pub(crate) mod routing;
 pub(crate) mod store;
 pub(crate) mod storm;
@@ -18,7 +19,7 @@ pub(crate) mod substitute;
 /// A name, what it measures, and how.
 pub(crate) type Figure = (&'static str, &'static str, fn(&Options));
 
-pub(crate) const ALL: [Figure; 14] = [
+pub(crate) const ALL: [Figure; 15] = [
     ("P1", "a call that succeeds", call::run),
     ("P2", "64 callers while 1 % of requests panic", storm::run),
     ("P3", "from a failure to serving again", restart::one),
@@ -33,4 +34,5 @@ pub(crate) const ALL: [Figure; 14] = [
     ("P12", "a 10 MB agent from its file", store::restore),
     ("P13", "the dump of a million children", dump::run),
     ("P14", "restart of a system of 10,000 agents", store::system),
+    ("RB", "a rollback of each scope at 10,000 agents", rollback::run),
 ];

@@ -1,11 +1,12 @@
 //! State as a message: named, shared, immutable pieces.
 //!
 //! *Invariant.* A piece is encoded and hashed at most once, when somebody first needs its bytes, and
-//! the encoding stays with it. Cloning a snapshot is a reference count.
+//! the encoding stays with it. Cloning a snapshot is a reference count, and dropping one never panics.
 
 use std::any::{Any, type_name};
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -208,6 +209,19 @@ struct Body {
     /// None for a piece that came as bytes.
     encode: Option<Encode>,
     encoded: OnceLock<Result<Encoded, CheckpointError>>,
+}
+
+impl Drop for Body {
+    /// The value is the user's, and the last snapshot that has it is let go of by the runtime, wherever that
+    /// happens to be: a panic of its end goes no further than here, and neither does one of the payload's.
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take()
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(value)))
+        {
+            let ended = catch_unwind(AssertUnwindSafe(move || drop(payload)));
+            ended.unwrap_or_else(std::mem::forget);
+        }
+    }
 }
 
 /// A piece as an envelope, with the name of its content.

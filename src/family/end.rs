@@ -5,6 +5,7 @@
 
 use crate::error::StartError;
 use crate::fault::ExitCause;
+use crate::moment::Moment;
 
 use super::child::{Phase, Rest, Then};
 use super::run::Job;
@@ -12,13 +13,15 @@ use super::words::Output;
 use super::{Family, Stage};
 
 impl Family {
-    pub(super) fn stop(&mut self, cause: ExitCause) {
+    pub(super) fn stop(&mut self, cause: ExitCause, until: Option<Moment>) {
         match &self.stage {
-            Stage::Fresh | Stage::Booting | Stage::Open => self.end(cause, None, false),
+            Stage::Fresh | Stage::Booting | Stage::Open => {
+                self.end_until(cause, None, false, until)
+            }
             // It was falling by itself, and the mailboxes waited for the parent, who has decided now.
             Stage::Ending { cause, start_error, follows: true } => {
                 let (cause, start_error) = (cause.clone(), start_error.clone());
-                self.end(cause, start_error, false);
+                self.end_until(cause, start_error, false, until);
             }
             Stage::Ending { .. } | Stage::Over => {}
         }
@@ -26,6 +29,16 @@ impl Family {
 
     /// Stops everything in reverse order, and then says so.
     pub(super) fn end(&mut self, cause: ExitCause, start_error: Option<StartError>, follows: bool) {
+        self.end_until(cause, start_error, follows, None);
+    }
+
+    fn end_until(
+        &mut self,
+        cause: ExitCause,
+        start_error: Option<StartError>,
+        follows: bool,
+        until: Option<Moment>,
+    ) {
         self.stage = Stage::Ending { cause, start_error, follows };
         self.group = None;
         for (run, job) in std::mem::take(&mut self.jobs) {
@@ -54,8 +67,8 @@ impl Family {
             return;
         }
         self.jobs.insert(run, Job::Last);
-        let parallel = self.options.parallel_stop;
-        self.out.push(Output::Run { run, stop, parallel, start: Vec::new() });
+        let parallel = self.options.parallel_stop || self.hurries(until);
+        self.out.push(Output::Run { run, stop, parallel, until, start: Vec::new() });
     }
 
     pub(super) fn last_done(&mut self) {

@@ -6,6 +6,7 @@
 use crate::error::ChildError;
 use crate::fault::ExitCause;
 use crate::id::Incarnation;
+use crate::moment::Moment;
 
 use super::child::Phase;
 use super::run::Job;
@@ -15,7 +16,7 @@ use super::{Family, Stage};
 use std::sync::Arc;
 
 impl Family {
-    pub(super) fn reset(&mut self, ticket: Ticket, id: Option<Arc<str>>) {
+    pub(super) fn reset(&mut self, ticket: Ticket, id: Option<Arc<str>>, until: Option<Moment>) {
         if matches!(self.stage, Stage::Ending { .. } | Stage::Over) {
             let error = ChildError::SupervisorGone(self.path.clone());
             return self.reply(ticket, Reply::ChildRefused(error));
@@ -25,9 +26,9 @@ impl Family {
             return self.reply(ticket, Reply::ChildRefused(error));
         }
         match id {
-            None => self.reset_all(ticket),
+            None => self.reset_all(ticket, until),
             Some(id) => match self.key_of(&id) {
-                Some(key) => self.reset_one(ticket, key),
+                Some(key) => self.reset_one(ticket, key, until),
                 None => {
                     let error = ChildError::NotFound(self.path.join(&id));
                     self.reply(ticket, Reply::ChildRefused(error));
@@ -36,16 +37,16 @@ impl Family {
         }
     }
 
-    fn reset_all(&mut self, ticket: Ticket) {
+    fn reset_all(&mut self, ticket: Ticket, until: Option<Moment>) {
         self.resets.push(ticket);
-        self.regroup(None, Strategy::OneForAll, Key(0), self.now);
+        self.regroup(None, Strategy::OneForAll, Key(0), self.now, until);
         if self.group.as_ref().is_some_and(|group| group.run.is_none() && group.token.is_none()) {
             // Nobody runs and nobody waits.
             self.group_over();
         }
     }
 
-    fn reset_one(&mut self, ticket: Ticket, key: Key) {
+    fn reset_one(&mut self, ticket: Ticket, key: Key, until: Option<Moment>) {
         let alone = |job: Option<&Job>| matches!(job, Some(Job::Alone(_)));
         match self.phase(key) {
             Some(Phase::Up) => {}
@@ -65,7 +66,7 @@ impl Family {
         let start: Vec<(Key, Incarnation)> = vec![(key, child.incarnation)];
         self.tally.shift(child, Phase::Starting(run));
         self.jobs.insert(run, Job::Reset(ticket, key));
-        self.out.push(Output::Run { run, stop: vec![(key, true)], parallel: false, start });
+        self.out.push(Output::Run { run, stop: vec![(key, true)], parallel: false, until, start });
     }
 
     pub(super) fn reset_done(

@@ -192,7 +192,7 @@ impl Family {
         from: Key,
         at: Moment,
     ) {
-        self.regroup(Some((key, cause, restarts)), strategy, from, at);
+        self.regroup(Some((key, cause, restarts)), strategy, from, at, None);
     }
 
     /// As `together`; without a reason, nothing was counted and nothing is said.
@@ -202,8 +202,11 @@ impl Family {
         strategy: Strategy,
         mut from: Key,
         mut at: Moment,
+        mut until: Option<Moment>,
     ) {
         if let Some(group) = self.group.take() {
+            // Who waits for the reset still does.
+            until = until.into_iter().chain(group.until).min();
             from = from.min(group.from);
             at = at.max(group.at);
             if let Some(run) = group.run {
@@ -268,13 +271,19 @@ impl Family {
             let stop_keys = stop.iter().map(|&(key, _)| key).collect();
             let start_keys = start.iter().map(|&(key, _)| key).collect();
             self.jobs.insert(run, Job::Group { stop: stop_keys, start: start_keys });
-            self.out.push(Output::Run { run, stop, parallel: false, start });
+            let parallel = self.hurries(until);
+            self.out.push(Output::Run { run, stop, parallel, until, start });
         }
         let token = waits.then(|| self.new_token(slow));
         if let Some(token) = token {
             self.out.push(Output::Arm { token, at });
         }
-        self.group = Some(Group { from, strategy, run: busy.then_some(run), token, at });
+        self.group = Some(Group { from, strategy, run: busy.then_some(run), token, at, until });
+    }
+
+    /// Whether all are stopped at the same time, since there is little time and no order that matters.
+    pub(super) fn hurries(&self, until: Option<Moment>) -> bool {
+        until.is_some() && self.options.strategy == Strategy::OneForOne
     }
 
     /// Starts all that are held. Without any, the restart is over.
@@ -298,7 +307,7 @@ impl Family {
         }
         group.run = Some(run);
         self.jobs.insert(run, Job::Group { stop: Vec::new(), start: keys });
-        self.out.push(Output::Run { run, stop: Vec::new(), parallel: false, start });
+        self.out.push(Output::Run { run, stop: Vec::new(), parallel: false, until: None, start });
     }
 
     pub(super) fn group_done(

@@ -64,7 +64,13 @@ impl Family {
             self.drain();
         } else {
             self.jobs.insert(run, Job::Boot { start: keys, died: Vec::new() });
-            self.out.push(Output::Run { run, stop: Vec::new(), parallel: false, start });
+            self.out.push(Output::Run {
+                run,
+                stop: Vec::new(),
+                parallel: false,
+                until: None,
+                start,
+            });
         }
     }
 
@@ -76,7 +82,7 @@ impl Family {
         let start = vec![(key, child.incarnation)];
         self.tally.shift(child, Phase::Starting(run));
         self.jobs.insert(run, job);
-        self.out.push(Output::Run { run, stop: Vec::new(), parallel: false, start });
+        self.out.push(Output::Run { run, stop: Vec::new(), parallel: false, until: None, start });
     }
 
     /// Hands out the stop of one child, as an operator wished.
@@ -87,7 +93,7 @@ impl Family {
         self.tally.shift(child, Phase::Stopping(run, then));
         self.jobs.insert(run, Job::Terminate(ticket, key));
         let stop = vec![(key, false)];
-        self.out.push(Output::Run { run, stop, parallel: false, start: Vec::new() });
+        self.out.push(Output::Run { run, stop, parallel: false, until: None, start: Vec::new() });
     }
 
     pub(super) fn run_done(&mut self, run: RunId, result: Result<(), (Key, ExitCause)>) {

@@ -96,13 +96,16 @@ impl Bench {
     fn write(&self, output: &Output) -> String {
         let name = |key: &Key| self.names[key].to_string();
         match output {
-            Output::Run { stop, parallel, start, .. } => {
+            Output::Run { stop, parallel, until, start, .. } => {
                 let mut text = String::from("run");
                 if !stop.is_empty() {
                     text += if *parallel { " stop together" } else { " stop" };
                 }
                 for (key, follows) in stop {
                     text += &format!(" {}{}", name(key), if *follows { '+' } else { '-' });
+                }
+                if let Some(until) = until {
+                    text += &format!(" within {:?}", until.since(self.now));
                 }
                 text += if start.is_empty() { "" } else { " start" };
                 for (key, life) in start {
@@ -196,7 +199,7 @@ impl Bench {
     }
 
     pub(super) fn stop(&mut self) -> String {
-        self.feed(Input::Stop { cause: ExitCause::Stopped })
+        self.feed(Input::Stop { cause: ExitCause::Stopped, until: None })
     }
 
     pub(super) fn start(&mut self, ticket: u64, id: &str, options: ChildOptions) -> String {
@@ -217,7 +220,17 @@ impl Bench {
     }
 
     pub(super) fn reset(&mut self, ticket: u64, id: Option<&str>) -> String {
-        self.feed(Input::Reset { ticket: Ticket(ticket), id: id.map(Arc::from) })
+        self.feed(Input::Reset { ticket: Ticket(ticket), id: id.map(Arc::from), until: None })
+    }
+
+    pub(super) fn reset_within(
+        &mut self,
+        ticket: u64,
+        id: Option<&str>,
+        limit: Duration,
+    ) -> String {
+        let (ticket, id) = (Ticket(ticket), id.map(Arc::from));
+        self.feed(Input::Reset { ticket, id, until: Some(self.now + limit) })
     }
 
     pub(super) fn wait(&mut self, millis: u64) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ChildError, StartError};
 use crate::fault::ExitCause;
 use crate::id::Incarnation;
+use crate::moment::Moment;
 
 use super::limit::Limit;
 
@@ -175,7 +176,8 @@ pub struct FamilyOptions {
     /// is refused beyond. `None`: no limit.
     pub max_children: Option<usize>,
     /// Whether the supervisor's own end stops all children at the same time instead of one after
-    /// another. Restarts of siblings are never parallel.
+    /// another. Restarts of siblings are never parallel; what is stopped in a hurry ([`Input::Reset`]) is, in
+    /// a family of [`Strategy::OneForOne`], whose children say that they do without each other.
     pub parallel_stop: bool,
     /// How long to wait before a restart: `(base, max)`. The first restart of a child within the
     /// intensity's period waits `base`, each further one twice as long as the one before, at most
@@ -244,6 +246,8 @@ pub enum Input {
         ticket: Ticket,
         /// One child; `None`: all of them.
         id: Option<Arc<str>>,
+        /// Nobody is waited for longer than until then.
+        until: Option<Moment>,
     },
     /// A life has ended.
     Exited {
@@ -273,6 +277,8 @@ pub enum Input {
     Stop {
         /// Why; comes back in [`Output::Finished`].
         cause: ExitCause,
+        /// Nobody is waited for longer than until then: it is stopped for a reset further up.
+        until: Option<Moment>,
     },
 }
 
@@ -288,6 +294,8 @@ pub enum Output {
         stop: Vec<(Key, bool)>,
         /// Whether all may be stopped at the same time.
         parallel: bool,
+        /// Until when the stops may take, whatever the children's own limits; `None`: as long as those.
+        until: Option<Moment>,
         /// Whom to start, in this order, and as which life. The first that fails ends the run.
         start: Vec<(Key, Incarnation)>,
     },
@@ -299,7 +307,7 @@ pub enum Output {
         /// The timer.
         token: Token,
         /// When.
-        at: crate::moment::Moment,
+        at: Moment,
     },
     /// A child is set aside: it has crashed too often. It keeps its spec.
     Quarantined {

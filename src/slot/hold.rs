@@ -2,7 +2,8 @@
 //! become can be read, or changed, as of one moment.
 //!
 //! *Invariant.* A hold ends with whoever asked for it, also when that one is given up half-way. What is
-//! between two steps stays there while it is held.
+//! between two steps stays there while anybody holds it: a line is drawn and a supervisor that fell begins
+//! again at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,15 +80,15 @@ impl Drop for Held {
 impl<W: Worker> Slot<W> {
     pub(super) fn hold_still(&self, hold: &Arc<Hold>) {
         let mut desk = self.desk();
-        desk.hold = Some(Arc::clone(hold));
+        desk.holds.push(Arc::clone(hold));
         desk.told_still();
     }
 
     pub(super) fn go_on(&self, hold: &Arc<Hold>) {
         let now = self.hub.now();
         let mut desk = self.desk();
-        if desk.hold.as_ref().is_some_and(|current| Arc::ptr_eq(current, hold)) {
-            desk.hold = None;
+        desk.holds.retain(|current| !Arc::ptr_eq(current, hold));
+        if desk.holds.is_empty() {
             self.wake(desk, now);
         }
     }
@@ -118,7 +119,7 @@ impl<W: Worker> Slot<W> {
 impl<W: Worker> Desk<W> {
     /// Whoever waits for this child to stand still looks again.
     pub(super) fn told_still(&self) {
-        if let Some(hold) = &self.hold {
+        for hold in &self.holds {
             hold.still.notify_waiters();
         }
     }

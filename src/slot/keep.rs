@@ -35,7 +35,7 @@ impl<W: Worker> Slot<W> {
         let Some(snapshot) = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)? else {
             return Ok(None);
         };
-        let (due, snapshot) = {
+        let (due, snapshot, before) = {
             let mut desk = self.desk();
             let saved = desk.saved.get_or_insert_with(Saved::new);
             let snapshot = match saved.latest() {
@@ -43,7 +43,7 @@ impl<W: Worker> Slot<W> {
                 None => snapshot,
             };
             let due = saved.count(context, &self.spec.checkpoint) || acts;
-            saved.mid = Some(Mid {
+            let before = saved.mid.replace(Mid {
                 request: InHand::Here(job.mail.id),
                 step,
                 snapshot: snapshot.clone(),
@@ -54,8 +54,10 @@ impl<W: Worker> Slot<W> {
                 out.between = true;
             }
             desk.told_still();
-            (due, snapshot)
+            (due, snapshot, before)
         };
+        // What it alone still had is the user's, and is not dropped under the lock.
+        let _ = unwound(move || drop(before));
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
         let in_hand = StoredInHand { key: Arc::from(context.key()), step, back: false };
         self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)

@@ -139,11 +139,7 @@ impl<W: Worker> Slot<W> {
     }
 
     async fn end_now(self: Arc<Self>, how: Ending) {
-        let deadline = match how.shutdown {
-            Shutdown::Brutal => self.hub.now(),
-            Shutdown::Timeout(limit) => self.hub.now() + limit,
-            Shutdown::Infinity => Moment::NEVER,
-        };
+        let deadline = how.limit(self.hub.now());
         let resting = Arc::new(Notify::new());
         {
             let mut desk = self.desk();

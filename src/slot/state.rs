@@ -40,6 +40,9 @@ pub(crate) struct Saved {
     pub(super) anchor: Anchor,
 }
 
+/// States that are not needed any more.
+pub(super) type Past = (Option<Snapshot>, Option<Mid>);
+
 pub(super) struct Mid {
     pub(super) request: InHand,
     pub(super) step: u64,
@@ -156,7 +159,10 @@ impl<W: Worker> Slot<W> {
                         .emit(Event::BeganAnew { child: self.path.clone(), incarnation: number });
                     return Ok(life);
                 };
-                self.desk().saved = Some(older);
+                let mut desk = self.desk();
+                if let Some(before) = desk.saved.replace(older) {
+                    desk.discard(before);
+                }
                 continue;
             };
             let restored = unwound(|| W::restore(&mut life, &snapshot));
@@ -224,6 +230,7 @@ impl<W: Worker> Slot<W> {
         let mut desk = self.desk();
         let Desk { saved, mailbox, .. } = &mut *desk;
         let saved = saved.as_mut()?;
+        let mut over = None;
         if let Some(mid) = &saved.mid {
             if mailbox.any_waiting(|mail| mid.request.is::<W>(mail)) {
                 let in_hand =
@@ -231,23 +238,24 @@ impl<W: Worker> Slot<W> {
                 let id = saved.parent.as_ref().filter(|_| mid.stored).map(|parent| parent.id);
                 return Some((mid.snapshot.clone(), Some(in_hand), id));
             }
-            saved.mid = None;
+            over = saved.mid.take();
         }
         let id = saved.parent.as_ref().map(|parent| parent.id);
-        saved.base.clone().map(|snapshot| (snapshot, None, id))
+        let found = saved.base.clone().map(|snapshot| (snapshot, None, id));
+        desk.discard(over);
+        found
     }
 
     pub(super) fn drop_bad(&self, mid: bool, checkpoint: Option<CheckpointId>, why: &str) {
         {
             let mut desk = self.desk();
+            let mut bad = None;
             if let Some(saved) = &mut desk.saved {
                 saved.ended = 0;
-                if mid {
-                    saved.mid = None;
-                } else {
-                    saved.base = None;
-                }
+                bad =
+                    if mid { saved.mid.take().map(|mid| mid.snapshot) } else { saved.base.take() };
             }
+            desk.discard(bad);
         }
         if let (Some(id), Some(journal)) = (checkpoint, self.journal()) {
             // It is set aside for good, and a person can look at it; the answer changes nothing here.
@@ -306,10 +314,13 @@ impl<W: Worker> Slot<W> {
         if !request.is::<W>(mail) {
             return None;
         }
-        if back && let Some(saved) = &mut desk.saved {
+        if back
+            && let Some(saved) = &mut desk.saved
+            && let Some(mid) = saved.mid.take()
+        {
             // The state in the middle is the one at the beginning.
-            let before = saved.base.take();
-            saved.base = saved.mid.take().map(|mid| mid.snapshot).or(before);
+            let before = saved.base.replace(mid.snapshot);
+            desk.discard(before);
         }
         Some(Place { turn: Turn::Resumed, step, back })
     }
@@ -329,10 +340,12 @@ impl<W: Worker> Slot<W> {
     ) -> Result<(W::Life, Arc<Undone>), Unkept> {
         let base = {
             let mut desk = self.desk();
-            desk.saved.as_mut().and_then(|saved| {
-                saved.mid = None;
-                saved.base.clone()
-            })
+            let (base, left) = match &mut desk.saved {
+                Some(saved) => (saved.base.clone(), saved.mid.take()),
+                None => (None, None),
+            };
+            desk.discard(left);
+            base
         };
         let Some(base) = base else {
             return Err(Unkept::failed(
@@ -396,9 +409,10 @@ impl<W: Worker> Slot<W> {
                 return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
             }
         };
-        if let Some(saved) = &mut self.desk().saved {
-            saved.mid = None;
-        }
+        let mut desk = self.desk();
+        let torn = desk.saved.as_mut().and_then(|saved| saved.mid.take());
+        desk.discard(torn);
+        drop(desk);
         Ok(Some(life))
     }
 
@@ -490,10 +504,11 @@ impl Saved {
         interval.is_due(self.steps, before, self.units)
     }
 
-    /// The request in hand was answered with this state.
-    pub(super) fn settle(&mut self, snapshot: Snapshot) {
-        self.base = Some(snapshot);
-        self.mid = None;
+    /// The request in hand was answered with this state. What was kept before it is the user's, and is
+    /// for the caller to drop once no lock is held.
+    #[must_use]
+    pub(super) fn settle(&mut self, snapshot: Snapshot) -> Past {
+        (self.base.replace(snapshot), self.mid.take())
     }
 }
 

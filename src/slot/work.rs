@@ -258,7 +258,7 @@ impl<W: Worker> Slot<W> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
-        if let Some(hold) = &desk.hold {
+        if let Some(hold) = desk.holds.first() {
             return Some(Arc::clone(hold));
         }
         self.extend(&mut desk, ticket, limit, now);
@@ -320,7 +320,7 @@ impl<W: Worker> Slot<W> {
         if let Some(reservation) = job.reservation.take() {
             reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
         }
-        let mut unused = None;
+        let (mut unused, mut past) = (None, None);
         let mut cost = job.bill.take().map_or_else(Cost::default, |bill| bill.all);
         if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) || job.mail.was_copied() {
             cost.add(job.mail.spent());
@@ -359,7 +359,7 @@ impl<W: Worker> Slot<W> {
             if current && carrier.is_some() && desk.life.stage() != Stage::Down {
                 desk.parked = Some(life);
                 if let (Some(state), Some(saved)) = (said.state.take(), &mut desk.saved) {
-                    saved.settle(*state);
+                    past = Some(saved.settle(*state));
                 }
             } else {
                 unused = Some(life);
@@ -409,6 +409,9 @@ impl<W: Worker> Slot<W> {
         }
         if unused.is_some() {
             let _ = unwound(move || drop(unused));
+        }
+        if past.is_some() {
+            let _ = unwound(move || drop(past));
         }
         if let Some(report) = report {
             report();

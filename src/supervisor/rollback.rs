@@ -235,7 +235,11 @@ impl Place {
         }
         self.registry.rollbacks.used.lock().extend(returned.iter().filter_map(|(_, id)| *id));
         let id = self.child.as_ref().map(|child| Arc::from(child.path().id()));
-        match self.node.ask(|send| Ask::Reset(id, send)).await {
+        // What hangs may have half of the time that is left: the rest is for those that follow, and for what
+        // is to be undone.
+        let left = (begun + self.scope().limit()).since(hub.now());
+        let until = hub.now() + left / 2;
+        match self.node.ask(|send| Ask::Reset(id, until, send)).await {
             Some(Reply::Reset) => {}
             Some(Reply::ChildRefused(error)) => return Err(RollbackError::Restart(error)),
             _ => {

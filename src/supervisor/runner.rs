@@ -1,9 +1,13 @@
 //! What takes time: stopping and starting children, in a task of its own.
+//!
+//! *Invariant.* A run that nobody called off is reported, whatever becomes of it: nothing else starts its
+//! children again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Msg;
 use super::line::Line;
@@ -11,7 +15,8 @@ use super::shell::{Running, Shell};
 use crate::family::{Key, RunId};
 use crate::fault::ExitCause;
 use crate::id::Incarnation;
-use crate::slot::{Ending, Link, Managed};
+use crate::moment::Moment;
+use crate::slot::{Ending, Link, Managed, guarded};
 
 /// A run, with everything it touches.
 struct Run {
@@ -29,7 +34,7 @@ impl Shell {
         me: &Line,
         run: RunId,
         stop: Vec<(Key, bool)>,
-        parallel: bool,
+        (parallel, until): (bool, Option<Moment>),
         start: Vec<(Key, Incarnation)>,
     ) {
         let Some(office) = self.office.clone() else { return };
@@ -46,6 +51,7 @@ impl Shell {
                     shutdown: ward.shutdown,
                     restart: (restart || keep) && !ward.dynamic_stop(restart),
                     cause: ExitCause::Stopped,
+                    until,
                 };
                 Some((Arc::clone(&ward.managed), ending))
             })
@@ -87,21 +93,20 @@ impl Run {
             while clearing.changed().await.is_ok() {}
         }
         if self.parallel {
-            let tasks: Vec<_> = self
-                .stop
-                .into_iter()
-                .map(|(child, ending)| tokio::spawn(child.end(ending)))
-                .collect();
-            for task in tasks {
-                // A stop that panicked has ended, too.
-                let _ = task.await;
+            // They end with this run, if it is called off.
+            let mut tasks = JoinSet::new();
+            for (child, ending) in self.stop {
+                tasks.spawn(child.end(ending));
             }
+            // A stop that panicked has ended, too.
+            while tasks.join_next().await.is_some() {}
         } else {
             for (child, ending) in self.stop {
                 if self.cancelled.load(Ordering::Acquire) {
                     return None;
                 }
-                child.end(ending).await;
+                // As one that panicked in a task of its own: it has ended.
+                let _ = guarded(|| child.end(ending)).await;
             }
         }
         for (child, life, link) in self.start {
@@ -109,7 +114,8 @@ impl Run {
                 return None;
             }
             let key = link.key;
-            if let Err(cause) = child.begin(life, link).await {
+            let begun = guarded(|| child.begin(life, link)).await;
+            if let Err(cause) = begun.unwrap_or_else(|text| Err(ExitCause::StartFailed(text))) {
                 return Some(Err((key, cause)));
             }
         }

@@ -123,8 +123,8 @@ impl Shell {
     fn carry_out(&mut self, me: &Line, output: Output) {
         let node = Arc::clone(&self.node);
         match output {
-            Output::Run { run, stop, parallel, start } => {
-                self.start_run(me, run, stop, parallel, start);
+            Output::Run { run, stop, parallel, until, start } => {
+                self.start_run(me, run, stop, (parallel, until), start);
             }
             Output::CancelRun(run) => {
                 if let Some(running) = self.runs.remove(&run) {
@@ -283,9 +283,9 @@ impl Shell {
                 self.tickets.insert(ticket, caller);
                 self.feed(me, Input::Delete { ticket, id });
             }
-            Ask::Reset(id, caller) => {
+            Ask::Reset(id, until, caller) => {
                 self.tickets.insert(ticket, caller);
-                self.feed(me, Input::Reset { ticket, id });
+                self.feed(me, Input::Reset { ticket, id, until: Some(until) });
             }
             Ask::Which(caller) => {
                 let _ = caller.send(self.family.which_children());
@@ -338,6 +338,7 @@ impl Drop for Shell {
                         shutdown: Shutdown::Brutal,
                         restart: !ward.dynamic,
                         cause: ExitCause::Killed,
+                        until: None,
                     };
                     Arc::clone(&ward.managed).end(ending).await;
                     if ward.dynamic {
@@ -391,7 +392,7 @@ impl Actor for SupervisorActor {
                     shell.feed(&me, Input::Due { token });
                 }
             }
-            Msg::Stop { cause } => shell.feed(&me, Input::Stop { cause }),
+            Msg::Stop { cause, until } => shell.feed(&me, Input::Stop { cause, until }),
             Msg::Ask(ask) => shell.ask(&me, ask),
         }
         Ok(())

@@ -33,6 +33,46 @@ fn one_child_is_reset_without_its_siblings_and_without_being_counted() {
 }
 
 #[test]
+fn a_reset_in_a_hurry_stops_all_at_once_where_no_order_matters_and_nobody_waits_longer() {
+    let limit = Duration::from_secs(15);
+    for (strategy, order) in [
+        (Strategy::OneForOne, "stop together"),
+        (Strategy::RestForOne, "stop"),
+        (Strategy::OneForAll, "stop"),
+    ] {
+        let mut bench = Bench::of(strict(strategy), "abc");
+        let text = bench.reset_within(1, None, limit);
+        assert_eq!(text, format!("run {order} c+ b+ a+ within 15s start a2 b2 c2"));
+        assert_eq!(bench.done(), "reply 1 reset");
+        assert_eq!(bench.reset_within(2, Some("b"), limit), "run stop b+ within 15s start b3");
+    }
+}
+
+#[test]
+fn a_death_during_a_reset_in_a_hurry_gives_nobody_more_time() {
+    let mut bench = Bench::of(options(Strategy::OneForOne, 1), "ab");
+    bench.reset_within(1, None, Duration::from_secs(15));
+    bench.wait(5_000);
+    let again = "cancel, restarting a of 2 (1), run stop together b+ within 10s start a3 b3";
+    assert_eq!(bench.crash("a"), again);
+    assert_eq!(bench.done(), "reply 1 reset");
+    // The next restart knows nothing of it.
+    assert_eq!(bench.reset(2, None), "run stop b+ a+ start a4 b4");
+}
+
+#[test]
+fn a_family_that_is_stopped_in_a_hurry_stops_all_at_once_where_no_order_matters() {
+    for (strategy, order) in
+        [(Strategy::OneForOne, "stop together"), (Strategy::RestForOne, "stop")]
+    {
+        let mut bench = Bench::of(strict(strategy), "abc");
+        let until = Some(bench.now + Duration::from_secs(3));
+        let text = bench.feed(Input::Stop { cause: ExitCause::Stopped, until });
+        assert_eq!(text, format!("run {order} c- b- a- within 3s"));
+    }
+}
+
+#[test]
 fn a_reset_takes_stopped_children_along_only_as_a_restart_of_siblings_would() {
     let children = [("a", TRANSIENT), ("b", PERMANENT), ("t", TEMPORARY), ("c", PERMANENT)];
     let mut bench = Bench::new(strict(Strategy::OneForOne), &children);

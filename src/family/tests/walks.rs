@@ -51,6 +51,7 @@ struct World {
     restarts: Vec<Moment>,
     own: BTreeMap<Key, Vec<Moment>>,
     stopped: bool,
+    hurried: bool,
     /// The run that stops everything has been handed out.
     ending: bool,
     finished: usize,
@@ -85,6 +86,7 @@ impl World {
             restarts: Vec::new(),
             own: BTreeMap::new(),
             stopped: false,
+            hurried: false,
             ending: false,
             finished: 0,
         }
@@ -132,9 +134,10 @@ impl World {
     fn obey(&mut self, output: Output, kinds: &BTreeMap<Key, ChildOptions>) {
         let intensity = self.family.options().intensity;
         match output {
-            Output::Run { run, stop, start, parallel } => {
+            Output::Run { run, stop, start, parallel, until } => {
                 self.run(run, &stop, &start, kinds);
-                assert!(!parallel || start.is_empty());
+                assert!(!parallel || start.is_empty() || until.is_some());
+                assert!(until.is_none_or(|_| self.hurried), "nobody is in a hurry");
             }
             Output::CancelRun(run) => {
                 let before = self.runners.len();
@@ -341,7 +344,9 @@ impl World {
             3 => self.feed(Input::Delete { ticket, id }),
             _ => {
                 let id = key.filter(|_| options.significant).map(|_| id);
-                self.feed(Input::Reset { ticket, id });
+                let until = options.child_limit.map(|limit| self.now + limit.period);
+                self.hurried |= until.is_some();
+                self.feed(Input::Reset { ticket, id, until });
             }
         }
     }
@@ -524,7 +529,7 @@ proptest! {
                 }
             }
         }
-        world.feed(Input::Stop { cause: ExitCause::Stopped });
+        world.feed(Input::Stop { cause: ExitCause::Stopped, until: None });
         world.calm();
         world.check_rest();
         prop_assert_eq!(world.finished, 1);
