@@ -376,12 +376,11 @@ impl Hub {
         let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
             if let Err(error) = journal.tidy(|| effects.ledger.lock().records()).await {
+                journal.note_failure(&error);
                 tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
-                return;
             }
             runtime.spawn_blocking(move || {
-                let tidied = journal.store.retain(RETAINED, now).map(drop);
-                if let Err(error) = tidied.and_then(|()| journal.store.compact().map(drop)) {
+                if let Err(error) = journal.make_room(RETAINED, now) {
                     tracing::warn!(target: "mainstay", %error, "the store could not be tidied");
                 }
             });

@@ -8,14 +8,14 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::checkpoint::codec::{self, SchemaId};
-use crate::checkpoint::{Batch, Commit, Durability, Receipt, Store, Wall};
+use crate::checkpoint::{Batch, Commit, Durability, Receipt, Retention, Store, Wall};
 use crate::clock::Clock;
 use crate::effects::{Keep, Keeping};
 use crate::error::{RecoverError, StoreError};
@@ -23,6 +23,7 @@ pub(crate) use crate::error::{failed, late};
 use crate::fate::{Fate, Trail};
 use crate::id::ChildPath;
 use crate::ledger::Record;
+use crate::moment::Moment;
 
 mod line;
 mod state;
@@ -38,8 +39,12 @@ const SCHEMA: &str = "mainstay.journal";
 const VERSION: u32 = 2;
 /// Records read at a time.
 const PAGE: usize = 4096;
-/// Records after which the journal and the store are looked at for what can go.
+/// Commits after which the journal and the store are looked at for what can go.
 const TIDY_EVERY: u64 = 4096;
+/// A smaller store is not compacted before it is full: copying it would save nobody anything.
+const COMPACT_FROM: u64 = 4 << 20;
+/// A store that stays full is not tidied more often.
+const FULL_EVERY: Duration = Duration::from_secs(10);
 
 /// What is known of a durable request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +75,13 @@ pub(crate) struct Journal {
     /// Records in the journal, about.
     written: AtomicU64,
     since_tidy: AtomicU64,
+    /// The position of the last record that is known to be in the store.
+    reached: AtomicU64,
+    /// How many bytes the store had when it was last compacted.
+    compacted: AtomicU64,
+    /// The store has refused something for lack of room.
+    is_full: AtomicBool,
+    full_at: Mutex<Option<Moment>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -120,6 +132,10 @@ impl Journal {
             state: Mutex::new(state),
             written: AtomicU64::new(written),
             since_tidy: AtomicU64::new(0),
+            reached: AtomicU64::new(from - 1),
+            compacted: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            full_at: Mutex::new(None),
             clock,
         };
         Ok((Arc::new(journal), records))
@@ -154,11 +170,51 @@ impl Journal {
         commit.await.map(drop)
     }
 
+    /// Has the store let go of what is not kept, once it has grown to twice what it was after the last
+    /// time, or is full: the copy that this takes costs each byte at most about one more. Blocks.
+    pub(crate) fn make_room(&self, keep: Retention, now: Wall) -> Result<(), StoreError> {
+        let is_full = self.is_full.swap(false, Ordering::Relaxed);
+        let due = (2 * self.compacted.load(Ordering::Relaxed)).max(COMPACT_FROM);
+        if !is_full && self.store.info()?.bytes < due {
+            return Ok(());
+        }
+        self.store.retain(keep, now)?;
+        let done = self.store.compact()?;
+        self.compacted.store(done.after, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Commits a state that no record of the journal comes with.
+    pub(crate) fn commit_state(&self, batch: Batch, durability: Durability) -> Handed {
+        self.since_tidy.fetch_add(1, Ordering::Relaxed);
+        Handed { commit: Some(self.store.commit(batch, durability)), token: None }
+    }
+
+    /// A store without room is to be tidied as soon as anybody asks for something again.
+    pub(crate) fn note_failure(&self, error: &StoreError) {
+        if !matches!(error, StoreError::Full { .. }) {
+            return;
+        }
+        let now = self.clock.now();
+        let mut last = self.full_at.lock();
+        if last.is_none_or(|at| now.since(at) >= FULL_EVERY) {
+            *last = Some(now);
+            self.is_full.store(true, Ordering::Relaxed);
+            self.since_tidy.fetch_max(TIDY_EVERY, Ordering::Relaxed);
+        }
+    }
+
     /// How far the journal is, and with it the ledger: the position of its last record in the store.
     pub(crate) fn position(&self) -> u64 {
         let streams = self.store.streams().unwrap_or_default();
         let here = streams.into_iter().find(|(name, _)| **name == *STREAM);
         here.map_or(0, |(_, next)| next.saturating_sub(1))
+    }
+
+    /// As [`Journal::position`], or somewhat before it: what the store has answered so far. Does not ask
+    /// the store, which may be busy with the steps of others.
+    pub(crate) fn reached(&self) -> u64 {
+        self.reached.load(Ordering::Relaxed)
     }
 
     /// Whether so much has been written since this last said so that it is time to tidy up.
@@ -274,7 +330,14 @@ impl Journal {
         }
         drop(state);
         if let Err(error) = result {
+            self.note_failure(error);
             tracing::warn!(target: "mainstay", %error, "the journal could not be written");
+        }
+    }
+
+    fn note_reached(&self, receipt: &Receipt) {
+        if let Some((_, last)) = receipt.positions.last() {
+            self.reached.fetch_max(*last, Ordering::Relaxed);
         }
     }
 
@@ -309,8 +372,11 @@ impl Future for Handed {
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let Some(commit) = &mut self.commit else { return Poll::Ready(Err(StoreError::Closed)) };
         let Poll::Ready(result) = Pin::new(commit).poll(task) else { return Poll::Pending };
-        let result = result.map(drop);
         self.commit = None;
+        if let (Ok(receipt), Some((journal, _))) = (&result, &self.token) {
+            journal.note_reached(receipt);
+        }
+        let result = result.map(drop);
         if let Some((journal, token)) = self.token.take() {
             journal.answered(&token, &result);
         }

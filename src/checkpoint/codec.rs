@@ -190,6 +190,30 @@ pub(crate) fn from_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Cod
     }
 }
 
+/// Appends a number as the encoding has it: the shortest of 1, 3, 5, 9 and 17 bytes.
+pub(crate) fn put_number(bytes: &mut Vec<u8>, number: u128) {
+    // Each arm is taken only by what fits it.
+    match number {
+        0..=250 => bytes.push(number as u8),
+        251..=0xffff => {
+            bytes.push(251);
+            bytes.extend_from_slice(&(number as u16).to_le_bytes());
+        }
+        0x1_0000..=0xffff_ffff => {
+            bytes.push(252);
+            bytes.extend_from_slice(&(number as u32).to_le_bytes());
+        }
+        0x1_0000_0000..=0xffff_ffff_ffff_ffff => {
+            bytes.push(253);
+            bytes.extend_from_slice(&(number as u64).to_le_bytes());
+        }
+        _ => {
+            bytes.push(254);
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
 /// An envelope around a value of a stored type of ours.
 pub(crate) fn seal_value<T: Serialize>(
     schema: &SchemaId,

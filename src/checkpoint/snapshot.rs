@@ -39,10 +39,15 @@ type Encode = fn(&SchemaId, &(dyn Any + Send + Sync), &str) -> Result<Encoded, C
 /// are compared. See [`codec`](crate::checkpoint::codec::encode) for types that cannot be stored.
 #[derive(Clone)]
 pub struct Snapshot {
-    schema: Arc<SchemaId>,
-    pieces: Arc<Vec<Piece>>,
-    /// Of the snapshot before, while this one is put together.
-    previous: Option<Arc<Vec<Piece>>>,
+    content: Arc<Content>,
+    /// The snapshot before, while this one is put together.
+    previous: Option<Arc<Content>>,
+}
+
+#[derive(Clone)]
+struct Content {
+    schema: SchemaId,
+    pieces: Vec<Piece>,
 }
 
 impl Snapshot {
@@ -52,18 +57,16 @@ impl Snapshot {
     }
 
     pub(crate) fn of(schema: SchemaId) -> Self {
-        Self { schema: Arc::new(schema), pieces: Arc::default(), previous: None }
+        Self { content: Arc::new(Content { schema, pieces: Vec::new() }), previous: None }
     }
 
     /// The next snapshot after `previous`, of the same schema and still empty. Pieces that did not
     /// change are taken over as they are added, which is cheaper than [`Snapshot::following`] and
     /// comes to the same. Until it becomes part of a draft it holds the pieces of `previous`, too.
     pub fn after(previous: &Self) -> Self {
-        Self {
-            schema: Arc::clone(&previous.schema),
-            pieces: Arc::new(Vec::with_capacity(previous.pieces.len())),
-            previous: Some(Arc::clone(&previous.pieces)),
-        }
+        let Content { schema, pieces } = &*previous.content;
+        let content = Content { schema: schema.clone(), pieces: Vec::with_capacity(pieces.len()) };
+        Self { content: Arc::new(content), previous: Some(Arc::clone(&previous.content)) }
     }
 
     /// Adds a piece; one of the same name is replaced.
@@ -72,19 +75,14 @@ impl Snapshot {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        let name = name.into();
-        let at = Arc::as_ptr(&value).cast::<()>();
-        let known = self.previous.iter().flat_map(|pieces| pieces.iter());
-        let known = known.filter(|piece| piece.name == name).find(|piece| piece.at() == Some(at));
-        if let Some(known) = known.cloned() {
-            return self.with_piece(known);
-        }
-        let body = Body {
-            value: OnceLock::from(value as Shared),
-            encode: Some(encode::<T>),
-            encoded: OnceLock::new(),
+        let mut piece = Piece {
+            name: name.into(),
+            body: Body::Given { value, encode: encode::<T>, encoded: OnceLock::new() },
         };
-        self.with_piece(Piece { name, body: Arc::new(body) })
+        if let Some(previous) = &self.previous {
+            piece.take_over(&previous.pieces, self.content.pieces.len());
+        }
+        self.with_piece(piece)
     }
 
     /// Adds a piece of another snapshot as it is: neither decoded nor, later, written again.
@@ -97,10 +95,16 @@ impl Snapshot {
 
     #[must_use]
     pub(crate) fn with_piece(mut self, piece: Piece) -> Self {
-        let pieces = Arc::make_mut(&mut self.pieces);
-        match pieces.iter_mut().find(|other| other.name == piece.name) {
+        let pieces = &mut Arc::make_mut(&mut self.content).pieces;
+        match pieces.iter_mut().find(|other| other.is_named(&piece.name)) {
             Some(other) => *other = piece,
-            None => pieces.push(piece),
+            None => {
+                if pieces.len() == pieces.capacity() {
+                    // Most have a handful; those that have more are spared growing by twos.
+                    pieces.reserve_exact((3 * pieces.len()).max(4));
+                }
+                pieces.push(piece);
+            }
         }
         self
     }
@@ -119,14 +123,13 @@ impl Snapshot {
     }
 
     fn taking_over(mut self, previous: &Self) -> Self {
-        if previous.schema.name != self.schema.name || previous.schema.version > self.schema.version
-        {
-            return self;
-        }
-        for piece in Arc::make_mut(&mut self.pieces) {
-            let same = previous.pieces.iter().find(|other| other.same(piece));
-            if let Some(same) = same {
-                *piece = same.clone();
+        let (before, now) = (&previous.content, &self.content);
+        let is_known =
+            before.schema.name == now.schema.name && before.schema.version <= now.schema.version;
+        if is_known && !Arc::ptr_eq(before, now) {
+            let pieces = &mut Arc::make_mut(&mut self.content).pieces;
+            for (at, piece) in pieces.iter_mut().enumerate() {
+                piece.take_over(&before.pieces, at);
             }
         }
         self
@@ -134,12 +137,12 @@ impl Snapshot {
 
     /// Name and version of its schema.
     pub fn schema(&self) -> &SchemaId {
-        &self.schema
+        &self.content.schema
     }
 
     /// The pieces, in the order in which they were added.
     pub fn pieces(&self) -> &[Piece] {
-        &self.pieces
+        &self.content.pieces
     }
 
     /// Whether there is a piece of this name.
@@ -166,13 +169,14 @@ impl Snapshot {
     /// # Errors
     /// A piece that cannot be encoded.
     pub fn digest(&self) -> Result<Digest, CheckpointError> {
-        let mut parts = Vec::with_capacity(self.pieces.len());
-        for piece in self.pieces.iter() {
-            parts.push((piece.name(), piece.encoded(&self.schema)?.digest));
+        let Content { schema, pieces } = &*self.content;
+        let mut parts = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            parts.push((piece.name(), piece.encoded(schema)?.digest));
         }
         parts.sort_unstable();
         let mut hash = blake3::Hasher::new();
-        hash.update(self.schema.to_string().as_bytes());
+        hash.update(schema.to_string().as_bytes());
         for (name, digest) in parts {
             hash.update(&(name.len() as u64).to_le_bytes());
             hash.update(name.as_bytes());
@@ -182,9 +186,9 @@ impl Snapshot {
     }
 
     fn piece(&self, name: &str) -> Result<&Piece, CheckpointError> {
-        self.pieces
+        self.pieces()
             .iter()
-            .find(|piece| piece.name == name)
+            .find(|piece| piece.is_named(name))
             .ok_or_else(|| CheckpointError::MissingField(name.to_owned()))
     }
 }
@@ -192,8 +196,8 @@ impl Snapshot {
 impl fmt::Debug for Snapshot {
     /// Schema and names; never a value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.pieces.iter().map(Piece::name).collect();
-        f.debug_struct("Snapshot").field("schema", &self.schema).field("pieces", &names).finish()
+        let names: Vec<&str> = self.pieces().iter().map(Piece::name).collect();
+        f.debug_struct("Snapshot").field("schema", self.schema()).field("pieces", &names).finish()
     }
 }
 
@@ -201,14 +205,47 @@ impl fmt::Debug for Snapshot {
 #[derive(Clone)]
 pub struct Piece {
     name: Cow<'static, str>,
-    body: Arc<Body>,
+    body: Body,
 }
 
-struct Body {
+/// What all clones of a piece have in common: its bytes, once somebody has needed them.
+type Encoding = OnceLock<Result<Encoded, CheckpointError>>;
+
+enum Body {
+    /// It was made here. Most pieces are given anew after each step and found to be the old ones, so
+    /// nothing is allocated for one before it has a clone or bytes.
+    Given { value: Shared, encode: Encode, encoded: OnceLock<Arc<Encoding>> },
+    /// It came as bytes, and has a value once somebody has asked for it.
+    Stored(Arc<Loaded>),
+}
+
+struct Loaded {
+    encoded: Encoded,
     value: OnceLock<Shared>,
-    /// None for a piece that came as bytes.
-    encode: Option<Encode>,
-    encoded: OnceLock<Result<Encoded, CheckpointError>>,
+}
+
+impl Clone for Body {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Given { value, encode, encoded } => Self::Given {
+                value: Arc::clone(value),
+                encode: *encode,
+                encoded: OnceLock::from(Arc::clone(encoded.get_or_init(Arc::default))),
+            },
+            Self::Stored(loaded) => Self::Stored(Arc::clone(loaded)),
+        }
+    }
+}
+
+impl Body {
+    /// Where its value is, once it has one. The piece holds it, so nothing else can be there.
+    fn at(&self) -> Option<*const ()> {
+        let value = match self {
+            Self::Given { value, .. } => Some(value),
+            Self::Stored(loaded) => loaded.value.get(),
+        };
+        value.map(|value| Arc::as_ptr(value).cast::<()>())
+    }
 }
 
 impl Drop for Body {
@@ -234,14 +271,12 @@ pub(crate) struct Encoded {
 impl Piece {
     /// A piece that comes from a store, which has checked its bytes.
     pub(crate) fn stored(name: Cow<'static, str>, encoded: Encoded) -> Self {
-        let body =
-            Body { value: OnceLock::new(), encode: None, encoded: OnceLock::from(Ok(encoded)) };
-        Self { name, body: Arc::new(body) }
+        Self { name, body: Body::Stored(Arc::new(Loaded { encoded, value: OnceLock::new() })) }
     }
 
     /// Under another name; the content is shared.
     pub(crate) fn named(&self, name: Cow<'static, str>) -> Self {
-        Self { name, body: Arc::clone(&self.body) }
+        Self { name, body: self.body.clone() }
     }
 
     /// Its name.
@@ -251,51 +286,62 @@ impl Piece {
 
     /// Whether its bytes have been made, or came from a store.
     pub fn is_encoded(&self) -> bool {
-        self.body.encoded.get().is_some()
+        match &self.body {
+            Body::Given { encoded, .. } => encoded.get().is_some_and(|it| it.get().is_some()),
+            Body::Stored(_) => true,
+        }
     }
 
-    /// Where its value is, once it has one. The piece holds it, so nothing else can be there.
-    fn at(&self) -> Option<*const ()> {
-        self.body.value.get().map(|value| Arc::as_ptr(value).cast::<()>())
+    fn is_named(&self, name: &str) -> bool {
+        // Names of one snapshot tend to begin alike, and this is asked for each pair of them.
+        let (ours, theirs) = (self.name.as_bytes(), name.as_bytes());
+        ours.len() == theirs.len() && ours.last() == theirs.last() && ours == theirs
     }
 
-    /// Whether both hold the very same value, or are the same piece.
-    fn same(&self, other: &Self) -> bool {
-        let value =
-            |piece: &Self| piece.body.value.get().map(|value| Arc::as_ptr(value).cast::<()>());
-        self.name == other.name
-            && (Arc::ptr_eq(&self.body, &other.body)
-                || (value(self).is_some() && value(self) == value(other)))
+    /// Takes over what is known of the piece of the same name and value among these, which is most
+    /// likely at the same place.
+    fn take_over(&mut self, before: &[Self], at: usize) {
+        let Some(value) = self.body.at() else { return };
+        let same = |other: &&Self| other.body.at() == Some(value) && other.is_named(&self.name);
+        let known = before.get(at).filter(same).or_else(|| before.iter().find(same));
+        match (&mut self.body, known.map(|known| &known.body)) {
+            (Body::Given { encoded, .. }, Some(Body::Given { encoded: known, .. })) => {
+                *encoded = OnceLock::from(Arc::clone(known.get_or_init(Arc::default)));
+            }
+            (body, Some(known)) => *body = known.clone(),
+            (_, None) => {}
+        }
     }
 
     fn get<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, CheckpointError> {
-        let ill_typed = |why: &str| CheckpointError::IllTyped {
+        let value = match &self.body {
+            Body::Given { value, .. } => Arc::clone(value),
+            Body::Stored(loaded) => match loaded.value.get() {
+                Some(value) => Arc::clone(value),
+                None => {
+                    let value = codec::decode_checked::<T>(&loaded.encoded.bytes)
+                        .map_err(|error| CheckpointError::in_field(&self.name, error))?;
+                    // Of two that decode at once, all get the first one's.
+                    Arc::clone(loaded.value.get_or_init(|| Arc::new(value)))
+                }
+            },
+        };
+        value.downcast::<T>().map_err(|_| CheckpointError::IllTyped {
             field: self.name.to_string(),
             wanted: type_name::<T>().to_owned(),
-            why: why.to_owned(),
-        };
-        let value = match self.body.value.get() {
-            Some(value) => Arc::clone(value),
-            None => {
-                let Some(Ok(encoded)) = self.body.encoded.get() else {
-                    return Err(ill_typed("it has neither a value nor bytes"));
-                };
-                let value = codec::decode_checked::<T>(&encoded.bytes)
-                    .map_err(|error| CheckpointError::in_field(&self.name, error))?;
-                // Of two that decode at once, all get the first one's.
-                Arc::clone(self.body.value.get_or_init(|| Arc::new(value)))
-            }
-        };
-        value.downcast::<T>().map_err(|_| ill_typed("it holds another type"))
+            why: "it holds another type".to_owned(),
+        })
     }
 
     pub(crate) fn encoded(&self, schema: &SchemaId) -> Result<&Encoded, CheckpointError> {
-        let made =
-            self.body.encoded.get_or_init(|| match (self.body.encode, self.body.value.get()) {
-                (Some(encode), Some(value)) => encode(schema, &**value, &self.name),
-                _ => Err(CheckpointError::MissingField(self.name.to_string())),
-            });
-        made.as_ref().map_err(Clone::clone)
+        match &self.body {
+            Body::Given { value, encode, encoded } => {
+                let made = encoded.get_or_init(Arc::default);
+                let made = made.get_or_init(|| encode(schema, &**value, &self.name));
+                made.as_ref().map_err(Clone::clone)
+            }
+            Body::Stored(loaded) => Ok(&loaded.encoded),
+        }
     }
 }
 

@@ -140,6 +140,9 @@ impl Recorder<'_> {
             deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
             trail: Trail::default(),
         };
+        if journal.wants_tidying() {
+            self.hub.tidy(journal);
+        }
         let handed =
             journal.accepted(open, self.durability).ok_or(Refusal::Away(Unavailable::Duplicate))?;
         let gate = Arc::new(Gate::default());

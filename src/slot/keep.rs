@@ -75,8 +75,8 @@ impl<W: Worker> Slot<W> {
         let (draft, steps) = self.draft(snapshot, job.life);
         let sealed = seal(draft.envelope(envelope))?;
         let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
-        let commit = journal.store.commit(batch, self.spec.durability);
-        Ok(Writing { handed: Handed::plain(commit), sealed: Some(sealed), steps, mid: true })
+        let handed = journal.commit_state(batch, self.spec.durability);
+        Ok(Writing { handed, sealed: Some(sealed), steps, mid: true })
     }
 
     /// Waits until what was handed to the store is as durable as the spec wants, as long as the attempt
@@ -91,9 +91,12 @@ impl<W: Worker> Slot<W> {
         let heard = &[Cut::Kill, Cut::Timeout];
         let handed = writing.handed;
         let kept = match watched(|| handed, identity, &context.flight, heard).await {
-            Watched::Done(result) => {
-                result.map_err(|error| Unkept::failed(journal::failed(&error)))
-            }
+            Watched::Done(result) => result.map_err(|error| {
+                if let Some(journal) = self.hub.journal.get() {
+                    journal.note_failure(&error);
+                }
+                Unkept::failed(journal::failed(&error))
+            }),
             Watched::Cut(Cut::Timeout) => {
                 Err(Unkept::failed(journal::late(self.rules.attempt_timeout)))
             }
@@ -163,9 +166,7 @@ impl<W: Worker> Slot<W> {
                 journal.fated(key, Fate::Done, Some(reply), batch, recording.durability)
             }
             // The group that accepted it keeps no fates, but the state is this child's own.
-            None if sealed.is_some() => {
-                Handed::plain(journal.store.commit(batch, self.spec.durability))
-            }
+            None if sealed.is_some() => journal.commit_state(batch, self.spec.durability),
             None => return Ok((snapshot, None)),
         };
         Ok((snapshot, Some(Writing { handed, sealed, steps, mid: false })))
@@ -180,7 +181,7 @@ impl<W: Worker> Slot<W> {
         };
         drop(desk);
         let topology = self.hub.topology.get().copied().unwrap_or_default();
-        let ledger = self.journal().map_or(0, |journal| journal.position());
+        let ledger = self.journal().map_or(0, |journal| journal.reached());
         let draft = Draft::new(self.path.clone(), snapshot, now)
             .at(life, steps)
             .topology(topology)
