@@ -101,6 +101,7 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
+        let mut kind = "application/json";
         let (status, body) = if first.starts_with("POST") {
             let message: Value = serde_json::from_slice(&body).ok()?;
             if let Some(code) = message.pointer("/params/arguments/status").and_then(Value::as_u64)
@@ -108,6 +109,10 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
                 (format!("{code} Told"), String::new())
             } else {
                 match answer(&message, options) {
+                    Some(answer) if message.pointer("/params/arguments/sse").is_some() => {
+                        kind = "text/event-stream";
+                        ("200 OK".to_owned(), format!("event: message\ndata: {answer}\n\n"))
+                    }
                     Some(answer) => ("200 OK".to_owned(), answer.to_string()),
                     None => ("202 Accepted".to_owned(), String::new()),
                 }
@@ -117,7 +122,7 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         };
         write!(
             writer,
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
         .ok()?;
@@ -171,6 +176,7 @@ fn tools() -> Value {
         tool("environment", json!({})),
         tool("many", json!({})),
         tool("family", json!({})),
+        tool("fill", json!({})),
     ])
 }
 
@@ -211,6 +217,11 @@ fn call(params: &Value, options: &Options) -> Result<Value, (i64, &'static str)>
         "many" => Ok(json!({"content": [
             {"type": "text", "text": "one"}, {"type": "text", "text": "{\"two\":2}"},
         ]})),
+        "fill" => {
+            let bytes = arguments["bytes"].as_u64().and_then(|bytes| usize::try_from(bytes).ok());
+            let said = "x".repeat(bytes.unwrap_or(0));
+            if arguments["fail"] == true { error(&said) } else { text(said) }
+        }
         "family" => {
             // A grandchild of whoever started us, which must not outlive the group.
             let mut child = std::process::Command::new("sleep").arg("3600").spawn().expect("sleep");

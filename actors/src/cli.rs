@@ -81,6 +81,9 @@ enum Command {
     /// stand in, in their order. A member may be a tool of a server (`server.tool`) and, in all of them, a
     /// person. An agent's `agents` are those it starts one of for a task. All of it is shown in the
     /// example `examples/trees/desk.toml`.
+    ///
+    /// Paths begin at the file's folder. So does the program of a server's `command` if it has a slash;
+    /// a name without one is looked up in PATH. The server runs in the file's folder, or in its `dir`.
     #[command(verbatim_doc_comment)]
     Check {
         /// The tree file.

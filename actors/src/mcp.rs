@@ -42,6 +42,7 @@
 //! | a result with `isError` | `Business`, `tool_error`: for the model to read, not for a retry; `ToolExecution` when [`McpServer::errors_are_transient`]; `InputValidation` when it says that there is no such tool or that the arguments are wrong |
 //! | HTTP 401, 403; 429; 500, 502; 503; 408, 504; other 4xx | `Permission`; `RateLimit`; `ServerTransient`; `Overloaded`; `Timeout`; `InputValidation` |
 //! | an answer of another kind | `OutputInvalid`, `unexpected_answer` |
+//! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit; it may have taken effect |
 //!
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.
@@ -63,6 +64,7 @@ use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
 use connect::Connection;
 use link::Link;
 
+mod bounded;
 mod classify;
 mod connect;
 mod http;
@@ -75,6 +77,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CONNECT_WAIT: Duration = Duration::from_secs(9);
 /// How long a doubtful server may take for a sign of life, by default.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest result of a tool, in bytes, by default.
+pub const MAX_RESULT: usize = 4 * 1024 * 1024;
 /// The id of the connection below [`McpServer::supervisor`].
 pub const CONNECTION: &str = "connection";
 
@@ -101,6 +105,7 @@ struct Plan {
     call_timeout: Duration,
     connect_wait: Duration,
     ping_timeout: Duration,
+    max_result: usize,
 }
 
 /// A value, or where it is read at each start. Never shown.
@@ -158,6 +163,7 @@ impl McpServer {
             call_timeout: CALL_TIMEOUT,
             connect_wait: CONNECT_WAIT,
             ping_timeout: PING_TIMEOUT,
+            max_result: MAX_RESULT,
         };
         Self { plan: Arc::new(plan), link: Link::default() }
     }
@@ -274,6 +280,20 @@ impl McpServer {
         self.with(|plan| plan.ping_timeout = timeout)
     }
 
+    /// The longest result of a tool, in bytes of what the caller is given; for an error of a tool, of its
+    /// text. A longer one is a fault that names the tool, the size and this limit.
+    ///
+    /// The message a result comes in may say it twice and escaped, so of one message up to four times
+    /// as many bytes are read, and at least 1 MiB; the rest is dropped as it comes. Over HTTP the size of
+    /// what was not read whole is not known.
+    ///
+    /// # Default
+    /// [`MAX_RESULT`].
+    #[must_use]
+    pub fn max_result_bytes(self, bytes: usize) -> Self {
+        self.with(|plan| plan.max_result = bytes)
+    }
+
     /// Offers these tools, as found by [`McpServer::discover`], with the kinds of effect they state.
     #[must_use]
     pub fn offer(self, found: impl IntoIterator<Item = FoundTool>) -> Self {
@@ -349,6 +369,11 @@ impl fmt::Debug for McpServer {
 }
 
 impl Plan {
+    /// The longest message that is read.
+    fn longest(&self) -> usize {
+        self.max_result.saturating_mul(4).max(1024 * 1024)
+    }
+
     /// The fault without what the server was given in confidence: it may quote it.
     fn hide(&self, fault: Fault) -> Fault {
         let mut secrets = match &self.way {
@@ -477,8 +502,11 @@ impl Stateless for McpTool {
         let call = classify::call(&self.name, arguments, &ctx.key());
         let outcome = live.call(call, self.plan.call_timeout).await;
         let reply = outcome.and_then(|outcome| {
-            classify::reply(&self.name, outcome, live.has(&self.name), self.plan.transient)
+            let plan = &self.plan;
+            let listed = live.has(&self.name);
+            classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result)
         });
-        reply.map_err(|fault| self.plan.hide(fault))
+        let named = |fault| classify::name(fault, &self.name, self.plan.max_result);
+        reply.map_err(|fault| self.plan.hide(named(fault)))
     }
 }

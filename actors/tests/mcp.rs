@@ -6,7 +6,7 @@ use std::time::Duration;
 use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::Ended;
-use mainstay::fault::{Class, EffectKind, ExitKind};
+use mainstay::fault::{Class, EffectKind, EffectState, ExitKind};
 use mainstay::port::CallOptions;
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
@@ -382,5 +382,63 @@ async fn a_server_over_http_that_is_killed_ends_the_life_and_is_reached_again() 
     http.process.kill().unwrap();
     assert!(matches!(call.await.unwrap(), Err(CallError::Unknown { .. })));
     assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    running.stop().await;
+}
+
+/// What is said of a result that is too large; it is asked for once, since it would be no smaller.
+async fn too_large(running: &Running, log: &Log, arguments: &str) -> String {
+    let before = log.count("call fill");
+    let error = running.call("fill", arguments).await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error:?}") };
+    let expected = coded(Class::OutputInvalid, "result_too_large");
+    let code = fault.code.clone().map(std::borrow::Cow::into_owned);
+    assert_eq!((fault.class, code), expected, "{fault}");
+    assert_eq!(fault.effect, EffectState::Unknown, "it was answered");
+    assert_eq!(log.count("call fill") - before, 1);
+    fault.message.into_owned()
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_names_tool_size_and_limit_over_both_transports() {
+    for http in [false, true] {
+        let (mut server, log) = shop();
+        let over_http = http.then(|| OverHttp::start(&log));
+        if let Some(over_http) = &over_http {
+            server = McpServer::url(&over_http.address);
+        }
+        let running = Running::start(&server.tool("fill", READ).max_result_bytes(1002)).await;
+        // With its quotes it is as long as may be.
+        let whole = running.call("fill", r#"{"bytes":1000}"#).await.unwrap();
+        assert_eq!(whole.len(), 1002);
+        assert_eq!(
+            too_large(&running, &log, r#"{"bytes":1001}"#).await,
+            "\"fill\": the result has 1003 bytes; `max_result_bytes` is 1002"
+        );
+        let failed = r#"{"bytes":1003,"fail":true}"#;
+        assert_eq!(
+            too_large(&running, &log, failed).await,
+            "\"fill\": the result has 1003 bytes; `max_result_bytes` is 1002"
+        );
+        // Nor is it read whole.
+        let said = too_large(&running, &log, r#"{"bytes":3000000}"#).await;
+        let size = if http { "more than the 1048576 bytes that are read" } else { "3000" };
+        assert!(said.starts_with(&format!("\"fill\": the answer has {size}")), "{said}");
+        assert!(said.ends_with("; `max_result_bytes` is 1002"), "{said}");
+        // The connection is none the worse for it.
+        assert_eq!(running.call("fill", "{}").await.unwrap(), r#""""#);
+        assert_eq!(log.pids().len(), 1);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_result_of_a_few_megabytes_is_within_the_limit_unless_told_otherwise() {
+    let (server, log) = shop();
+    let running = Running::start(&server.tool("fill", READ)).await;
+    let most = mainstay_actors::mcp::MAX_RESULT;
+    let asked = |bytes: usize| format!(r#"{{"bytes":{bytes}}}"#);
+    assert_eq!(running.call("fill", &asked(most - 2)).await.unwrap().len(), most);
+    let said = too_large(&running, &log, &asked(most - 1)).await;
+    assert!(said.contains(&format!("the result has {} bytes", most + 1)), "{said}");
     running.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -275,6 +276,7 @@ pub(crate) struct Tool {
     pub(crate) effects: BTreeMap<Spanned<String>, EffectKind>,
     pub(crate) trusted: Option<Spanned<bool>>,
     pub(crate) timeout: Option<Spanned<Span>>,
+    pub(crate) max_result_bytes: Option<Spanned<NonZeroUsize>>,
 }
 
 /// What happens when a person does not decide in time.

@@ -13,6 +13,7 @@ use rmcp::ServiceError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 use serde_json::Value;
 
+use super::bounded::{TOO_LONG, too_long};
 use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::tool::ToolReply;
@@ -21,6 +22,8 @@ use crate::tool::ToolReply;
 const KEY: &str = "mainstay/idempotencyKey";
 /// How the reference servers begin the text of a protocol error that they put into a result.
 const PREFIX: &str = "MCP error ";
+/// The code of a result that is longer than may be.
+const TOO_LARGE: &str = "result_too_large";
 
 /// The arguments of a call.
 pub(super) fn object(text: &str) -> Result<JsonObject, Fault> {
@@ -53,6 +56,7 @@ pub(super) fn reply(
     outcome: CallToolResponse,
     listed: bool,
     transient: bool,
+    max: usize,
 ) -> Result<ToolReply, Fault> {
     let result = match outcome {
         CallToolResponse::Complete(result) => result,
@@ -69,10 +73,14 @@ pub(super) fn reply(
             .with_code("unexpected_answer"));
         }
     };
+    let bounded = |text: String| match text.len() {
+        length if length > max => Err(too_large(format!("the result has {length} bytes"))),
+        _ => Ok(text),
+    };
     if result.is_error != Some(true) {
-        return content(result).map(ToolReply::new);
+        return content(result).and_then(bounded).map(ToolReply::new);
     }
-    let said = words(&result);
+    let said = bounded(words(&result))?;
     if let Some(code) =
         said.strip_prefix(PREFIX).and_then(|rest| rest.split(':').next()?.parse().ok())
     {
@@ -85,6 +93,20 @@ pub(super) fn reply(
     } else {
         Fault::business(said).with_code("tool_error")
     })
+}
+
+/// It was answered, so something may have been done.
+fn too_large(what: String) -> Fault {
+    Fault::output_invalid(what).with_code(TOO_LARGE).effect_unknown()
+}
+
+/// A fault about the size of a result, with the tool and the limit; any other as it is.
+pub(super) fn name(mut fault: Fault, tool: &str, max: usize) -> Fault {
+    if fault.code.as_deref() == Some(TOO_LARGE) {
+        let what = &fault.message;
+        fault.message = format!("\"{tool}\": {what}; `max_result_bytes` is {max}").into();
+    }
+    fault
 }
 
 fn words(result: &CallToolResult) -> String {
@@ -157,6 +179,9 @@ pub(super) fn error(error: ServiceError) -> (Fault, Verdict) {
 
 /// A JSON-RPC error.
 fn protocol(code: i32, message: String) -> (Fault, Verdict) {
+    if code == TOO_LONG {
+        return (too_large(message), Verdict::Answered);
+    }
     let class = match code {
         -32700 | -32600 | -32602 => Class::InputValidation,
         // It is not there: no use to ask again, and another server may have it.
@@ -212,9 +237,12 @@ fn over_http(error: &StreamableHttpError<reqwest::Error>) -> Option<(Fault, Verd
         StreamableHttpError::AuthRequired(_) => (status(401, None), Verdict::Answered),
         StreamableHttpError::InsufficientScope(_) => (status(403, None), Verdict::Answered),
         StreamableHttpError::UnexpectedServerResponse(text) => by_text(text),
-        StreamableHttpError::UnexpectedContentType(_)
-        | StreamableHttpError::Deserialize(_)
-        | StreamableHttpError::ResponseBodyTooLarge { .. } => (unexpected(), Verdict::Answered),
+        StreamableHttpError::UnexpectedContentType(_) | StreamableHttpError::Deserialize(_) => {
+            (unexpected(), Verdict::Answered)
+        }
+        StreamableHttpError::ResponseBodyTooLarge { max_size } => {
+            (too_large(too_long(None, *max_size)), Verdict::Answered)
+        }
         StreamableHttpError::Client(error) if error.is_connect() || error.is_builder() => {
             let fault = Fault::network("the server cannot be reached").with_code("not_connected");
             (fault.not_applied(), Verdict::Doubtful)

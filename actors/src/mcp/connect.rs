@@ -7,12 +7,14 @@ use mainstay::behavior::Lifeline;
 use mainstay::fault::{Class, Fault};
 use rmcp::model::{ClientConfig, ClientRequest, Implementation, PingRequest, Tool};
 use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
+use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ServiceError, ServiceExt};
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::bounded::Bounded;
 use super::link::{Link, Live};
 use super::process::{self, Group, Said};
 use super::{Plan, Way, classify, http};
@@ -61,7 +63,11 @@ impl Connection {
             }
             Way::Command { .. } => {
                 let process = process::start(plan)?;
-                let session = client.serve((process.stdout, process.stdin)).await;
+                let longest = plan.longest();
+                let stdout = Bounded::new(process.stdout, longest);
+                let transport = AsyncRwTransport::new_client(stdout, process.stdin)
+                    .with_max_line_length(longest);
+                let session = client.serve(transport).await;
                 (session, Some(process.child), Some(process.group), process.said)
             }
         };

@@ -19,7 +19,9 @@ pub(super) fn transport(
     let client = http::builder(&url)?.build().map_err(|error| http::no_client(&error))?;
     // A session that the server has forgotten is a life that is over, and the supervisor's to mend.
     let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
-        .reinit_on_expired_session(false);
+        .reinit_on_expired_session(false)
+        .max_json_response_size(plan.longest())
+        .max_sse_event_size(plan.longest());
     if let Some(bearer) = &plan.bearer {
         config = config.auth_header(bearer.read()?.trim());
     }

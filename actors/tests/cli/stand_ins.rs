@@ -314,3 +314,57 @@ async fn an_agent_starts_others_for_its_tasks_and_they_are_gone_afterwards() {
     assert!(said.out.contains("work"), "{said:?}");
     assert!(!said.out.contains("task-"), "{said:?}");
 }
+
+/// A tree in a folder below the one where the command runs, and beside it the server's program.
+fn below(tool: &str) -> Folder {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.0.join("desk/bin")).unwrap();
+    std::os::unix::fs::symlink(shop(), folder.0.join("desk/bin/till")).unwrap();
+    let text = format!(
+        "[models.m]\nkind = \"local\"\n[agents.a]\nmodel = \"m\"\ntools = [\"t\"]\n[tools.t]\n{tool}[tools.t.effects]\nsum = \"read\"\n"
+    );
+    std::fs::write(folder.0.join("desk/t.toml"), text).unwrap();
+    folder
+}
+
+#[test]
+fn a_path_in_a_servers_command_begins_at_the_tree_file_and_a_name_is_looked_up() {
+    // The argument is a path, too: where the server runs, it writes its log.
+    for (tool, log) in [
+        ("command = [\"./bin/till\", \"--log\", \"log\"]\n", "desk/log"),
+        ("command = [\"bin/till\", \"--log\", \"log\"]\ndir = \"bin\"\n", "desk/bin/log"),
+        ("command = [\"till\", \"--log\", \"log\"]\n", "desk/log"),
+        ("command = [\"till\", \"--log\", \"../log\"]\ndir = \"bin\"\n", "desk/log"),
+    ] {
+        let folder = below(tool);
+        let mut command = command(&folder.0, &["tree", "desk/t.toml"]);
+        let said = said(command.env("PATH", folder.0.join("desk/bin")).output().unwrap());
+        assert_eq!(said.code, 0, "{tool} {said:?}");
+        assert!(folder.0.join(log).exists(), "{tool}");
+        for other in ["log", "desk/log", "desk/bin/log"].iter().filter(|other| **other != log) {
+            assert!(!folder.0.join(other).exists(), "{tool}: {other}");
+        }
+    }
+    // A name is no path, even if there is such a file.
+    let folder = below("command = [\"till\"]\ndir = \"bin\"\n");
+    let said = folder.run(&["tree", "desk/t.toml"], "");
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("\"till\" cannot be started"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_above_the_limit_of_its_server_is_told_to_the_model_as_a_failure() {
+    let server = StubServer::start().await.unwrap();
+    for (limit, told) in [("", "\"xxxxxxxx\""), ("max_result_bytes = 9\n", "result has 10 bytes")] {
+        let before = server.count();
+        server.then(Row::tool_calls([("fill", "{\"bytes\":8}")]));
+        server.then(Row::reply("so it is"));
+        let rest = format!(
+            "[agents.a]\nmodel = \"llm\"\ntools = [\"t\"]\n[tools.t]\ncommand = [{:?}]\n{limit}[tools.t.effects]\nfill = \"read\"\n",
+            shop()
+        );
+        answered(&run(&tree(&server, &rest), &["run", "t.toml", "fill"]).await, "so it is");
+        let said = result(&server, before + 1);
+        assert!(said.contains(told), "{said}");
+    }
+}

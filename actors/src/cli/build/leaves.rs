@@ -17,6 +17,14 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     let mut server = match (&tool.command, &tool.url) {
         (Some(command), _) => {
             let (program, arguments) = command.get_ref().split_first()?;
+            // A name is looked up in `PATH`; a path is one, as all in the file, from its folder.
+            let program = if program.contains(std::path::is_separator) {
+                let program = folder.join(program);
+                // It is started in another folder than ours.
+                std::path::absolute(&program).unwrap_or(program).to_string_lossy().into_owned()
+            } else {
+                program.clone()
+            };
             McpServer::command(program, arguments)
         }
         (None, Some(url)) => McpServer::url(url.get_ref()),
@@ -31,14 +39,21 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     if let Some(variable) = &tool.bearer_env {
         server = server.bearer_env(variable.get_ref());
     }
-    if let Some(dir) = &tool.dir {
-        server = server.dir(folder.join(dir.get_ref()));
+    if tool.command.is_some() {
+        // Its arguments may be paths, so it runs where those of the file begin.
+        let dir = tool.dir.as_ref().map_or(folder.to_path_buf(), |dir| folder.join(dir.get_ref()));
+        if !dir.as_os_str().is_empty() {
+            server = server.dir(dir);
+        }
     }
     if tool.trusted.as_ref().is_some_and(|trusted| *trusted.get_ref()) {
         server = server.trusted();
     }
     if let Some(timeout) = &tool.timeout {
         server = server.call_timeout(timeout.get_ref().0);
+    }
+    if let Some(bytes) = &tool.max_result_bytes {
+        server = server.max_result_bytes(bytes.get_ref().get());
     }
     for (tool, effect) in &tool.effects {
         server = server.tool(tool.get_ref(), *effect);

@@ -294,6 +294,12 @@ impl Verify<'_> {
                 "a server",
             ),
             (
+                "max_result_bytes",
+                tool.max_result_bytes.as_ref().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
+            (
                 "bearer_env",
                 tool.bearer_env.as_ref().map(Spanned::span),
                 tool.url.is_none(),
