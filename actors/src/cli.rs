@@ -22,11 +22,13 @@ mod build;
 mod check;
 mod file;
 mod people;
+mod points;
 mod profile;
 mod run;
 mod shop;
 mod snag;
 mod verify;
+mod watch;
 
 /// Run, check and show supervision trees of AI agents, described in one file.
 #[derive(Debug, Parser)]

@@ -14,6 +14,7 @@ use mainstay::system::System;
 use mainstay::watch::WatchSpec;
 use mainstay_actors::agent::{Agent, Team};
 use mainstay_actors::chat::{ChatRequest, ResponseFormat};
+use mainstay_actors::local::LocalModel;
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::limits::RateLimits;
 
@@ -72,6 +73,13 @@ pub(crate) fn entries(file: &TreeFile) -> Vec<&str> {
     };
     let alone = |name: &&str| !names.is_member(name) && !names.is_sub_agent(name);
     groups.chain(singles.into_iter().filter(alone)).collect()
+}
+
+/// The group whose requests survive the process: the one that is asked, where there is a store.
+pub(crate) fn kept_group(file: &TreeFile) -> Option<&str> {
+    let entry = entry(file).filter(|_| file.store.is_some())?;
+    let group = find(&file.groups, entry)?;
+    group.durable.as_ref().is_none_or(|durable| *durable.get_ref()).then_some(entry)
 }
 
 /// Who is asked.
@@ -151,6 +159,24 @@ impl Tree {
 
     /// What the runtime says about the tree, with the place where we know it.
     fn refused(&self, error: &SpecError) -> Snag {
+        if let SpecError::BadCombination { path, one, .. } = error
+            && let Some((group, member)) = path.rsplit('/').nth(1).zip(path.rsplit('/').next())
+            && let Some(section) = find(&self.file.groups, group).filter(|it| it.hedge.is_some())
+        {
+            let mut members = section.members.get_ref().iter();
+            let hint = match member.split_once('.') {
+                Some((server, tool)) => format!(
+                    "if it may be asked twice, say so: [tools.{server}.effects] with `{tool} = \"read\"`; or remove the hedge"
+                ),
+                None => "remove it from the group, or remove the hedge".to_owned(),
+            };
+            return Snag::new(
+                members.find(|name| name.get_ref() == member).map(toml::Spanned::span),
+                format!("`{member}` cannot be hedged: it has {one}"),
+                "two would work at a time",
+                hint,
+            );
+        }
         if let SpecError::Downgrade { path, member, primary, what } = error {
             let group = path.rsplit('/').next().unwrap_or(path);
             let place = find(&self.file.groups, group).and_then(|group| {
@@ -203,8 +229,7 @@ impl Tree {
 
     /// What the tree is watched by.
     pub(crate) fn watch(&self) -> WatchSpec {
-        let profile = self.file.profile.as_ref().map(|profile| profile.get_ref().watched());
-        profile.map_or_else(WatchSpec::new, WatchSpec::profile)
+        super::watch::spec(&self.file)
     }
 
     /// The policy of the whole tree.
@@ -250,10 +275,21 @@ impl Tree {
         entry(&self.file).is_some_and(|entry| names.is_asked_as_model(entry))
     }
 
-    /// The group that is asked although there is a store: what a group accepts is not journaled.
+    /// Whoever is asked although there is a store that does not keep it: a model, or a group that says so.
     pub(crate) fn unkept(&self) -> Option<&str> {
-        let entry = entry(&self.file).filter(|entry| find(&self.file.groups, entry).is_some());
-        entry.filter(|_| self.file.store.is_some())
+        let entry = entry(&self.file).filter(|_| self.file.store.is_some())?;
+        let keeps = find(&self.file.agents, entry).is_some();
+        (!keeps && kept_group(&self.file) != Some(entry)).then_some(entry)
+    }
+
+    /// What a write to the store must survive.
+    fn durability(&self) -> Durability {
+        let store = self.file.store.as_ref().and_then(|store| store.get_ref().durability.as_ref());
+        match store.map(|it| *it.get_ref()).unwrap_or_default() {
+            file::Durability::Sync => Durability::Sync,
+            file::Durability::Async => Durability::Async,
+            file::Durability::Memory => Durability::Memory,
+        }
     }
 
     /// A request as [ask] says, still without a word.
@@ -304,13 +340,10 @@ impl Tree {
     /// An agent as a child: with a store, a durable one.
     fn agent_spec(&self, id: &str, section: &file::Agent) -> anyhow::Result<ChildSpec> {
         let spec = self.agent(section)?.spec(id).checkpoint(self.interval());
-        let Some(store) = &self.file.store else { return Ok(spec) };
-        let durability = store.get_ref().durability.as_ref().map(|it| *it.get_ref());
-        Ok(spec.durable::<Agent>().durability(match durability.unwrap_or_default() {
-            file::Durability::Sync => Durability::Sync,
-            file::Durability::Async => Durability::Async,
-            file::Durability::Memory => Durability::Memory,
-        }))
+        if self.file.store.is_none() {
+            return Ok(spec);
+        }
+        Ok(spec.durable::<Agent>().durability(self.durability()))
     }
 
     /// How many restarts, in which time.
@@ -484,7 +517,19 @@ impl Tree {
             let grant = Grant::new(grant.owner.get_ref(), grant.reason.get_ref());
             spec = spec.grant(member.get_ref(), grant);
         }
-        Ok(spec)
+        if let Some(hedge) = &group.hedge {
+            spec = spec.hedge(hedge.get_ref().after.0);
+        }
+        if kept_group(&self.file) != Some(name) {
+            return Ok(spec);
+        }
+        // Who is asked takes what agents take, or what models take: nobody asks a tool.
+        spec = if kind == GroupKind::Step {
+            spec.durable::<Agent>()
+        } else {
+            spec.durable::<LocalModel>()
+        };
+        Ok(spec.durability(self.durability()))
     }
 
     /// `SERVER.TOOL` as a member of a group, beside the connection of its server.

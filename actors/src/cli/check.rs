@@ -8,15 +8,17 @@ use mainstay::behavior::Stateful;
 use mainstay::checkpoint::{Interval, LONGEST_PIN, Risk, Scope, VALIDITY};
 use mainstay::circuit::CircuitSpec;
 use mainstay::fault::Class;
+use mainstay::points::Choice;
 use mainstay::policy::eligibility::{fits, is_never_substituted};
-use mainstay::policy::{Candidate, GroupKind as PolicyGroup, Policy};
-use mainstay::watch::{MIN_SAMPLES, WatchSpec};
+use mainstay::policy::{Candidate, GroupKind as PolicyGroup, Hedge, Policy};
+use mainstay::watch::MIN_SAMPLES;
 use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
-use super::build::Tree;
+use super::build::{Tree, kept_group};
 use super::file::{Durability, Model, Named, Price};
 use super::profile::{CHAOS, Profile, Row, SCOPES};
+use super::{points, watch};
 
 /// The whole page.
 pub(crate) fn page(tree: &Tree) -> String {
@@ -34,33 +36,70 @@ pub(crate) fn page(tree: &Tree) -> String {
     if let Some(profile) = profile {
         table(&mut page, "Ladder of the profile", &["", "rung", "what"], profile.ladder());
     }
-    watched(&mut page, &tree.watch());
+    manual_points(&mut page, tree);
+    watched(&mut page, tree);
     let mut chaos = CHAOS.to_vec();
     chaos.extend(profile.iter().flat_map(|profile| profile.chaos()));
     table(&mut page, "Chaos plan", &["", "what is injected", "rate"], &chaos);
     page
 }
 
+/// Where a person may decide what becomes of a request that has failed.
+fn manual_points(page: &mut String, tree: &Tree) {
+    let spec = points::spec(&tree.file);
+    let _ = writeln!(page, "\nManual points: where a person may decide");
+    let otherwise = match spec.otherwise {
+        Choice::Continue => "the ladder goes on",
+        Choice::Abort => "it fails",
+        Choice::RetryAgain => "once more, where a repeat is safe",
+    };
+    let row = |after: &str, wait: Option<Duration>, not: &str| {
+        let (wait, then) = match wait {
+            Some(wait) => (format!("waits {}", span(wait)), format!("then {otherwise}")),
+            None => (not.to_owned(), String::new()),
+        };
+        [format!("after {after}"), wait, then]
+    };
+    let lines = [
+        row("retries", spec.after_retry, "does not wait"),
+        row("substitutes", spec.after_substitute, "does not wait"),
+        row("a rollback", spec.after_rollback, "is only told"),
+    ];
+    align(page, &lines);
+    if lines.iter().any(|line| !line[2].is_empty()) {
+        let _ = writeln!(page, "  at most half of the time that the request still has");
+    }
+}
+
 /// What the tree is watched by when it runs.
-fn watched(page: &mut String, watch: &WatchSpec) {
+fn watched(page: &mut String, tree: &Tree) {
+    let watch = tree.watch();
     let over = span(watch.window);
+    let measured = |measure| watch::never(measure, &tree.file).unwrap_or_default();
     let _ = writeln!(page, "\nObjectives, over {over}");
-    let mut lines = vec![["", "what", "goal"].map(str::to_owned)];
+    let mut lines = vec![["", "what", "goal", "measured"].map(str::to_owned)];
     lines.extend(watch.slos.iter().map(|slo| {
         let reported = if slo.measure.signal().is_some() { " (reported)" } else { "" };
-        [slo.id.to_string(), format!("{}{reported}", slo.name), slo.target_text()]
+        let name = format!("{}{reported}", slo.name);
+        [slo.id.to_string(), name, slo.target_text(), measured(&slo.measure)]
     }));
     align(page, &lines);
+    let counts = if watch.count_defaulted { "a success" } else { "no success" };
+    let _ = writeln!(page, "  a default answer counts as {counts} of its group");
     let _ = writeln!(page, "\nAlerts, over {over}");
-    let mut lines = vec![["", "when", "severity", "samples"].map(str::to_owned)];
+    let head = ["", "when", "severity", "samples", "measured"];
+    let mut lines = vec![head.map(str::to_owned)];
     lines.extend(watch.alerts.iter().map(|rule| {
         let severity = rule.severity.to_string();
-        [rule.id.to_string(), rule.condition(), severity, format!(">= {}", rule.min_samples)]
+        let samples = format!(">= {}", rule.min_samples);
+        [rule.id.to_string(), rule.condition(), severity, samples, measured(&rule.measure)]
     }));
-    let missed = ["R18", "an objective is missed", "info"].map(str::to_owned);
-    let [row, when, severity] = missed;
-    lines.push([row, when, severity, format!(">= {MIN_SAMPLES}")]);
-    let spent = ["S59", "a request with no rung left", "one alert each", ""];
+    if !watch.slos.is_empty() {
+        let samples = format!(">= {MIN_SAMPLES}");
+        let missed = ["R18", "an objective is missed", "info", &samples, ""];
+        lines.push(missed.map(str::to_owned));
+    }
+    let spent = ["S59", "a request with no rung left", "one alert each", "", ""];
     lines.push(spent.map(str::to_owned));
     align(page, &lines);
     let _ = writeln!(page, "  an alert ends after {} without its reason", span(watch.hold));
@@ -128,6 +167,16 @@ fn allow_list(page: &mut String, tree: &Tree) {
                 grant.reason.get_ref(),
                 grant.owner.get_ref()
             );
+        }
+        if let Some(hedge) = &group.hedge {
+            let when = match hedge.get_ref().after.0 {
+                Hedge::After(delay) => format!("without an answer after {}", span(delay)),
+                _ => "slower than 95 of 100".to_owned(),
+            };
+            let _ = writeln!(page, "    hedged: a request {when} is given to the next one, too");
+        }
+        if kept_group(&tree.file) == Some(name.get_ref()) {
+            let _ = writeln!(page, "    durable: what it accepts survives the process");
         }
     }
 }
@@ -254,8 +303,10 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
 }
 
 /// Said of requests that a store does not keep.
-pub(crate) fn not_kept(group: &str) -> String {
-    format!("requests to the group `{group}` are NOT kept: only an agent in no group keeps its own")
+pub(crate) fn not_kept(asked: &str) -> String {
+    format!(
+        "requests to `{asked}` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`"
+    )
 }
 
 /// What survives the process.
@@ -269,8 +320,11 @@ fn kept(tree: &Tree) -> String {
         Durability::Async => "async: a power cut may take the last writes",
         Durability::Memory => return "memory: state ends with the process".to_owned(),
     };
-    if let Some(group) = tree.unkept() {
-        return format!("{durability}; {}", not_kept(group));
+    if let Some(asked) = tree.unkept() {
+        return format!("{durability}; {}", not_kept(asked));
+    }
+    if let (true, Some(group)) = (tree.file.agents.is_empty(), kept_group(&tree.file)) {
+        return format!("{durability}; requests to `{group}` are kept and begun again");
     }
     let what = match <Agent as Stateful>::schema() {
         Some(_) => "agents go on where they stood",

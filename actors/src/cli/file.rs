@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use mainstay::fault::{Class, EffectKind};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
 use toml::Spanned;
 
+use super::points::Points;
 use super::profile::Profile;
 use super::snag::{Snag, list, meant};
+use super::watch::Watch;
+
+mod span;
+
+pub(crate) use span::{After, Span};
 
 pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
 
@@ -27,6 +32,8 @@ pub(crate) struct TreeFile {
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) policy: Option<PolicySection>,
     pub(crate) store: Option<Spanned<Store>>,
+    pub(crate) points: Option<Spanned<Points>>,
+    pub(crate) watch: Option<Spanned<Watch>>,
     #[serde(default)]
     pub(crate) models: Named<Model>,
     #[serde(default)]
@@ -210,6 +217,9 @@ pub(crate) enum GroupKind {
 }
 
 impl GroupKind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Model, Self::Tool, Self::Step, Self::Data, Self::Output];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -238,6 +248,15 @@ pub(crate) struct Group {
     pub(crate) members: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     pub(crate) grants: BTreeMap<Spanned<String>, Grant>,
+    pub(crate) hedge: Option<Spanned<Hedging>>,
+    pub(crate) durable: Option<Spanned<bool>>,
+}
+
+/// When a slow request is also given to the next member.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hedging {
+    pub(crate) after: After,
 }
 
 #[derive(Debug, Deserialize)]
@@ -328,41 +347,6 @@ pub(crate) struct Agent {
     pub(crate) temperature: Option<Spanned<f32>>,
 }
 
-/// A duration as `"30s"`, `"500ms"`, `"2m"` or `"1h"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span(pub(crate) Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
-            type Value = Span;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration such as \"30s\", \"500ms\" or \"2m\"")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-                let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-                let unit = match &text[at..] {
-                    "ms" => 1,
-                    "s" => 1_000,
-                    "m" => 60_000,
-                    "h" => 3_600_000,
-                    _ => return Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                };
-                let number: u64 = text[..at]
-                    .parse()
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))?;
-                number
-                    .checked_mul(unit)
-                    .filter(|millis| *millis > 0)
-                    .map(|millis| Span(Duration::from_millis(millis)))
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Reader)
-    }
-}
-
 /// Reads a file's text.
 pub(crate) fn read(text: &str) -> Result<TreeFile, Snag> {
     toml::from_str(text).map_err(|error| refused(text, error.message(), error.span()))
@@ -416,6 +400,10 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
             "a boolean" => "write true or false, without quotes".to_owned(),
             "u64" => "write a whole number, not below 0, without quotes".to_owned(),
             "f32" | "f64" => "write a number, without quotes".to_owned(),
+            other if other.contains("\"p95\"") => {
+                "write a time such as \"300ms\", or \"p95\": longer than 95 of 100 requests took"
+                    .to_owned()
+            }
             other if other.starts_with("a duration") => {
                 "write a whole number above 0 and a unit: \"500ms\", \"30s\", \"2m\" or \"1h\""
                     .to_owned()
@@ -457,8 +445,9 @@ impl Section {
         let (what, hint) = match kind {
             "Price" => ("a table of prices", "write { input = 2.5, output = 10.0 }"),
             "Limits" => ("a table of limits", "write { requests_per_minute = 60, concurrent = 4 }"),
+            "Hedging" => ("a hedge", "write { after = \"300ms\" } or { after = \"p95\" }"),
             "Grant" => ("a grant", "write { owner = \"...\", reason = \"...\" }"),
-            "Ask" | "Supervisor" | "PolicySection" | "Store" => {
+            "Ask" | "Supervisor" | "PolicySection" | "Store" | "Points" | "Watch" => {
                 ("a section", "write it as [NAME], and its keys below")
             }
             _ => {

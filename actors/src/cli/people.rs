@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay::points::{PointSpec, PointsRef};
 use mainstay::spec::ChildSpec;
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role as Speaker};
@@ -15,13 +16,15 @@ use tokio::sync::Notify;
 
 use super::build::answers;
 use super::file::{Otherwise, Person};
+use super::points;
 
 pub(crate) const HOW: &str = "\
 /pending         what waits for a person
 /answer ID TEXT  the answer of a person; for a tool, its result (JSON or text)
 /approve ID      the same, with the word `approved`
 /refuse ID [WHY] no, and nobody else is asked
-/pass ID [WHY]   not here: whoever comes next in the group is asked";
+/pass ID [WHY]   not here: whoever comes next in the group is asked
+/again ID [WHY]  for what has failed (#1): once more, where a repeat is safe";
 
 /// What a person takes the place of, and so what is asked and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,9 @@ enum Desk {
     Agent(HumanDesk<AgentRequest, AgentReply>),
 }
 
+/// Who decides what is typed.
+const BY: &str = "the terminal";
+
 /// A person of the file, with what waits for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Someone {
@@ -49,21 +55,33 @@ pub(crate) struct Someone {
 
 /// Something that waits for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Point {
-    /// `NAME-NUMBER`.
+pub(crate) struct Shown {
+    /// `NAME-NUMBER` for what a person is asked, `#NUMBER` for a request that has failed.
     pub(crate) id: String,
     /// What is asked, in a line.
     pub(crate) asked: String,
     /// What happens otherwise, and when.
     pub(crate) otherwise: String,
+    /// Whether it may be tried once more.
+    pub(crate) again: bool,
+}
+
+impl Shown {
+    /// What can be said to it.
+    pub(crate) fn choices(&self) -> String {
+        let id = &self.id;
+        let again = if self.again { format!("/again {id}, ") } else { String::new() };
+        format!("/answer {id} TEXT, /approve {id}, {again}/refuse {id} or /pass {id}")
+    }
 }
 
 /// A person's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+pub(crate) enum Word {
     Answer,
     Refuse,
     Pass,
+    Again,
 }
 
 fn agent_reply(text: &str) -> Option<AgentReply> {
@@ -105,20 +123,21 @@ impl Someone {
         }
     }
 
-    fn point<Q>(&self, pending: &Pending<Q>, asked: String) -> Point {
+    fn point<Q>(&self, pending: &Pending<Q>, asked: String) -> Shown {
         let what = match self.otherwise {
             Otherwise::Refuse => "refused",
             Otherwise::PassOn => "passed on",
             Otherwise::Answer => "answered with the default",
         };
-        Point {
+        Shown {
             id: format!("{}-{}", self.name, pending.id),
             asked: asked.lines().map(str::trim).collect::<Vec<_>>().join(" "),
             otherwise: format!("{what} after {} s", self.expiry.as_secs_f64()),
+            again: false,
         }
     }
 
-    fn points(&self) -> Vec<Point> {
+    fn points(&self) -> Vec<Shown> {
         let last = |request: &ChatRequest| {
             let mut said = request.messages.iter().rev();
             let asked = said.find(|said| said.role == Speaker::User);
@@ -149,9 +168,10 @@ impl Someone {
                 Word::Answer => answer(text).map(Decision::Answer),
                 Word::Refuse => Some(Decision::Refuse(why.to_owned())),
                 Word::Pass => Some(Decision::PassOn(why.to_owned())),
+                // A person has not failed.
+                Word::Again => None,
             }
         }
-        const BY: &str = "the terminal";
         match &self.desk {
             Desk::Tool(desk) => say(word, text, |text| Some(answers::result(text)))
                 .is_some_and(|said| desk.decide(id, said, BY, text).is_ok()),
@@ -178,32 +198,35 @@ impl Someone {
     }
 }
 
-/// All the people of a tree.
+/// All the people of a tree, and the points at which any of them may decide.
 #[derive(Debug)]
 pub(crate) struct People {
     all: Vec<Someone>,
+    points: PointsRef,
+    spec: PointSpec,
     news: Arc<Notify>,
 }
 
 impl People {
-    pub(crate) fn new(all: Vec<Someone>) -> Self {
+    pub(crate) fn new(all: Vec<Someone>, points: PointsRef, spec: PointSpec) -> Self {
         let news = Arc::default();
         for someone in &all {
             someone.watch(&news);
         }
-        Self { all, news }
+        Self { all, points, spec, news }
     }
 
     /// Whether nobody can be asked.
     pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.is_empty() && self.spec == PointSpec::new().otherwise(self.spec.otherwise)
     }
 
-    pub(crate) fn points(&self) -> Vec<Point> {
-        self.all.iter().flat_map(Someone::points).collect()
+    pub(crate) fn points(&self) -> Vec<Shown> {
+        let failed = self.points.open().into_iter().map(|point| points::show(&point, &self.spec));
+        self.all.iter().flat_map(Someone::points).chain(failed).collect()
     }
 
-    /// Waits until something begins to wait, or was decided.
+    /// Waits until something begins to wait, or was decided. Of points the events tell.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
@@ -219,21 +242,29 @@ impl People {
             "/approve" => (Word::Answer, if text.is_empty() { "approved" } else { text }),
             "/refuse" => (Word::Refuse, text),
             "/pass" => (Word::Pass, text),
+            "/again" => (Word::Again, text),
             _ => return None,
         };
         if word == Word::Answer && text.is_empty() {
             return Some(format!("an answer needs a text: {verb} ID TEXT\n{HOW}"));
         }
-        let decided = id.rsplit_once('-').is_some_and(|(name, number)| {
-            let someone = self.all.iter().find(|someone| someone.name == name);
-            let number = number.parse().ok();
-            someone.zip(number).is_some_and(|(someone, number)| someone.decide(number, word, text))
-        });
-        Some(if decided {
-            format!("decided: {id}")
-        } else {
-            format!("nothing waits under `{id}`\n{}", self.list())
-        })
+        let none = || Err(format!("nothing waits under `{id}`\n{}", self.list()));
+        let decided = match id.strip_prefix('#').map(str::parse) {
+            Some(Ok(number)) => points::decide(&self.points, number, word, text, BY),
+            Some(Err(_)) => none(),
+            None => match self.someone(id).is_some_and(|(who, id)| who.decide(id, word, text)) {
+                true => Ok(()),
+                false => none(),
+            },
+        };
+        Some(decided.map_or_else(|why| why, |()| format!("decided: {id}")))
+    }
+
+    /// Whose point has this name, and its number.
+    fn someone(&self, id: &str) -> Option<(&Someone, u64)> {
+        let (name, number) = id.rsplit_once('-')?;
+        let someone = self.all.iter().find(|someone| someone.name == name)?;
+        Some((someone, number.parse().ok()?))
     }
 
     fn list(&self) -> String {
@@ -241,7 +272,7 @@ impl People {
         if points.is_empty() {
             return "nothing waits for a person".to_owned();
         }
-        let line = |point: &Point| format!("{}  {} ({})", point.id, point.asked, point.otherwise);
+        let line = |point: &Shown| format!("{}  {} ({})", point.id, point.asked, point.otherwise);
         points.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }

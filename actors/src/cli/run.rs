@@ -20,6 +20,7 @@ use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 
 use super::build::Tree;
 use super::people::{self, People};
+use super::points;
 use super::{Failed, Show, say};
 use lines::{Lines, Typed};
 use page::Page;
@@ -28,6 +29,7 @@ use words::{Outcome, Why, line};
 
 mod alerts;
 mod lines;
+mod metrics;
 mod page;
 mod settle;
 mod taken;
@@ -40,6 +42,8 @@ const PIECES: usize = 64;
 const HELP: &str = "\
 /tree     the live tree
 /effects  what nobody knows the outcome of, and how to settle it
+/metrics  the objectives and what they came to, and the alerts that hold
+/good     the last answer was of use; /bad, it was not (for the objectives)
 /forget   begin a new conversation
 /quit     leave; Ctrl-D does, too
 Ctrl-C    calls a question off; twice, it leaves";
@@ -55,6 +59,8 @@ pub(crate) struct Session {
     people: People,
     /// What waited for a person in questions that were called off: it is about to leave.
     leaving: BTreeSet<String>,
+    /// Whether the question that was asked last has waited for a person.
+    helped: bool,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
 }
@@ -75,7 +81,7 @@ impl Session {
             }
         }
         let spec = tree.spec()?;
-        let watched = SystemOptions::new().watch(tree.watch());
+        let watched = SystemOptions::new().watch(tree.watch()).points(points::spec(&tree.file));
         let (system, taken) = match store {
             None => (System::start_with(spec, watched).await?, Vec::new()),
             Some(store) => {
@@ -100,9 +106,9 @@ impl Session {
             false => Asked::Agent(system.port(tree.entry())?),
         };
         tree.attach(&system);
-        let people = People::new(tree.people());
-        let (history, leaving, lines) = Default::default();
-        Ok(Self { system, asked, show, history, taken, people, leaving, lines })
+        let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
+        let (history, leaving, helped, lines) = Default::default();
+        Ok(Self { system, asked, show, history, taken, people, leaving, helped, lines })
     }
 
     pub(crate) async fn stop(self) {
@@ -223,6 +229,8 @@ impl Session {
             for name in ["response", "generation"] {
                 self.system.signal(name, Signal::Took(began.elapsed()));
             }
+            let helped = if self.helped { Signal::Yes } else { Signal::No };
+            self.system.signal("intervention", helped);
         }
         page.rest(self.show.progress);
         let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));
@@ -244,6 +252,7 @@ impl Session {
         page: &mut Page,
         events: &mut EventStream,
     ) -> Option<T> {
+        self.helped = false;
         let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
         let mut told = BTreeSet::new();
         let mut lines = self.lines.take();
@@ -269,6 +278,7 @@ impl Session {
             }
         };
         self.lines = lines;
+        self.helped = !told.is_empty();
         if done.is_none() {
             self.leaving.extend(self.people.points().into_iter().map(|point| point.id));
         }
@@ -280,14 +290,13 @@ impl Session {
         let mut points = self.people.points();
         points.retain(|point| !self.leaving.contains(&point.id));
         for point in &points {
-            if self.show.json || !told.insert(point.id.clone()) {
+            if !told.insert(point.id.clone()) || self.show.json {
                 continue;
             }
             page.make_room();
             eprintln!("  {} waits for a person: {} ({})", point.id, point.asked, point.otherwise);
             if is_typing {
-                let id = &point.id;
-                eprintln!("  /answer {id} TEXT, /approve {id}, /refuse {id} or /pass {id}");
+                eprintln!("  {}", point.choices());
             } else {
                 eprintln!("  nobody types here, so that is what happens");
             }
@@ -314,8 +323,20 @@ impl Session {
             "/help" if self.people.is_empty() => HELP.to_owned(),
             "/help" => format!("{HELP}\n{}", people::HOW),
             "/effects" => settle::command(&self.system, words).await,
+            "/metrics" => metrics::page(&self.system.metrics()),
+            "/good" | "/bad" => self.judge(verb == "/good"),
             _ => return self.people.command(line),
         })
+    }
+
+    /// What a person says about the last answer.
+    fn judge(&self, good: bool) -> String {
+        let signal = if good { Signal::Yes } else { Signal::No };
+        let counted = ["satisfaction", "usable"].map(|name| self.system.signal(name, signal));
+        match counted.contains(&true) {
+            true => "noted".to_owned(),
+            false => "no objective asks for it".to_owned(),
+        }
     }
 
     fn progress(&self, event: &Event, page: &mut Page) {
@@ -366,7 +387,7 @@ impl Session {
             }
         }
         let pending = if self.people.is_empty() { "" } else { "/pending, " };
-        eprintln!("{path} answers. /tree, /effects, {pending}/forget, /help, /quit.");
+        eprintln!("{path} answers. /tree, /effects, /metrics, {pending}/forget, /help, /quit.");
         let mut interrupted = false;
         loop {
             let line = match next_or_end(&mut self.lines).await {

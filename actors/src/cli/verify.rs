@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::file::{Group, GroupKind, TreeFile};
 use super::snag::{Snag, list, meant};
 
+mod groups;
 mod parts;
 
 /// What a name stands for.
@@ -120,6 +121,8 @@ pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
     verify.store();
     verify.policy();
     verify.ask(folder);
+    super::points::verify(file, &mut verify.snags);
+    super::watch::verify(file, &mut verify.snags);
     verify.snags
 }
 
@@ -197,6 +200,8 @@ impl Verify<'_> {
     fn groups(&mut self) {
         for (name, group) in &self.file.groups {
             self.group(name, group);
+            self.hedge(name, group);
+            self.durable(name, group);
         }
     }
 

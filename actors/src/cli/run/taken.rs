@@ -10,12 +10,19 @@ use mainstay::fate::Fate;
 use mainstay::journal::Journaled;
 use mainstay::system::{Recovered, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Message, Role};
 
 use super::words::Outcome;
 
+/// A question of before, and what had been said until then.
+pub(super) struct Question {
+    pub(super) text: String,
+    pub(super) history: Vec<Message>,
+}
+
 /// A question of before, and its answer or the fate it met instead.
 pub(super) struct Answered {
-    pub(super) question: AgentRequest,
+    pub(super) question: Question,
     pub(super) outcome: Result<Outcome, Fate>,
 }
 
@@ -59,6 +66,27 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     Some(text)
 }
 
+/// What was asked, whether of an agent or of a model; `None` for what no user has asked.
+fn question(request: &str) -> Option<Question> {
+    if let Ok(AgentRequest { text, history, .. }) = serde_json::from_str(request) {
+        return Some(Question { text, history });
+    }
+    let mut chat: ChatRequest = serde_json::from_str(request).ok()?;
+    let text = chat.messages.pop().filter(|last| last.role == Role::User)?.text;
+    let said = chat.messages.into_iter().filter(|said| said.role != Role::System);
+    Some(Question { text, history: said.collect() })
+}
+
+/// What was answered, by an agent or by a model.
+fn outcome(reply: &str) -> Option<Outcome> {
+    let outcome = Outcome { taken_up: true, ..Outcome::default() };
+    if let Ok(reply) = serde_json::from_str::<AgentReply>(reply) {
+        return Some(outcome.with(reply));
+    }
+    let reply = serde_json::from_str::<ChatReply>(reply).ok()?;
+    Some(Outcome { text: reply.text, ..outcome })
+}
+
 /// Waits for the answer to a question of before.
 pub(super) async fn answer(
     system: &System,
@@ -67,14 +95,10 @@ pub(super) async fn answer(
 ) -> Option<Answered> {
     // The journal hears of a fate after the events do, and of some fates without any.
     const AGAIN: Duration = Duration::from_millis(50);
-    let question: AgentRequest = serde_json::from_str(&request.request).ok()?;
+    let question = question(&request.request)?;
     loop {
         if let Some(Journaled::Fated(fate, reply)) = system.journaled(&request.key) {
-            let reply = reply.and_then(|reply| serde_json::from_str::<AgentReply>(&reply).ok());
-            let outcome = match reply {
-                Some(reply) => Ok(Outcome { taken_up: true, ..Outcome::default() }.with(reply)),
-                None => Err(fate),
-            };
+            let outcome = reply.as_deref().and_then(outcome).ok_or(fate);
             return Some(Answered { question, outcome });
         }
         let _ = tokio::time::timeout(AGAIN, events.next()).await;

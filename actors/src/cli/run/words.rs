@@ -179,6 +179,19 @@ pub(super) fn line(event: &Event) -> Option<String> {
         Event::Switched { group, from, to, .. } => {
             format!("{group}: {to} serves instead of {from}")
         }
+        Event::Hedged { group, to, after, .. } => {
+            format!("{group}: no answer after {after:?}, {to} is asked, too")
+        }
+        Event::PointClosed { child, point, decision, by_person, .. } => {
+            let who = if *by_person { "a person" } else { "nobody in time" };
+            format!("{child}: #{point} decided by {who}: {decision}")
+        }
+        Event::Alert { child, attempts, .. } => {
+            format!("{child}: alert S59: no rung is left after {attempts} attempts")
+        }
+        Event::RollbackExhausted { at, .. } => {
+            format!("{at}: alert: it fell, and no line could be returned to")
+        }
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use mainstay::policy::Policy;
 use toml::Spanned;
 
-use super::super::build::answers;
+use super::super::build::{self, answers};
 use super::super::file::{
     Answering, Builtin, Durability, Limits, Model, ModelKind, Otherwise, Price, Tool, micros,
 };
@@ -424,9 +424,10 @@ impl Verify<'_> {
             }
             return;
         };
-        if self.file.agents.is_empty() {
-            let hint = "add [agents.NAME], or remove the store";
-            self.say(store.span(), "a store, and nothing to keep", "agents are kept", hint);
+        if self.file.agents.is_empty() && build::kept_group(self.file).is_none() {
+            let hint = "add [agents.NAME] or a group that is asked, or remove the store";
+            let label = "agents and the group that is asked are kept";
+            self.say(store.span(), "a store, and nothing to keep", label, hint);
         }
         let section = store.get_ref();
         let durability = section.durability.as_ref();
