@@ -17,7 +17,8 @@ use crate::checkpoint::manifest::Digest;
 use crate::error::CheckpointError;
 
 type Shared = Arc<dyn Any + Send + Sync>;
-type Encode = fn(&SchemaId, &(dyn Any + Send + Sync), &str) -> Result<Encoded, CheckpointError>;
+type Encode =
+    fn(&SchemaId, Option<&(dyn Any + Send + Sync)>, &str) -> Result<Encoded, CheckpointError>;
 
 /// The state of a child at one moment, between two steps.
 ///
@@ -77,7 +78,11 @@ impl Snapshot {
     {
         let mut piece = Piece {
             name: name.into(),
-            body: Body::Given { value, encode: encode::<T>, encoded: OnceLock::new() },
+            body: Body::Given {
+                value: Held(Some(value)),
+                encode: encode::<T>,
+                encoded: OnceLock::new(),
+            },
         };
         if let Some(previous) = &self.previous {
             piece.take_over(&previous.pieces, self.content.pieces.len());
@@ -208,27 +213,44 @@ pub struct Piece {
     body: Body,
 }
 
+/// A user's value; there until it is let go of.
+#[derive(Clone)]
+struct Held(Option<Shared>);
+
+impl Drop for Held {
+    /// The last snapshot that has a value is let go of by the runtime, wherever that happens to be: a panic of
+    /// its end goes no further than here, and neither does one of the payload's.
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take()
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(value)))
+        {
+            let ended = catch_unwind(AssertUnwindSafe(move || drop(payload)));
+            ended.unwrap_or_else(std::mem::forget);
+        }
+    }
+}
+
 /// What all clones of a piece have in common: its bytes, once somebody has needed them.
 type Encoding = OnceLock<Result<Encoded, CheckpointError>>;
 
 enum Body {
     /// It was made here. Most pieces are given anew after each step and found to be the old ones, so
     /// nothing is allocated for one before it has a clone or bytes.
-    Given { value: Shared, encode: Encode, encoded: OnceLock<Arc<Encoding>> },
+    Given { value: Held, encode: Encode, encoded: OnceLock<Arc<Encoding>> },
     /// It came as bytes, and has a value once somebody has asked for it.
     Stored(Arc<Loaded>),
 }
 
 struct Loaded {
     encoded: Encoded,
-    value: OnceLock<Shared>,
+    value: OnceLock<Held>,
 }
 
 impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
             Self::Given { value, encode, encoded } => Self::Given {
-                value: Arc::clone(value),
+                value: value.clone(),
                 encode: *encode,
                 encoded: OnceLock::from(Arc::clone(encoded.get_or_init(Arc::default))),
             },
@@ -244,20 +266,7 @@ impl Body {
             Self::Given { value, .. } => Some(value),
             Self::Stored(loaded) => loaded.value.get(),
         };
-        value.map(|value| Arc::as_ptr(value).cast::<()>())
-    }
-}
-
-impl Drop for Body {
-    /// The value is the user's, and the last snapshot that has it is let go of by the runtime, wherever that
-    /// happens to be: a panic of its end goes no further than here, and neither does one of the payload's.
-    fn drop(&mut self) {
-        if let Some(value) = self.value.take()
-            && let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(value)))
-        {
-            let ended = catch_unwind(AssertUnwindSafe(move || drop(payload)));
-            ended.unwrap_or_else(std::mem::forget);
-        }
+        value.and_then(|value| value.0.as_ref()).map(|value| Arc::as_ptr(value).cast::<()>())
     }
 }
 
@@ -315,21 +324,23 @@ impl Piece {
 
     fn get<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, CheckpointError> {
         let value = match &self.body {
-            Body::Given { value, .. } => Arc::clone(value),
+            Body::Given { value, .. } => value.0.clone(),
             Body::Stored(loaded) => match loaded.value.get() {
-                Some(value) => Arc::clone(value),
+                Some(value) => value.0.clone(),
                 None => {
                     let value = codec::decode_checked::<T>(&loaded.encoded.bytes)
                         .map_err(|error| CheckpointError::in_field(&self.name, error))?;
                     // Of two that decode at once, all get the first one's.
-                    Arc::clone(loaded.value.get_or_init(|| Arc::new(value)))
+                    loaded.value.get_or_init(|| Held(Some(Arc::new(value)))).0.clone()
                 }
             },
         };
-        value.downcast::<T>().map_err(|_| CheckpointError::IllTyped {
-            field: self.name.to_string(),
-            wanted: type_name::<T>().to_owned(),
-            why: "it holds another type".to_owned(),
+        value.and_then(|value| value.downcast::<T>().ok()).ok_or_else(|| {
+            CheckpointError::IllTyped {
+                field: self.name.to_string(),
+                wanted: type_name::<T>().to_owned(),
+                why: "it holds another type".to_owned(),
+            }
         })
     }
 
@@ -337,7 +348,7 @@ impl Piece {
         match &self.body {
             Body::Given { value, encode, encoded } => {
                 let made = encoded.get_or_init(Arc::default);
-                let made = made.get_or_init(|| encode(schema, &**value, &self.name));
+                let made = made.get_or_init(|| encode(schema, value.0.as_deref(), &self.name));
                 made.as_ref().map_err(Clone::clone)
             }
             Body::Stored(loaded) => Ok(&loaded.encoded),
@@ -356,13 +367,13 @@ impl fmt::Debug for Piece {
 
 fn encode<T>(
     schema: &SchemaId,
-    value: &(dyn Any + Send + Sync),
+    value: Option<&(dyn Any + Send + Sync)>,
     field: &str,
 ) -> Result<Encoded, CheckpointError>
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    let Some(value) = value.downcast_ref::<T>() else {
+    let Some(value) = value.and_then(|value| value.downcast_ref::<T>()) else {
         // `Snapshot::with` stores the function together with a value of its type.
         let why = "it holds another type".to_owned();
         let (field, wanted) = (field.to_owned(), type_name::<T>().to_owned());

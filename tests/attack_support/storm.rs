@@ -60,7 +60,11 @@ impl Records {
         let number = ctx.delivery().0;
         let newest = done.begun.iter().all(|(_, before, _)| *before < number);
         done.after += u32::from(done.heard && newest);
-        done.begun.push((ctx.attempt(), number, format!("{} {:?}", ctx.path(), std::thread::current().id())));
+        done.begun.push((
+            ctx.attempt(),
+            number,
+            format!("{} {:?}", ctx.path(), std::thread::current().id()),
+        ));
     }
 
     fn hear(&self, id: u64) {
@@ -431,7 +435,8 @@ pub(crate) struct Weather {
 fn watch(system: System, stop: mpsc::Receiver<()>) -> std::thread::JoinHandle<u64> {
     std::thread::spawn(move || {
         let mut looks = 0;
-        while let Err(mpsc::RecvTimeoutError::Timeout) = stop.recv_timeout(Duration::from_micros(50))
+        while let Err(mpsc::RecvTimeoutError::Timeout) =
+            stop.recv_timeout(Duration::from_micros(50))
         {
             let fates = system.fates();
             looks += 1;
@@ -484,8 +489,8 @@ async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<Syst
     let (fates, stats) = (system.fates(), system.stats());
     assert!(fates.is_balanced() && fates.open == 0, "{fates:?}");
     let heard = &storm.heard;
-    let [refused, absent, left] = [&heard.refused, &heard.absent, &heard.left]
-        .map(|count| count.load(Ordering::Relaxed));
+    let [refused, absent, left] =
+        [&heard.refused, &heard.absent, &heard.left].map(|count| count.load(Ordering::Relaxed));
     let casts = std::mem::take(&mut *locked(&heard.casts));
     println!("{before:?} refused {refused} absent {absent} left {left} looks {looks}");
     // One outcome each: heard, asked for later, given back, or left.
@@ -500,7 +505,10 @@ async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<Syst
     for (at, fate) in Fate::ALL.into_iter().enumerate() {
         let told = heard.fates[at].load(Ordering::Relaxed) + cast[at];
         let counted = before.of(fate);
-        assert!(told <= counted && counted <= told + left, "{fate}: {told} told, {counted} counted");
+        assert!(
+            told <= counted && counted <= told + left,
+            "{fate}: {told} told, {counted} counted"
+        );
     }
     let hedges = stats.hedges.values().sum();
     check_runs(&storm.common.records, hedges);
@@ -524,7 +532,9 @@ async fn afterwards(storm: &Arc<Storm>, first: u64) {
         .map(|n| {
             let port: Port<u64, u64> = storm.system.port(FIXED[n as usize % FIXED.len()]).unwrap();
             let (id, options) = (first + n, CallOptions::new().deadline(secs(30)));
-            tokio::spawn(async move { (port.path().clone(), port.call_with(id, options).await, id) })
+            tokio::spawn(
+                async move { (port.path().clone(), port.call_with(id, options).await, id) },
+            )
         })
         .collect();
     for call in calls {

@@ -1,7 +1,6 @@
 //! The tree file: what may stand in it, with the places of everything that can be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
