@@ -353,7 +353,8 @@ impl<W: Worker> Slot<W> {
     /// by whatever member, has another.
     fn note_hand_outs(&self, desk: &Desk<W>) {
         let waiting = desk.mailbox.waiting().map(|(_, number, mail)| (number, mail));
-        let out = desk.mailbox.flights().map(|flight| (flight.ticket.lease.delivery, flight.payload));
+        let out =
+            desk.mailbox.flights().map(|flight| (flight.ticket.lease.delivery, flight.payload));
         for (number, mail) in waiting.chain(out) {
             if mail.home.is_some() && number > mail.deliveries() {
                 mail.note_hand_out(number);
