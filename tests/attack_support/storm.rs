@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
+use mainstay::circuit::DomainSpec;
 use mainstay::error::{CallError, ChildError, StartError};
 use mainstay::event::Event;
 use mainstay::fate::{Answer, Fate};
@@ -157,10 +158,14 @@ fn tree(strategy: Strategy, common: &Common) -> SupervisorSpec {
         .with_hang_grace(ms(15))
         .with_backoff(Class::Network, Backoff::doubling(ms(2)))
         .with_backoff(Class::Timeout, Backoff::doubling(ms(2)));
+    // A purse that a storm does not empty, so that all of it is hedged.
+    let rich = DomainSpec::new().with_retries(1_000_000, 1);
+    let member = |id| hand(id, common).quota_domain("provider");
     let llm = GroupSpec::model("llm")
-        .member_spec(hand("first", common))
-        .member_spec(hand("second", common))
-        .member_spec(hand("third", common))
+        .quota_domain("provider", rich)
+        .member_spec(member("first"))
+        .member_spec(member("second"))
+        .member_spec(member("third"))
         .hedge(Hedge::after(ms(2)))
         .intensity(u32::MAX, secs(1))
         .child_limit(u32::MAX, secs(1));
@@ -550,7 +555,12 @@ async fn afterwards(storm: &Arc<Storm>, first: u64) {
     let slow = storm.common.records.slow();
     let port: Port<u64, u64> = storm.system.port("top/llm").unwrap();
     let options = CallOptions::new().deadline(secs(30));
-    let answer = port.call_with(slow, options).await.unwrap();
+    let mut events = storm.system.events();
+    let answer = port.call_with(slow, options).await.unwrap_or_else(|error| {
+        let seen = std::iter::from_fn(|| events.try_next());
+        let why = seen.map(|stamped| stamped.event).find(|e| matches!(e, Event::NotHedged { .. }));
+        panic!("{error}, {why:?}");
+    });
     assert_eq!((answer.value, answer.served_by.id()), (slow, "second"));
 }
 
