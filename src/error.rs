@@ -377,6 +377,17 @@ pub enum SpecError {
         /// Where it is defined otherwise.
         other: String,
     },
+    /// A quota domain is defined, and no child uses it.
+    #[error(
+        "the quota domain {domain:?} is defined in \"{path}\", and no child uses it: \
+         name it with `ChildSpec::quota_domain`"
+    )]
+    UnusedDomain {
+        /// Where it is defined.
+        path: String,
+        /// The domain.
+        domain: String,
+    },
     /// A child is durable, and there is no store.
     #[error("child \"{path}\" is durable: start the tree with `System::recover` and a store")]
     NoStore {

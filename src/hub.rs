@@ -32,7 +32,7 @@ use crate::moment::Moment;
 use crate::points::{PointSpec, Points};
 use crate::port::unwound;
 use crate::quarantine::Shelf;
-use crate::watch::{Input, Watch, WatchSpec};
+use crate::watch::{DomainState, Input, Watch, WatchSpec};
 
 mod fated;
 
@@ -294,6 +294,16 @@ impl Hub {
                 .entry(Arc::clone(name))
                 .or_insert_with(|| Arc::new(Mutex::new(Domain::new(DomainSpec::default())))),
         )
+    }
+
+    /// How every quota domain stands that is known so far.
+    pub(crate) fn domain_states(&self, now: Moment) -> BTreeMap<String, DomainState> {
+        let domains: Vec<_> = {
+            let domains = self.domains.lock();
+            domains.iter().map(|(name, domain)| (name.to_string(), Arc::clone(domain))).collect()
+        };
+        let state = |domain: Arc<Mutex<Domain>>| DomainState::of(&domain.lock(), now);
+        domains.into_iter().map(|(name, domain)| (name, state(domain))).collect()
     }
 
     /// Makes the quota domain of this name run by `spec`. What it runs by instead, when that is

@@ -25,7 +25,7 @@ mod slo;
 mod text;
 mod window;
 
-pub use metrics::{Metrics, RungCounts, Sample, SloState, Times};
+pub use metrics::{DomainState, Metrics, RungCounts, Sample, SloState, Times};
 pub use slo::{AlertRule, Bound, MIN_SAMPLES, Measure, Profile, Severity, Slo, Unit};
 
 use window::{Counts, KINDS, Window};

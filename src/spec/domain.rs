@@ -3,8 +3,8 @@
 //! *Invariant.* A domain is one thing in the whole system: two definitions of it that differ are
 //! refused.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::{ChildSpec, Node, SupervisorSpec};
@@ -38,7 +38,9 @@ impl ChildSpec {
 
 impl SupervisorSpec {
     /// How the quota domain of this name closes, opens and pays for retries. Domains are known by name
-    /// in the whole system, wherever they are defined; two definitions that differ are refused.
+    /// in the whole system, wherever they are defined; two definitions that differ are refused, and so is
+    /// one that no child of the tree uses, unless children may come later: there is a dynamic supervisor
+    /// here or below, or one without children.
     ///
     /// # Default
     /// [`DomainSpec::default`], for a domain that nobody defines.
@@ -56,7 +58,57 @@ pub(crate) type Domains = BTreeMap<Arc<str>, (ChildPath, DomainSpec)>;
 pub(crate) fn domains(spec: &SupervisorSpec, path: &ChildPath) -> Result<Domains, SpecError> {
     let mut found = Domains::new();
     collect(spec, path, &mut found)?;
+    let mut used = HashSet::new();
+    note_used(spec, path, &mut used);
+    all_used(spec, path, &used)?;
     Ok(found)
+}
+
+/// The domains that children use: the named ones, and the path of a child that names none, which is the
+/// name of its own.
+fn note_used(spec: &SupervisorSpec, path: &ChildPath, used: &mut HashSet<Arc<str>>) {
+    for node in &spec.children {
+        let below = path.join(node.id());
+        match node {
+            Node::Child(child) => {
+                let own = || Arc::from(below.as_str());
+                used.insert(child.quota_domain.clone().unwrap_or_else(own));
+            }
+            Node::Supervisor(inner) => note_used(inner, &below, used),
+            Node::Group(group) => note_used(&group.supervisor, &below, used),
+        }
+    }
+}
+
+/// A definition that nobody runs by is a slip of the pen: the domain that was meant runs by the default.
+fn all_used(
+    spec: &SupervisorSpec,
+    path: &ChildPath,
+    used: &HashSet<Arc<str>>,
+) -> Result<(), SpecError> {
+    if let Some((name, _)) = spec.domains.iter().find(|(name, _)| !used.contains(name))
+        && !may_grow(spec)
+    {
+        return Err(SpecError::UnusedDomain { path: path.to_string(), domain: name.to_string() });
+    }
+    spec.children.iter().try_for_each(|node| {
+        let below = path.join(node.id());
+        match node {
+            Node::Child(_) => Ok(()),
+            Node::Supervisor(inner) => all_used(inner, &below, used),
+            Node::Group(group) => all_used(&group.supervisor, &below, used),
+        }
+    })
+}
+
+/// Whether this is a place for children that are started while the system runs.
+fn may_grow(spec: &SupervisorSpec) -> bool {
+    spec.dynamic
+        || spec.children.is_empty()
+        || spec.children.iter().any(|node| match node {
+            Node::Supervisor(inner) => may_grow(inner),
+            Node::Child(_) | Node::Group(_) => false,
+        })
 }
 
 fn collect(spec: &SupervisorSpec, path: &ChildPath, found: &mut Domains) -> Result<(), SpecError> {

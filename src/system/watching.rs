@@ -68,7 +68,9 @@ impl Watching {
 
     pub(super) fn metrics(&self) -> Metrics {
         let now = self.read();
-        self.hub.watch.lock().metrics(now)
+        let mut metrics = self.hub.watch.lock().metrics(now);
+        metrics.domains = self.hub.domain_states(now);
+        metrics
     }
 }
 

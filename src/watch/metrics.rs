@@ -6,6 +6,7 @@
 use super::histogram::Histogram;
 use super::window::{Counts, Rung};
 use super::*;
+use crate::circuit::Domain;
 
 /// A value, and of how many samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -45,6 +46,41 @@ pub struct Times {
     pub p99: f64,
     /// The longest.
     pub max: f64,
+}
+
+/// A quota domain as it stands. Its counts are of all the time since it is known, not of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DomainState {
+    /// First attempts that were made in it.
+    pub requests: u64,
+    /// Attempts that were made in it, retries, substitutes and copies included.
+    pub attempts: u64,
+    /// Attempts by requests; `None` before the first request.
+    pub amplification: Option<f64>,
+    /// Whether that is more than three attempts for every two requests.
+    pub above_cap: bool,
+    /// What is left of its retry budget, in tokens.
+    pub retry_tokens: u32,
+    /// What its retry budget can hold, in tokens.
+    pub retry_capacity: u32,
+    /// For how long it stays closed; `None` when it is open.
+    pub closed_for: Option<Duration>,
+}
+
+impl DomainState {
+    pub(crate) fn of(domain: &Domain, now: Moment) -> Self {
+        let (spent, budget) = (&domain.amplification, &domain.retries);
+        Self {
+            requests: spent.logical(),
+            attempts: spent.physical(),
+            amplification: spent.ratio(),
+            above_cap: spent.is_above_cap(),
+            retry_tokens: budget.tokens(),
+            retry_capacity: budget.capacity(),
+            closed_for: (!domain.is_open(now)).then(|| domain.open_at().left(now)),
+        }
+    }
 }
 
 /// An objective and what it came to.
@@ -100,6 +136,9 @@ pub struct Metrics {
     pub rollback_time: BTreeMap<Scope, Times>,
     /// Attempts by requests.
     pub amplification: Option<Sample>,
+    /// The quota domains by name. A child that names none has one under its path, which is known from its
+    /// first failure on.
+    pub domains: BTreeMap<String, DomainState>,
     /// The objectives, in the order of the spec.
     pub slos: Vec<SloState>,
     /// The alerts that hold, as of the last time the rules were looked at.
@@ -171,6 +210,7 @@ impl Metrics {
                 .filter_map(|(scope, times)| Some((scope, Times::of(times)?)))
                 .collect(),
             amplification: take(&Measure::Amplification),
+            domains: BTreeMap::new(),
             slos: slos.collect(),
             alerts,
             counts: Box::new(Raw {

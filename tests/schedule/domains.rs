@@ -158,3 +158,68 @@ fn a_domain_that_cannot_run_is_refused_by_name() {
     let error = nameless.validate().unwrap_err().to_string();
     assert!(error.contains("the name of a quota domain"), "{error}");
 }
+
+#[test]
+fn a_domain_that_is_defined_and_used_by_nobody_is_refused_by_name() {
+    let spec = new().with_close(secs(5), secs(300));
+    let (_, a) = member("a");
+    let (_, b) = member("b");
+    // The members say "acount", the group defines "account".
+    let slip = exact()
+        .quota_domain("account", spec)
+        .member_spec(a.clone().quota_domain("acount"))
+        .member_spec(b.quota_domain("acount"));
+    let root = SupervisorSpec::one_for_one("root").group(slip);
+    let expected = SpecError::UnusedDomain { path: "root/llm".into(), domain: "account".into() };
+    assert_eq!(root.validate(), Err(expected.clone()));
+    assert_eq!(
+        expected.to_string(),
+        "the quota domain \"account\" is defined in \"root/llm\", and no child uses it: name it with \
+         `ChildSpec::quota_domain`"
+    );
+    // Somebody else in the tree uses it, it is a child's own, or somebody may come who uses it.
+    let (_, c) = member("c");
+    for fine in [
+        root.clone().child(c.clone().quota_domain("account")),
+        SupervisorSpec::one_for_one("root").quota_domain("root/c", spec).child(c.clone()),
+        SupervisorSpec::one_for_one("root")
+            .quota_domain("account", spec)
+            .child(c)
+            .supervisor(SupervisorSpec::dynamic("pool")),
+    ] {
+        assert_eq!(fine.validate(), Ok(()));
+    }
+    // That somebody may come below another supervisor is no excuse.
+    assert_eq!(root.supervisor(SupervisorSpec::dynamic("pool")).validate(), Err(expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_many_attempts_the_requests_of_a_domain_cause_is_in_the_metrics() {
+    let spec = new().with_retries(100, 1);
+    let (script, a) = member("a");
+    let (_, b) = member("b");
+    let root = SupervisorSpec::one_for_one("root")
+        .policy(Policy::playbook_exact())
+        .child(a.quota_domain_with("account", spec))
+        .child(b.quota_domain("other"));
+    let system = System::start(root).await.unwrap();
+    assert_eq!(system.metrics().domains["account"].amplification, None);
+    let port: Texts = system.port("root/a").unwrap();
+    script.then_fail(Class::Network);
+    script.then_fail(Class::Network);
+    port.call("x").await.unwrap();
+    port.call("y").await.unwrap();
+    let domains = system.metrics().domains;
+    let account = domains["account"];
+    assert_eq!((account.requests, account.attempts), (2, 4));
+    assert_eq!((account.amplification, account.above_cap), (Some(2.0), true));
+    // Two retries were paid for, and two answers gave one token back each.
+    assert_eq!((account.retry_tokens, account.retry_capacity), (100 - 2 * 14 + 2, 100));
+    assert_eq!(account.closed_for, None);
+    assert_eq!((domains["other"].attempts, domains.len()), (0, 2));
+    script.then_fail(Class::RateLimit);
+    let hurry = CallOptions::new().deadline(secs(1));
+    port.call_with("z", hurry).await.unwrap_err();
+    let closed = system.metrics().domains["account"].closed_for;
+    assert!(closed.is_some_and(|left| left > secs(0) && left <= secs(2)), "{closed:?}");
+}
