@@ -21,7 +21,7 @@ use crate::effects::{Keep, Keeping};
 use crate::error::{RecoverError, StoreError};
 pub(crate) use crate::error::{failed, late};
 use crate::fate::{Fate, Trail};
-use crate::id::ChildPath;
+use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::moment::Moment;
 
@@ -35,8 +35,8 @@ use state::{State, Token};
 /// The stream in the store.
 const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
-/// 2 knows requests that were set aside, and what became of them.
-const VERSION: u32 = 2;
+/// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were returned to.
+const VERSION: u32 = 3;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -150,6 +150,8 @@ impl Journal {
         let commit = {
             // Under the lock, so that whatever is not in these lines is committed after them.
             let mut state = self.state.lock();
+            // What the store has let go of cannot be returned to again.
+            state.retain_used(|id| self.store.find(id).is_ok());
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
             let written = self.written.load(Ordering::Relaxed);
@@ -243,6 +245,33 @@ impl Journal {
     /// The request with this key, if it was set aside.
     pub(crate) fn aside(&self, key: &str) -> Option<Aside> {
         self.state.lock().aside(key).cloned()
+    }
+
+    /// These are returned to, and never again, which this process knows from now on; the next one once
+    /// [`Journal::returned`] has said it.
+    pub(crate) fn use_up(&self, ids: impl IntoIterator<Item = CheckpointId>) {
+        self.state.lock().use_up(ids);
+    }
+
+    /// Whether this was returned to already.
+    pub(crate) fn is_used_up(&self, id: CheckpointId) -> bool {
+        self.state.lock().is_used_up(id)
+    }
+
+    /// Commits that these were returned to, together with `batch`.
+    pub(crate) fn returned(&self, ids: &[CheckpointId], mut batch: Batch) -> Commit {
+        // Under the lock, so that a journal that is written anew has them, too.
+        let mut state = self.state.lock();
+        state.use_up(ids.iter().copied());
+        let lines = state::returned(ids.iter().copied());
+        self.written.fetch_add(lines.len() as u64, Ordering::Relaxed);
+        for line in lines {
+            batch = match append(batch, &line) {
+                Ok(batch) => batch,
+                Err(error) => return Commit::ready(Err(error)),
+            };
+        }
+        self.store.commit(batch, Durability::Sync)
     }
 
     /// A request is accepted; `None` when one with its key was before.

@@ -24,7 +24,7 @@ use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
-use crate::family::{Key, Shutdown, Strategy};
+use crate::family::{Key, Strategy};
 use crate::fate::{Cost, Fate, FateCounts, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Hub;
@@ -60,6 +60,7 @@ pub(crate) use hold::Held;
 pub(crate) use keep::{Unkept, Writing};
 pub(crate) use ladder::Cause;
 pub(crate) use line::Prepared;
+pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
 pub(crate) use state::{Adopted, Saved};
@@ -103,28 +104,6 @@ pub(crate) type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Link {
     pub(crate) boss: Arc<dyn Boss>,
     pub(crate) key: Key,
-}
-
-/// How a life is ended.
-#[derive(Clone, Debug)]
-pub(crate) struct Ending {
-    pub(crate) shutdown: Shutdown,
-    /// Another life follows: what waits may wait for it.
-    pub(crate) restart: bool,
-    pub(crate) cause: ExitCause,
-    /// Past this moment it is not waited for, unless its own shutdown knows no limit.
-    pub(crate) until: Option<Moment>,
-}
-
-impl Ending {
-    /// When it ends without mercy.
-    pub(crate) fn limit(&self, now: Moment) -> Moment {
-        match self.shutdown {
-            Shutdown::Brutal => now,
-            Shutdown::Timeout(limit) => (now + limit).min(self.until.unwrap_or(Moment::NEVER)),
-            Shutdown::Infinity => Moment::NEVER,
-        }
-    }
 }
 
 /// What a child's spec and its surroundings come to; shared by the children of one template.

@@ -434,6 +434,64 @@ async fn a_supervisor_that_falls_from_a_line_again_takes_the_wider_scope_along()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_line_that_was_returned_to_is_not_again_also_by_the_next_process() {
+    let (world, store) = (Arc::<World>::default(), store());
+    world.open();
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    buyer.call(1_u32).await.unwrap();
+    let older = system.checkpoint("top/flow").await.unwrap();
+    buyer.call(1_u32).await.unwrap();
+    let newer = system.checkpoint("top/flow").await.unwrap();
+    system.rollback("top/flow", To::Line(newer)).await.unwrap();
+    system.stop().await;
+    for _ in 0..2 {
+        let (system, _) = open(&world, &store, Scope::Flow).await;
+        let error = system.rollback("top/flow", To::Line(newer)).await.unwrap_err();
+        let RollbackError::Refused(refused) = error else { panic!("{error}") };
+        assert!(matches!(refused.why, CheckpointError::Used { .. }), "{refused}");
+        // And neither is what was made of it.
+        let path = ChildPath::new("top/flow/buyer");
+        let made = store.checkpoints(&path).unwrap()[0].checkpoint.id;
+        let error = system.rollback(path.as_str(), To::Checkpoint(made)).await.unwrap_err();
+        assert!(error.to_string().contains("returned to before"), "{error}");
+        system.stop().await;
+    }
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    let report = system.rollback("top/flow", To::Latest).await.unwrap();
+    assert_eq!(report.line, Some(older));
+    assert_eq!(buyer.call(1_u32).await.unwrap().value, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rollbacks_by_hand_and_after_a_fall_count_in_the_objectives() {
+    let (world, store) = (Arc::<World>::default(), store());
+    world.open();
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    system.checkpoint("top/flow").await.unwrap();
+    buyer.call(1_u32).await.unwrap();
+    let counted = || {
+        let counts = system.metrics().rollback_by_scope.get(&Scope::Flow).copied();
+        counts.map(|counts| (counts.entered, counts.recovered))
+    };
+    assert_eq!(counted(), None);
+    // Asked in the wrong way: nothing was begun.
+    system.rollback("top/flow/bank", To::Latest).await.unwrap_err();
+    assert_eq!(counted(), None);
+    system.rollback("top/flow", To::Latest).await.unwrap();
+    assert_eq!(counted(), Some((1, 1)));
+    system.rollback("top/flow", To::Latest).await.unwrap_err();
+    assert_eq!(counted(), Some((2, 1)));
+    system.checkpoint("top/flow").await.unwrap();
+    let mut events = system.events();
+    falls(&system).await;
+    events.wait_for(|event| matches!(event, Event::ScopeRolledBack { .. })).await.unwrap();
+    assert_eq!(counted(), Some((3, 2)));
+    let metrics = system.metrics();
+    assert_eq!(metrics.slo("S97").unwrap().met, Some(false));
+    assert_eq!(metrics.rollback_time[&Scope::Flow].count, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_line_that_is_drawn_while_a_fall_is_undone_lets_nobody_go_on_before() {
     let (world, store) = (Arc::<World>::default(), store());
     let (system, buyer) = open(&world, &store, Scope::Transaction).await;

@@ -11,7 +11,7 @@ use super::Open;
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, Fault};
-use crate::id::{ChildPath, EffectKey};
+use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::ledger::{EffectStatus, Intent, Record, Undo};
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +55,10 @@ pub(super) enum Line {
     },
     Retired {
         task: Arc<str>,
+    },
+    /// These were returned to, and are not again.
+    Returned {
+        checkpoints: Vec<CheckpointId>,
     },
 }
 

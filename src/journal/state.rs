@@ -4,17 +4,21 @@
 //! the store has answered, whoever asks hears what was so before. A change the store has refused is taken
 //! back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::line::{Line, key_of};
 use super::{Journaled, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
+use crate::id::CheckpointId;
 use crate::ledger::Record;
 
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
+
+/// Checkpoints in one record.
+const RETURNED: usize = 1024;
 
 /// A request that was set aside.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub(super) struct State {
     aside: BTreeMap<u64, Aside>,
     aside_places: HashMap<Arc<str>, u64>,
     unsure: HashMap<Arc<str>, Unsure>,
+    /// What was returned to.
+    returned: BTreeSet<CheckpointId>,
     /// Counts places, stamps and changes.
     next: u64,
     /// How often the journal was written anew.
@@ -107,6 +113,7 @@ impl State {
             Line::Status { key, status } => {
                 return Ok(Some(Record::Status(key_of(&key)?, status.into())));
             }
+            Line::Returned { checkpoints } => self.returned.extend(checkpoints),
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
         }
         Ok(None)
@@ -172,7 +179,22 @@ impl State {
             lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
         }
         lines.extend(self.open.values().map(Line::from));
+        lines.extend(returned(self.returned.iter().copied()));
         lines
+    }
+
+    /// These count as returned to from now on, also before the store says so.
+    pub(super) fn use_up(&mut self, ids: impl IntoIterator<Item = CheckpointId>) {
+        self.returned.extend(ids);
+    }
+
+    pub(super) fn is_used_up(&self, id: CheckpointId) -> bool {
+        self.returned.contains(&id)
+    }
+
+    /// Forgets those that are no more.
+    pub(super) fn retain_used(&mut self, is_there: impl Fn(CheckpointId) -> bool) {
+        self.returned.retain(|id| is_there(*id));
     }
 
     /// The journal is written anew, from [`State::lines`].
@@ -330,4 +352,10 @@ pub(super) fn fated(key: &Arc<str>, fate: Fate, reply: Option<String>) -> Line {
 pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
     let key = Arc::clone(key);
     Line::Fated { key, fate: Fate::Quarantined, reply: None, at: Some(at), trail }
+}
+
+/// The records that say that these were returned to.
+pub(super) fn returned(ids: impl IntoIterator<Item = CheckpointId>) -> Vec<Line> {
+    let ids: Vec<_> = ids.into_iter().collect();
+    ids.chunks(RETURNED).map(|ids| Line::Returned { checkpoints: ids.to_vec() }).collect()
 }

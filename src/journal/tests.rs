@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::checkpoint::store::Answerer;
 use crate::checkpoint::{
-    Compacted, JournalRecord, Listed, MemoryStore, RecoveryLine, Retained, Retention, Scope,
-    StoreInfo, Stored,
+    Compacted, Draft, JournalRecord, Listed, MemoryStore, Now, RecoveryLine, Retained, Retention,
+    Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
 use crate::id::CheckpointId;
@@ -216,6 +216,26 @@ async fn what_was_set_aside_survives_a_journal_that_is_written_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_returned_to_is_known_for_as_long_as_the_store_has_it() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    let snapshot = Snapshot::new("agent", 1);
+    let sealed = Draft::new(ChildPath::new("desk/agent"), snapshot, Now::read(&*clock())).seal();
+    let sealed = sealed.unwrap();
+    let (kept, gone, only_here) = (sealed.checkpoint().id, CheckpointId(2), CheckpointId(3));
+    journal.returned(&[kept, gone], Batch::new().checkpoint(&sealed)).await.unwrap();
+    journal.use_up([only_here]);
+    let used = |journal: &Journal| [kept, gone, only_here].map(|id| journal.is_used_up(id));
+    assert_eq!(used(&journal), [true, true, true]);
+    let (again, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    assert_eq!(used(&again), [true, true, false]);
+    again.written.store(10_000, Ordering::Relaxed);
+    again.tidy(Vec::new).await.unwrap();
+    let (third, _) = Journal::open(store, clock()).unwrap();
+    assert_eq!(used(&third), [true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_journal_of_the_first_version_is_read_and_one_of_a_later_version_is_refused() {
     let line = |version, text: &str| {
         let schema = SchemaId::new(SCHEMA, version);
@@ -235,5 +255,6 @@ async fn a_journal_of_the_first_version_is_read_and_one_of_a_later_version_is_re
     assert_eq!(journal.open_requests()[0].deadline, Some(8));
     store.commit(line(VERSION + 1, "{}"), Durability::Sync).await.unwrap();
     let error = Journal::open(store, clock()).unwrap_err().to_string();
-    assert!(error.contains("mainstay.journal") && error.contains('3'), "{error}");
+    let later = (VERSION + 1).to_string();
+    assert!(error.contains("mainstay.journal") && error.contains(&later), "{error}");
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
-use super::{Boxed, Carrier, Cause, Desk, Ending, LastEnd, Link, Locked, Managed, Slot};
+use super::{Boxed, Carrier, Cause, Desk, LastEnd, Link, Locked, Managed, Slot};
 use crate::behavior::{Lifeline, StartContext};
 use crate::event::Event;
 use crate::family::Shutdown;
@@ -16,6 +16,28 @@ use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
 use crate::port::Cut;
 use crate::slot::worker::{Worker, guarded, unwound};
+
+/// How a life is ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) shutdown: Shutdown,
+    /// Another life follows: what waits may wait for it.
+    pub(crate) restart: bool,
+    pub(crate) cause: ExitCause,
+    /// Past this moment it is not waited for, unless its own shutdown knows no limit.
+    pub(crate) until: Option<Moment>,
+}
+
+impl Ending {
+    /// When it ends without mercy.
+    pub(crate) fn limit(&self, now: Moment) -> Moment {
+        match self.shutdown {
+            Shutdown::Brutal => now,
+            Shutdown::Timeout(limit) => (now + limit).min(self.until.unwrap_or(Moment::NEVER)),
+            Shutdown::Infinity => Moment::NEVER,
+        }
+    }
+}
 
 impl<W: Worker> Slot<W> {
     /// Begins a life: the constructor and `start`, guarded, within the start timeout.

@@ -20,6 +20,7 @@ use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::family::Reply;
 use crate::id::{CheckpointId, ChildPath, LineId};
+use crate::journal::Journal;
 use crate::mirror::LineView;
 use crate::slot::{Held, Look, Prepared};
 
@@ -34,7 +35,6 @@ pub use words::{Report, RollbackError, To, Wider};
 pub(crate) struct Rollbacks {
     /// One at a time: what stands still for one cannot be read by another.
     turn: tokio::sync::Mutex<()>,
-    used: parking_lot::Mutex<HashSet<CheckpointId>>,
 }
 
 /// What is rolled back: a subtree, or one child of a supervisor.
@@ -88,9 +88,12 @@ impl Place {
         scope.wider().map(|scope| Wider { scope, at: None })
     }
 
+    fn journal(&self) -> Result<Arc<Journal>, RollbackError> {
+        self.node.hub.journal.get().cloned().ok_or(RollbackError::NoStore)
+    }
+
     fn store(&self) -> Result<Arc<dyn Store>, RollbackError> {
-        let journal = self.node.hub.journal.get().ok_or(RollbackError::NoStore)?;
-        Ok(Arc::clone(&journal.store))
+        Ok(Arc::clone(&self.journal()?.store))
     }
 
     /// Who has a state to go back to. Runs user code.
@@ -207,8 +210,12 @@ impl Place {
         approved_by: Option<(String, String)>,
     ) -> Result<Report, RollbackError> {
         let (hub, at, scope) = (Arc::clone(&self.node.hub), self.at().clone(), self.scope());
+        let began = hub.now();
         let wider = self.wider().map(|wider| wider.scope);
         let done = self.within(Back { to, approved_by }).await;
+        if done.as_ref().err().is_none_or(RollbackError::has_tried) {
+            hub.count_rollback(scope, done.is_ok(), began);
+        }
         if let Err(error) = &done {
             let reason = error.to_string();
             hub.emit(Event::RollbackFailed { at, scope, wider, reason });
@@ -219,7 +226,8 @@ impl Place {
     async fn roll_back_now(self, phase: Phase, to: To) -> Result<Report, RollbackError> {
         let hub = &self.node.hub;
         let begun = hub.now();
-        let store = self.store()?;
+        let journal = self.journal()?;
+        let store = Arc::clone(&journal.store);
         phase.set("waiting for another rollback");
         let _turn = self.registry.rollbacks.turn.lock().await;
         phase.set("making the lives that follow");
@@ -233,7 +241,8 @@ impl Place {
             child.install(prepared);
             returned.push((child.path().clone(), id));
         }
-        self.registry.rollbacks.used.lock().extend(returned.iter().filter_map(|(_, id)| *id));
+        let used: Vec<_> = returned.iter().filter_map(|(_, id)| *id).collect();
+        journal.use_up(used.iter().copied());
         let id = self.child.as_ref().map(|child| Arc::from(child.path().id()));
         // What hangs may have half of the time that is left: the rest is for those that follow, and for what
         // is to be undone.
@@ -247,7 +256,7 @@ impl Place {
                 return Err(RollbackError::Restart(gone));
             }
         }
-        let told = self.settle(&store, &children, &phase).await?;
+        let told = self.settle(&journal, &children, used, &phase).await?;
         drop(held);
         Ok(Report {
             at: self.at().clone(),
@@ -342,7 +351,7 @@ impl Place {
                     expected: "a child that is there, durable and stateful".to_owned(),
                 }));
             };
-            if self.registry.rollbacks.used.lock().contains(id) {
+            if self.node.hub.journal.get().is_some_and(|journal| journal.is_used_up(*id)) {
                 return Err(refuse(CheckpointError::Used { checkpoint: *id }));
             }
             let mut schemas = Schemas::new();
@@ -464,8 +473,9 @@ impl Place {
     /// their effects are settled.
     async fn settle(
         &self,
-        store: &Arc<dyn Store>,
+        journal: &Journal,
         children: &[Arc<dyn Look>],
+        mut used: Vec<CheckpointId>,
         phase: &Phase,
     ) -> Result<Undone, RollbackError> {
         // Before anything is undone: a process that ends half-way through goes on from the states that
@@ -479,13 +489,12 @@ impl Place {
                 members.push((child, sealed));
             }
         }
-        store.commit(batch, Durability::Sync).await?;
+        // They say the same as what was returned to.
+        used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
+        journal.returned(&used, batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }
-        // They say the same as what was returned to.
-        let same = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
-        self.registry.rollbacks.used.lock().extend(same);
         phase.set("undoing effects");
         Ok(self.settle_effects(children).await)
     }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::{Phase, Place, Report, RollbackError, To, Wider};
-use crate::checkpoint::Store;
 use crate::event::Event;
+use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::slot::{Held, Look};
 
@@ -15,7 +15,8 @@ impl Place {
     /// The supervisor fell, and begins again: its children go on from its newest line, if there is one.
     /// When none of its lines can be used, the wider scopes are tried, one after the other.
     pub(crate) async fn after_fall(self) -> Option<Fallen> {
-        let store = self.store().ok()?;
+        let journal = self.journal().ok()?;
+        let store = Arc::clone(&journal.store);
         let hub = Arc::clone(&self.node.hub);
         let begun = hub.now();
         let limit = hub.clock.sleep_until(begun + self.scope().limit());
@@ -33,7 +34,7 @@ impl Place {
                     child.install(prepared);
                     returned.push((child.path().clone(), id));
                 }
-                self.registry.rollbacks.used.lock().extend(returned.iter().filter_map(|it| it.1));
+                journal.use_up(returned.iter().filter_map(|it| it.1));
                 let (at, scope) = (self.at().clone(), self.scope());
                 let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
                 let elapsed = hub.now().since(begun);
@@ -48,13 +49,14 @@ impl Place {
                     unknown,
                     elapsed,
                 };
-                Some(Fallen { place: self, store, children, report, begun, held })
+                Some(Fallen { place: self, journal, children, report, begun, held })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
             Err(RollbackError::NoneValid { refused, .. }) if refused.is_empty() => None,
             Err(error) => {
                 let first = self.failed(&error);
+                hub.count_rollback(self.scope(), false, begun);
                 hub.runtime.clone().spawn(self.widen(first));
                 None
             }
@@ -85,7 +87,7 @@ impl Place {
 /// they had done to the world is settled.
 pub(crate) struct Fallen {
     place: Place,
-    store: Arc<dyn Store>,
+    journal: Arc<Journal>,
     children: Vec<Arc<dyn Look>>,
     report: Report,
     begun: Moment,
@@ -95,16 +97,18 @@ pub(crate) struct Fallen {
 impl Fallen {
     /// All are up.
     pub(crate) fn come_up(self) {
-        let Self { place, store, children, mut report, begun, held } = self;
+        let Self { place, journal, children, mut report, begun, held } = self;
+        let used = report.children.iter().filter_map(|it| it.1).collect();
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();
             let limit = hub.clock.sleep_until(begun + place.scope().limit());
             let settled = tokio::select! {
                 biased;
-                settled = place.settle(&store, &children, &phase) => settled,
+                settled = place.settle(&journal, &children, used, &phase) => settled,
                 () = limit => Err(place.too_late(phase.get())),
             };
+            hub.count_rollback(place.scope(), settled.is_ok(), begun);
             match settled {
                 Ok(told) => {
                     report.kept = told.kept;

@@ -152,6 +152,25 @@ pub enum RollbackError {
     Store(CheckpointError),
 }
 
+impl RollbackError {
+    /// Whether a rollback was begun and did not come to its end, and not merely asked for in the wrong way.
+    pub(super) const fn has_tried(&self) -> bool {
+        match self {
+            Self::Refused(_)
+            | Self::NoneValid { .. }
+            | Self::TooLate { .. }
+            | Self::Restart(_)
+            | Self::Store(_) => true,
+            Self::Lookup(_)
+            | Self::NoStore
+            | Self::NoState(_)
+            | Self::WrongTarget { .. }
+            | Self::NoLine { .. }
+            | Self::NeedsApproval { .. } => false,
+        }
+    }
+}
+
 impl From<StoreError> for RollbackError {
     fn from(error: StoreError) -> Self {
         Self::Store(error.into())
