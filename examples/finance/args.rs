@@ -72,7 +72,8 @@ Progress goes to stderr, the report to stdout. What became of the money is read 
 the runtime believes about itself does not enter into it.
 
 Exit codes:
-  0    every transfer is done or undone as a whole, each with one notice
+  0    every transfer is done or undone as a whole, each with one notice, or waits for a person, to
+       whom an act of it is unknown (unknown_open)
   1    the database says otherwise
   2    bad arguments
   3    the store or the database cannot be used: unwritable, in use, of another run, corrupt, full

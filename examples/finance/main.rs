@@ -125,7 +125,9 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     system.stop().await;
     store.flush().map_err(unusable)?;
 
-    let audit = Audit::of(&bank, &plan).map_err(unusable)?;
+    let open = system.effects().open();
+    let waiting = open.iter().filter_map(|effect| work::transfer_of(&effect.task)).collect();
+    let audit = Audit::of(&bank, &plan, &waiting).map_err(unusable)?;
     let report = Report {
         plan: &plan,
         audit: &audit,
@@ -133,7 +135,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
         fates: system.fates(),
         stats: &system.stats(),
         effects: system.effects().counts(),
-        open: system.effects().open().len(),
+        open: open.len(),
         rollbacks: work.rollbacks,
         tree: &tree,
     };

@@ -70,6 +70,9 @@ impl Report<'_> {
              funds), {} in between",
             plan.transfers, plan.seed, audit.done, audit.undone, audit.beyond, audit.half
         )?;
+        if audit.waiting > 0 {
+            writeln!(out, "  of these   {} wait for a person, who has to find out", audit.waiting)?;
+        }
         writeln!(
             out,
             "  database   {} before, {} after; lost {}, duplicated {}, notices duplicated {}",

@@ -173,3 +173,9 @@ impl Work {
 fn key(id: u32) -> String {
     format!("t-{id}")
 }
+
+/// The transfer that a request with this key is about.
+pub(crate) fn transfer_of(key: &str) -> Option<u32> {
+    let rest = key.strip_prefix("t-")?;
+    rest.split_once('-').map_or(rest, |(id, _)| id).parse().ok()
+}
