@@ -180,7 +180,7 @@ pub(super) fn line(event: &Event) -> Option<String> {
             format!("{group}: {to} serves instead of {from}")
         }
         Event::Hedged { group, to, after, .. } => {
-            format!("{group}: no answer after {after:?}, {to} is asked, too")
+            format!("{group}: no answer after {} ms, {to} is asked, too", after.as_millis())
         }
         Event::PointClosed { child, point, decision, by_person, .. } => {
             let who = if *by_person { "a person" } else { "nobody in time" };
