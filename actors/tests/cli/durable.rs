@@ -46,6 +46,17 @@ async fn a_question_to_a_group_of_models_survives_a_kill() {
     server.then(Row::reply("another"));
     let said = run(&folder, &["run", "t.toml", "hello"]).await;
     assert_eq!((&*said.out, &*said.err, server.count()), ("another\n", "", 4), "{said:?}");
+    // For a program, with who gave the answer and whether that was the first choice.
+    server.then(Row::hang());
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(5).await;
+    drop(first);
+    server.then(Row::error(404, "model_not_found", "gone"));
+    server.then(Row::reply("by the second"));
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&answer["served_by"], &answer["degraded"]), (&"t/desk/two".into(), &true.into()));
+    assert_eq!((&answer["text"], &answer["taken_up"]), (&"by the second".into(), &true.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,6 +148,10 @@ members = ["clerk", "closed"]
     let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!((&answer["text"], &answer["taken_up"]), (&"noted".into(), &true.into()), "{said:?}");
     assert_eq!(answer["tools_used"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&answer["served_by"], &answer["degraded"]),
+        (&"t/desk/clerk".into(), &false.into())
+    );
     // What the model had said before the kill is not asked again, and the tool's result is there.
     assert_eq!(server.count(), 3);
     let messages = server.requests()[2].json()["messages"].clone();
