@@ -86,6 +86,31 @@ enum Command {
     ///
     /// Paths begin at the file's folder. So does the program of a server's `command` if it has a slash;
     /// a name without one is looked up in PATH. The server runs in the file's folder, or in its `dir`.
+    ///
+    /// With a [store], what an agent in no group is asked survives a kill, and so does what the group is
+    /// asked that answers you; `durable = false` in that group gives it up. A group whose members may
+    /// both work gives a slow request to the next one, too:
+    ///
+    ///     hedge = { after = "300ms" }        # or "p95": slower than 95 of 100
+    ///
+    /// Where a person may decide what becomes of a request that has failed, and how long it waits:
+    ///
+    ///     [points]
+    ///     after_retry = "2m"                 # and after_substitute, after_rollback
+    ///     otherwise = "continue"             # or "abort", "retry_again"
+    ///
+    /// What is aimed at and when somebody is told; an id of the playbook's, as printed here, changes it:
+    ///
+    ///     [watch]
+    ///     window = "10m"                     # and hold, count_defaulted, without = ["S25"]
+    ///
+    ///     [watch.objectives.S39]             # also: name, measure, kind, signal
+    ///     above = "99 %"
+    ///
+    ///     [watch.alerts.ours]                # also: min_samples
+    ///     measure = "request_errors"
+    ///     above = "5 %"
+    ///     severity = "critical"
     #[command(verbatim_doc_comment)]
     Check {
         /// The tree file.

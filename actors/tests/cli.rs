@@ -6,10 +6,16 @@ use harness::{Folder, refused, support};
 mod bad_files;
 #[path = "cli/chat.rs"]
 mod chat;
+#[path = "cli/durable.rs"]
+mod durable;
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/hedge.rs"]
+mod hedge;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/points.rs"]
+mod points;
 #[path = "cli/stand_ins.rs"]
 mod stand_ins;
 #[path = "cli/store.rs"]
@@ -19,6 +25,8 @@ mod store;
 mod terminal;
 #[path = "cli/trees.rs"]
 mod trees;
+#[path = "cli/watch.rs"]
+mod watch;
 
 const FILE: &str = "examples/trees/support.toml";
 
@@ -145,7 +153,7 @@ fn a_check_prints_the_whole_plan_of_a_profile() {
         "  S98               recovery in all                    > 98 %",
         "  S65.intervention  a person had to help (reported)    < 10 %",
         "  S90  rollback success < 95 %      critical        >= 20",
-        "  S61  a tool times out           5 to 10 %",
+        "  S61  a tool times out: 5 to 10 %",
     ] {
         assert!(said.out.lines().any(|there| there == line), "{line}\n{}", said.out);
     }
@@ -177,7 +185,7 @@ fn each_profile_has_its_own_numbers_and_policy() {
         "{codegen}"
     );
     assert!(codegen.contains("  output_invalid     2        none, none  a sibling"), "{codegen}");
-    assert!(codegen.contains("S73  a syntax error            10 to 15 %"));
+    assert!(codegen.contains("S73  a syntax error: 10 to 15 %"));
     assert!(
         codegen.contains("S77.generation  generation, P95 (reported)         < 10 s"),
         "{codegen}"

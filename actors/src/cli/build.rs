@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Store};
 use mainstay::error::SpecError;
+use mainstay::fault::EffectKind;
 use mainstay::policy::{Jitter, Policy};
 use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
 use mainstay::system::System;
@@ -21,6 +22,7 @@ use mainstay_actors::model::limits::RateLimits;
 use super::Failed;
 use super::file::{self, Answering, GroupKind, Strategy, TreeFile};
 use super::people::{Place, Someone};
+use super::points;
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
@@ -379,7 +381,7 @@ impl Tree {
             root = root.scope(scope);
         }
         for (name, model) in self.file.models.iter().filter(|(name, _)| alone(name)) {
-            root = root.child(self.model(name.get_ref(), model));
+            root = root.child(self.patient(self.model(name.get_ref(), model)));
         }
         for (name, group) in &self.file.groups {
             if *group.kind.get_ref() != GroupKind::Step {
@@ -388,7 +390,7 @@ impl Tree {
         }
         for name in self.file.tools.keys().filter(|name| alone(name)) {
             if let Some(child) = children.get(name.get_ref()) {
-                root = root.child(child.clone());
+                root = root.child(self.patient(child.clone()));
             }
         }
         for name in self.file.people.keys().filter(|name| alone(name)) {
@@ -414,6 +416,29 @@ impl Tree {
             }
         }
         Ok(root)
+    }
+
+    /// The tools that can fail, with what they do to the world: the built-in ones, and those of servers
+    /// that are named.
+    pub(crate) fn tool_effects(&self) -> BTreeMap<String, EffectKind> {
+        let mut effects = BTreeMap::new();
+        for (name, tool) in &self.file.tools {
+            let builtin = tool.builtin.as_ref().map(|it| it.get_ref().effect());
+            if let (Some(effect), None) = (builtin, &tool.text) {
+                effects.insert(name.get_ref().clone(), effect);
+            }
+            for (inner, effect) in &tool.effects {
+                effects.insert(format!("{}.{}", name.get_ref(), inner.get_ref()), *effect);
+            }
+        }
+        let listed = self.file.agents.values().flat_map(|agent| &agent.tools);
+        let members = self.file.groups.values().flat_map(|group| group.members.get_ref());
+        for name in listed.chain(members).map(toml::Spanned::get_ref) {
+            if name.contains('.') {
+                effects.entry(name.clone()).or_insert(EffectKind::Irreversible);
+            }
+        }
+        effects
     }
 
     /// Lets the agents of a tree that was started have their sub-agents, and servers come that were not
@@ -449,6 +474,11 @@ impl Tree {
         let of = agents.filter(|(name, _)| names.is_sub_agent(name.get_ref()));
         of.map(|(name, agent)| Ok((name.get_ref().clone(), Team::new(self.agent(agent)?))))
             .collect()
+    }
+
+    /// A child whose requests have the time to wait for people.
+    fn patient(&self, child: ChildSpec) -> ChildSpec {
+        points::patience(&self.file).into_iter().fold(child, ChildSpec::deadline)
     }
 
     fn model(&self, name: &str, model: &file::Model) -> ChildSpec {
@@ -516,6 +546,9 @@ impl Tree {
         for (member, grant) in &group.grants {
             let grant = Grant::new(grant.owner.get_ref(), grant.reason.get_ref());
             spec = spec.grant(member.get_ref(), grant);
+        }
+        if let Some(patience) = points::patience(&self.file) {
+            spec = spec.deadline(patience);
         }
         if let Some(hedge) = &group.hedge {
             spec = spec.hedge(hedge.get_ref().after.0);

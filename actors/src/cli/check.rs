@@ -17,8 +17,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::build::{Tree, kept_group};
 use super::file::{Durability, Model, Named, Price};
-use super::profile::{CHAOS, Profile, Row, SCOPES};
+use super::profile::{Profile, Row, SCOPES};
 use super::{points, watch};
+
+mod chaos;
 
 /// The whole page.
 pub(crate) fn page(tree: &Tree) -> String {
@@ -38,9 +40,7 @@ pub(crate) fn page(tree: &Tree) -> String {
     }
     manual_points(&mut page, tree);
     watched(&mut page, tree);
-    let mut chaos = CHAOS.to_vec();
-    chaos.extend(profile.iter().flat_map(|profile| profile.chaos()));
-    table(&mut page, "Chaos plan", &["", "what is injected", "rate"], &chaos);
+    chaos::plan(&mut page, tree, profile, &policy);
     page
 }
 
@@ -66,9 +66,6 @@ fn manual_points(page: &mut String, tree: &Tree) {
         row("a rollback", spec.after_rollback, "is only told"),
     ];
     align(page, &lines);
-    if lines.iter().any(|line| !line[2].is_empty()) {
-        let _ = writeln!(page, "  at most half of the time that the request still has");
-    }
 }
 
 /// What the tree is watched by when it runs.

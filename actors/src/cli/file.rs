@@ -15,6 +15,7 @@ use super::profile::Profile;
 use super::snag::{Snag, list, meant};
 use super::watch::Watch;
 
+mod lists;
 mod span;
 
 pub(crate) use span::{After, Span};
@@ -348,6 +349,9 @@ pub(crate) struct Agent {
 
 /// Reads a file's text.
 pub(crate) fn read(text: &str) -> Result<TreeFile, Snag> {
+    if let Some(snag) = lists::misplaced(text) {
+        return Err(snag);
+    }
     toml::from_str(text).map_err(|error| refused(text, error.message(), error.span()))
 }
 

@@ -66,6 +66,17 @@ pub(crate) fn spec(file: &TreeFile) -> PointSpec {
     })
 }
 
+/// How long a request may take in all, so that people have the time that the file gives them; `None`
+/// where nobody is waited for. The runtime gives them at most half of what is left.
+pub(crate) fn patience(file: &TreeFile) -> Option<Duration> {
+    /// For the attempts themselves.
+    const WORK: Duration = Duration::from_secs(600);
+    let spec = spec(file);
+    let waits = [spec.after_retry, spec.after_substitute, spec.after_rollback];
+    let sum: Duration = waits.into_iter().flatten().sum();
+    (!sum.is_zero()).then(|| WORK + sum * 2)
+}
+
 /// What is wrong with the section.
 pub(crate) fn verify(file: &TreeFile, snags: &mut Vec<Snag>) {
     let Some(points) = &file.points else { return };

@@ -5,6 +5,7 @@
 //! runtime knows itself is asked of it and not written here.
 
 use mainstay::checkpoint::{Interval, Scope};
+use mainstay::fault::Class;
 use mainstay::policy::Policy;
 use mainstay_actors::agent::LINES;
 use serde::Deserialize;
@@ -24,8 +25,38 @@ pub(crate) type Row = (&'static str, &'static str, &'static str);
 /// The rows of the scopes of a rollback, the narrowest first.
 pub(crate) const SCOPES: [&str; 5] = ["S40", "S41", "S42", "S43", "S44"];
 
+/// Whom a failure is to meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Models,
+    Tools,
+    Agents,
+    Everything,
+}
+
+/// A failure that a tree is to be tried with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Injected {
+    pub(crate) id: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) rate: &'static str,
+    pub(crate) class: Class,
+    pub(crate) on: On,
+}
+
+const fn injected(
+    id: &'static str,
+    what: &'static str,
+    rate: &'static str,
+    class: Class,
+    on: On,
+) -> Injected {
+    Injected { id, what, rate, class, on }
+}
+
 /// The failure rates that every tree is tried with.
-pub(crate) const CHAOS: [Row; 1] = [("S5", "any failure", "5 %, 10 % and 15 %")];
+pub(crate) const CHAOS: [Injected; 1] =
+    [injected("S5", "the network fails", "5 %, 10 % and 15 %", Class::Network, On::Everything)];
 
 impl Profile {
     pub(crate) const fn name(self) -> &'static str {
@@ -96,23 +127,26 @@ impl Profile {
         }
     }
 
-    pub(crate) const fn chaos(self) -> &'static [Row] {
+    pub(crate) const fn chaos(self) -> &'static [Injected] {
+        const DESK: &[Injected] = &[
+            injected("S61", "a tool times out", "5 to 10 %", Class::Timeout, On::Tools),
+            injected("S61", "a tool fails", "2 to 3 %", Class::ToolExecution, On::Tools),
+            injected("S61", "a complaint is too hard", "1 to 2 %", Class::Business, On::Agents),
+        ];
+        const MONEY: &[Injected] = &[
+            injected("S67", "the network fails", "1 to 2 %", Class::Network, On::Everything),
+            injected("S67", "a transaction fails", "0.5 to 1 %", Class::ToolExecution, On::Tools),
+            injected("S67", "funds are insufficient", "< 0.1 %", Class::Business, On::Tools),
+        ];
+        const CODE: &[Injected] = &[
+            injected("S73", "a syntax error", "10 to 15 %", Class::OutputInvalid, On::Models),
+            injected("S73", "a tool fails", "3 to 5 %", Class::ToolExecution, On::Tools),
+            injected("S73", "the logic is wrong", "5 to 10 %", Class::Business, On::Agents),
+        ];
         match self {
-            Self::CustomerService => &[
-                ("S61", "a tool times out", "5 to 10 %"),
-                ("S61", "a tool fails", "2 to 3 %"),
-                ("S61", "a complex complaint fails", "1 to 2 %"),
-            ],
-            Self::Finance => &[
-                ("S67", "the network fails", "1 to 2 %"),
-                ("S67", "a transaction fails", "0.5 to 1 %"),
-                ("S67", "insufficient funds", "< 0.1 %"),
-            ],
-            Self::Codegen => &[
-                ("S73", "a syntax error", "10 to 15 %"),
-                ("S73", "a development tool fails", "3 to 5 %"),
-                ("S73", "the logic is wrong", "5 to 10 %"),
-            ],
+            Self::CustomerService => DESK,
+            Self::Finance => MONEY,
+            Self::Codegen => CODE,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use mainstay::error::RecoverError;
 use mainstay::event::{Event, EventStream};
+use mainstay::id::ChildPath;
 use mainstay::port::Port;
 use mainstay::system::{RecoverOptions, RecoveredRequest, System, SystemOptions};
 use mainstay::watch::Signal;
@@ -24,6 +25,7 @@ use super::points;
 use super::{Failed, Show, say};
 use lines::{Lines, Typed};
 use page::Page;
+use served::Served;
 use taken::Answered;
 use words::{Outcome, Why, line};
 
@@ -31,6 +33,7 @@ mod alerts;
 mod lines;
 mod metrics;
 mod page;
+mod served;
 mod settle;
 mod taken;
 mod words;
@@ -39,6 +42,8 @@ pub(crate) use lines::is_interactive;
 
 /// Pieces of an answer that wait to be shown.
 const PIECES: usize = 64;
+/// How long is waited to hear who gave an answer that is there already.
+const TOLD: Duration = Duration::from_millis(300);
 const HELP: &str = "\
 /tree     the live tree
 /effects  what nobody knows the outcome of, and how to settle it
@@ -61,6 +66,8 @@ pub(crate) struct Session {
     leaving: BTreeSet<String>,
     /// Whether the question that was asked last has waited for a person.
     helped: bool,
+    /// Who answered whom while it was worked on.
+    served: Served,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
 }
@@ -107,8 +114,16 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
-        let (history, leaving, helped, lines) = Default::default();
-        Ok(Self { system, asked, show, history, taken, people, leaving, helped, lines })
+        let (history, leaving, helped, served, lines) = Default::default();
+        Ok(Self { system, asked, show, history, taken, people, leaving, helped, served, lines })
+    }
+
+    /// Who is asked.
+    fn path(&self) -> ChildPath {
+        match &self.asked {
+            Asked::Agent(port) => port.path().clone(),
+            Asked::Model(port, _) => port.path().clone(),
+        }
     }
 
     pub(crate) async fn stop(self) {
@@ -167,14 +182,30 @@ impl Session {
     async fn take_up(&mut self) -> anyhow::Result<Vec<Answered>> {
         let mut answers = Vec::new();
         let mut events = self.system.events();
-        for request in std::mem::take(&mut self.taken) {
+        let taken = std::mem::take(&mut self.taken);
+        let is_one = taken.len() == 1;
+        for request in taken {
             let system = self.system.clone();
             let work = async { taken::answer(&system, &request, &mut system.events()).await };
-            let Some(answered) = self.attend(work, &mut Page::new(None), &mut events).await else {
+            let mut page = Page::new(None);
+            let Some(answered) = self.attend(work, &mut page, &mut events).await else {
                 let why = "called off; what was asked before goes on at the next start";
                 return Err(Failed(why.to_owned()).into());
             };
-            answers.extend(answered);
+            // The record holds the answer, and not who gave it; the event that tells may come after it,
+            // and has come before us if the answer was there at once.
+            let told = tokio::time::Instant::now() + TOLD;
+            while is_one && self.served.only(&request.child).is_none() {
+                let next = tokio::time::timeout_at(told, events.next()).await;
+                let Ok(Some(stamped)) = next else { break };
+                self.progress(&stamped.event, &mut page);
+            }
+            let by = self.served.only(&request.child).filter(|_| is_one);
+            let below = self.served.below(&request.child);
+            answers.extend(answered.map(|Answered { question, outcome }| {
+                let outcome = outcome.map(|outcome| outcome.given_by(by).resting_on(below));
+                Answered { question, outcome }
+            }));
         }
         Ok(answers)
     }
@@ -241,6 +272,8 @@ impl Session {
         while let Some(stamped) = events.try_next() {
             self.progress(&stamped.event, &mut page);
         }
+        let path = self.path();
+        let outcome = outcome.map(|outcome| outcome.resting_on(self.served.below(&path)));
         (outcome, shown)
     }
 
@@ -252,7 +285,7 @@ impl Session {
         page: &mut Page,
         events: &mut EventStream,
     ) -> Option<T> {
-        self.helped = false;
+        (self.helped, self.served) = Default::default();
         let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
         let mut told = BTreeSet::new();
         let mut lines = self.lines.take();
@@ -339,7 +372,8 @@ impl Session {
         }
     }
 
-    fn progress(&self, event: &Event, page: &mut Page) {
+    fn progress(&mut self, event: &Event, page: &mut Page) {
+        self.served.note(event);
         if let (true, Some(line)) = (self.show.progress, line(event)) {
             page.make_room();
             eprintln!("  {line}");
@@ -373,10 +407,7 @@ impl Session {
 
     /// A conversation: lines in, answers out, until the end of the input.
     pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
-        let path = match &self.asked {
-            Asked::Agent(port) => port.path().clone(),
-            Asked::Model(port, _) => port.path().clone(),
-        };
+        let path = self.path();
         self.lines = Some(Lines::new(history)?);
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));

@@ -125,25 +125,34 @@ impl Builtin {
         }))
     }
 
+    /// What one call does to the world.
+    pub(crate) const fn effect(self) -> EffectKind {
+        match self {
+            Self::QueryOrder | Self::VectorSearch | Self::ExactSearch => EffectKind::Read,
+            Self::Refund | Self::Escalate => EffectKind::Idempotent,
+            Self::Default => EffectKind::Pure,
+        }
+    }
+
     /// One of the tools over orders, as a child.
     pub(crate) fn over_orders(self, id: &str, desk: &Desk) -> Option<ChildSpec> {
         let desk = desk.clone();
         let name = self.name();
         let tool = match self {
             Self::QueryOrder => {
-                Tool::new(name, EffectKind::Read, move |query: Query, _: ToolContext| {
+                Tool::new(name, self.effect(), move |query: Query, _: ToolContext| {
                     let found = desk.find(query.order);
                     async move { found }
                 })
             }
             Self::Refund => {
-                Tool::new(name, EffectKind::Idempotent, move |query: Query, ctx: ToolContext| {
+                Tool::new(name, self.effect(), move |query: Query, ctx: ToolContext| {
                     let refunded = desk.refund(query.order, ctx.key());
                     async move { refunded }
                 })
             }
             Self::Escalate => {
-                Tool::new(name, EffectKind::Idempotent, |wish: Wish, _: ToolContext| async move {
+                Tool::new(name, self.effect(), |wish: Wish, _: ToolContext| async move {
                     let ticket = wish.order.map_or("T-0".to_owned(), |order| format!("T-{order}"));
                     Ok::<_, Fault>(json!({"ticket": ticket, "reason": wish.reason}))
                 })

@@ -157,7 +157,7 @@ impl Measured {
 }
 
 impl GroupKind {
-    const fn watched(self) -> PolicyKind {
+    pub(crate) const fn watched(self) -> PolicyKind {
         match self {
             Self::Model => PolicyKind::Model,
             Self::Tool => PolicyKind::Tool,

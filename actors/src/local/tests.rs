@@ -100,3 +100,15 @@ fn every_language_has_every_sentence() {
         assert!(phrases.status.contains("{status}") && phrases.eta.contains("{eta}"));
     }
 }
+
+#[test]
+fn a_message_is_read_as_far_as_a_person_would() {
+    // Letters of three bytes, so that the end of what is read falls into one.
+    let long = format!("Where is order 1042? {} Where is order #1043", "退".repeat(6_000));
+    let call = LocalModel::default().reply(&desk(&long));
+    assert_eq!(called(&call), ("query_order", "{\"order\":1042}"));
+    let late = format!("Hello! {} Where is order 1042?", "la ".repeat(6_000));
+    assert_eq!(LocalModel::default().understand(&late).order, None);
+    let in_time = format!("Hello! {} Where is order 1042?", "la ".repeat(5_000));
+    assert_eq!(LocalModel::default().understand(&in_time).order, Some(1042));
+}

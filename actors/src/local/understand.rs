@@ -9,6 +9,8 @@ use super::{Intent, Language, Understood};
 
 /// How many words may stand between "don't want" and what is not wanted.
 const UNLESS_REACH: usize = 2;
+/// So many bytes of a message are read: every list is looked for in all of them.
+const READ: usize = 16 * 1024;
 
 struct Pattern {
     parts: Vec<Part>,
@@ -88,8 +90,10 @@ fn any(patterns: &[Pattern], words: &str) -> bool {
     patterns.iter().any(|pattern| pattern.find(words).is_some())
 }
 
-/// Reads a message.
+/// Reads a message, as far as a person would.
 pub(super) fn understand(text: &str) -> Understood {
+    let end = (0..=READ.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    let text = &text[..end.unwrap_or_default()];
     let folded: Vec<String> = sentences(text).into_iter().map(fold).collect();
     let all: Vec<String> = folded.iter().map(|sentence| words(sentence)).collect();
     let kept: Vec<usize> = (0..all.len()).filter(|&index| !any(&STEERING, &all[index])).collect();

@@ -47,7 +47,7 @@ fn a_mark_at_the_beginning_and_other_ends_of_lines_do_not_matter() {
 1 | [modles.llm]
   |  ^^^^^^ not a key of this place
   |
-  = help: did you mean `models`? known here: `name`, `profile`, `entry`, `ask`, `supervisor`, `policy`, `store`, `models`, `groups`, `tools`, `people` and `agents`
+  = help: did you mean `models`? known here: `name`, `profile`, `entry`, `ask`, `supervisor`, `policy`, `store`, `points`, `watch`, `models`, `groups`, `tools`, `people` and `agents`
 ",
     );
 }

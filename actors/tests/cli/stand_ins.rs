@@ -368,3 +368,48 @@ async fn a_result_above_the_limit_of_its_server_is_told_to_the_model_as_a_failur
         assert!(said.contains(told), "{said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_rests_on_a_stand_in_says_on_whose() {
+    let server = StubServer::start().await.unwrap();
+    let rest = r#"[models.sorry]
+kind = "default"
+text = "later"
+[groups.brain]
+kind = "output"
+members = ["llm", "sorry"]
+[tools.gone]
+command = ["./gone"]
+[tools.gone.effects]
+sum = "read"
+[tools.known]
+builtin = "default"
+text = "42"
+[groups.add]
+kind = "tool"
+members = ["gone.sum", "known"]
+[agents.a]
+model = "brain"
+tools = ["add"]
+"#;
+    server.then(Row::tool_calls([("add", "{}")]));
+    server.then(Row::reply("it is 42"));
+    let folder = tree(&server, rest);
+    let said = run(&folder, &["run", "t.toml", "--json", "2 and 3"]).await;
+    let answer: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&answer["served_by"], &answer["degraded"]), (&json!("t/a"), &json!(true)));
+    let by_default = json!([{"group": "t/add", "by": "t/add/known", "defaulted": true}]);
+    assert_eq!(answer["stood_in"], by_default, "{answer}");
+    // The model's place, too, and for people.
+    server.otherwise(Row::error(404, "model_not_found", "gone"));
+    let said = run(&folder, &["run", "t.toml", "--progress", "2 and 3"]).await;
+    assert!(
+        said.err.contains("(by t/a; degraded; a default of t/brain/sorry; 1 step;"),
+        "{said:?}"
+    );
+    // Who needed nobody names nobody.
+    server.otherwise(Row::reply("five"));
+    let said = run(&folder, &["run", "t.toml", "--json", "2 and 3"]).await;
+    let answer: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&answer["text"], answer.get("stood_in")), (&json!("five"), None), "{answer}");
+}

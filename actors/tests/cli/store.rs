@@ -20,7 +20,7 @@ fn text(server: &StubServer, agents: &str) -> String {
 }
 
 /// A process that is killed when the test is over, whatever its end.
-struct Killed(Child);
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -29,7 +29,7 @@ impl Drop for Killed {
     }
 }
 
-fn start(folder: &Folder, arguments: &[&str]) -> Killed {
+pub(crate) fn start(folder: &Folder, arguments: &[&str]) -> Killed {
     Killed(command(&folder.0, arguments).spawn().unwrap())
 }
 
@@ -150,18 +150,6 @@ async fn a_store_of_other_agents_is_refused_with_the_difference_until_it_is_adop
     }
     let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;
     assert_eq!((said.code, &*said.out), (0, "ok\n"), "{said:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_is_asked_says_that_its_requests_are_not_kept() {
-    let server = StubServer::start().await.unwrap();
-    let agents = "[agents.a]\nmodel = \"llm\"\n[agents.b]\nmodel = \"llm\"\n[groups.desk]\nkind = \"step\"\nmembers = [\"a\", \"b\"]\n";
-    let folder = Folder::with("t.toml", &text(&server, agents));
-    let said = run(&folder, &["run", "t.toml", "hello"]).await;
-    assert_eq!((said.code, &*said.out), (0, "ok\n"));
-    let told = "requests to the group `desk` are NOT kept: only an agent in no group keeps its own";
-    assert_eq!(said.err, format!("mainstay: {told}\n"));
-    assert!(run(&folder, &["check", "t.toml"]).await.out.contains(told));
 }
 
 /// The steps at which an agent of this profile was checkpointed, whose model calls a tool five times with

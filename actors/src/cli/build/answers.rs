@@ -102,14 +102,14 @@ pub(super) fn search(id: &str, way: Builtin, found: &[Document]) -> Result<Child
     let tool = match way {
         Builtin::VectorSearch => {
             let index = VectorSearch::new(found)?;
-            Tool::new(way.name(), EffectKind::Read, move |query: Query, _: ToolContext| {
+            Tool::new(way.name(), way.effect(), move |query: Query, _: ToolContext| {
                 let hits = index.search(&query.request());
                 async move { hits }
             })
         }
         _ => {
             let index = ExactSearch::new(found);
-            Tool::new(way.name(), EffectKind::Read, move |query: Query, _: ToolContext| {
+            Tool::new(way.name(), way.effect(), move |query: Query, _: ToolContext| {
                 let hits = index.search(&query.request());
                 async move { hits }
             })

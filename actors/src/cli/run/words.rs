@@ -11,6 +11,8 @@ use mainstay_actors::agent::{AgentReply, ToolUse};
 use mainstay_actors::chat::ChatReply;
 use serde_json::{Value, json};
 
+use super::served::StoodIn;
+
 /// An answer, whoever gave it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
@@ -26,6 +28,8 @@ pub(super) struct Outcome {
     pub(super) money_micros: u64,
     /// Whether another process had asked.
     pub(super) taken_up: bool,
+    /// Who stood in for whom, below the one that was asked.
+    pub(super) stood_in: Vec<StoodIn>,
 }
 
 impl Outcome {
@@ -39,6 +43,19 @@ impl Outcome {
             money_micros: answer.cost.money_micros,
             ..Self::default()
         }
+    }
+
+    /// With those that it rests on, where it says that it rests on some.
+    pub(super) fn resting_on(self, stood_in: Vec<StoodIn>) -> Self {
+        let rests = self.degraded || self.defaulted || self.taken_up;
+        Self { stood_in: if rests { stood_in } else { Vec::new() }, ..self }
+    }
+
+    /// As given by this one, as far as it is known.
+    pub(super) fn given_by(self, by: Option<&StoodIn>) -> Self {
+        let Some(StoodIn { by, degraded, defaulted, attempts, .. }) = by else { return self };
+        let (served_by, attempts) = (Some(by.clone()), *attempts);
+        Self { served_by, degraded: *degraded, defaulted: *defaulted, attempts, ..self }
     }
 
     pub(super) fn agent(answer: Answer<AgentReply>) -> Self {
@@ -117,6 +134,10 @@ impl Outcome {
         if self.taken_up {
             body["taken_up"] = json!(true);
         }
+        if !self.stood_in.is_empty() {
+            let all: Vec<_> = self.stood_in.iter().map(StoodIn::as_json).collect();
+            body["stood_in"] = json!(all);
+        }
         body
     }
 
@@ -133,6 +154,10 @@ impl Outcome {
             parts.push("a default answer".to_owned());
         } else if self.degraded {
             parts.push("degraded".to_owned());
+        }
+        for StoodIn { by, defaulted, .. } in &self.stood_in {
+            let what = if *defaulted { "a default of" } else { "rests on" };
+            parts.push(format!("{what} {by}"));
         }
         let tool = |tool: &ToolUse| match tool.failed {
             Some(class) => format!("{} ({class})", tool.name),
@@ -180,7 +205,7 @@ pub(super) fn line(event: &Event) -> Option<String> {
             format!("{group}: {to} serves instead of {from}")
         }
         Event::Hedged { group, to, after, .. } => {
-            format!("{group}: no answer after {after:?}, {to} is asked, too")
+            format!("{group}: no answer after {} ms, {to} is asked, too", after.as_millis())
         }
         Event::PointClosed { child, point, decision, by_person, .. } => {
             let who = if *by_person { "a person" } else { "nobody in time" };

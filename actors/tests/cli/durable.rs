@@ -1,0 +1,196 @@
+//! A group that is asked and keeps its requests: killed in the middle of one, the next process does it.
+
+use mainstay_actors::stub_server::{Row, StubServer};
+
+use super::harness::{Folder, command};
+use super::models::run;
+use super::store::start;
+
+/// Two models that stand in for each other, asked without an agent.
+fn models(server: &StubServer, group: &str) -> Folder {
+    let model = |name: &str| {
+        format!(
+            "[models.{name}]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"{name}\"\n",
+            server.url()
+        )
+    };
+    let text = format!(
+        "[store]\npath = \"state\"\n{}{}[groups.desk]\nkind = \"model\"\nmembers = [\"one\", \"two\"]\n{group}",
+        model("one"),
+        model("two"),
+    );
+    Folder::with("t.toml", &text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_to_a_group_of_models_survives_a_kill() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    // The next process finds the first model out of order: whoever serves, the request is one.
+    server.then(Row::error(404, "model_not_found", "gone"));
+    server.then(Row::reply("by the second"));
+    let folder = models(&server, "");
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(1).await;
+    drop(first);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "by the second\n"), "{said:?}");
+    assert_eq!(said.err, "mainstay: taken up again: 1 open request\n");
+    let asked: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|seen| seen.json()["model"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(asked, ["one", "one", "two"].map(|name| Some(name.to_owned())));
+    // What has its answer is not taken up again.
+    server.then(Row::reply("another"));
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((&*said.out, &*said.err, server.count()), ("another\n", "", 4), "{said:?}");
+    // For a program, with who gave the answer and whether that was the first choice.
+    server.then(Row::hang());
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(5).await;
+    drop(first);
+    server.then(Row::error(404, "model_not_found", "gone"));
+    server.then(Row::reply("by the second"));
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&answer["served_by"], &answer["degraded"]), (&"t/desk/two".into(), &true.into()));
+    assert_eq!((&answer["text"], &answer["taken_up"]), (&"by the second".into(), &true.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_words_hear_what_became_of_the_question_to_a_group() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    server.then(Row::reply("one"));
+    server.then(Row::reply("two"));
+    let folder = models(&server, "");
+    let first = start(&folder, &["run", "t.toml", "first"]);
+    server.asked(1).await;
+    drop(first);
+    let said = run(&folder, &["run", "t.toml", "second"]).await;
+    assert_eq!(said.out, "two\n", "{said:?}");
+    assert_eq!(said.err, "mainstay: taken up again: 1 open request\nasked before: first\none\n");
+    // And of one that failed in the meantime.
+    server.then(Row::hang());
+    let first = start(&folder, &["run", "t.toml", "third"]);
+    server.asked(4).await;
+    drop(first);
+    server.then(Row::error(401, "invalid_api_key", "no"));
+    server.then(Row::reply("four"));
+    let said = run(&folder, &["run", "t.toml", "fourth"]).await;
+    assert_eq!(said.out, "four\n", "{said:?}");
+    assert!(said.err.contains("asked before: third\nno answer: "), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_with_a_group_goes_on_after_a_kill_where_it_stood() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply("I am Ann"));
+    server.then(Row::hang());
+    server.then(Row::reply("Ann, as I said"));
+    server.then(Row::reply("bye"));
+    let folder = models(&server, "[ask]\nsystem = \"be Ann\"\n");
+    let mut first = start(&folder, &["run", "t.toml", "--chat"]);
+    std::io::Write::write_all(first.0.stdin.as_mut().unwrap(), b"who are you?\nwho?\n").unwrap();
+    server.asked(2).await;
+    drop(first);
+    let folder = std::sync::Arc::new(folder);
+    let there = std::sync::Arc::clone(&folder);
+    let chat = move || there.run(&["run", "t.toml", "--chat"], "bye\n");
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    assert_eq!(said.out, "asked before: who?\nAnn, as I said\nbye\n", "{said:?}");
+    let told: Vec<_> = server.requests()[3].json()["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["content"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(told, ["be Ann", "who are you?", "I am Ann", "who?", "Ann, as I said", "bye"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_was_killed_goes_on_at_the_step_it_had_reached() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("note", "{\"reason\":\"late\"}")]));
+    server.then(Row::hang());
+    server.then(Row::reply("noted"));
+    let text = format!(
+        r#"profile = "finance"
+[store]
+path = "state"
+[models.llm]
+kind = "openai"
+base_url = "{}"
+model = "m"
+[tools.note]
+builtin = "escalate"
+[agents.clerk]
+model = "llm"
+tools = ["note"]
+[models.closed]
+kind = "default"
+text = "closed"
+[groups.desk]
+kind = "step"
+members = ["clerk", "closed"]
+"#,
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains("    durable: what it accepts survives the process\n"), "{page}");
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(2).await;
+    drop(first);
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&answer["text"], &answer["taken_up"]), (&"noted".into(), &true.into()), "{said:?}");
+    assert_eq!(answer["tools_used"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&answer["served_by"], &answer["degraded"]),
+        (&"t/desk/clerk".into(), &false.into())
+    );
+    // What the model had said before the kill is not asked again, and the tool's result is there.
+    assert_eq!(server.count(), 3);
+    let messages = server.requests()[2].json()["messages"].clone();
+    assert_eq!(messages.as_array().unwrap().last().unwrap()["role"], "tool", "{messages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_not_to_be_durable_keeps_nothing_and_says_so() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    let agents = format!(
+        "[store]\npath = \"state\"\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[agents.a]\nmodel = \"llm\"\n[agents.b]\nmodel = \"llm\"\n[groups.desk]\nkind = \"step\"\nmembers = [\"a\", \"b\"]\ndurable = false\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &agents);
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(1).await;
+    drop(first);
+    server.then(Row::reply("anew"));
+    let said = run(&folder, &["run", "t.toml", "other"]).await;
+    assert_eq!((said.code, &*said.out), (0, "anew\n"));
+    let told = "requests to `desk` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`";
+    assert_eq!(said.err, format!("mainstay: {told}\n"));
+    assert_eq!(server.count(), 2, "what was asked before is gone");
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains(told) && !page.contains("    durable: "), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_memory_takes_a_durable_group_and_keeps_it_for_the_process() {
+    let server = StubServer::start().await.unwrap();
+    let folder = models(&server, "durable = true\n");
+    let text = std::fs::read_to_string(folder.0.join("t.toml")).unwrap();
+    let text = text.replace("path = \"state\"", "durability = \"memory\"");
+    std::fs::write(folder.0.join("t.toml"), text).unwrap();
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out, &*said.err), (0, "ok\n", ""));
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "only the file itself");
+    // The tree is shown without the store, which another process may hold.
+    let said = command(&folder.0, &["tree", "t.toml"]).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+}
