@@ -462,7 +462,7 @@ async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<Syst
     let system = System::start_with(tree(strategy, &common), options).await.unwrap();
     let _ = shown.set(system.clone());
     // Half of the storms are listened to; without a listener, some paths are shorter.
-    let events = (seed % 2 == 0).then(|| system.events());
+    let events = seed.is_multiple_of(2).then(|| system.events());
     let (stop, stopped) = mpsc::channel();
     let watcher = watch(system.clone(), stopped);
     let storm = Arc::new(Storm {
