@@ -9,7 +9,7 @@ mod support;
 
 use mainstay::spec::SupervisorSpec;
 
-use storm::{CALLERS, Strategy, storm};
+use storm::{CALLERS, Strategy, Wild, storm};
 
 const CALLS: u64 = 60;
 
@@ -22,7 +22,8 @@ fn seeds() -> Vec<u64> {
 
 fn weathers(strategy: Strategy) {
     for seed in seeds() {
-        let weather = storm(strategy, seed, 2 + seed as usize % 3, CALLS);
+        let workers = 2 + seed as usize % 3;
+        let weather = storm(Wild { strategy, seed, workers, calls: CALLS, stops: false });
         assert!(weather.looks > 100, "{} looks", weather.looks);
         assert!(weather.answers > CALLERS * CALLS / 4, "{} answers", weather.answers);
         assert!(weather.crashes > 5, "{} crashes", weather.crashes);
@@ -43,4 +44,18 @@ fn threads_agree_on_every_fate_under_one_for_all() {
 #[test]
 fn threads_agree_on_every_fate_under_rest_for_one() {
     weathers(SupervisorSpec::rest_for_one);
+}
+
+/// Whoever asks while everything is being stopped, and after that, is told at once.
+#[test]
+fn a_system_that_is_stopped_in_a_storm_leaves_nobody_waiting_and_nothing_open() {
+    for seed in seeds() {
+        for strategy in
+            [SupervisorSpec::one_for_one, SupervisorSpec::one_for_all, SupervisorSpec::rest_for_one]
+        {
+            let workers = 2 + seed as usize % 3;
+            let weather = storm(Wild { strategy, seed, workers, calls: CALLS, stops: true });
+            assert!(weather.answers > CALLERS, "{} answers", weather.answers);
+        }
+    }
 }

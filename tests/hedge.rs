@@ -385,6 +385,10 @@ fn a_group_whose_members_cannot_bear_a_second_copy_is_refused() {
     let now = GroupSpec::model("llm").hedge(Hedge::after(Duration::ZERO));
     let error = refused(now.member_spec(plain()).member_spec(reader(&script, "second")));
     assert!(matches!(&error, SpecError::Zero { what: "the delay of a hedge", .. }), "{error}");
+    let many =
+        (0..65).fold(group(), |group, n| group.member_spec(reader(&script, &format!("{n}"))));
+    let expected = SpecError::ChainTooLong { path: "app/llm".into(), members: 65, limit: 6 };
+    assert_eq!(refused(many), expected);
     // What is no sibling of the same work is never asked at the same time, so anything goes.
     let person = script.stateless("person").role(Role::Human);
     let second = reader(&script, "second");

@@ -89,7 +89,10 @@ async fn bad_arguments_are_refused_by_name() {
         (vec!["--bogus"], "--bogus"),
         (vec!["--limit", "0"], "--limit"),
         (vec!["--limit", "many"], "'many'"),
-        (vec!["--seed", "-1"], "-1"),
+        (vec!["--seed", "-1"], "'-1' for '--seed <N>': a number from 0"),
+        (vec!["--fault-rate", "-0.1"], "'-0.1' for '--fault-rate <RATE>'"),
+        (vec!["--model-url", "http://127.0.0.1:1/v1", "--model", ""], "--model <NAME>"),
+        (vec!["--model-url", "", "--model", "m"], "--model-url <URL>"),
         (vec!["--fault-rate", "1.5"], "--fault-rate"),
         (vec!["--fault-rate", "NaN"], "--fault-rate"),
         (vec!["--agents", "65"], "--agents"),
@@ -338,4 +341,42 @@ async fn a_reader_that_leaves_early_is_no_failure() {
     let ran = finish(child.wait_with_output()).await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(!ran.err.contains("panicked"), "{}", ran.err);
+}
+
+/// The last thing asked for was the report: that it is lost must not look like a success.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_report_that_cannot_be_written_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(["--limit", "1", "--fault-rate", "0", "--summary", "json"]);
+    let child = command.stdout(full).spawn().unwrap();
+    let ran = finish(child.wait_with_output()).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.err.contains("error: the report cannot be written to stdout: "), "{ran:#?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_request_to_terminate_stops_the_tree_in_order_as_ctrl_c_does() {
+    let mut desk = Running::start(&["--summary", "json"]);
+    desk.wait_for(" of 240 complaints").await;
+    desk.signal("-TERM").await;
+    let ran = desk.end().await;
+    assert_eq!(ran.code, Some(130), "{ran:#?}");
+    assert!(ran.err.contains("stopping the tree in order"), "{}", ran.err);
+    ran.summary();
+}
+
+/// A server may take half a minute to say that it is there.
+#[cfg(unix)]
+#[tokio::test]
+async fn ctrl_c_while_the_server_is_waited_for_ends_it_and_says_so() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", silent.local_addr().unwrap());
+    let desk = Running::start(&["--model-url", &url, "--model", "m"]);
+    let (_asked, _) = silent.accept().await.unwrap();
+    desk.interrupt().await;
+    let ran = desk.end().await;
+    assert_eq!((ran.code, &*ran.out), (Some(130), ""), "{ran:#?}");
+    assert!(ran.err.contains("nothing was worked on"), "{ran:#?}");
 }

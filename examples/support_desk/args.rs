@@ -3,6 +3,7 @@
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
 
 /// Works through customer complaints with a supervised desk of agents, while models and tools fail.
@@ -20,33 +21,61 @@ pub(crate) struct Args {
 
     /// An OpenAI-compatible server, such as http://127.0.0.1:8080/v1. It takes the place of the
     /// simulated services; the local model still stands in for it
-    #[arg(long, value_name = "URL", requires = "model")]
+    #[arg(long, value_name = "URL", requires = "model", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) model_url: Option<String>,
 
     /// The model to ask that server for
-    #[arg(long, value_name = "NAME", requires = "model_url")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "model_url",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     pub(crate) model: Option<String>,
 
     /// The environment variable that holds the key for that server
-    #[arg(long, value_name = "VAR", requires = "model_url")]
+    #[arg(
+        long,
+        value_name = "VAR",
+        requires = "model_url",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     pub(crate) api_key_env: Option<String>,
 
     /// Which attempts fail, and how: another seed fails others
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 7,
+        value_parser = seed,
+        allow_negative_numbers = true
+    )]
     pub(crate) seed: u64,
 
     /// The share of attempts at simulated models and at tools that fail, 0 to 1: three quarters of them
     /// time out, one quarter fails at once. A seventh of it is the share of complaints that are too complex
     /// for the full flow
-    #[arg(long, value_name = "RATE", default_value_t = 0.08, value_parser = rate)]
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 0.08,
+        value_parser = rate,
+        allow_negative_numbers = true
+    )]
     pub(crate) fault_rate: f64,
 
     /// Work on the first N complaints only
-    #[arg(long, value_name = "N", value_parser = limit)]
+    #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
     pub(crate) limit: Option<NonZeroUsize>,
 
     /// Agents that work in parallel, at most 64
-    #[arg(long, value_name = "N", default_value = "8", value_parser = agents)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "8",
+        value_parser = agents,
+        allow_negative_numbers = true
+    )]
     pub(crate) agents: NonZeroU16,
 
     /// Write the final tree, in this format, to stdout and nothing else; the report goes to stderr
@@ -65,10 +94,11 @@ The report goes to stdout.
 
 Exit codes:
   0    every complaint has its fate
-  1    the same, but rows of the input were left out: each is named on stderr
+  1    the same, but rows of the input were left out, or the report could not be written: each is
+       named on stderr
   2    nothing was worked on: bad arguments, no usable input, no key, a server that cannot be used
-  130  Ctrl-C: the tree was stopped in order, and the report is about what was done until then;
-       a second Ctrl-C ends the process at once";
+  130  Ctrl-C or SIGTERM: the tree was stopped in order, and the report is about what was done until
+       then; a second one ends the process at once";
 
 /// A format of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,6 +118,10 @@ pub(crate) enum Dump {
 pub(crate) enum Summary {
     /// JSON on one line
     Json,
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a number from 0 to {} is needed", u64::MAX))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -4,9 +4,11 @@
 //!
 //! `cargo run --release --example support_desk -- --help` says what can be changed.
 
-use std::io::{Write as _, stderr, stdout};
+use std::future::poll_fn;
+use std::io::{self, Write as _, stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
@@ -61,11 +63,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<u8, String> {
+    let interrupt = on_interrupt().await;
     let input = input::read(args.input.as_deref(), args.limit.map(|limit| limit.get()))?;
     for row in input::named(&input.faulty) {
         complain(&format!("error: {row}"));
     }
-    let models = models(args).await?;
+    let models = tokio::select! {
+        models = models(args) => models?,
+        () = interrupt.notified() => {
+            complain("interrupted before the server answered: nothing was worked on");
+            return Ok(INTERRUPTED);
+        }
+    };
 
     let faults = Faults::new(args.seed, args.fault_rate);
     let complaints: Arc<[_]> = input.complaints.into();
@@ -75,7 +84,6 @@ async fn run(args: &Args) -> Result<u8, String> {
     let system = System::start_with(spec, options).await.map_err(|error| error.to_string())?;
     let desk = system.port::<Ask, Reply>(desk::COMPLAINTS).map_err(|error| error.to_string())?;
 
-    let interrupt = on_interrupt();
     let mut watch = Watch::new(system.events());
     let mut screen = Screen::new();
     let work = Work::new(Arc::clone(&complaints));
@@ -130,7 +138,7 @@ async fn run(args: &Args) -> Result<u8, String> {
         metrics: &metrics,
         tree: &tree,
     };
-    publish(args, &report);
+    let published = publish(args, &report);
     if !fates.is_balanced() || fates.open > 0 {
         return Err(format!("{} requests have no fate; that is a bug", fates.open));
     }
@@ -140,7 +148,10 @@ async fn run(args: &Args) -> Result<u8, String> {
     if !input.faulty.is_empty() {
         complain(&format!("error: {} rows were left out", input.faulty.len()));
     }
-    Ok(match (interrupted, input.faulty.is_empty()) {
+    if let Err(error) = &published {
+        complain(&format!("error: the report cannot be written to stdout: {error}"));
+    }
+    Ok(match (interrupted, input.faulty.is_empty() && published.is_ok()) {
         (true, _) => INTERRUPTED,
         (false, true) => 0,
         (false, false) => 1,
@@ -194,19 +205,45 @@ fn hush_injected_panics() {
     }));
 }
 
-/// Tells when Ctrl-C was pressed. The second time it ends the process.
-fn on_interrupt() -> Arc<Notify> {
+/// Tells when Ctrl-C was pressed, or SIGTERM sent. The second time it ends the process. Both are caught
+/// once this returns.
+async fn on_interrupt() -> Arc<Notify> {
     let notify = Arc::new(Notify::new());
     let told = Arc::clone(&notify);
+    let mut first = Box::pin(pressed());
+    // Signals are caught from the first poll on.
+    let early = poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_ready())).await;
     tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            told.notify_one();
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(i32::from(INTERRUPTED));
-            }
+        if !early {
+            first.await;
         }
+        told.notify_one();
+        pressed().await;
+        std::process::exit(i32::from(INTERRUPTED));
     });
     notify
+}
+
+#[cfg(unix)]
+async fn pressed() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return ctrl_c().await };
+    tokio::select! {
+        () = ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn pressed() {
+    ctrl_c().await;
+}
+
+/// Never ends where the signal cannot be caught.
+async fn ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn all(callers: &mut JoinSet<()>) {
@@ -231,24 +268,25 @@ fn setting(args: &Args, source: &str) -> [(&'static str, String); 3] {
     [("input", source.to_owned()), ("models", models), ("faults", faults)]
 }
 
-/// A reader that has gone is nobody to tell.
-fn publish(args: &Args, report: &Report<'_>) {
-    let mut out = stdout().lock();
-    match args.dump {
-        None => {
-            let style = Style::of(&stdout());
-            let _ = out.write_all(report.text(style).as_bytes());
-        }
+/// A reader that has gone is nobody to tell; what cannot be written for another reason is an error.
+fn publish(args: &Args, report: &Report<'_>) -> io::Result<()> {
+    let mut text = match args.dump {
+        None => report.text(Style::of(&stdout())),
         Some(format) => {
             let style = Style::of(&stderr());
             let _ = stderr().write_all(report.text(style).as_bytes());
-            let _ = out.write_all(report.dump(format).as_bytes());
+            report.dump(format)
         }
-    }
+    };
     if let Some(Summary::Json) = args.summary {
-        let _ = writeln!(out, "{}", report.summary());
+        text.push_str(&report.summary().to_string());
+        text.push('\n');
     }
-    let _ = out.flush();
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn complain(text: &str) {

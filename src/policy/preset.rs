@@ -52,6 +52,10 @@ pub const fn select_fallback(kind: OperationKind) -> &'static [&'static str] {
 
 /// The static priority of a member by its name in the playbook: claude 1, openai 2, local 3, any
 /// other 4. Smaller comes first.
+///
+/// [`LLM_SERVICE`] stands in this order; [`MODEL_CHAIN`] has one of its own, as in the playbook. A group asks
+/// its members in the order of its spec or of its allow-list and does not sort them by name; from the
+/// second attempt on, those of the provider that failed come after the others. Latency decides nothing.
 pub fn priority(name: &str) -> u32 {
     match name {
         "claude" | "claude_service" => 1,

@@ -171,7 +171,8 @@ impl<W: Worker> Slot<W> {
         if let Some(domain) = self.domain.get() {
             let mut domain = domain.lock();
             domain.amplification.attempt();
-            if attempt == 1 {
+            // One that was interrupted is at its first attempt still, and no request more.
+            if ticket.lease.delivery == Delivery(1) {
                 domain.amplification.request();
             }
         }

@@ -52,9 +52,9 @@ pub struct Times {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct DomainState {
-    /// First attempts that were made in it.
+    /// Requests that were handed out for the first time in it.
     pub requests: u64,
-    /// Attempts that were made in it, retries, substitutes and copies included.
+    /// Attempts that were made in it: retries, substitutes, copies and what was interrupted included.
     pub attempts: u64,
     /// Attempts by requests; `None` before the first request.
     pub amplification: Option<f64>,

@@ -210,6 +210,8 @@ struct Storm {
     heard: Heard,
     /// Callers who are not done.
     asking: AtomicUsize,
+    /// The system is being stopped.
+    stopped: AtomicBool,
     calls: u64,
 }
 
@@ -218,6 +220,24 @@ type Outcome = Result<Answer<u64>, CallError<u64>>;
 impl Storm {
     fn over(&self) -> bool {
         self.asking.load(Ordering::Acquire) == 0
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Stops everything while it is at its worst.
+    async fn stopper(self: Arc<Self>) {
+        // A third of what will be asked has been accepted; a storm that comes to less ends by itself.
+        while !self.over() && self.system.fates().accepted < CALLERS * self.calls / 3 {
+            pass(1).await;
+        }
+        self.stopped.store(true, Ordering::Release);
+        self.system.stop().await;
+        // Who asks a group just now may be between being counted and being refused, on another thread.
+        while self.system.fates().open > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn hear(&self, id: u64, outcome: Outcome, deadline: Duration) {
@@ -322,9 +342,7 @@ impl Storm {
         self.heard.left.fetch_add(u64::from(left), Ordering::Relaxed);
     }
 
-    async fn caller(self: Arc<Self>, first: u64) {
-        let kept: Vec<Port<u64, u64>> =
-            FIXED.iter().map(|path| self.system.port(*path).unwrap()).collect();
+    async fn caller(self: Arc<Self>, kept: Vec<Port<u64, u64>>, first: u64) {
         for id in first..first + self.calls {
             match self.port(&kept) {
                 Some(port) => self.ask(id, port).await,
@@ -364,15 +382,15 @@ impl Storm {
                     }
                     Err(StartError::AlreadyStarted(_) | StartError::AlreadyPresent(_)) => Ok(()),
                     Err(StartError::SupervisorGone(path)) => Err(ChildError::SupervisorGone(path)),
+                    Err(StartError::Child { .. }) if self.stopped() => Ok(()),
                     Err(error) => panic!("{error}"),
                 },
                 3 => pool.terminate_child(&id).await,
                 4 => pool.restart_child(&id).await,
                 _ => pool.delete_child(&id).await,
             };
-            if let Err(ChildError::StartFailed { .. }) = answer {
-                panic!("{answer:?}");
-            }
+            let failed = matches!(answer, Err(ChildError::StartFailed { .. }));
+            assert!(!failed || self.stopped(), "{answer:?}");
             pass(chance.below(2)).await;
         }
     }
@@ -381,12 +399,12 @@ impl Storm {
     async fn operator(self: Arc<Self>) {
         let chance = &self.common.chance;
         let top = self.system.supervisor("top").unwrap();
+        let llm = self.system.supervisor("top/llm").unwrap();
         let ids = ["clerk-a", "hand-a", "clerk-b", "hand-b", "llm", "pool"];
         while !self.over() {
             pass(4 + chance.below(8)).await;
             let id = ids[chance.below(6) as usize];
             if chance.below(4) == 0 {
-                let llm = self.system.supervisor("top/llm").unwrap();
                 let _ = llm.terminate_child("second").await;
                 let _ = llm.restart_child("second").await;
             } else {
@@ -407,7 +425,7 @@ impl Storm {
                 2 => dump.to_dot(),
                 _ => dump.to_mermaid(),
             };
-            assert!(text.contains("clerk-a"), "{text}");
+            assert!(text.contains("clerk-a") || self.stopped(), "{text}");
             let metrics = self.system.metrics();
             assert!(!format!("{metrics:?}").is_empty());
             round += 1;
@@ -453,7 +471,8 @@ fn watch(system: System, stop: mpsc::Receiver<()>) -> std::thread::JoinHandle<u6
     })
 }
 
-async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<System>>) -> Weather {
+async fn run(wild: Wild, shown: Arc<OnceLock<System>>) -> Weather {
+    let Wild { strategy, seed, calls, stops, .. } = wild;
     let chance = Chance::new(seed);
     let asked = CALLERS * calls;
     let records = Records::new(asked + AFTER + 1);
@@ -462,7 +481,7 @@ async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<Syst
     let system = System::start_with(tree(strategy, &common), options).await.unwrap();
     let _ = shown.set(system.clone());
     // Half of the storms are listened to; without a listener, some paths are shorter.
-    let events = (seed % 2 == 0).then(|| system.events());
+    let events = seed.is_multiple_of(2).then(|| system.events());
     let (stop, stopped) = mpsc::channel();
     let watcher = watch(system.clone(), stopped);
     let storm = Arc::new(Storm {
@@ -470,10 +489,16 @@ async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<Syst
         common,
         heard: Heard::default(),
         asking: AtomicUsize::new(CALLERS as usize),
+        stopped: AtomicBool::new(false),
         calls,
     });
-    let mut tasks: Vec<_> =
-        (0..CALLERS).map(|n| tokio::spawn(Arc::clone(&storm).caller(n * calls))).collect();
+    let kept: Vec<Port<u64, u64>> = FIXED.iter().map(|path| system.port(*path).unwrap()).collect();
+    let mut tasks: Vec<_> = (0..CALLERS)
+        .map(|n| tokio::spawn(Arc::clone(&storm).caller(kept.clone(), n * calls)))
+        .collect();
+    if stops {
+        tasks.push(tokio::spawn(Arc::clone(&storm).stopper()));
+    }
     tasks.push(tokio::spawn(Arc::clone(&storm).killer()));
     tasks.push(tokio::spawn(Arc::clone(&storm).pool()));
     tasks.push(tokio::spawn(Arc::clone(&storm).operator()));
@@ -482,13 +507,17 @@ async fn run(strategy: Strategy, seed: u64, calls: u64, shown: Arc<OnceLock<Syst
         task.await.unwrap();
     }
     storm.common.calm.store(true, Ordering::Relaxed);
-    storm.mend().await;
+    if !stops {
+        storm.mend().await;
+    }
     // Whatever was left behind by its callers ends by itself, at the latest by its deadline.
     while system.fates().open > 0 {
         pass(2).await;
     }
     let before = system.fates();
-    afterwards(&storm, asked).await;
+    if !stops {
+        afterwards(&storm, asked).await;
+    }
     system.stop().await;
     drop(stop);
     let looks = watcher.join().expect("accepted is fates and open, always");
@@ -580,15 +609,27 @@ fn check_runs(records: &Records, hedges: u64) {
     assert!(after <= hedges, "{after} hand-outs of what was answered, {hedges} hedges");
 }
 
-/// Runs a storm on `workers` threads, and says how things stand if it does not end.
-pub(crate) fn storm(strategy: Strategy, seed: u64, workers: usize, calls: u64) -> Weather {
+/// Which storm.
+#[derive(Clone, Copy)]
+pub(crate) struct Wild {
+    pub(crate) strategy: Strategy,
+    pub(crate) seed: u64,
+    pub(crate) workers: usize,
+    /// What each caller asks for.
+    pub(crate) calls: u64,
+    /// The system is stopped in the middle of it.
+    pub(crate) stops: bool,
+}
+
+/// Runs a storm on threads of its own, and says how things stand if it does not end.
+pub(crate) fn storm(wild: Wild) -> Weather {
     let (tell, told) = mpsc::channel();
     let shown: Arc<OnceLock<System>> = Arc::default();
     let seen = Arc::clone(&shown);
     let thread = std::thread::spawn(move || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(workers).enable_all().build().unwrap();
-        let weather = runtime.block_on(run(strategy, seed, calls, seen));
+        let runtime = builder.worker_threads(wild.workers).enable_all().build().unwrap();
+        let weather = runtime.block_on(run(wild, seen));
         let _ = tell.send(weather);
     });
     match told.recv_timeout(WATCHDOG) {
@@ -602,7 +643,8 @@ pub(crate) fn storm(strategy: Strategy, seed: u64, workers: usize, calls: u64) -
         },
         Err(mpsc::RecvTimeoutError::Timeout) => {
             let system = shown.get().expect("it started");
-            panic!("seed {seed} does not end: {:?}\n{:#}", system.fates(), system.tree())
+            let (seed, fates) = (wild.seed, system.fates());
+            panic!("seed {seed} does not end: {fates:?}\n{:#}", system.tree())
         }
     }
 }

@@ -200,7 +200,7 @@ async fn how_many_attempts_the_requests_of_a_domain_cause_is_in_the_metrics() {
     let (_, b) = member("b");
     let root = SupervisorSpec::one_for_one("root")
         .policy(Policy::playbook_exact())
-        .child(a.quota_domain_with("account", spec))
+        .child(a.effect(EffectKind::Read).quota_domain_with("account", spec))
         .child(b.quota_domain("other"));
     let system = System::start(root).await.unwrap();
     assert_eq!(system.metrics().domains["account"].amplification, None);
@@ -217,9 +217,20 @@ async fn how_many_attempts_the_requests_of_a_domain_cause_is_in_the_metrics() {
     assert_eq!((account.retry_tokens, account.retry_capacity), (100 - 2 * 14 + 2, 100));
     assert_eq!(account.closed_for, None);
     assert_eq!((domains["other"].attempts, domains.len()), (0, 2));
+    // One that is interrupted is one request, and two attempts.
+    script.then_hang();
+    let made = script.count();
+    let (other, hung) = (port.clone(), tokio::spawn(async move { port.call("k").await.unwrap() }));
+    while script.count() == made {
+        tokio::task::yield_now().await;
+    }
+    system.kill("root/a").unwrap();
+    hung.await.unwrap();
+    let account = system.metrics().domains["account"];
+    assert_eq!((account.requests, account.attempts), (3, 6));
     script.then_fail(Class::RateLimit);
     let hurry = CallOptions::new().deadline(secs(1));
-    port.call_with("z", hurry).await.unwrap_err();
+    other.call_with("z", hurry).await.unwrap_err();
     let closed = system.metrics().domains["account"].closed_for;
     assert!(closed.is_some_and(|left| left > secs(0) && left <= secs(2)), "{closed:?}");
 }

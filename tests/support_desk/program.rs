@@ -115,8 +115,13 @@ impl Running {
 
     /// Presses Ctrl-C.
     pub(crate) async fn interrupt(&self) {
+        self.signal("-INT").await;
+    }
+
+    /// Sends a signal, by its name.
+    pub(crate) async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-INT", &id]).status().await.unwrap();
+        let sent = Command::new("kill").args([name, &id]).status().await.unwrap();
         assert!(sent.success());
     }
 

@@ -185,4 +185,5 @@ fn the_presets_are_the_playbooks_chains() {
     let names = ["claude_service", "openai_service", "local_model", "mistral"];
     assert_eq!(names.map(priority), [1, 2, 3, 4]);
     assert_eq!(["claude", "openai", "local"].map(priority), [1, 2, 3]);
+    assert!(preset::LLM_SERVICE.is_sorted_by_key(|name| priority(name)));
 }
