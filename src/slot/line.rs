@@ -37,7 +37,11 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    pub(super) fn capture_state(&self, scope: Scope) -> Result<Option<Sealed>, CheckpointError> {
+    pub(super) fn capture_state(
+        &self,
+        scope: Scope,
+        undoing: Option<&str>,
+    ) -> Result<Option<Sealed>, CheckpointError> {
         let now = Now::read(&*self.hub.clock);
         let found = {
             let desk = self.desk();
@@ -63,6 +67,9 @@ impl<W: Worker> Slot<W> {
                 key: key.into(),
                 step: mid.step,
                 back: mid.back,
+            });
+            let in_hand = in_hand.or_else(|| {
+                undoing.map(|key| StoredInHand { key: Arc::from(key), step: 0, back: true })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             snapshot.map(|it| (it, in_hand, parent, saved.steps, desk.life.incarnation()))
@@ -191,10 +198,10 @@ impl<W: Worker> Slot<W> {
             let wall = listed.checkpoint.created_at;
             let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
             match Validator::new(&*journal.store, &schemas, rules).validate(id) {
-                Ok(validated) if validated.envelope().is_none() => {
-                    saved.base = Some(validated.snapshot().clone());
-                }
-                Ok(validated) => next = Some(validated.checkpoint().lineage.parent),
+                Ok(validated) => match Saved::of(&validated) {
+                    Ok(before) if before.base.is_some() => saved.base = before.base,
+                    _ => next = Some(validated.checkpoint().lineage.parent),
+                },
                 Err(_) => {}
             }
         }

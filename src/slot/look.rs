@@ -43,7 +43,13 @@ pub(crate) trait Look: Managed {
     fn is_still(&self) -> bool;
     /// What it has become, as a checkpoint that is not in the store yet; `None` when it never lived.
     /// Runs user code.
-    fn capture(&self, scope: Scope) -> Result<Option<Sealed>, CheckpointError>;
+    /// `undoing` is the request whose effects are about to be undone: a process that ends meanwhile is gone
+    /// on with from there.
+    fn capture(
+        &self,
+        scope: Scope,
+        undoing: Option<&str>,
+    ) -> Result<Option<Sealed>, CheckpointError>;
     /// What was captured is in the store.
     fn captured(&self, sealed: &Sealed);
     /// A life with this state, or as it is at the very beginning, while the old one goes on. Runs user
@@ -117,8 +123,12 @@ impl<W: Worker> Look for Slot<W> {
         self.stands_still()
     }
 
-    fn capture(&self, scope: Scope) -> Result<Option<Sealed>, CheckpointError> {
-        self.capture_state(scope)
+    fn capture(
+        &self,
+        scope: Scope,
+        undoing: Option<&str>,
+    ) -> Result<Option<Sealed>, CheckpointError> {
+        self.capture_state(scope, undoing)
     }
 
     fn captured(&self, sealed: &Sealed) {

@@ -103,6 +103,10 @@ impl Saved {
             Some(bytes) => {
                 let stored: StoredInHand = serde_json::from_slice(bytes)
                     .map_err(|error| format!("the request in hand: {error}"))?;
+                if stored.back {
+                    // The state in the middle is the one at the beginning.
+                    saved.base = Some(validated.snapshot().clone());
+                }
                 saved.mid = Some(Mid {
                     request: InHand::Before(stored.key),
                     step: stored.step,
@@ -288,11 +292,18 @@ impl<W: Worker> Slot<W> {
                 saved.anchor = Anchor::found(validated.checkpoint().id);
                 Ok(Adopted::Between)
             }
-            Some(mid) if newest && mid.request.is_open(open) => {
-                saved.mid = Some(mid);
-                Ok(Adopted::Middle)
+            Some(mid) => {
+                let is_middle = newest && mid.request.is_open(open);
+                if is_middle {
+                    saved.mid = Some(mid);
+                }
+                if base.is_some() {
+                    saved.base = base;
+                    saved.anchor = Anchor::found(validated.checkpoint().id);
+                    return Ok(Adopted::Between);
+                }
+                Ok(if is_middle { Adopted::Middle } else { Adopted::PassedOver })
             }
-            Some(_) => Ok(Adopted::PassedOver),
         }
     }
 

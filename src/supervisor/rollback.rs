@@ -177,7 +177,7 @@ impl Place {
         let mut batch = Batch::new();
         let mut members = Vec::with_capacity(children.len());
         for child in children {
-            if let Some(sealed) = child.capture(scope).map_err(RollbackError::Store)? {
+            if let Some(sealed) = child.capture(scope, None).map_err(RollbackError::Store)? {
                 draft = draft.member(sealed.checkpoint());
                 batch = batch.checkpoint(&sealed);
                 members.push((child, sealed));
@@ -436,14 +436,17 @@ impl Place {
         }
     }
 
+    /// What has done something to the world.
+    fn tasks(&self) -> HashSet<Arc<str>> {
+        let ledger = self.node.hub.effects.ledger.lock();
+        ledger.entries().into_iter().map(|entry| Arc::clone(&entry.intent.task)).collect()
+    }
+
     /// What the open requests have done to the world: within a transaction it is undone. A wider scope
     /// undoes what the transactions below it have done.
     async fn settle_effects(&self, children: &[Arc<dyn Look>]) -> Undone {
         let effects = &self.node.hub.effects;
-        let known: HashSet<Arc<str>> = {
-            let ledger = effects.ledger.lock();
-            ledger.entries().into_iter().map(|entry| Arc::clone(&entry.intent.task)).collect()
-        };
+        let known = self.tasks();
         let mut all = Undone::default();
         if known.is_empty() {
             return all;
@@ -475,28 +478,66 @@ impl Place {
         &self,
         journal: &Journal,
         children: &[Arc<dyn Look>],
-        mut used: Vec<CheckpointId>,
+        used: Vec<CheckpointId>,
         phase: &Phase,
     ) -> Result<Undone, RollbackError> {
         // Before anything is undone: a process that ends half-way through goes on from the states that
         // have not done it yet, and not from those that rely on it.
         phase.set("writing what they have become");
+        let known = self.tasks();
+        let mut undoing = Vec::new();
+        let each = children.iter().map(|child| {
+            let task = self.undoing(&**child, &known);
+            undoing.extend(task.is_some().then(|| Arc::clone(child)));
+            (child, task)
+        });
+        self.keep(journal, each.collect(), used).await?;
+        phase.set("undoing effects");
+        let told = self.settle_effects(children).await;
+        // All is undone: what they do from here on is not.
+        if !undoing.is_empty() {
+            phase.set("writing that all is undone");
+            self.keep(journal, undoing.iter().map(|child| (child, None)).collect(), Vec::new())
+                .await?;
+        }
+        Ok(told)
+    }
+
+    /// Stores what these have become, which counts as returned to as well as `used` does.
+    async fn keep(
+        &self,
+        journal: &Journal,
+        children: Vec<(&Arc<dyn Look>, Option<String>)>,
+        mut used: Vec<CheckpointId>,
+    ) -> Result<(), RollbackError> {
         let mut batch = Batch::new();
         let mut members = Vec::with_capacity(children.len());
-        for child in children {
-            if let Some(sealed) = child.capture(Scope::Step).map_err(RollbackError::Store)? {
+        for (child, undoing) in children {
+            let captured = child.capture(Scope::Step, undoing.as_deref());
+            if let Some(sealed) = captured.map_err(RollbackError::Store)? {
                 batch = batch.checkpoint(&sealed);
                 members.push((child, sealed));
             }
         }
-        // They say the same as what was returned to.
         used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
         journal.returned(&used, batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }
-        phase.set("undoing effects");
-        Ok(self.settle_effects(children).await)
+        Ok(())
+    }
+
+    /// The open request of a child in a transaction that has done something to the world since, if it was
+    /// not begun when the line was drawn: that is about to be undone.
+    fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
+        if !child.in_transaction() || known.is_empty() {
+            return None;
+        }
+        let effects = &self.node.hub.effects;
+        let acted =
+            |task: &str| known.contains(task) && effects.standing(task) != Undone::default();
+        let open = child.open_tasks().into_iter();
+        open.filter(|(.., step)| *step == 0).map(|(_, task, _)| task).find(|task| acted(task))
     }
 
     /// Tells that it could not be returned, and why.
