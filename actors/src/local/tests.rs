@@ -108,7 +108,7 @@ fn a_message_is_read_as_far_as_a_person_would() {
     let call = LocalModel::default().reply(&desk(&long));
     assert_eq!(called(&call), ("query_order", "{\"order\":1042}"));
     let late = format!("Hello! {} Where is order 1042?", "la ".repeat(6_000));
-    assert_eq!(LocalModel::default().understand(&late).order, None);
+    assert_eq!(LocalModel::understand(&late).order, None);
     let in_time = format!("Hello! {} Where is order 1042?", "la ".repeat(5_000));
-    assert_eq!(LocalModel::default().understand(&in_time).order, Some(1042));
+    assert_eq!(LocalModel::understand(&in_time).order, Some(1042));
 }
