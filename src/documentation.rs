@@ -17,3 +17,6 @@ pub mod changelog {}
 
 #[doc = include_str!("docs/checkpoint-format.md")]
 pub mod checkpoint_format {}
+
+#[doc = include_str!("docs/tree-file.md")]
+pub mod tree_file {}

@@ -418,6 +418,13 @@ impl Tree {
         Ok(root)
     }
 
+    /// Whether a group ends with a text of the file, which cannot fail.
+    pub(crate) fn ends_with_text(&self, group: &file::Group) -> bool {
+        let last = group.members.get_ref().last();
+        let model = last.and_then(|last| find(&self.file.models, last.get_ref()));
+        model.is_some_and(|model| model.kind.get_ref().gives_text())
+    }
+
     /// The tools that can fail, with what they do to the world: the built-in ones, and those of servers
     /// that are named.
     pub(crate) fn tool_effects(&self) -> BTreeMap<String, EffectKind> {

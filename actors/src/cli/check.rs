@@ -16,8 +16,8 @@ use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::{Tree, kept_group};
-use super::file::{Durability, Model, Named, Price};
-use super::profile::{Profile, Row, SCOPES};
+use super::file::{Durability, Group, Model, Named, Price};
+use super::profile::{Here, Profile, SCOPES};
 use super::{points, watch};
 
 mod chaos;
@@ -36,7 +36,7 @@ pub(crate) fn page(tree: &Tree) -> String {
     limits(&mut page, tree, &policy);
 
     if let Some(profile) = profile {
-        table(&mut page, "Ladder of the profile", &["", "rung", "what"], profile.ladder());
+        ladder(&mut page, tree, profile, &policy);
     }
     manual_points(&mut page, tree);
     watched(&mut page, tree);
@@ -107,12 +107,12 @@ fn classes(page: &mut String, policy: &Policy) {
     let mut lines = vec![["class", "retries", "waits", "then"].map(str::to_owned)];
     for class in Class::ALL {
         let cap = policy.rule(class).cap;
-        let waits: Vec<_> = (1..=cap)
-            .filter_map(NonZeroU32::new)
-            .filter_map(|n| policy.delay(class, n))
-            .map(|wait| if wait.is_zero() { "none".to_owned() } else { format!("{wait:?}") })
-            .collect();
-        lines.push([class.name().to_owned(), cap.to_string(), waits.join(", "), then(class)]);
+        lines.push([
+            class.name().to_owned(),
+            cap.to_string(),
+            waits(policy, class, cap),
+            then(class),
+        ]);
     }
     align(page, &lines);
     let _ = writeln!(
@@ -152,10 +152,8 @@ fn allow_list(page: &mut String, tree: &Tree) {
         let _ = writeln!(page, "  nobody: there are no groups");
     }
     for (name, group) in &tree.file.groups {
-        let members: Vec<_> =
-            group.members.get_ref().iter().map(|member| member.get_ref().as_str()).collect();
         let kind = group.kind.get_ref().name();
-        let _ = writeln!(page, "  {} ({kind}): {}", name.get_ref(), members.join(" -> "));
+        let _ = writeln!(page, "  {} ({kind}): {}", name.get_ref(), chain(group));
         for (member, grant) in &group.grants {
             let _ = writeln!(
                 page,
@@ -354,11 +352,49 @@ fn times(number: u32) -> String {
     if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }
 
-fn table(page: &mut String, title: &str, head: &[&str; 3], body: &[Row]) {
-    let _ = writeln!(page, "\n{title}");
-    let mut lines = vec![head.map(str::to_owned)];
-    lines.extend(body.iter().map(|row| [row.0, row.1, row.2].map(str::to_owned)));
+/// What the profile asks for, and what of it this tree does.
+fn ladder(page: &mut String, tree: &Tree, profile: Profile, policy: &Policy) {
+    let _ = writeln!(page, "\nLadder of the profile");
+    let mut lines = vec![["", "rung", "the playbook", "this tree"].map(str::to_owned)];
+    let groups = |fits: &dyn Fn(&Group) -> bool, none: &str| {
+        let all = tree.file.groups.iter().filter(|(_, group)| fits(group));
+        let all: Vec<_> = all.map(|(_, group)| chain(group)).collect();
+        if all.is_empty() { none.to_owned() } else { all.join("; ") }
+    };
+    for ((id, rung, what), here) in profile.ladder() {
+        let here = match here {
+            Here::Retries(class) => match policy.rule(*class).cap {
+                0 => "no retry".to_owned(),
+                cap => format!("{}: {}", times(cap), waits(policy, *class, cap)),
+            },
+            Here::Tools => {
+                groups(&|group| group.kind.get_ref().is_of_tools(), "no tool has a stand-in")
+            }
+            Here::Scope => match profile.scope() {
+                Some(scope) => format!("a rollback reaches to its {}", scope.name()),
+                None => "each agent goes back by itself".to_owned(),
+            },
+            Here::Text => groups(&|group| tree.ends_with_text(group), "no group ends with a text"),
+        };
+        lines.push([(*id).to_owned(), (*rung).to_owned(), (*what).to_owned(), here]);
+    }
     align(page, &lines);
+}
+
+/// The members of a group, the first choice first.
+fn chain(group: &Group) -> String {
+    let members: Vec<_> =
+        group.members.get_ref().iter().map(|member| member.get_ref().as_str()).collect();
+    members.join(" -> ")
+}
+
+/// How long each retry of a class waits.
+fn waits(policy: &Policy, class: Class, cap: u32) -> String {
+    let waits = (1..=cap).filter_map(NonZeroU32::new).filter_map(|n| policy.delay(class, n));
+    let waits: Vec<_> = waits
+        .map(|wait| if wait.is_zero() { "none".to_owned() } else { format!("{wait:?}") })
+        .collect();
+    waits.join(", ")
 }
 
 /// Columns as wide as their widest cell.

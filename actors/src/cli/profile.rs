@@ -22,6 +22,19 @@ pub(crate) enum Profile {
 /// A row of the playbook: its id, what it is about, its number.
 pub(crate) type Row = (&'static str, &'static str, &'static str);
 
+/// What of a tree answers to a row of the ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Here {
+    /// How often a class is retried.
+    Retries(Class),
+    /// The groups of tools.
+    Tools,
+    /// How far a rollback reaches.
+    Scope,
+    /// The groups that end with a text.
+    Text,
+}
+
 /// The rows of the scopes of a rollback, the narrowest first.
 pub(crate) const SCOPES: [&str; 5] = ["S40", "S41", "S42", "S43", "S44"];
 
@@ -101,19 +114,28 @@ impl Profile {
         }
     }
 
-    pub(crate) const fn ladder(self) -> &'static [Row] {
+    pub(crate) const fn ladder(self) -> &'static [(Row, Here)] {
         match self {
             Self::CustomerService => &[
-                ("S62", "retry", "a tool's timeout, 2 times, exponentially"),
-                ("S63", "fallback", "refund, then a human agent"),
+                (
+                    ("S62", "retry", "a tool's timeout, 2 times, exponentially"),
+                    Here::Retries(Class::Timeout),
+                ),
+                (("S63", "fallback", "refund, then a human agent"), Here::Tools),
             ],
             Self::Finance => &[
-                ("S68", "retry", "the network, 3 times, exponentially"),
-                ("S69", "fallback", "undo the transaction, notify the user once"),
+                (
+                    ("S68", "retry", "the network, 3 times, exponentially"),
+                    Here::Retries(Class::Network),
+                ),
+                (("S69", "fallback", "undo the transaction, notify the user once"), Here::Scope),
             ],
             Self::Codegen => &[
-                ("S74", "retry", "a syntax error, 2 times, generated again with feedback"),
-                ("S75", "fallback", "a template"),
+                (
+                    ("S74", "retry", "a syntax error, 2 times, generated again with feedback"),
+                    Here::Retries(Class::OutputInvalid),
+                ),
+                (("S75", "fallback", "a template"), Here::Text),
             ],
         }
     }

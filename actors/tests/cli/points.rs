@@ -110,7 +110,10 @@ async fn an_answer_in_the_place_of_a_model_is_what_its_agent_goes_on_with() {
     let folder = tree(&server, "after_substitute = \"10m\"\n[agents.a]\nmodel = \"llm\"\n");
     let said = chat(folder, "hello\n/answer #1 by hand\n").await;
     assert!(said.out.ends_with("decided: #1\nby hand\n"), "{said:?}");
-    assert!(said.err.contains("(by t/a; degraded; 1 step;"), "{said:?}");
+    assert!(
+        said.err.contains("(by t/a; degraded; a person in the place of t/llm/other; 1 step;"),
+        "{said:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,4 +142,30 @@ Manual points: where a person may decide
   after a rollback   waits 24 h     then it fails
 ";
     assert!(page.contains(expected), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_waited_for_after_a_rollback_and_answers_for_the_agent() {
+    let tree = |server: &StubServer, points: &str| {
+        let text = format!(
+            "profile = \"finance\"\n[store]\npath = \"state\"\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[tools.note]\nbuiltin = \"escalate\"\n[agents.clerk]\nmodel = \"llm\"\ntools = [\"note\"]\n[points]\n{points}",
+            server.url()
+        );
+        Folder::with("t.toml", &text)
+    };
+    for (points, waits) in
+        [("after_rollback = \"10m\"\n", true), ("after_retry = \"10m\"\n", false)]
+    {
+        let server = StubServer::start().await.unwrap();
+        server.then(Row::tool_calls([("note", "{\"reason\":\"late\"}")]));
+        server.otherwise(Row::error(404, "model_not_found", "gone"));
+        let said = chat(tree(&server, points), "hello\n/answer #1 by hand\n").await;
+        let told = "#1 waits for a person: t/clerk has failed after its rollback (exhausted)";
+        assert_eq!(said.err.contains(told), waits, "{said:?}");
+        assert_eq!(said.out.ends_with("decided: #1\nby hand\n"), waits, "{said:?}");
+        let by = "(by t/clerk; degraded; a person in the place of t/clerk;";
+        assert_eq!(said.err.contains(by), waits, "{said:?}");
+        // It went back to its checkpoint and did the step again before anybody was asked.
+        assert_eq!(server.count(), 3, "{said:?}");
+    }
 }

@@ -99,3 +99,65 @@ fn money_is_paid_back_from_a_store_without_a_network() {
     assert_eq!(tools, ["query_order", "refund"], "{answer}");
     assert!(folder.0.join("state").is_dir());
 }
+
+/// The names between backticks.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_page_about_the_file_is_valid_and_names_every_key() {
+    let page = include_str!("../../../src/docs/tree-file.md");
+    let (_, file) = page.split_once("```toml\n").unwrap();
+    let (file, prose) = file.split_once("```").unwrap();
+    let folder = Folder::with("t.toml", file);
+    std::fs::write(folder.0.join("orders.json"), "[]").unwrap();
+    std::fs::write(folder.0.join("faq.jsonl"), "{\"id\": \"a\", \"text\": \"b\"}\n").unwrap();
+    let said = folder.run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.err), (0, ""), "{}", said.err);
+    // A key that nobody knows makes the reader name those that there are.
+    let places = [
+        "",
+        "[ask]\n",
+        "[supervisor]\n",
+        "[policy]\n",
+        "[store]\n",
+        "[points]\n",
+        "[watch]\n",
+        "[watch.objectives.o]\n",
+        "[watch.alerts.a]\n",
+        "[models.m]\nkind = \"local\"\n",
+        "[models.m.limits]\n",
+        "[groups.g]\n",
+        "[groups.g.hedge]\n",
+        "[tools.t]\n",
+        "[people.p]\n",
+        "[agents.a]\n",
+    ];
+    let mut missing = Vec::new();
+    for place in places {
+        let unknown = Folder::with("t.toml", &format!("{place}nobody_knows = 1\n"));
+        let said = unknown.run(&["check", "t.toml"], "");
+        let (_, known) = said.err.split_once("known here: ").unwrap();
+        assert!(names(known).count() > 0, "{place}: {}", said.err);
+        let is_there = |key: &&str| {
+            let at = |line: &str| {
+                let line = line.trim_start().trim_start_matches('[');
+                let rest = line.strip_prefix(key);
+                rest.is_some_and(|rest| rest.starts_with([' ', '.', ']']))
+            };
+            let inline = [
+                format!("{{ {key} ="),
+                format!(", {key} ="),
+                format!(".{key}]"),
+                format!(".{key}."),
+            ];
+            file.lines().any(at)
+                || inline.iter().any(|text| file.contains(text))
+                || names(prose).any(|name| name == *key || name == format!("[{key}]"))
+        };
+        missing
+            .extend(names(known).filter(|key| !is_there(key)).map(|key| format!("{place}{key}")));
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -155,8 +155,12 @@ impl Outcome {
         } else if self.degraded {
             parts.push("degraded".to_owned());
         }
-        for StoodIn { by, defaulted, .. } in &self.stood_in {
-            let what = if *defaulted { "a default of" } else { "rests on" };
+        for StoodIn { by, defaulted, by_person, .. } in &self.stood_in {
+            let what = match (*by_person, *defaulted) {
+                (true, _) => "a person in the place of",
+                (false, true) => "a default of",
+                (false, false) => "rests on",
+            };
             parts.push(format!("{what} {by}"));
         }
         let tool = |tool: &ToolUse| match tool.failed {
