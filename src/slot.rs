@@ -24,7 +24,7 @@ use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
-use crate::family::{Key, Shutdown, Strategy};
+use crate::family::{Key, Shutdown};
 use crate::fate::{Cost, Fate, FateCounts, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Hub;
@@ -68,7 +68,8 @@ pub(crate) use worker::{Wake, Watched, Worker, let_go, poll_watched, unwound, wa
 
 /// Whom a life's end is reported to.
 pub(crate) trait Boss: Send + Sync {
-    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy>);
+    /// `siblings`: a class has opted for more than this life.
+    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, siblings: bool);
     fn cell(&self) -> ActorCell;
 }
 
@@ -464,7 +465,7 @@ impl<W: Worker> Slot<W> {
         let runtime = self.hub.runtime.clone();
         runtime.spawn(async move {
             if let Err(cause) = Arc::clone(&me).bring_up(life).await {
-                link.boss.exited(link.key, life, cause, None);
+                link.boss.exited(link.key, life, cause, false);
             }
         });
     }
@@ -600,7 +601,7 @@ impl<W: Worker> Slot<W> {
         desk: &Desk<W>,
         life: Incarnation,
         cause: ExitCause,
-        widen: Option<Strategy>,
+        siblings: bool,
     ) -> impl FnOnce() + use<W> {
         let link = desk.link.clone();
         let hub = Arc::clone(&self.hub);
@@ -612,7 +613,7 @@ impl<W: Worker> Slot<W> {
             }
             hub.emit(event);
             if let Some(link) = link {
-                link.boss.exited(link.key, life, cause, widen);
+                link.boss.exited(link.key, life, cause, siblings);
             }
         }
     }

@@ -9,7 +9,6 @@ use crate::checkpoint::Scope;
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
-use crate::family::Strategy;
 use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
@@ -92,20 +91,19 @@ impl<W: Worker> Slot<W> {
             && carrier.is_none_or(|number| desk.carrier_no == number);
         // A class may opt for more than the attempt: the life, or its siblings with it.
         let mut ended_life = None;
-        let (ended, life, widen) = match ended {
+        let (ended, life, wider) = match ended {
             Ended::Fault(fault, place, tainted) => match self.rules.policy.what(fault.class) {
-                What::Attempt => (Ended::Fault(fault, place, tainted), life, None),
+                What::Attempt => (Ended::Fault(fault, place, tainted), life, What::Attempt),
                 What::Life => {
                     ended_life = life;
-                    (Ended::Fault(fault, Place::START, tainted), None, Some(None))
+                    (Ended::Fault(fault, Place::START, tainted), None, What::Life)
                 }
                 What::Siblings => {
                     ended_life = life;
-                    let widen = Some(Some(Strategy::OneForAll));
-                    (Ended::Fault(fault, Place::START, tainted), None, widen)
+                    (Ended::Fault(fault, Place::START, tainted), None, What::Siblings)
                 }
             },
-            other => (other, life, None),
+            other => (other, life, What::Attempt),
         };
         match (&ended, life) {
             (_, Some(life)) if current && carrier.is_some() => desk.parked = Some(life),
@@ -113,14 +111,14 @@ impl<W: Worker> Slot<W> {
             (Ended::Crash(..), None) | (Ended::Fault(..), None) if current => {
                 let exit = match &ended {
                     Ended::Crash(cause, _) => Some(cause.as_ref().clone()),
-                    Ended::Fault(fault, ..) if widen.is_some() => {
+                    Ended::Fault(fault, ..) if wider != What::Attempt => {
                         Some(ExitCause::Faulted(fault.class))
                     }
                     _ => None,
                 };
                 if let Some(cause) = exit {
-                    let (parked, then) =
-                        self.life_lost(&mut desk, job.life, cause, widen.flatten());
+                    let siblings = wider == What::Siblings;
+                    let (parked, then) = self.life_lost(&mut desk, job.life, cause, siblings);
                     unused = parked;
                     report = then;
                 }
@@ -186,7 +184,7 @@ impl<W: Worker> Slot<W> {
         desk: &mut Desk<W>,
         life: Incarnation,
         cause: ExitCause,
-        widen: Option<Strategy>,
+        siblings: bool,
     ) -> (Option<W::Life>, Option<Box<dyn FnOnce()>>) {
         let output = desk.life.on(lifecycle::Input::Exited(life, cause.kind()));
         let parked = match output {
@@ -201,7 +199,9 @@ impl<W: Worker> Slot<W> {
             }
         };
         let report: Option<Box<dyn FnOnce()>> = match output {
-            lifecycle::Output::Report(..) => Some(Box::new(self.report(desk, life, cause, widen))),
+            lifecycle::Output::Report(..) => {
+                Some(Box::new(self.report(desk, life, cause, siblings)))
+            }
             _ => None,
         };
         self.publish_life(desk);
@@ -630,7 +630,7 @@ impl<W: Worker> Slot<W> {
         drop(out);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);
         let orphan = desk.mailbox.flight(ticket)?.orphan;
-        let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, None);
+        let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, false);
         if orphan {
             self.finish(desk, ticket, now);
         }

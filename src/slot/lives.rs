@@ -366,7 +366,7 @@ impl<W: Worker> Slot<W> {
         // What a shared life works on goes on in tasks of its own, which report by themselves.
         let serial = self.rules.order == mailbox::Order::Serial;
         let outs = if serial { self.cut_off(&mut desk, life) } else { Vec::new() };
-        let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), None);
+        let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), false);
         let mut climbs = Vec::new();
         for (ticket, safe) in outs {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
