@@ -28,16 +28,21 @@ pub enum Rung {
 impl Rung {
     /// The ladder, gentlest first.
     pub const ALL: [Self; 4] = [Self::Retry, Self::Substitute, Self::Rollback, Self::Escalate];
-}
 
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// Its name in events.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Retry => "retry",
             Self::Substitute => "substitute",
             Self::Rollback => "rollback",
             Self::Escalate => "escalate",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

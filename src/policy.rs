@@ -412,6 +412,37 @@ impl Case<'_> {
     }
 }
 
+/// Whether a person may send a request that failed so to this member. What the ladder may never do, it
+/// does not do for a person either; its order, its length and its budgets do not bind them.
+pub(crate) fn may_choose(
+    cause: &Cause<'_>,
+    effect: EffectKind,
+    history: &History,
+    kind: GroupKind,
+    member: &Candidate,
+) -> bool {
+    let repeats = !member.default_value && !member.human;
+    !cause.leaves_unknown(effect)
+        && !member.tried
+        && !history.has_tried(member.index)
+        && matches!(member.standing, Standing::Ready)
+        && eligibility::fits(cause.sibling_class(), kind, member).is_ok()
+        && (cause.is_replay_safe(effect) || !repeats)
+}
+
+/// Whether a person may have the work since the checkpoint done again. That it would mend nothing is for
+/// them to judge; that it would repeat an effect is not.
+pub(crate) fn may_go_back(
+    cause: &Cause<'_>,
+    effect: EffectKind,
+    checkpoint: Option<CheckpointFacts>,
+) -> bool {
+    !cause.leaves_unknown(effect)
+        && checkpoint.is_some_and(|checkpoint| {
+            !checkpoint.used && (checkpoint.in_transaction || cause.is_replay_safe(effect))
+        })
+}
+
 /// An end that is no rung, with the reason for each of the four.
 fn end(action: Action, why: [Declined; 4]) -> Decision {
     Decision { action, declined: Rung::ALL.into_iter().zip(why).collect() }

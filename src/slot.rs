@@ -482,7 +482,7 @@ impl<W: Worker> Slot<W> {
             desk.discard(mail);
             return None;
         }
-        let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
+        let fate = mail.ends_as(fate);
         let recording = self.recording(&mail);
         let suspended = recording.is_some()
             && (fate == Fate::Stopped && self.hub.is_suspending() || self.hub.is_lost());

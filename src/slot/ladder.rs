@@ -347,7 +347,7 @@ impl<W: Worker> Slot<W> {
             (Action::Substitute { member }, Some(group)) => Some(group.member_path(member)),
             _ => None,
         };
-        let due = self.due(mail, ticket, &cause, decision.action);
+        let due = self.due(mail, ticket, &cause, decision.action, done, now);
         self.record(mail, ticket, &cause, &decision, attempt, now);
         self.told(mail.id, ticket, &cause, attempt, &decision, to);
         let action = decision.action;
@@ -595,9 +595,10 @@ impl<W: Worker> Slot<W> {
     }
 
     /// The ladder is spent: the error with the whole trail. Whoever asked within a request judges it
-    /// with a ladder of its own; where there is nobody above, somebody is alerted, once.
+    /// with a ladder of its own; where there is nobody above, somebody is alerted, once. A missing
+    /// permission is told where it is missing, too: no ladder above mends it.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        if !mail.is_nested() {
+        if !mail.is_nested() || fault.class == Class::Permission {
             self.alert(mail, ended, attempts);
         }
         if let Some(group) = &mail.home {

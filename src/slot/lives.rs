@@ -326,7 +326,10 @@ impl<W: Worker> Slot<W> {
         let mut group_owned = Vec::new();
         for mail in all {
             self.left(&mut desk, &mail);
-            let fate = if unknown.contains(&mail.id) { Fate::Unknown } else { Fate::Stopped };
+            let fate = match unknown.contains(&mail.id) || mail.is_unknown() {
+                true => Fate::Unknown,
+                false => Fate::Stopped,
+            };
             // A group may still have somebody to serve what only waited here.
             if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
                 group_owned.push(mail);
