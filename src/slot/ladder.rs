@@ -190,7 +190,7 @@ impl<W: Worker> Slot<W> {
         let parked = match output {
             lifecycle::Output::Ignored => None,
             _ => {
-                desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
+                desk.last_cause = Some(Box::new(LastEnd::new(&cause, self.hub.now())));
                 // The next life knows nothing of the steps that were done.
                 if let Some(resume) = desk.resume.take() {
                     desk.discard(resume);
@@ -353,6 +353,9 @@ impl<W: Worker> Slot<W> {
         let action = decision.action;
         let due = due.filter(|due| !self.is_only_told(mail, due, action, now));
         let mut desk = self.desk();
+        if matches!(&cause, Cause::Fault(_)) {
+            desk.attempt_failed(cause.text(), now);
+        }
         if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
             let pending = Pending { cause, decision, place, attempt, tainted };
             self.park(desk, mail, ticket, due, pending, now);

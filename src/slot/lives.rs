@@ -80,7 +80,7 @@ impl<W: Worker> Slot<W> {
             Err(cause) => {
                 let mut desk = self.desk();
                 desk.life.on(lifecycle::Input::Exited(life, cause.kind()));
-                desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
+                desk.last_cause = Some(Box::new(LastEnd::new(&cause, self.hub.now())));
                 self.publish_life(&mut desk);
                 drop(desk);
                 self.hub.emit(Event::Exited {
