@@ -123,8 +123,6 @@ pub enum Declined {
     ClassNotRetryable(Class),
     /// This end of a life is not the request's doing, and its supervisor starts the next one.
     ExitNotRetryable(ExitKind),
-    /// An inner ladder has given the request up: an outer one never retries it.
-    Escalated,
     /// The cap of this class is reached.
     ClassCap {
         /// The class.
@@ -214,7 +212,6 @@ impl fmt::Display for Declined {
         match self {
             Self::ClassNotRetryable(class) => write!(f, "{class} is never retried"),
             Self::ExitNotRetryable(kind) => write!(f, "not retried after: {kind}"),
-            Self::Escalated => f.write_str("an inner ladder is spent"),
             Self::ClassCap { class, cap } => write!(f, "{class} is retried at most {cap} times"),
             Self::GlobalCap { cap } => write!(f, "at most {cap} retries a request"),
             Self::DeliveryCap { cap } => write!(f, "handed out {cap} times already"),

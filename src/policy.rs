@@ -67,8 +67,6 @@ pub struct RequestFacts {
     /// Whether the next attempt differs from the one that failed, for example by feedback on its answer
     /// ([`Cause::changes_next`]).
     pub changed: bool,
-    /// Whether an inner ladder gave the request up and escalated it here: then it is never retried.
-    pub escalated: bool,
 }
 
 impl RequestFacts {
@@ -82,7 +80,6 @@ impl RequestFacts {
             deadline: Moment::NEVER,
             effect: EffectKind::Irreversible,
             changed: false,
-            escalated: false,
         }
     }
 }
@@ -221,9 +218,6 @@ impl Case<'_> {
 
     fn retry(&self) -> Result<Action, Declined> {
         let Case { policy, request, history, outlook, .. } = *self;
-        if request.escalated {
-            return Err(Declined::Escalated);
-        }
         let (schedule, changes) = self.schedule()?;
         if history.retries() >= policy.global_cap {
             return Err(Declined::GlobalCap { cap: policy.global_cap });

@@ -510,7 +510,6 @@ impl<W: Worker> Slot<W> {
             deadline: mail.deadline,
             effect,
             changed: policy_cause.changes_next(book.feedback.as_deref()),
-            escalated: false,
         };
         let mut domain = self.domain().lock();
         if let Cause::Fault(fault) = cause
