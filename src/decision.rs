@@ -28,16 +28,21 @@ pub enum Rung {
 impl Rung {
     /// The ladder, gentlest first.
     pub const ALL: [Self; 4] = [Self::Retry, Self::Substitute, Self::Rollback, Self::Escalate];
-}
 
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// Its name in events.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Retry => "retry",
             Self::Substitute => "substitute",
             Self::Rollback => "rollback",
             Self::Escalate => "escalate",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -118,8 +123,6 @@ pub enum Declined {
     ClassNotRetryable(Class),
     /// This end of a life is not the request's doing, and its supervisor starts the next one.
     ExitNotRetryable(ExitKind),
-    /// An inner ladder has given the request up: an outer one never retries it.
-    Escalated,
     /// The cap of this class is reached.
     ClassCap {
         /// The class.
@@ -209,7 +212,6 @@ impl fmt::Display for Declined {
         match self {
             Self::ClassNotRetryable(class) => write!(f, "{class} is never retried"),
             Self::ExitNotRetryable(kind) => write!(f, "not retried after: {kind}"),
-            Self::Escalated => f.write_str("an inner ladder is spent"),
             Self::ClassCap { class, cap } => write!(f, "{class} is retried at most {cap} times"),
             Self::GlobalCap { cap } => write!(f, "at most {cap} retries a request"),
             Self::DeliveryCap { cap } => write!(f, "handed out {cap} times already"),

@@ -341,7 +341,7 @@ pub enum Event {
         /// Attempts made.
         attempts: u32,
     },
-    /// A rung of the ladder could not help a request, and a person may decide until then.
+    /// A rung of the ladder could not help a request, or none may, and a person may decide until then.
     PointOpened {
         /// The child where it failed.
         child: ChildPath,
@@ -349,8 +349,9 @@ pub enum Event {
         request: RequestId,
         /// The point, for [`PointsRef::decide`](crate::points::PointsRef::decide).
         point: u64,
-        /// What has failed.
-        after: Rung,
+        /// What has failed; `None` when no rung may help
+        /// ([`PointSpec::at_once`](crate::points::PointSpec::at_once)).
+        after: Option<Rung>,
         /// What the ladder does next, if nobody objects.
         proposed: &'static str,
         /// Until when.
@@ -364,7 +365,7 @@ pub enum Event {
         request: RequestId,
         /// The point.
         point: u64,
-        /// `continue`, `abort`, `retry_again`, `answer`; `gone` when the request had its fate by then.
+        /// `continue`, `abort`, `retry_again`, `substitute`, `roll_back`, `answer`; `gone` when the request had its fate by then.
         decision: &'static str,
         /// Whether a person did.
         by_person: bool,
@@ -507,7 +508,8 @@ impl Event {
                 tracing::debug!(target: "mainstay", %child, %request, "interrupted");
             }
             Self::PointOpened { child, request, point, after, proposed, until } => {
-                tracing::warn!(target: "mainstay", %child, %request, point, %after, proposed, %until, "a person may decide");
+                let after = after.map_or("at once", Rung::name);
+                tracing::warn!(target: "mainstay", %child, %request, point, after, proposed, %until, "a person may decide");
             }
             Self::PointClosed { child, request, point, decision, by_person } => {
                 tracing::info!(target: "mainstay", %child, %request, point, decision, by_person, "decided at a point");

@@ -1,8 +1,8 @@
 //! Manual points: where a person may decide what becomes of a request that a rung of the ladder could
 //! not help.
 //!
-//! A point opens when retries, substitutes or a rollback have failed, and only where [`PointSpec`] gives
-//! people time. It is seen as an [`Event::PointOpened`](crate::event::Event::PointOpened) and in
+//! A point opens when retries, substitutes or a rollback have failed, or at once where none of them may
+//! help, and only where [`PointSpec`] gives people time. It is seen as an [`Event::PointOpened`](crate::event::Event::PointOpened) and in
 //! [`PointsRef::open`]; the request waits as it would for a retry. When nobody decides in time, the
 //! ladder goes on as it would have.
 //!
@@ -20,34 +20,56 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::decision::Rung;
+use crate::decision::{Action, Rung};
 use crate::fate::Trail;
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
 use crate::moment::Moment;
+use crate::policy::History;
 
 /// Decisions that are remembered, the latest.
 pub const LOG: usize = 1024;
 
 /// What a person can say, but for an answer of their own ([`PointsRef::answer`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Choice {
     /// The ladder goes on as it would have.
     Continue,
-    /// The request fails here, with its trail.
+    /// The request fails here, with its trail. Not where the outcome of an effect is unknown: that is
+    /// never reported as failed.
     Abort,
     /// Once more to the same child, without being counted as a hand-out. Only where a repeat is safe.
     RetryAgain,
+    /// On to this member of the group: one on the allow-list of the member that failed, which has not had
+    /// the request, takes work now and is fit for the class.
+    Substitute(ChildPath),
+    /// The child goes back to where the request began, and does it again; in a transaction, what the
+    /// request has done to the world is undone first. Only once a request, and only where a repeat is
+    /// safe or undone.
+    RollBack,
 }
 
 impl Choice {
     /// Its name in events.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Continue => "continue",
             Self::Abort => "abort",
             Self::RetryAgain => "retry_again",
+            Self::Substitute(_) => "substitute",
+            Self::RollBack => "roll_back",
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Substitute(member) => write!(f, " {member}"),
+            _ => Ok(()),
         }
     }
 }
@@ -56,6 +78,13 @@ impl Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PointSpec {
+    /// How long a request waits when no rung may help it, whatever was tried before: a permission is
+    /// missing, the input is not valid and there is no simpler flow left, or nobody knows whether its
+    /// effect has happened. `None` for not at all.
+    ///
+    /// # Default
+    /// `None`.
+    pub at_once: Option<Duration>,
     /// How long a request waits after its retries have failed; `None` for not at all.
     ///
     /// # Default
@@ -71,8 +100,8 @@ pub struct PointSpec {
     /// # Default
     /// `None`.
     pub after_rollback: Option<Duration>,
-    /// What is done when nobody decides in time. [`Choice::RetryAgain`] where it is not offered is
-    /// [`Choice::Continue`].
+    /// What is done when nobody decides in time. What is not offered at a point is [`Choice::Continue`]
+    /// there.
     ///
     /// # Default
     /// [`Choice::Continue`].
@@ -82,6 +111,7 @@ pub struct PointSpec {
 impl Default for PointSpec {
     fn default() -> Self {
         Self {
+            at_once: None,
             after_retry: None,
             after_substitute: None,
             after_rollback: None,
@@ -96,9 +126,17 @@ impl PointSpec {
         Self::default()
     }
 
-    /// Asks people, for so long, after retries, substitutes and rollbacks.
+    /// Asks people, for so long, at once where no rung may help, and after retries, substitutes and
+    /// rollbacks.
     pub fn everywhere(wait: Duration) -> Self {
-        Self::new().after_retry(wait).after_substitute(wait).after_rollback(wait)
+        Self::new().at_once(wait).after_retry(wait).after_substitute(wait).after_rollback(wait)
+    }
+
+    /// Sets [`PointSpec::at_once`].
+    #[must_use]
+    pub const fn at_once(mut self, wait: Duration) -> Self {
+        self.at_once = Some(wait);
+        self
     }
 
     /// Sets [`PointSpec::after_retry`].
@@ -124,7 +162,7 @@ impl PointSpec {
 
     /// Sets [`PointSpec::otherwise`].
     #[must_use]
-    pub const fn otherwise(mut self, choice: Choice) -> Self {
+    pub fn otherwise(mut self, choice: Choice) -> Self {
         self.otherwise = choice;
         self
     }
@@ -141,6 +179,50 @@ impl PointSpec {
             Rung::Escalate => None,
         }
     }
+
+    /// Whether people are asked before this is done, and for how long: after which rung, or at once.
+    /// `history` is what was before this failure.
+    pub(crate) fn due(
+        &self,
+        history: &History,
+        class: Option<Class>,
+        action: Action,
+    ) -> Option<(Option<Rung>, Duration)> {
+        let hopeless = match class {
+            _ if action == Action::HoldUnknown => true,
+            Some(Class::Permission | Class::InputValidation) => {
+                matches!(action, Action::Rollback | Action::Escalate | Action::Fail)
+            }
+            _ => false,
+        };
+        if hopeless && let Some(wait) = self.at_once {
+            return Some((None, wait));
+        }
+        let after = failed(history, action)?;
+        Some((Some(after), self.wait(after)?))
+    }
+}
+
+/// Which rung has failed for good, when this is what comes next.
+const fn failed(history: &History, action: Action) -> Option<Rung> {
+    let (retried, handed_on) = (history.retries() > 0, history.substitutions() > 0);
+    match action {
+        Action::Substitute { .. } | Action::AwaitSibling { .. } if retried && !handed_on => {
+            Some(Rung::Retry)
+        }
+        Action::Rollback | Action::Escalate | Action::Fail => {
+            if history.rollbacks() > 0 {
+                Some(Rung::Rollback)
+            } else if handed_on {
+                Some(Rung::Substitute)
+            } else if retried {
+                Some(Rung::Retry)
+            } else {
+                None
+            }
+        }
+        _ => None,
+    }
 }
 
 /// A request that waits for a decision. Holds no user data.
@@ -153,8 +235,8 @@ pub struct Point {
     pub child: ChildPath,
     /// The request.
     pub request: RequestId,
-    /// What has failed.
-    pub after: Rung,
+    /// What has failed; `None` when no rung may help ([`PointSpec::at_once`]).
+    pub after: Option<Rung>,
     /// The class of the last failure; `None` for the end of a life.
     pub class: Option<Class>,
     /// Every failed attempt, and what was decided after it. The last decision is the one that waits.
@@ -180,7 +262,7 @@ pub struct PointDecided {
     pub child: ChildPath,
     /// The request.
     pub request: RequestId,
-    /// `continue`, `abort`, `retry_again` or `answer`.
+    /// `continue`, `abort`, `retry_again`, `substitute`, `roll_back` or `answer`.
     pub what: &'static str,
     /// Who; `None` when nobody did in time.
     pub by: Option<String>,
@@ -196,7 +278,7 @@ pub enum PointError {
     #[error("no decision {0} is waited for")]
     NotOpen(u64),
     /// That cannot be chosen there.
-    #[error("point {point} does not offer {}", choice.name())]
+    #[error("point {point} does not offer {choice}")]
     NotOffered {
         /// The point.
         point: u64,
@@ -337,9 +419,10 @@ impl PointsRef {
     ) -> Result<(), PointError> {
         let offered = |open: &Open| match open.shown.choices.contains(&choice) {
             true => Ok(()),
-            false => Err(PointError::NotOffered { point, choice }),
+            false => Err(PointError::NotOffered { point, choice: choice.clone() }),
         };
-        self.say(point, choice.name(), Said::Choice(choice), offered, by.into(), why.into())
+        let (what, said) = (choice.name(), Said::Choice(choice.clone()));
+        self.say(point, what, said, offered, by.into(), why.into())
     }
 
     /// Answers the request in the place of the child. The answer is marked as degraded.

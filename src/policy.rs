@@ -67,8 +67,6 @@ pub struct RequestFacts {
     /// Whether the next attempt differs from the one that failed, for example by feedback on its answer
     /// ([`Cause::changes_next`]).
     pub changed: bool,
-    /// Whether an inner ladder gave the request up and escalated it here: then it is never retried.
-    pub escalated: bool,
 }
 
 impl RequestFacts {
@@ -82,7 +80,6 @@ impl RequestFacts {
             deadline: Moment::NEVER,
             effect: EffectKind::Irreversible,
             changed: false,
-            escalated: false,
         }
     }
 }
@@ -221,9 +218,6 @@ impl Case<'_> {
 
     fn retry(&self) -> Result<Action, Declined> {
         let Case { policy, request, history, outlook, .. } = *self;
-        if request.escalated {
-            return Err(Declined::Escalated);
-        }
         let (schedule, changes) = self.schedule()?;
         if history.retries() >= policy.global_cap {
             return Err(Declined::GlobalCap { cap: policy.global_cap });
@@ -410,6 +404,37 @@ impl Case<'_> {
         }
         Ok(Action::Rollback)
     }
+}
+
+/// Whether a person may send a request that failed so to this member. What the ladder may never do, it
+/// does not do for a person either; its order, its length and its budgets do not bind them.
+pub(crate) fn may_choose(
+    cause: &Cause<'_>,
+    effect: EffectKind,
+    history: &History,
+    kind: GroupKind,
+    member: &Candidate,
+) -> bool {
+    let repeats = !member.default_value && !member.human;
+    !cause.leaves_unknown(effect)
+        && !member.tried
+        && !history.has_tried(member.index)
+        && matches!(member.standing, Standing::Ready)
+        && eligibility::fits(cause.sibling_class(), kind, member).is_ok()
+        && (cause.is_replay_safe(effect) || !repeats)
+}
+
+/// Whether a person may have the work since the checkpoint done again. That it would mend nothing is for
+/// them to judge; that it would repeat an effect is not.
+pub(crate) fn may_go_back(
+    cause: &Cause<'_>,
+    effect: EffectKind,
+    checkpoint: Option<CheckpointFacts>,
+) -> bool {
+    !cause.leaves_unknown(effect)
+        && checkpoint.is_some_and(|checkpoint| {
+            !checkpoint.used && (checkpoint.in_transaction || cause.is_replay_safe(effect))
+        })
 }
 
 /// An end that is no rung, with the reason for each of the four.

@@ -24,7 +24,7 @@ use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
-use crate::family::{Key, Strategy};
+use crate::family::{Key};
 use crate::fate::{Cost, Fate, FateCounts, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Hub;
@@ -69,7 +69,8 @@ pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, un
 
 /// Whom a life's end is reported to.
 pub(crate) trait Boss: Send + Sync {
-    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy>);
+    /// `siblings`: a class has opted for more than this life.
+    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, siblings: bool);
     fn cell(&self) -> ActorCell;
 }
 
@@ -456,7 +457,7 @@ impl<W: Worker> Slot<W> {
         let runtime = self.hub.runtime.clone();
         runtime.spawn(async move {
             if let Err(cause) = Arc::clone(&me).bring_up(life).await {
-                link.boss.exited(link.key, life, cause, None);
+                link.boss.exited(link.key, life, cause, false);
             }
         });
     }
@@ -473,7 +474,7 @@ impl<W: Worker> Slot<W> {
             desk.discard(mail);
             return None;
         }
-        let fate = if fate == Fate::Done && mail.is_cancelled() { Fate::Unheard } else { fate };
+        let fate = mail.ends_as(fate);
         let recording = self.recording(&mail);
         let suspended = recording.is_some()
             && (fate == Fate::Stopped && self.hub.is_suspending() || self.hub.is_lost());
@@ -592,7 +593,7 @@ impl<W: Worker> Slot<W> {
         desk: &Desk<W>,
         life: Incarnation,
         cause: ExitCause,
-        widen: Option<Strategy>,
+        siblings: bool,
     ) -> impl FnOnce() + use<W> {
         let link = desk.link.clone();
         let hub = Arc::clone(&self.hub);
@@ -604,7 +605,7 @@ impl<W: Worker> Slot<W> {
             }
             hub.emit(event);
             if let Some(link) = link {
-                link.boss.exited(link.key, life, cause, widen);
+                link.boss.exited(link.key, life, cause, siblings);
             }
         }
     }

@@ -16,9 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::checkpoint::Scope;
 use crate::error::StartError;
 use crate::event::Event;
-use crate::family::{
-    ChildCounts, ChildInfo, ChildOptions, Key, Reply, RunId, Shutdown, Strategy, Token,
-};
+use crate::family::{ChildCounts, ChildInfo, ChildOptions, Key, Reply, RunId, Shutdown, Token};
 use crate::fate::FateCounts;
 use crate::fault::ExitCause;
 use crate::group::AnyGroup;
@@ -67,7 +65,7 @@ pub(crate) enum Ask {
 }
 
 pub(crate) enum Msg {
-    Exited { key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy> },
+    Exited { key: Key, life: Incarnation, cause: ExitCause, siblings: bool },
     RunDone { run: RunId, result: Result<(), (Key, ExitCause)> },
     Due(Token),
     Ask(Ask),
@@ -342,7 +340,7 @@ impl Supervisor {
             && !asked
             && !was_booting
         {
-            link.boss.exited(link.key, life, cause, None);
+            link.boss.exited(link.key, life, cause, false);
         }
         self.changed.notify_waiters();
     }

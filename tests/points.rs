@@ -1,18 +1,22 @@
 //! Where a person may decide what becomes of a request: who is asked, for how long, and what comes of
 //! each thing that can be said.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mainstay::decision::Rung;
-use mainstay::error::CallError;
+use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::Snapshot;
+use mainstay::decision::{Action, Rung};
+use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::{Event, EventStream};
 use mainstay::fate::Answer;
-use mainstay::fault::{Class, EffectKind};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::moment::Moment;
 use mainstay::points::{Choice, Point, PointError, PointSpec};
 use mainstay::policy::Policy;
-use mainstay::port::{CallOptions, Port};
-use mainstay::spec::{GroupSpec, SupervisorSpec};
+use mainstay::port::{CallOptions, Needs, Port};
+use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::{System, SystemOptions};
 use mainstay_actors::scripted::Script;
 use tokio::task::JoinHandle;
@@ -105,11 +109,13 @@ async fn a_failed_retry_waits_for_a_person_and_goes_on_when_nobody_decides() {
     let mut events = system.events();
     let called = call(&port);
     let shown = point(&system, &mut events).await;
-    assert_eq!((shown.after, shown.proposed), (Rung::Retry, "substitute"));
+    assert_eq!((shown.after, shown.proposed), (Some(Rung::Retry), "substitute"));
     assert_eq!((shown.since, shown.until), (ms(7_000), ms(67_000)));
     assert_eq!((shown.child.as_str(), shown.class), ("root/llm/first", Some(Class::Network)));
     assert_eq!(shown.trail.0.len(), 4);
-    assert_eq!(shown.choices, [Choice::Continue, Choice::Abort, Choice::RetryAgain]);
+    let second_one = Choice::Substitute("root/llm/second".into());
+    let all = [Choice::Continue, Choice::Abort, Choice::RetryAgain, second_one];
+    assert_eq!(shown.choices, all);
     assert_eq!(system.fates().open, 1);
     assert_eq!(closed(&mut events).await, ("continue", false));
     let answer = called.await.unwrap().unwrap();
@@ -136,8 +142,8 @@ async fn what_a_person_says_is_done_at_once() {
         let mut events = system.events();
         let called = call(&port);
         let shown = point(&system, &mut events).await;
-        system.points().decide(shown.id, choice, "ada", "seen it before").unwrap();
-        let again = system.points().decide(shown.id, choice, "bob", "");
+        system.points().decide(shown.id, choice.clone(), "ada", "seen it before").unwrap();
+        let again = system.points().decide(shown.id, choice.clone(), "bob", "");
         assert_eq!(again, Err(PointError::NotOpen(shown.id)), "a point is decided once");
         assert_eq!(closed(&mut events).await, (choice.name(), true));
         match (called.await.unwrap(), served) {
@@ -200,7 +206,7 @@ async fn a_failed_fallback_and_a_failed_retry_are_points_of_their_own() {
     let shown = point(&system, &mut events).await;
     system.points().decide(shown.id, Choice::Continue, "ada", "").unwrap();
     let shown = point(&system, &mut events).await;
-    assert_eq!((shown.after, shown.proposed), (Rung::Substitute, "fail"));
+    assert_eq!((shown.after, shown.proposed), (Some(Rung::Substitute), "fail"));
     assert_eq!(shown.child.as_str(), "root/llm/second");
     // Once more, and it fails again: nobody is asked the same twice.
     system.points().decide(shown.id, Choice::RetryAgain, "ada", "").unwrap();
@@ -211,7 +217,7 @@ async fn a_failed_fallback_and_a_failed_retry_are_points_of_their_own() {
     let (system, port) = pair(&first, &second, PointSpec::new().after_substitute(HOUR)).await;
     let mut events = system.events();
     let called = call(&port);
-    assert_eq!(point(&system, &mut events).await.after, Rung::Substitute);
+    assert_eq!(point(&system, &mut events).await.after, Some(Rung::Substitute));
     assert_eq!(closed(&mut events).await, ("continue", false));
     called.await.unwrap().unwrap_err();
 }
@@ -222,7 +228,7 @@ async fn what_is_done_without_anybody_can_be_chosen() {
     first.otherwise_fail(Class::Network);
     for (otherwise, asked) in [(Choice::Abort, 0), (Choice::Continue, 1), (Choice::RetryAgain, 1)] {
         let before = second.count();
-        let points = PointSpec::new().after_retry(HOUR).otherwise(otherwise);
+        let points = PointSpec::new().after_retry(HOUR).otherwise(otherwise.clone());
         let (system, port) = pair(&first, &second, points).await;
         let mut events = system.events();
         let called = call(&port);
@@ -327,4 +333,255 @@ async fn others_go_on_while_one_waits_and_a_stateful_child_keeps_its_place() {
     system.points().decide(shown.id, Choice::RetryAgain, "ada", "").unwrap();
     assert_eq!(first.await.unwrap().unwrap().value, "x");
     assert_eq!(second.await.unwrap().unwrap().value, "second");
+}
+
+/// A group `root/llm` of three, where the first names the others in this order.
+async fn three(scripts: [&Script; 3], points: PointSpec) -> (System, Texts) {
+    let mut group = GroupSpec::model("llm").deadline(24 * HOUR).allow("first", ["second", "third"]);
+    for (script, id) in scripts.into_iter().zip(["first", "second", "third"]) {
+        group = group.member_spec(script.stateless(id).policy(Policy::playbook_exact()));
+    }
+    let system = start(SupervisorSpec::one_for_one("root").group(group), points).await;
+    let port = system.port("root/llm").unwrap();
+    (system, port)
+}
+
+fn member(id: &str) -> Choice {
+    Choice::Substitute(format!("root/llm/{id}").into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_chooses_a_member_of_the_allow_list_and_no_other() {
+    let (first, second, third) = (echo(), echo(), echo());
+    first.otherwise_fail(Class::Network);
+    let (system, port) = three([&first, &second, &third], PointSpec::everywhere(HOUR)).await;
+    let mut events = system.events();
+    let called = call(&port);
+    let shown = point(&system, &mut events).await;
+    assert!(shown.choices.ends_with(&[member("second"), member("third")]), "{:?}", shown.choices);
+    for stranger in ["first", "fourth"] {
+        let refused = system.points().decide(shown.id, member(stranger), "ada", "").unwrap_err();
+        let text = format!("point {} does not offer substitute root/llm/{stranger}", shown.id);
+        assert_eq!(refused.to_string(), text);
+    }
+    system.points().decide(shown.id, member("third"), "ada", "it speaks Dutch").unwrap();
+    assert_eq!(closed(&mut events).await, ("substitute", true));
+    let answer = called.await.unwrap().unwrap();
+    assert_eq!((answer.served_by.id(), answer.degraded, second.count()), ("third", true, 0));
+    let last = answer.trail.0.last().unwrap();
+    assert_eq!(last.action, Action::Substitute { member: 2 }, "what was done, not proposed");
+    assert_eq!(system.points().log()[0].what, "substitute");
+    assert!(system.fates().is_balanced());
+    // Without anybody, the same can be done.
+    let points = PointSpec::everywhere(HOUR).otherwise(member("third"));
+    let (_system, port) = three([&first, &second, &third], points).await;
+    assert_eq!(port.call("x").await.unwrap().served_by.id(), "third");
+    assert_eq!(second.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_was_taken_out_while_a_person_chose_it_is_passed_over() {
+    let (first, second, third) = (echo(), echo(), echo());
+    first.otherwise_fail(Class::Network);
+    let (system, port) = three([&first, &second, &third], PointSpec::everywhere(HOUR)).await;
+    let mut events = system.events();
+    let called = call(&port);
+    let shown = point(&system, &mut events).await;
+    system.isolate("root/llm/third").unwrap();
+    system.points().decide(shown.id, member("third"), "ada", "").unwrap();
+    assert_eq!(closed(&mut events).await, ("continue", true));
+    assert_eq!(called.await.unwrap().unwrap().served_by.id(), "second");
+    assert_eq!(third.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_rung_may_help_is_asked_about_at_once() {
+    for class in [Class::Permission, Class::InputValidation] {
+        let (first, second) = (echo(), echo());
+        first.then_fail(class);
+        let (system, port) = pair(&first, &second, PointSpec::new().at_once(HOUR)).await;
+        let mut events = system.events();
+        let called = call(&port);
+        let shown = point(&system, &mut events).await;
+        assert_eq!((shown.after, shown.proposed, shown.class), (None, "fail", Some(class)));
+        assert_eq!(shown.since, ms(0));
+        let choices = [Choice::Continue, Choice::Abort, Choice::RetryAgain];
+        assert_eq!(shown.choices, choices, "no sibling gets what {class} forbids");
+        // The key was renewed, or the input is taken after all.
+        system.points().decide(shown.id, Choice::RetryAgain, "ada", "renewed").unwrap();
+        assert_eq!(called.await.unwrap().unwrap().served_by.id(), "first");
+        // Nobody has time: it fails as it would have, and somebody is alerted.
+        first.then_fail(class);
+        let called = call(&port);
+        assert_eq!(point(&system, &mut events).await.after, None);
+        assert_eq!(closed(&mut events).await, ("continue", false));
+        called.await.unwrap().unwrap_err();
+        assert_eq!(system.stats().alerts, 1);
+        // Others do not wait.
+        let (system, port) = pair(&first, &second, PointSpec::new().at_once(HOUR)).await;
+        first.then_fail(Class::ModelUnavailable);
+        port.call("x").await.unwrap();
+        assert_eq!(system.clock().now(), ms(0));
+    }
+}
+
+/// A child whose effect may have happened and may not be repeated.
+async fn unsure(script: &Script, points: PointSpec) -> (System, Texts) {
+    script.then_fail(Class::Timeout);
+    let child = script.stateless("it").policy(Policy::playbook_exact()).deadline(24 * HOUR);
+    let child = child.effect(EffectKind::Irreversible);
+    let system = start(SupervisorSpec::one_for_one("root").child(child), points).await;
+    let port = system.port("root/it").unwrap();
+    (system, port)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_waits_for_the_word_of_a_person_and_is_never_said_to_have_failed() {
+    let script = echo();
+    let points = PointSpec::everywhere(HOUR).otherwise(Choice::Abort);
+    let (system, port) = unsure(&script, points.clone()).await;
+    let mut events = system.events();
+    let called = call(&port);
+    let shown = point(&system, &mut events).await;
+    assert_eq!((shown.after, shown.proposed), (None, "hold_unknown"));
+    assert_eq!(shown.choices, [Choice::Continue]);
+    for choice in [Choice::Abort, Choice::RetryAgain, Choice::RollBack] {
+        let refused = system.points().decide(shown.id, choice.clone(), "ada", "").unwrap_err();
+        assert_eq!(refused, PointError::NotOffered { point: shown.id, choice });
+    }
+    system.points().answer(shown.id, "it did".to_owned(), "ada", "the books say so").unwrap();
+    assert_eq!(called.await.unwrap().unwrap().value, "it did");
+    assert_eq!(system.fates().done, 1);
+    // Nobody in time, a caller who leaves, a system that stops: it stays unknown.
+    for end in ["nobody", "caller", "system"] {
+        let (system, port) = unsure(&script, points.clone()).await;
+        let mut events = system.events();
+        let called = call(&port);
+        point(&system, &mut events).await;
+        match end {
+            "caller" => called.abort(),
+            "system" => system.stop().await,
+            _ => assert_eq!(closed(&mut events).await, ("continue", false)),
+        }
+        if end == "caller" {
+            events.wait_for(|event| matches!(event, Event::Fated { .. })).await.unwrap();
+        } else {
+            let error = called.await.unwrap().unwrap_err();
+            assert!(matches!(error, CallError::Unknown { .. }), "{end}: {error}");
+        }
+        let fates = system.fates();
+        assert_eq!((fates.unknown, fates.open), (1, 0), "{end}: {fates:?}");
+        assert!(fates.is_balanced());
+    }
+    assert_eq!(script.count(), 4, "nothing was done twice");
+}
+
+/// Asks its child within its own request.
+#[derive(Clone)]
+struct Asks;
+
+impl Behavior for Asks {
+    type Request = String;
+    type Reply = String;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Texts>("it")
+    }
+}
+
+impl Stateless for Asks {
+    async fn serve(&self, text: &String, ctx: &Context) -> Result<String, Fault> {
+        Ok(ctx.port::<String, String>("it")?.call(text.clone()).await?.value)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_permission_alerts_where_it_is_missing_also_within_a_request() {
+    for (class, expected) in [
+        (Class::Permission, &["root/it", "root/outer"][..]),
+        (Class::InputValidation, &["root/outer"]),
+    ] {
+        let script = echo();
+        script.otherwise_fail(class);
+        let root = SupervisorSpec::one_for_one("root")
+            .child(script.stateless("it"))
+            .child(ChildSpec::stateless("outer", || Asks));
+        let system = start(root, PointSpec::new()).await;
+        let port: Texts = system.port("root/outer").unwrap();
+        let mut events = system.events();
+        port.call("x").await.unwrap_err();
+        let mut alerted = Vec::new();
+        while let Some(stamped) = events.try_next() {
+            if let Event::Alert { child, .. } = stamped.event {
+                alerted.push(child.to_string());
+            }
+        }
+        assert_eq!(alerted, expected, "{class}");
+    }
+}
+
+/// Counts its steps, and lacks a permission in the second until it is given.
+#[derive(Clone, Default)]
+struct Walks {
+    steps: Arc<u32>,
+    allowed: Arc<AtomicBool>,
+}
+
+impl Behavior for Walks {
+    type Request = String;
+    type Reply = String;
+}
+
+impl Stateful for Walks {
+    async fn step(&mut self, _: &String, turn: Turn, _: &Context) -> Result<Step<String>, Fault> {
+        if *self.steps == 1 && !self.allowed.load(Ordering::Relaxed) {
+            return Err(Fault::permission("not yours"));
+        }
+        self.steps = Arc::new(*self.steps + 1);
+        let back = matches!(turn, Turn::RolledBack(_));
+        match (back, *self.steps) {
+            (_, 3) => Ok(Step::Reply("walked".to_owned())),
+            _ => Ok(Step::Continue),
+        }
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("walks", 1).with("steps", Arc::clone(&self.steps)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.steps = snapshot.get("steps")?;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_has_a_request_rolled_back_that_the_ladder_would_not_once() {
+    let allowed = Arc::new(AtomicBool::new(false));
+    let given = Arc::clone(&allowed);
+    let child = ChildSpec::stateful("it", move || Walks {
+        steps: Arc::default(),
+        allowed: Arc::clone(&given),
+    });
+    let spec = SupervisorSpec::one_for_one("root").child(child.policy(Policy::playbook_exact()));
+    let system = start(spec, PointSpec::new().at_once(HOUR).after_rollback(HOUR)).await;
+    let port: Texts = system.port("root/it").unwrap();
+    let mut events = system.events();
+    let called = call(&port);
+    let shown = point(&system, &mut events).await;
+    assert_eq!((shown.after, shown.proposed), (None, "fail"));
+    let all = [Choice::Continue, Choice::Abort, Choice::RetryAgain, Choice::RollBack];
+    assert_eq!(shown.choices, all);
+    allowed.store(true, Ordering::Relaxed);
+    system.points().decide(shown.id, Choice::RollBack, "ada", "from the start").unwrap();
+    assert_eq!(closed(&mut events).await, ("roll_back", true));
+    let answer = called.await.unwrap().unwrap();
+    assert_eq!(answer.value, "walked");
+    let actions: Vec<_> = answer.trail.iter().map(|attempt| attempt.action.name()).collect();
+    assert_eq!(actions, ["rollback"]);
+    let mut rolled_back = 0;
+    while let Some(stamped) = events.try_next() {
+        rolled_back += usize::from(matches!(stamped.event, Event::RolledBack { .. }));
+    }
+    assert_eq!(rolled_back, 1);
 }

@@ -266,7 +266,7 @@ async fn people_are_told_of_a_failed_rollback_and_asked_if_they_have_time() {
         while let Some(stamped) = events.try_next() {
             match stamped.event {
                 Event::PointOpened { after, proposed, .. } => {
-                    seen.push((after.to_string(), proposed))
+                    seen.push((after.unwrap().to_string(), proposed))
                 }
                 Event::PointClosed { decision, by_person: false, .. } => {
                     seen.push(("closed".to_owned(), decision));

@@ -71,6 +71,16 @@ impl Strategy {
             Self::OneForAll => "one_for_all",
         }
     }
+
+    /// Who starts again when a class has opted for the siblings of its child: those that this strategy
+    /// names, and where it names none, all of them, since otherwise the wish would mean nothing.
+    #[must_use]
+    pub const fn with_siblings(self) -> Self {
+        match self {
+            Self::OneForOne | Self::OneForAll => Self::OneForAll,
+            Self::RestForOne => Self::RestForOne,
+        }
+    }
 }
 
 impl fmt::Display for Strategy {

@@ -258,7 +258,8 @@ pub struct NodeDetail {
     /// The children it has called and waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<ChildPath>,
-    /// What is left of its budgets.
+    /// What is left of the retry budget of its quota domain, unless it is full. Shown only where there is
+    /// something else to say, too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<BudgetView>,
     /// Requests that wait in a group because no member takes them now.
@@ -328,7 +329,7 @@ pub struct LastCause {
 /// What is left of a budget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetView {
-    /// Which: `retries`, `tokens`.
+    /// Which: `retries`.
     pub name: String,
     /// What is left.
     pub left: u64,

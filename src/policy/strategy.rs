@@ -20,7 +20,8 @@ pub enum What {
     Attempt,
     /// The life, from its snapshot.
     Life,
-    /// The life and the siblings that the supervisor's strategy names.
+    /// The life and the siblings that the supervisor's strategy names: those after it under
+    /// `rest_for_one`, otherwise all, also under `one_for_one`, which names none for a crash.
     Siblings,
 }
 

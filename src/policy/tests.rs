@@ -413,15 +413,23 @@ fn a_crash_judged_again_by_the_parent_is_one_crash() {
     assert_eq!(first.action, Action::Escalate);
     case.history.record(Cause::Exit(&case.exit), first.action);
     assert_eq!(case.history.crashes(), 0);
-    let outer =
-        case.request(|r| r.escalated = true).members([Candidate::new(0), Candidate::new(1)]);
-    check(outer, "substitute member 1; no retry: an inner ladder is spent");
+    // The one above sees a ladder that is spent, whatever it was that ended the life.
+    let outer = class(Class::Exhausted).members([Candidate::new(0), Candidate::new(1)]);
+    check(outer, "substitute member 1; no retry: exhausted is never retried");
 }
 
 #[test]
 fn an_outer_ladder_never_retries_what_an_inner_one_gave_up() {
-    declines(class(Class::Network).request(|r| r.escalated = true), Declined::Escalated);
-    declines(class(Class::Exhausted), Declined::ClassNotRetryable(Class::Exhausted));
+    let spent = class(Class::Exhausted);
+    declines(spent.clone(), Declined::ClassNotRetryable(Class::Exhausted));
+    // Nor may a policy have it do so.
+    let eager =
+        |policy: Policy| policy.with_rule(Class::Exhausted, Rule::new(3, Backoff::Fixed(ms(1))));
+    declines(spent.clone().policy(eager), Declined::ClassNotRetryable(Class::Exhausted));
+    // Going back would only climb the inner ladder again; an open transaction is undone all the same.
+    let back = |in_transaction| spent.clone().checkpoint(false, in_transaction).judge();
+    assert_eq!(back(false).declined(Rung::Rollback), Some(Declined::NothingToRollBack));
+    assert_eq!(back(true).action, Action::Rollback);
 }
 
 #[test]

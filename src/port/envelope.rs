@@ -12,8 +12,9 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
 use super::{AcceptOptions, Gate, Home, Kept, More, Soft, unwound};
+use crate::decision::Action;
 use crate::error::CallError;
-use crate::fate::{Answer, Cost};
+use crate::fate::{Answer, Cost, Fate};
 use crate::fault::Fault;
 use crate::id::{ChildPath, RequestId};
 use crate::moment::Moment;
@@ -47,6 +48,11 @@ pub(crate) struct Book {
 }
 
 impl Book {
+    /// Whether nobody knows what became of its effect.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.trail.0.last().is_some_and(|last| last.action == Action::HoldUnknown)
+    }
+
     /// Nothing yet, but that this member of the group has had the request as this hand-out.
     pub(crate) fn new(member: usize, delivery: crate::id::Delivery) -> Box<Self> {
         Self::with(History::starting_at(member), delivery)
@@ -245,6 +251,21 @@ impl<Q, R> Envelope<Q, R> {
             return None;
         }
         MutexGuard::try_map(self.book.lock(), |book| book.as_deref_mut()).ok()
+    }
+
+    /// Whether nobody knows what became of its effect, while it waits for a person.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.book().is_some_and(|book| book.is_unknown())
+    }
+
+    /// The fate of this request when it ends so.
+    pub(crate) fn ends_as(&self, fate: Fate) -> Fate {
+        match fate {
+            Fate::Done if self.is_cancelled() => Fate::Unheard,
+            // What ends a person's time to decide must not say that it may be repeated.
+            Fate::Expired | Fate::Cancelled | Fate::Stopped if self.is_unknown() => Fate::Unknown,
+            fate => fate,
+        }
     }
 
     /// The same, opened by this failure of that member unless an earlier one did.

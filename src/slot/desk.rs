@@ -9,24 +9,24 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::{Desk, Out};
-use crate::fate::{Fate, FateCounts};
+use crate::fate::{Ended, Fate, FateCounts};
 use crate::fault::ExitCause;
 use crate::mailbox::Ticket;
 use crate::moment::Moment;
 use crate::port::{Cut, Flight};
 use crate::slot::worker::{Worker, unwound};
 
-/// How the last life ended.
+/// How the last life ended, or the last attempt failed, whichever was later.
 pub(crate) struct LastEnd {
-    pub(crate) cause: ExitCause,
+    pub(crate) ended: Ended,
     pub(crate) at: Moment,
     /// When the next one is due, if that is not at once.
     pub(crate) resumes: Option<Moment>,
 }
 
 impl LastEnd {
-    pub(crate) fn new(cause: ExitCause, at: Moment) -> Self {
-        Self { cause, at, resumes: None }
+    pub(crate) fn new(cause: &ExitCause, at: Moment) -> Self {
+        Self { ended: Ended::Exit(cause.kind()), at, resumes: None }
     }
 }
 
@@ -98,6 +98,12 @@ impl<W: Worker> Desk<W> {
                 out.flight.get_or_insert_with(|| Arc::clone(&flight));
             }
         }
+    }
+
+    /// An attempt has failed so. A wait for the next life goes on.
+    pub(crate) fn attempt_failed(&mut self, ended: Ended, at: Moment) {
+        let resumes = self.last_cause.as_ref().and_then(|last| last.resumes);
+        self.last_cause = Some(Box::new(LastEnd { ended, at, resumes }));
     }
 
     /// Keeps a user value until the lock is released.

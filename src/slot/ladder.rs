@@ -9,7 +9,6 @@ use crate::checkpoint::Scope;
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
-use crate::family::Strategy;
 use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
@@ -100,20 +99,19 @@ impl<W: Worker> Slot<W> {
             && carrier.is_none_or(|number| desk.carrier_no == number);
         // A class may opt for more than the attempt: the life, or its siblings with it.
         let mut ended_life = None;
-        let (ended, life, widen) = match ended {
+        let (ended, life, wider) = match ended {
             Ended::Fault(fault, place, tainted) => match self.rules.policy.what(fault.class) {
-                What::Attempt => (Ended::Fault(fault, place, tainted), life, None),
+                What::Attempt => (Ended::Fault(fault, place, tainted), life, What::Attempt),
                 What::Life => {
                     ended_life = life;
-                    (Ended::Fault(fault, Place::START, tainted), None, Some(None))
+                    (Ended::Fault(fault, Place::START, tainted), None, What::Life)
                 }
                 What::Siblings => {
                     ended_life = life;
-                    let widen = Some(Some(Strategy::OneForAll));
-                    (Ended::Fault(fault, Place::START, tainted), None, widen)
+                    (Ended::Fault(fault, Place::START, tainted), None, What::Siblings)
                 }
             },
-            other => (other, life, None),
+            other => (other, life, What::Attempt),
         };
         match (&ended, life) {
             (_, Some(life)) if current && carrier.is_some() => desk.parked = Some(life),
@@ -121,14 +119,14 @@ impl<W: Worker> Slot<W> {
             (Ended::Crash(..), None) | (Ended::Fault(..), None) if current => {
                 let exit = match &ended {
                     Ended::Crash(cause, _) => Some(cause.as_ref().clone()),
-                    Ended::Fault(fault, ..) if widen.is_some() => {
+                    Ended::Fault(fault, ..) if wider != What::Attempt => {
                         Some(ExitCause::Faulted(fault.class))
                     }
                     _ => None,
                 };
                 if let Some(cause) = exit {
-                    let (parked, then) =
-                        self.life_lost(&mut desk, job.life, cause, widen.flatten());
+                    let siblings = wider == What::Siblings;
+                    let (parked, then) = self.life_lost(&mut desk, job.life, cause, siblings);
                     unused = parked;
                     report = then;
                 }
@@ -194,13 +192,13 @@ impl<W: Worker> Slot<W> {
         desk: &mut Desk<W>,
         life: Incarnation,
         cause: ExitCause,
-        widen: Option<Strategy>,
+        siblings: bool,
     ) -> (Option<W::Life>, Option<Box<dyn FnOnce()>>) {
         let output = desk.life.on(lifecycle::Input::Exited(life, cause.kind()));
         let parked = match output {
             lifecycle::Output::Ignored => None,
             _ => {
-                desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
+                desk.last_cause = Some(Box::new(LastEnd::new(&cause, self.hub.now())));
                 // The next life knows nothing of the steps that were done.
                 if let Some(resume) = desk.resume.take() {
                     desk.discard(resume);
@@ -209,7 +207,9 @@ impl<W: Worker> Slot<W> {
             }
         };
         let report: Option<Box<dyn FnOnce()>> = match output {
-            lifecycle::Output::Report(..) => Some(Box::new(self.report(desk, life, cause, widen))),
+            lifecycle::Output::Report(..) => {
+                Some(Box::new(self.report(desk, life, cause, siblings)))
+            }
             _ => None,
         };
         self.publish_life(desk);
@@ -355,12 +355,15 @@ impl<W: Worker> Slot<W> {
             (Action::Substitute { member }, Some(group)) => Some(group.member_path(member)),
             _ => None,
         };
-        let due = self.due(mail, ticket, &cause, decision.action);
+        let due = self.due(mail, ticket, &cause, decision.action, done, now);
         self.record(mail, ticket, &cause, &decision, attempt, now);
         self.told(mail.id, ticket, &cause, attempt, &decision, to);
         let action = decision.action;
         let due = due.filter(|due| !self.is_only_told(mail, due, action, now));
         let mut desk = self.desk();
+        if matches!(&cause, Cause::Fault(_)) {
+            desk.attempt_failed(cause.text(), now);
+        }
         if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
             let pending = Pending { cause, decision, place, attempt, tainted };
             self.park(desk, mail, ticket, due, pending, now);
@@ -514,7 +517,6 @@ impl<W: Worker> Slot<W> {
             deadline: mail.deadline,
             effect,
             changed: policy_cause.changes_next(book.feedback.as_deref()),
-            escalated: false,
         };
         let mut domain = self.domain().lock();
         if let Cause::Fault(fault) = cause
@@ -602,9 +604,10 @@ impl<W: Worker> Slot<W> {
     }
 
     /// The ladder is spent: the error with the whole trail. Whoever asked within a request judges it
-    /// with a ladder of its own; where there is nobody above, somebody is alerted, once.
+    /// with a ladder of its own; where there is nobody above, somebody is alerted, once. A missing
+    /// permission is told where it is missing, too: no ladder above mends it.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        if !mail.is_nested() {
+        if !mail.is_nested() || fault.class == Class::Permission {
             self.alert(mail, ended, attempts);
         }
         if let Some(group) = &mail.home {
@@ -637,7 +640,7 @@ impl<W: Worker> Slot<W> {
         drop(out);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);
         let orphan = desk.mailbox.flight(ticket)?.orphan;
-        let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, None);
+        let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, false);
         if orphan {
             self.finish(desk, ticket, now);
         }

@@ -102,7 +102,7 @@ impl<W: Worker> Slot<W> {
             Err(cause) => {
                 let mut desk = self.desk();
                 desk.life.on(lifecycle::Input::Exited(life, cause.kind()));
-                desk.last_cause = Some(Box::new(LastEnd::new(cause.clone(), self.hub.now())));
+                desk.last_cause = Some(Box::new(LastEnd::new(&cause, self.hub.now())));
                 self.publish_life(&mut desk);
                 drop(desk);
                 self.hub.emit(Event::Exited {
@@ -345,7 +345,10 @@ impl<W: Worker> Slot<W> {
         let mut group_owned = Vec::new();
         for mail in all {
             self.left(&mut desk, &mail);
-            let fate = if unknown.contains(&mail.id) { Fate::Unknown } else { Fate::Stopped };
+            let fate = match unknown.contains(&mail.id) || mail.is_unknown() {
+                true => Fate::Unknown,
+                false => Fate::Stopped,
+            };
             // A group may still have somebody to serve what only waited here.
             if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
                 group_owned.push(mail);
@@ -398,7 +401,7 @@ impl<W: Worker> Slot<W> {
         // What a shared life works on goes on in tasks of its own, which report by themselves.
         let serial = self.rules.order == mailbox::Order::Serial;
         let outs = if serial { self.cut_off(&mut desk, life) } else { Vec::new() };
-        let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), None);
+        let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), false);
         let mut climbs = Vec::new();
         for (ticket, safe) in outs {
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };

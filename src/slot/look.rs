@@ -10,10 +10,9 @@ use super::{Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
-use crate::fate::Ended;
 use crate::id::{CheckpointId, RequestId};
 use crate::lifecycle::Stage;
-use crate::mirror::{CheckpointView, Detail, InFlight, LastCause, NodeDetail};
+use crate::mirror::{BudgetView, CheckpointView, Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
 use crate::port::{Accept, Port, PortTable};
 use crate::slot::Adopted;
@@ -174,8 +173,8 @@ impl<W: Worker> Detail for Slot<W> {
             }
         }
         if let Some(last) = desk.last_cause.as_deref() {
-            let ended = Ended::Exit(last.cause.kind());
-            detail.last_cause = Some(LastCause { ended, age: now.since(last.at) });
+            let age = now.since(last.at);
+            detail.last_cause = Some(LastCause { ended: last.ended.clone(), age });
         }
         let last = desk.saved.as_ref().and_then(|saved| saved.last_checkpoint());
         detail.checkpoint = last.map(|last| {
@@ -191,6 +190,21 @@ impl<W: Worker> Detail for Slot<W> {
         detail.resumes_in = resumes.filter(|at| *at > now).map(|at| at.left(now));
         detail.zombies = desk.zombies() as u32;
         drop(desk);
+        if let Some(domain) = self.known_domain() {
+            let (left, limit) = {
+                let retries = &domain.lock().retries;
+                (retries.tokens(), retries.capacity())
+            };
+            // A full one has nothing to say.
+            if left < limit {
+                let name = "retries".to_owned();
+                detail.budgets.push(BudgetView {
+                    name,
+                    left: left.into(),
+                    limit: Some(limit.into()),
+                });
+            }
+        }
         if let Some(member) = self.member.get()
             && let Some(group) = member.group.upgrade()
         {

@@ -10,15 +10,17 @@ use std::time::Duration;
 use super::ladder::Cause;
 use super::{Locked, Mail, Settled, Slot};
 use crate::behavior::{Place, Turn};
+use crate::checkpoint::Scope;
 use crate::decision::{Action, Decision, Rung};
 use crate::event::Event;
 use crate::fate::{Answer, Fate};
-use crate::fault::Class;
+use crate::fault::{Class, EffectKind};
 use crate::hub;
+use crate::id::ChildPath;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::points::{Asked, Choice, Point, Said};
-use crate::policy::History;
+use crate::policy::{self, CheckpointFacts, History, Standing};
 use crate::slot::worker::{Worker, unwound};
 
 /// What was decided about a failed attempt, and is still to be carried out.
@@ -31,36 +33,17 @@ pub(super) struct Pending {
     pub(super) tainted: bool,
 }
 
-/// A rung that has failed, and how long a person has.
+/// A rung that has failed, or none that may help; how long a person has, and what they can choose.
 pub(super) struct Due {
-    after: Rung,
+    after: Option<Rung>,
     wait: Duration,
-    again: bool,
+    choices: Vec<Choice>,
     /// The history without this failure, in case it is decided otherwise.
     before: History,
 }
 
-/// Which rung has failed for good, when this is what comes next.
-const fn failed(history: &History, action: Action) -> Option<Rung> {
-    let (retried, handed_on) = (history.retries() > 0, history.substitutions() > 0);
-    match action {
-        Action::Substitute { .. } | Action::AwaitSibling { .. } if retried && !handed_on => {
-            Some(Rung::Retry)
-        }
-        Action::Rollback | Action::Escalate | Action::Fail => {
-            if history.rollbacks() > 0 {
-                Some(Rung::Rollback)
-            } else if handed_on {
-                Some(Rung::Substitute)
-            } else if retried {
-                Some(Rung::Retry)
-            } else {
-                None
-            }
-        }
-        _ => None,
-    }
-}
+/// No point is opened for less: its end and that of the request would be one moment.
+const LEAST: Duration = Duration::from_millis(2);
 
 impl<W: Worker> Slot<W> {
     /// Whether a person is asked before this is carried out. Once a rung and request; to be asked before
@@ -71,21 +54,56 @@ impl<W: Worker> Slot<W> {
         ticket: Ticket,
         cause: &Cause,
         action: Action,
+        done: u64,
+        now: Moment,
     ) -> Option<Due> {
+        let before = mail.book()?.history.clone();
+        let (after, wait) = self.hub.points.spec.due(&before, cause.class(), action)?;
+        if mail.deadline.left(now) / 2 < LEAST && !wait.is_zero() {
+            return None;
+        }
+        // Both look elsewhere, so the book is not held.
+        let members = match &mail.home {
+            Some(group) => {
+                let index = self.member.get().map_or(0, |member| member.index);
+                group.candidates(&before, index, now)
+            }
+            None => Vec::new(),
+        };
+        let can_go_back = self.can_go_back(done);
         let mut book = mail.book()?;
-        let after = failed(&book.history, action)?;
-        let wait = self.hub.points.spec.wait(after)?;
-        let asked = 1 << after as u8;
+        let asked = 1 << after.map_or(Rung::ALL.len(), |after| after as usize);
         if book.asked & asked != 0 {
             return None;
         }
         book.asked |= asked;
-        let kind = self.spec.effect;
-        let safe = matches!(cause, Cause::Fault(fault) if fault.is_replay_safe(kind));
-        let again = safe
-            && !book.tainted
-            && self.rules.policy.may_hand_out(book.counted(ticket.lease.delivery), &book.history);
-        Some(Due { after, wait, again, before: book.history.clone() })
+        let judged = cause.as_policy();
+        let effect = if book.tainted { EffectKind::Irreversible } else { self.spec.effect };
+        let mut choices = vec![Choice::Continue];
+        if action != Action::HoldUnknown {
+            choices.push(Choice::Abort);
+        }
+        let counted = book.counted(ticket.lease.delivery);
+        let safe = matches!(cause, Cause::Fault(fault) if fault.is_replay_safe(self.spec.effect));
+        if safe && !book.tainted && self.rules.policy.may_hand_out(counted, &before) {
+            choices.push(Choice::RetryAgain);
+        }
+        if let Some(group) = &mail.home {
+            let kind = group.kind();
+            let fit = members
+                .iter()
+                .filter(|member| policy::may_choose(&judged, effect, &before, kind, member));
+            choices.extend(fit.map(|member| Choice::Substitute(group.member_path(member.index))));
+        }
+        let checkpoint = can_go_back.then_some(CheckpointFacts {
+            // The one that the ladder is about to use is still there.
+            used: book.rolled_back && action != Action::Rollback,
+            in_transaction: self.rules.scope == Scope::Transaction,
+        });
+        if policy::may_go_back(&judged, effect, checkpoint) {
+            choices.push(Choice::RollBack);
+        }
+        Some(Due { after, wait, choices, before })
     }
 
     /// People are told, and have no time to decide: nothing waits.
@@ -141,8 +159,6 @@ impl<W: Worker> Slot<W> {
         self.publish(&mut desk);
         self.wake(desk, now);
         let until = now + due.wait.min(mail.deadline.left(now) / 2);
-        let mut choices = vec![Choice::Continue, Choice::Abort];
-        choices.extend(due.again.then_some(Choice::RetryAgain));
         let shown = Point {
             id: 0,
             child: self.path.clone(),
@@ -151,7 +167,7 @@ impl<W: Worker> Slot<W> {
             class: pending.cause.class(),
             trail: mail.trail(),
             proposed: pending.decision.action.name(),
-            choices,
+            choices: due.choices.clone(),
             since: now,
             until,
         };
@@ -175,9 +191,9 @@ impl<W: Worker> Slot<W> {
         let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));
         let expiry = self.hub.clock.sleep_until(until);
         let points = Arc::clone(&self.hub.points);
-        let otherwise = match points.spec.otherwise {
-            Choice::RetryAgain if !due.again => Choice::Continue,
-            choice => choice,
+        let otherwise = match &points.spec.otherwise {
+            choice if due.choices.contains(choice) => choice.clone(),
+            _ => Choice::Continue,
         };
         self.hub.runtime.spawn(async move {
             let said = tokio::select! {
@@ -217,6 +233,15 @@ impl<W: Worker> Slot<W> {
             }
             Err(otherwise) => otherwise,
         };
+        let to = match &choice {
+            Choice::Substitute(path) => self.still_ready(mail, path, &due, now),
+            _ => None,
+        };
+        let choice = match choice {
+            // It was taken out of service meanwhile.
+            Choice::Substitute(_) if to.is_none() => Choice::Continue,
+            choice => choice,
+        };
         let name = if answer.is_some() { "answer" } else { choice.name() };
         let decision = if mail.is_fated() { "gone" } else { name };
         self.hub.emit(Event::PointClosed {
@@ -226,15 +251,22 @@ impl<W: Worker> Slot<W> {
             decision,
             by_person,
         });
-        let rolls_back = choice == Choice::Continue && pending.decision.action == Action::Rollback;
+        let proposed = pending.decision.action;
+        let rolls_back = match &choice {
+            Choice::Continue => proposed == Action::Rollback,
+            choice => *choice == Choice::RollBack,
+        };
         if answer.is_none() && (choice == Choice::RetryAgain || rolls_back) {
             let place = match rolls_back {
                 true => Some(Place { back: true, ..Place::START }),
                 false => pending.place.take(),
             };
-            if !rolls_back {
-                let at_once = Action::Retry { delay: Duration::ZERO, at: now };
-                Self::redecide(mail, due.before, &mut pending, at_once);
+            let action = match rolls_back {
+                true => Action::Rollback,
+                false => Action::Retry { delay: Duration::ZERO, at: now },
+            };
+            if action != proposed {
+                Self::redecide(mail, due.before, &mut pending, action);
             }
             self.release(mail, place, now);
             return;
@@ -258,18 +290,38 @@ impl<W: Worker> Slot<W> {
                 self.answered_by_person(desk, mail, *value, &pending, now);
             }
             None => {
-                if choice == Choice::Abort {
-                    Self::redecide(&mail, due.before, &mut pending, Action::Fail);
+                let chosen = match to {
+                    Some(member) => Some(Action::Substitute { member }),
+                    None => (choice == Choice::Abort).then_some(Action::Fail),
+                };
+                if let Some(action) = chosen {
+                    Self::redecide(&mail, due.before, &mut pending, action);
                 }
                 self.carry_out(desk, mail, pending, false, now);
             }
         }
     }
 
+    /// The member that a person has chosen, if it still takes work.
+    fn still_ready(
+        &self,
+        mail: &Mail<W>,
+        path: &ChildPath,
+        due: &Due,
+        now: Moment,
+    ) -> Option<usize> {
+        let group = mail.home.as_ref()?;
+        let index = self.member.get().map_or(0, |member| member.index);
+        let members = group.candidates(&due.before, index, now);
+        let found = members.iter().find(|member| group.member_path(member.index) == *path)?;
+        matches!(found.standing, Standing::Ready | Standing::Full).then_some(found.index)
+    }
+
     /// Something else is done than what the ladder had decided, and its history says so.
     fn redecide(mail: &Mail<W>, before: History, pending: &mut Pending, action: Action) {
         let Some(mut book) = mail.book() else { return };
         book.rolled_back &= pending.decision.action != Action::Rollback;
+        book.rolled_back |= action == Action::Rollback;
         book.history = before;
         book.history.record(pending.cause.as_policy(), action);
         book.by_person += u32::from(matches!(action, Action::Retry { .. }));

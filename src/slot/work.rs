@@ -368,7 +368,7 @@ impl<W: Worker> Slot<W> {
         }
         let mut report = None;
         if said.last && current {
-            let (parked, then) = self.life_lost(&mut desk, job.life, ExitCause::Normal, None);
+            let (parked, then) = self.life_lost(&mut desk, job.life, ExitCause::Normal, false);
             unused = unused.or(parked);
             report = then;
         }

@@ -13,8 +13,7 @@ use super::{Ask, Msg, Supervisor, Ward, build};
 use crate::error::StartError;
 use crate::event::Event;
 use crate::family::{
-    ChildOptions, Family, FamilyOptions, Input, Key, Output, Reply, RunId, Shutdown, Strategy,
-    Ticket, Token,
+    ChildOptions, Family, FamilyOptions, Input, Key, Output, Reply, RunId, Shutdown, Ticket, Token,
 };
 use crate::fault::ExitCause;
 use crate::hub::Timed;
@@ -29,8 +28,8 @@ struct Office {
 }
 
 impl Boss for Office {
-    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, widen: Option<Strategy>) {
-        self.line.say(Msg::Exited { key, life, cause, widen });
+    fn exited(&self, key: Key, life: Incarnation, cause: ExitCause, siblings: bool) {
+        self.line.say(Msg::Exited { key, life, cause, siblings });
     }
 
     fn cell(&self) -> ActorCell {
@@ -379,7 +378,8 @@ impl Actor for SupervisorActor {
         let Some(message) = shell.said.lock().pop_front() else { return Ok(()) };
         let me = Line::new(me, &shell.said);
         match message {
-            Msg::Exited { key, life, cause, widen } => {
+            Msg::Exited { key, life, cause, siblings } => {
+                let widen = siblings.then(|| shell.family.options().strategy.with_siblings());
                 shell.feed(&me, Input::Exited { key, incarnation: life, cause, widen });
             }
             Msg::RunDone { run, result } => {

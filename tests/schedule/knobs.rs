@@ -216,6 +216,31 @@ async fn a_class_can_opt_for_the_life_or_the_siblings_instead_of_the_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_siblings_that_a_class_takes_along_are_those_of_the_supervisors_strategy() {
+    for (spec, expected) in [
+        (SupervisorSpec::one_for_one("root"), [2, 2, 2]),
+        (SupervisorSpec::rest_for_one("root"), [1, 2, 2]),
+        (SupervisorSpec::one_for_all("root"), [2, 2, 2]),
+    ] {
+        let scripts = [echo(), echo(), echo()];
+        let policy = Policy::playbook_exact().with_what(Class::Network, What::Siblings);
+        scripts[1].then_fail(Class::Network);
+        let root = spec
+            .child(scripts[0].stateless("before"))
+            .child(scripts[1].stateless("it").policy(policy))
+            .child(scripts[2].stateless("after"));
+        let system = System::start(root).await.unwrap();
+        let port = system.port::<String, String>("root/it").unwrap();
+        assert_eq!(port.call("x").await.unwrap().attempts, 2);
+        // Those after it start again, one after the other, when it is up: wait for the last of them.
+        let last = system.port::<String, String>("root/after").unwrap();
+        last.call("x").await.unwrap();
+        let lives = scripts.each_ref().map(|script| script.lives().len());
+        assert_eq!(lives, expected, "{:?}", system.tree().to_string());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn jitter_is_as_wide_as_the_policy_says() {
     let mut latest = 0;
     let policy = Policy::default().with_jitter(Jitter::Ratio { percent: 100 });

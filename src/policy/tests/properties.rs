@@ -165,13 +165,17 @@ proptest! {
         let (mut retries, mut by_class) = (0, [0; Class::ALL.len()]);
         let (mut substitutes, mut deaths, mut awaits) = (0, 0, 0);
         let (mut steps, mut failure) = (0, 0);
-        let mut judged_again = false;
+        let exhausted = Blow::Fault(Fault::new(Class::Exhausted, ""));
+        let (mut judged_again, mut escalated) = (false, false);
         loop {
             steps += 1;
             prop_assert!(steps < 200, "does not end");
             // A failure that is judged again is the same failure.
             failure += usize::from(!judged_again);
-            let blow = &blows[failure % blows.len()];
+            // The ladder above sees one that is spent.
+            let inner = &blows[failure % blows.len()];
+            let spent = std::mem::take(&mut escalated);
+            let blow = if spent { &exhausted } else { inner };
             let cause = blow.cause();
             if let Some(members) = &mut members {
                 for member in members {
@@ -205,7 +209,7 @@ proptest! {
             judged_again = false;
             match decision.action {
                 Action::Retry { delay, at } => {
-                    prop_assert!(safe && !request.escalated && retry_budget);
+                    prop_assert!(safe && sibling_class != Class::Exhausted && retry_budget);
                     prop_assert!(at < request.deadline || request.deadline.is_never());
                     retries += 1;
                     prop_assert!(retries <= policy.global_cap);
@@ -240,6 +244,7 @@ proptest! {
                     prop_assert!(sibling_class != Class::Permission);
                     awaits += 1;
                     judged_again = true;
+                    escalated = spent;
                     now = if until.is_never() { now + ms(1000) } else { now.max(until) };
                 }
                 Action::Rollback => {
@@ -252,7 +257,8 @@ proptest! {
                 Action::Escalate => {
                     prop_assert!(!ready && parents > 0);
                     parents -= 1;
-                    request.escalated = true;
+                    escalated = true;
+                    deaths -= u32::from(cause.is_crash());
                     judged_again = true;
                 }
                 Action::AwaitCopy => prop_assert!(false, "there is no copy"),

@@ -314,3 +314,72 @@ fn a_weaker_member_is_recognized_by_what_it_would_gain() {
     assert!(Grant::new("ops", "the only local model").is_complete());
     assert!(!Grant::new("ops", " ").is_complete());
 }
+
+#[test]
+fn a_person_may_choose_whom_the_table_allows_and_nobody_else() {
+    type Change = fn(&mut Candidate);
+    let plain: Change = |_| {};
+    let may = |cause: Cause<'_>, effect, history: &History, change: Change| {
+        let mut member = Candidate::new(2);
+        change(&mut member);
+        crate::policy::may_choose(&cause, effect, history, GroupKind::Model, &member)
+    };
+    let none = History::default();
+    for (name, change, expected) in [
+        (Class::Network, plain, true),
+        (Class::Network, |member| member.tried = true, false),
+        (Class::Network, |member| member.fit = false, false),
+        (Class::Network, |member| member.standing = Standing::Full, false),
+        (Class::Network, |member| member.standing = Standing::OpenUntil(NOW), false),
+        (Class::Network, |member| member.standing = Standing::Isolated, false),
+        (Class::Network, |member| member.standing = Standing::OutOfService, false),
+        (Class::RateLimit, |member| member.same_quota_domain = true, false),
+        (Class::ContextLength, plain, false),
+        (Class::ContextLength, |member| member.larger_window = true, true),
+        (Class::InputValidation, plain, false),
+        (Class::InputValidation, |member| member.simpler = true, true),
+        (Class::Permission, plain, false),
+        (Class::BudgetDenied, plain, false),
+    ] {
+        let fault = Fault::new(name, "");
+        let found = may(Cause::Fault(&fault), EffectKind::Read, &none, change);
+        assert_eq!(found, expected, "{name}");
+    }
+    // The length of the chain does not bind a person; that a member has had the request does.
+    let fault = Fault::network("");
+    let mut long = History::default();
+    for member in 10..20 {
+        long.record(Cause::Fault(&fault), Action::Substitute { member });
+    }
+    assert!(may(Cause::Fault(&fault), EffectKind::Read, &long, plain));
+    long.mark_tried(2);
+    assert!(!may(Cause::Fault(&fault), EffectKind::Read, &long, plain));
+    // An effect that may have happened is repeated for nobody.
+    let unknown = Fault::timeout("");
+    let human: Change = |member| member.human = true;
+    for change in [plain, human] {
+        assert!(!may(Cause::Fault(&unknown), EffectKind::Irreversible, &none, change));
+    }
+    let failed = Fault::tool_execution("");
+    assert!(!may(Cause::Fault(&failed), EffectKind::Irreversible, &none, plain));
+    assert!(may(Cause::Fault(&failed), EffectKind::Irreversible, &none, human));
+}
+
+#[test]
+fn a_person_may_go_back_once_a_checkpoint_and_repeat_no_effect() {
+    let at = |used, in_transaction| Some(CheckpointFacts { used, in_transaction });
+    for (name, effect, checkpoint, expected) in [
+        (Class::Network, EffectKind::Read, at(false, false), true),
+        (Class::Network, EffectKind::Read, at(true, false), false),
+        (Class::Network, EffectKind::Read, None, false),
+        // The ladder sees nothing that it would mend; a person may know more.
+        (Class::Permission, EffectKind::Read, at(false, false), true),
+        (Class::ToolExecution, EffectKind::Irreversible, at(false, false), false),
+        (Class::ToolExecution, EffectKind::Irreversible, at(false, true), true),
+        (Class::Timeout, EffectKind::Irreversible, at(false, true), false),
+    ] {
+        let fault = Fault::new(name, "");
+        let found = crate::policy::may_go_back(&Cause::Fault(&fault), effect, checkpoint);
+        assert_eq!(found, expected, "{name} {effect:?} {checkpoint:?}");
+    }
+}
