@@ -24,7 +24,7 @@ use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
-use crate::family::{Key};
+use crate::family::Key;
 use crate::fate::{Cost, Fate, FateCounts, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::Hub;

@@ -96,6 +96,7 @@ enum Command {
     /// Where a person may decide what becomes of a request that has failed, and how long it waits:
     ///
     ///     [points]
+    ///     at_once = "5m"                     # where no rung may help: a missing permission
     ///     after_retry = "2m"                 # and after_substitute, after_rollback
     ///     otherwise = "continue"             # or "abort", "retry_again"
     ///

@@ -280,7 +280,8 @@ pub const fn fits(class: Class, kind: GroupKind, candidate: &Candidate) -> Resul
 
 /// The members that a request which has not failed may go to, in the order in which they are offered it.
 /// The first is the primary. From each, the way leads to those that its allow-list names, in that order, and
-/// to all after it where it has none; a person comes after all others, and a default value last. Whom no
+/// to all after it where it has none; a person comes after all others, and a default value last, unless it is
+/// the primary. Whom no
 /// list leads to is never asked, also while the circuits of those before are open.
 ///
 /// `members` are their roles and allow-lists, in the order of the group.
@@ -303,10 +304,13 @@ pub fn admission(members: &[(Role, Option<&[usize]>)]) -> Vec<usize> {
         }
         at += 1;
     }
-    order.sort_by_key(|&index| match members[index].0 {
-        Role::Default => 2,
-        Role::Human => 1,
-        _ => 0,
-    });
+    // Whoever was put first is meant to be asked first, a person too.
+    if let Some((_, others)) = order.split_first_mut() {
+        others.sort_by_key(|&index| match members[index].0 {
+            Role::Default => 2,
+            Role::Human => 1,
+            _ => 0,
+        });
+    }
     order
 }

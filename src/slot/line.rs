@@ -197,12 +197,12 @@ impl<W: Worker> Slot<W> {
             // It is of use as long as the later one is.
             let wall = listed.checkpoint.created_at;
             let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
-            match Validator::new(&*journal.store, &schemas, rules).validate(id) {
-                Ok(validated) => match Saved::of(&validated) {
+            let validated = Validator::new(&*journal.store, &schemas, rules).validate(id);
+            if let Ok(validated) = validated {
+                match Saved::of(&validated) {
                     Ok(before) if before.base.is_some() => saved.base = before.base,
                     _ => next = Some(validated.checkpoint().lineage.parent),
-                },
-                Err(_) => {}
+                }
             }
         }
     }

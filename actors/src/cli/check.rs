@@ -48,22 +48,24 @@ pub(crate) fn page(tree: &Tree) -> String {
 fn manual_points(page: &mut String, tree: &Tree) {
     let spec = points::spec(&tree.file);
     let _ = writeln!(page, "\nManual points: where a person may decide");
-    let otherwise = match spec.otherwise {
+    let otherwise = match &spec.otherwise {
         Choice::Continue => "the ladder goes on",
         Choice::Abort => "it fails",
         Choice::RetryAgain => "once more, where a repeat is safe",
+        other => other.name(),
     };
     let row = |after: &str, wait: Option<Duration>, not: &str| {
         let (wait, then) = match wait {
             Some(wait) => (format!("waits {}", span(wait)), format!("then {otherwise}")),
             None => (not.to_owned(), String::new()),
         };
-        [format!("after {after}"), wait, then]
+        [after.to_owned(), wait, then]
     };
     let lines = [
-        row("retries", spec.after_retry, "does not wait"),
-        row("substitutes", spec.after_substitute, "does not wait"),
-        row("a rollback", spec.after_rollback, "is only told"),
+        row("where no rung may help", spec.at_once, "does not wait"),
+        row("after retries", spec.after_retry, "does not wait"),
+        row("after substitutes", spec.after_substitute, "does not wait"),
+        row("after a rollback", spec.after_rollback, "is only told"),
     ];
     align(page, &lines);
 }

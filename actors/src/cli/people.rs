@@ -218,7 +218,7 @@ impl People {
 
     /// Whether nobody can be asked.
     pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.spec == PointSpec::new().otherwise(self.spec.otherwise)
+        self.all.is_empty() && self.spec == PointSpec::new().otherwise(self.spec.otherwise.clone())
     }
 
     pub(crate) fn points(&self) -> Vec<Shown> {

@@ -34,6 +34,7 @@ pub(crate) enum Undecided {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Points {
+    pub(crate) at_once: Option<Spanned<Span>>,
     pub(crate) after_retry: Option<Spanned<Span>>,
     pub(crate) after_substitute: Option<Spanned<Span>>,
     pub(crate) after_rollback: Option<Spanned<Span>>,
@@ -41,8 +42,9 @@ pub(crate) struct Points {
 }
 
 impl Points {
-    fn waits(&self) -> [(&'static str, Option<&Spanned<Span>>); 3] {
+    fn waits(&self) -> [(&'static str, Option<&Spanned<Span>>); 4] {
         [
+            ("at_once", self.at_once.as_ref()),
             ("after_retry", self.after_retry.as_ref()),
             ("after_substitute", self.after_substitute.as_ref()),
             ("after_rollback", self.after_rollback.as_ref()),
@@ -55,6 +57,7 @@ pub(crate) fn spec(file: &TreeFile) -> PointSpec {
     let mut spec = PointSpec::new();
     let Some(section) = file.points.as_ref().map(Spanned::get_ref) else { return spec };
     let wait = |span: &Option<Spanned<Span>>| span.as_ref().map(|span| span.get_ref().0);
+    spec.at_once = wait(&section.at_once);
     spec.after_retry = wait(&section.after_retry);
     spec.after_substitute = wait(&section.after_substitute);
     spec.after_rollback = wait(&section.after_rollback);
@@ -72,7 +75,7 @@ pub(crate) fn patience(file: &TreeFile) -> Option<Duration> {
     /// For the attempts themselves.
     const WORK: Duration = Duration::from_secs(600);
     let spec = spec(file);
-    let waits = [spec.after_retry, spec.after_substitute, spec.after_rollback];
+    let waits = [spec.at_once, spec.after_retry, spec.after_substitute, spec.after_rollback];
     let sum: Duration = waits.into_iter().flatten().sum();
     (!sum.is_zero()).then(|| WORK + sum * 2)
 }
@@ -96,10 +99,11 @@ pub(crate) fn verify(file: &TreeFile, snags: &mut Vec<Snag>) {
 /// What is shown of a point that is open.
 pub(crate) fn show(point: &Point, spec: &PointSpec) -> Shown {
     let failed = match point.after {
-        Rung::Retry => "retries",
-        Rung::Substitute => "substitutes",
-        Rung::Rollback => "rollback",
-        Rung::Escalate => "ladder",
+        None => "and nothing else may help",
+        Some(Rung::Retry) => "after its retries",
+        Some(Rung::Substitute) => "after its substitutes",
+        Some(Rung::Rollback) => "after its rollback",
+        Some(Rung::Escalate) => "after its ladder",
     };
     let class = point.class.map_or("the end of a life", |class| class.name());
     let again = point.choices.contains(&Choice::RetryAgain);
@@ -111,7 +115,7 @@ pub(crate) fn show(point: &Point, spec: &PointSpec) -> Shown {
     let wait = point.until.since(point.since).as_secs_f64();
     Shown {
         id: format!("#{}", point.id),
-        asked: format!("{} has failed after its {failed} ({class})", point.child),
+        asked: format!("{} has failed {failed} ({class})", point.child),
         otherwise: format!("{otherwise}, after {wait} s"),
         again,
     }

@@ -104,6 +104,18 @@ async fn only_the_rungs_that_are_named_wait_for_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_at_once_where_no_rung_may_help() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::error(401, "invalid_api_key", "no"));
+    let folder = tree(&server, "at_once = \"10m\"\n");
+    let said = chat(folder, "hello\n/answer #1 by hand\n").await;
+    assert!(said.out.ends_with("decided: #1\nby hand\n"), "{said:?}");
+    let waits = "#1 waits for a person: t/llm/far has failed and nothing else may help (permission)";
+    assert!(said.err.contains(waits), "{said:?}");
+    assert_eq!(server.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_in_the_place_of_a_model_is_what_its_agent_goes_on_with() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(down());
@@ -133,13 +145,14 @@ async fn a_program_that_waits_for_nobody_hears_the_default_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_prints_where_a_person_may_decide() {
     let server = StubServer::start().await.unwrap();
-    let points = "after_retry = \"90s\"\nafter_rollback = \"24h\"\notherwise = \"abort\"\n";
+    let points = "at_once = \"5m\"\nafter_retry = \"90s\"\nafter_rollback = \"24h\"\notherwise = \"abort\"\n";
     let page = run(&tree(&server, points), &["check", "t.toml"]).await.out;
     let expected = "
 Manual points: where a person may decide
-  after retries      waits 90 s     then it fails
-  after substitutes  does not wait
-  after a rollback   waits 24 h     then it fails
+  where no rung may help  waits 5 min    then it fails
+  after retries           waits 90 s     then it fails
+  after substitutes       does not wait
+  after a rollback        waits 24 h     then it fails
 ";
     assert!(page.contains(expected), "{page}");
 }

@@ -275,6 +275,8 @@ fn a_new_request_goes_where_the_allow_lists_lead_people_and_defaults_last() {
             vec![0, 3, 4, 2, 1],
         ),
         (vec![(Role::Default, none)], vec![0]),
+        // A primary is asked first, whatever it is.
+        (vec![(Role::Human, none), (Role::Default, none), (Role::Sibling, none)], vec![0, 2, 1]),
     ] {
         assert_eq!(admission(&members), order, "{members:?}");
     }
