@@ -15,7 +15,7 @@ const CALLS: u64 = 60;
 
 /// More seeds by hand: `STORM_SEEDS=100..120 cargo test --test attack_threads`.
 fn seeds() -> Vec<u64> {
-    let Ok(range) = std::env::var("STORM_SEEDS") else { return vec![2, 7] };
+    let Ok(range) = std::env::var("STORM_SEEDS") else { return vec![2, 9] };
     let (from, to) = range.split_once("..").expect("STORM_SEEDS is a range, such as 100..120");
     (from.parse().unwrap()..to.parse().unwrap()).collect()
 }
@@ -23,7 +23,8 @@ fn seeds() -> Vec<u64> {
 fn weathers(strategy: Strategy) {
     for seed in seeds() {
         let workers = 2 + seed as usize % 3;
-        let weather = storm(Wild { strategy, seed, workers, calls: CALLS, stops: false });
+        let weather =
+            storm(Wild { strategy, seed, workers, calls: CALLS, stops: false, nested: false });
         assert!(weather.looks > 100, "{} looks", weather.looks);
         assert!(weather.answers > CALLERS * CALLS / 4, "{} answers", weather.answers);
         assert!(weather.crashes > 5, "{} crashes", weather.crashes);
@@ -46,6 +47,21 @@ fn threads_agree_on_every_fate_under_rest_for_one() {
     weathers(SupervisorSpec::rest_for_one);
 }
 
+/// Agents hold requests while they wait for others, under one deadline.
+#[test]
+fn threads_agree_when_children_ask_children() {
+    for seed in seeds() {
+        for strategy in
+            [SupervisorSpec::one_for_one, SupervisorSpec::one_for_all, SupervisorSpec::rest_for_one]
+        {
+            let workers = 2 + seed as usize % 3;
+            let wild = Wild { strategy, seed, workers, calls: CALLS, stops: false, nested: true };
+            let weather = storm(wild);
+            assert!(weather.answers > CALLERS * CALLS / 4, "{} answers", weather.answers);
+        }
+    }
+}
+
 /// Whoever asks while everything is being stopped, and after that, is told at once.
 #[test]
 fn a_system_that_is_stopped_in_a_storm_leaves_nobody_waiting_and_nothing_open() {
@@ -54,7 +70,14 @@ fn a_system_that_is_stopped_in_a_storm_leaves_nobody_waiting_and_nothing_open() 
             [SupervisorSpec::one_for_one, SupervisorSpec::one_for_all, SupervisorSpec::rest_for_one]
         {
             let workers = 2 + seed as usize % 3;
-            let weather = storm(Wild { strategy, seed, workers, calls: CALLS, stops: true });
+            let weather = storm(Wild {
+                strategy,
+                seed,
+                workers,
+                calls: CALLS,
+                stops: true,
+                nested: seed.is_multiple_of(3),
+            });
             assert!(weather.answers > CALLERS, "{} answers", weather.answers);
         }
     }
