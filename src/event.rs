@@ -185,6 +185,14 @@ pub enum Event {
         /// How many children it names.
         children: usize,
     },
+    /// A line that was due was not drawn: somebody was in the middle of a step for too long, or the store did
+    /// not take it. The next is tried when it is due.
+    LineMissed {
+        /// The supervisor.
+        supervisor: ChildPath,
+        /// Why.
+        reason: String,
+    },
     /// A child, or the subtree of a supervisor, has returned to what is in the store.
     ScopeRolledBack {
         /// The child or supervisor.
@@ -413,6 +421,7 @@ impl Event {
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
             | Self::LineDrawn { supervisor, .. }
+            | Self::LineMissed { supervisor, .. }
             | Self::SupervisorEnded { supervisor, .. } => Some(supervisor),
             Self::Switched { group, .. }
             | Self::Hedged { group, .. }
@@ -485,6 +494,9 @@ impl Event {
             }
             Self::LineDrawn { supervisor, line, scope, children } => {
                 tracing::info!(target: "mainstay", %supervisor, %line, %scope, children, "recovery line drawn");
+            }
+            Self::LineMissed { supervisor, reason } => {
+                tracing::warn!(target: "mainstay", %supervisor, reason, "recovery line missed");
             }
             Self::ScopeRolledBack { at, scope, line, children, kept, undone, unknown, .. } => {
                 tracing::warn!(target: "mainstay", %at, %scope, ?line, children, kept, undone, unknown, "scope rolled back");

@@ -442,6 +442,7 @@ pub struct SupervisorSpec {
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) policy: Option<Arc<Policy>>,
     pub(crate) scope: Option<Scope>,
+    pub(crate) lines: Option<Duration>,
     pub(crate) domains: Vec<(Arc<str>, DomainSpec)>,
     pub(crate) children: Vec<Node>,
 }
@@ -471,6 +472,7 @@ impl SupervisorSpec {
             backoff: None,
             policy: None,
             scope: None,
+            lines: None,
             domains: Vec::new(),
             children: Vec::new(),
         }
@@ -630,6 +632,20 @@ impl SupervisorSpec {
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
+        self
+    }
+
+    /// Draws a recovery line of its subtree by itself: once when the system is up, and then every `period`,
+    /// unless the newest line, or what was returned to, says it all. Its children stand still meanwhile:
+    /// for a tenth of the period and a second at most; where a step takes longer there is an
+    /// [`Event::LineMissed`](crate::event::Event::LineMissed) instead of a line. It needs a system with a
+    /// store, and a durable, stateful child below.
+    ///
+    /// # Default
+    /// Lines are drawn by hand only ([`System::checkpoint`](crate::system::System::checkpoint)).
+    #[must_use]
+    pub fn lines_every(mut self, period: Duration) -> Self {
+        self.lines = Some(period);
         self
     }
 

@@ -38,7 +38,7 @@ use line::{Line, Said};
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, build};
-pub(crate) use rollback::{Fallen, Place};
+pub(crate) use rollback::{Fallen, Lines, Place};
 pub use rollback::{Report, RollbackError, To, Wider};
 
 /// A child with what its supervisor needs to treat it.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::oneshot;
 
@@ -29,7 +29,7 @@ use crate::points::{PointSpec, PointsRef};
 use crate::port::{Port, Receipt, unwound};
 use crate::recipe::port_of;
 use crate::spec::{ChildSpec, SupervisorSpec};
-use crate::supervisor::{Ask, Entry, Registry, Supervisor, build};
+use crate::supervisor::{Ask, Entry, Lines, Registry, Supervisor, build};
 use crate::watch::{Metrics, Signal, WatchSpec};
 
 /// How a system runs.
@@ -129,6 +129,8 @@ struct Inner {
     registry: Arc<Registry>,
     root: Arc<Supervisor>,
     watching: Arc<Watching>,
+    /// What draws lines.
+    lines: OnceLock<Vec<Arc<Lines>>>,
     approvals: bool,
 }
 
@@ -268,7 +270,16 @@ impl System {
         hub.effects.undo_with(undoer);
         let watching = Watching::new(&hub, &registry);
         let approvals = options.approvals;
-        Ok(Self { inner: Arc::new(Inner { hub, registry, root, watching, approvals }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                hub,
+                registry,
+                root,
+                watching,
+                lines: OnceLock::new(),
+                approvals,
+            }),
+        })
     }
 
     async fn boot(self) -> Result<Self, StartError> {
@@ -285,6 +296,8 @@ impl System {
             Ok(()) => {
                 system.watch_root();
                 system.inner.watching.begin();
+                let lines = Lines::begin(&system.inner.registry, root).await;
+                let _ = system.inner.lines.set(lines);
                 Ok(system)
             }
             Err(error) => {

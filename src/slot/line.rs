@@ -20,6 +20,17 @@ use crate::fault::ExitCause;
 use crate::id::{CheckpointId, Incarnation, RequestId};
 use crate::slot::worker::{Worker, unwound};
 
+/// How what a child has become stands to what the store has of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// There is no state at all.
+    Nothing,
+    /// This checkpoint says it all.
+    At(CheckpointId),
+    /// There has been more since.
+    Behind,
+}
+
 /// A life that waits for its turn.
 pub(crate) struct Candidate<L> {
     life: L,
@@ -92,6 +103,23 @@ impl<W: Worker> Slot<W> {
             draft = draft.envelope(bytes);
         }
         draft.seal().map(Some)
+    }
+
+    pub(super) fn state_kept(&self) -> Kept {
+        let desk = self.desk();
+        let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+        let Some(saved) = saved.filter(|saved| saved.latest().is_some()) else {
+            return Kept::Nothing;
+        };
+        match &saved.parent {
+            Some(parent)
+                if parent.step == saved.steps
+                    && saved.mid.as_ref().is_none_or(|mid| mid.stored) =>
+            {
+                Kept::At(parent.id)
+            }
+            _ => Kept::Behind,
+        }
     }
 
     pub(super) fn state_captured(&self, sealed: &Sealed) {
@@ -197,12 +225,14 @@ impl<W: Worker> Slot<W> {
             // It is of use as long as the later one is.
             let wall = listed.checkpoint.created_at;
             let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
-            let validated = Validator::new(&*journal.store, &schemas, rules).validate(id);
-            if let Ok(validated) = validated {
-                match Saved::of(&validated) {
-                    Ok(before) if before.base.is_some() => saved.base = before.base,
-                    _ => next = Some(validated.checkpoint().lineage.parent),
+            match Validator::new(&*journal.store, &schemas, rules).validate(id) {
+                Ok(validated) => {
+                    saved.base = Saved::of(&validated).ok().and_then(|before| before.base);
+                    if saved.base.is_none() {
+                        next = Some(validated.checkpoint().lineage.parent);
+                    }
                 }
+                Err(_) => {}
             }
         }
     }

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use super::hold::Hold;
-use super::line::Prepared;
+use super::line::{Kept, Prepared};
 use super::{Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
@@ -51,6 +51,8 @@ pub(crate) trait Look: Managed {
     ) -> Result<Option<Sealed>, CheckpointError>;
     /// What was captured is in the store.
     fn captured(&self, sealed: &Sealed);
+    /// Whether the store has what it has become.
+    fn kept(&self) -> Kept;
     /// A life with this state, or as it is at the very beginning, while the old one goes on. Runs user
     /// code.
     fn prepare(&self, validated: Option<&Validated>) -> Result<Prepared, CheckpointError>;
@@ -128,6 +130,10 @@ impl<W: Worker> Look for Slot<W> {
         undoing: Option<&str>,
     ) -> Result<Option<Sealed>, CheckpointError> {
         self.capture_state(scope, undoing)
+    }
+
+    fn kept(&self) -> Kept {
+        self.state_kept()
     }
 
     fn captured(&self, sealed: &Sealed) {

@@ -137,6 +137,16 @@ fn significance(
     })
 }
 
+/// Whether there may be a state below that a line can hold.
+fn has_state(spec: &SupervisorSpec) -> bool {
+    spec.dynamic
+        || spec.children.iter().any(|node| match node {
+            Node::Child(child) => child.stateful && child.durable,
+            Node::Supervisor(inner) => has_state(inner),
+            Node::Group(group) => has_state(&group.supervisor),
+        })
+}
+
 fn supervisor(
     spec: &SupervisorSpec,
     path: &ChildPath,
@@ -159,6 +169,14 @@ fn supervisor(
                 expected: format!("at most its maximum, {max:?}"),
             });
         }
+    }
+    not_zero(path, spec.lines, "the time between recovery lines")?;
+    if spec.lines.is_some() && !has_state(spec) {
+        return Err(SpecError::BadCombination {
+            path: path.to_string(),
+            one: "lines_every".to_owned(),
+            other: "no durable, stateful child below".to_owned(),
+        });
     }
     if let Some(max) = spec.max_children
         && spec.children.len() > max.get()

@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Ask, Entry, Registry, Supervisor};
 use crate::behavior::Undone;
@@ -25,9 +26,11 @@ use crate::mirror::LineView;
 use crate::slot::{Held, Look, Prepared};
 
 mod fall;
+mod lines;
 mod words;
 
 pub(crate) use fall::Fallen;
+pub(crate) use lines::Lines;
 pub use words::{Report, RollbackError, To, Wider};
 
 /// What rollbacks of a system share.
@@ -112,32 +115,36 @@ impl Place {
         Ok(children)
     }
 
-    fn too_late(&self, phase: &'static str) -> RollbackError {
+    fn too_late(&self, limit: Duration, phase: &'static str) -> RollbackError {
         RollbackError::TooLate {
             at: self.at().clone(),
             scope: self.scope(),
-            limit: self.scope().limit(),
+            limit,
             phase,
             wider: self.wider(),
         }
     }
 
-    /// Runs `work` in a task of its own, within the limit of the scope. What has begun to change the children
+    /// Runs `work` in a task of its own, within this limit. What has begun to change the children
     /// when that has passed is ended all the same: given up half-way, it would let them go on with effects
     /// that are not settled.
-    async fn within<T: Send + 'static>(self, work: impl Work<T>) -> Result<T, RollbackError> {
+    async fn within<T: Send + 'static>(
+        self,
+        limit: Duration,
+        work: impl Work<T>,
+    ) -> Result<T, RollbackError> {
         let hub = Arc::clone(&self.node.hub);
         let gone = RollbackError::Restart(ChildError::SupervisorGone(self.node.path.clone()));
         let task = hub.runtime.clone().spawn(async move {
-            let limit = hub.clock.sleep_until(hub.now() + self.scope().limit());
+            let over = hub.clock.sleep_until(hub.now() + limit);
             let phase = Phase::default();
             let mut work = Box::pin(work.run(self.clone(), phase.clone()));
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = limit => {}
+                () = over => {}
             }
-            let late = self.too_late(phase.get());
+            let late = self.too_late(limit, phase.get());
             if phase.has_begun() {
                 hub.runtime.clone().spawn(async move {
                     if let Err(error) = work.await {
@@ -159,7 +166,8 @@ impl Place {
                 wanted: "a line is drawn for a supervisor",
             });
         }
-        self.within(Draw).await
+        let limit = self.scope().limit();
+        self.within(limit, Draw).await
     }
 
     async fn draw_now(self, phase: Phase) -> Result<LineId, RollbackError> {
@@ -212,7 +220,7 @@ impl Place {
         let (hub, at, scope) = (Arc::clone(&self.node.hub), self.at().clone(), self.scope());
         let began = hub.now();
         let wider = self.wider().map(|wider| wider.scope);
-        let done = self.within(Back { to, approved_by }).await;
+        let done = self.within(scope.limit(), Back { to, approved_by }).await;
         if done.as_ref().err().is_none_or(RollbackError::has_tried) {
             hub.count_rollback(scope, done.is_ok(), began);
         }

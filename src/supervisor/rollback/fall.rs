@@ -23,7 +23,7 @@ impl Place {
         let chosen = tokio::select! {
             biased;
             chosen = self.choose(&store, To::Latest) => chosen,
-            () = limit => Err(self.too_late("making the lives that follow")),
+            () = limit => Err(self.too_late(self.scope().limit(), "making the lives that follow")),
         };
         match chosen {
             Ok((line, chosen, refused)) => {
@@ -106,7 +106,7 @@ impl Fallen {
             let settled = tokio::select! {
                 biased;
                 settled = place.settle(&journal, &children, used, &phase) => settled,
-                () = limit => Err(place.too_late(phase.get())),
+                () = limit => Err(place.too_late(place.scope().limit(), phase.get())),
             };
             hub.count_rollback(place.scope(), settled.is_ok(), begun);
             match settled {
