@@ -76,7 +76,7 @@ impl Snapshot {
     {
         let mut piece = Piece {
             name: name.into(),
-            body: Body::Given { value, encode: encode::<T>, encoded: OnceLock::new() },
+            body: Body::Given { value, encode: encode::<T>, encoded: Held::default() },
         };
         if let Some(previous) = &self.previous {
             piece.take_over(&previous.pieces, self.content.pieces.len());
@@ -211,11 +211,35 @@ pub struct Piece {
 type Encoding = OnceLock<Result<Encoded, CheckpointError>>;
 
 enum Body {
-    /// It was made here. Most pieces are given anew after each step and found to be the old ones, so
-    /// nothing is allocated for one before it has a clone or bytes.
-    Given { value: Shared, encode: Encode, encoded: OnceLock<Arc<Encoding>> },
+    /// It was made here.
+    Given { value: Shared, encode: Encode, encoded: Held },
     /// It came as bytes, and has a value once somebody has asked for it.
     Stored(Arc<Loaded>),
+}
+
+/// The encoding of a piece. Most pieces are given anew after each step and found to be the old ones, so
+/// nothing is allocated for one before it has a clone or bytes, and one that is taken over is put in its
+/// place without the locks of a cell.
+#[derive(Default)]
+struct Held {
+    taken: Option<Arc<Encoding>>,
+    own: OnceLock<Arc<Encoding>>,
+}
+
+impl Held {
+    fn get(&self) -> Option<&Arc<Encoding>> {
+        self.taken.as_ref().or_else(|| self.own.get())
+    }
+
+    fn get_or_init(&self) -> &Arc<Encoding> {
+        self.taken.as_ref().unwrap_or_else(|| self.own.get_or_init(Arc::default))
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self { taken: Some(Arc::clone(self.get_or_init())), own: OnceLock::new() }
+    }
 }
 
 struct Loaded {
@@ -226,11 +250,9 @@ struct Loaded {
 impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
-            Self::Given { value, encode, encoded } => Self::Given {
-                value: Arc::clone(value),
-                encode: *encode,
-                encoded: OnceLock::from(Arc::clone(encoded.get_or_init(Arc::default))),
-            },
+            Self::Given { value, encode, encoded } => {
+                Self::Given { value: Arc::clone(value), encode: *encode, encoded: encoded.clone() }
+            }
             Self::Stored(loaded) => Self::Stored(Arc::clone(loaded)),
         }
     }
@@ -292,7 +314,7 @@ impl Piece {
         let known = before.get(at).filter(same).or_else(|| before.iter().find(same));
         match (&mut self.body, known.map(|known| &known.body)) {
             (Body::Given { encoded, .. }, Some(Body::Given { encoded: known, .. })) => {
-                *encoded = OnceLock::from(Arc::clone(known.get_or_init(Arc::default)));
+                encoded.taken = Some(Arc::clone(known.get_or_init()));
             }
             (body, Some(known)) => *body = known.clone(),
             (_, None) => {}
@@ -322,8 +344,8 @@ impl Piece {
     pub(crate) fn encoded(&self, schema: &SchemaId) -> Result<&Encoded, CheckpointError> {
         match &self.body {
             Body::Given { value, encode, encoded } => {
-                let made = encoded.get_or_init(Arc::default);
-                let made = made.get_or_init(|| encode(schema, &**value, &self.name));
+                let made =
+                    encoded.get_or_init().get_or_init(|| encode(schema, &**value, &self.name));
                 made.as_ref().map_err(Clone::clone)
             }
             Body::Stored(loaded) => Ok(&loaded.encoded),
