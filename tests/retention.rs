@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
 use mainstay::checkpoint::{
-    FileOptions, Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall,
+    Durability, FileOptions, Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall,
 };
 use mainstay::error::CheckpointError;
 use mainstay::fault::Fault;
@@ -159,15 +159,16 @@ impl Stateful for Fat {
 
 #[test]
 fn a_store_that_is_full_makes_room_by_itself() {
-    // Twice as much as is kept of one child, and a quarter of what is written.
+    // Twice as much as is kept of one child, and half of what is written.
     const QUOTA: u64 = 1_200_000;
-    const CALLS: u64 = 1_000;
+    const CALLS: u64 = 600;
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = FileOptions::new().quota(QUOTA).open(folder.path()).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let child = ChildSpec::stateful("fat", Fat::default).durable::<Fat>();
+        let child = child.durability(Durability::Async);
         let spec = SupervisorSpec::one_for_one("desk").child(child.checkpoint(Interval::Steps(1)));
         let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
         let port: Port<u64, u64> = system.port("desk/fat").unwrap();
