@@ -77,7 +77,7 @@ pub(crate) struct Journal {
     since_tidy: AtomicU64,
     /// The position of the last record that is known to be in the store.
     reached: AtomicU64,
-    /// How many bytes the store had when it was last compacted.
+    /// What the store weighed after it was last compacted.
     compacted: AtomicU64,
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
@@ -180,12 +180,23 @@ impl Journal {
         // A checkpoint that shares all its pieces is no byte to its store, but is not nothing.
         self.store.retain(keep, now)?;
         let due = (2 * self.compacted.load(Ordering::Relaxed)).max(COMPACT_FROM);
-        if !is_full && self.store.info()?.bytes < due {
+        if !is_full && self.weight()? < due {
             return Ok(());
         }
         let done = self.store.compact()?;
-        self.compacted.store(done.after, Ordering::Relaxed);
+        self.compacted.store(self.weight()?, Ordering::Relaxed);
+        if done.after < done.before / 4 * 3 {
+            // It has helped, so it may help again at once.
+            *self.full_at.lock() = None;
+        }
         Ok(())
+    }
+
+    /// How many bytes the store has, or what it knows of its checkpoints takes in memory, if that is more.
+    fn weight(&self) -> Result<u64, StoreError> {
+        const LISTED: u64 = 1024;
+        let info = self.store.info()?;
+        Ok(info.bytes.max(info.checkpoints as u64 * LISTED))
     }
 
     /// Commits a state that no record of the journal comes with.

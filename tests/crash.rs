@@ -167,6 +167,27 @@ fn a_process_that_is_killed_at_random_is_gone_on_with() {
     }
 }
 
+#[test]
+fn what_waits_for_a_person_is_not_lost() {
+    // So much fails that the budget for retries runs dry, and undos are stuck.
+    let folder = TempDir::new().unwrap();
+    let output = run_of(folder.path(), "60", "5", "0.8").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}{}", errors(&output));
+    let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for none in ["lost", "duplicated", "notifications_duplicated"] {
+        assert_eq!(summary[none], 0, "{text}");
+    }
+    let open = summary["unknown_open"].as_u64().unwrap();
+    assert!(open > 0 && text.contains("wait for a person, who has to find out"), "{text}");
+    // The same arguments find it as it was, and still know whom it waits for.
+    let output = run_of(folder.path(), "60", "5", "0.8").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}{}", errors(&output));
+    let again: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(again, summary, "{text}");
+}
+
 /// The log of the runtime's store, and where its batches end.
 fn log(folder: &Path) -> (PathBuf, Vec<u8>, Vec<usize>) {
     let mut logs: Vec<PathBuf> = std::fs::read_dir(folder.join("store"))

@@ -1,11 +1,14 @@
-//! What a request can still go back to is not forgotten, however many steps it takes.
+//! What a request can still go back to is not forgotten, however many steps it takes; and what nobody can go
+//! back to makes room when there is none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
-use mainstay::checkpoint::{Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall};
+use mainstay::checkpoint::{
+    Durability, FileOptions, Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall,
+};
 use mainstay::error::CheckpointError;
 use mainstay::fault::Fault;
 use mainstay::journal::Journaled;
@@ -126,4 +129,61 @@ fn a_request_of_many_steps_can_still_go_back_to_its_beginning() {
             assert_eq!(forget(&*store), 2);
         });
     }
+}
+
+/// Remembers 4 KB of its last request, which do not get smaller.
+#[derive(Clone, Default)]
+struct Fat(Arc<Vec<u64>>);
+
+impl Behavior for Fat {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Fat {
+    async fn step(&mut self, request: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        let noise = |at: u64| (request * 512 + at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = Arc::new((0..512).map(noise).collect());
+        Ok(Step::Reply(*request))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("fat", 1).with("noise", Arc::clone(&self.0)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.0 = snapshot.get("noise")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_store_that_is_full_makes_room_by_itself() {
+    // Twice as much as is kept of one child, and half of what is written.
+    const QUOTA: u64 = 1_200_000;
+    const CALLS: u64 = 600;
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = FileOptions::new().quota(QUOTA).open(folder.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let child = ChildSpec::stateful("fat", Fat::default).durable::<Fat>();
+        let child = child.durability(Durability::Async);
+        let spec = SupervisorSpec::one_for_one("desk").child(child.checkpoint(Interval::Steps(1)));
+        let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+        let port: Port<u64, u64> = system.port("desk/fat").unwrap();
+        let mut refused = 0;
+        for n in 0..CALLS {
+            let begun = Instant::now();
+            while let Err(error) = port.call(n).await {
+                refused += 1;
+                assert!(begun.elapsed() < Duration::from_secs(60), "{n} after {refused}: {error}");
+            }
+        }
+        assert!(refused > 0, "it was never full");
+        assert!(store.info().unwrap().bytes <= QUOTA);
+        let kept = store.checkpoints(&"desk/fat".into()).unwrap();
+        assert!(kept.len() < CALLS as usize / 2, "{} are kept", kept.len());
+        system.stop().await;
+    });
 }

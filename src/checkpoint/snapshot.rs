@@ -79,9 +79,9 @@ impl Snapshot {
         let mut piece = Piece {
             name: name.into(),
             body: Body::Given {
-                value: Held(Some(value)),
+                value: Value(Some(value)),
                 encode: encode::<T>,
-                encoded: OnceLock::new(),
+                encoded: Held::default(),
             },
         };
         if let Some(previous) = &self.previous {
@@ -215,9 +215,9 @@ pub struct Piece {
 
 /// A user's value; there until it is let go of.
 #[derive(Clone)]
-struct Held(Option<Shared>);
+struct Value(Option<Shared>);
 
-impl Drop for Held {
+impl Drop for Value {
     /// The last snapshot that has a value is let go of by the runtime, wherever that happens to be: a panic of
     /// its end goes no further than here, and neither does one of the payload's.
     fn drop(&mut self) {
@@ -234,26 +234,48 @@ impl Drop for Held {
 type Encoding = OnceLock<Result<Encoded, CheckpointError>>;
 
 enum Body {
-    /// It was made here. Most pieces are given anew after each step and found to be the old ones, so
-    /// nothing is allocated for one before it has a clone or bytes.
-    Given { value: Held, encode: Encode, encoded: OnceLock<Arc<Encoding>> },
+    /// It was made here.
+    Given { value: Value, encode: Encode, encoded: Held },
     /// It came as bytes, and has a value once somebody has asked for it.
     Stored(Arc<Loaded>),
 }
 
+/// The encoding of a piece. Most pieces are given anew after each step and found to be the old ones, so
+/// nothing is allocated for one before it has a clone or bytes, and one that is taken over is put in its
+/// place without the locks of a cell.
+#[derive(Default)]
+struct Held {
+    taken: Option<Arc<Encoding>>,
+    own: OnceLock<Arc<Encoding>>,
+}
+
+impl Held {
+    fn get(&self) -> Option<&Arc<Encoding>> {
+        self.taken.as_ref().or_else(|| self.own.get())
+    }
+
+    fn get_or_init(&self) -> &Arc<Encoding> {
+        self.taken.as_ref().unwrap_or_else(|| self.own.get_or_init(Arc::default))
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self { taken: Some(Arc::clone(self.get_or_init())), own: OnceLock::new() }
+    }
+}
+
 struct Loaded {
     encoded: Encoded,
-    value: OnceLock<Held>,
+    value: OnceLock<Value>,
 }
 
 impl Clone for Body {
     fn clone(&self) -> Self {
         match self {
-            Self::Given { value, encode, encoded } => Self::Given {
-                value: value.clone(),
-                encode: *encode,
-                encoded: OnceLock::from(Arc::clone(encoded.get_or_init(Arc::default))),
-            },
+            Self::Given { value, encode, encoded } => {
+                Self::Given { value: value.clone(), encode: *encode, encoded: encoded.clone() }
+            }
             Self::Stored(loaded) => Self::Stored(Arc::clone(loaded)),
         }
     }
@@ -315,7 +337,7 @@ impl Piece {
         let known = before.get(at).filter(same).or_else(|| before.iter().find(same));
         match (&mut self.body, known.map(|known| &known.body)) {
             (Body::Given { encoded, .. }, Some(Body::Given { encoded: known, .. })) => {
-                *encoded = OnceLock::from(Arc::clone(known.get_or_init(Arc::default)));
+                encoded.taken = Some(Arc::clone(known.get_or_init()));
             }
             (body, Some(known)) => *body = known.clone(),
             (_, None) => {}
@@ -331,7 +353,7 @@ impl Piece {
                     let value = codec::decode_checked::<T>(&loaded.encoded.bytes)
                         .map_err(|error| CheckpointError::in_field(&self.name, error))?;
                     // Of two that decode at once, all get the first one's.
-                    loaded.value.get_or_init(|| Held(Some(Arc::new(value)))).0.clone()
+                    loaded.value.get_or_init(|| Value(Some(Arc::new(value)))).0.clone()
                 }
             },
         };
@@ -347,8 +369,9 @@ impl Piece {
     pub(crate) fn encoded(&self, schema: &SchemaId) -> Result<&Encoded, CheckpointError> {
         match &self.body {
             Body::Given { value, encode, encoded } => {
-                let made = encoded.get_or_init(Arc::default);
-                let made = made.get_or_init(|| encode(schema, value.0.as_deref(), &self.name));
+                let made = encoded
+                    .get_or_init()
+                    .get_or_init(|| encode(schema, value.0.as_deref(), &self.name));
                 made.as_ref().map_err(Clone::clone)
             }
             Body::Stored(loaded) => Ok(&loaded.encoded),

@@ -258,3 +258,47 @@ async fn a_journal_of_the_first_version_is_read_and_one_of_a_later_version_is_re
     let later = (VERSION + 1).to_string();
     assert!(error.contains("mainstay.journal") && error.contains(&later), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
+    use crate::checkpoint::{Draft, Now, Snapshot};
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = clock();
+    let (journal, _) = Journal::open(Arc::clone(&store), Arc::clone(&clock)).unwrap();
+    let child = ChildPath::new("desk/agent");
+    let now = Now::read(&*clock);
+    let add = |count: usize| {
+        for _ in 0..count {
+            let draft = Draft::new(child.clone(), Snapshot::new("agent", 1), now);
+            let batch = Batch::new().checkpoint(&draft.seal().unwrap());
+            store.commit(batch, Durability::Sync).wait().unwrap();
+        }
+    };
+    let keep = Retention { checkpoints: 5_000, lines: 1 };
+    let left = || {
+        journal.make_room(keep, now.wall).unwrap();
+        store.info().unwrap().checkpoints
+    };
+    add(4_095);
+    assert_eq!((left(), journal.wants_tidying()), (4_095, false), "it is small");
+    add(1_905);
+    assert_eq!(left(), 5_000);
+    add(4_999);
+    assert_eq!(left(), 9_999, "it has not doubled");
+    add(1);
+    assert_eq!(left(), 5_000);
+    add(10);
+    assert_eq!(left(), 5_010);
+    let full = StoreError::Full { store: "disk".to_owned(), what: "no room".to_owned() };
+    journal.note_failure(&StoreError::Closed);
+    assert_eq!((left(), journal.wants_tidying()), (5_010, false));
+    journal.note_failure(&full);
+    assert!(journal.wants_tidying());
+    assert_eq!(left(), 5_000);
+    // It did not help, so it is not tried all the time.
+    journal.note_failure(&full);
+    assert!(!journal.wants_tidying());
+    tokio::time::advance(FULL_EVERY).await;
+    journal.note_failure(&full);
+    assert!(journal.wants_tidying());
+}
