@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use mainstay::checkpoint::{FileStore, MemoryStore, Store};
 use mainstay::error::{CallError, RecoverError, StartError, Unavailable};
+use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{Class, EffectKind};
 use mainstay::journal::Journaled;
 use mainstay::policy::{Hedge, Policy};
 use mainstay::port::{CallOptions, Port};
 use mainstay::spec::{GroupSpec, SupervisorSpec};
-use mainstay::system::{Recovered, System};
+use mainstay::system::{RecoverOptions, Recovered, System};
 use mainstay_actors::scripted::{Cue, Script, Scripted};
 use tokio::runtime::Runtime;
 
@@ -120,6 +121,32 @@ fn what_a_group_has_accepted_is_done_by_the_next_process() {
         assert_eq!(recovered.requests, 0);
         assert_eq!(system.journaled("a"), done("a"));
         port.submit("a", named("a")).await.unwrap_err();
+    });
+}
+
+#[test]
+fn who_answered_what_was_taken_up_is_heard_of_from_the_start() {
+    let (store, first, second) = (store(), Script::echo(), Script::echo());
+    runtime().block_on(async {
+        first.otherwise(|| Cue::Hang);
+        let (_system, _, port) = recover(spec(&first, &second), &store).await;
+        port.submit("a", named("a")).await.unwrap();
+    });
+    first.otherwise_fail(Class::ModelUnavailable);
+    runtime().block_on(async {
+        let options = RecoverOptions::default();
+        let (system, recovered, mut events) =
+            System::recover_observed(spec(&first, &second), Arc::clone(&store), options)
+                .await
+                .unwrap();
+        assert_eq!(recovered.requests, 1);
+        // Long after the answer.
+        settled(&system).await;
+        assert_eq!(system.journaled("a"), done("a"));
+        let fated = events.wait_for(|event| matches!(event, Event::Fated { .. })).await.unwrap();
+        let Event::Fated { child, served_by, degraded, .. } = fated.event else { unreachable!() };
+        assert_eq!((child.as_str(), degraded), ("app/llm", true));
+        assert_eq!(served_by.unwrap().as_str(), "app/llm/second");
     });
 }
 

@@ -12,6 +12,7 @@ use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
 use crate::effects::Keep;
 use crate::error::{CheckpointError, RecoverError};
+use crate::event::EventStream;
 use crate::fate::Fate;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Journal, Journaled, Open};
@@ -123,11 +124,35 @@ impl System {
         options: RecoverOptions,
     ) -> Result<(Self, Recovered), RecoverError> {
         let system = Self::assemble(spec, options.system.clone())?;
-        match system.take_up(store, &options).await {
-            Ok(recovered) => Ok((system.boot().await?, recovered)),
+        system.taken_up(store, &options).await
+    }
+
+    /// [`System::recover_with`], and every event from before the first request is delivered again: one
+    /// that is answered at once is missed by who subscribes afterwards.
+    ///
+    /// # Errors
+    /// As [`System::recover`].
+    pub async fn recover_observed(
+        spec: SupervisorSpec,
+        store: Arc<dyn Store>,
+        options: RecoverOptions,
+    ) -> Result<(Self, Recovered, EventStream), RecoverError> {
+        let system = Self::assemble(spec, options.system.clone())?;
+        let events = system.events();
+        let (system, recovered) = system.taken_up(store, &options).await?;
+        Ok((system, recovered, events))
+    }
+
+    async fn taken_up(
+        self,
+        store: Arc<dyn Store>,
+        options: &RecoverOptions,
+    ) -> Result<(Self, Recovered), RecoverError> {
+        match self.take_up(store, options).await {
+            Ok(recovered) => Ok((self.boot().await?, recovered)),
             Err(error) => {
-                system.inner.hub.begin_shutdown();
-                system.inner.registry.clear();
+                self.inner.hub.begin_shutdown();
+                self.inner.registry.clear();
                 Err(error)
             }
         }

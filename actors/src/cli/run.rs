@@ -43,7 +43,7 @@ pub(crate) use lines::is_interactive;
 /// Pieces of an answer that wait to be shown.
 const PIECES: usize = 64;
 /// How long is waited to hear who gave an answer that is there already.
-const TOLD: Duration = Duration::from_millis(300);
+const TOLD: Duration = Duration::from_secs(2);
 const HELP: &str = "\
 /tree     the live tree
 /effects  what nobody knows the outcome of, and how to settle it
@@ -59,8 +59,9 @@ pub(crate) struct Session {
     asked: Asked,
     show: Show,
     history: Vec<Message>,
-    /// What another process had asked.
+    /// What another process had asked, and what has happened since it was taken up.
     taken: Vec<RecoveredRequest>,
+    early: Option<EventStream>,
     people: People,
     /// What waited for a person in questions that were called off: it is about to leave.
     leaving: BTreeSet<String>,
@@ -89,8 +90,8 @@ impl Session {
         }
         let spec = tree.spec()?;
         let watched = SystemOptions::new().watch(tree.watch()).points(points::spec(&tree.file));
-        let (system, taken) = match store {
-            None => (System::start_with(spec, watched).await?, Vec::new()),
+        let (system, taken, early) = match store {
+            None => (System::start_with(spec, watched).await?, Vec::new(), None),
             Some(store) => {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
                     eprintln!("mainstay: {}", super::check::not_kept(group));
@@ -98,13 +99,13 @@ impl Session {
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
                 options.system = watched;
-                let (system, recovered) =
-                    System::recover_with(spec, store, options).await.map_err(with_hint)?;
+                let (system, recovered, events) =
+                    System::recover_observed(spec, store, options).await.map_err(with_hint)?;
                 let summary = taken::summary(&recovered, show.progress);
                 if let (false, Some(summary)) = (show.json, summary) {
                     eprintln!("mainstay: {summary}");
                 }
-                (system, recovered.open)
+                (system, recovered.open, Some(events))
             }
         };
         tokio::spawn(alerts::tell(system.events(), |line| eprintln!("mainstay: {line}")));
@@ -115,7 +116,19 @@ impl Session {
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
         let (history, leaving, helped, served, lines) = Default::default();
-        Ok(Self { system, asked, show, history, taken, people, leaving, helped, served, lines })
+        Ok(Self {
+            system,
+            asked,
+            show,
+            history,
+            taken,
+            early,
+            people,
+            leaving,
+            helped,
+            served,
+            lines,
+        })
     }
 
     /// Who is asked.
@@ -181,7 +194,7 @@ impl Session {
     /// Waits for the answers to what another process had asked.
     async fn take_up(&mut self) -> anyhow::Result<Vec<Answered>> {
         let mut answers = Vec::new();
-        let mut events = self.system.events();
+        let mut events = self.early.take().unwrap_or_else(|| self.system.events());
         let taken = std::mem::take(&mut self.taken);
         let is_one = taken.len() == 1;
         for request in taken {
@@ -192,8 +205,7 @@ impl Session {
                 let why = "called off; what was asked before goes on at the next start";
                 return Err(Failed(why.to_owned()).into());
             };
-            // The record holds the answer, and not who gave it; the event that tells may come after it,
-            // and has come before us if the answer was there at once.
+            // The record holds the answer, and not who gave it; the event that tells may come after it.
             let told = tokio::time::Instant::now() + TOLD;
             while is_one && self.served.only(&request.child).is_none() {
                 let next = tokio::time::timeout_at(told, events.next()).await;
