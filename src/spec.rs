@@ -19,7 +19,7 @@ use crate::circuit::DomainSpec;
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
-use crate::mirror::Kind;
+pub use crate::mirror::Kind;
 use crate::policy::Policy;
 pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind};
 use crate::port::{Need, Needs, PortType};
