@@ -365,7 +365,8 @@ pub enum Event {
         request: RequestId,
         /// The point.
         point: u64,
-        /// `continue`, `abort`, `retry_again`, `substitute`, `roll_back`, `answer`; `gone` when the request had its fate by then.
+        /// `continue`, `abort`, `retry_again`, `substitute`, `roll_back`, `answer`; `gone` when the request
+        /// had its fate by then.
         decision: &'static str,
         /// Whether a person did.
         by_person: bool,
@@ -649,3 +650,6 @@ impl Drop for EventStream {
         self.listeners.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
