@@ -167,6 +167,25 @@ struct CastFates {
 }
 
 /// See the [module](self).
+impl CastFates {
+    /// Lets go of what is too old, or too much.
+    fn prune(&mut self, now: Moment) {
+        while self.ended.len() > RECENT_FATES
+            || self.ended.front().is_some_and(|(at, _)| now.since(*at) > RECENT_FOR)
+        {
+            if let Some((_, old)) = self.ended.pop_front() {
+                self.by_id.remove(&old);
+            }
+        }
+    }
+}
+
+/// A quota domain, and where it was said by which numbers it runs; `None` for the default ones.
+struct Known {
+    domain: Arc<Mutex<Domain>>,
+    at: Option<ChildPath>,
+}
+
 pub(crate) struct Hub {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Arc<Events>,
@@ -193,7 +212,7 @@ pub(crate) struct Hub {
     next_id: AtomicU64,
     timers: Mutex<BinaryHeap<Reverse<Entry>>>,
     sooner: Arc<Notify>,
-    domains: Mutex<HashMap<Arc<str>, Arc<Mutex<Domain>>>>,
+    domains: Mutex<HashMap<Arc<str>, Known>>,
     casts: Mutex<CastFates>,
 }
 
@@ -289,26 +308,28 @@ impl Hub {
     /// The quota domain of this name, made when it is first asked for.
     pub(crate) fn domain(&self, name: &Arc<str>) -> Arc<Mutex<Domain>> {
         let mut domains = self.domains.lock();
-        Arc::clone(
-            domains
-                .entry(Arc::clone(name))
-                .or_insert_with(|| Arc::new(Mutex::new(Domain::new(DomainSpec::default())))),
-        )
+        let known = domains.entry(Arc::clone(name)).or_insert_with(|| Known {
+            domain: Arc::new(Mutex::new(Domain::new(DomainSpec::default()))),
+            at: None,
+        });
+        Arc::clone(&known.domain)
     }
 
-    /// Makes the quota domain of this name run by `spec`. What it runs by instead, when that is
-    /// something else.
+    /// Makes the quota domain of this name run by `spec`, as is said at this path. Where something else
+    /// was said before, when it runs by that; `None` for the default.
     pub(crate) fn define_domain(
         &self,
         name: &Arc<str>,
         spec: DomainSpec,
-    ) -> Result<(), DomainSpec> {
+        at: &ChildPath,
+    ) -> Result<(), Option<ChildPath>> {
         let mut domains = self.domains.lock();
-        let domain = domains
-            .entry(Arc::clone(name))
-            .or_insert_with(|| Arc::new(Mutex::new(Domain::new(spec))));
-        let known = *domain.lock().spec();
-        if known == spec { Ok(()) } else { Err(known) }
+        let known = domains.entry(Arc::clone(name)).or_insert_with(|| Known {
+            domain: Arc::new(Mutex::new(Domain::new(spec))),
+            at: Some(at.clone()),
+        });
+        let same = *known.domain.lock().spec() == spec;
+        if same { Ok(()) } else { Err(known.at.clone()) }
     }
 
     pub(crate) fn count_failure(&self, class: Class, code: Option<&str>) {
