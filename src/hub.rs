@@ -162,6 +162,7 @@ const RECENT_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
 struct CastFates {
+    /// `None` while it is open.
     by_id: HashMap<RequestId, Option<Fate>>,
     ended: VecDeque<(Moment, RequestId)>,
 }
@@ -372,13 +373,7 @@ impl Hub {
         let mut casts = self.casts.lock();
         casts.by_id.insert(id, Some(fate));
         casts.ended.push_back((now, id));
-        while casts.ended.len() > RECENT_FATES
-            || casts.ended.front().is_some_and(|(at, _)| now.since(*at) > RECENT_FOR)
-        {
-            if let Some((_, old)) = casts.ended.pop_front() {
-                casts.by_id.remove(&old);
-            }
-        }
+        casts.prune(now);
     }
 
     pub(crate) fn cast_forget(&self, id: RequestId) {
@@ -386,7 +381,9 @@ impl Hub {
     }
 
     pub(crate) fn cast_fate(&self, id: RequestId) -> Option<Option<Fate>> {
-        self.casts.lock().by_id.get(&id).copied()
+        let mut casts = self.casts.lock();
+        casts.prune(self.clock.now());
+        casts.by_id.get(&id).copied()
     }
 
     /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing
