@@ -49,7 +49,8 @@ pub enum CallError<Q> {
         /// What had failed by then.
         trail: Trail,
     },
-    /// Every rung of the ladder was climbed. One alert was sent.
+    /// Every rung of the ladder was climbed. One alert was sent, unless another request had asked for
+    /// this one: then its own ladder judges that, and alerts if it is spent, too.
     RecoveryExhausted {
         /// The child called.
         child: ChildPath,

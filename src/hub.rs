@@ -137,7 +137,7 @@ impl Alternative {
 }
 
 impl fmt::Display for Alternative {
-    /// Answered of asked, as `3/4`.
+    /// Answered of asked, default values included, as `3/4`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.answered + self.defaulted, self.asked)
     }

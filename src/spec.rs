@@ -316,7 +316,9 @@ impl ChildSpec {
     /// What it can do and may do: compared between the members of a group.
     ///
     /// # Default
-    /// Nothing declared: fit for everything.
+    /// Nothing declared, which is compared as nothing: no guardrails, no tool rights, no residency, no
+    /// price cap, no known window. Beside a primary that declares more it is a downgrade, and refused
+    /// without a grant.
     #[must_use]
     pub fn capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = Some(Arc::new(capabilities));
