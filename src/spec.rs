@@ -237,7 +237,9 @@ impl ChildSpec {
         self
     }
 
-    /// Requests that may wait. One more is given back as `Full`.
+    /// Requests that may wait. One more is given back as `Full`, but for what a group hands on after a
+    /// failure elsewhere: an eighth of this number, at least 1, is kept in reserve for such requests, on
+    /// top.
     ///
     /// # Default
     /// [`DEFAULT_MAILBOX`].
