@@ -501,8 +501,10 @@ pub enum SpecError {
         /// This member's type.
         found: String,
     },
-    /// The metrics of a fallback path are switched off.
-    #[error("group \"{path}\" is not monitored; a fallback path without metrics is refused")]
+    /// The metrics of a fallback path are switched off, or no objective and no rule is about fallback.
+    #[error(
+        "group \"{path}\" is not monitored; a fallback path without metrics, objective or rule is refused"
+    )]
     Unmonitored {
         /// The group.
         path: String,

@@ -664,6 +664,14 @@ impl SupervisorSpec {
         validate::tree(self)
     }
 
+    /// The same for what is watched: `covered` says whether fallbacks of a kind of group are.
+    pub(crate) fn validate_watched(
+        &self,
+        covered: impl Fn(GroupKind) -> bool,
+    ) -> Result<(), SpecError> {
+        validate::watched(self, &crate::id::ChildPath::new(&*self.id), &covered)
+    }
+
     pub(crate) fn effective_child_limit(&self) -> Option<Limit> {
         match self.child_limit {
             ChildLimit::Default if self.strategy == Strategy::OneForOne => Some(self.intensity),

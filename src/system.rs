@@ -46,7 +46,9 @@ pub struct SystemOptions {
     /// # Default
     /// 4,096.
     pub event_capacity: usize,
-    /// What is watched: the window, objectives, rules.
+    /// What is watched: the window, objectives, rules. At least one of them is about fallback where a group
+    /// has somebody to fall back to: its success, its latency, recovery, or degraded answers or availability
+    /// of groups of its kind.
     ///
     /// # Default
     /// The playbook's, over 5 minutes.
@@ -260,6 +262,7 @@ impl System {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let clock = options.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
         options.watch.validate()?;
+        spec.validate_watched(|kind| options.watch.covers_fallback(kind))?;
         let SystemOptions { event_capacity, watch, points, .. } = options;
         let hub = Hub::new(clock, runtime, event_capacity, watch, points, identity());
         let registry = Registry::new(Arc::clone(&hub));
