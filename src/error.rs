@@ -607,6 +607,9 @@ pub enum ChildError {
     /// There is no such child.
     #[error("child \"{0}\" is not found")]
     NotFound(ChildPath),
+    /// The child is a supervisor or a group: what it was built from is no spec of a child.
+    #[error("child \"{0}\" is a supervisor, which has no child spec")]
+    Supervisor(ChildPath),
     /// The child runs.
     #[error("child \"{0}\" is running; terminate it first")]
     Running(ChildPath),

@@ -565,7 +565,8 @@ impl SupervisorRef {
         &self.node.path
     }
 
-    /// Starts a child below it, and returns once the child is up.
+    /// Starts a child below it, and returns once the child is up. Supervisors and groups stand in the spec
+    /// that the system starts with.
     ///
     /// # Errors
     /// A spec that cannot be run; an id that is taken, by a running child or by one that is present;
@@ -634,12 +635,15 @@ impl SupervisorRef {
     /// The spec of a child.
     ///
     /// # Errors
-    /// There is no such child, or it is a supervisor; the supervisor is not running.
+    /// There is no such child; it is a supervisor or a group itself ([`ChildError::Supervisor`]); the
+    /// supervisor is not running.
     pub async fn child_spec(&self, id: impl AsRef<str>) -> Result<ChildSpec, ChildError> {
         let asked = self.node.ask(|send| Ask::Spec(Arc::from(id.as_ref()), send)).await;
-        let spec = asked.ok_or_else(|| self.gone())?;
+        let path = || self.node.path.join(id.as_ref());
+        let found = asked.ok_or_else(|| self.gone())?;
+        let spec = found.ok_or_else(|| ChildError::NotFound(path()))?;
         // Children of one template share a spec, which has the id of one of them.
         spec.map(|spec| (*spec).clone().with_id(id.as_ref()))
-            .ok_or_else(|| ChildError::NotFound(self.node.path.join(id.as_ref())))
+            .ok_or_else(|| ChildError::Supervisor(path()))
     }
 }
