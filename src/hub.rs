@@ -167,7 +167,6 @@ struct CastFates {
     ended: VecDeque<(Moment, RequestId)>,
 }
 
-/// See the [module](self).
 impl CastFates {
     /// Lets go of what is too old, or too much.
     fn prune(&mut self, now: Moment) {
@@ -187,6 +186,7 @@ struct Known {
     at: Option<ChildPath>,
 }
 
+/// See the [module](self).
 pub(crate) struct Hub {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Arc<Events>,

@@ -446,9 +446,9 @@ fn supervisor(
         let (options, ward) = match node {
             Node::Child(child) => {
                 let rules = Arc::new(Rules::new(child, &above.policy, above.scope));
+                warn_of_short(&below, child.deadline, || worst_case_of(&rules, 1));
                 if group.is_some() {
-                    let exact = (*rules.policy).clone().with_attempt_timeout(rules.attempt_timeout);
-                    worst_case = worst_case.max(exact.worst_case(spec.children.len()));
+                    worst_case = worst_case.max(worst_case_of(&rules, spec.children.len()));
                 }
                 let built = slot(child, &below, rules, hub, registry, hung.roster());
                 let ward = Ward {
@@ -489,6 +489,7 @@ fn supervisor(
         };
         statics.push((id, options, ward));
     }
+    warn_of_short(&path, group.and_then(|group| group.deadline), || worst_case);
     let built_group = match group {
         None => None,
         Some(group) => make_group(group, &path, hub, members, worst_case),
