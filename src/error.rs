@@ -50,7 +50,8 @@ pub enum CallError<Q> {
         trail: Trail,
     },
     /// Every rung of the ladder was climbed. One alert was sent, unless another request had asked for
-    /// this one: then its own ladder judges that, and alerts if it is spent, too.
+    /// this one: then its own ladder judges that, and alerts if it is spent, too. A missing permission
+    /// alerts in any case.
     RecoveryExhausted {
         /// The child called.
         child: ChildPath,

@@ -330,7 +330,8 @@ pub enum Event {
         /// Within this time.
         window: Duration,
     },
-    /// The ladder is spent: somebody should look. Exactly one a request.
+    /// The ladder is spent and nobody is left to judge again, a permission is missing, an outcome is unknown
+    /// or a request was set aside: somebody should look. At most one a request.
     Alert {
         /// Where the request was accepted.
         child: ChildPath,

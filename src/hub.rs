@@ -104,7 +104,8 @@ pub struct Stats {
     pub soft_failures: u64,
     /// Faults that were not retried because the soft failures of their task had added up.
     pub accumulated: u64,
-    /// Alerts: ladders that were spent.
+    /// Alerts: ladders that were spent where nobody was left to judge again, permissions that were missing,
+    /// outcomes that are unknown, and requests that were set aside.
     pub alerts: u64,
     /// Attempts made.
     pub attempts: u64,
