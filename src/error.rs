@@ -24,8 +24,13 @@ pub use quarantine::QuarantineError;
 /// `Q` is the request: [`CallError::Full`] and [`CallError::Refused`] give it back.
 #[non_exhaustive]
 pub enum CallError<Q> {
-    /// The mailbox is full; here is the message. Try later, or elsewhere.
-    Full(Q),
+    /// The mailbox is full, or all those of a group; here is the message. Try later, or elsewhere.
+    Full {
+        /// The message.
+        message: Q,
+        /// The child, or the group.
+        child: ChildPath,
+    },
     /// The child does not take requests now, and its spec says not to wait; here is the message.
     Refused {
         /// The message.
@@ -44,7 +49,9 @@ pub enum CallError<Q> {
         /// What had failed by then.
         trail: Trail,
     },
-    /// Every rung of the ladder was climbed. One alert was sent.
+    /// Every rung of the ladder was climbed. One alert was sent, unless another request had asked for
+    /// this one: then its own ladder judges that, and alerts if it is spent, too. A missing permission
+    /// alerts in any case.
     RecoveryExhausted {
         /// The child called.
         child: ChildPath,
@@ -138,7 +145,7 @@ impl<Q> CallError<Q> {
     /// The fate of the request; `None` when it was never accepted.
     pub const fn fate(&self) -> Option<Fate> {
         match self {
-            Self::Full(_) | Self::Refused { .. } => None,
+            Self::Full { .. } | Self::Refused { .. } => None,
             Self::Expired { .. } => Some(Fate::Expired),
             Self::RecoveryExhausted { .. } => Some(Fate::Failed),
             Self::Unknown { .. } => Some(Fate::Unknown),
@@ -151,13 +158,13 @@ impl<Q> CallError<Q> {
 
     /// Whether the same call may be made again without doing anything twice: it was not accepted.
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Refused { .. })
+        matches!(self, Self::Full { .. } | Self::Refused { .. })
     }
 
     /// The message, when it was not accepted.
     pub fn into_message(self) -> Option<Q> {
         match self {
-            Self::Full(message) | Self::Refused { message, .. } => Some(message),
+            Self::Full { message, .. } | Self::Refused { message, .. } => Some(message),
             _ => None,
         }
     }
@@ -176,7 +183,7 @@ impl<Q> CallError<Q> {
     /// The same error about another message type.
     pub fn map_message<T>(self, f: impl FnOnce(Q) -> T) -> CallError<T> {
         match self {
-            Self::Full(message) => CallError::Full(f(message)),
+            Self::Full { message, child } => CallError::Full { message: f(message), child },
             Self::Refused { message, child, why } => {
                 CallError::Refused { message: f(message), child, why }
             }
@@ -196,7 +203,9 @@ impl<Q> CallError<Q> {
 impl<Q> fmt::Display for CallError<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("mailbox full; the message is returned"),
+            Self::Full { child, .. } => {
+                write!(f, "child \"{child}\": mailbox full; the message is returned")
+            }
             Self::Refused { child, why, .. } => {
                 write!(f, "child \"{child}\" refuses requests: {why}")
             }
@@ -233,7 +242,7 @@ impl<Q> fmt::Debug for CallError<Q> {
     /// As [`fmt::Display`]: the message itself is never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
-            Self::Full(_) => "Full",
+            Self::Full { .. } => "Full",
             Self::Refused { .. } => "Refused",
             Self::Expired { .. } => "Expired",
             Self::RecoveryExhausted { .. } => "RecoveryExhausted",
@@ -262,7 +271,7 @@ impl<Q> From<CallError<Q>> for Fault {
     fn from(error: CallError<Q>) -> Self {
         let text = error.to_string();
         match error {
-            CallError::Full(_) | CallError::Refused { .. } => {
+            CallError::Full { .. } | CallError::Refused { .. } => {
                 Self::new(Class::Overloaded, text).not_applied()
             }
             CallError::Cancelled { .. } => Self::new(Class::Cancelled, text),
@@ -510,8 +519,10 @@ pub enum SpecError {
         /// This member's type.
         found: String,
     },
-    /// The metrics of a fallback path are switched off.
-    #[error("group \"{path}\" is not monitored; a fallback path without metrics is refused")]
+    /// The metrics of a fallback path are switched off, or no objective and no rule is about fallback.
+    #[error(
+        "group \"{path}\" is not monitored; a fallback path without metrics, objective or rule is refused"
+    )]
     Unmonitored {
         /// The group.
         path: String,
@@ -614,6 +625,9 @@ pub enum ChildError {
     /// There is no such child.
     #[error("child \"{0}\" is not found")]
     NotFound(ChildPath),
+    /// The child is a supervisor or a group: what it was built from is no spec of a child.
+    #[error("child \"{0}\" is a supervisor, which has no child spec")]
+    Supervisor(ChildPath),
     /// The child runs.
     #[error("child \"{0}\" is running; terminate it first")]
     Running(ChildPath),

@@ -338,7 +338,8 @@ pub enum Event {
         /// Within this time.
         window: Duration,
     },
-    /// The ladder is spent: somebody should look. Exactly one a request.
+    /// The ladder is spent and nobody is left to judge again, a permission is missing, an outcome is unknown
+    /// or a request was set aside: somebody should look. At most one a request.
     Alert {
         /// Where the request was accepted.
         child: ChildPath,
@@ -373,7 +374,8 @@ pub enum Event {
         request: RequestId,
         /// The point.
         point: u64,
-        /// `continue`, `abort`, `retry_again`, `substitute`, `roll_back`, `answer`; `gone` when the request had its fate by then.
+        /// `continue`, `abort`, `retry_again`, `substitute`, `roll_back`, `answer`; `gone` when the request
+        /// had its fate by then.
         decision: &'static str,
         /// Whether a person did.
         by_person: bool,
@@ -661,3 +663,6 @@ impl Drop for EventStream {
         self.listeners.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,8 @@ pub struct Stats {
     pub soft_failures: u64,
     /// Faults that were not retried because the soft failures of their task had added up.
     pub accumulated: u64,
-    /// Alerts: ladders that were spent.
+    /// Alerts: ladders that were spent where nobody was left to judge again, permissions that were missing,
+    /// outcomes that are unknown, and requests that were set aside.
     pub alerts: u64,
     /// Attempts made.
     pub attempts: u64,
@@ -137,7 +138,7 @@ impl Alternative {
 }
 
 impl fmt::Display for Alternative {
-    /// Answered of asked, as `3/4`.
+    /// Answered of asked, default values included, as `3/4`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.answered + self.defaulted, self.asked)
     }
@@ -162,8 +163,28 @@ const RECENT_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
 struct CastFates {
+    /// `None` while it is open.
     by_id: HashMap<RequestId, Option<Fate>>,
     ended: VecDeque<(Moment, RequestId)>,
+}
+
+impl CastFates {
+    /// Lets go of what is too old, or too much.
+    fn prune(&mut self, now: Moment) {
+        while self.ended.len() > RECENT_FATES
+            || self.ended.front().is_some_and(|(at, _)| now.since(*at) > RECENT_FOR)
+        {
+            if let Some((_, old)) = self.ended.pop_front() {
+                self.by_id.remove(&old);
+            }
+        }
+    }
+}
+
+/// A quota domain, and where it was said by which numbers it runs; `None` for the default ones.
+struct Known {
+    domain: Arc<Mutex<Domain>>,
+    at: Option<ChildPath>,
 }
 
 /// See the [module](self).
@@ -193,7 +214,7 @@ pub(crate) struct Hub {
     next_id: AtomicU64,
     timers: Mutex<BinaryHeap<Reverse<Entry>>>,
     sooner: Arc<Notify>,
-    domains: Mutex<HashMap<Arc<str>, Arc<Mutex<Domain>>>>,
+    domains: Mutex<HashMap<Arc<str>, Known>>,
     casts: Mutex<CastFates>,
 }
 
@@ -289,11 +310,11 @@ impl Hub {
     /// The quota domain of this name, made when it is first asked for.
     pub(crate) fn domain(&self, name: &Arc<str>) -> Arc<Mutex<Domain>> {
         let mut domains = self.domains.lock();
-        Arc::clone(
-            domains
-                .entry(Arc::clone(name))
-                .or_insert_with(|| Arc::new(Mutex::new(Domain::new(DomainSpec::default())))),
-        )
+        let known = domains.entry(Arc::clone(name)).or_insert_with(|| Known {
+            domain: Arc::new(Mutex::new(Domain::new(DomainSpec::default()))),
+            at: None,
+        });
+        Arc::clone(&known.domain)
     }
 
     /// How every quota domain stands that is known so far.
@@ -306,19 +327,21 @@ impl Hub {
         domains.into_iter().map(|(name, domain)| (name, state(domain))).collect()
     }
 
-    /// Makes the quota domain of this name run by `spec`. What it runs by instead, when that is
-    /// something else.
+    /// Makes the quota domain of this name run by `spec`, as is said at this path. Where something else
+    /// was said before, when it runs by that; `None` for the default.
     pub(crate) fn define_domain(
         &self,
         name: &Arc<str>,
         spec: DomainSpec,
-    ) -> Result<(), DomainSpec> {
+        at: &ChildPath,
+    ) -> Result<(), Option<ChildPath>> {
         let mut domains = self.domains.lock();
-        let domain = domains
-            .entry(Arc::clone(name))
-            .or_insert_with(|| Arc::new(Mutex::new(Domain::new(spec))));
-        let known = *domain.lock().spec();
-        if known == spec { Ok(()) } else { Err(known) }
+        let known = domains.entry(Arc::clone(name)).or_insert_with(|| Known {
+            domain: Arc::new(Mutex::new(Domain::new(spec))),
+            at: Some(at.clone()),
+        });
+        let same = *known.domain.lock().spec() == spec;
+        if same { Ok(()) } else { Err(known.at.clone()) }
     }
 
     pub(crate) fn count_failure(&self, class: Class, code: Option<&str>) {
@@ -361,13 +384,7 @@ impl Hub {
         let mut casts = self.casts.lock();
         casts.by_id.insert(id, Some(fate));
         casts.ended.push_back((now, id));
-        while casts.ended.len() > RECENT_FATES
-            || casts.ended.front().is_some_and(|(at, _)| now.since(*at) > RECENT_FOR)
-        {
-            if let Some((_, old)) = casts.ended.pop_front() {
-                casts.by_id.remove(&old);
-            }
-        }
+        casts.prune(now);
     }
 
     pub(crate) fn cast_forget(&self, id: RequestId) {
@@ -375,7 +392,9 @@ impl Hub {
     }
 
     pub(crate) fn cast_fate(&self, id: RequestId) -> Option<Option<Fate>> {
-        self.casts.lock().by_id.get(&id).copied()
+        let mut casts = self.casts.lock();
+        casts.prune(self.clock.now());
+        casts.by_id.get(&id).copied()
     }
 
     /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing

@@ -111,8 +111,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Held for Parcel<Q, R> {
         port.post(request, options).map_err(|error| {
             let why = Stays::Refused(error.to_string());
             let request = match error {
-                CallError::Full(request) => Some(request),
-                CallError::Refused { message, .. } => Some(message),
+                CallError::Full { message, .. } | CallError::Refused { message, .. } => {
+                    Some(message)
+                }
                 _ => None,
             };
             match request {

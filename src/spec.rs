@@ -19,7 +19,7 @@ use crate::circuit::DomainSpec;
 use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
-use crate::mirror::Kind;
+pub use crate::mirror::Kind;
 use crate::policy::Policy;
 pub use crate::policy::eligibility::{Capabilities, Grant, GroupKind, Role};
 use crate::port::{Need, Needs, PortType};
@@ -218,7 +218,9 @@ impl ChildSpec {
         self
     }
 
-    /// Requests that may wait. One more is given back as `Full`.
+    /// Requests that may wait. One more is given back as `Full`, but for what a group hands on after a
+    /// failure elsewhere: an eighth of this number, at least 1, is kept in reserve for such requests, on
+    /// top.
     ///
     /// # Default
     /// [`DEFAULT_MAILBOX`].
@@ -297,7 +299,9 @@ impl ChildSpec {
     /// What it can do and may do: compared between the members of a group.
     ///
     /// # Default
-    /// Nothing declared: fit for everything.
+    /// Nothing declared, which is compared as nothing: no guardrails, no tool rights, no residency, no
+    /// price cap, no known window. Beside a primary that declares more it is a downgrade, and refused
+    /// without a grant.
     #[must_use]
     pub fn capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = Some(Arc::new(capabilities));
@@ -655,6 +659,14 @@ impl SupervisorSpec {
     /// The first offence, with its path.
     pub fn validate(&self) -> Result<(), SpecError> {
         validate::tree(self)
+    }
+
+    /// The same for what is watched: `covered` says whether fallbacks of a kind of group are.
+    pub(crate) fn validate_watched(
+        &self,
+        covered: impl Fn(GroupKind) -> bool,
+    ) -> Result<(), SpecError> {
+        validate::watched(self, &crate::id::ChildPath::new(&*self.id), &covered)
     }
 
     pub(crate) fn effective_child_limit(&self) -> Option<Limit> {

@@ -61,7 +61,8 @@ pub(crate) enum Ask {
     Reset(Option<Arc<str>>, Moment, oneshot::Sender<Reply>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<ChildCounts>),
-    Spec(Arc<str>, oneshot::Sender<Option<Arc<ChildSpec>>>),
+    /// `None` within: it is a supervisor.
+    Spec(Arc<str>, oneshot::Sender<Option<Option<Arc<ChildSpec>>>>),
 }
 
 pub(crate) enum Msg {

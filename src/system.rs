@@ -46,7 +46,9 @@ pub struct SystemOptions {
     /// # Default
     /// 4,096.
     pub event_capacity: usize,
-    /// What is watched: the window, objectives, rules.
+    /// What is watched: the window, objectives, rules. At least one of them is about fallback where a group
+    /// has somebody to fall back to: its success, its latency, recovery, or degraded answers or availability
+    /// of groups of its kind.
     ///
     /// # Default
     /// The playbook's, over 5 minutes.
@@ -262,6 +264,7 @@ impl System {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let clock = options.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
         options.watch.validate()?;
+        spec.validate_watched(|kind| options.watch.covers_fallback(kind))?;
         let SystemOptions { event_capacity, watch, points, .. } = options;
         let hub = Hub::new(clock, runtime, event_capacity, watch, points, identity());
         let registry = Registry::new(Arc::clone(&hub));
@@ -575,7 +578,8 @@ impl SupervisorRef {
         &self.node.path
     }
 
-    /// Starts a child below it, and returns once the child is up.
+    /// Starts a child below it, and returns once the child is up. Supervisors and groups stand in the spec
+    /// that the system starts with.
     ///
     /// # Errors
     /// A spec that cannot be run; an id that is taken, by a running child or by one that is present;
@@ -644,12 +648,15 @@ impl SupervisorRef {
     /// The spec of a child.
     ///
     /// # Errors
-    /// There is no such child, or it is a supervisor; the supervisor is not running.
+    /// There is no such child; it is a supervisor or a group itself ([`ChildError::Supervisor`]); the
+    /// supervisor is not running.
     pub async fn child_spec(&self, id: impl AsRef<str>) -> Result<ChildSpec, ChildError> {
         let asked = self.node.ask(|send| Ask::Spec(Arc::from(id.as_ref()), send)).await;
-        let spec = asked.ok_or_else(|| self.gone())?;
+        let path = || self.node.path.join(id.as_ref());
+        let found = asked.ok_or_else(|| self.gone())?;
+        let spec = found.ok_or_else(|| ChildError::NotFound(path()))?;
         // Children of one template share a spec, which has the id of one of them.
         spec.map(|spec| (*spec).clone().with_id(id.as_ref()))
-            .ok_or_else(|| ChildError::NotFound(self.node.path.join(id.as_ref())))
+            .ok_or_else(|| ChildError::Supervisor(path()))
     }
 }

@@ -141,6 +141,19 @@ impl WatchSpec {
         self
     }
 
+    /// Whether anything here says how fallbacks of groups of this kind fare.
+    pub(crate) fn covers_fallback(&self, kind: GroupKind) -> bool {
+        let measures = self.slos.iter().map(|slo| &slo.measure);
+        let mut all = measures.chain(self.alerts.iter().map(|rule| &rule.measure));
+        all.any(|measure| match measure {
+            Measure::FallbackSuccess | Measure::FallbackLatency | Measure::Recovery => true,
+            Measure::FallbackSuccessOf(of)
+            | Measure::Degraded(of)
+            | Measure::AvailabilityOf(of) => *of == kind,
+            _ => false,
+        })
+    }
+
     /// The signals that its objectives and rules ask for, each once.
     fn signals(&self) -> Vec<String> {
         let measures = self.slos.iter().map(|slo| &slo.measure);

@@ -108,7 +108,9 @@ async fn caller(
                 assert!(said >= deadline);
                 &heard.expired
             }
-            Ok(Err(CallError::Full(back) | CallError::Refused { message: back, .. })) => {
+            Ok(Err(
+                CallError::Full { message: back, .. } | CallError::Refused { message: back, .. },
+            )) => {
                 assert_eq!(back, id);
                 &heard.refused
             }

@@ -202,6 +202,11 @@ impl Source {
             } else if name == "ractor" && ours && floor != Some(Floor::Shell) {
                 findings.push(self.find(at, "names `ractor` outside the shell".to_owned()));
             }
+            // Not there but by accident: its words are handed on where they are promised.
+            let windows = ["actors/", "examples/"].iter().any(|at| self.path.starts_with(at));
+            if name == "mirror" && windows && at > 1 && self.text(at - 2) == "mainstay" {
+                findings.push(self.find(at, "names the hidden `mainstay::mirror`".to_owned()));
+            }
             let codec = self.is_below("src/checkpoint/codec.rs");
             if name == "bincode" && !codec && !is_test && !self.path.starts_with("benches/") {
                 let what = "names `bincode` outside `checkpoint/codec`".to_owned();
@@ -590,6 +595,12 @@ fn only_the_shell_names_ractor() {
     check("actors/Cargo.toml", "[dependencies]\nractor = \"0.16\"", &[(2, "depends on `ractor`")]);
     check("actors/Cargo.toml", "ractor.workspace = true", &[(1, "depends on `ractor`")]);
     check("Cargo.toml", "ractor = \"0.16\"", &[]);
+}
+
+#[test]
+fn what_is_hidden_is_named_by_nobody_outside() {
+    check("actors/src/tool.rs", "use mainstay::mirror::Kind;", &[(1, "hidden `mainstay::mirror`")]);
+    check("actors/src/tool.rs", "use mainstay::spec::Kind; fn f(mirror: u8) {}", &[]);
 }
 
 #[test]

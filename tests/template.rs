@@ -51,7 +51,7 @@ fn room(system: &System, path: &str) -> usize {
     loop {
         match child.cast(true) {
             Ok(_) => taken += 1,
-            Err(CallError::Full(_)) => return taken,
+            Err(CallError::Full { .. }) => return taken,
             Err(other) => panic!("{other}"),
         }
     }

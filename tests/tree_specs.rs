@@ -161,7 +161,7 @@ fn needs_exist_have_their_type_and_form_no_cycle() {
 #[test]
 fn a_fallback_path_has_members_is_monitored_and_comes_to_an_end() {
     refused(top().group(GroupSpec::model("g")), "group \"top/g\" has no members");
-    let text = "group \"top/g\" is not monitored; a fallback path without metrics is refused";
+    let text = "group \"top/g\" is not monitored; a fallback path without metrics, objective or rule is refused";
     refused(top().group(group().unmonitored()), text);
     let text = "group \"top/g\": the fallback path a -> b -> a is a cycle";
     refused(top().group(group().allow("a", ["b"]).allow("b", ["a"])), text);

@@ -15,10 +15,10 @@ use mainstay::checkpoint::{Interval, Schema, Snapshot};
 use mainstay::error::CheckpointError;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::RequestId;
-use mainstay::mirror::Kind;
 use mainstay::moment::Moment;
 use mainstay::port::Port;
 use mainstay::spec::ChildSpec;
+use mainstay::spec::Kind;
 use parking_lot::Mutex;
 
 use crate::chat::{ChatReply, ChatRequest, ToolSpec};

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::mirror::Kind;
+use mainstay::spec::Kind;
 use mainstay::spec::{ChildSpec, Role};
 
 /// Answers every request with a clone of one value, marked as defaulted and so as degraded.

@@ -20,8 +20,8 @@ use std::fmt;
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fate::Cost;
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::mirror::Kind;
 use mainstay::spec::ChildSpec;
+use mainstay::spec::Kind;
 use serde_json::{Value, json};
 
 use crate::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolChoice, Usage};

@@ -54,7 +54,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fault::{EffectKind, ExitCause, Fault};
-use mainstay::mirror::Kind;
+use mainstay::spec::Kind;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use reqwest::Url;
 

@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
-use mainstay::mirror::Kind;
 use mainstay::spec::ChildSpec;
+use mainstay::spec::Kind;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 

@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::mirror::Kind;
 use mainstay::spec::ChildSpec;
+use mainstay::spec::Kind;
 use serde::{Deserialize, Serialize};
 
 use words::Words;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::mirror::Kind;
 use mainstay::policy::Policy;
 use mainstay::port::Port;
+use mainstay::spec::Kind;
 use mainstay::spec::{ChildSpec, GroupSpec, Role};
 use mainstay_actors::chat::{ChatReply, ChatRequest};
 

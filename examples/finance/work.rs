@@ -79,7 +79,7 @@ impl Work {
             match self.teller.submit(errand, CallOptions::new().key(key)).await {
                 Ok(_) => return Ok(()),
                 Err(CallError::Refused { why: Unavailable::Duplicate, .. }) => return Ok(()),
-                Err(CallError::Full(back)) => {
+                Err(CallError::Full { message: back, .. }) => {
                     errand = back;
                     tokio::time::sleep(LOOK_EVERY).await;
                 }

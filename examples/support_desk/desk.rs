@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::mirror::Kind;
 use mainstay::policy::{Policy, preset};
 use mainstay::port::Port;
+use mainstay::spec::Kind;
 use mainstay::spec::{ChildSpec, GroupSpec, Role, SupervisorSpec};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, ToolSpec};

@@ -135,6 +135,7 @@ impl Bench {
                     },
                     Reply::ChildRefused(error) => match error {
                         ChildError::NotFound(_) => "not found".into(),
+                        ChildError::Supervisor(_) => "a supervisor".into(),
                         ChildError::Running(_) => "running".into(),
                         ChildError::Restarting(_) => "restarting".into(),
                         ChildError::StartFailed { .. } => "failed".into(),

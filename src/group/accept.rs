@@ -69,7 +69,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             && let Err(why) = self.recorder().accepted(id, deadline, &message, options, full)
         {
             return Err(match why {
-                Refusal::Full => CallError::Full(message),
+                Refusal::Full => CallError::Full { message, child: self.path.clone() },
                 Refusal::Away(why) => CallError::Refused { message, child: self.path.clone(), why },
             });
         }

@@ -199,7 +199,7 @@ pub(crate) enum Trace {
 impl<Q> From<CallError<Q>> for Unanswered {
     fn from(error: CallError<Q>) -> Self {
         let trace = match &error {
-            CallError::Full(_) | CallError::Refused { .. } => Trace::Refused,
+            CallError::Full { .. } | CallError::Refused { .. } => Trace::Refused,
             CallError::RecoveryExhausted { fault, .. } => match fault.effect {
                 EffectState::NotApplied => Trace::Refused,
                 EffectState::Unstated if fault.class.is_refusal() => Trace::Refused,

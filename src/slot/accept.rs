@@ -51,7 +51,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
             && let Err(why) = recorder.accepted(id, deadline, &message, options, full)
         {
             return Err(match why {
-                Refusal::Full => CallError::Full(message),
+                Refusal::Full => CallError::Full { message, child: self.path.clone() },
                 Refusal::Away(why) => CallError::Refused { message, child: self.path.clone(), why },
             });
         }
@@ -91,7 +91,9 @@ pub(crate) fn refused<Q, R>(
 ) -> CallError<Q> {
     // Nobody else holds it: the mailbox has handed it back.
     match (Arc::try_unwrap(mail), refusal) {
-        (Ok(mail), Refusal::Full) => CallError::Full(mail.into_request()),
+        (Ok(mail), Refusal::Full) => {
+            CallError::Full { message: mail.into_request(), child: child.clone() }
+        }
         (Ok(mail), Refusal::Away(why)) => {
             CallError::Refused { message: mail.into_request(), child: child.clone(), why }
         }

@@ -269,6 +269,25 @@ fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), S
     Ok(())
 }
 
+/// Every group with somebody to fall back to is watched: `covered` says whether fallbacks of a kind are.
+pub(crate) fn watched(
+    spec: &SupervisorSpec,
+    path: &ChildPath,
+    covered: &impl Fn(GroupKind) -> bool,
+) -> Result<(), SpecError> {
+    for node in &spec.children {
+        let below = path.join(node.id());
+        match node {
+            Node::Supervisor(inner) => watched(inner, &below, covered)?,
+            Node::Group(group) if group.members().count() > 1 && !covered(group.kind) => {
+                return Err(SpecError::Unmonitored { path: below.to_string() });
+            }
+            Node::Group(_) | Node::Child(_) => {}
+        }
+    }
+    Ok(())
+}
+
 fn group(
     spec: &GroupSpec,
     path: &ChildPath,

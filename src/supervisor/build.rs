@@ -364,11 +364,33 @@ fn define_domain(
     spec: DomainSpec,
     at: &ChildPath,
 ) -> Result<(), SpecError> {
-    hub.define_domain(name, spec).map_err(|_| SpecError::DomainConflict {
+    hub.define_domain(name, spec, at).map_err(|before| SpecError::DomainConflict {
         domain: name.to_string(),
-        one: "the running system".to_owned(),
+        one: before.map_or_else(|| "the defaults".to_owned(), |before| before.to_string()),
         other: at.to_string(),
     })
+}
+
+/// How long a request takes at the most, when nothing cuts its ladder off.
+fn worst_case_of(rules: &Rules, members: usize) -> Duration {
+    (*rules.policy).clone().with_attempt_timeout(rules.attempt_timeout).worst_case(members)
+}
+
+/// A deadline that is shorter than the worst case is no error, since most requests never see that; but
+/// whoever has said it should know that rungs may be cut off.
+fn warn_of_short(
+    path: &ChildPath,
+    deadline: Option<Duration>,
+    worst_case: impl FnOnce() -> Duration,
+) {
+    let Some(deadline) = deadline else { return };
+    let worst_case = worst_case();
+    if deadline < worst_case {
+        tracing::warn!(
+            target: "mainstay", %path, ?deadline, ?worst_case,
+            "the deadline is shorter than the worst-case retry schedule, which it may cut off"
+        );
+    }
 }
 
 fn facts(spec: &SupervisorSpec, path: &ChildPath, scope: Scope) -> Facts {
@@ -424,9 +446,9 @@ fn supervisor(
         let (options, ward) = match node {
             Node::Child(child) => {
                 let rules = Arc::new(Rules::new(child, &above.policy, above.scope));
+                warn_of_short(&below, child.deadline, || worst_case_of(&rules, 1));
                 if group.is_some() {
-                    let exact = (*rules.policy).clone().with_attempt_timeout(rules.attempt_timeout);
-                    worst_case = worst_case.max(exact.worst_case(spec.children.len()));
+                    worst_case = worst_case.max(worst_case_of(&rules, spec.children.len()));
                 }
                 let built = slot(child, &below, rules, hub, registry, hung.roster());
                 let ward = Ward {
@@ -467,6 +489,7 @@ fn supervisor(
         };
         statics.push((id, options, ward));
     }
+    warn_of_short(&path, group.and_then(|group| group.deadline), || worst_case);
     let built_group = match group {
         None => None,
         Some(group) => make_group(group, &path, hub, members, worst_case),

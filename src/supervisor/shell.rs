@@ -297,7 +297,7 @@ impl Shell {
                     .family
                     .key_of(&id)
                     .and_then(|key| self.wards.get(&key))
-                    .and_then(|ward| ward.spec.clone());
+                    .map(|ward| ward.spec.clone());
                 let _ = caller.send(spec);
             }
         }

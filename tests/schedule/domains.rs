@@ -131,10 +131,10 @@ async fn a_domain_is_one_thing_wherever_it_is_defined() {
     let system = System::start(pool).await.unwrap();
     let pool = system.supervisor("root/pool").unwrap();
     let refused = pool.start_child(d.clone().quota_domain_with("account", other)).await;
-    let Err(StartError::Spec(SpecError::DomainConflict { other, .. })) = refused else {
+    let Err(StartError::Spec(SpecError::DomainConflict { one, other, .. })) = refused else {
         panic!("{refused:?}");
     };
-    assert_eq!(other, "root/pool/d");
+    assert_eq!((&*one, &*other), ("root", "root/pool/d"));
     pool.start_child(d.quota_domain_with("account", spec)).await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
-use mainstay::mirror::Kind;
+use mainstay::spec::Kind;
 use mainstay::spec::{ChildSpec, Role};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role as Speaker};

@@ -95,7 +95,7 @@ impl Why {
 
     pub(super) fn of<Q>(error: &CallError<Q>) -> Self {
         let (kind, trail) = match error {
-            CallError::Full(_) => ("full", None),
+            CallError::Full { .. } => ("full", None),
             CallError::Refused { .. } => ("refused", None),
             CallError::Expired { trail, .. } => ("expired", Some(trail)),
             CallError::RecoveryExhausted { trail, .. } => ("recovery_exhausted", Some(trail)),
