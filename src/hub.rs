@@ -321,7 +321,10 @@ impl Hub {
     pub(crate) fn domain_states(&self, now: Moment) -> BTreeMap<String, DomainState> {
         let domains: Vec<_> = {
             let domains = self.domains.lock();
-            domains.iter().map(|(name, domain)| (name.to_string(), Arc::clone(domain))).collect()
+            domains
+                .iter()
+                .map(|(name, known)| (name.to_string(), Arc::clone(&known.domain)))
+                .collect()
         };
         let state = |domain: Arc<Mutex<Domain>>| DomainState::of(&domain.lock(), now);
         domains.into_iter().map(|(name, domain)| (name, state(domain))).collect()

@@ -225,14 +225,11 @@ impl<W: Worker> Slot<W> {
             // It is of use as long as the later one is.
             let wall = listed.checkpoint.created_at;
             let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
-            match Validator::new(&*journal.store, &schemas, rules).validate(id) {
-                Ok(validated) => {
-                    saved.base = Saved::of(&validated).ok().and_then(|before| before.base);
-                    if saved.base.is_none() {
-                        next = Some(validated.checkpoint().lineage.parent);
-                    }
+            if let Ok(validated) = Validator::new(&*journal.store, &schemas, rules).validate(id) {
+                saved.base = Saved::of(&validated).ok().and_then(|before| before.base);
+                if saved.base.is_none() {
+                    next = Some(validated.checkpoint().lineage.parent);
                 }
-                Err(_) => {}
             }
         }
     }

@@ -110,7 +110,8 @@ async fn a_person_is_asked_at_once_where_no_rung_may_help() {
     let folder = tree(&server, "at_once = \"10m\"\n");
     let said = chat(folder, "hello\n/answer #1 by hand\n").await;
     assert!(said.out.ends_with("decided: #1\nby hand\n"), "{said:?}");
-    let waits = "#1 waits for a person: t/llm/far has failed and nothing else may help (permission)";
+    let waits =
+        "#1 waits for a person: t/llm/far has failed and nothing else may help (permission)";
     assert!(said.err.contains(waits), "{said:?}");
     assert_eq!(server.count(), 1);
 }
