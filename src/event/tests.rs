@@ -77,6 +77,7 @@ fn number(event: &Event) -> usize {
         Event::PointClosed { .. } => 30,
         Event::Raised { .. } => 31,
         Event::Cleared { .. } => 32,
+        Event::LineMissed { .. } => 33,
     }
 }
 
@@ -181,7 +182,7 @@ fn each() -> Vec<Event> {
         },
         Event::NotHedged { group: supervisor.clone(), request, why: NoHedge::Deadline },
         Event::DomainClosed { domain: "account".to_owned(), until: Moment::START },
-        Event::RollbackExhausted { at: supervisor, reasons: Vec::new() },
+        Event::RollbackExhausted { at: supervisor.clone(), reasons: Vec::new() },
         Event::Effect {
             child: child.clone(),
             tool: path("tool"),
@@ -206,6 +207,7 @@ fn each() -> Vec<Event> {
         Event::PointClosed { child, request, point: 1, decision: "continue", by_person: false },
         Event::Raised { alert: alert.clone() },
         Event::Cleared { alert },
+        Event::LineMissed { supervisor, reason: "it was busy".to_owned() },
     ]
 }
 

@@ -288,7 +288,9 @@ impl Storm {
                 self.common.records.hear(id);
                 Fate::Done
             }
-            Err(CallError::Full(back) | CallError::Refused { message: back, .. }) => {
+            Err(
+                CallError::Full { message: back, .. } | CallError::Refused { message: back, .. },
+            ) => {
                 assert_eq!(back, id, "another message came back");
                 self.heard.refused.fetch_add(1, Ordering::Relaxed);
                 return;

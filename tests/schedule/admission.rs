@@ -120,7 +120,9 @@ async fn what_waits_in_a_group_is_bounded_and_seen() {
     while system.fates().open < 2 {
         tokio::task::yield_now().await;
     }
-    let Err(CallError::Full(message)) = port.call("third").await else { panic!("it found room") };
+    let Err(CallError::Full { message, .. }) = port.call("third").await else {
+        panic!("it found room")
+    };
     assert_eq!(message, "third");
     let tree = system.tree();
     let group = tree.find(&"root/llm".into()).unwrap();
@@ -158,7 +160,9 @@ async fn what_waits_in_a_group_is_bounded_by_weight_too() {
     while system.fates().open < 1 {
         tokio::task::yield_now().await;
     }
-    let Err(CallError::Full(message)) = port.call("to").await else { panic!("it found room") };
+    let Err(CallError::Full { message, .. }) = port.call("to").await else {
+        panic!("it found room")
+    };
     assert_eq!(message, "to");
     assert_eq!(port.call("1").await.unwrap().value, "a: 1");
     assert_eq!(first.await.unwrap(), "a: four");
