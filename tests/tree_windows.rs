@@ -122,13 +122,13 @@ async fn realistic(kit: &Kit) -> System {
 }
 
 const TEXT: &str = "\
-name                  kind                    state           life  mailbox  in flight          circuit   last cause  waits for
+name                  kind                    state           life  mailbox  in flight          circuit   last cause                    waits for
 support               supervisor one_for_one  running         #1
 ├─ llm                model group             running         #1
-│  ├─ claude          model                   idle            #1                                open 26s
+│  ├─ claude          model                   idle            #1                                open 26s  model_unavailable (503), 14s
 │  ├─ gpt             model                   busy            #1             attempt 2, 14s +3  closed
 │  └─ local           model                   idle            #1                                closed
-├─ agent              stateful                waiting         #1          3  attempt 1, 14s                           support/llm
+├─ agent              stateful                waiting         #1          3  attempt 1, 14s                                             support/llm
 ├─ desk               supervisor one_for_one  running         #1
 │  ├─ a               stateful                idle            #1
 │  ├─ b               stateful                restarting 18s  #1                                          killed, 2s
@@ -192,7 +192,9 @@ async fn graphs_show_trouble_in_color() {
     let dot = system.tree().to_dot();
     let bad = "style=\"rounded,filled\", fillcolor=\"#f8d7da\", color=\"#b02a37\"";
     for line in [
-        format!("  n5 [label=\"claude\\nmodel\\nidle #1\\ncircuit open 26s\", {bad}];\n"),
+        format!(
+            "  n5 [label=\"claude\\nmodel\\nidle #1\\ncircuit open 26s\\nlast: model_unavailable (503), 14s\", {bad}];\n"
+        ),
         "  n4 [label=\"tickets\\nsupervisor dynamic\\nrunning #1\"];\n".to_owned(),
         "  n1 -> n5;\n".to_owned(),
         "  n2 -> n1 [style=dashed, constraint=false, label=\"waits for\"];\n".to_owned(),

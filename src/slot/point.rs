@@ -57,8 +57,11 @@ impl<W: Worker> Slot<W> {
         done: u64,
         now: Moment,
     ) -> Option<Due> {
-        let before = mail.book()?.history.clone();
-        let (after, wait) = self.hub.points.spec.due(&before, cause.class(), action)?;
+        let (before, (after, wait)) = {
+            let book = mail.book()?;
+            let due = self.hub.points.spec.due(&book.history, cause.class(), action)?;
+            (book.history.clone(), due)
+        };
         if mail.deadline.left(now) / 2 < LEAST && !wait.is_zero() {
             return None;
         }
