@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod quarantine;
+mod recover;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::id::{ChildPath, EffectKey};
 
 pub use checkpoint::{CheckpointError, CodecError, StoreError};
 pub use quarantine::QuarantineError;
+pub use recover::RecoverError;
 
 /// Why a call was not answered.
 ///
@@ -295,50 +297,6 @@ impl<Q> From<CallError<Q>> for Fault {
             | CallError::Stopped { .. } => Self::new(Class::Exhausted, text),
         }
     }
-}
-
-/// Why a system could not take up what a store holds.
-#[derive(Clone, Debug, PartialEq, Error)]
-#[non_exhaustive]
-pub enum RecoverError {
-    /// The store cannot be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A record of the journal cannot be read.
-    #[error("record {position} of the journal: {why}")]
-    Journal {
-        /// Where it stands.
-        position: u64,
-        /// What is wrong.
-        why: String,
-    },
-    /// The store belongs to a tree of another shape.
-    #[error("the store belongs to another tree: {}", difference.join("; "))]
-    Topology {
-        /// What is different, a line each.
-        difference: Vec<String>,
-    },
-    /// An accepted request cannot be delivered again.
-    #[error("the request {key:?} accepted by \"{child}\" cannot be delivered again: {why}")]
-    Request {
-        /// Who accepted it.
-        child: ChildPath,
-        /// Its idempotency key.
-        key: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// A child's checkpoints cannot be read now.
-    #[error("the state of \"{child}\": {why}")]
-    State {
-        /// The child.
-        child: ChildPath,
-        /// What is wrong.
-        why: CheckpointError,
-    },
-    /// The tree cannot be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
 }
 
 /// Why a person's word about an effect was not taken.

@@ -172,17 +172,15 @@ impl Journal {
         commit.await.map(drop)
     }
 
-    /// Has the store let go of what is not kept, and compacts it once it has grown to twice what it was
-    /// after the last time, or is full: the copy that this takes costs each byte at most about one more.
-    /// Blocks.
+    /// Has the store let go of what is not kept, once it has grown to twice what it was after the last
+    /// time, or is full: the copy that this takes costs each byte at most about one more. Blocks.
     pub(crate) fn make_room(&self, keep: Retention, now: Wall) -> Result<(), StoreError> {
         let is_full = self.is_full.swap(false, Ordering::Relaxed);
-        // A checkpoint that shares all its pieces is no byte to its store, but is not nothing.
-        self.store.retain(keep, now)?;
         let due = (2 * self.compacted.load(Ordering::Relaxed)).max(COMPACT_FROM);
         if !is_full && self.weight()? < due {
             return Ok(());
         }
+        self.store.retain(keep, now)?;
         let done = self.store.compact()?;
         self.compacted.store(self.weight()?, Ordering::Relaxed);
         if done.after < done.before / 4 * 3 {

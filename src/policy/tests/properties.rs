@@ -209,7 +209,8 @@ proptest! {
             judged_again = false;
             match decision.action {
                 Action::Retry { delay, at } => {
-                    prop_assert!(safe && sibling_class != Class::Exhausted && retry_budget);
+                    prop_assert!(safe && !spent && retry_budget);
+                    prop_assert!(cause.is_crash() || sibling_class != Class::Exhausted);
                     prop_assert!(at < request.deadline || request.deadline.is_never());
                     retries += 1;
                     prop_assert!(retries <= policy.global_cap);

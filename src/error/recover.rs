@@ -1,0 +1,52 @@
+//! Why a system was not recovered.
+//!
+//! *Invariant.* No variant holds what was asked.
+
+use thiserror::Error;
+
+use super::{CheckpointError, StartError, StoreError};
+use crate::id::ChildPath;
+
+/// Why a system could not take up what a store holds.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record of the journal cannot be read.
+    #[error("record {position} of the journal: {why}")]
+    Journal {
+        /// Where it stands.
+        position: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// The store belongs to a tree of another shape.
+    #[error("the store belongs to another tree: {}", difference.join("; "))]
+    Topology {
+        /// What is different, a line each.
+        difference: Vec<String>,
+    },
+    /// An accepted request cannot be delivered again.
+    #[error("the request {key:?} accepted by \"{child}\" cannot be delivered again: {why}")]
+    Request {
+        /// Who accepted it.
+        child: ChildPath,
+        /// Its idempotency key.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A child's checkpoints cannot be read now.
+    #[error("the state of \"{child}\": {why}")]
+    State {
+        /// The child.
+        child: ChildPath,
+        /// What is wrong.
+        why: CheckpointError,
+    },
+    /// The tree cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
