@@ -203,6 +203,9 @@ impl<W: Worker> Slot<W> {
     /// A state in the middle of a request may have to go back to where the request began: that is the
     /// one before it in its lineage, or the very beginning.
     fn find_base(&self, saved: &mut Saved) {
+        if saved.base.is_some() {
+            return;
+        }
         let (Some(_), Some(journal), Some(schema)) =
             (&saved.mid, self.journal(), Look::schema(self))
         else {
@@ -225,14 +228,11 @@ impl<W: Worker> Slot<W> {
             // It is of use as long as the later one is.
             let wall = listed.checkpoint.created_at;
             let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
-            match Validator::new(&*journal.store, &schemas, rules).validate(id) {
-                Ok(validated) => {
-                    saved.base = Saved::of(&validated).ok().and_then(|before| before.base);
-                    if saved.base.is_none() {
-                        next = Some(validated.checkpoint().lineage.parent);
-                    }
+            if let Ok(validated) = Validator::new(&*journal.store, &schemas, rules).validate(id) {
+                saved.base = Saved::of(&validated).ok().and_then(|before| before.base);
+                if saved.base.is_none() {
+                    next = Some(validated.checkpoint().lineage.parent);
                 }
-                Err(_) => {}
             }
         }
     }
