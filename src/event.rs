@@ -211,6 +211,8 @@ pub enum Event {
         undone: usize,
         /// Effects of open requests that nobody knows about, or whose undo failed.
         unknown: usize,
+        /// How many answered requests' work is not there any more.
+        missing: usize,
         /// Who approved it, and why; for one that was asked for by hand.
         approved_by: Option<(String, String)>,
         /// How long it took.
@@ -500,8 +502,18 @@ impl Event {
             Self::LineMissed { supervisor, reason } => {
                 tracing::warn!(target: "mainstay", %supervisor, reason, "recovery line missed");
             }
-            Self::ScopeRolledBack { at, scope, line, children, kept, undone, unknown, .. } => {
-                tracing::warn!(target: "mainstay", %at, %scope, ?line, children, kept, undone, unknown, "scope rolled back");
+            Self::ScopeRolledBack {
+                at,
+                scope,
+                line,
+                children,
+                kept,
+                undone,
+                unknown,
+                missing,
+                ..
+            } => {
+                tracing::warn!(target: "mainstay", %at, %scope, ?line, children, kept, undone, unknown, missing, "scope rolled back");
             }
             Self::RollbackFailed { at, scope, wider, reason } => {
                 tracing::error!(target: "mainstay", %at, %scope, ?wider, reason, "rollback failed");

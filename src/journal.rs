@@ -5,6 +5,7 @@
 //! refused by name and never misread. What the journal says is known here too, and whoever asks never
 //! hears of what the store has not confirmed.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ use state::{State, Token};
 /// The stream in the store.
 const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
-/// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were returned to.
+/// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
+/// returned to, and in which state the work of a request is.
 const VERSION: u32 = 3;
 /// Records read at a time.
 const PAGE: usize = 4096;
@@ -262,17 +264,33 @@ impl Journal {
         self.state.lock().use_up(ids);
     }
 
+    /// The requests, in the order of their answers, whose work is not in the states their children had
+    /// after so many steps.
+    pub(crate) fn work_since(
+        &self,
+        states: &HashMap<ChildPath, u64>,
+    ) -> Vec<(ChildPath, Arc<str>)> {
+        self.state.lock().work_since(states)
+    }
+
     /// Whether this was returned to already.
     pub(crate) fn is_used_up(&self, id: CheckpointId) -> bool {
         self.state.lock().is_used_up(id)
     }
 
-    /// Commits that these were returned to, together with `batch`.
-    pub(crate) fn returned(&self, ids: &[CheckpointId], mut batch: Batch) -> Commit {
+    /// Commits that these were returned to, and that the work of those requests is missing since, together
+    /// with `batch`.
+    pub(crate) fn returned(
+        &self,
+        ids: &[CheckpointId],
+        missing: &[Arc<str>],
+        mut batch: Batch,
+    ) -> Commit {
         // Under the lock, so that a journal that is written anew has them, too.
         let mut state = self.state.lock();
         state.use_up(ids.iter().copied());
-        let lines = state::returned(ids.iter().copied());
+        state.note_missing(missing);
+        let lines = state::returned(ids, missing);
         self.written.fetch_add(lines.len() as u64, Ordering::Relaxed);
         for line in lines {
             batch = match append(batch, &line) {
@@ -303,8 +321,8 @@ impl Journal {
         key: &Arc<str>,
         fate: Fate,
         reply: Option<String>,
-        batch: Batch,
-        durability: Durability,
+        work: Option<(ChildPath, u64)>,
+        (batch, durability): (Batch, Durability),
     ) -> Handed {
         let mut state = self.state.lock();
         if !state.is_running(key) {
@@ -314,7 +332,9 @@ impl Journal {
                 Handed::plain(self.store.commit(batch, durability))
             };
         }
-        let commit = self.commit(batch, &state::fated(key, fate, reply.clone()), durability);
+        let line = state::fated(key, fate, reply.clone(), work.clone());
+        let commit = self.commit(batch, &line, durability);
+        state.works(key, work);
         let token = state.fate(key, fate, reply);
         self.handed(commit, token)
     }

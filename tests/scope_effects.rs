@@ -18,7 +18,7 @@ use mainstay::id::ChildPath;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, Shutdown, SupervisorSpec};
-use mainstay::system::{RollbackError, System, To};
+use mainstay::system::{Recovered, RollbackError, System, To};
 use mainstay::tree::TreeDump;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,17 @@ async fn open_with(
     scope: Scope,
     gate_stops: Shutdown,
 ) -> (System, Port<u32, u32>) {
+    let (system, _) = recover(world, store, scope, gate_stops).await;
+    let buyer = system.port::<u32, u32>("top/flow/buyer").unwrap();
+    (system, buyer)
+}
+
+async fn recover(
+    world: &Arc<World>,
+    store: &Arc<dyn Store>,
+    scope: Scope,
+    gate_stops: Shutdown,
+) -> (System, Recovered) {
     let (bank, gate) = (Bank(Arc::clone(world)), Gate(Arc::clone(world)));
     let world = Arc::clone(world);
     let buyer = move || Buyer { stage: Arc::default(), paid: Arc::default(), world: world.clone() };
@@ -203,9 +214,7 @@ async fn open_with(
         )
         .child(ChildSpec::stateful("buyer", buyer).durable::<Buyer>());
     let top = SupervisorSpec::one_for_one("top").scope(Scope::System).intensity(9, SECOND);
-    let (system, _) = System::recover(top.supervisor(flow), Arc::clone(store)).await.unwrap();
-    let buyer = system.port::<u32, u32>("top/flow/buyer").unwrap();
-    (system, buyer)
+    System::recover(top.supervisor(flow), Arc::clone(store)).await.unwrap()
 }
 
 fn store() -> Arc<dyn Store> {
@@ -460,6 +469,34 @@ async fn a_line_that_was_returned_to_is_not_again_also_by_the_next_process() {
     let report = system.rollback("top/flow", To::Latest).await.unwrap();
     assert_eq!(report.line, Some(older));
     assert_eq!(buyer.call(1_u32).await.unwrap().value, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_whose_work_is_lost_with_a_state_are_named() {
+    let (world, store) = (Arc::<World>::default(), store());
+    world.open();
+    let (system, buyer) = open(&world, &store, Scope::Flow).await;
+    let pays = async |buyer: &Port<u32, u32>, key: &str| {
+        buyer.call_with(1_u32, CallOptions::new().key(key)).await.unwrap().value
+    };
+    assert_eq!(pays(&buyer, "before").await, 1);
+    let line = system.checkpoint("top/flow").await.unwrap();
+    assert_eq!(pays(&buyer, "second").await, 2);
+    assert_eq!(pays(&buyer, "third").await, 3);
+    let report = system.rollback("top/flow", To::Line(line)).await.unwrap();
+    let path = ChildPath::new("top/flow/buyer");
+    let lost: Vec<_> = report.missing.iter().map(|(child, key)| (child, &**key)).collect();
+    assert_eq!(lost, [(&path, "second"), (&path, "third")]);
+    assert_eq!(pays(&buyer, "fourth").await, 2);
+    system.stop().await;
+    let newest = store.checkpoints(&path).unwrap()[0].checkpoint.id;
+    let (system, recovered) = recover(&world, &store, Scope::Flow, Shutdown::Brutal).await;
+    assert_eq!(recovered.missing, []);
+    system.stop().await;
+    let bad = Batch::new().mark_bad(newest, "it does not look right");
+    store.commit(bad, Durability::Sync).await.unwrap();
+    let (_system, recovered) = recover(&world, &store, Scope::Flow, Shutdown::Brutal).await;
+    assert_eq!(recovered.missing, [(path, Arc::from("fourth"))]);
 }
 
 #[tokio::test(start_paused = true)]

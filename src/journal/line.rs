@@ -35,6 +35,9 @@ pub(super) enum Line {
         at: Option<Wall>,
         #[serde(default, skip_serializing_if = "Trail::is_empty")]
         trail: Trail,
+        /// Of one that was answered by a child with a state: after how many of the child's steps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<(ChildPath, u64)>,
     },
     /// One that was set aside is to be done after all.
     Released {
@@ -59,6 +62,9 @@ pub(super) enum Line {
     /// These were returned to, and are not again.
     Returned {
         checkpoints: Vec<CheckpointId>,
+        /// Whose work went with the states, as was told.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<Arc<str>>,
     },
 }
 

@@ -11,7 +11,7 @@ use super::line::{Line, key_of};
 use super::{Journaled, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
-use crate::id::CheckpointId;
+use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
@@ -72,6 +72,8 @@ pub(super) struct State {
     unsure: HashMap<Arc<str>, Unsure>,
     /// What was returned to.
     returned: BTreeSet<CheckpointId>,
+    /// In whose state, and after how many steps, the work of a request that was answered is.
+    work: HashMap<Arc<str>, (ChildPath, u64)>,
     /// Counts places, stamps and changes.
     next: u64,
     /// How often the journal was written anew.
@@ -95,8 +97,9 @@ impl State {
                 let after = self.sets_aside(&before, trail, at.unwrap_or_default());
                 self.put(key, after);
             }
-            Line::Fated { key, fate, reply, .. } => {
+            Line::Fated { key, fate, reply, work, .. } => {
                 self.take(&key);
+                self.works(&key, work);
                 self.put(key, Known::Fated(fate, reply));
             }
             Line::Released { key } => {
@@ -113,7 +116,10 @@ impl State {
             Line::Status { key, status } => {
                 return Ok(Some(Record::Status(key_of(&key)?, status.into())));
             }
-            Line::Returned { checkpoints } => self.returned.extend(checkpoints),
+            Line::Returned { checkpoints, missing } => {
+                self.use_up(checkpoints);
+                self.note_missing(&missing);
+            }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
         }
         Ok(None)
@@ -171,7 +177,7 @@ impl State {
             .iter()
             .filter_map(|(stamp, key)| {
                 let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                Some(fated(key, known.fate, known.reply.clone()))
+                Some(fated(key, known.fate, known.reply.clone(), self.work.get(key).cloned()))
             })
             .collect();
         for aside in self.aside.values() {
@@ -179,8 +185,41 @@ impl State {
             lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
         }
         lines.extend(self.open.values().map(Line::from));
-        lines.extend(returned(self.returned.iter().copied()));
+        let used: Vec<_> = self.returned.iter().copied().collect();
+        lines.extend(returned(&used, &[]));
         lines
+    }
+
+    /// Where the work of a request that is answered is.
+    pub(super) fn works(&mut self, key: &Arc<str>, work: Option<(ChildPath, u64)>) {
+        match work {
+            Some(work) => drop(self.work.insert(Arc::clone(key), work)),
+            None => drop(self.work.remove(key)),
+        }
+    }
+
+    /// It was told that the work of these is in no state any more.
+    pub(super) fn note_missing(&mut self, keys: &[Arc<str>]) {
+        for key in keys {
+            self.work.remove(key);
+        }
+    }
+
+    /// The requests, in the order of their answers, whose work is in none of these states.
+    pub(super) fn work_since(
+        &self,
+        states: &HashMap<ChildPath, u64>,
+    ) -> Vec<(ChildPath, Arc<str>)> {
+        let answered = self.order.iter().filter(|(stamp, key)| {
+            let known = self.fated.get(key);
+            known.is_some_and(|known| known.stamp == *stamp && known.fate == Fate::Done)
+        });
+        let since = answered.filter_map(|(_, key)| {
+            let (child, step) = self.work.get(key)?;
+            let missing = states.get(child).is_some_and(|state| step > state);
+            missing.then(|| (child.clone(), Arc::clone(key)))
+        });
+        since.collect()
     }
 
     /// These count as returned to from now on, also before the store says so.
@@ -249,7 +288,10 @@ impl State {
             match &unsure.before {
                 Known::Nothing => {}
                 Known::Open(_, open) => lines.push(Line::from(open)),
-                Known::Fated(fate, reply) => lines.push(fated(&token.key, *fate, reply.clone())),
+                Known::Fated(fate, reply) => {
+                    let work = self.work.get(&token.key).cloned();
+                    lines.push(fated(&token.key, *fate, reply.clone(), work));
+                }
                 Known::Aside(_, aside) => {
                     lines.push(Line::from(&aside.open));
                     lines.push(quarantined(&token.key, Trail::default(), aside.at));
@@ -338,6 +380,7 @@ impl State {
                     let Some((stamp, old)) = self.order.pop_front() else { break };
                     if self.fated.get(&old).is_some_and(|known| known.stamp == stamp) {
                         self.fated.remove(&old);
+                        self.work.remove(&old);
                     }
                 }
             }
@@ -345,17 +388,27 @@ impl State {
     }
 }
 
-pub(super) fn fated(key: &Arc<str>, fate: Fate, reply: Option<String>) -> Line {
-    Line::Fated { key: Arc::clone(key), fate, reply, at: None, trail: Trail::default() }
+pub(super) fn fated(
+    key: &Arc<str>,
+    fate: Fate,
+    reply: Option<String>,
+    work: Option<(ChildPath, u64)>,
+) -> Line {
+    Line::Fated { key: Arc::clone(key), fate, reply, at: None, trail: Trail::default(), work }
 }
 
 pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
     let key = Arc::clone(key);
-    Line::Fated { key, fate: Fate::Quarantined, reply: None, at: Some(at), trail }
+    Line::Fated { key, fate: Fate::Quarantined, reply: None, at: Some(at), trail, work: None }
 }
 
-/// The records that say that these were returned to.
-pub(super) fn returned(ids: impl IntoIterator<Item = CheckpointId>) -> Vec<Line> {
-    let ids: Vec<_> = ids.into_iter().collect();
-    ids.chunks(RETURNED).map(|ids| Line::Returned { checkpoints: ids.to_vec() }).collect()
+/// The records that say that these were returned to, and that the work of those is missing.
+pub(super) fn returned(ids: &[CheckpointId], keys: &[Arc<str>]) -> Vec<Line> {
+    let used = ids
+        .chunks(RETURNED)
+        .map(|ids| Line::Returned { checkpoints: ids.to_vec(), missing: Vec::new() });
+    let missing = keys
+        .chunks(RETURNED)
+        .map(|keys| Line::Returned { checkpoints: Vec::new(), missing: keys.to_vec() });
+    used.chain(missing).collect()
 }

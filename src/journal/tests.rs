@@ -113,7 +113,7 @@ fn done() -> Option<Journaled> {
 
 fn fate(journal: &Arc<Journal>) -> Handed {
     let (key, reply) = (Arc::from("one"), Some("1".to_owned()));
-    journal.fated(&key, Fate::Done, reply, Batch::new(), Durability::Sync)
+    journal.fated(&key, Fate::Done, reply, None, (Batch::new(), Durability::Sync))
 }
 
 /// A journal with one request that is open for certain.
@@ -146,7 +146,7 @@ async fn a_change_that_was_refused_is_taken_back_to_what_is_certain() {
         let (store, journal) = with_one().await;
         let done_first = fate(&journal);
         let key = Arc::from("one");
-        let then = journal.fated(&key, Fate::Failed, None, Batch::new(), Durability::Sync);
+        let then = journal.fated(&key, Fate::Failed, None, None, (Batch::new(), Durability::Sync));
         store.answer(1, first);
         assert_eq!(done_first.await.is_ok(), first);
         let certain = if first { done() } else { Some(Journaled::Open) };
@@ -223,7 +223,7 @@ async fn what_was_returned_to_is_known_for_as_long_as_the_store_has_it() {
     let sealed = Draft::new(ChildPath::new("desk/agent"), snapshot, Now::read(&*clock())).seal();
     let sealed = sealed.unwrap();
     let (kept, gone, only_here) = (sealed.checkpoint().id, CheckpointId(2), CheckpointId(3));
-    journal.returned(&[kept, gone], Batch::new().checkpoint(&sealed)).await.unwrap();
+    journal.returned(&[kept, gone], &[], Batch::new().checkpoint(&sealed)).await.unwrap();
     journal.use_up([only_here]);
     let used = |journal: &Journal| [kept, gone, only_here].map(|id| journal.is_used_up(id));
     assert_eq!(used(&journal), [true, true, true]);

@@ -164,7 +164,7 @@ impl Recorder<'_> {
                     let at = Wall::from(self.hub.clock.wall());
                     journal.quarantined(key, mail.trail(), at, self.durability)
                 }
-                _ => journal.fated(key, fate, None, Batch::new(), self.durability),
+                _ => journal.fated(key, fate, None, None, (Batch::new(), self.durability)),
             });
         }
     }

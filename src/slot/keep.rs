@@ -163,7 +163,9 @@ impl<W: Worker> Slot<W> {
                     .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
                 let reply = String::from_utf8_lossy(&text).into_owned();
                 job.mail.note_journaled();
-                journal.fated(key, Fate::Done, Some(reply), batch, recording.durability)
+                let work = sealed.is_some().then(|| (self.path.clone(), steps));
+                let batch = (batch, recording.durability);
+                journal.fated(key, Fate::Done, Some(reply), work, batch)
             }
             // The group that accepted it keeps no fates, but the state is this child's own.
             None if sealed.is_some() => journal.commit_state(batch, self.spec.durability),

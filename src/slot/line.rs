@@ -203,6 +203,9 @@ impl<W: Worker> Slot<W> {
     /// A state in the middle of a request may have to go back to where the request began: that is the
     /// one before it in its lineage, or the very beginning.
     fn find_base(&self, saved: &mut Saved) {
+        if saved.base.is_some() {
+            return;
+        }
         let (Some(_), Some(journal), Some(schema)) =
             (&saved.mid, self.journal(), Look::schema(self))
         else {

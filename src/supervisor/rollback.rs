@@ -264,7 +264,8 @@ impl Place {
                 return Err(RollbackError::Restart(gone));
             }
         }
-        let told = self.settle(&journal, &children, used, &phase).await?;
+        let missing = missing(&journal, &returned);
+        let told = self.settle(&journal, &children, (used, &missing), &phase).await?;
         drop(held);
         Ok(Report {
             at: self.at().clone(),
@@ -275,6 +276,7 @@ impl Place {
             kept: told.kept,
             undone: told.undone,
             unknown: told.unknown,
+            missing,
             elapsed: hub.now().since(begun),
         })
     }
@@ -486,7 +488,7 @@ impl Place {
         &self,
         journal: &Journal,
         children: &[Arc<dyn Look>],
-        used: Vec<CheckpointId>,
+        (used, missing): (Vec<CheckpointId>, &[(ChildPath, Arc<str>)]),
         phase: &Phase,
     ) -> Result<Undone, RollbackError> {
         // Before anything is undone: a process that ends half-way through goes on from the states that
@@ -499,14 +501,20 @@ impl Place {
             undoing.extend(task.is_some().then(|| Arc::clone(child)));
             (child, task)
         });
-        self.keep(journal, each.collect(), used).await?;
+        let missing: Vec<_> = missing.iter().map(|(_, key)| Arc::clone(key)).collect();
+        self.keep(journal, each.collect(), used, &missing).await?;
         phase.set("undoing effects");
         let told = self.settle_effects(children).await;
         // All is undone: what they do from here on is not.
         if !undoing.is_empty() {
             phase.set("writing that all is undone");
-            self.keep(journal, undoing.iter().map(|child| (child, None)).collect(), Vec::new())
-                .await?;
+            self.keep(
+                journal,
+                undoing.iter().map(|child| (child, None)).collect(),
+                Vec::new(),
+                &[],
+            )
+            .await?;
         }
         Ok(told)
     }
@@ -517,6 +525,7 @@ impl Place {
         journal: &Journal,
         children: Vec<(&Arc<dyn Look>, Option<String>)>,
         mut used: Vec<CheckpointId>,
+        missing: &[Arc<str>],
     ) -> Result<(), RollbackError> {
         let mut batch = Batch::new();
         let mut members = Vec::with_capacity(children.len());
@@ -528,7 +537,7 @@ impl Place {
             }
         }
         used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
-        journal.returned(&used, batch).await?;
+        journal.returned(&used, missing, batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }
@@ -558,6 +567,16 @@ impl Place {
     }
 }
 
+/// The requests whose work is not in what was returned to.
+fn missing(
+    journal: &Journal,
+    returned: &[(ChildPath, Option<CheckpointId>)],
+) -> Vec<(ChildPath, Arc<str>)> {
+    let step_of = |id| journal.store.find(id).map_or(0, |listed| listed.checkpoint.step);
+    let states = returned.iter().map(|(child, id)| (child.clone(), id.map_or(0, step_of)));
+    journal.work_since(&states.collect())
+}
+
 impl Report {
     fn event(&self, approved_by: Option<(String, String)>) -> Event {
         Event::ScopeRolledBack {
@@ -569,6 +588,7 @@ impl Report {
             kept: self.kept.len(),
             undone: self.undone.len(),
             unknown: self.unknown.len(),
+            missing: self.missing.len(),
             approved_by,
             elapsed: self.elapsed,
         }

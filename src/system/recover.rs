@@ -3,7 +3,7 @@
 //! *Invariant.* Everything is read and doubted before the first life begins. What does not fit is
 //! refused by name, and the store is left as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,9 @@ pub struct Recovered {
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
     pub refused: Vec<Refused>,
+    /// Requests that were answered after the states that were taken up, as newer ones were refused: they are
+    /// not handled again, and what they have done to the states is not there. By child and idempotency key.
+    pub missing: Vec<(ChildPath, Arc<str>)>,
     /// Effects that are known, by status.
     pub effects: EffectCounts,
 }
@@ -187,6 +190,12 @@ impl System {
                 self.find_state(&**child, &journal, options, &mut recovered)?;
             }
         }
+        let mut states: HashMap<_, _> = children.iter().map(|it| (it.path().clone(), 0)).collect();
+        for taken in &recovered.children {
+            let step = store.find(taken.checkpoint).map_or(0, |listed| listed.checkpoint.step);
+            states.insert(taken.child.clone(), step);
+        }
+        recovered.missing = journal.work_since(&states);
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
         let open = journal.open_requests();

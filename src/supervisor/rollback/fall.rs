@@ -37,6 +37,7 @@ impl Place {
                 journal.use_up(returned.iter().filter_map(|it| it.1));
                 let (at, scope) = (self.at().clone(), self.scope());
                 let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
+                let missing = super::missing(&journal, &returned);
                 let elapsed = hub.now().since(begun);
                 let report = Report {
                     at,
@@ -47,6 +48,7 @@ impl Place {
                     kept,
                     undone,
                     unknown,
+                    missing,
                     elapsed,
                 };
                 Some(Fallen { place: self, journal, children, report, begun, held })
@@ -98,6 +100,7 @@ impl Fallen {
     /// All are up.
     pub(crate) fn come_up(self) {
         let Self { place, journal, children, mut report, begun, held } = self;
+        let missing = report.missing.clone();
         let used = report.children.iter().filter_map(|it| it.1).collect();
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
@@ -105,7 +108,7 @@ impl Fallen {
             let limit = hub.clock.sleep_until(begun + place.scope().limit());
             let settled = tokio::select! {
                 biased;
-                settled = place.settle(&journal, &children, used, &phase) => settled,
+                settled = place.settle(&journal, &children, (used, &missing), &phase) => settled,
                 () = limit => Err(place.too_late(place.scope().limit(), phase.get())),
             };
             hub.count_rollback(place.scope(), settled.is_ok(), begun);

@@ -3,6 +3,7 @@
 //! *Invariant.* Plain data. An error says what to do next.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -43,6 +44,10 @@ pub struct Report {
     pub undone: Vec<EffectKey>,
     /// Effects of requests that are open of which nobody knows, or whose undo failed.
     pub unknown: Vec<EffectKey>,
+    /// Requests that were answered after what was returned to, in the order of their answers: they are not
+    /// handled again, and what they have done to the states is not there any more. By child and idempotency
+    /// key, of the last 65,536 answers; a child that keeps no checkpoints is not known about.
+    pub missing: Vec<(ChildPath, Arc<str>)>,
     /// How long it took.
     pub elapsed: Duration,
 }
