@@ -156,6 +156,7 @@ fn each() -> Vec<Event> {
             unknown: 0,
             approved_by: None,
             elapsed: Duration::ZERO,
+            missing: 1,
         },
         Event::RollbackFailed {
             at: supervisor.clone(),
