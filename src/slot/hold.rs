@@ -79,15 +79,15 @@ impl Drop for Held {
 impl<W: Worker> Slot<W> {
     pub(super) fn hold_still(&self, hold: &Arc<Hold>) {
         let mut desk = self.desk();
-        desk.hold = Some(Arc::clone(hold));
+        desk.rare().hold = Some(Arc::clone(hold));
         desk.told_still();
     }
 
     pub(super) fn go_on(&self, hold: &Arc<Hold>) {
         let now = self.hub.now();
         let mut desk = self.desk();
-        if desk.hold.as_ref().is_some_and(|current| Arc::ptr_eq(current, hold)) {
-            desk.hold = None;
+        if desk.held().is_some_and(|current| Arc::ptr_eq(current, hold)) {
+            desk.rare().hold = None;
             self.wake(desk, now);
         }
     }
@@ -118,7 +118,7 @@ impl<W: Worker> Slot<W> {
 impl<W: Worker> Desk<W> {
     /// Whoever waits for this child to stand still looks again.
     pub(super) fn told_still(&self) {
-        if let Some(hold) = &self.hold {
+        if let Some(hold) = self.held() {
             hold.still.notify_waiters();
         }
     }
