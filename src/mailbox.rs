@@ -155,6 +155,46 @@ struct Leased<T> {
     orphan: bool,
 }
 
+/// Where a hand-out is kept.
+#[derive(Debug)]
+enum Place<T> {
+    Out(Leased<T>),
+    /// Free, as is the one with this number, and so on; [`NONE`] at the end.
+    Free(u32),
+}
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+impl<T> Place<T> {
+    const fn out(&self) -> Option<&Leased<T>> {
+        match self {
+            Self::Out(leased) => Some(leased),
+            Self::Free(_) => None,
+        }
+    }
+
+    const fn out_mut(&mut self) -> Option<&mut Leased<T>> {
+        match self {
+            Self::Out(leased) => Some(leased),
+            Self::Free(_) => None,
+        }
+    }
+}
+
+/// What is held back for a retry, and how often that was done.
+#[derive(Debug)]
+struct Back<T> {
+    heap: BinaryHeap<Reverse<Held<T>>>,
+    order: u64,
+}
+
+impl<T> Default for Back<T> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new(), order: 0 }
+    }
+}
+
 #[derive(Debug)]
 struct Held<T> {
     due: Moment,
@@ -183,27 +223,27 @@ impl<T> Ord for Held<T> {
 #[derive(Debug)]
 pub struct Mailbox<T> {
     waiting: VecDeque<Entry<T>>,
-    held: BinaryHeap<Reverse<Held<T>>>,
-    leased: Vec<Option<Leased<T>>>,
-    free: Vec<u32>,
+    /// There only while something is held back: most mailboxes never hold anything.
+    back: Option<Box<Back<T>>>,
+    leased: Vec<Place<T>>,
+    /// The first free place.
+    free: u32,
     // Both bounded by the concurrency of a child, which is a u32.
     in_flight: u32,
     orphans: u32,
     bytes: usize,
-    order: u64,
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
-            held: BinaryHeap::new(),
+            back: None,
             leased: Vec::new(),
-            free: Vec::new(),
+            free: NONE,
             in_flight: 0,
             orphans: 0,
             bytes: 0,
-            order: 0,
         }
     }
 }
@@ -226,7 +266,13 @@ pub struct Flight<'a, T> {
 impl<T: Clone> Mailbox<T> {
     /// Requests that wait, those held back included.
     pub fn depth(&self) -> usize {
-        self.waiting.len() + self.held.len()
+        self.waiting.len() + self.held().len()
+    }
+
+    /// Those that are held back, in no order.
+    fn held(&self) -> impl ExactSizeIterator<Item = &Held<T>> {
+        let heap = self.back.as_ref().map_or(&[][..], |back| back.heap.as_slice());
+        heap.iter().map(|held| &held.0)
     }
 
     /// The requests that wait for their turn, those held back excluded, with their hand-outs so far.
@@ -236,12 +282,12 @@ impl<T: Clone> Mailbox<T> {
 
     /// Whether something is held back for a retry.
     pub fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        self.back.is_some()
     }
 
     /// When the next request that is held back for a retry is due.
     pub fn held_until(&self) -> Option<Moment> {
-        self.held.peek().map(|held| held.0.due)
+        self.back.as_ref()?.heap.peek().map(|held| held.0.due)
     }
 
     /// Hand-outs that are out, orphans included.
@@ -257,7 +303,7 @@ impl<T: Clone> Mailbox<T> {
     /// Whether something like this waits, held back entries included.
     pub fn any_waiting(&self, like: impl Fn(&T) -> bool) -> bool {
         self.waiting.iter().any(|entry| like(&entry.payload))
-            || self.held.iter().any(|held| like(&held.0.entry.payload))
+            || self.held().any(|held| like(&held.entry.payload))
     }
 
     /// Bytes that wait.
@@ -272,7 +318,7 @@ impl<T: Clone> Mailbox<T> {
             return false;
         }
         match order {
-            Order::Serial => self.in_flight == 0 && self.held.is_empty(),
+            Order::Serial => self.in_flight == 0 && self.back.is_none(),
             Order::Concurrent(limit) => self.in_flight() < limit,
         }
     }
@@ -283,10 +329,10 @@ impl<T: Clone> Mailbox<T> {
         for entry in &self.waiting {
             due = due.min(entry.deadline);
         }
-        for held in &self.held {
-            due = due.min(held.0.due).min(held.0.entry.deadline);
+        for held in self.held() {
+            due = due.min(held.due).min(held.entry.deadline);
         }
-        for leased in self.leased.iter().flatten() {
+        for leased in self.leased.iter().filter_map(Place::out) {
             due = due.min(leased.limit);
             if !leased.orphan {
                 due = due.min(leased.entry.deadline);
@@ -298,7 +344,7 @@ impl<T: Clone> Mailbox<T> {
     /// The hand-outs that are out.
     pub fn flights(&self) -> impl Iterator<Item = Flight<'_, T>> {
         self.leased.iter().enumerate().filter_map(|(index, leased)| {
-            let leased = leased.as_ref()?;
+            let leased = leased.out()?;
             Some(Flight {
                 ticket: Ticket { lease: leased.lease(), index: index as u32 },
                 since: leased.since,
@@ -311,7 +357,7 @@ impl<T: Clone> Mailbox<T> {
 
     /// The hand-out of this ticket, if it is current.
     pub fn flight(&self, ticket: Ticket) -> Option<Flight<'_, T>> {
-        let leased = self.leased.get(ticket.index as usize)?.as_ref()?;
+        let leased = self.leased.get(ticket.index as usize)?.out()?;
         (leased.lease() == ticket.lease).then_some(Flight {
             ticket,
             since: leased.since,
@@ -391,33 +437,39 @@ impl<T: Clone> Mailbox<T> {
         let payload = entry.payload.clone();
         let leased = Leased { entry, since: now, limit, orphan: false };
         self.in_flight += 1;
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.leased[index as usize] = Some(leased);
-                index
+        let mut index = self.free;
+        match self.leased.get_mut(index as usize) {
+            Some(place) => {
+                if let Place::Free(next) = place {
+                    self.free = *next;
+                }
+                *place = Place::Out(leased);
             }
             None => {
                 if self.leased.capacity() == 0 {
                     self.leased.reserve_exact(1);
-                    self.free.reserve_exact(1);
                 }
-                self.leased.push(Some(leased));
-                (self.leased.len() - 1) as u32
+                index = self.leased.len() as u32;
+                self.leased.push(Place::Out(leased));
             }
-        };
+        }
         Output::Leased { ticket: Ticket { lease, index }, payload }
     }
 
     fn current(&mut self, ticket: Ticket) -> Option<&mut Leased<T>> {
-        let leased = self.leased.get_mut(ticket.index as usize)?.as_mut()?;
+        let leased = self.leased.get_mut(ticket.index as usize)?.out_mut()?;
         (leased.lease() == ticket.lease).then_some(leased)
     }
 
     #[inline]
     fn give_back(&mut self, ticket: Ticket) -> Option<Leased<T>> {
         self.current(ticket)?;
-        let leased = self.leased[ticket.index as usize].take()?;
-        self.free.push(ticket.index);
+        let free = Place::Free(self.free);
+        let Place::Out(leased) = std::mem::replace(&mut self.leased[ticket.index as usize], free)
+        else {
+            return None;
+        };
+        self.free = ticket.index;
         self.in_flight -= 1;
         if leased.orphan {
             self.orphans -= 1;
@@ -437,8 +489,9 @@ impl<T: Clone> Mailbox<T> {
                 Order::Concurrent(_) => self.waiting.push_back(leased.entry),
             }
         } else {
-            self.order += 1;
-            self.held.push(Reverse(Held { due, order: self.order, entry: leased.entry }));
+            let back = self.back.get_or_insert_default();
+            back.order += 1;
+            back.heap.push(Reverse(Held { due, order: back.order, entry: leased.entry }));
         }
         Output::Waiting
     }
@@ -454,18 +507,20 @@ impl<T: Clone> Mailbox<T> {
     }
 
     fn take_held(&mut self, id: RequestId) -> Option<Entry<T>> {
-        if !self.held.iter().any(|held| held.0.entry.id == id) {
-            return None;
-        }
-        let mut found = None;
-        for held in std::mem::take(&mut self.held) {
-            if held.0.entry.id == id {
-                found = Some(held.0.entry);
-            } else {
-                self.held.push(held);
-            }
-        }
+        let back = self.back.as_mut()?;
+        let mut held = std::mem::take(&mut back.heap).into_vec();
+        let found = held.iter().position(|held| held.0.entry.id == id);
+        let found = found.map(|at| held.swap_remove(at).0.entry);
+        back.heap = BinaryHeap::from(held);
+        self.drop_back();
         found
+    }
+
+    /// Nothing is held back any more: what holds it is not needed.
+    fn drop_back(&mut self) {
+        if self.back.as_ref().is_some_and(|back| back.heap.is_empty()) {
+            self.back = None;
+        }
     }
 
     fn cancel(&mut self, id: RequestId) -> Output<T> {
@@ -492,12 +547,12 @@ impl<T: Clone> Mailbox<T> {
         for entry in self.waiting.iter_mut().filter(|entry| entry.id == id) {
             entry.delivery = entry.delivery.max(delivery);
         }
-        if self.held.iter().any(|held| held.0.entry.id == id) {
-            let mut held = std::mem::take(&mut self.held).into_vec();
+        if let Some(back) = &mut self.back {
+            let mut held = std::mem::take(&mut back.heap).into_vec();
             for Reverse(held) in held.iter_mut().filter(|held| held.0.entry.id == id) {
                 held.entry.delivery = held.entry.delivery.max(delivery);
             }
-            self.held = BinaryHeap::from(held);
+            back.heap = BinaryHeap::from(held);
         }
     }
 
@@ -525,18 +580,21 @@ impl<T: Clone> Mailbox<T> {
                 }
             }
         }
-        if self.held.iter().any(|held| held.0.due <= now || held.0.entry.deadline <= now) {
+        if self.held().any(|held| held.due <= now || held.entry.deadline <= now)
+            && let Some(back) = &mut self.back
+        {
             let mut due = Vec::new();
-            for held in std::mem::take(&mut self.held) {
+            for held in std::mem::take(&mut back.heap) {
                 if held.0.entry.deadline <= now {
                     self.bytes -= held.0.entry.bytes;
                     ticked.expired.push(held.0.entry.payload);
                 } else if held.0.due <= now {
                     due.push(held.0);
                 } else {
-                    self.held.push(held);
+                    back.heap.push(held);
                 }
             }
+            self.drop_back();
             due.sort();
             ticked.released = due.len();
             // A retry has waited its turn already: it goes before those that came later.
@@ -545,7 +603,7 @@ impl<T: Clone> Mailbox<T> {
             }
         }
         for (index, slot) in self.leased.iter_mut().enumerate() {
-            let Some(leased) = slot else { continue };
+            let Some(leased) = slot.out_mut() else { continue };
             let ticket = Ticket { lease: leased.lease(), index: index as u32 };
             if !leased.orphan && leased.entry.deadline <= now {
                 leased.orphan = true;
@@ -562,11 +620,11 @@ impl<T: Clone> Mailbox<T> {
     fn drain(&mut self) -> Vec<T> {
         let mut all: Vec<T> = Vec::with_capacity(self.open());
         all.extend(self.waiting.drain(..).map(|entry| entry.payload));
-        let mut held = std::mem::take(&mut self.held).into_vec();
+        let mut held = self.back.take().map(|back| back.heap.into_vec()).unwrap_or_default();
         held.sort_by(|one, other| one.0.cmp(&other.0));
         all.extend(held.into_iter().map(|held| held.0.entry.payload));
         self.bytes = 0;
-        for leased in self.leased.iter_mut().flatten() {
+        for leased in self.leased.iter_mut().filter_map(Place::out_mut) {
             if !leased.orphan {
                 leased.orphan = true;
                 self.orphans += 1;

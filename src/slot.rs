@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef};
-use tokio::sync::Notify;
 
 use crate::behavior::Seat;
 use crate::checkpoint::{Interval, Scope};
@@ -49,6 +48,7 @@ mod keep;
 mod line;
 mod look;
 mod point;
+mod rare;
 mod recovery;
 mod state;
 mod work;
@@ -208,29 +208,15 @@ pub(crate) struct Desk<W: Worker> {
     pub(crate) out: Vec<Out>,
     /// The flight of a serial carrier, used again for each of its attempts.
     pub(crate) flight: Option<Arc<Flight>>,
-    /// Where a request that is tried again goes on.
-    pub(crate) resume: Option<Box<(crate::id::RequestId, crate::behavior::Place)>>,
     pub(crate) counts: Counts,
     pub(crate) armed: Moment,
-    /// Attempts that were given up; those that somebody still works on are zombies.
-    pub(crate) zombies: Vec<Weak<Flight>>,
-    /// Who waits for the life to come to rest.
-    pub(crate) resting: Option<Arc<Notify>>,
     pub(crate) last_cause: Option<Box<LastEnd>>,
     /// The life that a lazy child will begin with its first request.
     pub(crate) lazy: Option<Incarnation>,
     /// What the next life can begin with.
     pub(crate) saved: Option<Box<Saved>>,
-    /// The request that the life was restored to the middle of, and where it goes on.
-    pub(crate) continues: Option<state::Continues>,
-    /// The life that the next one is, whatever the last had become.
-    pub(crate) candidate: Option<Box<line::Candidate<W::Life>>>,
-    /// Why no work is handed out.
-    holds: Vec<Arc<hold::Hold>>,
-    /// The turn this child has been given by its quota domain.
-    pub(crate) gate: Option<Box<crate::circuit::Slot>>,
-    /// What was the user's and is to be dropped once the lock is released.
-    pub(crate) rubbish: Vec<Box<dyn Send>>,
+    /// What most children have nothing of.
+    rare: Option<Box<rare::Rare<W>>>,
 }
 
 /// What must be done once the lock is released: nothing of the user's is touched under it.
@@ -274,19 +260,12 @@ impl<W: Worker> Slot<W> {
                 waker: None,
                 out: Vec::new(),
                 flight: None,
-                resume: None,
                 counts: Counts::default(),
                 armed: Moment::NEVER,
-                zombies: Vec::new(),
-                resting: None,
                 last_cause: None,
                 lazy: None,
                 saved: None,
-                continues: None,
-                candidate: None,
-                holds: Vec::new(),
-                gate: None,
-                rubbish: Vec::new(),
+                rare: None,
             }),
         })
     }
@@ -405,10 +384,11 @@ impl<W: Worker> Slot<W> {
         if !desk.life.is_up() || desk.parked.is_none() || !desk.mailbox.has_work(self.rules.order) {
             return false;
         }
-        if !desk.holds.is_empty() {
+        let Some(rare) = desk.rare.as_deref() else { return true };
+        if !rare.holds.is_empty() {
             return false;
         }
-        match desk.gate.as_ref().map(|turn| turn.at) {
+        match rare.gate.as_ref().map(|turn| turn.at) {
             Some(at) if at > now => {
                 self.arm(desk, at);
                 false
@@ -573,7 +553,7 @@ impl<W: Worker> Slot<W> {
         };
         let has_detail = in_flight > 0
             || desk.last_cause.is_some()
-            || !desk.zombies.is_empty()
+            || desk.has_zombies()
             || self.member.get().is_some()
             || desk.saved.as_ref().is_some_and(|saved| saved.last_checkpoint().is_some())
             || desk.mailbox.is_holding();

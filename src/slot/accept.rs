@@ -187,9 +187,7 @@ impl<W: Worker> Slot<W> {
         match found {
             mailbox::Output::Removed(mail) => {
                 self.left(&mut desk, &mail);
-                if desk.resume.as_ref().is_some_and(|resume| resume.0 == mail.id) {
-                    dropped = desk.resume.take();
-                }
+                dropped = desk.take_resume_of(mail.id);
                 settled = self.settle(&mut desk, mail, Fate::Cancelled);
             }
             mailbox::Output::InFlight(ticket)
@@ -296,9 +294,7 @@ impl<W: Worker> Timed for Slot<W> {
         let mut dropped = None;
         for mail in ticked.expired {
             self.left(&mut desk, &mail);
-            if desk.resume.as_ref().is_some_and(|resume| resume.0 == mail.id) {
-                dropped = desk.resume.take();
-            }
+            dropped = dropped.or(desk.take_resume_of(mail.id));
             settled.extend(self.settle(&mut desk, mail, Fate::Expired));
         }
         for (ticket, mail) in ticked.orphaned {

@@ -39,6 +39,27 @@ impl<'a, W: Worker> Locked<'a, W> {
     }
 }
 
+impl<W: Worker> Locked<'_, W> {
+    /// Drops what was thrown away, and what is rare when nothing of it is left.
+    #[cold]
+    fn tidy(&mut self) {
+        let Some(rare) = &mut self.0.rare else { return };
+        let rubbish = std::mem::take(&mut rare.rubbish);
+        rare.zombies.retain(|zombie| zombie.strong_count() > 0);
+        if rare.is_empty() {
+            self.0.rare = None;
+        }
+        if rubbish.is_empty() {
+            return;
+        }
+        MutexGuard::unlocked(&mut self.0, move || {
+            for value in rubbish {
+                let _ = unwound(move || drop(value));
+            }
+        });
+    }
+}
+
 impl<W: Worker> Deref for Locked<'_, W> {
     type Target = Desk<W>;
 
@@ -55,15 +76,9 @@ impl<W: Worker> DerefMut for Locked<'_, W> {
 
 impl<W: Worker> Drop for Locked<'_, W> {
     fn drop(&mut self) {
-        if self.0.rubbish.is_empty() {
-            return;
+        if self.0.rare.is_some() {
+            self.tidy();
         }
-        let rubbish = std::mem::take(&mut self.0.rubbish);
-        MutexGuard::unlocked(&mut self.0, move || {
-            for value in rubbish {
-                let _ = unwound(move || drop(value));
-            }
-        });
     }
 }
 
@@ -108,19 +123,15 @@ impl<W: Worker> Desk<W> {
 
     /// Keeps a user value until the lock is released.
     pub(crate) fn discard(&mut self, value: impl Send + 'static) {
-        self.rubbish.push(Box::new(value));
+        self.rare().rubbish.push(Box::new(value));
     }
 
     /// An attempt is no longer listened to. Whoever still works on it is a zombie.
     pub(crate) fn abandon(&mut self, out: &Out) {
-        self.zombies.retain(|zombie| zombie.strong_count() > 0);
         let flight = out.flight.as_ref().or(self.flight.as_ref()).map(Arc::downgrade);
-        self.zombies.extend(flight);
-    }
-
-    /// Attempts that were given up and have not come back.
-    pub(crate) fn zombies(&self) -> usize {
-        self.zombies.iter().filter(|zombie| zombie.strong_count() > 0).count()
+        let zombies = &mut self.rare().zombies;
+        zombies.retain(|zombie| zombie.strong_count() > 0);
+        zombies.extend(flight);
     }
 }
 

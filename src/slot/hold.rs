@@ -80,15 +80,17 @@ impl Drop for Held {
 impl<W: Worker> Slot<W> {
     pub(super) fn hold_still(&self, hold: &Arc<Hold>) {
         let mut desk = self.desk();
-        desk.holds.push(Arc::clone(hold));
+        desk.rare().holds.push(Arc::clone(hold));
         desk.told_still();
     }
 
     pub(super) fn go_on(&self, hold: &Arc<Hold>) {
         let now = self.hub.now();
         let mut desk = self.desk();
-        desk.holds.retain(|current| !Arc::ptr_eq(current, hold));
-        if desk.holds.is_empty() {
+        if let Some(rare) = desk.rare.as_mut() {
+            rare.holds.retain(|current| !Arc::ptr_eq(current, hold));
+        }
+        if desk.holds().is_empty() {
             self.wake(desk, now);
         }
     }
@@ -119,7 +121,7 @@ impl<W: Worker> Slot<W> {
 impl<W: Worker> Desk<W> {
     /// Whoever waits for this child to stand still looks again.
     pub(super) fn told_still(&self) {
-        for hold in &self.holds {
+        for hold in self.holds() {
             hold.still.notify_waiters();
         }
     }

@@ -134,7 +134,7 @@ impl<W: Worker> Slot<W> {
             _ => {}
         }
         let lease = desk.mailbox.flight(job.ticket).map(|flight| flight.orphan);
-        let rest = desk.resting.clone();
+        let rest = desk.resting();
         match lease {
             None => {
                 drop(desk);
@@ -200,7 +200,7 @@ impl<W: Worker> Slot<W> {
             _ => {
                 desk.last_cause = Some(Box::new(LastEnd::new(&cause, self.hub.now())));
                 // The next life knows nothing of the steps that were done.
-                if let Some(resume) = desk.resume.take() {
+                if let Some(resume) = desk.take_resume() {
                     desk.discard(resume);
                 }
                 desk.parked.take()
@@ -393,7 +393,7 @@ impl<W: Worker> Slot<W> {
                     && let Some(place) = place
                     && (place.back || !matches!(place.turn, Turn::First))
                 {
-                    let before = desk.resume.replace(Box::new((mail.id, place)));
+                    let before = desk.rare().resume.replace(Box::new((mail.id, place)));
                     if let Some(before) = before {
                         desk.discard(before);
                     }
@@ -655,7 +655,7 @@ impl<W: Worker> Slot<W> {
                 report();
             }
             let desk = me.desk();
-            if let Some(rest) = desk.resting.clone() {
+            if let Some(rest) = desk.resting() {
                 rest.notify_waiters();
                 rest.notify_one();
             }

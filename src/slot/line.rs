@@ -56,7 +56,7 @@ impl<W: Worker> Slot<W> {
         let now = Now::read(&*self.hub.clock);
         let found = {
             let desk = self.desk();
-            let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+            let saved = desk.candidate().map(|it| &it.saved).or(desk.saved.as_ref());
             let Some(saved) = saved else { return Ok(None) };
             let key = RefCell::new(None);
             let is_open = |request: &InHand| {
@@ -107,7 +107,7 @@ impl<W: Worker> Slot<W> {
 
     pub(super) fn state_kept(&self) -> Kept {
         let desk = self.desk();
-        let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+        let saved = desk.candidate().map(|it| &it.saved).or(desk.saved.as_ref());
         let Some(saved) = saved.filter(|saved| saved.latest().is_some()) else {
             return Kept::Nothing;
         };
@@ -127,7 +127,8 @@ impl<W: Worker> Slot<W> {
         {
             let mut desk = self.desk();
             let desk = &mut *desk;
-            let saved = match &mut desk.candidate {
+            let candidate = desk.rare.as_mut().and_then(|rare| rare.candidate.as_mut());
+            let saved = match candidate {
                 Some(candidate) => Some(&mut candidate.saved),
                 None => desk.saved.as_mut(),
             };
@@ -239,7 +240,7 @@ impl<W: Worker> Slot<W> {
 
     pub(super) fn install_life(&self, prepared: Prepared) {
         let Ok(candidate) = prepared.0.downcast::<Candidate<W::Life>>() else { return };
-        let before = self.desk().candidate.replace(candidate);
+        let before = self.desk().rare().candidate.replace(candidate);
         let _ = unwound(move || drop(before));
     }
 
@@ -264,7 +265,7 @@ impl<W: Worker> Slot<W> {
         match self.next_to_restore() {
             Some((_, in_hand, checkpoint)) if in_middle == in_hand.is_some() => {
                 let step = in_hand.as_ref().map(|in_hand| in_hand.step);
-                self.desk().continues = in_hand;
+                self.desk().rare().continues = in_hand;
                 let child = self.path.clone();
                 self.hub.emit(Event::Restored { child, incarnation: number, checkpoint, step });
                 Ok(life)
@@ -307,7 +308,7 @@ impl<W: Worker> Slot<W> {
     pub(super) fn tasks(&self) -> Vec<(RequestId, String, u64)> {
         let desk = self.desk();
         let step_of = |mail: &Mail<W>| {
-            let saved = desk.candidate.as_ref().map(|it| &it.saved).or(desk.saved.as_ref());
+            let saved = desk.candidate().map(|it| &it.saved).or(desk.saved.as_ref());
             let in_hand = saved.and_then(|saved| saved.mid.as_ref());
             in_hand.filter(|mid| mid.request.is::<W>(mail)).map_or(0, |mid| mid.step)
         };

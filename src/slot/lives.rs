@@ -121,7 +121,7 @@ impl<W: Worker> Slot<W> {
 
     async fn construct(&self, context: &StartContext) -> Result<W::Life, ExitCause> {
         let failed = |text: String| ExitCause::StartFailed(text);
-        let candidate = self.desk().candidate.take();
+        let candidate = self.desk().take_candidate();
         let mut life = match candidate {
             Some(candidate) => self.begin_candidate(*candidate, context.incarnation)?,
             None => {
@@ -173,7 +173,7 @@ impl<W: Worker> Slot<W> {
                 }
                 return;
             }
-            desk.resting = Some(Arc::clone(&resting));
+            desk.rare().resting = Some(Arc::clone(&resting));
             // A lazy life that was promised is not begun any more; the next start promises its own.
             desk.lazy = None;
             if before == Stage::Up {
@@ -225,10 +225,10 @@ impl<W: Worker> Slot<W> {
                     });
                 }
             }
-            desk.resting = None;
+            desk.rare().resting = None;
             desk.woken = false;
             // The next life knows nothing of the steps that were done.
-            if let Some(resume) = desk.resume.take() {
+            if let Some(resume) = desk.take_resume() {
                 desk.discard(resume);
             }
             if !how.restart {
@@ -340,7 +340,7 @@ impl<W: Worker> Slot<W> {
         let drained =
             desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
         let mailbox::Output::Drained(all) = drained else { return };
-        let resume = desk.resume.take();
+        let resume = desk.take_resume();
         let mut settled = Vec::with_capacity(all.len());
         let mut group_owned = Vec::new();
         for mail in all {
@@ -411,7 +411,7 @@ impl<W: Worker> Slot<W> {
                 climbs.push((ticket, Arc::clone(flight.payload), !safe));
             }
         }
-        let rest = desk.resting.clone();
+        let rest = desk.resting();
         self.publish(&mut desk);
         drop(desk);
         for (ticket, mail, tainted) in climbs {

@@ -155,7 +155,7 @@ impl<W: Worker> Look for Slot<W> {
     fn tell_undone(&self, request: RequestId, undone: Arc<Undone>) {
         let turn = Turn::RolledBack(undone);
         let place = Place { turn, step: 0, back: false };
-        let before = self.desk().resume.replace(Box::new((request, place)));
+        let before = self.desk().rare().resume.replace(Box::new((request, place)));
         let _ = unwound(move || drop(before));
     }
 }

@@ -347,7 +347,7 @@ impl<W: Worker> Slot<W> {
             && self.rules.order == Order::Serial
             && let Some(place) = place
             && (place.back || !matches!(place.turn, Turn::First))
-            && let Some(before) = desk.resume.replace(Box::new((mail.id, place)))
+            && let Some(before) = desk.rare().resume.replace(Box::new((mail.id, place)))
         {
             desk.discard(before);
         }

@@ -174,7 +174,7 @@ impl<W: Worker> Slot<W> {
                 Ok(Ok(())) => {
                     let mut desk = self.desk();
                     let step = in_hand.as_ref().map(|in_hand| in_hand.step);
-                    desk.continues = in_hand;
+                    desk.rare().continues = in_hand;
                     drop(desk);
                     self.hub.emit(Event::Restored {
                         child: self.path.clone(),
@@ -321,7 +321,7 @@ impl<W: Worker> Slot<W> {
 
     /// Where the request that is taken up goes on, when the life was restored to the middle of it.
     pub(super) fn continued(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Place> {
-        let Continues { request, step, back } = desk.continues.take()?;
+        let Continues { request, step, back } = desk.take_continues()?;
         if !request.is::<W>(mail) {
             return None;
         }

@@ -148,13 +148,13 @@ impl<W: Worker> Slot<W> {
         }
         if let Some(domain) = self.domain.get() {
             let mut domain = domain.lock();
-            let permit = match desk.gate.take() {
+            let permit = match desk.take_gate() {
                 Some(turn) => domain.redeem(*turn, now),
                 None => domain.permit(now),
             };
             if let Permit::At(turn) = permit {
                 drop(domain);
-                desk.gate = Some(Box::new(turn));
+                desk.rare().gate = Some(Box::new(turn));
                 self.arm(desk, turn.at);
                 return None;
             }
@@ -219,19 +219,12 @@ impl<W: Worker> Slot<W> {
 
     /// Where this request goes on; `None` for its beginning.
     fn place(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Box<Place>> {
-        if desk.continues.is_none() && desk.resume.is_none() {
-            return None;
-        }
+        // Nothing is rare with most: no more is asked.
+        desk.rare.as_ref()?;
         if let Some(place) = self.continued(desk, mail) {
             return Some(Box::new(place));
         }
-        match desk.resume.take() {
-            Some(resume) if resume.0 == mail.id => Some(Box::new(resume.1)),
-            other => {
-                desk.resume = other;
-                None
-            }
-        }
+        desk.take_resume_of(mail.id).map(|resume| Box::new(resume.1))
     }
 
     /// A flight for one attempt alone, or `None` for the one that its carrier uses again and again.
@@ -259,7 +252,7 @@ impl<W: Worker> Slot<W> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
-        if let Some(hold) = desk.holds.first() {
+        if let Some(hold) = desk.holds().first() {
             return Some(Arc::clone(hold));
         }
         self.extend(&mut desk, ticket, limit, now);
@@ -385,13 +378,13 @@ impl<W: Worker> Slot<W> {
                     }
                 }
                 if matches!(next, Next::Rest) {
-                    rest = desk.resting.clone();
+                    rest = desk.resting();
                     self.publish(&mut desk);
                 }
                 drop(desk);
             }
             _ => {
-                rest = desk.resting.clone();
+                rest = desk.resting();
                 self.publish(&mut desk);
                 self.wake(desk, now);
             }
