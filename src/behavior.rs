@@ -245,11 +245,17 @@ impl Place {
 #[derive(Clone, Debug)]
 pub struct Performed {
     outcomes: Arc<[Outcome]>,
+    acted: bool,
 }
 
 impl Performed {
-    pub(crate) fn new(outcomes: Vec<Outcome>) -> Self {
-        Self { outcomes: outcomes.into() }
+    /// `acted` says that one of the calls was an effect on the world.
+    pub(crate) fn new(outcomes: Vec<Outcome>, acted: bool) -> Self {
+        Self { outcomes: outcomes.into(), acted }
+    }
+
+    pub(crate) const fn has_acted(&self) -> bool {
+        self.acted
     }
 
     /// How many calls were made.

@@ -51,6 +51,11 @@ pub const VALIDITY: Duration = Duration::from_secs(3600);
 pub const LONGEST_PIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a child's state is stored.
+///
+/// Whatever it says, the state is stored before an effect on the world (any but
+/// [`Pure`](crate::fault::EffectKind::Pure) and [`Read`](crate::fault::EffectKind::Read)), so that another
+/// process asks for the same effect again, and not its model for another one; and with the fate of each
+/// request, unless it is [`Interval::Never`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Interval {
@@ -63,9 +68,10 @@ pub enum Interval {
         /// How many of it.
         n: u32,
     },
-    /// Before and after every effect.
+    /// Only before and after every effect on the world: what asks for it, and what has become of the
+    /// state once the step that was given its outcome is done.
     EveryEffect,
-    /// Never by itself; still before an irreversible effect.
+    /// Never by itself; still before every effect on the world.
     Never,
 }
 

@@ -134,7 +134,7 @@ impl Effects {
         let ledger = self.ledger.lock();
         let mut told = Undone::default();
         for entry in ledger.of_task(task) {
-            if matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read) {
+            if !entry.intent.kind.acts() {
                 continue;
             }
             match entry.status {
@@ -189,7 +189,7 @@ impl Effects {
         let mut stop = false;
         for key in acts {
             let Some(entry) = self.at_rest(key).await else { continue };
-            if matches!(entry.intent.kind, EffectKind::Pure | EffectKind::Read) {
+            if !entry.intent.kind.acts() {
                 continue;
             }
             match entry.status {

@@ -241,6 +241,11 @@ pub enum EffectKind {
 }
 
 impl EffectKind {
+    /// Whether it does anything to the world.
+    pub(crate) const fn acts(self) -> bool {
+        !matches!(self, Self::Pure | Self::Read)
+    }
+
     /// Whether the same request may be executed again without knowing how the last time ended.
     pub const fn is_replay_safe(self) -> bool {
         matches!(self, Self::Pure | Self::Read | Self::Idempotent)

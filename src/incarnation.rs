@@ -19,7 +19,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 use crate::behavior::{
     Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn,
 };
-use crate::checkpoint::{Schema, Snapshot};
+use crate::checkpoint::{Interval, Schema, Snapshot};
 use crate::effects::Site;
 use crate::error::CheckpointError;
 use crate::fate::Cost;
@@ -385,6 +385,7 @@ async fn attempt<B: Stateful>(
         }
     }
     let mut first = true;
+    let every_effect = slot.spec.checkpoint == Interval::EveryEffect;
     'steps: loop {
         if !std::mem::take(&mut first) {
             while let Some(hold) = slot.next_step(job.ticket) {
@@ -397,6 +398,7 @@ async fn attempt<B: Stateful>(
             }
         }
         let again = Place { turn: turn.clone(), step: done, back: false };
+        let after = matches!(&turn, Turn::Performed(it) if every_effect && it.has_acted());
         let (before, step) = match made.take() {
             Some(made) => made,
             None => {
@@ -419,7 +421,7 @@ async fn attempt<B: Stateful>(
                         .await;
                 }
                 Watched::Done(Ok(Step::Continue)) => {
-                    let kept = match slot.keep_step(&life, job, context, done + 1, false) {
+                    let kept = match slot.keep_step(&life, job, context, done + 1, after) {
                         Ok(writing) => slot.kept(writing, job, context).await,
                         Err(kept) => Err(kept),
                     };
@@ -437,8 +439,8 @@ async fn attempt<B: Stateful>(
                     }
                 }
                 Watched::Done(Ok(Step::Perform(calls))) => {
-                    let acts = calls.iter().any(|call| call.is_act(&slot.spec.checkpoint));
-                    let kept = match slot.keep_step(&life, job, context, done, acts) {
+                    let acted = calls.iter().any(Call::is_act);
+                    let kept = match slot.keep_step(&life, job, context, done, acted || after) {
                         Ok(writing) => slot.kept(writing, job, context).await,
                         Err(kept) => Err(kept),
                     };
@@ -452,7 +454,7 @@ async fn attempt<B: Stateful>(
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
                     }
-                    match perform(slot, calls, context, done).await {
+                    match perform(slot, calls, context, done, acted).await {
                         Ok(performed) => {
                             turn = Turn::Performed(performed);
                             done += 1;
@@ -492,6 +494,7 @@ async fn perform<W: Worker>(
     calls: Vec<Call>,
     context: &Context,
     step: u64,
+    acted: bool,
 ) -> Result<Performed, Cut> {
     let tie = context.tie();
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
@@ -534,10 +537,10 @@ async fn perform<W: Worker>(
     let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
     tie.waits_for(Vec::new());
     match result {
-        Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect())),
+        Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect(), acted)),
         Watched::Panicked(text) => {
             // A reply that panics when it is dropped is the only user code in there.
-            Ok(Performed::new(vec![Err(Fault::internal(text))]))
+            Ok(Performed::new(vec![Err(Fault::internal(text))], acted))
         }
         Watched::Cut(cut) => Err(cut),
     }

@@ -55,7 +55,7 @@ const PAGE: usize = 1_024;
 /// changing it.
 const OPTIMISM: u32 = 3;
 
-/// One row as it was read: `state u8, kind and flag u8, in flight u16, mailbox u32`, and
+/// One row as it was read: `state u8, kind and two flags u8, in flight u16, mailbox u32`, and
 /// `incarnation u32, restarts u32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Words {
@@ -64,6 +64,7 @@ pub(crate) struct Words {
 }
 
 const DETAIL: u64 = 1 << 15;
+const DURABLE: u64 = 1 << 14;
 
 impl Words {
     pub(crate) fn new(kind: Kind, status: Status, incarnation: Incarnation, restarts: u32) -> Self {
@@ -84,7 +85,19 @@ impl Words {
     }
 
     pub(crate) const fn kind(self) -> Kind {
-        Kind::from_code((self.status >> 8) as u8 & 0x7f)
+        Kind::from_code((self.status >> 8) as u8 & 0x3f)
+    }
+
+    /// Of a child that is durable, or is not.
+    pub(crate) const fn with_durable(mut self, durable: bool) -> Self {
+        if durable {
+            self.status |= DURABLE;
+        }
+        self
+    }
+
+    pub(crate) const fn is_durable(self) -> bool {
+        self.status & DURABLE != 0
     }
 
     pub(crate) const fn has_detail(self) -> bool {
@@ -334,7 +347,7 @@ impl Roster {
         }
         drop(book);
         tally.enter(words.cell());
-        RowHandle { chunk, index, kind }
+        RowHandle { chunk, index, kind, durable: false }
     }
 
     fn open_page(&self, book: &mut Book) -> u32 {
@@ -457,6 +470,7 @@ pub struct RowHandle {
     chunk: Arc<Chunk>,
     index: u16,
     kind: Kind,
+    durable: bool,
 }
 
 impl RowHandle {
@@ -464,11 +478,21 @@ impl RowHandle {
         &self.chunk.rows[usize::from(self.index)]
     }
 
+    /// What the child has accepted survives the process.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        let row = self.row();
+        row.status.store(row.load().with_durable(true).status, Release);
+        self
+    }
+
     /// What the child is doing: one store; counters move only when it begins or ends to serve.
     pub fn publish(&mut self, status: Status) {
         let row = self.row();
         let before = row.load();
         let after = Words { status: pack(self.kind, status), life: before.life };
+        let after = after.with_durable(self.durable);
         // Release, so that a dump that sees this store sees whose row it is. Free on x86.
         row.status.store(after.status, Release);
         if before.state().is_none() {

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::checkpoint::Interval;
 use crate::error::{CallError, NeedError};
 use crate::fate::{Answer, Cost, Fate};
 use crate::fault::{Class, EffectKind, Fault};
@@ -306,11 +305,9 @@ impl Call {
         &self.target
     }
 
-    /// Whether it is an effect before which the state is stored.
-    pub(crate) fn is_act(&self, interval: &Interval) -> bool {
-        self.act
-            .as_ref()
-            .is_some_and(|act| *interval == Interval::EveryEffect || !act.kind.is_replay_safe())
+    /// Whether it acts on the world: the state, and in it what led to the act, is stored before.
+    pub(crate) fn is_act(&self) -> bool {
+        self.act.as_ref().is_some_and(|act| act.kind.acts())
     }
 
     /// Makes the call, with this idempotency key if it is an effect.

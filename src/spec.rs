@@ -353,7 +353,8 @@ impl ChildSpec {
 
     /// Its requests survive the process: what it accepts is in the journal before it is worked on, and
     /// is delivered again by [`System::recover`](crate::system::System::recover) if it had no fate.
-    /// With a stateful behavior that gives snapshots, so does its state. `B` is its behavior.
+    /// With a stateful behavior that gives snapshots, so does its state. `B` is its behavior. A child that
+    /// is started while the system runs cannot be durable: it is refused.
     ///
     /// # Default
     /// What waits in its mailbox is lost with the process, and so is its state.
@@ -368,7 +369,7 @@ impl ChildSpec {
     }
 
     /// When a durable child's state is stored, besides with the fate of each request and before each
-    /// effect that is not replay-safe.
+    /// effect on the world.
     ///
     /// # Default
     /// After every 10 steps.
@@ -404,6 +405,7 @@ impl fmt::Debug for ChildSpec {
             .field("shutdown", &self.shutdown)
             .field("significant", &self.significant)
             .field("effect", &self.effect)
+            .field("durable", &self.durable)
             .finish_non_exhaustive()
     }
 }

@@ -306,6 +306,11 @@ impl<'a> Node<'a> {
         self.branch.and_then(|branch| branch.facts.scope.as_deref())
     }
 
+    /// Whether what it has accepted survives the process.
+    pub fn is_durable(&self) -> bool {
+        self.branch.map_or(self.words.is_durable(), |branch| branch.facts.durable)
+    }
+
     /// What it is doing.
     pub fn state(&self) -> ChildState {
         self.words.state().unwrap_or_default()
@@ -366,6 +371,7 @@ impl fmt::Debug for Node<'_> {
         f.debug_struct("Node")
             .field("path", &self.path)
             .field("kind", &self.kind())
+            .field("durable", &self.is_durable())
             .field("state", &self.state())
             .field("incarnation", &self.incarnation())
             .field("restarts", &self.restarts())

@@ -11,8 +11,9 @@ use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
-use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
+use mainstay::tree::TreeDump;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -337,6 +338,59 @@ fn a_durable_child_without_a_store_is_refused() {
         assert!(matches!(error, StartError::Spec(_)), "{error}");
         assert!(error.to_string().contains("desk/counter"), "{error}");
     });
+}
+
+#[test]
+fn a_child_that_is_started_while_the_system_runs_cannot_be_durable_and_the_store_stays_of_use() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    for _ in 0..2 {
+        runtime().block_on(async {
+            let (system, ..) = recover(spec(&world, EffectKind::Irreversible), &store).await;
+            let tool = Tool(Arc::clone(&world));
+            let late = ChildSpec::stateless("late", move || tool.clone());
+            let desk = system.supervisor("desk").unwrap();
+            let error = desk.start_child(late.clone().durable::<Tool>()).await.unwrap_err();
+            let StartError::Spec(error) = error else { panic!("{error}") };
+            assert_eq!(
+                error.to_string(),
+                "\"desk/late\": durable and a child that is started while the system runs exclude \
+                 each other"
+            );
+            // What it is asked for is not in the store, and binds nobody.
+            desk.start_child(late).await.unwrap();
+            let late = system.port::<u64, u64>("desk/late").unwrap();
+            late.cast(1_u64).unwrap();
+        });
+    }
+}
+
+#[test]
+fn the_dump_and_the_spec_say_who_survives_the_process() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        let grouped = Tool(Arc::clone(&world));
+        let tool = ChildSpec::stateless("one", move || grouped.clone());
+        let group = GroupSpec::tool("tools").member_spec(tool);
+        let spec = spec(&world, EffectKind::Read).group(group.durable::<Tool>());
+        let (system, ..) = recover(spec, &store).await;
+        let dump = system.tree();
+        let again = serde_json::from_str::<TreeDump>(&dump.to_json()).unwrap();
+        for dump in [&dump, &again] {
+            let of = |path: &str| dump.find(&path.into()).unwrap().is_durable();
+            let durable = ["desk/counter", "desk/tools"].map(of);
+            let others = ["desk", "desk/tool", "desk/tools/one"].map(of);
+            assert_eq!((durable, others), ([true; 2], [false; 3]));
+        }
+        let text = dump.to_string();
+        assert!(text.contains("durable stateful") && text.contains("durable tool group"), "{text}");
+        assert!(dump.to_mermaid().contains("durable stateful"), "{}", dump.to_mermaid());
+        assert_eq!(dump.to_json().matches("\"durable\":true").count(), 2);
+    });
+    let tool = Tool(world);
+    let plain = ChildSpec::stateless("late", move || tool.clone());
+    assert!(format!("{plain:?}").contains("durable: false"), "{plain:?}");
+    let durable = plain.durable::<Tool>();
+    assert!(format!("{durable:?}").contains("durable: true"), "{durable:?}");
 }
 
 #[test]

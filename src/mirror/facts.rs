@@ -196,6 +196,8 @@ pub struct Facts {
     pub intensity: Option<Arc<str>>,
     /// How far a rollback of a supervisor reaches: `flow`; `None` for a step.
     pub scope: Option<Arc<str>>,
+    /// Whether the requests to a group survive the process.
+    pub durable: bool,
 }
 
 impl Facts {
@@ -208,6 +210,7 @@ impl Facts {
             strategy: Some(Arc::from(strategy)),
             intensity: Some(Arc::from(intensity)),
             scope: None,
+            durable: false,
         }
     }
 
@@ -220,7 +223,22 @@ impl Facts {
 
     /// A group whose members are of this kind.
     pub fn group(path: ChildPath, of: Kind) -> Self {
-        Self { path, kind: Kind::Group, of: Some(of), strategy: None, intensity: None, scope: None }
+        Self {
+            path,
+            kind: Kind::Group,
+            of: Some(of),
+            strategy: None,
+            intensity: None,
+            scope: None,
+            durable: false,
+        }
+    }
+
+    /// Says whether its requests survive the process.
+    #[must_use]
+    pub const fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
     }
 }
 

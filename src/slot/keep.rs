@@ -22,7 +22,7 @@ use crate::slot::worker::{Watched, Worker, unwound, watched};
 
 impl<W: Worker> Slot<W> {
     /// After a step that has more to come. `step` is the logical step at which the request goes on;
-    /// `acts` that the step asks for an effect that may not be repeated. What is returned has to be
+    /// `at_once` that it has to be stored whatever the interval says. What is returned has to be
     /// [finished](Slot::kept) before the step counts.
     pub(crate) fn keep_step(
         &self,
@@ -30,7 +30,7 @@ impl<W: Worker> Slot<W> {
         job: &Job<W>,
         context: &Context,
         step: u64,
-        acts: bool,
+        at_once: bool,
     ) -> Result<Option<Writing>, Unkept> {
         let Some(snapshot) = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)? else {
             return Ok(None);
@@ -42,7 +42,7 @@ impl<W: Worker> Slot<W> {
                 Some(before) => snapshot.following(before),
                 None => snapshot,
             };
-            let due = saved.count(context, &self.spec.checkpoint) || acts;
+            let due = saved.count(context, &self.spec.checkpoint) || at_once;
             let before = saved.mid.replace(Mid {
                 request: InHand::Here(job.mail.id),
                 step,

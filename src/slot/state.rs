@@ -2,7 +2,7 @@
 //!
 //! In memory the last snapshot is kept, and the one at the end of the last request: it costs a handful
 //! of reference counts. A durable child's state is stored with the fate of each request, before each
-//! effect that may not be repeated, and as its interval says.
+//! effect on the world, and as its interval says.
 //!
 //! *Invariant.* User code (`snapshot`, `restore`, the encoding of pieces) runs in the task of the life,
 //! guarded, and never under the lock. What could not be written fails the step.

@@ -86,6 +86,15 @@ pub(crate) fn dynamic_child(
     if let Some((name, domain)) = super::defined_by(spec) {
         super::domain::check(name, &domain, &path)?;
     }
+    if spec.durable {
+        // No other process could make it again, and without it no store that holds a request of its
+        // could be recovered.
+        return Err(SpecError::BadCombination {
+            path: path.to_string(),
+            one: "durable".to_owned(),
+            other: "a child that is started while the system runs".to_owned(),
+        });
+    }
     child(spec, &path, auto)
 }
 

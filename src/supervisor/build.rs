@@ -472,8 +472,8 @@ fn supervisor(
             }
             Node::Group(group_spec) => {
                 let inner = Arc::new(group_spec.supervisor.clone());
-                let nested =
-                    hung.roster().nest(Facts::group(below.clone(), kind_of(group_spec.kind)));
+                let facts = Facts::group(below.clone(), kind_of(group_spec.kind));
+                let nested = hung.roster().nest(facts.durable(group_spec.durable.is_some()));
                 let below_it = above.below(&inner);
                 let built = supervisor(
                     &inner,
@@ -571,12 +571,14 @@ fn slot(
     if rules.policy.has_unsafe_limits() {
         tracing::warn!(target: "mainstay", child = %path, "policy without the ceilings of safety");
     }
+    let row = roster.add(path.clone(), spec.kind);
+    let row = if spec.durable { row.durable() } else { row };
     let site = Site {
         path: path.clone(),
         spec: Arc::clone(spec),
         rules,
         hub: Arc::clone(hub),
-        row: parking_lot::Mutex::new(Some(roster.add(path.clone(), spec.kind))),
+        row: parking_lot::Mutex::new(Some(row)),
     };
     let built = spec
         .recipe

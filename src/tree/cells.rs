@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::{Branch, Node};
+use super::Node;
 use crate::id::Incarnation;
-use crate::mirror::{ChildState, CircuitView, Kind, NodeDetail};
+use crate::mirror::{ChildState, CircuitView, NodeDetail};
 
 /// Alike children beyond this many are summed up ...
 const QUIET_LIMIT: usize = 12;
@@ -139,7 +139,7 @@ impl Column {
     /// The text of this column about a node; empty when there is nothing to say.
     pub(super) fn text(self, node: &Node<'_>) -> String {
         match self {
-            Self::Kind => kind(node.branch, node.kind()),
+            Self::Kind => kind(node),
             Self::Intensity => printable(node.intensity().unwrap_or_default()),
             Self::Scope => printable(node.scope().unwrap_or_default()),
             Self::State => state(node),
@@ -180,12 +180,14 @@ fn about(node: &Node<'_>, text: impl FnOnce(&NodeDetail) -> Option<String>) -> S
     node.detail.and_then(text).unwrap_or_default()
 }
 
-fn kind(branch: Option<&Branch>, kind: Kind) -> String {
-    let facts = branch.map(|branch| (branch.facts.of, branch.facts.strategy.as_deref()));
-    let (of, strategy) = facts.unwrap_or_default();
-    let mut text = of.map(|of| format!("{of} ")).unwrap_or_default();
-    text.push_str(kind.name());
-    if let Some(strategy) = strategy {
+fn kind(node: &Node<'_>) -> String {
+    let mut text = if node.is_durable() { "durable " } else { "" }.to_owned();
+    if let Some(of) = node.of() {
+        text.push_str(of.name());
+        text.push(' ');
+    }
+    text.push_str(node.kind().name());
+    if let Some(strategy) = node.strategy() {
         text.push(' ');
         text.push_str(&printable(strategy));
     }

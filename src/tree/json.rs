@@ -34,6 +34,8 @@ struct NodeOut<'a> {
     intensity: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    durable: bool,
     state: ChildState,
     incarnation: Incarnation,
     restarts: u32,
@@ -43,6 +45,11 @@ struct NodeOut<'a> {
     detail: Option<&'a NodeDetail>,
     #[serde(skip_serializing_if = "Option::is_none")]
     children: Option<ChildrenOut<'a>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 struct ChildrenOut<'a>(Children<'a>);
@@ -63,6 +70,7 @@ impl<'a> From<Node<'a>> for NodeOut<'a> {
             strategy: node.strategy(),
             intensity: node.intensity(),
             scope: node.scope(),
+            durable: node.is_durable(),
             state: node.state(),
             incarnation: node.incarnation(),
             restarts: node.restarts(),
@@ -102,6 +110,8 @@ struct NodeIn {
     intensity: Option<String>,
     #[serde(default)]
     scope: Option<String>,
+    #[serde(default)]
+    durable: bool,
     state: ChildState,
     incarnation: Incarnation,
     restarts: u32,
@@ -121,7 +131,7 @@ impl NodeIn {
             mailbox: self.mailbox as usize,
             has_detail: !self.detail.is_empty(),
         };
-        Words::new(self.kind, status, self.incarnation, self.restarts)
+        Words::new(self.kind, status, self.incarnation, self.restarts).with_durable(self.durable)
     }
 }
 
@@ -137,10 +147,11 @@ impl TryFrom<NodeIn> for Branch {
             return Err(format!("\"{}\" is a {} and has no children", node.path, node.kind));
         }
         let words = node.words();
-        let NodeIn { path, kind, of, strategy, intensity, scope, detail, children, .. } = node;
+        let NodeIn { path, kind, of, strategy, intensity, scope, durable, .. } = node;
+        let NodeIn { detail, children, .. } = node;
         let (strategy, intensity) = (strategy.map(Arc::from), intensity.map(Arc::from));
         let scope = scope.map(Arc::from);
-        let facts = Facts { path, kind, of, strategy, intensity, scope };
+        let facts = Facts { path, kind, of, strategy, intensity, scope, durable };
         let mut branch = Self::new(Arc::new(facts), words, boxed(detail));
         let mut children = children.into_iter().peekable();
         while children.peek().is_some() {
