@@ -246,12 +246,19 @@ impl Place {
 pub struct Performed {
     outcomes: Arc<[Outcome]>,
     acted: bool,
+    cost: Cost,
 }
 
 impl Performed {
     /// `acted` says that one of the calls was an effect on the world.
-    pub(crate) fn new(outcomes: Vec<Outcome>, acted: bool) -> Self {
-        Self { outcomes: outcomes.into(), acted }
+    pub(crate) fn new(outcomes: Vec<Outcome>, acted: bool, cost: Cost) -> Self {
+        Self { outcomes: outcomes.into(), acted, cost }
+    }
+
+    /// What the calls have cost together, also those that failed. What was taken from the record of effects
+    /// has cost nothing.
+    pub const fn cost(&self) -> Cost {
+        self.cost
     }
 
     pub(crate) const fn has_acted(&self) -> bool {
@@ -464,6 +471,15 @@ impl Context {
             .ok_or_else(|| NeedError::Undeclared(need.to_owned()))?
             .get::<Q, R>(need)?;
         Ok(port.tied(Arc::clone(self.tie())))
+    }
+
+    /// This port with its calls made within this request, as those of [`Context::port`]: for a child that
+    /// could not be declared, since it was started later.
+    pub fn within<Q: Send + Sync + 'static, R: Send + 'static>(
+        &self,
+        port: &Port<Q, R>,
+    ) -> Port<Q, R> {
+        port.tied(Arc::clone(self.tie()))
     }
 
     /// Counts `n` more of what the child's checkpoint interval counts, such as lines; of anything else,

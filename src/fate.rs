@@ -184,6 +184,14 @@ impl Cost {
         self.tokens = self.tokens.saturating_add(other.tokens);
         self.money_micros = self.money_micros.saturating_add(other.money_micros);
     }
+
+    /// What is left of it without the other, never less than nothing.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_sub(other.tokens),
+            money_micros: self.money_micros.saturating_sub(other.money_micros),
+        }
+    }
 }
 
 /// What ended an attempt, without texts: the class and code of a fault, or the kind of an exit.

@@ -499,6 +499,7 @@ async fn perform<W: Worker>(
     let tie = context.tie();
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
+    let before = tie.called();
     let acts = calls.iter().any(|call| call.act.is_some());
     let task: Option<Arc<str>> = acts.then(|| Arc::from(context.key()));
     let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
@@ -536,11 +537,14 @@ async fn perform<W: Worker>(
     let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
     let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
     tie.waits_for(Vec::new());
+    let cost = tie.called().without(before);
     match result {
-        Watched::Done(()) => Ok(Performed::new(outcomes.into_iter().flatten().collect(), acted)),
+        Watched::Done(()) => {
+            Ok(Performed::new(outcomes.into_iter().flatten().collect(), acted, cost))
+        }
         Watched::Panicked(text) => {
             // A reply that panics when it is dropped is the only user code in there.
-            Ok(Performed::new(vec![Err(Fault::internal(text))], acted))
+            Ok(Performed::new(vec![Err(Fault::internal(text))], acted, cost))
         }
         Watched::Cut(cut) => Err(cut),
     }

@@ -250,9 +250,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
                 let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
                 let envelope =
                     accept(&*port.target, message, &mut options).map_err(Unanswered::from)?;
-                let answer =
-                    Waiting::accepted(&port.target, envelope).await.map_err(Unanswered::from)?;
-                tie.note(&answer);
+                let waiting = Waiting::accepted(&port.target, envelope, tie);
+                let answer = waiting.await.map_err(Unanswered::from)?;
                 Ok(answer.map(|value| Box::new(value) as Reply))
             })
         })

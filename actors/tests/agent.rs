@@ -16,7 +16,7 @@ use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::{Row, StubServer};
-use mainstay_actors::tool::{ToolContext, tool};
+use mainstay_actors::tool::{ToolContext, ToolReply, ToolRequest, tool};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -126,6 +126,50 @@ async fn a_budget_that_is_used_up_ends_the_task_and_nothing_more_is_asked() {
     }
 }
 
+/// A tool that is paid for and fails, differently each time.
+#[derive(Clone, Default)]
+struct Costly(Arc<Mutex<u64>>);
+
+impl Behavior for Costly {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Read);
+}
+
+impl Stateless for Costly {
+    async fn serve(&self, _: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        ctx.spend(Cost { tokens: 60, money_micros: 0 });
+        let mut count = self.0.lock();
+        *count += 1;
+        Err(Fault::new(Class::Business, format!("not so, for the {count}. time")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_charged_to_the_task_and_to_whoever_asked() {
+    let start = async |agent: Agent, brain: &Brain| {
+        let tool = Costly::default();
+        let spec = SupervisorSpec::one_for_one("desk")
+            .child(brain.spec("llm"))
+            .child(ChildSpec::stateless("look", move || tool.clone()))
+            .child(agent.spec("agent"));
+        let system = System::start(spec).await.unwrap();
+        let port: Port<AgentRequest, AgentReply> = system.port("desk/agent").unwrap();
+        (system, port)
+    };
+    let brain = Brain::new(restless);
+    let (_system, port) = start(agent().budget(TaskBudget::new().tokens(100)), &brain).await;
+    let fault = fault(port.call("go").await.unwrap_err());
+    assert_eq!(fault.code.as_deref(), Some("task_tokens"), "{fault:?}");
+    assert_eq!(brain.asked.lock().len(), 2, "two tools, that is a hundred and twenty");
+    let brain = Brain::new(|request: &ChatRequest| match results(request) {
+        0 => restless(request),
+        _ => Ok(ChatReply::text("it does not work")),
+    });
+    let (_system, port) = start(agent(), &brain).await;
+    assert_eq!(port.call("go").await.unwrap().cost.tokens, 60);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_spent_does_not_come_back_with_a_rollback() {
     let brain = Brain::new(|request: &ChatRequest| match results(request) {
@@ -133,7 +177,7 @@ async fn what_was_spent_does_not_come_back_with_a_rollback() {
         _ => restless(request),
     });
     let brain = Brain { cost: Cost { tokens: 40, money_micros: 0 }, ..brain };
-    let agent = agent().budget(TaskBudget::new().tokens(100));
+    let agent = agent().budget(TaskBudget::new().tokens(130));
     let desk = SupervisorSpec::one_for_one("desk").scope(Scope::Transaction);
     let desk = desk.child(brain.spec("llm")).child(look()).child(agent.spec("agent"));
     let system = System::start(desk).await.unwrap();
@@ -259,6 +303,26 @@ async fn a_team_starts_an_agent_for_each_task_and_removes_it() {
     }
     assert_eq!(expert.asked.lock().len(), 1);
     system.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_of_a_team_works_within_the_request_that_it_was_started_for() {
+    let expert = Brain::new(|_: &ChatRequest| Err(Fault::new(Class::Business, "not mine")));
+    let expert = Brain { cost: Cost { tokens: 30, money_micros: 0 }, ..expert };
+    let boss = Brain::new(delegating);
+    let team = Team::new(Agent::new("llm_expert"));
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(expert.spec("llm_expert"))
+        .child(boss.spec("llm"))
+        .supervisor(SupervisorSpec::dynamic("team"))
+        .child(team.spec("expert"))
+        .child(Agent::new("llm").tool(Team::offer("expert", "Knows."), "expert").spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    team.attach(&system, "desk/team");
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    let answer = port.call("go").await.unwrap();
+    // What its task has cost is charged although it failed, and nobody is alerted: the boss has heard.
+    assert_eq!((answer.cost.tokens, system.stats().alerts), (30, 0));
 }
 
 #[tokio::test]

@@ -176,7 +176,9 @@ fn each_profile_has_its_own_numbers_and_policy() {
         finance.contains("S71.loss      funds lost (reported)              < 0.01 %"),
         "{finance}"
     );
-    assert!(finance.contains("S70  checkpoint   every step; a transaction that fails is undone"));
+    assert!(finance.contains(
+        "S70  checkpoint   every step; a transaction that fails returns to its beginning"
+    ));
     assert!(finance.contains("  store  sync; agents"));
     assert!(finance.contains("  output_invalid     0   "));
     let codegen = page("codegen");

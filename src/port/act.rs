@@ -98,9 +98,8 @@ where
                 options.more().key = key;
                 let envelope =
                     port.target.accept(message, &mut options).map_err(Unanswered::from)?;
-                let waiting = Waiting::accepted(&port.target, envelope);
+                let waiting = Waiting::accepted(&port.target, envelope, tie);
                 let answer = waiting.await.map_err(Unanswered::from)?;
-                tie.note(&answer);
                 Ok(answer.map(|value| Box::new(value) as Reply))
             })
         });

@@ -77,7 +77,17 @@ impl Tie {
         if answer.degraded {
             self.degraded.store(true, Ordering::Relaxed);
         }
-        self.inner.lock().cost.add(answer.cost);
+        self.note_cost(answer.cost);
+    }
+
+    /// A call of the attempt has cost this.
+    pub(crate) fn note_cost(&self, cost: Cost) {
+        self.inner.lock().cost.add(cost);
+    }
+
+    /// What the calls of the attempt have cost so far, also those that failed.
+    pub(crate) fn called(&self) -> Cost {
+        self.inner.lock().cost
     }
 
     /// The attempt says that it has cost this much more.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
 use super::envelope::{CANCELLED, Cell};
-use super::flight::Paused;
+use super::flight::{Paused, Tie};
 use super::{Accept, AcceptOptions, Envelope, accept};
 use crate::error::CallError;
 use crate::fate::Answer;
@@ -25,6 +25,8 @@ pub(super) struct Waiting<'a, Q: Send + Sync + 'static, R: Send + 'static> {
     envelope: Option<Arc<Envelope<Q, R>>>,
     /// The clock of the attempt that calls.
     pause: Option<Paused>,
+    /// The attempt whose step waits for it with others.
+    noted: Option<Arc<Tie>>,
 }
 
 impl<'a, Q: Send + Sync + 'static, R: Send + 'static> Waiting<'a, Q, R> {
@@ -34,16 +36,18 @@ impl<'a, Q: Send + Sync + 'static, R: Send + 'static> Waiting<'a, Q, R> {
         message: Q,
         options: AcceptOptions,
     ) -> Self {
-        Self { target, message: Some(message), options, envelope: None, pause: None }
+        Self { target, message: Some(message), options, envelope: None, pause: None, noted: None }
     }
 
-    /// For a request that was accepted.
+    /// For a request that was accepted from a step of this attempt.
     pub(super) fn accepted(
         target: &'a Arc<dyn Accept<Q, R>>,
         envelope: Arc<Envelope<Q, R>>,
+        tie: Arc<Tie>,
     ) -> Self {
         let options = AcceptOptions::default();
-        Self { target, message: None, options, envelope: Some(envelope), pause: None }
+        let (envelope, noted) = (Some(envelope), Some(tie));
+        Self { target, message: None, options, envelope, pause: None, noted }
     }
 }
 
@@ -67,8 +71,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
         }
         let Some(envelope) = self.envelope.take() else { return Poll::Pending };
         // Usually nobody else holds it any more, and no lock is needed.
-        let cell = match Arc::try_unwrap(envelope) {
-            Ok(envelope) => envelope.cell.into_inner(),
+        let (cell, spent) = match Arc::try_unwrap(envelope) {
+            Ok(envelope) => {
+                let spent = envelope.spent();
+                (envelope.cell.into_inner(), spent)
+            }
             Err(envelope) => {
                 let mut cell = envelope.cell.lock();
                 if let Cell::Waiting(waker) = &mut *cell {
@@ -79,18 +86,23 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
                     self.envelope = Some(envelope);
                     return Poll::Pending;
                 }
-                std::mem::replace(&mut *cell, Cell::Gone)
+                let cell = std::mem::replace(&mut *cell, Cell::Gone);
+                (cell, envelope.spent())
             }
         };
-        let pause = self.pause.take();
-        if let (Cell::Plain(..), None) = (&cell, &pause) {
+        let (pause, noted) = (self.pause.take(), self.noted.take());
+        if let (Cell::Plain(..), None, None) = (&cell, &pause, &noted) {
             // Nothing has to be noted: it is put together where it goes.
             let Cell::Plain(value, by, elapsed) = cell else { return Poll::Pending };
             return Poll::Ready(Ok(Answer { elapsed, ..Answer::new(value, by) }));
         }
         let Some(outcome) = cell.outcome() else { return Poll::Pending };
-        if let (Some(pause), Ok(answer)) = (pause, &outcome) {
-            pause.tie().note(answer);
+        if let Some(tie) = pause.as_ref().map(Paused::tie).or(noted.as_deref()) {
+            match &outcome {
+                Ok(answer) => tie.note(answer),
+                // It was paid for, although there is no answer.
+                Err(_) => tie.note_cost(spent),
+            }
         }
         Poll::Ready(outcome)
     }

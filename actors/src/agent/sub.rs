@@ -191,13 +191,14 @@ impl Stateless for Team {
             .await
             .map_err(|error| unready(error.to_string(), "not_started"))?;
         let _removed = Started { supervisor, id };
+        // Within the request that this is for: on its budget and its deadline, and no task of its own.
         let port = system
             .port::<AgentRequest, AgentReply>(child)
+            .map(|port| ctx.within(&port))
             .map_err(|error| unready(error.to_string(), "not_started"))?;
         let options =
             CallOptions::new().key(ctx.key()).deadline(ctx.time_left().min(Self::LONGEST));
         let answer = port.call_with(task, options).await.map_err(failed)?;
-        ctx.spend(answer.cost);
         Ok(content(&answer, ctx))
     }
 }

@@ -104,11 +104,12 @@ impl Agent {
     }
 
     fn heard(&mut self, performed: &Performed, ctx: &Context) -> Result<Next, Fault> {
+        // What failed was paid for, too.
+        self.run.memory().spent.add(performed.cost());
+        self.note_spent();
         let next = match self.run.expects() {
             0 => match performed.get::<ChatReply>(0) {
                 Ok(answer) => {
-                    self.run.memory().spent.add(answer.cost);
-                    self.note_spent();
                     ctx.count(LINES, lines(answer.value));
                     self.run.on_model(answer.value.clone())
                 }
@@ -119,15 +120,10 @@ impl Agent {
                 }
             },
             count => {
-                let spent = &mut self.run.memory().spent;
                 let result = |index| {
-                    let answer = performed.get::<ToolReply>(index)?;
-                    spent.add(answer.cost);
-                    Ok(answer.value.content.clone())
+                    performed.get::<ToolReply>(index).map(|answer| answer.value.content.clone())
                 };
-                let results: Vec<_> = (0..count).map(result).collect();
-                self.note_spent();
-                self.run.on_tools(results)
+                self.run.on_tools((0..count).map(result).collect::<Vec<_>>())
             }
         };
         next.inspect_err(|fault| self.till.lock().ended = Some(fault.clone()))

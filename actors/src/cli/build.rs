@@ -356,9 +356,10 @@ impl Tree {
         (section.and_then(|section| section.restarts).unwrap_or(3), period)
     }
 
-    /// When agents are checkpointed.
+    /// When agents are checkpointed: as the profile says, and else after every step.
     pub(crate) fn interval(&self) -> Interval {
-        self.file.profile.as_ref().map_or_else(Interval::default, |it| it.get_ref().interval())
+        let profile = self.file.profile.as_ref();
+        profile.map_or(Interval::Steps(1), |profile| profile.get_ref().interval())
     }
 
     /// The tree itself.

@@ -373,7 +373,11 @@ fn ladder(page: &mut String, tree: &Tree, profile: Profile, policy: &Policy) {
                 groups(&|group| group.kind.get_ref().is_of_tools(), "no tool has a stand-in")
             }
             Here::Scope => match profile.scope() {
-                Some(scope) => format!("a rollback reaches to its {}", scope.name()),
+                Some(scope) => format!(
+                    "a rollback reaches to its {}; what a tool has done stays, and who asked is told: \
+                     tools of a file have no undo",
+                    scope.name()
+                ),
                 None => "each agent goes back by itself".to_owned(),
             },
             Here::Text => groups(&|group| tree.ends_with_text(group), "no group ends with a text"),

@@ -109,7 +109,7 @@ impl Profile {
     pub(crate) const fn checkpoint(self) -> (&'static str, &'static str) {
         match self {
             Self::CustomerService => ("S64", ""),
-            Self::Finance => ("S70", "; a transaction that fails is undone"),
+            Self::Finance => ("S70", "; a transaction that fails returns to its beginning"),
             Self::Codegen => ("S76", " that an agent's model has written"),
         }
     }

@@ -44,7 +44,9 @@ async fn the_same_words_after_a_kill_take_the_request_up_and_ask_nothing_twice()
     drop(first);
     let said = run(&folder, &["run", "t.toml", "hello"]).await;
     assert_eq!((said.code, &*said.out), (0, "taken up\n"), "{said:?}");
-    assert_eq!(said.err, "mainstay: taken up again: 1 open request\n");
+    let taken =
+        "mainstay: taken up again: 1 open request, the state of 1 agent\n  t/helper: its state of ";
+    assert!(said.err.starts_with(taken), "{said:?}");
     assert_eq!(server.count(), 2);
     // What has its answer is not taken up again.
     server.then(Row::reply("another"));
@@ -65,7 +67,10 @@ async fn other_words_after_a_kill_hear_of_the_request_before() {
     drop(first);
     let said = run(&folder, &["run", "t.toml", "second"]).await;
     assert_eq!(said.out, "two\n", "{said:?}");
-    assert_eq!(said.err, "mainstay: taken up again: 1 open request\nasked before: first\none\n");
+    let taken =
+        "mainstay: taken up again: 1 open request, the state of 1 agent\n  t/helper: its state of ";
+    assert!(said.err.starts_with(taken), "{said:?}");
+    assert!(said.err.ends_with(" ago\nasked before: first\none\n"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +169,7 @@ async fn checkpoints(profile: &str) -> Vec<u32> {
     server.then(Row::reply("done"));
     let agents =
         "[tools.write]\nbuiltin = \"escalate\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\n";
-    let text = format!("profile = \"{profile}\"\n{}", text(&server, agents));
+    let text = format!("{profile}\n{}", text(&server, agents));
     let folder = Folder::with("t.toml", &text);
     let said = run(&folder, &["run", "t.toml", "--progress", "go"]).await;
     assert_eq!((said.code, &*said.out), (0, "done\n"), "{said:?}");
@@ -176,11 +181,14 @@ async fn checkpoints(profile: &str) -> Vec<u32> {
 async fn a_profile_decides_when_agents_are_checkpointed() {
     // Twelve steps in all: the beginning, six of the model's answers, five results. The last one is
     // always kept, with the answer.
-    assert_eq!(checkpoints("finance").await, (1..=12).collect::<Vec<_>>());
-    assert_eq!(checkpoints("customer_service").await, [5, 10, 12]);
+    assert_eq!(checkpoints("").await, (1..=12).collect::<Vec<_>>());
+    assert_eq!(checkpoints("profile = \"finance\"").await, (1..=12).collect::<Vec<_>>());
+    // And before each call of a tool that acts, whatever the profile says.
+    let service = checkpoints("profile = \"customer_service\"").await;
+    assert_eq!(service, [2, 4, 5, 6, 8, 10, 12]);
     // Six lines a call: the tenth is written with the second, the twentieth with the fourth, the
     // thirtieth with the fifth.
-    assert_eq!(checkpoints("codegen").await, [4, 8, 10, 12]);
+    assert_eq!(checkpoints("profile = \"codegen\"").await, [2, 4, 6, 8, 10, 12]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

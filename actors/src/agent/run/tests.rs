@@ -1,5 +1,5 @@
 use super::*;
-use crate::chat::{Finish, Role, ToolSpec};
+use crate::chat::{Role, ToolSpec};
 use serde_json::Value;
 
 fn plan() -> Arc<Plan> {
@@ -254,6 +254,25 @@ fn a_part_of_an_answer_is_no_answer() {
     let fault = run().on_model(part).unwrap_err();
     assert_eq!((fault.class, fault.code.as_deref()), (Class::Exhausted, Some("partial")));
     assert_eq!(innermost(&fault).code.as_deref(), Some("stream_cut"));
+}
+
+#[test]
+fn a_turn_that_paused_goes_on_and_is_no_answer() {
+    let mut run = run();
+    let paused = |text: &str| ChatReply {
+        finish: Finish::Other("pause_turn".into()),
+        ..ChatReply::text(text)
+    };
+    for text in ["so far", ""] {
+        let request = asked(run.on_model(paused(text)).unwrap());
+        let last = request.messages.last().unwrap();
+        assert_eq!((last.role, &*last.text), (Role::Assistant, text));
+    }
+    let Next::Done(reply) = run.on_model(ChatReply::text("and done")).unwrap() else { panic!() };
+    assert_eq!((&*reply.text, reply.steps), ("and done", 3));
+    // It pauses no more often than it may ask.
+    let pauses = (0..100).find_map(|_| run.on_model(paused("x")).err()).unwrap();
+    assert_eq!(pauses.code.as_deref(), Some("step_limit"));
 }
 
 #[test]

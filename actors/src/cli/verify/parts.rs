@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mainstay::fault::EffectKind;
 use mainstay::policy::Policy;
 use toml::Spanned;
 
@@ -325,6 +326,17 @@ impl Verify<'_> {
             if let (Some(span), true) = (span, misfit) {
                 self.say(span, format!("`{key}` without {wants}"), "has no use here", "remove it");
             }
+        }
+        for (name, kind) in &tool.effects {
+            let (word, what) = match kind {
+                EffectKind::Verifiable => ("verifiable", "a question whether it has happened"),
+                EffectKind::Compensable => ("compensable", "an undo"),
+                _ => continue,
+            };
+            let message = format!("`{name}` is `{word}`, which needs {what}");
+            let hint =
+                "write `irreversible`, or `idempotent` if it may be asked twice with one key";
+            self.say(name.span(), message, "a file has no word for that", hint);
         }
         for variable in tool.env_from.iter().chain(&tool.bearer_env) {
             self.variable(variable);
