@@ -187,6 +187,7 @@ impl Effects {
         };
         acts.reverse();
         let mut stop = false;
+        let mut stopped = None;
         for key in acts {
             let Some(entry) = self.at_rest(key).await else { continue };
             if !entry.intent.kind.acts() {
@@ -209,10 +210,16 @@ impl Effects {
                 continue;
             }
             stop = true;
+            stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
             match entry.status {
                 EffectStatus::Confirmed(_) if !self.is_stuck(key) => told.kept.push(key),
                 _ => told.unknown.push(key),
             }
+        }
+        if let Some((child, tool, key)) = stopped {
+            // From here on it is a person's: nobody else can know what belongs together.
+            let stands = told.kept.len() + told.unknown.len();
+            (self.emit)(Event::UndoStopped { child, tool, key, stands });
         }
         self.described(told)
     }

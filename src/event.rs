@@ -185,6 +185,18 @@ pub enum Event {
         /// How many children it names.
         children: usize,
     },
+    /// What a task has done was not undone as a whole: this act may stand and has no undo, or its undo did not
+    /// succeed, so the acts before it stand too. A person has to look.
+    UndoStopped {
+        /// The child that acted.
+        child: ChildPath,
+        /// The tool.
+        tool: ChildPath,
+        /// The act at which it stopped.
+        key: EffectKey,
+        /// How many acts stand, or may stand, this one included.
+        stands: usize,
+    },
     /// A line that was due was not drawn: somebody was in the middle of a step for too long, or the store did
     /// not take it. The next is tried when it is due.
     LineMissed {
@@ -421,6 +433,7 @@ impl Event {
             | Self::PointOpened { child, .. }
             | Self::PointClosed { child, .. }
             | Self::Accumulated { child, .. }
+            | Self::UndoStopped { child, .. }
             | Self::Alert { child, .. } => Some(child),
             Self::Restarting { supervisor, .. }
             | Self::Escalated { supervisor, .. }
@@ -450,6 +463,9 @@ impl Event {
             }
             Self::Accumulated { child, request, failures, window } => {
                 tracing::warn!(target: "mainstay", %child, %request, failures, ?window, "soft failures add up");
+            }
+            Self::UndoStopped { child, tool, key, stands } => {
+                tracing::error!(target: "mainstay", %child, %tool, %key, stands, "an undo stopped; a person has to look");
             }
             Self::Alert { child, request, ended, attempts } => {
                 tracing::error!(target: "mainstay", %child, %request, %ended, attempts, "all recovery strategies failed");

@@ -70,8 +70,8 @@ pub struct Family {
     path: ChildPath,
     options: FamilyOptions,
     stage: Stage,
-    /// In the order of starts.
-    children: BTreeMap<Key, Child>,
+    /// In the order of starts. Boxed: the leaves of a tree that is filled in order stay half empty.
+    children: BTreeMap<Key, Box<Child>>,
     names: HashMap<Arc<str>, Key>,
     tally: Tally,
     /// All restarts that were counted.
@@ -322,7 +322,7 @@ impl Family {
         };
         self.tally.shift(&mut child, phase);
         self.tally.supervisors += usize::from(options.is_supervisor);
-        self.children.insert(key, child);
+        self.children.insert(key, Box::new(child));
         self.names.insert(id, key);
         Some(key)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Interval, MemoryStore, Scope, Snapshot, Store};
 use mainstay::error::{CallError, CheckpointError};
+use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
@@ -104,6 +105,9 @@ impl Stateless for Desk {
     }
 }
 
+/// What can be undone is less.
+const LARGE: u32 = 1000;
+
 /// Moves an amount, and counts what it has moved.
 #[derive(Clone, Default)]
 struct Teller {
@@ -137,6 +141,8 @@ impl Stateful for Teller {
             _ => {}
         }
         let act = match *self.stage {
+            // So much cannot be given back.
+            0 if *amount >= LARGE => bank.effect(Debit(*amount)),
             0 => bank.effect(Debit(*amount)).undo(&bank, UndoDebit(*amount)),
             1 => bank.effect(Credit(*amount)).undo(&bank, UndoCredit(*amount)),
             2 => bank.effect(Told { done: true }),
@@ -222,6 +228,30 @@ async fn an_act_that_may_have_happened_is_undone_with_the_others() {
         assert_eq!(teller.call(7_u32).await.unwrap().value, 0, "{credits:?}");
         let expected = [Debit(7), Credit(7), UndoCredit(7), UndoDebit(7), Told { done: false }];
         assert_eq!(bank.log(), expected, "{credits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_stops_at_an_act_without_one_calls_a_person() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, &store(), false).await;
+    let mut events = system.events();
+    bank.credits.lock().extend([Goes::No]);
+    // It goes on from the record of what stands, and the second time it goes through.
+    assert_eq!(teller.call(LARGE).await.unwrap().value, LARGE);
+    assert_eq!(bank.log(), [Debit(LARGE), Credit(LARGE), Told { done: true }]);
+    let mut stops = Vec::new();
+    while let Some(stamped) = events.try_next() {
+        if let Event::UndoStopped { child, tool, stands, .. } = stamped.event {
+            stops.push((child.to_string(), tool.to_string(), stands));
+        }
+    }
+    assert_eq!(stops, [("bank/teller".to_owned(), "bank/bank".to_owned(), 1)]);
+    // Where everything can be undone, nobody is called.
+    bank.credits.lock().extend([Goes::No]);
+    teller.call(7_u32).await.unwrap();
+    while let Some(stamped) = events.try_next() {
+        assert!(!matches!(stamped.event, Event::UndoStopped { .. }));
     }
 }
 

@@ -78,6 +78,7 @@ fn number(event: &Event) -> usize {
         Event::Raised { .. } => 31,
         Event::Cleared { .. } => 32,
         Event::LineMissed { .. } => 33,
+        Event::UndoStopped { .. } => 34,
     }
 }
 
@@ -209,6 +210,12 @@ fn each() -> Vec<Event> {
         Event::Raised { alert: alert.clone() },
         Event::Cleared { alert },
         Event::LineMissed { supervisor, reason: "it was busy".to_owned() },
+        Event::UndoStopped {
+            child: path("it"),
+            tool: path("pay"),
+            key: EffectKey::from_bytes([3; 32]),
+            stands: 2,
+        },
     ]
 }
 

@@ -221,6 +221,9 @@ pub(super) fn line(event: &Event) -> Option<String> {
         Event::RollbackExhausted { at, .. } => {
             format!("{at}: alert: it fell, and no line could be returned to")
         }
+        Event::UndoStopped { child, tool, key, .. } => {
+            format!("{child}: alert: {tool} has no undo that helps for {key}; see /effects")
+        }
         _ => return None,
     })
 }
