@@ -261,8 +261,8 @@ impl World {
         let supervisors = infos.iter().filter(|i| i.options.is_supervisor).count();
         let workers = infos.len() - supervisors;
         assert_eq!(counts, ChildCounts { specs: infos.len(), active, supervisors, workers });
-        let alive = |child: &&Box<Child>| child.options.significant && child.phase.is_alive();
-        let significant = self.family.children.values().filter(alive).count();
+        let alive = |child: &Child| child.options.significant && child.phase.is_alive();
+        let significant = self.family.children.values().filter(|child| alive(child)).count();
         assert_eq!(self.family.tally.significant, significant);
         for info in &infos {
             assert_eq!(self.family.key_of(&info.id), Some(info.key));
