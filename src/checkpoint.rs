@@ -23,11 +23,11 @@ mod index;
 mod stored;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::decision::{Risk, Scope};
 pub use codec::SchemaId;
 pub use file::{FileOptions, FileStore};
 pub use line::{LineDraft, RecoveryLine, ValidLine};
@@ -93,89 +93,6 @@ impl Interval {
 impl Default for Interval {
     fn default() -> Self {
         Self::Steps(10)
-    }
-}
-
-/// How far a rollback reaches: a level of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// One step of one child.
-    Step,
-    /// A flow: a child and those it works with.
-    Flow,
-    /// All participants of a transaction.
-    Transaction,
-    /// A session with a user.
-    Session,
-    /// The whole tree.
-    System,
-}
-
-/// What a rollback of a scope puts at stake. It decides whether a person is asked first, and nothing
-/// else: it does not grow with the scope, and the ladder goes by scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Risk {
-    /// One step is done again.
-    Low,
-    /// Work of minutes, or part of a conversation, is done again.
-    Medium,
-    /// Effects on the world are undone, or everything stops.
-    High,
-}
-
-impl Scope {
-    /// Every scope, the narrowest first.
-    pub const ALL: [Self; 5] =
-        [Self::Step, Self::Flow, Self::Transaction, Self::Session, Self::System];
-
-    /// How long a rollback of this scope may take: 5 s, 10 s, 30 s, 1 min, 5 min.
-    pub const fn limit(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Step => 5,
-            Self::Flow => 10,
-            Self::Transaction => 30,
-            Self::Session => 60,
-            Self::System => 300,
-        })
-    }
-
-    /// What a rollback of this scope puts at stake.
-    pub const fn risk(self) -> Risk {
-        match self {
-            Self::Step => Risk::Low,
-            Self::Flow | Self::Session => Risk::Medium,
-            Self::Transaction | Self::System => Risk::High,
-        }
-    }
-
-    /// The next wider scope; `None` for the widest.
-    pub const fn wider(self) -> Option<Self> {
-        match self {
-            Self::Step => Some(Self::Flow),
-            Self::Flow => Some(Self::Transaction),
-            Self::Transaction => Some(Self::Session),
-            Self::Session => Some(Self::System),
-            Self::System => None,
-        }
-    }
-
-    /// Its name, in lower case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Step => "step",
-            Self::Flow => "flow",
-            Self::Transaction => "transaction",
-            Self::Session => "session",
-            Self::System => "system",
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

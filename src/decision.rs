@@ -70,8 +70,10 @@ pub enum Action {
     /// The request is out at a second member as well ([`Hedge`](crate::policy::Hedge)): that copy's
     /// answer, or its failure, decides.
     AwaitCopy,
-    /// Return to the last valid checkpoint of the scope and do the work since again.
+    /// Return to where the request began, or to the last valid checkpoint, and do the work since again.
     Rollback,
+    /// Have the scope above return to its recovery line, and do the request again from there.
+    Widen,
     /// Hand the failure to the parent's ladder.
     Escalate,
     /// No rung is left, or none applies: the request ends here, failed, with its trail.
@@ -90,7 +92,7 @@ impl Action {
         match self {
             Self::Retry { .. } => Some(Rung::Retry),
             Self::Substitute { .. } | Self::AwaitSibling { .. } => Some(Rung::Substitute),
-            Self::Rollback => Some(Rung::Rollback),
+            Self::Rollback | Self::Widen => Some(Rung::Rollback),
             Self::Escalate => Some(Rung::Escalate),
             Self::AwaitCopy | Self::Fail | Self::HoldUnknown | Self::Quarantine | Self::Expire => {
                 None
@@ -106,6 +108,7 @@ impl Action {
             Self::AwaitSibling { .. } => "await_sibling",
             Self::AwaitCopy => "await_copy",
             Self::Rollback => "rollback",
+            Self::Widen => "widen",
             Self::Escalate => "escalate",
             Self::Fail => "fail",
             Self::HoldUnknown => "hold_unknown",
@@ -197,6 +200,15 @@ pub enum Declined {
     CheckpointUsed,
     /// Nothing is broken that a rollback would mend.
     NothingToRollBack,
+    /// The next scope is wider than what a failure of this class, or the policy, has returned.
+    ScopeTooWide {
+        /// The next scope.
+        scope: Scope,
+        /// The widest that is returned.
+        widest: Scope,
+    },
+    /// No scope above could be returned to a line.
+    NoValidLine,
     /// There is no parent above the root.
     AtRoot,
     /// No parent has a wider substitute.
@@ -240,6 +252,10 @@ impl fmt::Display for Declined {
             Self::NoCheckpoint => f.write_str("no checkpoint"),
             Self::CheckpointUsed => f.write_str("that checkpoint was used before"),
             Self::NothingToRollBack => f.write_str("nothing to roll back"),
+            Self::ScopeTooWide { scope, widest } => {
+                write!(f, "the next scope is the {scope}, at most the {widest} is rolled back")
+            }
+            Self::NoValidLine => f.write_str("no scope above could be returned to a line"),
             Self::AtRoot => f.write_str("no parent above the root"),
             Self::NoWiderSubstitute => f.write_str("no parent has a wider substitute"),
             Self::Terminal(class) => write!(f, "{class} ends the request"),
@@ -275,5 +291,88 @@ impl fmt::Display for Decision {
             write!(f, "; no {rung}: {why}")?;
         }
         Ok(())
+    }
+}
+
+/// How far a rollback reaches: a level of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// One step of one child.
+    Step,
+    /// A flow: a child and those it works with.
+    Flow,
+    /// All participants of a transaction.
+    Transaction,
+    /// A session with a user.
+    Session,
+    /// The whole tree.
+    System,
+}
+
+/// What a rollback of a scope puts at stake. It decides whether a person is asked first, and nothing
+/// else: it does not grow with the scope, and the ladder goes by scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// One step is done again.
+    Low,
+    /// Work of minutes, or part of a conversation, is done again.
+    Medium,
+    /// Effects on the world are undone, or everything stops.
+    High,
+}
+
+impl Scope {
+    /// Every scope, the narrowest first.
+    pub const ALL: [Self; 5] =
+        [Self::Step, Self::Flow, Self::Transaction, Self::Session, Self::System];
+
+    /// How long a rollback of this scope may take: 5 s, 10 s, 30 s, 1 min, 5 min.
+    pub const fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Step => 5,
+            Self::Flow => 10,
+            Self::Transaction => 30,
+            Self::Session => 60,
+            Self::System => 300,
+        })
+    }
+
+    /// What a rollback of this scope puts at stake.
+    pub const fn risk(self) -> Risk {
+        match self {
+            Self::Step => Risk::Low,
+            Self::Flow | Self::Session => Risk::Medium,
+            Self::Transaction | Self::System => Risk::High,
+        }
+    }
+
+    /// The next wider scope; `None` for the widest.
+    pub const fn wider(self) -> Option<Self> {
+        match self {
+            Self::Step => Some(Self::Flow),
+            Self::Flow => Some(Self::Transaction),
+            Self::Transaction => Some(Self::Session),
+            Self::Session => Some(Self::System),
+            Self::System => None,
+        }
+    }
+
+    /// Its name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Step => "step",
+            Self::Flow => "flow",
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

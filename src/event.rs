@@ -322,9 +322,11 @@ pub enum Event {
         until: Moment,
     },
     /// A supervisor that fell could not begin again from a line, nor could any wider scope: somebody
-    /// should look. It goes on with what each child has kept by itself. Exactly one a fall.
+    /// should look. It goes on with what each child has kept by itself. Exactly one a fall. Or a request
+    /// was not mended by its own rollback, and no scope above could return: it fails, and its own alert
+    /// follows.
     RollbackExhausted {
-        /// The supervisor that fell.
+        /// The supervisor that fell, or the child that the request was at.
         at: ChildPath,
         /// Why each scope could not be returned, the narrowest first.
         reasons: Vec<String>,

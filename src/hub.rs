@@ -35,8 +35,10 @@ use crate::quarantine::Shelf;
 use crate::watch::{DomainState, Input, Watch, WatchSpec};
 
 mod fated;
+mod scopes;
 
 pub(crate) use fated::note;
+pub(crate) use scopes::{Returning, Scopes};
 
 /// Something that wants to be looked at when its time has come.
 pub(crate) trait Timed: Send + Sync {
@@ -211,6 +213,8 @@ pub(crate) struct Hub {
     pub(crate) watch: Mutex<Watch>,
     /// What waits for a person.
     pub(crate) points: Arc<Points>,
+    /// The supervisors that a request may have rolled back.
+    scopes: OnceLock<Weak<dyn Scopes>>,
     next_id: AtomicU64,
     timers: Mutex<BinaryHeap<Reverse<Entry>>>,
     sooner: Arc<Notify>,
@@ -255,6 +259,7 @@ impl Hub {
             attempts: AtomicU64::new(0),
             watch,
             points: Points::new(points),
+            scopes: OnceLock::new(),
             next_id: AtomicU64::new(1),
             timers: Mutex::default(),
             sooner: Arc::default(),
@@ -264,6 +269,15 @@ impl Hub {
         let weak = Arc::downgrade(&hub);
         hub.runtime.spawn(run_timers(weak, Arc::clone(&hub.sooner)));
         hub
+    }
+
+    /// Who has scopes rolled back: said once, before anything starts.
+    pub(crate) fn rolls_back_with(&self, scopes: Weak<dyn Scopes>) {
+        let _ = self.scopes.set(scopes);
+    }
+
+    pub(crate) fn scopes(&self) -> Option<Arc<dyn Scopes>> {
+        self.scopes.get()?.upgrade()
     }
 
     pub(crate) fn now(&self) -> Moment {

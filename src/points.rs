@@ -191,7 +191,7 @@ impl PointSpec {
         let hopeless = match class {
             _ if action == Action::HoldUnknown => true,
             Some(Class::Permission | Class::InputValidation) => {
-                matches!(action, Action::Rollback | Action::Escalate | Action::Fail)
+                matches!(action, Action::Rollback | Action::Widen | Action::Escalate | Action::Fail)
             }
             _ => false,
         };
@@ -210,7 +210,7 @@ const fn failed(history: &History, action: Action) -> Option<Rung> {
         Action::Substitute { .. } | Action::AwaitSibling { .. } if retried && !handed_on => {
             Some(Rung::Retry)
         }
-        Action::Rollback | Action::Escalate | Action::Fail => {
+        Action::Rollback | Action::Widen | Action::Escalate | Action::Fail => {
             if history.rollbacks() > 0 {
                 Some(Rung::Rollback)
             } else if handed_on {

@@ -37,6 +37,7 @@ pub mod eligibility;
 pub mod hedge;
 pub mod history;
 pub mod preset;
+pub mod reach;
 pub mod rules;
 pub mod strategy;
 
@@ -48,6 +49,7 @@ pub use self::backoff::{Backoff, Jitter};
 pub use self::eligibility::{Candidate, Capabilities, Grant, GroupKind, Role, Standing};
 pub use self::hedge::{Hedge, NoHedge};
 pub use self::history::History;
+pub use self::reach::Wider;
 pub use self::rules::{Policy, Rule};
 pub use self::strategy::{Cause, What};
 
@@ -114,6 +116,8 @@ pub struct Outlook<'a> {
     pub request_budget: bool,
     /// The newest valid checkpoint of the scope.
     pub checkpoint: Option<CheckpointFacts>,
+    /// The next supervisor above that has a line to return to, unless it returned for this request.
+    pub wider: Option<Wider>,
     /// Whether there is a supervisor above.
     pub has_parent: bool,
     /// Whether the request is out at a second member as well, which may still answer it.
@@ -129,6 +133,7 @@ impl Default for Outlook<'_> {
             domain_open_at: Moment::START,
             request_budget: true,
             checkpoint: None,
+            wider: None,
             has_parent: false,
             copy_out: false,
         }
@@ -384,6 +389,20 @@ impl Case<'_> {
     }
 
     fn roll_back(&self) -> Result<Action, Declined> {
+        let own = self.go_back();
+        match self.outlook.wider {
+            Some(wider) if own.is_err() => self.widen(&wider),
+            _ => own,
+        }
+    }
+
+    /// The scope above, once the request's own rollback is spent or impossible.
+    fn widen(&self, wider: &Wider) -> Result<Action, Declined> {
+        may_widen(self.policy, &self.cause, self.request.effect, wider)?;
+        Ok(Action::Widen)
+    }
+
+    fn go_back(&self) -> Result<Action, Declined> {
         let checkpoint = self.outlook.checkpoint.ok_or(Declined::NoCheckpoint)?;
         if checkpoint.used {
             return Err(Declined::CheckpointUsed);
@@ -435,6 +454,27 @@ pub(crate) fn may_go_back(
         && checkpoint.is_some_and(|checkpoint| {
             !checkpoint.used && (checkpoint.in_transaction || cause.is_replay_safe(effect))
         })
+}
+
+/// Whether the next scope above is returned for a request that failed so.
+pub(crate) fn may_widen(
+    policy: &Policy,
+    cause: &Cause<'_>,
+    effect: EffectKind,
+    wider: &Wider,
+) -> Result<(), Declined> {
+    // Lives that end are the matter of their supervisor, which returns by itself when it falls.
+    let class = cause.class().ok_or(Declined::NothingToRollBack)?;
+    let scope = wider.scope;
+    let widest = reach::widest(class, wider).min(policy.widest_rollback);
+    if scope > widest {
+        return Err(Declined::ScopeTooWide { scope, widest });
+    }
+    // The work since the line is done again, this effect included.
+    if !wider.in_transaction && !cause.is_replay_safe(effect) {
+        return Err(Declined::NotReplaySafe);
+    }
+    Ok(())
 }
 
 /// An end that is no rung, with the reason for each of the four.

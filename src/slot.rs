@@ -51,6 +51,7 @@ mod point;
 mod rare;
 mod recovery;
 mod state;
+mod wide;
 mod work;
 mod worker;
 

@@ -58,8 +58,11 @@ pub struct SystemOptions {
     /// # Default
     /// Nowhere.
     pub points: PointSpec,
-    /// Whether a rollback by hand of a scope of high risk (transaction, system) has to be
-    /// [approved](RollbackOptions::approved_by).
+    /// Whether a rollback of a scope of high risk (transaction, system) has to be
+    /// [approved](RollbackOptions::approved_by). Such a scope then returns only by hand: a supervisor of it
+    /// that falls begins again with what each child has kept by itself, and no request has it return;
+    /// the events `RollbackFailed` and `RollbackExhausted` say that an approval was missing. What a
+    /// request has done within a transaction is undone all the same when it fails there.
     ///
     /// # Default
     /// No.
@@ -133,7 +136,6 @@ struct Inner {
     watching: Arc<Watching>,
     /// What draws lines.
     lines: OnceLock<Vec<Arc<Lines>>>,
-    approvals: bool,
 }
 
 impl Drop for Inner {
@@ -267,21 +269,14 @@ impl System {
         spec.validate_watched(|kind| options.watch.covers_fallback(kind))?;
         let SystemOptions { event_capacity, watch, points, .. } = options;
         let hub = Hub::new(clock, runtime, event_capacity, watch, points, identity());
-        let registry = Registry::new(Arc::clone(&hub));
+        let registry = Registry::new(Arc::clone(&hub), options.approvals);
         let root = build(&Arc::new(spec), &hub, &registry)?;
         let undoer: Weak<Registry> = Arc::downgrade(&registry);
+        hub.rolls_back_with(undoer.clone());
         hub.effects.undo_with(undoer);
         let watching = Watching::new(&hub, &registry);
-        let approvals = options.approvals;
         Ok(Self {
-            inner: Arc::new(Inner {
-                hub,
-                registry,
-                root,
-                watching,
-                lines: OnceLock::new(),
-                approvals,
-            }),
+            inner: Arc::new(Inner { hub, registry, root, watching, lines: OnceLock::new() }),
         })
     }
 

@@ -19,6 +19,9 @@ use mainstay::system::{RecoverOptions, RollbackError, RollbackOptions, System, S
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+#[path = "scopes/request.rs"]
+mod request;
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Ask {
     Add(u64),
@@ -378,6 +381,38 @@ async fn a_system_that_wants_approval_returns_a_scope_of_high_risk_only_with_it(
         events.wait_for(|event| matches!(event, Event::ScopeRolledBack { .. })).await.unwrap();
     let Event::ScopeRolledBack { approved_by, .. } = event.event else { unreachable!() };
     assert_eq!(approved_by, Some(("ann".to_owned(), "ticket 7".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_system_that_wants_approval_has_no_scope_of_high_risk_return_by_itself() {
+    for (approvals, sum, event) in [(false, 1, "back"), (true, 11, "alerted")] {
+        let switch = Arc::<Switch>::default();
+        let mut options = RecoverOptions::default();
+        options.system = SystemOptions::new().approvals(approvals);
+        let tree = spec(&switch, 1, Scope::Transaction);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (system, _) = System::recover_with(tree, store, options).await.unwrap();
+        let agent = system.port::<Ask, u64>("top/flow/a0").unwrap();
+        agent.call(Ask::Add(1)).await.unwrap();
+        system.checkpoint("top").await.unwrap();
+        system.checkpoint("top/flow").await.unwrap();
+        agent.call(Ask::Add(10)).await.unwrap();
+        let mut events = system.events();
+        system.kill("top/flow/a0").unwrap();
+        let heard = loop {
+            match events.next().await.unwrap().event {
+                Event::ScopeRolledBack { .. } => break "back",
+                Event::RollbackExhausted { reasons, .. } => {
+                    assert_eq!(reasons.len(), 2, "{reasons:?}");
+                    assert!(reasons.iter().all(|why| why.contains("approved")), "{reasons:?}");
+                    break "alerted";
+                }
+                _ => {}
+            }
+        };
+        assert_eq!(heard, event);
+        assert_eq!(agent.call(Ask::Add(0)).await.unwrap().value, sum);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,24 @@ fn a_piece_that_did_not_change_is_kept_once(place: &Place) {
     assert_eq!(place.store.info().unwrap().checkpoints, made.len());
 }
 
+fn pieces_of_different_types_with_the_same_bytes_are_read_as_what_each_is(place: &Place) {
+    let store = &*place.store;
+    let snapshot = Snapshot::new("agent", 1)
+        .with("count", Arc::new(0_u64))
+        .with("done", Arc::new(false))
+        .with("list", Arc::new(Vec::<String>::new()))
+        .with("text", Arc::new(String::new()));
+    let sealed = Draft::new(child("a"), snapshot, now(1)).seal().unwrap();
+    store.commit(Batch::new().checkpoint(&sealed), Durability::Sync).wait().unwrap();
+    for _ in 0..2 {
+        let read = store.load(id(&sealed)).unwrap().snapshot;
+        assert_eq!(*read.get::<u64>("count").unwrap(), 0);
+        assert!(!*read.get::<bool>("done").unwrap());
+        assert!(read.get::<Vec<String>>("list").unwrap().is_empty());
+        assert_eq!(*read.get::<String>("text").unwrap(), "");
+    }
+}
+
 fn a_journal_keeps_its_order_and_its_positions(place: &Place) {
     let store = &*place.store;
     for n in 0..6_u8 {
@@ -437,6 +455,7 @@ macro_rules! contract {
             a_batch_is_taken_whole_or_not_at_all
             a_checkpoint_that_contradicts_the_store_is_refused
             a_piece_that_did_not_change_is_kept_once
+            pieces_of_different_types_with_the_same_bytes_are_read_as_what_each_is
             a_journal_keeps_its_order_and_its_positions
             retention_keeps_the_newest_and_whatever_is_needed
             retention_keeps_the_newest_lines_of_each_place

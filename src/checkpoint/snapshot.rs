@@ -305,9 +305,21 @@ impl Piece {
         Self { name, body: Body::Stored(Arc::new(Loaded { encoded, value: OnceLock::new() })) }
     }
 
-    /// Under another name; the content is shared.
+    /// What a store in memory gives back under this name: the content is shared, and what was stored under
+    /// another name with the same bytes may have been of another type.
     pub(crate) fn named(&self, name: Cow<'static, str>) -> Self {
-        Self { name, body: self.body.clone() }
+        let encoded = match &self.body {
+            Body::Given { encoded, .. } => encoded.get().and_then(|it| it.get()?.clone().ok()),
+            Body::Stored(_) => None,
+        };
+        let body = match (&self.body, encoded) {
+            (Body::Given { value, .. }, Some(encoded)) => {
+                let value = OnceLock::from(value.clone());
+                Body::Stored(Arc::new(Loaded { encoded, value }))
+            }
+            (body, _) => body.clone(),
+        };
+        Self { name, body }
     }
 
     /// Its name.
@@ -345,25 +357,27 @@ impl Piece {
     }
 
     fn get<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, CheckpointError> {
-        let value = match &self.body {
-            Body::Given { value, .. } => value.0.clone(),
-            Body::Stored(loaded) => match loaded.value.get() {
-                Some(value) => value.0.clone(),
-                None => {
-                    let value = codec::decode_checked::<T>(&loaded.encoded.bytes)
-                        .map_err(|error| CheckpointError::in_field(&self.name, error))?;
-                    // Of two that decode at once, all get the first one's.
-                    loaded.value.get_or_init(|| Value(Some(Arc::new(value)))).0.clone()
-                }
-            },
-        };
-        value.and_then(|value| value.downcast::<T>().ok()).ok_or_else(|| {
-            CheckpointError::IllTyped {
-                field: self.name.to_string(),
-                wanted: type_name::<T>().to_owned(),
-                why: "it holds another type".to_owned(),
+        let is = |value: &Value| value.0.clone().and_then(|value| value.downcast::<T>().ok());
+        let loaded = match &self.body {
+            Body::Given { value, .. } => {
+                return is(value).ok_or_else(|| CheckpointError::IllTyped {
+                    field: self.name.to_string(),
+                    wanted: type_name::<T>().to_owned(),
+                    why: "it holds another type".to_owned(),
+                });
             }
-        })
+            Body::Stored(loaded) => loaded,
+        };
+        if let Some(value) = loaded.value.get().and_then(is) {
+            return Ok(value);
+        }
+        let value = codec::decode_checked::<T>(&loaded.encoded.bytes)
+            .map_err(|error| CheckpointError::in_field(&self.name, error))?;
+        let value = Arc::new(value);
+        // Of two that decode at once, all get the first one's; but pieces of different types share their
+        // bytes where these are the same, as those of an empty list and of an empty text are.
+        let held = loaded.value.get_or_init(|| Value(Some(Arc::clone(&value) as _)));
+        Ok(is(held).unwrap_or(value))
     }
 
     pub(crate) fn encoded(&self, schema: &SchemaId) -> Result<&Encoded, CheckpointError> {

@@ -3,7 +3,7 @@
 //! *Invariant.* A request that has never failed is not looked at: it has no book.
 
 use super::Hub;
-use crate::decision::{Action, Rung};
+use crate::decision::Rung;
 use crate::fate::Fate;
 use crate::id::ChildPath;
 use crate::moment::Moment;
@@ -30,7 +30,7 @@ pub(crate) fn note<Q, R>(
             failed_at: first.at,
             retried: book.history.retries() > 0,
             handed_on: mail.home.as_ref().zip(handed).map(|(group, it)| (group.kind(), it.at)),
-            rolled_back: book.trail.iter().any(|it| it.action == Action::Rollback),
+            rolled_back: book.trail.iter().any(|it| it.action.rung() == Some(Rung::Rollback)),
         };
         (book.history.retries(), book.history.substitutions(), fated)
     };

@@ -134,7 +134,7 @@ impl History {
                 self.substitutions = self.substitutions.saturating_add(1);
                 self.mark_tried(member);
             }
-            Action::Rollback => self.rollbacks = self.rollbacks.saturating_add(1),
+            Action::Rollback | Action::Widen => self.rollbacks = self.rollbacks.saturating_add(1),
             Action::Escalate => self.tried = 0,
             _ => {}
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decision::Scope;
 use crate::error::SpecError;
 use crate::fault::Class;
 use crate::id::Delivery;
@@ -81,6 +82,9 @@ pub struct Policy {
     /// How many soft failures of a task are mended one by one. Once they have added up, a fault is not
     /// retried: it goes to the next rung, a sibling, a rollback or the parent's ladder.
     pub tolerance: Tolerance,
+    /// The widest scope that is rolled back for a request without a person, where its class would have
+    /// a wider one ([`reach`](crate::policy::reach)).
+    pub widest_rollback: Scope,
     unsafe_limits: bool,
 }
 
@@ -118,6 +122,7 @@ impl Policy {
             depth_limit: Self::DEPTH_LIMIT,
             jitter: Jitter::Ratio { percent: 20 },
             tolerance: Tolerance::new(20, Duration::from_secs(60)),
+            widest_rollback: Scope::System,
             unsafe_limits: false,
         }
     }
@@ -249,6 +254,14 @@ impl Policy {
     #[must_use]
     pub const fn with_tolerance(mut self, failures: u32, window: Duration) -> Self {
         self.tolerance = Tolerance::new(failures, window);
+        self
+    }
+
+    /// The same policy, rolling back at most this scope for a request by itself.
+    /// [`Scope::Step`]: only what the request itself has done.
+    #[must_use]
+    pub const fn with_widest_rollback(mut self, scope: Scope) -> Self {
+        self.widest_rollback = scope;
         self
     }
 

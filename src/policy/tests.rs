@@ -510,3 +510,70 @@ fn a_rollback_comes_after_retries_and_siblings_and_once_a_checkpoint() {
     assert_eq!(unsafe_tool(false).declined(Rung::Rollback), Some(Declined::NotReplaySafe));
     assert_eq!(unsafe_tool(true).action, Action::Rollback);
 }
+
+#[test]
+fn the_scope_above_returns_after_the_requests_own_rollback_and_as_far_as_the_class_reaches() {
+    use crate::decision::Scope::{self, Flow, Session, Step, System, Transaction};
+    let wider = |scope| Wider { scope, in_transaction: false, rollback_failed: false };
+    let case = |name, wider| {
+        class(name).retried(name, 3).look(|look| {
+            look.wider = Some(wider);
+            look.has_parent = true;
+        })
+    };
+    check(
+        case(Class::Network, wider(Flow)).checkpoint(true, false),
+        "widen; no retry: network is retried at most 3 times; no substitute: stands in no group",
+    );
+    // What the request itself has done comes first.
+    let own = case(Class::Network, wider(Flow)).checkpoint(false, false).judge();
+    assert_eq!(own.action, Action::Rollback);
+    // (class, the widest by itself, within a transaction)
+    for (name, alone, within) in [
+        (Class::Network, Flow, Transaction),
+        (Class::ServerTransient, Flow, Transaction),
+        (Class::Timeout, Flow, Transaction),
+        (Class::Overloaded, Flow, Transaction),
+        (Class::QuotaExhausted, Flow, Transaction),
+        (Class::ToolExecution, Flow, Transaction),
+        (Class::Exhausted, Flow, Transaction),
+        (Class::RateLimit, Step, Transaction),
+        (Class::Permission, Step, Transaction),
+        (Class::InputValidation, Step, Step),
+        (Class::ContextLength, Step, Step),
+        (Class::ContentFiltered, Step, Step),
+        (Class::OutputInvalid, Step, Step),
+        (Class::Internal, System, System),
+    ] {
+        for scope in [Flow, Transaction, Session, System] {
+            for (in_transaction, widest) in [(false, alone), (true, within)] {
+                let found = case(name, Wider { in_transaction, ..wider(scope) }).judge();
+                if scope <= widest {
+                    assert_eq!(found.action, Action::Widen, "{name} to the {scope}");
+                } else {
+                    let why = Declined::ScopeTooWide { scope, widest };
+                    assert_eq!(found.declined(Rung::Rollback), Some(why), "{name} to the {scope}");
+                }
+            }
+        }
+        // A rollback that failed is the matter of the next scope, whatever that is.
+        let failed = Wider { rollback_failed: true, ..wider(System) };
+        assert_eq!(case(name, failed).judge().action, Action::Widen, "{name}");
+        // Unless the policy leaves it to people.
+        let most = |scope: Scope| move |policy: Policy| policy.with_widest_rollback(scope);
+        let bound = case(name, failed).policy(most(Session)).judge();
+        let why = Declined::ScopeTooWide { scope: System, widest: Session };
+        assert_eq!(bound.declined(Rung::Rollback), Some(why), "{name}");
+    }
+    // What may not be repeated is not, unless it is undone.
+    let unsafe_tool = |in_transaction| {
+        case(Class::ToolExecution, Wider { in_transaction, ..wider(Flow) })
+            .effect(EffectKind::Irreversible)
+            .judge()
+    };
+    assert_eq!(unsafe_tool(false).declined(Rung::Rollback), Some(Declined::NotReplaySafe));
+    assert_eq!(unsafe_tool(true).action, Action::Widen);
+    // The end of a life is the matter of its supervisor.
+    let ended = exit(ExitCause::Stopped).look(|look| look.wider = Some(wider(Flow))).judge();
+    assert_eq!(ended.declined(Rung::Rollback), Some(Declined::NothingToRollBack));
+}

@@ -33,6 +33,8 @@ pub(crate) struct Book {
     pub(crate) spent: Cost,
     /// It was rolled back, once.
     pub(crate) rolled_back: bool,
+    /// The widest supervisor that was rolled back for it, or was to be; and why those that were not.
+    pub(crate) widened: Option<Box<(Option<crate::id::ChildPath>, Vec<String>)>>,
     /// Whether it is out at two members.
     pub(crate) copies: Copies,
     /// After which rungs a person was asked, a bit each.
@@ -71,6 +73,7 @@ impl Book {
             tainted: false,
             spent: Cost::default(),
             rolled_back: false,
+            widened: None,
             copies: Copies::default(),
             asked: 0,
             by_person: 0,

@@ -355,7 +355,7 @@ impl<W: Worker> Slot<W> {
             (Action::Substitute { member }, Some(group)) => Some(group.member_path(member)),
             _ => None,
         };
-        let due = self.due(mail, ticket, &cause, decision.action, done, now);
+        let due = self.due(mail, ticket.lease.delivery, &cause, decision.action, done, now);
         self.record(mail, ticket, &cause, &decision, attempt, now);
         self.told(mail.id, ticket, &cause, attempt, &decision, to);
         let action = decision.action;
@@ -364,14 +364,21 @@ impl<W: Worker> Slot<W> {
         if matches!(&cause, Cause::Fault(_)) {
             desk.attempt_failed(cause.text(), now);
         }
+        let delivery = ticket.lease.delivery;
         if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
-            let pending = Pending { cause, decision, place, attempt, tainted };
+            let pending = Pending { cause, decision, place, attempt, tainted, done, delivery };
             self.park(desk, mail, ticket, due, pending, now);
             return;
         }
         // A caller who left since then found it in flight: nobody else would take it out.
         let left = left
-            || (mail.is_cancelled() && matches!(action, Action::Retry { .. } | Action::Rollback));
+            || (mail.is_cancelled()
+                && matches!(action, Action::Retry { .. } | Action::Rollback | Action::Widen));
+        if action == Action::Widen && !left {
+            let pending = Pending { cause, decision, place, attempt, tainted, done, delivery };
+            self.widen(desk, mail, ticket, pending, now);
+            return;
+        }
         let again = match action {
             _ if left => None,
             Action::Retry { at, .. } => Some((at, place)),
@@ -415,7 +422,8 @@ impl<W: Worker> Slot<W> {
             self.wake(desk, now);
             return;
         };
-        let pending = Pending { cause, decision, place: None, attempt, tainted };
+        let place = None;
+        let pending = Pending { cause, decision, place, attempt, tainted, done, delivery };
         self.carry_out(desk, mail, pending, left, now);
     }
 
@@ -501,6 +509,7 @@ impl<W: Worker> Slot<W> {
             _ => Vec::new(),
         };
         let can_go_back = self.can_go_back(done);
+        let wider = self.next_wider(mail, cause, done).map(|(_, wider)| wider);
         let soft = self.soft(mail, ticket);
         let mut book = mail.open_book(index, ticket.lease.delivery);
         let Tolerance { window, .. } = self.rules.policy.tolerance;
@@ -534,6 +543,7 @@ impl<W: Worker> Slot<W> {
             domain_open_at: domain.open_at(),
             request_budget: mail.purse().is_none_or(|purse| purse.covers(Cost::default(), now)),
             checkpoint,
+            wider,
             has_parent: mail.is_nested(),
             copy_out: false,
         };

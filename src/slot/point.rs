@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::fate::{Answer, Fate};
 use crate::fault::{Class, EffectKind};
 use crate::hub;
-use crate::id::ChildPath;
+use crate::id::{ChildPath, Delivery};
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::points::{Asked, Choice, Point, Said};
@@ -31,6 +31,10 @@ pub(super) struct Pending {
     pub(super) place: Option<Place>,
     pub(super) attempt: u32,
     pub(super) tainted: bool,
+    /// How many of its steps were done.
+    pub(super) done: u64,
+    /// Which hand-out failed.
+    pub(super) delivery: Delivery,
 }
 
 /// A rung that has failed, or none that may help; how long a person has, and what they can choose.
@@ -51,7 +55,7 @@ impl<W: Worker> Slot<W> {
     pub(super) fn due(
         &self,
         mail: &Mail<W>,
-        ticket: Ticket,
+        delivery: Delivery,
         cause: &Cause,
         action: Action,
         done: u64,
@@ -86,7 +90,7 @@ impl<W: Worker> Slot<W> {
         if action != Action::HoldUnknown {
             choices.push(Choice::Abort);
         }
-        let counted = book.counted(ticket.lease.delivery);
+        let counted = book.counted(delivery);
         let safe = matches!(cause, Cause::Fault(fault) if fault.is_replay_safe(self.spec.effect));
         if safe && !book.tainted && self.rules.policy.may_hand_out(counted, &before) {
             choices.push(Choice::RetryAgain);
@@ -138,29 +142,47 @@ impl<W: Worker> Slot<W> {
     /// Has the request wait for a decision.
     pub(super) fn park(
         &self,
-        mut desk: Locked<'_, W>,
+        desk: Locked<'_, W>,
         mail: &Mail<W>,
         ticket: Ticket,
         due: Due,
         pending: Pending,
         now: Moment,
     ) {
+        if self.hold_back(desk, mail, ticket, now) {
+            self.ask(mail, due, pending, now);
+        }
+    }
+
+    /// Takes a request back for longer: it keeps its place, and waits until it is released or taken out.
+    /// Whether it waits: it may have had its fate already.
+    pub(super) fn hold_back(
+        &self,
+        mut desk: Locked<'_, W>,
+        mail: &Mail<W>,
+        ticket: Ticket,
+        now: Moment,
+    ) -> bool {
         desk.out.retain(|out| out.ticket != ticket);
         let held = mailbox::Input::RetryAt(ticket, Moment::NEVER);
         match desk.mailbox.on(held, &self.rules.bounds, self.rules.order, now) {
-            mailbox::Output::Waiting => {}
+            mailbox::Output::Waiting => self.arm(&mut desk, mail.deadline),
             other => {
                 if let mailbox::Output::Orphan(mail) = other {
                     desk.discard(mail);
                 }
                 self.publish(&mut desk);
                 self.wake(desk, now);
-                return;
+                return false;
             }
         }
-        self.arm(&mut desk, mail.deadline);
         self.publish(&mut desk);
         self.wake(desk, now);
+        true
+    }
+
+    /// Asks a person about a request that is held back.
+    pub(super) fn ask(&self, mail: &Mail<W>, due: Due, pending: Pending, now: Moment) {
         let until = now + due.wait.min(mail.deadline.left(now) / 2);
         let shown = Point {
             id: 0,
@@ -274,6 +296,10 @@ impl<W: Worker> Slot<W> {
             self.release(mail, place, now);
             return;
         }
+        if answer.is_none() && choice == Choice::Continue && proposed == Action::Widen {
+            self.return_above(mail, pending);
+            return;
+        }
         let mut desk = self.desk();
         let found = desk.mailbox.on(
             mailbox::Input::Cancel(mail.id),
@@ -335,7 +361,7 @@ impl<W: Worker> Slot<W> {
     }
 
     /// It goes on where it stood, before what came later.
-    fn release(&self, mail: &Mail<W>, place: Option<Place>, now: Moment) {
+    pub(super) fn release(&self, mail: &Mail<W>, place: Option<Place>, now: Moment) {
         let mut desk = self.desk();
         let found = desk.mailbox.on(
             mailbox::Input::Release(mail.id),

@@ -72,17 +72,20 @@ struct Aside {
 pub(crate) struct Registry {
     pub(crate) entries: DashMap<ChildPath, Entry>,
     aside: Mutex<Aside>,
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     pub(super) rollbacks: Rollbacks,
+    /// Whether scopes of high risk return only when a person has approved it.
+    pub(crate) approvals: bool,
 }
 
 impl Registry {
-    pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>, approvals: bool) -> Arc<Self> {
         Arc::new(Self {
             entries: DashMap::new(),
             aside: Mutex::default(),
             hub,
             rollbacks: Rollbacks::default(),
+            approvals,
         })
     }
 

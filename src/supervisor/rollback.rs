@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::{Ask, Entry, Registry, Supervisor};
 use crate::behavior::Undone;
 use crate::checkpoint::{
-    Batch, Durability, LineDraft, Now, RecoveryLine, Refused, Rules, Schemas, Scope, Store,
+    Batch, Durability, LineDraft, Now, RecoveryLine, Refused, Risk, Rules, Schemas, Scope, Store,
     Validated, Validator,
 };
 use crate::error::{CheckpointError, ChildError, LookupError};
@@ -27,6 +27,7 @@ use crate::slot::{Held, Look, Prepared};
 
 mod fall;
 mod lines;
+mod scopes;
 mod words;
 
 pub(crate) use fall::Fallen;
@@ -74,6 +75,15 @@ impl Place {
 
     pub(crate) fn scope(&self) -> Scope {
         self.node.scope
+    }
+
+    /// Whether it may return without anybody's approval.
+    pub(crate) fn may_return_by_itself(&self) -> Result<(), RollbackError> {
+        let (at, scope) = (self.at().clone(), self.scope());
+        if self.registry.approvals && scope.risk() == Risk::High {
+            return Err(RollbackError::NeedsApproval { at, scope });
+        }
+        Ok(())
     }
 
     /// The next wider scope, and who has it.
@@ -217,10 +227,14 @@ impl Place {
         to: To,
         approved_by: Option<(String, String)>,
     ) -> Result<Report, RollbackError> {
+        self.returned(Back { to, approved_by, once: false }).await
+    }
+
+    async fn returned(self, back: Back) -> Result<Report, RollbackError> {
         let (hub, at, scope) = (Arc::clone(&self.node.hub), self.at().clone(), self.scope());
         let began = hub.now();
         let wider = self.wider().map(|wider| wider.scope);
-        let done = self.within(scope.limit(), Back { to, approved_by }).await;
+        let done = self.within(scope.limit(), back).await;
         if done.as_ref().err().is_none_or(RollbackError::has_tried) {
             hub.count_rollback(scope, done.is_ok(), began);
         }
@@ -231,7 +245,12 @@ impl Place {
         done
     }
 
-    async fn roll_back_now(self, phase: Phase, to: To) -> Result<Report, RollbackError> {
+    async fn roll_back_now(
+        self,
+        phase: Phase,
+        to: To,
+        once: bool,
+    ) -> Result<Report, RollbackError> {
         let hub = &self.node.hub;
         let begun = hub.now();
         let journal = self.journal()?;
@@ -239,7 +258,7 @@ impl Place {
         phase.set("waiting for another rollback");
         let _turn = self.registry.rollbacks.turn.lock().await;
         phase.set("making the lives that follow");
-        let (line, chosen, refused) = self.choose(&store, to).await?;
+        let (line, chosen, refused) = self.choose(&store, to, once).await?;
         phase.set("stopping and starting");
         phase.begin();
         let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
@@ -281,12 +300,14 @@ impl Place {
         })
     }
 
-    /// The first that passes every check and becomes lives that work.
+    /// The first that passes every check and becomes lives that work; with `once`, none that is older
+    /// than one that was returned to before.
     #[allow(clippy::type_complexity)]
     async fn choose(
         &self,
         store: &Arc<dyn Store>,
         to: To,
+        once: bool,
     ) -> Result<
         (Option<LineId>, Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>, Vec<Refused>),
         RollbackError,
@@ -303,7 +324,13 @@ impl Place {
                 Ok((line, lives)) => return Ok((line, lives, refused)),
                 Err(it) if it.why.is_retryable() => return Err(RollbackError::Store(it.why)),
                 Err(it) if named => return Err(RollbackError::Refused(it)),
-                Err(it) => refused.push(*it),
+                Err(it) => {
+                    let used = matches!(it.why, CheckpointError::Used { .. });
+                    refused.push(*it);
+                    if used && once {
+                        break;
+                    }
+                }
             }
         }
         let (at, scope) = (self.at().clone(), self.scope());
@@ -647,12 +674,14 @@ impl Work<LineId> for Draw {
 struct Back {
     to: To,
     approved_by: Option<(String, String)>,
+    /// Not past what was returned to before.
+    once: bool,
 }
 
 impl Work<Report> for Back {
     async fn run(self, place: Place, phase: Phase) -> Result<Report, RollbackError> {
         let hub = Arc::clone(&place.node.hub);
-        let report = place.roll_back_now(phase, self.to).await?;
+        let report = place.roll_back_now(phase, self.to, self.once).await?;
         hub.emit(report.event(self.approved_by));
         Ok(report)
     }

@@ -4,7 +4,6 @@
 //! what cannot be restored.
 
 use super::System;
-use crate::checkpoint::Risk;
 use crate::id::{ChildPath, LineId};
 use crate::supervisor::Place;
 pub use crate::supervisor::{Report, RollbackError, To, Wider};
@@ -78,9 +77,8 @@ impl System {
     ) -> Result<Report, RollbackError> {
         let path = path.into();
         let place = Place::find(&self.inner.registry, &path)?;
-        let scope = place.scope();
-        if self.inner.approvals && scope.risk() == Risk::High && options.approval.is_none() {
-            return Err(RollbackError::NeedsApproval { at: path, scope });
+        if options.approval.is_none() {
+            place.may_return_by_itself()?;
         }
         place.roll_back(to, options.approval).await
     }

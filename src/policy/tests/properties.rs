@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::decision::Scope;
 use crate::fault::EffectState;
 use crate::policy::backoff::whole_millis;
 
@@ -147,6 +148,7 @@ proptest! {
         effect in kinds(),
         kind in group_kinds(),
         (changed, retry_budget, checkpoints, parents) in (any::<bool>(), prop::bool::weighted(0.9), 0u32..3, 0u32..3),
+        (lines, scope) in (0u32..4, prop::sample::select(Scope::ALL.to_vec())),
         deadline in prop::option::of(0u64..200_000),
         interruptions in prop::collection::vec(0u32..3, 1..4),
         id in any::<u64>(),
@@ -161,7 +163,7 @@ proptest! {
         };
         let mut walk = Walk { history: History::starting_at(0), kind };
         let mut members = members;
-        let (mut checkpoints, mut parents) = (checkpoints, parents);
+        let (mut checkpoints, mut lines, mut parents) = (checkpoints, lines, parents);
         let (mut retries, mut by_class) = (0, [0; Class::ALL.len()]);
         let (mut substitutes, mut deaths, mut awaits) = (0, 0, 0);
         let (mut steps, mut failure) = (0, 0);
@@ -190,6 +192,11 @@ proptest! {
                 kind,
                 retry_budget,
                 checkpoint,
+                wider: (lines > 0).then_some(Wider {
+                    scope,
+                    in_transaction: false,
+                    rollback_failed: false,
+                }),
                 has_parent: parents > 0,
                 ..Outlook::default()
             };
@@ -253,6 +260,12 @@ proptest! {
                     let retried = decision.declined(Rung::Retry);
                     prop_assert!(retried.is_some());
                     checkpoints -= 1;
+                    request.attempt += 1;
+                }
+                Action::Widen => {
+                    prop_assert!(!ready && safe && scope <= policy.widest_rollback);
+                    prop_assert!(checkpoint.is_none() || decision.declined(Rung::Retry).is_some());
+                    lines -= 1;
                     request.attempt += 1;
                 }
                 Action::Escalate => {

@@ -20,9 +20,14 @@ impl Place {
         let hub = Arc::clone(&self.node.hub);
         let begun = hub.now();
         let limit = hub.clock.sleep_until(begun + self.scope().limit());
+        let choose = async {
+            let chosen = self.choose(&store, To::Latest, false).await?;
+            self.may_return_by_itself()?;
+            Ok(chosen)
+        };
         let chosen = tokio::select! {
             biased;
-            chosen = self.choose(&store, To::Latest) => chosen,
+            chosen = choose => chosen,
             () = limit => Err(self.too_late(self.scope().limit(), "making the lives that follow")),
         };
         match chosen {
@@ -72,6 +77,11 @@ impl Place {
         let mut place = self;
         while let Some(Wider { at: Some(path), .. }) = place.wider() {
             let Ok(next) = Self::find(&place.registry, &path) else { break };
+            if let Err(error) = next.may_return_by_itself() {
+                reasons.push(error.to_string());
+                place = next;
+                continue;
+            }
             match next.clone().roll_back(To::Latest, None).await {
                 Ok(_) => return,
                 // The system is about to end.

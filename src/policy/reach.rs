@@ -1,0 +1,47 @@
+//! How wide a rollback may be, by class.
+//!
+//! A fault that an older state cannot mend is not answered with one: what is wrong with one request is
+//! the matter of its step, what is wrong with a service that of the flow which needs it, and only a
+//! state that is broken itself is the matter of everybody.
+//!
+//! | Class | Widest scope |
+//! |---|---|
+//! | network, timeout, server transient, overloaded, quota, tool execution, indeterminate, exhausted | flow; transaction within one |
+//! | rate limit, permission | step; transaction within one |
+//! | input validation, context length, content filtered, output invalid | step |
+//! | internal, or a rollback that failed | system |
+//!
+//! *Invariant.* What is wider than the policy allows is never returned without a person.
+
+use crate::decision::Scope;
+use crate::fault::Class;
+
+/// The supervisor that would return next, for a request whose own rollback is spent or impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wider {
+    /// Its scope.
+    pub scope: Scope,
+    /// Whether a transaction is open, with effects to be undone.
+    pub in_transaction: bool,
+    /// Whether the failure is that of a rollback: no valid state, too late, an undo that failed.
+    pub rollback_failed: bool,
+}
+
+/// The widest scope that a failure of this class has returned.
+pub const fn widest(class: Class, wider: &Wider) -> Scope {
+    if wider.rollback_failed {
+        return Scope::System;
+    }
+    match class {
+        Class::Internal => Scope::System,
+        Class::InputValidation
+        | Class::ContextLength
+        | Class::ContentFiltered
+        | Class::OutputInvalid
+        | Class::BudgetDenied
+        | Class::Cancelled => Scope::Step,
+        Class::RateLimit | Class::Permission if !wider.in_transaction => Scope::Step,
+        _ if wider.in_transaction => Scope::Transaction,
+        _ => Scope::Flow,
+    }
+}

@@ -1,0 +1,159 @@
+//! The scopes above a request that its own rollback did not mend.
+//!
+//! The request waits, out of reach of its child, while a supervisor above returns to its line; then it is
+//! done again from there. When that one cannot return, the next wider one is asked; when none can, the
+//! reasons are told and the request goes on as if there were none.
+//!
+//! *Invariant.* For one request each supervisor returns at most once, the nearest first: the tree is
+//! finite, and so is the ladder. Whoever waits is a task, never a supervisor.
+
+use std::sync::{Arc, Weak};
+
+use super::ladder::Cause;
+use super::point::Pending;
+use super::{Locked, Mail, Slot};
+use crate::checkpoint::Scope;
+use crate::decision::{Action, Declined, Rung};
+use crate::event::Event;
+use crate::fault::{Class, EffectKind, Fault};
+use crate::id::ChildPath;
+use crate::mailbox::{self, Ticket};
+use crate::moment::Moment;
+use crate::policy::{self, Wider};
+use crate::slot::worker::Worker;
+
+impl<W: Worker> Slot<W> {
+    /// The next supervisor above that may return for this request, once its own rollback is spent or
+    /// impossible. Only those who share a state with others take part, and only where nobody waits
+    /// within another request: that one's ladder sees more of what was done.
+    pub(super) fn next_wider(
+        &self,
+        mail: &Mail<W>,
+        cause: &Cause,
+        done: u64,
+    ) -> Option<(ChildPath, Wider)> {
+        let Cause::Fault(fault) = cause else { return None };
+        if mail.is_nested() || !self.spec.stateful || self.journal().is_none() {
+            return None;
+        }
+        // What cannot be written would not be written after a return, either.
+        if fault.code.as_deref() == Some("store") {
+            return None;
+        }
+        let (rolled_back, beyond) = {
+            let book = mail.book()?;
+            (book.rolled_back, book.widened.as_ref().and_then(|it| it.0.clone()))
+        };
+        // A first step that failed by itself has left nothing behind.
+        if done == 0 && !rolled_back && fault.class != Class::Exhausted && beyond.is_none() {
+            return None;
+        }
+        let (at, scope) = self.hub.scopes()?.next(beyond.as_ref().unwrap_or(&self.path))?;
+        let rollback_failed = rolled_back && is_of_rollback(fault);
+        let in_transaction = self.rules.scope == Scope::Transaction;
+        Some((at, Wider { scope, in_transaction, rollback_failed }))
+    }
+
+    /// Has the request wait until the scope above has returned.
+    pub(super) fn widen(
+        &self,
+        desk: Locked<'_, W>,
+        mail: &Mail<W>,
+        ticket: Ticket,
+        pending: Pending,
+        now: Moment,
+    ) {
+        if self.hold_back(desk, mail, ticket, now) {
+            self.return_above(mail, pending);
+        }
+    }
+
+    /// The request is held back: has the supervisors above return, one after the other, until one has.
+    pub(super) fn return_above(&self, mail: &Mail<W>, pending: Pending) {
+        // The wait keeps neither the child nor the request alive.
+        let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));
+        let hub = Arc::clone(&self.hub);
+        self.hub.runtime.spawn(async move {
+            loop {
+                let next = {
+                    let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) else { return };
+                    me.above(&mail, &pending)
+                };
+                let (Some(at), Some(scopes)) = (next, hub.scopes()) else { break };
+                let why = scopes.roll_back(at.clone()).await.err();
+                let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) else { return };
+                let returned = why.is_none();
+                if let Some(mut book) = mail.book() {
+                    let widened = book.widened.get_or_insert_default();
+                    widened.0 = Some(at);
+                    widened.1.extend(why);
+                }
+                if returned {
+                    me.release(&mail, None, me.hub.now());
+                    return;
+                }
+            }
+            if let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) {
+                me.none_above(&mail, pending);
+            }
+        });
+    }
+
+    /// Who is to return next, if the request still waits for that and its class reaches so far.
+    fn above(&self, mail: &Mail<W>, pending: &Pending) -> Option<ChildPath> {
+        if mail.is_fated() || mail.is_cancelled() || mail.deadline <= self.hub.now() {
+            return None;
+        }
+        let (at, wider) = self.next_wider(mail, &pending.cause, pending.done)?;
+        let effect = match mail.book()?.tainted {
+            true => EffectKind::Irreversible,
+            false => self.spec.effect,
+        };
+        let cause = pending.cause.as_policy();
+        policy::may_widen(&self.rules.policy, &cause, effect, &wider).is_ok().then_some(at)
+    }
+
+    /// No scope above could return: the request ends as if there were none, unless a person says what else
+    /// to do.
+    fn none_above(&self, mail: &Mail<W>, mut pending: Pending) {
+        let now = self.hub.now();
+        let reasons = {
+            let Some(mut book) = mail.book() else { return };
+            let why = [(Rung::Rollback, Declined::NoValidLine), (Rung::Escalate, Declined::AtRoot)];
+            pending.decision.action = Action::Fail;
+            pending.decision.declined.extend(why);
+            if let Some(last) = book.trail.0.last_mut() {
+                last.action = pending.decision.action;
+                last.declined.clone_from(&pending.decision.declined);
+            }
+            book.widened.as_ref().map_or_else(Vec::new, |widened| widened.1.clone())
+        };
+        if !reasons.is_empty() {
+            self.hub.emit(Event::RollbackExhausted { at: self.path.clone(), reasons });
+        }
+        let Pending { decision, cause, done, delivery, .. } = &pending;
+        let due = self.due(mail, *delivery, cause, decision.action, *done, now);
+        let due = due.filter(|due| !self.is_only_told(mail, due, decision.action, now));
+        if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
+            self.ask(mail, due, pending, now);
+            return;
+        }
+        let mut desk = self.desk();
+        let found = desk.mailbox.on(
+            mailbox::Input::Cancel(mail.id),
+            &self.rules.bounds,
+            self.rules.order,
+            now,
+        );
+        // Otherwise it has got its fate while it waited.
+        if let mailbox::Output::Removed(mail) = found {
+            self.left(&mut desk, &mail);
+            self.carry_out(desk, mail, pending, false, now);
+        }
+    }
+}
+
+/// Whether it tells of a rollback that could not be made.
+fn is_of_rollback(fault: &Fault) -> bool {
+    matches!(fault.code.as_deref(), Some("rollback" | "restore"))
+}

@@ -1,0 +1,350 @@
+//! A request that its own rollback did not mend has the scopes above it return to their lines.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
+use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
+use mainstay::decision::{Action, Declined, Rung};
+use mainstay::error::{CallError, CheckpointError};
+use mainstay::event::{Event, EventStream};
+use mainstay::fate::Trail;
+use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::points::{Choice, PointSpec};
+use mainstay::policy::Policy;
+use mainstay::port::{CallOptions, Needs, Port};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::{RecoverOptions, System, SystemOptions};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Order {
+    Add(u64),
+    /// Done in two steps, of which the second fails like this unless the sum is at most so much.
+    AtMost(u64, Class),
+    /// Never ends.
+    Never,
+}
+
+/// How often the second step was begun.
+type Attempts = Arc<AtomicU32>;
+
+#[derive(Clone)]
+struct Clerk {
+    sum: Arc<u64>,
+    half: Arc<bool>,
+    attempts: Attempts,
+}
+
+impl Behavior for Clerk {
+    type Request = Order;
+    type Reply = u64;
+}
+
+impl Stateful for Clerk {
+    async fn step(&mut self, order: &Order, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        match *order {
+            Order::Never => std::future::pending().await,
+            Order::Add(n) => self.sum = Arc::new(*self.sum + n),
+            Order::AtMost(..) if !*self.half => {
+                self.half = Arc::new(true);
+                return Ok(Step::Continue);
+            }
+            Order::AtMost(most, class) => {
+                self.attempts.fetch_add(1, Ordering::SeqCst);
+                if *self.sum > most {
+                    return Err(Fault::new(class, "the sum is too large"));
+                }
+                self.half = Arc::new(false);
+            }
+        }
+        Ok(Step::Reply(*self.sum))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("clerk", 1).with("sum", Arc::clone(&self.sum));
+        Some(snapshot.with("half", Arc::clone(&self.half)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.sum = snapshot.get("sum")?;
+        self.half = snapshot.get("half")?;
+        Ok(())
+    }
+}
+
+/// Has the first clerk do it.
+#[derive(Clone)]
+struct Boss(Arc<u64>);
+
+impl Behavior for Boss {
+    type Request = Order;
+    type Reply = u64;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<Order, u64>>("a0")
+    }
+}
+
+impl Stateful for Boss {
+    async fn step(&mut self, order: &Order, turn: Turn, ctx: &Context) -> Result<Step<u64>, Fault> {
+        if let Turn::Performed(performed) = turn {
+            return Ok(Step::Reply(*performed.get::<u64>(0)?.value));
+        }
+        let clerk = ctx.port::<Order, u64>("a0")?;
+        Ok(Step::Perform(vec![clerk.ask(*order)]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("boss", 1).with("asked", Arc::clone(&self.0)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.0 = snapshot.get("asked")?;
+        Ok(())
+    }
+}
+
+struct Office {
+    system: System,
+    events: EventStream,
+    attempts: Attempts,
+}
+
+impl Office {
+    /// Two clerks and their boss in `top/flow`; a line of each scope says that the clerks' sums are 0
+    /// (of `top`) and 10 (of `top/flow`). What follows is in no line.
+    async fn open(policy: Policy) -> Self {
+        Self::with(policy, SystemOptions::new()).await
+    }
+
+    async fn with(policy: Policy, options: SystemOptions) -> Self {
+        let attempts = Attempts::default();
+        let mut flow = SupervisorSpec::one_for_one("flow").scope(Scope::Flow).policy(policy);
+        for id in ["a0", "a1"] {
+            let attempts = Arc::clone(&attempts);
+            let made = move || Clerk {
+                sum: Arc::new(0),
+                half: Arc::new(false),
+                attempts: Arc::clone(&attempts),
+            };
+            // What is done may be done again.
+            let clerk = ChildSpec::stateful(id, made).effect(EffectKind::Read).durable::<Clerk>();
+            flow = flow.child(clerk);
+        }
+        let boss = ChildSpec::stateful("boss", || Boss(Arc::new(0))).effect(EffectKind::Read);
+        let flow = flow.child(boss.durable::<Boss>());
+        let top = SupervisorSpec::one_for_one("top").scope(Scope::System).supervisor(flow);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let mut recover = RecoverOptions::default();
+        recover.system = options;
+        let (system, _) = System::recover_with(top, store, recover).await.unwrap();
+        let office = Self { events: system.events(), system, attempts };
+        office.add(0).await;
+        office.system.checkpoint("top").await.unwrap();
+        office.add(10).await;
+        office.system.checkpoint("top/flow").await.unwrap();
+        office.add(1000).await;
+        office
+    }
+
+    fn port(&self, id: &str) -> Port<Order, u64> {
+        self.system.port(format!("top/flow/{id}")).unwrap()
+    }
+
+    async fn add(&self, n: u64) {
+        for id in ["a0", "a1"] {
+            self.port(id).call(Order::Add(n)).await.unwrap();
+        }
+    }
+
+    async fn sums(&self) -> [u64; 2] {
+        let mut sums = [0; 2];
+        for (sum, id) in sums.iter_mut().zip(["a0", "a1"]) {
+            *sum = self.port(id).call(Order::Add(0)).await.unwrap().value;
+        }
+        sums
+    }
+
+    /// Which supervisors have returned, and which could not, in order; and who was told of the latter.
+    fn returned(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(event) = self.events.try_next() {
+            match event.event {
+                Event::ScopeRolledBack { at, .. } => all.push(at.to_string()),
+                Event::RollbackFailed { at, .. } => all.push(format!("not {at}")),
+                Event::RollbackExhausted { reasons, .. } => {
+                    all.push(format!("{} reasons", reasons.len()));
+                }
+                Event::Alert { .. } => all.push("alert".to_owned()),
+                _ => {}
+            }
+        }
+        all
+    }
+}
+
+fn actions(trail: &Trail) -> Vec<&'static str> {
+    trail.iter().map(|attempt| attempt.action.name()).collect()
+}
+
+fn spent(error: &CallError<Order>) -> &Trail {
+    match error {
+        CallError::RecoveryExhausted { trail, .. } => trail,
+        other => panic!("{other}"),
+    }
+}
+
+fn no_retries() -> Policy {
+    Policy::without_retries()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_its_own_rollback_does_not_mend_has_its_flow_return_and_is_answered() {
+    let mut office = Office::open(no_retries()).await;
+    let order = Order::AtMost(10, Class::ToolExecution);
+    let answer = office.port("a0").call(order).await.unwrap();
+    assert_eq!(answer.value, 10, "from the line of the flow");
+    assert_eq!(actions(&answer.trail), ["rollback", "widen"]);
+    assert_eq!(office.attempts.load(Ordering::SeqCst), 3);
+    assert_eq!(office.sums().await, [10, 10], "the other clerk has returned with it");
+    assert_eq!(office.returned(), ["top/flow"]);
+    assert!(office.system.fates().is_balanced(), "{:?}", office.system.fates());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_scopes_return_one_after_the_other_as_far_as_the_class_reaches() {
+    // What no line mends ends, with every scope that it reaches tried once.
+    let mut office = Office::open(no_retries()).await;
+    office.add(5).await;
+    let order = Order::AtMost(0, Class::Internal);
+    let answer = office.port("a0").call(order).await.unwrap();
+    assert_eq!(answer.value, 0, "from the line of the system");
+    assert_eq!(actions(&answer.trail), ["rollback", "widen", "widen"]);
+    assert_eq!(office.returned(), ["top/flow", "top"]);
+
+    let mut office = Office::open(no_retries()).await;
+    let order = Order::AtMost(0, Class::ToolExecution);
+    let error = office.port("a0").call(order).await.unwrap_err();
+    assert_eq!(actions(spent(&error)), ["rollback", "widen", "fail"]);
+    let last = spent(&error).iter().last().unwrap().clone();
+    let why = Declined::ScopeTooWide { scope: Scope::System, widest: Scope::Flow };
+    assert!(last.declined.contains(&(Rung::Rollback, why)), "{last:?}");
+    assert_eq!(office.returned(), ["top/flow", "alert"]);
+
+    let mut office = Office::open(no_retries()).await;
+    let order = Order::AtMost(0, Class::OutputInvalid);
+    let error = office.port("a0").call(order).await.unwrap_err();
+    assert_eq!(actions(spent(&error)), ["rollback", "fail"]);
+    assert_eq!(office.returned(), ["alert"]);
+    assert_eq!(office.sums().await, [1010, 1010], "nobody else has noticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_can_leave_wider_rollbacks_to_people() {
+    let policy = no_retries().with_widest_rollback(Scope::Step);
+    let mut office = Office::open(policy).await;
+    let order = Order::AtMost(10, Class::Internal);
+    let error = office.port("a0").call(order).await.unwrap_err();
+    assert_eq!(actions(spent(&error)), ["rollback", "fail"]);
+    assert_eq!(office.returned(), ["alert"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_was_returned_to_is_not_for_the_next_request_but_the_scope_above_is() {
+    let mut office = Office::open(no_retries()).await;
+    let order = Order::AtMost(10, Class::Internal);
+    office.port("a0").call(order).await.unwrap();
+    office.add(1000).await;
+    assert_eq!(office.returned(), ["top/flow"]);
+    let answer = office.port("a1").call(order).await.unwrap();
+    assert_eq!((answer.value, actions(&answer.trail)), (0, vec!["rollback", "widen"]));
+    assert_eq!(office.returned(), ["not top/flow", "top"]);
+    // None is left: the reasons are told, once, and one alert.
+    office.add(1000).await;
+    let error = office.port("a0").call(order).await.unwrap_err();
+    let last = spent(&error).iter().last().unwrap().clone();
+    assert_eq!(actions(spent(&error)), ["rollback", "fail"]);
+    assert!(last.declined.contains(&(Rung::Rollback, Declined::NoValidLine)), "{last:?}");
+    assert_eq!(office.returned(), ["not top/flow", "not top", "2 reasons", "alert"]);
+    assert_eq!(office.sums().await, [1000, 1000], "and work goes on");
+    assert!(office.system.fates().is_balanced(), "{:?}", office.system.fates());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_has_a_scope_of_high_risk_return_where_that_has_to_be_approved() {
+    let mut office = Office::with(no_retries(), SystemOptions::new().approvals(true)).await;
+    let order = Order::AtMost(0, Class::Internal);
+    let error = office.port("a0").call(order).await.unwrap_err();
+    assert_eq!(actions(spent(&error)), ["rollback", "widen", "fail"]);
+    assert_eq!(office.returned(), ["top/flow", "1 reasons", "alert"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_are_asked_before_a_scope_returns_for_a_request() {
+    let points = PointSpec::new().after_rollback(Duration::from_secs(60));
+    let mut office = Office::with(no_retries(), SystemOptions::new().points(points)).await;
+    let port = office.port("a0");
+    let order = Order::AtMost(10, Class::ToolExecution);
+    let call = tokio::spawn(async move { port.call(order).await });
+    let opened = |event: &Event| matches!(event, Event::PointOpened { .. });
+    let event = office.events.wait_for(opened).await.unwrap().event;
+    let Event::PointOpened { point, proposed, .. } = event else { unreachable!() };
+    assert_eq!(proposed, "widen");
+    office.system.points().decide(point, Choice::Continue, "ann", "let it").unwrap();
+    assert_eq!(call.await.unwrap().unwrap().value, 10);
+    assert_eq!(office.returned(), ["top/flow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asked_within_a_request_has_the_flow_return_and_not_the_one_that_was_asked() {
+    let mut office = Office::open(no_retries()).await;
+    let order = Order::AtMost(10, Class::ToolExecution);
+    let answer = office.port("boss").call(order).await.unwrap();
+    assert_eq!((answer.value, actions(&answer.trail)), (10, vec!["widen"]));
+    assert_eq!(office.returned(), ["top/flow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_scope_to_return_still_expires_is_cancelled_and_stopped() {
+    for how in ["deadline", "cancel", "stop"] {
+        let mut office = Office::open(no_retries()).await;
+        // It does not come to rest by itself, so the scope cannot return at once.
+        let hung = office.port("a1");
+        let hung = tokio::spawn(async move { hung.call(Order::Never).await });
+        let port = office.port("a0");
+        let options = CallOptions::new().deadline(Duration::from_secs(1));
+        let order = Order::AtMost(10, Class::Internal);
+        let call = tokio::spawn(async move { port.call_with(order, options).await });
+        let widens = |event: &Event| match event {
+            Event::Decided { decision, .. } => decision.action == Action::Widen,
+            _ => false,
+        };
+        office.events.wait_for(widens).await.unwrap();
+        match how {
+            "deadline" => {
+                let error = call.await.unwrap().unwrap_err();
+                assert!(matches!(error, CallError::Expired { .. }), "{error}");
+            }
+            "cancel" => {
+                call.abort();
+                assert!(call.await.unwrap_err().is_cancelled());
+            }
+            _ => {
+                office.system.stop().await;
+                call.await.unwrap().unwrap_err();
+            }
+        }
+        hung.abort();
+        let _ = hung.await;
+        if how != "stop" {
+            let is = |event: &Event| matches!(event, Event::ScopeRolledBack { .. });
+            office.events.wait_for(is).await.unwrap();
+            assert_eq!(office.sums().await, [10, 10]);
+        }
+        assert_eq!(office.attempts.load(Ordering::SeqCst), 2, "{how}: it was not done again");
+        let fates = office.system.fates();
+        assert!(fates.is_balanced(), "{how}: {fates:?}");
+    }
+}
