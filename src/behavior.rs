@@ -181,8 +181,9 @@ pub enum Turn {
     Performed(Performed),
     /// The state is that of a snapshot that was taken after a step of this request had returned: what
     /// that step asked for may or may not have been done. Ask for it again, or go on from there:
-    /// effects that have taken place are not repeated.
-    Resumed,
+    /// effects that have taken place are not repeated. After a rollback it is told what became of what
+    /// was done from there on; else nothing is.
+    Resumed(Arc<Undone>),
     /// The state, and with it the request, is back at where the request began. What was done for it
     /// since is told.
     RolledBack(Arc<Undone>),

@@ -107,7 +107,7 @@ impl Stateless for Gate {
     }
 }
 
-/// Pays, waits at the gate, and says how often it has paid.
+/// Pays and waits at the gate, so many times, and says how often it has done so.
 #[derive(Clone)]
 struct Buyer {
     stage: Arc<u32>,
@@ -125,30 +125,30 @@ impl Behavior for Buyer {
 }
 
 impl Stateful for Buyer {
-    async fn step(&mut self, _: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+    async fn step(&mut self, times: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
         self.world.stepped.notify_waiters();
         match &turn {
             Turn::Performed(performed) => {
                 performed.get::<()>(0)?;
                 self.stage = Arc::new(*self.stage + 1);
             }
-            Turn::RolledBack(undone) => {
+            Turn::RolledBack(undone) | Turn::Resumed(undone) => {
                 let told = (undone.kept.len(), undone.undone.len(), undone.unknown.len());
                 self.world.told.lock().push(told);
             }
             _ => {}
         }
         let call = match *self.stage {
-            0 => {
-                let bank = ctx.port::<Order, ()>("bank")?;
-                Call::from(bank.effect(Order::Debit).undo(&bank, Order::Refund))
-            }
-            1 => ctx.port::<(), ()>("gate")?.ask(()),
-            _ => {
+            done if done == times * 2 => {
                 self.stage = Arc::new(0);
                 self.paid = Arc::new(*self.paid + 1);
                 return Ok(Step::Reply(*self.paid));
             }
+            done if done % 2 == 0 => {
+                let bank = ctx.port::<Order, ()>("bank")?;
+                Call::from(bank.effect(Order::Debit).undo(&bank, Order::Refund))
+            }
+            _ => ctx.port::<(), ()>("gate")?.ask(()),
         };
         Ok(Step::Perform(vec![call]))
     }
@@ -279,6 +279,25 @@ async fn what_a_flow_has_done_stands_and_is_not_done_again() {
         assert_eq!(*world.told.lock(), [(1, 0, 0)], "{scope}");
         assert_eq!(paid, 1, "{scope}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_line_has_in_its_middle_is_told_what_was_undone_since() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+    let call = tokio::spawn(async move { buyer.call(2_u32).await.unwrap().value });
+    world.waiting.notified().await;
+    system.checkpoint("top/flow").await.unwrap();
+    // Once, so that it pays again and waits there again.
+    world.opened.notify_waiters();
+    world.waiting.notified().await;
+    assert_eq!(world.log(), [Order::Debit, Order::Debit]);
+    let report = system.rollback("top/flow", To::Latest).await.unwrap();
+    assert_eq!((report.kept.len(), report.undone.len()), (0, 1), "the first was before the line");
+    world.open();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(world.log(), [Order::Debit, Order::Debit, Order::Refund, Order::Debit]);
+    assert_eq!(*world.told.lock(), [(0, 1, 0)]);
 }
 
 #[tokio::test(start_paused = true)]

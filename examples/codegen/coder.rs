@@ -144,7 +144,7 @@ impl Stateful for Coder {
     ) -> Result<Step<Written>, Fault> {
         let performed = match turn {
             Turn::Performed(performed) => performed,
-            Turn::Resumed => {
+            Turn::Resumed(_) => {
                 self.since = None;
                 if let Some(written) = &mut self.written(ctx).written {
                     written.resumed_after = Some(written.lines.len());

@@ -2,11 +2,12 @@
 //! know.
 
 use std::any::{Any, TypeId};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
-use super::{Managed, Slot};
+use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
@@ -61,8 +62,9 @@ pub(crate) trait Look: Managed {
     /// The requests that are open here: their idempotency keys, and the step at which the next life
     /// goes on with the one it has in hand.
     fn open_tasks(&self) -> Vec<(RequestId, String, u64)>;
-    /// The first step of this request is told what a rollback has done to its effects.
-    fn tell_undone(&self, request: RequestId, undone: Arc<Undone>);
+    /// The next step of this request, which goes on after so many, is told what a rollback has done to its
+    /// effects.
+    fn tell_undone(&self, request: RequestId, step: u64, undone: Arc<Undone>);
 }
 
 impl<W: Worker> Look for Slot<W> {
@@ -152,7 +154,18 @@ impl<W: Worker> Look for Slot<W> {
         self.tasks()
     }
 
-    fn tell_undone(&self, request: RequestId, undone: Arc<Undone>) {
+    fn tell_undone(&self, request: RequestId, step: u64, undone: Arc<Undone>) {
+        if step > 0 {
+            let mut desk = self.desk();
+            let Desk { rare, mailbox, .. } = &mut *desk;
+            if let Some(continues) = rare.as_mut().and_then(|rare| rare.continues.as_mut()) {
+                let told = RefCell::new(continues);
+                mailbox.any_waiting(|mail| {
+                    mail.id == request && told.borrow_mut().tell::<W>(mail, &undone)
+                });
+            }
+            return;
+        }
         let turn = Turn::RolledBack(undone);
         let place = Place { turn, step: 0, back: false };
         let before = self.desk().rare().resume.replace(Box::new((request, place)));

@@ -58,6 +58,17 @@ pub(crate) enum InHand {
     Before(Arc<str>),
 }
 
+impl Continues {
+    /// Tells what became of what its request did from there on. Whether it is of this request.
+    pub(super) fn tell<W: Worker>(&mut self, mail: &Mail<W>, undone: &Arc<Undone>) -> bool {
+        let is = self.request.is::<W>(mail);
+        if is {
+            self.undone = Arc::clone(undone);
+        }
+        is
+    }
+}
+
 impl InHand {
     fn is_open(&self, open: &dyn Fn(&str) -> bool) -> bool {
         match self {
@@ -80,6 +91,8 @@ pub(crate) struct Continues {
     request: InHand,
     pub(super) step: u64,
     back: bool,
+    /// What a rollback has done to what the request did from there on.
+    undone: Arc<Undone>,
 }
 
 /// The request in hand, as a checkpoint holds it.
@@ -237,8 +250,12 @@ impl<W: Worker> Slot<W> {
         let mut over = None;
         if let Some(mid) = &saved.mid {
             if mailbox.any_waiting(|mail| mid.request.is::<W>(mail)) {
-                let in_hand =
-                    Continues { request: mid.request.clone(), step: mid.step, back: mid.back };
+                let in_hand = Continues {
+                    request: mid.request.clone(),
+                    step: mid.step,
+                    back: mid.back,
+                    undone: Arc::default(),
+                };
                 let id = saved.parent.as_ref().filter(|_| mid.stored).map(|parent| parent.id);
                 return Some((mid.snapshot.clone(), Some(in_hand), id));
             }
@@ -321,7 +338,7 @@ impl<W: Worker> Slot<W> {
 
     /// Where the request that is taken up goes on, when the life was restored to the middle of it.
     pub(super) fn continued(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Place> {
-        let Continues { request, step, back } = desk.take_continues()?;
+        let Continues { request, step, back, undone } = desk.take_continues()?;
         if !request.is::<W>(mail) {
             return None;
         }
@@ -333,7 +350,7 @@ impl<W: Worker> Slot<W> {
             let before = saved.base.replace(mid.snapshot);
             desk.discard(before);
         }
-        Some(Place { turn: Turn::Resumed, step, back })
+        Some(Place { turn: Turn::Resumed(undone), step, back })
     }
 
     /// Whether there is a state to go back to, once `done` steps of a request are done: going back to

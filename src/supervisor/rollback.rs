@@ -501,8 +501,8 @@ impl Place {
                 all.kept.extend(&told.kept);
                 all.undone.extend(&told.undone);
                 all.unknown.extend(&told.unknown);
-                if step == 0 && told != Undone::default() {
-                    child.tell_undone(request, Arc::new(told));
+                if told != Undone::default() {
+                    child.tell_undone(request, step, Arc::new(told));
                 }
             }
         }

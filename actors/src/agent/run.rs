@@ -81,8 +81,9 @@ impl Run {
         Arc::make_mut(&mut self.memory)
     }
 
-    /// The task begins anew: the model is told once what of the work before stands, and what stands is
-    /// not done again.
+    /// The task begins anew, or goes on from an earlier step: the model is told once what of the work
+    /// since stands, and what stands is not done again. While it waits for the results of its tools it is
+    /// not told: nothing may come between them, and it knows of nothing that was done after.
     pub(super) fn rolled_back(&mut self, undone: &Undone) {
         let told = past::read(undone);
         for same in told.unknown {
@@ -90,7 +91,7 @@ impl Run {
             self.count_failure(same, &fault);
         }
         self.memory().stands = told.stands;
-        if let Some(note) = told.note {
+        if let Some(note) = told.note.filter(|_| self.memory.planned.is_empty()) {
             self.context.push(Message::system(note));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* Nothing here waits for anything but a listener who is told an answer that is complete.
 
-use mainstay::behavior::{Call, Context, Performed, Step, Turn};
+use mainstay::behavior::{Call, Context, Performed, Step, Turn, Undone};
 use mainstay::fault::Fault;
 
 use super::budget::Spent;
@@ -79,15 +79,18 @@ impl Agent {
             Turn::RolledBack(undone) => {
                 let mut run = fresh(self);
                 run.rolled_back(&undone);
-                let till = self.till.lock();
-                if till.task == task {
-                    if let Some(fault) = &till.ended {
-                        return Err(fault.clone());
-                    }
-                    run.memory().spent = till.spent;
+                if let Some(spent) = self.spent_on(&task)? {
+                    run.memory().spent = spent;
                 }
-                drop(till);
                 (Some(run), None)
+            }
+            // A line was returned to that has the task in its middle.
+            Turn::Resumed(undone) if here && *undone != Undone::default() => {
+                self.run.rolled_back(&undone);
+                if let Some(spent) = self.spent_on(&task)? {
+                    self.run.memory().spent = spent;
+                }
+                (None, None)
             }
             // A key may be used for two requests, one after the other.
             Turn::First if here && self.request == Some(ctx.request()) => (None, None),
@@ -101,6 +104,21 @@ impl Agent {
         }
         self.request = Some(ctx.request());
         Ok(performed)
+    }
+
+    /// What the task has spent before it was rolled back, which stays spent.
+    ///
+    /// # Errors
+    /// What has ended it: that is not undone, either.
+    fn spent_on(&self, task: &str) -> Result<Option<Spent>, Fault> {
+        let till = self.till.lock();
+        if till.task != task {
+            return Ok(None);
+        }
+        match &till.ended {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(Some(till.spent)),
+        }
     }
 
     fn heard(&mut self, performed: &Performed, ctx: &Context) -> Result<Next, Fault> {
