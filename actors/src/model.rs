@@ -396,6 +396,15 @@ impl Model {
         {
             fault.class = Class::ModelUnavailable;
         }
+        // It answers a prompt that it cannot get through in its own time in this way, too: that a second
+        // one would end otherwise is not likely, and a larger window or a shorter prompt may help.
+        if self.wire == Wire::Gemini
+            && attempt > 1
+            && fault.class == Class::Timeout
+            && fault.code.as_deref().is_some_and(|code| code == "504" || code == "DEADLINE_EXCEEDED")
+        {
+            fault.class = Class::ContextLength;
+        }
         fault
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use mainstay::behavior::Undone;
+use mainstay::checkpoint::Digest;
 use mainstay::fault::{Class, Fault};
 use serde_json::json;
 
@@ -278,17 +279,19 @@ impl Run {
 
     /// How often this call has failed in this way, now included, without another end between.
     fn count_failure(&mut self, same: Same, fault: &Fault) -> u32 {
-        let code = fault.code.as_deref().map(str::to_owned);
+        // All errors of one kind of server have one code: what it says tells them apart.
+        let said = Digest::of(fault.message.as_bytes());
+        let error = Some(format!("{} {said}", fault.code.as_deref().unwrap_or_default()));
         let unknown = fault.class == Class::Indeterminate;
         let failures = &mut self.memory().failed;
         let Some(failed) = failures.iter_mut().find(|failed| failed.same == same) else {
-            failures.push(Failed { same, times: 1, class: fault.class, code, unknown });
+            failures.push(Failed { same, times: 1, class: fault.class, error, unknown });
             return 1;
         };
-        let again = failed.class == fault.class && failed.code == code;
+        let again = failed.class == fault.class && failed.error == error;
         failed.times = if again { failed.times + 1 } else { 1 };
         failed.unknown |= unknown;
-        (failed.class, failed.code) = (fault.class, code);
+        (failed.class, failed.error) = (fault.class, error);
         failed.times
     }
 

@@ -51,7 +51,8 @@ pub(super) struct Failed {
     pub(super) times: u32,
     /// How it failed the last time.
     pub(super) class: Class,
-    pub(super) code: Option<String>,
+    /// Its code, and a digest of what was said.
+    pub(super) error: Option<String>,
     /// Nobody knows whether it happened: it must not be made again.
     pub(super) unknown: bool,
 }

@@ -1,7 +1,7 @@
 //! What a server's answers and silences mean.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mainstay::fault::{Class, Fault};
 use rmcp::model::{
@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::bounded::{TOO_LONG, too_long};
 use super::link::Verdict;
 use crate::chat::ToolSpec;
+use crate::model::headers::{Headers, retry_after};
 use crate::tool::ToolReply;
 
 /// Under which a call carries its idempotency key.
@@ -152,10 +153,10 @@ fn json_or_text(text: String) -> Value {
 }
 
 /// A call without a result.
-pub(super) fn error(error: ServiceError) -> (Fault, Verdict) {
+pub(super) fn error(error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
     match error {
         ServiceError::McpError(error) => protocol(error.code.0, error.message.into_owned()),
-        ServiceError::TransportSend(error) => sending(&*error.error),
+        ServiceError::TransportSend(error) => sending(&*error.error, wall),
         ServiceError::TransportClosed => (
             Fault::indeterminate("the connection ended before the result came")
                 .with_code("connection_lost"),
@@ -197,11 +198,11 @@ fn protocol(code: i32, message: String) -> (Fault, Verdict) {
 }
 
 /// A request that could not be sent, or, over HTTP, was sent and not answered.
-fn sending(error: &(dyn Error + 'static)) -> (Fault, Verdict) {
+fn sending(error: &(dyn Error + 'static), wall: SystemTime) -> (Fault, Verdict) {
     // No text of an error is taken over: it may hold a URL with a secret.
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = known(error) {
+        if let Some(found) = known(error, wall) {
             return found;
         }
         next = error.source();
@@ -211,9 +212,9 @@ fn sending(error: &(dyn Error + 'static)) -> (Fault, Verdict) {
     (fault, Verdict::Doubtful)
 }
 
-fn known(error: &(dyn Error + 'static)) -> Option<(Fault, Verdict)> {
+fn known(error: &(dyn Error + 'static), wall: SystemTime) -> Option<(Fault, Verdict)> {
     if let Some(error) = error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
-        return over_http(error);
+        return over_http(error, wall);
     }
     if error.is::<std::io::Error>() {
         // A line that was not written whole is not read.
@@ -223,16 +224,20 @@ fn known(error: &(dyn Error + 'static)) -> Option<(Fault, Verdict)> {
     None
 }
 
-fn over_http(error: &StreamableHttpError<reqwest::Error>) -> Option<(Fault, Verdict)> {
+fn over_http(
+    error: &StreamableHttpError<reqwest::Error>,
+    wall: SystemTime,
+) -> Option<(Fault, Verdict)> {
     Some(match error {
         StreamableHttpError::SessionExpired => {
             let text = "the server has forgotten the session";
             (Fault::network(text).with_code("session_expired").not_applied(), Verdict::Useless)
         }
         StreamableHttpError::HttpStatus(error) => {
-            let after = error.retry_after.as_deref().and_then(|text| text.trim().parse().ok());
-            let after = after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            (status(error.status, after), Verdict::Answered)
+            // The transport hands on this one header alone.
+            let after = error.retry_after.as_deref();
+            let headers: Headers = after.map(|text| ("retry-after", text)).into_iter().collect();
+            (status(error.status, retry_after(&headers, wall)), Verdict::Answered)
         }
         StreamableHttpError::AuthRequired(_) => (status(401, None), Verdict::Answered),
         StreamableHttpError::InsufficientScope(_) => (status(403, None), Verdict::Answered),
@@ -288,3 +293,6 @@ fn status(code: u16, retry_after: Option<Duration>) -> Fault {
     fault.retry_after = retry_after;
     fault
 }
+
+#[cfg(test)]
+mod tests;

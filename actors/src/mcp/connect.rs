@@ -1,7 +1,7 @@
 //! A connection: made, watched, ended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mainstay::behavior::Lifeline;
 use mainstay::fault::{Class, Fault};
@@ -86,7 +86,7 @@ impl Connection {
             Ok(tools) => tools,
             // A server may have other things than tools.
             Err(ServiceError::McpError(error)) if error.code.0 == -32601 => Vec::new(),
-            Err(error) => return Err(classify::error(error).0),
+            Err(error) => return Err(classify::error(error, SystemTime::now()).0),
         };
         let live = Live {
             peer: session.peer().clone(),
@@ -244,7 +244,7 @@ async fn ask(peer: &Peer<RoleClient>) -> Result<(), ServiceError> {
 async fn refused(error: ClientInitializeError, said: Said) -> Fault {
     let (fault, text) = match error {
         ClientInitializeError::TransportError { error, context } => {
-            let (fault, _) = classify::error(ServiceError::TransportSend(error));
+            let (fault, _) = classify::error(ServiceError::TransportSend(error), SystemTime::now());
             let text = format!("{}, when {context}", fault.message);
             (fault, text)
         }
@@ -252,7 +252,7 @@ async fn refused(error: ClientInitializeError, said: Said) -> Fault {
             (Fault::network(""), format!("the connection ended at once: {why}"))
         }
         ClientInitializeError::JsonRpcError(error) => {
-            let (fault, _) = classify::error(ServiceError::McpError(error));
+            let (fault, _) = classify::error(ServiceError::McpError(error), SystemTime::now());
             let text = format!("the server refused the session: {}", fault.message);
             (fault, text)
         }

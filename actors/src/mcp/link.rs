@@ -1,7 +1,7 @@
 //! What the tools of a server share with its connection: the session, when there is one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, Tool};
@@ -77,7 +77,7 @@ impl Live {
         };
         outcome
             .map_err(|error| {
-                let (fault, verdict) = classify::error(error);
+                let (fault, verdict) = classify::error(error, SystemTime::now());
                 doubtful.answered = verdict == Verdict::Answered;
                 if verdict == Verdict::Useless {
                     self.useless.notify_one();

@@ -178,7 +178,8 @@ fn a_call_that_fails_in_another_way_each_time_is_no_loop() {
         Fault::network("x"),
         Fault::timeout("x"),
         Fault::timeout("x").with_code("late"),
-        Fault::timeout("x").with_code("late"),
+        Fault::timeout("y").with_code("late"),
+        Fault::timeout("y").with_code("late"),
     ];
     for fault in faults {
         run.on_model(asks([call("a", "look", "{}")])).unwrap();

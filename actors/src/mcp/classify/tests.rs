@@ -1,0 +1,116 @@
+use std::any::TypeId;
+use std::collections::BTreeSet;
+
+use mainstay::fault::EffectState;
+
+use rmcp::model::{ErrorCode, ErrorData, InputRequiredResult};
+use rmcp::transport::DynamicTransportError;
+use rmcp::transport::streamable_http_client::HttpStatusError;
+use serde::Deserialize;
+
+use super::*;
+
+/// What a server says, or how it falls silent, and what is made of it.
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    rpc: Option<i32>,
+    http: Option<u16>,
+    retry_after: Option<String>,
+    text: Option<String>,
+    result: Option<String>,
+    #[serde(default)]
+    listed: bool,
+    #[serde(default)]
+    transient: bool,
+    other: Option<String>,
+    class: Class,
+    code: Option<String>,
+    wait_ms: Option<u64>,
+    /// It is certain that nothing was done.
+    safe: Option<bool>,
+}
+
+fn rows() -> Vec<Row> {
+    serde_json::from_str(include_str!("../../../tests/fixtures/mcp.json")).unwrap()
+}
+
+fn over(error: StreamableHttpError<reqwest::Error>) -> ServiceError {
+    let error = Box::new(error);
+    ServiceError::TransportSend(DynamicTransportError::from_parts("http", TypeId::of::<()>(), error))
+}
+
+impl Row {
+    fn fault(&self) -> Fault {
+        let wall = httpdate::parse_http_date("Tue, 24 Nov 2026 06:00:00 GMT").unwrap();
+        let outcome = |outcome| reply("x", outcome, self.listed, self.transient, 1000).unwrap_err();
+        if let Some(text) = &self.result {
+            let result = CallToolResult::error(vec![ContentBlock::text(text.clone())]);
+            return outcome(CallToolResponse::Complete(result));
+        }
+        if self.other.as_deref() == Some("input_required") {
+            return outcome(CallToolResponse::InputRequired(InputRequiredResult::from_request_state("state")));
+        }
+        let failed = if let Some(code) = self.rpc {
+            ServiceError::McpError(ErrorData::new(ErrorCode(code), "as the table says", None))
+        } else if let Some(code) = self.http {
+            let status = HttpStatusError::new(code, self.retry_after.clone());
+            over(StreamableHttpError::HttpStatus(status))
+        } else if let Some(text) = &self.text {
+            over(StreamableHttpError::UnexpectedServerResponse(text.clone().into()))
+        } else {
+            match self.other.as_deref() {
+                Some("session_expired") => over(StreamableHttpError::SessionExpired),
+                Some("closed") => ServiceError::TransportClosed,
+                Some("cancelled") => ServiceError::Cancelled { reason: None },
+                Some("timeout") => ServiceError::Timeout { timeout: Duration::from_secs(1) },
+                Some("unexpected") => ServiceError::UnexpectedResponse,
+                other => panic!("{}: {other:?} says nothing", self.name),
+            }
+        };
+        error(failed, wall).0
+    }
+}
+
+#[test]
+fn every_answer_and_every_silence_of_a_server_gets_its_class() {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        let fault = row.fault();
+        let wait = row.wait_ms.map(Duration::from_millis);
+        let code = row.code.as_deref();
+        let unsafe_now = row.safe == Some(true) && fault.effect != EffectState::NotApplied;
+        let differs = code.is_some() && fault.code.as_deref() != code;
+        if fault.class != row.class || differs || fault.retry_after != wait || unsafe_now {
+            wrong.push(format!("{}: {fault:?}, expected {}", row.name, row.class));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_row_of_the_table_is_missing_and_none_stands_twice() {
+    let rows = rows();
+    let names: BTreeSet<_> = rows.iter().map(|row| &row.name).collect();
+    assert_eq!(names.len(), rows.len());
+    for code in [-32700, -32600, -32602, -32601, -32002, -32603, -32020, -32021, -32022] {
+        assert!(rows.iter().any(|row| row.rpc == Some(code)), "{code}");
+    }
+    for code in [400, 401, 403, 404, 408, 429, 500, 502, 503, 504] {
+        assert!(rows.iter().any(|row| row.http == Some(code)), "{code}");
+    }
+    for code in ["session_expired", "input_required", "unexpected_answer", "connection_lost"] {
+        assert!(rows.iter().any(|row| row.code.as_deref() == Some(code)), "{code}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_not_retried() {
+    for code in (-33000..-32000).chain(-5..5) {
+        let known = [-32700, -32600, -32601, -32602, -32603, -32002, -32020, -32021, -32022];
+        let (fault, _) = protocol(code, String::new());
+        let listed = known.contains(&code) || code == TOO_LONG;
+        assert_eq!(fault.class == Class::Unknown, !listed, "{code}");
+    }
+    assert!(!Class::Unknown.is_retryable());
+}
