@@ -374,8 +374,8 @@ impl Plan {
         self.max_result.saturating_mul(4).max(1024 * 1024)
     }
 
-    /// The fault without what the server was given in confidence: it may quote it.
-    fn hide(&self, fault: Fault) -> Fault {
+    /// What the server was given in confidence: it may quote it.
+    fn secrets(&self) -> Secrets {
         let mut secrets = match &self.way {
             Way::Url(address) => Url::parse(address)
                 .map_or_else(|_| Secrets::default(), |url| Secrets::new(None, &url)),
@@ -385,7 +385,12 @@ impl Plan {
         for value in settings.filter_map(|setting| setting.read().ok()) {
             secrets.add(value.trim());
         }
-        secrets.hide(fault)
+        secrets
+    }
+
+    /// The fault without it.
+    fn hide(&self, fault: Fault) -> Fault {
+        self.secrets().hide(fault)
     }
 
     fn found(&self, tool: &rmcp::model::Tool) -> FoundTool {
@@ -507,6 +512,12 @@ impl Stateless for McpTool {
             classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result)
         });
         let named = |fault| classify::name(fault, &self.name, self.plan.max_result);
-        reply.map_err(|fault| self.plan.hide(named(fault)))
+        match reply {
+            Ok(mut reply) => {
+                live.secrets.clean(&mut reply.content);
+                Ok(reply)
+            }
+            Err(fault) => Err(self.plan.hide(named(fault))),
+        }
     }
 }

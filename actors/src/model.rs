@@ -223,7 +223,9 @@ impl Model {
         Self { local: true, ..Self::new(Wire::Ollama, base_url.into(), model.into()) }
     }
 
-    /// The key, sent as the provider wants it: as a bearer token, or in a header of its own.
+    /// The key, sent as the provider wants it: as a bearer token, or in a header of its own. It is shown
+    /// nowhere else: an error that quotes it, or part of it, says `[key]` there, and so does a good answer that
+    /// quotes a key of at least 16 bytes in full.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Key::Given(key.into());
@@ -382,7 +384,10 @@ impl Model {
         // What a listener has heard is hidden from nobody, but the fault that goes with it is.
         let outcome = match outcome {
             Err(fault) => Err(secrets.hide(self.finish(fault, attempt))),
-            ok => ok,
+            Ok(mut reply) => {
+                secrets.clean_reply(&mut reply);
+                Ok(reply)
+            }
         };
         (outcome, usage)
     }
@@ -401,7 +406,10 @@ impl Model {
         if self.wire == Wire::Gemini
             && attempt > 1
             && fault.class == Class::Timeout
-            && fault.code.as_deref().is_some_and(|code| code == "504" || code == "DEADLINE_EXCEEDED")
+            && fault
+                .code
+                .as_deref()
+                .is_some_and(|code| code == "504" || code == "DEADLINE_EXCEEDED")
         {
             fault.class = Class::ContextLength;
         }

@@ -9,6 +9,8 @@ use std::fmt;
 use mainstay::fault::Fault;
 use reqwest::Url;
 
+use crate::chat::ChatReply;
+
 /// What replaces a secret in a text.
 const HIDDEN: &str = "[key]";
 /// The shortest part of a URL that is taken for a secret, and of a secret that is hidden, in bytes.
@@ -16,6 +18,10 @@ const SHORTEST: usize = 6;
 /// A part of this length is hidden however long the secret is. Providers themselves show some letters
 /// of a key, so that people know which one is meant.
 const PART: usize = 12;
+
+/// The shortest secret that is taken out of good answers, in bytes: what is shorter is no key but a word
+/// that a local server is given in the place of one, and an answer may well have it.
+const KEY: usize = 16;
 
 /// Keys, tokens, and what else must not be shown.
 #[derive(Clone, Default)]
@@ -56,6 +62,78 @@ impl Secrets {
             }
         }
         fault
+    }
+}
+
+impl Secrets {
+    /// A good answer's text without the keys that it quotes in full.
+    pub(crate) fn clean(&self, text: &mut String) {
+        if self.find(text).is_some() {
+            let mut veil = Veil::default();
+            let mut clean = veil.push(self, std::mem::take(text));
+            clean.push_str(&veil.rest());
+            *text = clean;
+        }
+    }
+
+    /// A good answer without the keys that it quotes in full.
+    pub(crate) fn clean_reply(&self, reply: &mut ChatReply) {
+        self.clean(&mut reply.text);
+        self.clean(&mut reply.model);
+        for call in &mut reply.tool_calls {
+            self.clean(&mut call.name);
+            self.clean(&mut call.arguments);
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str).filter(|key| key.len() >= KEY)
+    }
+
+    /// The first key in the text: where, and how long.
+    fn find(&self, text: &str) -> Option<(usize, usize)> {
+        self.keys().filter_map(|key| Some((text.find(key)?, key.len()))).min()
+    }
+
+    /// How much of the end of a text may be the beginning of a key.
+    fn begun(&self, text: &str) -> usize {
+        let begun = |key: &str| {
+            let longest = text.len().min(key.len() - 1);
+            (1..=longest)
+                .rev()
+                .find(|&length| key.is_char_boundary(length) && text.ends_with(&key[..length]))
+        };
+        self.keys().filter_map(begun).max().unwrap_or(0)
+    }
+}
+
+/// Takes keys out of an answer as it comes, piece by piece: what may be the beginning of a key is held
+/// back until it is known.
+#[derive(Default)]
+pub(crate) struct Veil {
+    held: String,
+}
+
+impl Veil {
+    /// What can be shown after this piece.
+    pub(crate) fn push(&mut self, secrets: &Secrets, piece: String) -> String {
+        let mut text = match self.held.is_empty() {
+            true => piece,
+            false => std::mem::take(&mut self.held) + &piece,
+        };
+        let mut shown = String::new();
+        while let Some((at, length)) = secrets.find(&text) {
+            shown.push_str(&text[..at]);
+            shown.push_str(HIDDEN);
+            text.drain(..at + length);
+        }
+        self.held = text.split_off(text.len() - secrets.begun(&text));
+        if shown.is_empty() { text } else { shown + &text }
+    }
+
+    /// The answer is over: what was held back was the beginning of nothing.
+    pub(crate) fn rest(&mut self) -> String {
+        std::mem::take(&mut self.held)
     }
 }
 
@@ -107,6 +185,39 @@ mod tests {
             }
         }
         assert_eq!(hidden("at in-the-url with pass-word, 1"), "at [key] with [key], 1");
+    }
+
+    #[test]
+    fn a_key_is_taken_out_of_good_answers_wherever_they_are_cut_into_pieces() {
+        let url = Url::parse("http://host").unwrap();
+        let secrets = Secrets::new(Some(KEY), &url);
+        for text in [
+            format!("your key is {KEY}, {KEY}{KEY} or {}", &KEY[..9]),
+            KEY.to_owned(),
+            format!("sk-sk-{KEY} ä {}", &KEY[..18]),
+            "no key at all".to_owned(),
+        ] {
+            let mut clean = text.clone();
+            secrets.clean(&mut clean);
+            assert_eq!(clean, text.replace(KEY, HIDDEN));
+            for size in 1..text.len() {
+                let mut veil = Veil::default();
+                let (mut shown, mut piece) = (String::new(), String::new());
+                for letter in text.chars() {
+                    piece.push(letter);
+                    if piece.len() >= size {
+                        shown.push_str(&veil.push(&secrets, std::mem::take(&mut piece)));
+                    }
+                }
+                shown.push_str(&veil.push(&secrets, piece));
+                shown.push_str(&veil.rest());
+                assert_eq!(shown, clean, "in pieces of {size}");
+            }
+        }
+        // What a local server is given for a key is a word like others.
+        let mut said = "this is ollama".to_owned();
+        Secrets::new(Some("ollama"), &url).clean(&mut said);
+        assert_eq!(said, "this is ollama");
     }
 
     #[test]

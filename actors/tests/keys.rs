@@ -3,16 +3,22 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay::checkpoint::{FileStore, Store};
+use mainstay::fault::{EffectKind, Fault};
 use mainstay::port::CallOptions;
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::open;
-use mainstay_actors::chat::{ChatReply, ChatRequest};
+use mainstay_actors::chat::{ChatReply, ChatRequest, ToolSpec};
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
+use mainstay_actors::tool::{ToolContext, tool};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
@@ -50,6 +56,11 @@ fn no_key_is_ever_shown() {
         "model_unavailable",
         "trace: ",
         "connection_refused",
+        // What is kept is in clear: it would show.
+        "it is [key], [key]",
+        "kept answer: Answer",
+        "stored: ",
+        "{\\\"key\\\":\\\"[key]\\\"}",
     ] {
         assert!(output.contains(part), "nothing shows {part}:\n{output}");
     }
@@ -117,6 +128,10 @@ async fn fail_in_every_way() {
                 format!("data: {{\"error\":{{\"code\":\"{key}\",\"message\":\"{key}\"}}}}\n\n"),
             ]),
             Row::reply_stream(["hel"]).end_after(2, StreamEnd::Reset),
+            // Good answers that hold it.
+            Row::reply(&echo),
+            Row::tool_calls([(key, echo.as_str())]),
+            Row::reply_stream(["it is ", &key[..7], &key[7..], ", ", key, &key[..9]]),
         ]
     };
     for (id, model, key) in models {
@@ -186,8 +201,65 @@ async fn fail_in_every_way() {
     assert!(with("authorization", &format!("Bearer {env}")));
     assert!(with("x-goog-api-key", &given) && with("x-api-key", &callback));
     assert!(sent.iter().any(|request| request.path.ends_with(&format!("?key={query}"))));
+    what_is_kept(&server, &env).await;
     let mut missing = Model::openai(server.url(), "m").key_env("MAINSTAY_NO_SUCH_KEY");
     show(&missing.connect().unwrap_err());
+}
+
+/// An agent with a store works with a model and a tool that tell the key whenever they can; all that is
+/// kept of it is printed.
+async fn what_is_kept(server: &StubServer, key: &str) {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keys-{}", std::process::id()));
+    let store: Arc<dyn Store> = Arc::new(FileStore::open(&folder).unwrap());
+    let look = |_: serde_json::Value, _: ToolContext| async {
+        Err::<String, _>(Fault::business("nothing was found").with_code("nothing"))
+    };
+    let spec = ToolSpec::new("look").parameters(serde_json::json!({"type": "object"}));
+    let agent = Agent::new("llm").tool(spec, "look").durable_spec("agent");
+    let root = SupervisorSpec::one_for_one("root")
+        .child(Model::openai(server.url(), "m").key_env(VARIABLE).spec("llm"))
+        .child(tool("look", EffectKind::Irreversible, look))
+        .child(agent);
+    let (system, _) = System::recover(root, Arc::clone(&store)).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("root/agent").unwrap();
+    let echo = format!("the key is {key}");
+    server.otherwise(Row::error(401, "invalid_api_key", &echo));
+    for row in
+        [Row::tool_calls([("look", format!("{{\"key\":\"{key}\"}}").as_str())]), Row::reply(&echo)]
+    {
+        server.then(row);
+    }
+    for id in ["good", "bad"] {
+        let options = CallOptions::new().key(id).deadline(Duration::from_secs(10));
+        match port.call_with("hello", options).await {
+            Ok(answer) => println!("kept answer: {answer:?}"),
+            Err(error) => show(&error),
+        }
+        println!("journaled: {:?}", system.journaled(id));
+    }
+    for effect in system.effects().list() {
+        println!("effect: {effect:?} {:?}", system.effects().request(effect.key));
+    }
+    let quarantine = system.quarantine();
+    for listed in store.checkpoints(&"root/agent".into()).unwrap() {
+        let exported = quarantine.export_checkpoint(listed.checkpoint.id);
+        println!("exported: {}", exported.map_or_else(|error| error.to_string(), text));
+    }
+    println!("metrics: {}", serde_json::to_string(&system.metrics()).unwrap());
+    system.stop().await;
+    drop((system, store));
+    let mut files = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        println!("stored: {}", text(std::fs::read(entry.unwrap().path()).unwrap()));
+        files += 1;
+    }
+    assert!(files > 0);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Prints an error and all that is behind it.

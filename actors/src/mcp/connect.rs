@@ -91,6 +91,7 @@ impl Connection {
         let live = Live {
             peer: session.peer().clone(),
             tools,
+            secrets: plan.secrets(),
             doubt: Notify::new(),
             useless: Notify::new(),
         };

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::classify;
+use crate::secrets::Secrets;
 
 /// Where the tools find the session of the life that is up.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ impl Link {
 pub(super) struct Live {
     pub(super) peer: Peer<RoleClient>,
     pub(super) tools: Vec<Tool>,
+    /// What its server was given in confidence.
+    pub(super) secrets: Secrets,
     /// Somebody has reason to doubt that the server still answers.
     pub(super) doubt: Notify,
     /// Somebody knows that this session is of no use any more.

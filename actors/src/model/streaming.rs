@@ -15,7 +15,7 @@ use super::wire::{Draft, Wire, outcome};
 use super::{Course, MAX_BODY, Model, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, Veil};
 
 /// Reads an answer and writes it to the sink.
 pub(crate) async fn answer(
@@ -40,7 +40,7 @@ pub(crate) async fn answer(
         };
         let format = &request.response_format;
         let (outcome, usage) = outcome(wire, &raw, format, sent, SystemTime::now());
-        return match outcome {
+        return match outcome.map(|reply| cleaned(secrets, reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
         };
@@ -53,18 +53,28 @@ pub(crate) async fn answer(
         start: Instant::now(),
         received: 0,
         idle: rules.idle,
+        secrets,
+        veil: Veil::default(),
     };
     let ended = reader.run(&mut writer, course).await;
-    let Reader { draft, mut machine, start, .. } = reader;
+    let Reader { draft, mut machine, start, mut veil, .. } = reader;
     let (outcome, usage) = match ended {
         Ok(()) => draft.finish(&request.response_format, status, &headers, SystemTime::now()),
         Err(fault) => (Err(fault), draft.usage()),
     };
+    let outcome = outcome.map(|reply| cleaned(secrets, reply));
+    let rest = veil.rest();
     let end = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
     let output = machine.on(Input::End(end), start.elapsed());
     let outcome = match (outcome, output) {
-        (Ok(reply), Output::Finish(held)) => finish(writer, rules, held, reply).await,
-        (Ok(reply), _) => finish(writer, rules, Vec::new(), reply).await,
+        (Ok(reply), output) => {
+            let mut held = match output {
+                Output::Finish(held) => held,
+                _ => Vec::new(),
+            };
+            held.extend(Some(rest).filter(|rest| !rest.is_empty()));
+            finish(writer, rules, held, reply).await
+        }
         (Err(fault), _) => {
             let fault = secrets.hide(fault);
             writer.fail(fault).map(|part| ChatReply { usage, ..part })
@@ -91,6 +101,11 @@ fn framing(wire: Wire, status: u16, headers: &Headers) -> Option<Framing> {
         return None;
     }
     Some(if wire == Wire::Ollama { Framing::Lines } else { Framing::Events })
+}
+
+fn cleaned(secrets: &Secrets, mut reply: ChatReply) -> ChatReply {
+    secrets.clean_reply(&mut reply);
+    reply
 }
 
 async fn give(writer: StreamWriter, rules: &Rules, reply: ChatReply) -> Result<ChatReply, Fault> {
@@ -143,7 +158,7 @@ const LAST: Duration = Duration::from_secs(1);
 /// How long the end of the body is waited for after the final frame.
 const TRAILER: Duration = Duration::from_millis(20);
 
-struct Reader {
+struct Reader<'a> {
     response: Response,
     frames: Frames,
     draft: Draft,
@@ -151,16 +166,18 @@ struct Reader {
     start: Instant,
     received: usize,
     idle: Duration,
+    secrets: &'a Secrets,
+    veil: Veil,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// Reads to the final frame. An answer that was all said needs no final frame.
     async fn run(&mut self, writer: &mut StreamWriter, course: &Course<'_>) -> Result<(), Fault> {
         loop {
             course.used(self.draft.usage());
             while let Some(frame) = self.frames.next() {
                 let text = match frame {
-                    Frame::Data(data) => self.draft.frame(&data)?,
+                    Frame::Data(data) => self.veil.push(self.secrets, self.draft.frame(&data)?),
                     Frame::Beat => String::new(),
                 };
                 self.step(Input::Frame(text), writer).await?;
@@ -205,6 +222,7 @@ impl Reader {
             if let Frame::Data(data) = frame {
                 // Half a frame is no frame.
                 let Ok(text) = self.draft.frame(&data) else { break };
+                let text = self.veil.push(self.secrets, text);
                 self.step(Input::Frame(text), writer).await?;
             }
         }

@@ -37,7 +37,11 @@ fn rows() -> Vec<Row> {
 
 fn over(error: StreamableHttpError<reqwest::Error>) -> ServiceError {
     let error = Box::new(error);
-    ServiceError::TransportSend(DynamicTransportError::from_parts("http", TypeId::of::<()>(), error))
+    ServiceError::TransportSend(DynamicTransportError::from_parts(
+        "http",
+        TypeId::of::<()>(),
+        error,
+    ))
 }
 
 impl Row {
@@ -49,7 +53,9 @@ impl Row {
             return outcome(CallToolResponse::Complete(result));
         }
         if self.other.as_deref() == Some("input_required") {
-            return outcome(CallToolResponse::InputRequired(InputRequiredResult::from_request_state("state")));
+            return outcome(CallToolResponse::InputRequired(
+                InputRequiredResult::from_request_state("state"),
+            ));
         }
         let failed = if let Some(code) = self.rpc {
             ServiceError::McpError(ErrorData::new(ErrorCode(code), "as the table says", None))
