@@ -87,6 +87,11 @@ pub(crate) struct Journal {
     clock: Arc<dyn Clock>,
 }
 
+/// From how many records on a journal that says what so many would is written anew.
+const fn has_grown(lines: usize) -> u64 {
+    lines as u64 * 2 + 1024
+}
+
 /// How long an effect's record may take before the step that waits for it fails.
 const KEPT_WITHIN: Duration = Duration::from_secs(30);
 
@@ -152,12 +157,16 @@ impl Journal {
         let commit = {
             // Under the lock, so that whatever is not in these lines is committed after them.
             let mut state = self.state.lock();
+            let written = self.written.load(Ordering::Relaxed);
+            // So many it will be at least: usually that answers it, and nothing is looked at or copied.
+            if written < has_grown(state.least()) {
+                return Ok(());
+            }
             // What the store has let go of cannot be returned to again.
             state.retain_used(|id| self.store.find(id).is_ok());
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
-            let written = self.written.load(Ordering::Relaxed);
-            if written < lines.len() as u64 * 2 + 1024 {
+            if written < has_grown(lines.len()) {
                 return Ok(());
             }
             let next = self.store.streams()?;

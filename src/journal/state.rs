@@ -190,6 +190,11 @@ impl State {
         lines
     }
 
+    /// How many of [`State::lines`] there are at least.
+    pub(super) fn least(&self) -> usize {
+        self.fated.len() + self.open.len()
+    }
+
     /// Where the work of a request that is answered is.
     pub(super) fn works(&mut self, key: &Arc<str>, work: Option<(ChildPath, u64)>) {
         match work {
