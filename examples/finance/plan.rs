@@ -11,8 +11,10 @@ pub(crate) const ACCOUNTS: u32 = 16;
 pub(crate) const OPENING: i64 = 1_000_000;
 /// The largest transfer that is meant to succeed.
 const LARGEST: u64 = 5_000;
-/// Of the transactions that are aborted, one in so many always is.
-const STUBBORN: u64 = 8;
+/// Of the transactions that are aborted, one in so many always is: the playbook says how often one is, and
+/// not how often no retry helps. With its rates 0.04 % of the transfers are then undone, whatever is done
+/// for them, and the 99.9 % of S71 can be reached by whoever masters all the rest.
+const STUBBORN: u64 = 20;
 /// Attempts that may fail at a tool whose failure would leave a transfer in between: its outages end
 /// before its retries do.
 const SHORT_OUTAGE: u32 = 2;

@@ -131,7 +131,13 @@ fn objective(out: &mut String, name: &str, good: u32, of: u32, above: f64) -> st
     }
     let share = 100.0 * f64::from(good) / f64::from(of);
     let verdict = if share > above { "met" } else { "missed" };
-    writeln!(out, "  {name:<20} {share:>8.4} %  (> {above} %)  {verdict}, {good} of {of}")
+    // Where a single one is more than may fail, the run says little about the rate.
+    let least = (100.0 / (100.0 - above)).ceil();
+    let few = match f64::from(of) < least {
+        true => format!(" (one alone is {:.1} %: too few to tell)", 100.0 / f64::from(of)),
+        false => String::new(),
+    };
+    writeln!(out, "  {name:<20} {share:>8.4} %  (> {above} %)  {verdict}, {good} of {of}{few}")
 }
 
 fn cents(cents: i64) -> String {
