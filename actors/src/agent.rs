@@ -20,9 +20,10 @@ use mainstay::port::Port;
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::chat::{ChatReply, ChatRequest, ToolSpec};
-use crate::tool::{ToolReply, ToolRequest};
+use crate::tool::{ToolReply, ToolRequest, problems};
 use run::Run;
 use turn::Till;
 
@@ -206,6 +207,24 @@ impl Agent {
         check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.with(|plan| plan.checks.push(Check(Arc::new(check))))
+    }
+
+    /// An answer must be JSON of this schema, and nothing else: a [validator](Agent::validate) that names
+    /// what is wrong. Read of the schema is what tools are checked with: `type`, `properties`, `required`,
+    /// `additionalProperties`, `items`, `enum`, `const`, `anyOf`, `oneOf`, `$ref` within it, and bounds.
+    ///
+    /// # Default
+    /// Any text.
+    #[must_use]
+    pub fn answer_schema(self, schema: Value) -> Self {
+        self.validate(move |text| {
+            let answer = serde_json::from_str::<Value>(text.trim())
+                .map_err(|error| format!("the answer is not JSON alone: {error}"))?;
+            match problems(&schema, &answer) {
+                wrong if wrong.is_empty() => Ok(()),
+                wrong => Err(format!("the answer is not of the schema: {wrong}")),
+            }
+        })
     }
 
     /// What one task may spend.

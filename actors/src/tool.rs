@@ -48,6 +48,8 @@ pub use schemars;
 
 mod schema;
 
+pub(crate) use schema::problems;
+
 /// Attempts at a time of a child made by [`tool`].
 pub const CONCURRENCY: u32 = 8;
 
