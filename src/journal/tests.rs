@@ -302,3 +302,4 @@ async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
     journal.note_failure(&full);
     assert!(journal.wants_tidying());
 }
+mod golden;
