@@ -37,8 +37,9 @@ use state::{State, Token};
 const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
 /// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
-/// returned to, and in which state the work of a request is.
-const VERSION: u32 = 3;
+/// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
+/// it was a stand-in, and effects at which an undo stopped.
+const VERSION: u32 = 4;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.

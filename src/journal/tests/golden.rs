@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::line::StoredStatus;
+use super::super::line::{StoredHappened, StoredStatus};
 use super::*;
 use crate::fate::{Attempt, Ended};
 use crate::fault::{Class, EffectKind, ExitKind, Fault};
 use crate::id::{Delivery, EffectKey};
-use crate::ledger::{Intent, Undo};
+use crate::ledger::{EffectStatus, Happened, Intent, Undo};
 
 fn file(version: u32) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -100,17 +100,28 @@ fn lines() -> Vec<Line> {
     lines
 }
 
+fn happened() -> StoredHappened {
+    StoredHappened::More {
+        result: "\"done\"".to_owned(),
+        served_by: Some(ChildPath::new("desk/tills/second")),
+        degraded: true,
+        defaulted: false,
+    }
+}
+
 fn statuses() -> Vec<StoredStatus> {
     let fault = Fault::new(Class::ToolExecution, "no").with_code("e");
     vec![
         StoredStatus::Intended,
-        StoredStatus::Confirmed("\"done\"".to_owned()),
+        StoredStatus::Confirmed(StoredHappened::Plain("\"done\"".to_owned())),
         StoredStatus::Rejected,
         StoredStatus::Failed(fault),
         StoredStatus::Unknown,
         StoredStatus::Compensating,
         StoredStatus::Compensated,
         StoredStatus::Stuck("why".to_owned()),
+        StoredStatus::Confirmed(happened()),
+        StoredStatus::Left(happened()),
     ]
 }
 
@@ -146,10 +157,22 @@ async fn what_every_version_wrote_is_read() {
         let names: Vec<_> = ledger.entries().iter().map(|it| it.status.name()).collect();
         assert_eq!(names.len() * 2 + 1, count, "an intent and a status each, and what is gone");
         let all = [
-            "intended", "confirmed", "rejected", "failed", "unknown", "compensating",
-            "compensated", "stuck",
+            "intended",
+            "confirmed",
+            "rejected",
+            "failed",
+            "unknown",
+            "compensating",
+            "compensated",
+            "stuck",
         ];
         assert_eq!(names[..8], all);
         assert!(ledger.entries()[0].intent.undo.is_some());
+        let marked = Happened::from(happened());
+        let later = [EffectStatus::Confirmed(marked.clone()), EffectStatus::Left(marked)];
+        if version > 3 {
+            let found: Vec<_> = ledger.entries()[8..].iter().map(|it| it.status.clone()).collect();
+            assert_eq!(found, later);
+        }
     }
 }
