@@ -105,6 +105,13 @@ pub(super) struct StoredInHand {
     pub(super) back: bool,
 }
 
+impl StoredInHand {
+    /// The one that a checkpoint has, if it can be read.
+    pub(super) fn of(validated: &Validated) -> Option<Self> {
+        serde_json::from_slice(validated.envelope()?).ok()
+    }
+}
+
 impl Saved {
     /// What a checkpoint says.
     pub(super) fn of(validated: &Validated) -> Result<Box<Self>, String> {
