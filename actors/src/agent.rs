@@ -30,6 +30,7 @@ use turn::Till;
 mod budget;
 mod context;
 mod past;
+mod reach;
 mod run;
 mod state;
 mod sub;
@@ -38,6 +39,7 @@ mod turn;
 
 pub use budget::TaskBudget;
 pub use context::KEPT_RESULT;
+pub use reach::Reach;
 pub use run::{MAX_CALLS, MAX_FAILURES, MAX_REGENERATIONS, MAX_RESULT};
 pub use sub::{AgentTool, SubTask, Team};
 pub use task::{AgentReply, AgentRequest, ToolUse};
@@ -65,7 +67,7 @@ impl fmt::Debug for Check {
 struct Plan {
     model: String,
     system: Option<String>,
-    tools: Vec<(ToolSpec, String)>,
+    tools: Vec<(ToolSpec, Reach)>,
     max_steps: u32,
     max_tokens: Option<u32>,
     temperature: Option<f32>,
@@ -157,12 +159,13 @@ impl Agent {
     }
 
     /// Offers the model this tool; calls of it go to the child or group under this need. A tool of the
-    /// same name is replaced.
+    /// same name is replaced. A [`Reach`] in place of the need also says how a call is undone, and how
+    /// it is found out whether it happened.
     #[must_use]
-    pub fn tool(self, spec: ToolSpec, need: impl Into<String>) -> Self {
+    pub fn tool(self, spec: ToolSpec, reach: impl Into<Reach>) -> Self {
         self.with(|plan| {
             plan.tools.retain(|(other, _)| other.name != spec.name);
-            plan.tools.push((spec, need.into()));
+            plan.tools.push((spec, reach.into()));
         })
     }
 
@@ -241,7 +244,8 @@ impl Agent {
         let plan = Arc::clone(&self.plan);
         // A till of its own: two children made of one agent spend nothing together.
         let agent = Self { till: Arc::default(), ..self };
-        let mut needs: Vec<&String> = plan.tools.iter().map(|(_, need)| need).collect();
+        let mut needs: Vec<&String> =
+            plan.tools.iter().flat_map(|(_, reach)| reach.needs()).collect();
         needs.sort();
         needs.dedup();
         let spec = ChildSpec::stateful(id, move || agent.clone()).kind(Kind::Agent).needs::<Port<
