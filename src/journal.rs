@@ -440,7 +440,9 @@ impl Future for Handed {
     type Output = Result<(), StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(commit) = &mut self.commit else { return Poll::Ready(Err(StoreError::Closed)) };
+        let Some(commit) = &mut self.commit else {
+            return Poll::Ready(Err(StoreError::Closed { store: String::new() }));
+        };
         let Poll::Ready(result) = Pin::new(commit).poll(task) else { return Poll::Pending };
         self.commit = None;
         if let (Ok(receipt), Some((journal, _))) = (&result, &self.token) {
@@ -470,8 +472,12 @@ impl Drop for Handed {
 }
 
 fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
-    let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused(error.to_string()))?;
-    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)?;
+    let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused {
+        store: String::new(),
+        why: format!("a record of journal \"{STREAM}\": {error}"),
+    })?;
+    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)
+        .map_err(StoreError::codec(format!("a record of journal \"{STREAM}\"")))?;
     Ok(batch.append(STREAM, bytes))
 }
 
