@@ -132,10 +132,15 @@ impl Effects {
 
     /// What of a task's effects stands, and what is not known.
     pub(crate) fn standing(&self, task: &str) -> Undone {
+        self.standing_from(task, 0)
+    }
+
+    /// As [`Effects::standing`], for what was done at this step of the task and later.
+    pub(crate) fn standing_from(&self, task: &str, step: u64) -> Undone {
         let ledger = self.ledger.lock();
         let mut told = Undone::default();
         for entry in ledger.of_task(task) {
-            if !entry.intent.kind.acts() {
+            if !entry.intent.kind.acts() || entry.intent.step < step {
                 continue;
             }
             match entry.status {

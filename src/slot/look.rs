@@ -174,7 +174,7 @@ impl<W: Worker> Look for Slot<W> {
             return;
         }
         let turn = Turn::RolledBack(undone);
-        let place = Place { turn, step: 0, back: false };
+        let place = Place { turn, ..Place::START };
         let before = self.desk().rare().resume.replace(Box::new((request, place)));
         let _ = unwound(move || drop(before));
     }

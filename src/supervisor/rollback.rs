@@ -586,17 +586,19 @@ impl Place {
         Ok(())
     }
 
-    /// The open request of a child in a transaction that has done something to the world since, if it was
-    /// not begun when the line was drawn: that is about to be undone.
+    /// The open request of a child in a transaction that has done something to the world since the line was
+    /// drawn: that is about to be undone.
     fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
         if !child.in_transaction() || known.is_empty() {
             return None;
         }
         let effects = &self.node.hub.effects;
-        let acted =
-            |task: &str| known.contains(task) && effects.standing(task) != Undone::default();
-        let open = child.open_tasks().into_iter();
-        open.filter(|(.., step)| *step == 0).map(|(_, task, _)| task).find(|task| acted(task))
+        let acted = |task: &str, step| {
+            known.contains(task) && effects.standing_from(task, step) != Undone::default()
+        };
+        let open = child.open_tasks().into_iter().filter(|(_, task, step)| acted(task, *step));
+        // The one in whose middle the child stands comes first.
+        open.max_by_key(|(.., step)| *step).map(|(_, task, _)| task)
     }
 
     /// Tells that it could not be returned, and why.
