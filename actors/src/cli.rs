@@ -15,10 +15,12 @@ use mainstay::checkpoint::MemoryStore;
 use mainstay::system::System;
 
 use build::Tree;
+use chaos::Trial;
 use run::Session;
 use snag::Snags;
 
 mod build;
+mod chaos;
 mod check;
 mod file;
 mod people;
@@ -116,6 +118,20 @@ enum Command {
     Check {
         /// The tree file.
         file: PathBuf,
+        /// Try the tree at the playbook's failure rates, with models and tools that are played: nothing
+        /// outside is asked. Ends with 1 if an objective is missed or a question is lost.
+        #[arg(long)]
+        chaos: bool,
+        /// How many questions are asked at each rate.
+        #[arg(long, value_name = "N", default_value_t = 200, requires = "chaos")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        requests: u32,
+        /// Another seed has other attempts fail; the same has the same fail again.
+        #[arg(long, value_name = "S", default_value_t = 1, requires = "chaos")]
+        seed: u64,
+        /// Print what came of the trial as one JSON object on one line.
+        #[arg(long, requires = "chaos")]
+        json: bool,
     },
     /// Start a tree, print it, and stop it.
     Tree {
@@ -164,14 +180,23 @@ impl std::error::Error for Failed {}
 /// Runs the command that the arguments say.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let is_trial = matches!(cli.command, Command::Check { chaos: true, .. });
+    let runtime = match is_trial {
+        // Days pass in seconds, and in the same order every time.
+        true => {
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()
+        }
+        false => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("mainstay: no runtime: {error}");
             return ExitCode::from(1);
         }
     };
-    let wants_json = matches!(cli.command, Command::Run { json: true, .. });
+    let wants_json =
+        matches!(cli.command, Command::Run { json: true, .. } | Command::Check { json: true, .. });
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
@@ -224,7 +249,10 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             session.stop().await;
             result
         }
-        Command::Check { file } => {
+        Command::Check { file, chaos: true, requests, seed, json } => {
+            chaos::run(&mut Tree::read(&file)?, Trial { requests, seed, json }).await
+        }
+        Command::Check { file, .. } => {
             say(check::page(&Tree::read(&file)?).trim_end());
             Ok(())
         }

@@ -4,6 +4,8 @@ use harness::{Folder, refused, support};
 
 #[path = "cli/bad_files.rs"]
 mod bad_files;
+#[path = "cli/chaos.rs"]
+mod chaos;
 #[path = "cli/chat.rs"]
 mod chat;
 #[path = "cli/durable.rs"]

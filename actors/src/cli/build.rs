@@ -26,10 +26,12 @@ use super::points;
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
+use stage::Stage;
 
 pub(crate) mod answers;
 mod leaves;
 mod offers;
+pub(crate) mod stage;
 
 /// How long a call waits for a server that was not there when the tree started.
 const ABSENT_WAIT: Duration = Duration::from_millis(500);
@@ -56,6 +58,8 @@ pub(crate) struct Tree {
     teams: BTreeMap<String, Team>,
     /// Whether the servers have said which tools they have.
     discovered: bool,
+    /// Who plays the models and tools, where the tree is only tried.
+    stage: Option<Stage>,
 }
 
 /// Who may be asked: the groups of agents, and the agents in no group; where there are no agents, the
@@ -134,6 +138,7 @@ impl Tree {
             absent: BTreeSet::new(),
             teams: BTreeMap::new(),
             discovered: false,
+            stage: None,
         };
         let names = verify::Names::of(&tree.file);
         for (name, person) in &tree.file.people {
@@ -227,6 +232,11 @@ impl Tree {
             }
         }
         Ok(notes)
+    }
+
+    /// Has its models and tools be played from now on; texts and people stay who they are.
+    pub(crate) fn play(&mut self, stage: Stage) {
+        self.stage = Some(stage);
     }
 
     /// What the tree is watched by.
@@ -428,7 +438,9 @@ impl Tree {
             }
         }
         for (name, server) in &self.servers {
-            if !self.absent.contains(name) {
+            if self.stage.is_some() {
+                root = root.supervisor(self.played(name));
+            } else if !self.absent.contains(name) {
                 root = root.supervisor(server.supervisor(name));
             }
         }
@@ -518,7 +530,7 @@ impl Tree {
     }
 
     fn model(&self, name: &str, model: &file::Model) -> ChildSpec {
-        leaves::model(name, model, self.limits.get(name))
+        leaves::model(name, model, self.limits.get(name), self.stage.as_ref())
     }
 
     /// The tools that need no server, as children.
@@ -529,6 +541,8 @@ impl Tree {
             let id = name.get_ref();
             let child = if let Some(text) = &tool.text {
                 answers::instead_of_a_tool(id, text.get_ref())
+            } else if let Some(stage) = &self.stage {
+                stage.tool(id, builtin.effect())
             } else if let Some(documents) = &tool.documents {
                 let path = self.folder.join(documents.get_ref());
                 let documents = answers::documents(&path).map_err(anyhow::Error::msg)?;
@@ -604,7 +618,30 @@ impl Tree {
     /// `SERVER.TOOL` as a member of a group, beside the connection of its server.
     fn served(&self, name: &str) -> Option<ChildSpec> {
         let (server, tool) = name.split_once('.')?;
+        if let Some(stage) = &self.stage {
+            return Some(stage.tool(name, *self.tool_effects().get(name)?));
+        }
         Some(self.servers.get(server)?.tool_named(tool).spec(name))
+    }
+
+    /// The tools of a server that the file names, with what they do to the world.
+    fn named_of(&self, server: &str) -> BTreeMap<String, EffectKind> {
+        let named = self.tool_effects().into_iter();
+        let its = named.filter_map(|(name, effect)| {
+            let (its, inner) = name.split_once('.')?;
+            (its == server).then(|| (inner.to_owned(), effect))
+        });
+        its.collect()
+    }
+
+    /// A server whose tools are played: those that the file names.
+    fn played(&self, name: &str) -> SupervisorSpec {
+        let tools = self.named_of(name);
+        let players = self
+            .stage
+            .iter()
+            .flat_map(|stage| tools.iter().map(|(inner, effect)| stage.tool(inner, *effect)));
+        players.fold(SupervisorSpec::one_for_one(name), SupervisorSpec::child)
     }
 
     /// A member of a group of steps: an agent, or a text that is always the same.

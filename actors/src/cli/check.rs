@@ -436,7 +436,7 @@ fn waits(policy: &Policy, class: Class, cap: u32) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn align<const N: usize>(page: &mut String, lines: &[[String; N]]) {
+pub(crate) fn align<const N: usize>(page: &mut String, lines: &[[String; N]]) {
     let width = |column: usize| lines.iter().map(|line| line[column].width()).max().unwrap_or(0);
     let widths: Vec<_> = (0..N).map(width).collect();
     for line in lines {

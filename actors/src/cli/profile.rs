@@ -53,6 +53,8 @@ pub(crate) struct Injected {
     pub(crate) id: &'static str,
     pub(crate) what: &'static str,
     pub(crate) rate: &'static str,
+    /// The most of it, as a share: what a trial does.
+    pub(crate) most: f64,
     pub(crate) class: Class,
     pub(crate) on: On,
 }
@@ -61,15 +63,25 @@ const fn injected(
     id: &'static str,
     what: &'static str,
     rate: &'static str,
+    most: f64,
     class: Class,
     on: On,
 ) -> Injected {
-    Injected { id, what, rate, class, on }
+    Injected { id, what, rate, most, class, on }
 }
 
-/// The failure rates that every tree is tried with.
-pub(crate) const CHAOS: [Injected; 1] =
-    [injected("S5", "the network fails", "5 %, 10 % and 15 %", Class::Network, On::Everything)];
+/// What every tree is tried with, at each of [`RATES`].
+pub(crate) const CHAOS: [Injected; 1] = [injected(
+    "S5",
+    "the network fails",
+    "5 %, 10 % and 15 %",
+    0.15,
+    Class::Network,
+    On::Everything,
+)];
+
+/// The rates of S5, in percent.
+pub(crate) const RATES: [u32; 3] = [5, 10, 15];
 
 impl Profile {
     pub(crate) const fn name(self) -> &'static str {
@@ -151,19 +163,33 @@ impl Profile {
 
     pub(crate) const fn chaos(self) -> &'static [Injected] {
         const DESK: &[Injected] = &[
-            injected("S61", "a tool times out", "5 to 10 %", Class::Timeout, On::Tools),
-            injected("S61", "a tool fails", "2 to 3 %", Class::ToolExecution, On::Tools),
-            injected("S61", "a complaint is too hard", "1 to 2 %", Class::Business, On::Agents),
+            injected("S61", "a tool times out", "5 to 10 %", 0.1, Class::Timeout, On::Tools),
+            injected("S61", "a tool fails", "2 to 3 %", 0.03, Class::ToolExecution, On::Tools),
+            injected(
+                "S61",
+                "a complaint is too hard",
+                "1 to 2 %",
+                0.02,
+                Class::Business,
+                On::Agents,
+            ),
         ];
         const MONEY: &[Injected] = &[
-            injected("S67", "the network fails", "1 to 2 %", Class::Network, On::Everything),
-            injected("S67", "a transaction fails", "0.5 to 1 %", Class::ToolExecution, On::Tools),
-            injected("S67", "funds are insufficient", "< 0.1 %", Class::Business, On::Tools),
+            injected("S67", "the network fails", "1 to 2 %", 0.02, Class::Network, On::Everything),
+            injected(
+                "S67",
+                "a transaction fails",
+                "0.5 to 1 %",
+                0.01,
+                Class::ToolExecution,
+                On::Tools,
+            ),
+            injected("S67", "funds are insufficient", "< 0.1 %", 0.001, Class::Business, On::Tools),
         ];
         const CODE: &[Injected] = &[
-            injected("S73", "a syntax error", "10 to 15 %", Class::OutputInvalid, On::Models),
-            injected("S73", "a tool fails", "3 to 5 %", Class::ToolExecution, On::Tools),
-            injected("S73", "the logic is wrong", "5 to 10 %", Class::Business, On::Agents),
+            injected("S73", "a syntax error", "10 to 15 %", 0.15, Class::OutputInvalid, On::Models),
+            injected("S73", "a tool fails", "3 to 5 %", 0.05, Class::ToolExecution, On::Tools),
+            injected("S73", "the logic is wrong", "5 to 10 %", 0.1, Class::Business, On::Agents),
         ];
         match self {
             Self::CustomerService => DESK,

@@ -11,6 +11,7 @@ use mainstay_actors::model::limits::RateLimits;
 
 use super::super::file::{self, ModelKind};
 use super::answers;
+use super::stage::Stage;
 
 /// The server of a tool's section; `None` for a built-in tool.
 pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
@@ -118,9 +119,15 @@ fn endpoint(model: &file::Model) -> Option<Model> {
     })
 }
 
-pub(super) fn model(name: &str, model: &file::Model, limits: Option<&RateLimits>) -> ChildSpec {
-    let mut spec = match endpoint(model) {
-        Some(mut endpoint) => {
+pub(super) fn model(
+    name: &str,
+    model: &file::Model,
+    limits: Option<&RateLimits>,
+    stage: Option<&Stage>,
+) -> ChildSpec {
+    let mut spec = match (endpoint(model), stage) {
+        (_, Some(stage)) if model.text.is_none() => stage.model(name, model),
+        (Some(mut endpoint), _) => {
             if let Some(variable) = &model.key_env {
                 endpoint = endpoint.key_env(variable.get_ref());
             }
@@ -137,7 +144,7 @@ pub(super) fn model(name: &str, model: &file::Model, limits: Option<&RateLimits>
             }
             endpoint.spec(name)
         }
-        None => match (&model.text, model.kind.get_ref()) {
+        (None, _) => match (&model.text, model.kind.get_ref()) {
             (Some(text), ModelKind::Template) => answers::template(name, text.get_ref()),
             (Some(text), _) => answers::instead_of_a_model(name, text.get_ref()),
             (None, _) => LocalModel::default().spec(name),

@@ -80,6 +80,11 @@ impl Tree {
     /// What a name in an agent's list of tools offers, and under which need.
     fn offers(&self, name: &str) -> Vec<(ToolSpec, String)> {
         let (head, inner) = name.split_once('.').map_or((name, None), |(a, b)| (a, Some(b)));
+        if let (Some(_), Some(_)) = (&self.stage, self.servers.get(head)) {
+            let tools = self.named_of(head).into_keys();
+            let wanted = tools.filter(|tool| inner.is_none_or(|inner| tool == inner));
+            return wanted.map(|tool| (ToolSpec::new(&tool), format!("{head}/{tool}"))).collect();
+        }
         if let Some(server) = self.servers.get(head) {
             let wanted = |spec: &ToolSpec| inner.is_none_or(|inner| spec.name == inner);
             let tools = server.tools().into_iter().filter(wanted);

@@ -23,9 +23,10 @@ struct Target {
 
 /// The plan of a tree.
 pub(super) fn plan(page: &mut String, tree: &Tree, profile: Option<Profile>, policy: &Policy) {
-    let _ = writeln!(page, "\nChaos plan: what to try it with, by hand, and what it then does");
+    let _ =
+        writeln!(page, "\nChaos plan: what `check --chaos` tries it with, and what it then does");
     let rows = CHAOS.iter().chain(profile.iter().flat_map(|profile| profile.chaos()));
-    for Injected { id, what, rate, class, on } in rows {
+    for Injected { id, what, rate, class, on, .. } in rows {
         let _ = writeln!(page, "  {id}  {what}: {rate}");
         let mut lines: Vec<[String; 3]> = Vec::new();
         for target in targets(tree, *on) {
