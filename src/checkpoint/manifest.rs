@@ -199,11 +199,13 @@ pub struct Checkpoint {
     pub valid_until: Wall,
     /// How far the effect ledger was.
     pub ledger: u64,
-    /// The last request accepted before it: later ones are delivered again.
+    /// The last request accepted before it. The runtime writes 0: which requests are delivered again is in
+    /// the journal.
     pub mailbox_cut: u64,
-    /// The policy in force; [`Digest::NONE`] when not recorded.
+    /// The policy in force; [`Digest::NONE`] when not recorded, which is what the runtime writes: a state is
+    /// taken up under whatever policy there is then.
     pub policy: Digest,
-    /// What had been spent.
+    /// What had been spent. The runtime writes none: money does not roll back, so nothing would be restored.
     pub budgets: Budgets,
     /// Over all of the above but the chain.
     pub digest: Digest,
