@@ -235,10 +235,12 @@ pub(crate) struct Place {
     pub(crate) step: u64,
     /// Before anything else, the state returns to where the request began.
     pub(crate) back: bool,
+    /// Before anything else, what was done from this step on is undone.
+    pub(crate) undo: bool,
 }
 
 impl Place {
-    pub(crate) const START: Self = Self { turn: Turn::First, step: 0, back: false };
+    pub(crate) const START: Self = Self { turn: Turn::First, step: 0, back: false, undo: false };
 }
 
 /// The outcomes of the calls of a [`Step::Perform`]. Cheap to clone: a step that is tried again gets

@@ -12,21 +12,22 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::behavior::{PastAct, Undone};
-use crate::error::ResolveError;
 use crate::event::Event;
 use crate::fate::{Answer, Cost, Trail};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
-    EffectCounts, EffectKey, EffectStatus, Entry, Input, Intent, Ledger, Output, Record,
-    Resolution, Undo, Verdict,
+    EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
+    Undo, Verdict,
 };
 use crate::port::{Act, Call, Outcome, Reply, Tie, Trace};
-use crate::text;
+
+mod settling;
+
+pub use settling::{EffectView, EffectsRef};
 
 /// The code of a fault whose effect waits for a verification or a person.
 pub(crate) const EFFECT_UNKNOWN: &str = "effect_unknown";
@@ -131,14 +132,21 @@ impl Effects {
 
     /// What of a task's effects stands, and what is not known.
     pub(crate) fn standing(&self, task: &str) -> Undone {
+        self.standing_from(task, 0)
+    }
+
+    /// As [`Effects::standing`], for what was done at this step of the task and later.
+    pub(crate) fn standing_from(&self, task: &str, step: u64) -> Undone {
         let ledger = self.ledger.lock();
         let mut told = Undone::default();
         for entry in ledger.of_task(task) {
-            if !entry.intent.kind.acts() {
+            if !entry.intent.kind.acts() || entry.intent.step < step {
                 continue;
             }
             match entry.status {
-                EffectStatus::Confirmed(_) => told.kept.push(entry.intent.key),
+                EffectStatus::Confirmed(_) | EffectStatus::Left(_) => {
+                    told.kept.push(entry.intent.key);
+                }
                 EffectStatus::Compensated => told.undone.push(entry.intent.key),
                 EffectStatus::Rejected | EffectStatus::Failed(_) => {}
                 _ => told.unknown.push(entry.intent.key),
@@ -158,7 +166,9 @@ impl Effects {
             tool: entry.intent.tool.clone(),
             request: text(&entry.intent.request),
             result: match &entry.status {
-                EffectStatus::Confirmed(result) => Some(text(result)),
+                EffectStatus::Confirmed(happened) | EffectStatus::Left(happened) => {
+                    Some(text(&happened.result))
+                }
                 _ => None,
             },
         });
@@ -201,7 +211,10 @@ impl Effects {
                 }
                 EffectStatus::Stuck(_) => stop = true,
                 EffectStatus::Compensating => {}
-                EffectStatus::Confirmed(_) | EffectStatus::Intended | EffectStatus::Unknown => {
+                EffectStatus::Confirmed(_)
+                | EffectStatus::Left(_)
+                | EffectStatus::Intended
+                | EffectStatus::Unknown => {
                     stop |= entry.intent.undo.is_none();
                 }
             }
@@ -212,7 +225,13 @@ impl Effects {
             stop = true;
             stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
             match entry.status {
-                EffectStatus::Confirmed(_) if !self.is_stuck(key) => told.kept.push(key),
+                EffectStatus::Confirmed(_) | EffectStatus::Left(_) if !self.is_stuck(key) => {
+                    // Until its task asks for it again, or a person says that it stands rightly.
+                    if let Err(fault) = self.feed(Input::Left(key)).await {
+                        tracing::warn!(target: "mainstay", %key, %fault, "what was left standing is not written down");
+                    }
+                    told.kept.push(key);
+                }
                 _ => told.unknown.push(key),
             }
         }
@@ -377,7 +396,7 @@ impl Effects {
         match resolution {
             Resolution::Happened(bytes) => {
                 let value = (act.decode)(&bytes).map_err(|error| unreadable(key, &error))?;
-                Ok(recorded(value, tool))
+                Ok(recorded(value, tool, Happened::new(bytes)))
             }
             Resolution::NotHappened => {
                 let why = format!("\"{tool}\" gave no answer, and nothing has happened");
@@ -398,10 +417,17 @@ impl Effects {
     ) -> Outcome {
         let record = output.record;
         match output.verdict.unwrap_or(Verdict::Unknown) {
-            Verdict::Replay(bytes) => {
-                let value = (act.decode)(&bytes).map_err(|error| unreadable(key, &error))?;
+            Verdict::Replay(happened) => {
+                let value =
+                    (act.decode)(&happened.result).map_err(|error| unreadable(key, &error))?;
+                if let Some(record) = record {
+                    self.keep(record).await?;
+                }
                 self.tell_status(key, "replayed");
-                Ok(recorded(value, call.target()))
+                let answer = recorded(value, call.target(), happened);
+                // Whoever uses a stand-in's work is degraded by it, however it came by it.
+                tie.note(&answer);
+                Ok(answer)
             }
             Verdict::Failed(fault) => {
                 self.tell_status(key, "replayed");
@@ -437,7 +463,13 @@ impl Effects {
                             self.note(Input::Lost(key));
                             Fault::internal(format!("a result cannot be recorded: {error}"))
                         })?;
-                        self.feed(Input::Confirmed(key, bytes)).await?;
+                        let happened = Happened {
+                            result: bytes,
+                            served_by: (answer.served_by != tool).then(|| answer.served_by.clone()),
+                            degraded: answer.degraded,
+                            defaulted: answer.defaulted,
+                        };
+                        self.feed(Input::Confirmed(key, happened)).await?;
                         Ok(answer)
                     }
                     Err(unanswered) => {
@@ -464,12 +496,12 @@ impl Effects {
 }
 
 /// The answer of an effect that was not asked for now.
-fn recorded(value: Reply, tool: &ChildPath) -> Answer<Reply> {
+fn recorded(value: Reply, tool: &ChildPath, happened: Happened) -> Answer<Reply> {
     Answer {
         value,
-        served_by: tool.clone(),
-        degraded: false,
-        defaulted: false,
+        served_by: happened.served_by.unwrap_or_else(|| tool.clone()),
+        degraded: happened.degraded,
+        defaulted: happened.defaulted,
         attempts: 0,
         cost: Cost::default(),
         elapsed: Duration::ZERO,
@@ -479,139 +511,6 @@ fn recorded(value: Reply, tool: &ChildPath) -> Answer<Reply> {
 
 fn unreadable(key: EffectKey, error: &str) -> Fault {
     Fault::internal(format!("the recorded result of {key} cannot be read: {error}"))
-}
-
-/// The effects of a system, for looking at them and for settling what only a person can.
-#[derive(Clone)]
-pub struct EffectsRef {
-    effects: Arc<Effects>,
-}
-
-impl fmt::Debug for EffectsRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EffectsRef").field("counts", &self.counts()).finish()
-    }
-}
-
-/// An effect as a person sees it. Holds no user data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct EffectView {
-    /// The effect.
-    pub key: EffectKey,
-    /// The child that acts.
-    pub owner: ChildPath,
-    /// The tool.
-    pub tool: ChildPath,
-    /// The idempotency key of the request it belongs to.
-    pub task: String,
-    /// Which step of the request.
-    pub step: u64,
-    /// Which act of the step.
-    pub ordinal: u32,
-    /// What the tool does to the world.
-    pub kind: EffectKind,
-    /// What is known: `confirmed`, `unknown`, `stuck`, ...
-    pub status: &'static str,
-}
-
-impl EffectsRef {
-    pub(crate) fn new(effects: Arc<Effects>) -> Self {
-        Self { effects }
-    }
-
-    /// How many effects there are of each status.
-    pub fn counts(&self) -> EffectCounts {
-        self.effects.ledger.lock().counts()
-    }
-
-    /// Every effect that is known, in the order of the intents.
-    pub fn list(&self) -> Vec<EffectView> {
-        let ledger = self.effects.ledger.lock();
-        ledger.entries().into_iter().map(view).collect()
-    }
-
-    /// Those that wait for a person: unknown, or stuck in their undo.
-    pub fn open(&self) -> Vec<EffectView> {
-        let ledger = self.effects.ledger.lock();
-        let waits =
-            |entry: &&Entry| matches!(entry.status, EffectStatus::Unknown | EffectStatus::Stuck(_));
-        ledger.entries().into_iter().filter(waits).map(view).collect()
-    }
-
-    /// What was asked of the tool, as JSON, for the person who has to find out. Holds user data.
-    pub fn request(&self, key: EffectKey) -> Option<String> {
-        let ledger = self.effects.ledger.lock();
-        ledger.get(key).map(|entry| String::from_utf8_lossy(&entry.intent.request).into_owned())
-    }
-
-    /// Says that an unknown effect did happen, with this result: a step that asks for it again is
-    /// given the result.
-    ///
-    /// # Errors
-    /// The effect is not known or not open; the result cannot be recorded, or the journal not written.
-    pub async fn happened<R: Serialize>(
-        &self,
-        key: EffectKey,
-        result: &R,
-    ) -> Result<(), ResolveError> {
-        let result = text::canonical(result).map_err(ResolveError::Result)?;
-        self.resolve(key, Resolution::Happened(Arc::from(result))).await
-    }
-
-    /// Says that an unknown effect did not happen and will not: a step that asks for it again has it
-    /// take place.
-    ///
-    /// # Errors
-    /// The effect is not known or not open, or the journal cannot be written.
-    pub async fn did_not_happen(&self, key: EffectKey) -> Result<(), ResolveError> {
-        self.resolve(key, Resolution::NotHappened).await
-    }
-
-    /// Says that an effect whose undo is stuck has been undone by hand.
-    ///
-    /// # Errors
-    /// The effect is not known or not stuck, or the journal cannot be written.
-    pub async fn undone(&self, key: EffectKey) -> Result<(), ResolveError> {
-        self.feed(key, |status| matches!(status, EffectStatus::Stuck(_)), Input::Undone(key)).await
-    }
-
-    async fn resolve(&self, key: EffectKey, resolution: Resolution) -> Result<(), ResolveError> {
-        let unknown = |status: &EffectStatus| matches!(status, EffectStatus::Unknown);
-        self.feed(key, unknown, Input::Resolved(key, resolution)).await
-    }
-
-    async fn feed(
-        &self,
-        key: EffectKey,
-        fits: impl Fn(&EffectStatus) -> bool,
-        input: Input,
-    ) -> Result<(), ResolveError> {
-        let status = self.effects.ledger.lock().get(key).map(|entry| entry.status.clone());
-        match status {
-            None => Err(ResolveError::NotFound(key)),
-            Some(status) if !fits(&status) => {
-                Err(ResolveError::NotOpen { key, status: status.name() })
-            }
-            Some(_) => {
-                self.effects.feed(input).await.map_err(ResolveError::Journal)?;
-                Ok(())
-            }
-        }
-    }
-}
-
-fn view(entry: &Entry) -> EffectView {
-    EffectView {
-        key: entry.intent.key,
-        owner: entry.intent.owner.clone(),
-        tool: entry.intent.tool.clone(),
-        task: entry.intent.task.to_string(),
-        step: entry.intent.step,
-        ordinal: entry.intent.ordinal,
-        kind: entry.intent.kind,
-        status: entry.status.name(),
-    }
 }
 
 /// While it lives, nobody else undoes this effect.

@@ -113,9 +113,13 @@ pub enum Unavailable {
     ShuttingDown,
     /// It is a group, and every member that could serve was taken out of service by hand.
     Isolated,
-    /// It is a group, and every member that is not isolated rests for longer than this request may take:
-    /// its circuit is open, or its quota domain closed.
-    Resting,
+    /// It is a group, and every member that is not isolated rests: its circuit is open, or its quota
+    /// domain closed. That is for longer than this request may take, unless the group is one that
+    /// waits for nobody ([`AllDown::Fail`](crate::spec::AllDown::Fail)).
+    Resting {
+        /// How long after the refusal the first of them is offered work again.
+        retry_after: Duration,
+    },
     /// The runtime that the system was started on is gone.
     RuntimeGone,
     /// It is durable, and has accepted a request under the same idempotency key before.
@@ -127,15 +131,19 @@ pub enum Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Resting { retry_after } => {
+                return write!(
+                    f,
+                    "every member rests (circuit open or quota domain closed); the first is back in \
+                     {retry_after:?}"
+                );
+            }
             Self::Restarting => "restarting",
             Self::Stopped => "stopped",
             Self::Quarantined => "quarantined after too many restarts; restart it to release it",
             Self::Removed => "removed",
             Self::ShuttingDown => "shutting down",
             Self::Isolated => "every member is isolated by hand; release one",
-            Self::Resting => {
-                "every member rests (circuit open or quota domain closed) beyond the deadline"
-            }
             Self::RuntimeGone => "the runtime it was started on was dropped",
             Self::Duplicate => "it has accepted a request with this key before",
             Self::Unrecordable => "the request cannot be written down",

@@ -357,6 +357,17 @@ impl Fault {
         }
     }
 
+    /// The fault that an inner ladder was spent on, however deep; itself for one of no inner ladder.
+    pub fn innermost(&self) -> &Self {
+        let mut fault = self;
+        while fault.class == Class::Exhausted
+            && let Some(inner) = fault.source.as_deref().and_then(|it| it.downcast_ref::<Self>())
+        {
+            fault = inner;
+        }
+        fault
+    }
+
     /// The same fault with its typed cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {

@@ -27,7 +27,7 @@ use crate::moment::Moment;
 use crate::policy::{Candidate, Capabilities, GroupKind, History, Standing, eligibility};
 use crate::port::{Accept, Envelope, Home, Port, Recording};
 use crate::slot::{Membership, Refusal, count_fallback, uncount_fallback};
-use crate::spec::{Codec, GroupSpec, Role};
+use crate::spec::{AllDown, Codec, GroupSpec, Role};
 
 mod accept;
 mod end;
@@ -82,6 +82,7 @@ pub(crate) struct Group<Q, R> {
     /// Who is offered what has not failed, in order.
     admission: Vec<usize>,
     room: Room,
+    all_down: AllDown,
     hedging: Option<Hedging<Q, R>>,
     durable: Option<Codec>,
     durability: Durability,
@@ -136,6 +137,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             hub,
             admission,
             room: Room::of(spec),
+            all_down: spec.all_down,
             hedging: spec.hedge.map(Hedging::new),
             durable: spec.durable,
             durability: spec.durability,

@@ -38,7 +38,7 @@ mod fated;
 mod scopes;
 
 pub(crate) use fated::note;
-pub(crate) use scopes::{Returning, Scopes};
+pub(crate) use scopes::{Asks, Returned, Returning, Scopes};
 
 /// Something that wants to be looked at when its time has come.
 pub(crate) trait Timed: Send + Sync {

@@ -35,7 +35,9 @@ mod apart;
 mod ended;
 
 use apart::{apart, thread};
-use ended::{HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost};
+use ended::{
+    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost, not_kept,
+};
 
 /// Attempts a carrier makes before it yields.
 const BATCH: u32 = 32;
@@ -349,7 +351,7 @@ async fn attempt<B: Stateful>(
     }
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
-    let Place { mut turn, step: mut done, back } = place;
+    let Place { mut turn, step: mut done, back, undo } = place;
     if back {
         let began = slot.hub.now();
         let gone = slot.go_back(job, context).await;
@@ -361,11 +363,15 @@ async fn attempt<B: Stateful>(
                 turn = Turn::RolledBack(undone);
                 done = 0;
             }
-            Err(Unkept::Failed(fault)) => {
-                return (Some(life), Ended::Fault(fault, Place::START, tainted()));
-            }
-            Err(Unkept::Ended(cause)) => {
-                return (None, Ended::Crash(lost(life, cause), tainted()));
+            Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
+        }
+    }
+    if undo {
+        match Box::pin(slot.undo_from(done, job, context)).await {
+            Ok(undone) => turn = Turn::Resumed(undone),
+            Err(unkept) => {
+                let again = Place { turn, step: done, back: false, undo };
+                return not_kept(life, unkept, again, tainted());
             }
         }
     }
@@ -376,12 +382,7 @@ async fn attempt<B: Stateful>(
                 let _ = unwound(move || drop(old));
             }
             Ok(None) => {}
-            Err(Unkept::Failed(fault)) => {
-                return (Some(life), Ended::Fault(fault, Place::START, tainted()));
-            }
-            Err(Unkept::Ended(cause)) => {
-                return (None, Ended::Crash(lost(life, cause), tainted()));
-            }
+            Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
         }
     }
     let mut first = true;
@@ -397,7 +398,7 @@ async fn attempt<B: Stateful>(
                 return (Some(life), Ended::Cut(cut, tainted()));
             }
         }
-        let again = Place { turn: turn.clone(), step: done, back: false };
+        let again = Place { turn: turn.clone(), step: done, back: false, undo: false };
         let after = matches!(&turn, Turn::Performed(it) if every_effect && it.has_acted());
         let (before, step) = match made.take() {
             Some(made) => made,

@@ -37,8 +37,9 @@ use state::{State, Token};
 const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
 /// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
-/// returned to, and in which state the work of a request is.
-const VERSION: u32 = 3;
+/// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
+/// it was a stand-in, and effects at which an undo stopped.
+const VERSION: u32 = 4;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -439,7 +440,9 @@ impl Future for Handed {
     type Output = Result<(), StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(commit) = &mut self.commit else { return Poll::Ready(Err(StoreError::Closed)) };
+        let Some(commit) = &mut self.commit else {
+            return Poll::Ready(Err(StoreError::Closed { store: String::new() }));
+        };
         let Poll::Ready(result) = Pin::new(commit).poll(task) else { return Poll::Pending };
         self.commit = None;
         if let (Ok(receipt), Some((journal, _))) = (&result, &self.token) {
@@ -469,8 +472,12 @@ impl Drop for Handed {
 }
 
 fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
-    let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused(error.to_string()))?;
-    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)?;
+    let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused {
+        store: String::new(),
+        why: format!("a record of journal \"{STREAM}\": {error}"),
+    })?;
+    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)
+        .map_err(StoreError::codec(format!("a record of journal \"{STREAM}\"")))?;
     Ok(batch.append(STREAM, bytes))
 }
 

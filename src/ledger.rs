@@ -92,8 +92,11 @@ impl fmt::Debug for Intent {
 pub enum EffectStatus {
     /// It may have been dispatched; no outcome is known.
     Intended,
-    /// It happened; the encoded result.
-    Confirmed(Arc<[u8]>),
+    /// It happened; what came of it.
+    Confirmed(Happened),
+    /// It happened and stands, although it was to be undone: the undo of its task stopped here. A person
+    /// must look.
+    Left(Happened),
     /// It did not happen.
     Rejected,
     /// The tool said that it failed, without saying that nothing has happened.
@@ -108,12 +111,43 @@ pub enum EffectStatus {
     Stuck(String),
 }
 
+/// What came of an effect that took place.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happened {
+    /// The encoded result.
+    pub result: Arc<[u8]>,
+    /// Who gave it, where that was not the tool that was asked: a member of a group.
+    pub served_by: Option<ChildPath>,
+    /// A stand-in gave it, or a stand-in's work is in it.
+    pub degraded: bool,
+    /// It is the default of a group.
+    pub defaulted: bool,
+}
+
+impl Happened {
+    /// With this result, of the tool itself.
+    pub fn new(result: impl Into<Arc<[u8]>>) -> Self {
+        Self { result: result.into(), served_by: None, degraded: false, defaulted: false }
+    }
+}
+
+impl fmt::Debug for Happened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Happened")
+            .field("served_by", &self.served_by)
+            .field("degraded", &self.degraded)
+            .field("defaulted", &self.defaulted)
+            .finish_non_exhaustive()
+    }
+}
+
 impl EffectStatus {
     /// The name in dumps: `confirmed`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Intended => "intended",
             Self::Confirmed(_) => "confirmed",
+            Self::Left(_) => "left",
             Self::Rejected => "rejected",
             Self::Failed(_) => "failed",
             Self::Unknown => "unknown",
@@ -125,7 +159,10 @@ impl EffectStatus {
 
     /// Whether somebody still has to find something out or do something about it.
     pub const fn is_open(&self) -> bool {
-        matches!(self, Self::Intended | Self::Unknown | Self::Compensating | Self::Stuck(_))
+        matches!(
+            self,
+            Self::Intended | Self::Unknown | Self::Compensating | Self::Stuck(_) | Self::Left(_)
+        )
     }
 }
 
@@ -170,8 +207,8 @@ const LONGEST_TASK: usize = 128;
 pub enum Input {
     /// A task asks for it.
     Begin(Intent),
-    /// The tool says that it happened, with this result.
-    Confirmed(EffectKey, Arc<[u8]>),
+    /// The tool says that it happened, and what came of it.
+    Confirmed(EffectKey, Happened),
     /// It is certain that it did not happen.
     Rejected(EffectKey),
     /// The tool says that it failed.
@@ -186,6 +223,10 @@ pub enum Input {
     Undone(EffectKey),
     /// It could not be undone; why.
     UndoFailed(EffectKey, String),
+    /// The undo of its task stopped before it: it stands.
+    Left(EffectKey),
+    /// A person says that it stands rightly.
+    Stands(EffectKey),
     /// The task has its fate, and nothing will ask for its effects again.
     Retire(Arc<str>),
 }
@@ -208,8 +249,8 @@ pub enum Verdict {
     Dispatch,
     /// Ask the tool again, with the same key: the intent is durable.
     Again,
-    /// It happened: this is its result.
-    Replay(Arc<[u8]>),
+    /// It happened: this is what came of it.
+    Replay(Happened),
     /// It failed: this is how.
     Failed(Fault),
     /// Ask whether it happened; then [`Input::Resolved`].
@@ -253,7 +294,7 @@ pub struct EffectCounts {
     pub compensating: usize,
     /// Undone.
     pub compensated: usize,
-    /// Undoing failed.
+    /// Undoing failed, or stopped before it.
     pub stuck: usize,
 }
 
@@ -332,7 +373,9 @@ impl Ledger {
                 let open = matches!(entry.status, EffectStatus::Intended | EffectStatus::Unknown);
                 match resolution {
                     _ if !open => None,
-                    Resolution::Happened(result) => Some(EffectStatus::Confirmed(result)),
+                    Resolution::Happened(result) => {
+                        Some(EffectStatus::Confirmed(Happened::new(result)))
+                    }
                     Resolution::NotHappened => Some(EffectStatus::Rejected),
                     Resolution::CannotTell => {
                         (entry.status != EffectStatus::Unknown).then_some(EffectStatus::Unknown)
@@ -346,7 +389,10 @@ impl Ledger {
                 }
                 self.settle(key, |entry| match entry.status {
                     // An undo copes with what has never happened, so nobody has to know.
-                    EffectStatus::Confirmed(_) | EffectStatus::Intended | EffectStatus::Unknown
+                    EffectStatus::Confirmed(_)
+                    | EffectStatus::Left(_)
+                    | EffectStatus::Intended
+                    | EffectStatus::Unknown
                         if entry.intent.undo.is_some() =>
                     {
                         Some(EffectStatus::Compensating)
@@ -355,13 +401,21 @@ impl Ledger {
                 })
             }
             Input::Undone(key) => self.settle(key, |entry| match entry.status {
-                EffectStatus::Compensating | EffectStatus::Stuck(_) => {
+                EffectStatus::Compensating | EffectStatus::Stuck(_) | EffectStatus::Left(_) => {
                     Some(EffectStatus::Compensated)
                 }
                 _ => None,
             }),
             Input::UndoFailed(key, why) => self.settle(key, |entry| match entry.status {
                 EffectStatus::Compensating => Some(EffectStatus::Stuck(why)),
+                _ => None,
+            }),
+            Input::Left(key) => self.settle(key, |entry| match &entry.status {
+                EffectStatus::Confirmed(happened) => Some(EffectStatus::Left(happened.clone())),
+                _ => None,
+            }),
+            Input::Stands(key) => self.settle(key, |entry| match &entry.status {
+                EffectStatus::Left(happened) => Some(EffectStatus::Confirmed(happened.clone())),
                 _ => None,
             }),
             Input::Retire(task) => {
@@ -403,7 +457,7 @@ impl Ledger {
                 EffectStatus::Unknown => counts.unknown += 1,
                 EffectStatus::Compensating => counts.compensating += 1,
                 EffectStatus::Compensated => counts.compensated += 1,
-                EffectStatus::Stuck(_) => counts.stuck += 1,
+                EffectStatus::Stuck(_) | EffectStatus::Left(_) => counts.stuck += 1,
             }
         }
         counts
@@ -418,7 +472,14 @@ impl Ledger {
             return Output { verdict: Some(Verdict::Busy), record: None };
         }
         let verdict = match &entry.status {
-            EffectStatus::Confirmed(result) => Verdict::Replay(Arc::clone(result)),
+            EffectStatus::Confirmed(happened) => Verdict::Replay(happened.clone()),
+            // What was left standing is part of the work again.
+            EffectStatus::Left(happened) => {
+                let happened = happened.clone();
+                entry.status = EffectStatus::Confirmed(happened.clone());
+                let record = Record::Status(key, entry.status.clone());
+                return Output { verdict: Some(Verdict::Replay(happened)), record: Some(record) };
+            }
             EffectStatus::Failed(fault) => Verdict::Failed(fault.clone()),
             EffectStatus::Rejected => {
                 let epoch = entry.epoch;

@@ -464,7 +464,8 @@ pub(crate) fn may_widen(
     wider: &Wider,
 ) -> Result<(), Declined> {
     // Lives that end are the matter of their supervisor, which returns by itself when it falls.
-    let class = cause.class().ok_or(Declined::NothingToRollBack)?;
+    let Cause::Fault(fault) = cause else { return Err(Declined::NothingToRollBack) };
+    let class = fault.innermost().class;
     let scope = wider.scope;
     let widest = reach::widest(class, wider).min(policy.widest_rollback);
     if scope > widest {

@@ -33,7 +33,7 @@ mod validate;
 
 pub(crate) use codec::Codec;
 pub(crate) use domain::{defined_by, domains};
-pub use group::{GroupSpec, MAX_MEMBERS};
+pub use group::{AllDown, GroupSpec, MAX_MEMBERS};
 
 pub(crate) use validate::{dynamic_child, resolve};
 

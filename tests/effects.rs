@@ -14,7 +14,7 @@ use mainstay::ledger::EffectCounts;
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port, Verified};
 use mainstay::spec::acting::Idempotent;
-use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -65,6 +65,22 @@ impl Stateless for Tool {
         self.0.acts.lock().push(ctx.key());
         assert!(!take(&self.0.swallow), "the answer is lost");
         Ok(request * 2)
+    }
+}
+
+/// Is out of order.
+#[derive(Clone)]
+struct Gone;
+
+impl Behavior for Gone {
+    type Request = u32;
+    type Reply = u32;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateless for Gone {
+    async fn serve(&self, _: &u32, _: &Context) -> Result<u32, Fault> {
+        Err(Fault::exhausted("out of order").not_applied())
     }
 }
 
@@ -149,6 +165,35 @@ async fn a_crash_after_an_act_does_not_act_again() {
         assert_eq!(world.crash.load(Ordering::SeqCst), 0, "it did crash");
         assert!(system.fates().is_balanced());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_is_served_from_the_record_says_who_gave_its_result() {
+    let world = Arc::<World>::default();
+    let mut answers = Vec::new();
+    for crashes in [0, 1] {
+        // The first member is gone, so a stand-in acts.
+        let agent = Agent(Arc::clone(&world));
+        let tools =
+            GroupSpec::tool("tool").member("first", Gone).member("second", Tool(world.clone()));
+        let register = Register(Arc::clone(&world));
+        let spec = SupervisorSpec::one_for_one("desk")
+            .group(tools)
+            .child(ChildSpec::stateless("register", move || register.clone()))
+            .child(ChildSpec::stateful("agent", move || agent.clone()));
+        let system = System::start(spec).await.unwrap();
+        world.crash.store(crashes, Ordering::SeqCst);
+        let agent = system.port::<u32, u32>("desk/agent").unwrap();
+        let answer = agent.call(21_u32).await.unwrap();
+        assert_eq!((answer.value, world.crash.load(Ordering::SeqCst)), (42, 0));
+        answers.push((answer.degraded, answer.defaulted));
+    }
+    assert_eq!(world.acts.lock().len(), 2, "one each");
+    assert_eq!(
+        answers,
+        [(true, false); 2],
+        "told in the same way, from the tool and from the record"
+    );
 }
 
 #[tokio::test(start_paused = true)]

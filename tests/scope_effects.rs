@@ -359,6 +359,73 @@ fn a_process_that_ends_anywhere_in_a_rollback_is_gone_on_with() {
     assert!(undone > 5, "{undone} were undone");
 }
 
+/// As above, with a line that has the request in its middle.
+#[test]
+fn a_process_that_ends_anywhere_in_a_rollback_to_the_middle_of_a_request_is_gone_on_with() {
+    let (mut undone, mut told) = (0, 0);
+    for commits in 5..25 {
+        for last in [false, true] {
+            let (world, inner) = (Arc::<World>::default(), store());
+            let dying: Arc<dyn Store> = Arc::new(Dying::new(&inner, commits, last));
+            let returned = Arc::new(AtomicBool::new(false));
+            let done = Arc::clone(&returned);
+            let first = async {
+                let (system, buyer) = open(&world, &dying, Scope::Transaction).await;
+                buyer.submit(2_u32, CallOptions::new().key("k")).await.unwrap();
+                world.waiting.notified().await;
+                // The process ends where its store does.
+                if system.checkpoint("top/flow").await.is_err() {
+                    return;
+                }
+                world.opened.notify_waiters();
+                world.waiting.notified().await;
+                if system.rollback("top/flow", To::Latest).await.is_err() {
+                    return;
+                }
+                done.store(true, Ordering::SeqCst);
+                // It pays once more, as far as it gets.
+                world.waiting.notified().await;
+            };
+            let _ = runtime()
+                .block_on(async { tokio::time::timeout(Duration::from_secs(900), first).await });
+            let refunds = |world: &World| {
+                world.log().into_iter().filter(|order| *order == Order::Refund).count()
+            };
+            let (before, whole) = (refunds(&world), returned.load(Ordering::SeqCst));
+            world.told.lock().clear();
+            world.open();
+            runtime().block_on(async {
+                let (system, buyer) = open(&world, &inner, Scope::Transaction).await;
+                if system.journaled("k").is_none() {
+                    buyer.submit(2_u32, CallOptions::new().key("k")).await.unwrap();
+                }
+                let mut events = system.events();
+                while system.journaled("k") == Some(Journaled::Open) {
+                    let _ = tokio::time::timeout(SECOND, events.next()).await;
+                }
+                let what = format!(
+                    "after {commits} commits, last: {last}: {:?} {:?} {:?}",
+                    world.log(),
+                    system.journaled("k"),
+                    system.effects().list()
+                );
+                let debits = world.log().len() - refunds(&world);
+                assert_eq!(debits, refunds(&world) + 2, "{what}");
+                assert_eq!(system.effects().open(), [], "{what}");
+                // What was undone before the process ended is not again.
+                assert!(refunds(&world) <= 1, "{what}");
+                assert!(!whole || refunds(&world) == before, "{what}");
+                if refunds(&world) > before {
+                    undone += 1;
+                    assert_eq!(*world.told.lock(), [(0, 1, 0)], "{what}");
+                    told += 1;
+                }
+            });
+        }
+    }
+    assert!(undone > 0 && told > 0, "{undone} were undone by the next process, {told} told");
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::checkpoint::{
-    Batch, Digest, Draft, Durability, Export, FileOptions, FileStore, LineDraft, MemoryStore, Now,
-    Pin, RecoveryLine, Retention, Rules, Schema, Schemas, Scope, Sealed, Snapshot, Store, Topology,
-    Validator, Wall,
+    Batch, Commit, Digest, Draft, Durability, Export, FileOptions, FileStore, LineDraft,
+    MemoryStore, Now, Pin, RecoveryLine, Retention, Rules, Schema, Schemas, Scope, Sealed,
+    Snapshot, Store, Topology, Validator, Wall,
 };
 use mainstay::error::{CheckpointError, StoreError};
 use mainstay::id::{CheckpointId, ChildPath, Incarnation};
@@ -132,17 +132,55 @@ fn a_batch_is_taken_whole_or_not_at_all(place: &Place) {
     assert_eq!(store.lines(Scope::Session, &ChildPath::new("root")).unwrap().len(), 1);
 }
 
+fn an_error_names_the_store_and_what_is_wrong(place: &Place) {
+    let store = &*place.store;
+    let name = store.info().unwrap().name;
+    let long = "n".repeat(usize::from(u16::MAX) + 1);
+    let orphan = seal("a", 2, Some(&seal("a", 1, None)));
+    for (batch, what) in [
+        (Batch::new().checkpoint(&orphan), id(&orphan).to_string()),
+        (Batch::new().pin(CheckpointId(7), pin("x", 0, 1)), CheckpointId(7).to_string()),
+        (Batch::new().trim("requests", 2), "\"requests\"".to_owned()),
+        (Batch::new().append(long, Vec::new()), "nnnn".to_owned()),
+    ] {
+        // In memory a name may be as long as it likes.
+        let Err(error) = store.commit(batch, Durability::Sync).wait() else {
+            assert_eq!((name.as_str(), what.as_str()), ("memory", "nnnn"));
+            continue;
+        };
+        assert!(matches!(&error, StoreError::Refused { store, .. } if *store == name), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("store \"{name}\"")), "{text}");
+        assert!(text.contains(&what), "{text}");
+    }
+}
+
+#[test]
+fn a_commit_whose_store_is_gone_says_which() {
+    let (answerer, commit) = Commit::pending_of("ledgers".into());
+    drop(answerer);
+    let error = commit.wait().unwrap_err();
+    assert_eq!(error, StoreError::Closed { store: "ledgers".to_owned() });
+    assert_eq!(error.to_string(), "store \"ledgers\" is closed");
+    let (answerer, commit) = Commit::pending();
+    drop(answerer);
+    assert_eq!(commit.wait().unwrap_err().to_string(), "the store is closed");
+}
+
 fn a_checkpoint_that_contradicts_the_store_is_refused(place: &Place) {
     let store = &*place.store;
     let orphan = seal("a", 2, Some(&seal("a", 1, None)));
     let error = store.commit(Batch::new().checkpoint(&orphan), Durability::Sync).wait();
-    assert!(matches!(&error, Err(StoreError::Refused(why)) if why.contains("parent")), "{error:?}");
+    assert!(
+        matches!(&error, Err(StoreError::Refused { why, .. }) if why.contains("parent")),
+        "{error:?}"
+    );
     let first = seal("a", 1, None);
     let batch = || Batch::new().checkpoint(&first);
     store.commit(batch(), Durability::Sync).wait().unwrap();
     let error = store.commit(batch(), Durability::Sync).wait();
     assert!(
-        matches!(&error, Err(StoreError::Refused(why)) if why.contains("already")),
+        matches!(&error, Err(StoreError::Refused { why, .. }) if why.contains("already")),
         "{error:?}"
     );
     let unknown = CheckpointId(7);
@@ -153,7 +191,7 @@ fn a_checkpoint_that_contradicts_the_store_is_refused(place: &Place) {
         Batch::new().trim("requests", 2),
     ] {
         let answer = store.commit(batch, Durability::Sync).wait();
-        assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
+        assert!(matches!(answer, Err(StoreError::Refused { .. })), "{answer:?}");
     }
     assert_eq!(ids(store, "a").len(), 1);
 }
@@ -251,7 +289,7 @@ fn retention_keeps_the_newest_lines_of_each_place(place: &Place) {
         store.commit(Batch::new().line(line.clone()), Durability::Sync).wait().unwrap();
     }
     let again = store.commit(Batch::new().line(lines[0].clone()), Durability::Sync).wait();
-    assert!(matches!(again, Err(StoreError::Refused(_))), "{again:?}");
+    assert!(matches!(again, Err(StoreError::Refused { .. })), "{again:?}");
     let root = ChildPath::new("root");
     let listed = store.lines(Scope::Session, &root).unwrap();
     assert_eq!(listed.iter().map(|it| it.id).collect::<Vec<_>>(), {
@@ -454,6 +492,7 @@ macro_rules! contract {
             checkpoints_are_listed_newest_first
             a_batch_is_taken_whole_or_not_at_all
             a_checkpoint_that_contradicts_the_store_is_refused
+            an_error_names_the_store_and_what_is_wrong
             a_piece_that_did_not_change_is_kept_once
             pieces_of_different_types_with_the_same_bytes_are_read_as_what_each_is
             a_journal_keeps_its_order_and_its_positions

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Interval, MemoryStore, Scope, Snapshot, Store};
-use mainstay::error::{CallError, CheckpointError};
+use mainstay::error::{CallError, CheckpointError, ResolveError};
 use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
@@ -247,6 +247,22 @@ async fn an_undo_that_stops_at_an_act_without_one_calls_a_person() {
         }
     }
     assert_eq!(stops, [("bank/teller".to_owned(), "bank/bank".to_owned(), 1)]);
+    assert_eq!(system.effects().open(), [], "what stood is part of the work that was done");
+    // Where it is not gone on with, what stands waits for a person.
+    bank.credits.lock().extend([Goes::No, Goes::No]);
+    teller.call(LARGE).await.unwrap_err();
+    let left = loop {
+        if let [left] = &system.effects().open()[..] {
+            break left.clone();
+        }
+        events.next().await.unwrap();
+    };
+    assert_eq!((left.status, left.tool.as_str()), ("left", "bank/bank"));
+    let wrong = system.effects().happened(left.key, &()).await.unwrap_err();
+    assert!(matches!(wrong, ResolveError::NotOpen { status: "left", .. }), "{wrong}");
+    system.effects().stands(left.key).await.unwrap();
+    assert_eq!(system.effects().open(), []);
+    while events.try_next().is_some() {}
     // Where everything can be undone, nobody is called.
     bank.credits.lock().extend([Goes::No]);
     teller.call(7_u32).await.unwrap();

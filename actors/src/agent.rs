@@ -20,15 +20,17 @@ use mainstay::port::Port;
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::chat::{ChatReply, ChatRequest, ToolSpec};
-use crate::tool::{ToolReply, ToolRequest};
+use crate::tool::{ToolReply, ToolRequest, problems};
 use run::Run;
 use turn::Till;
 
 mod budget;
 mod context;
 mod past;
+mod reach;
 mod run;
 mod state;
 mod sub;
@@ -37,6 +39,7 @@ mod turn;
 
 pub use budget::TaskBudget;
 pub use context::KEPT_RESULT;
+pub use reach::Reach;
 pub use run::{MAX_CALLS, MAX_FAILURES, MAX_REGENERATIONS, MAX_RESULT};
 pub use sub::{AgentTool, SubTask, Team};
 pub use task::{AgentReply, AgentRequest, ToolUse};
@@ -64,7 +67,7 @@ impl fmt::Debug for Check {
 struct Plan {
     model: String,
     system: Option<String>,
-    tools: Vec<(ToolSpec, String)>,
+    tools: Vec<(ToolSpec, Reach)>,
     max_steps: u32,
     max_tokens: Option<u32>,
     temperature: Option<f32>,
@@ -156,12 +159,13 @@ impl Agent {
     }
 
     /// Offers the model this tool; calls of it go to the child or group under this need. A tool of the
-    /// same name is replaced.
+    /// same name is replaced. A [`Reach`] in place of the need also says how a call is undone, and how
+    /// it is found out whether it happened.
     #[must_use]
-    pub fn tool(self, spec: ToolSpec, need: impl Into<String>) -> Self {
+    pub fn tool(self, spec: ToolSpec, reach: impl Into<Reach>) -> Self {
         self.with(|plan| {
             plan.tools.retain(|(other, _)| other.name != spec.name);
-            plan.tools.push((spec, need.into()));
+            plan.tools.push((spec, reach.into()));
         })
     }
 
@@ -208,6 +212,24 @@ impl Agent {
         self.with(|plan| plan.checks.push(Check(Arc::new(check))))
     }
 
+    /// An answer must be JSON of this schema, and nothing else: a [validator](Agent::validate) that names
+    /// what is wrong. Read of the schema is what tools are checked with: `type`, `properties`, `required`,
+    /// `additionalProperties`, `items`, `enum`, `const`, `anyOf`, `oneOf`, `$ref` within it, and bounds.
+    ///
+    /// # Default
+    /// Any text.
+    #[must_use]
+    pub fn answer_schema(self, schema: Value) -> Self {
+        self.validate(move |text| {
+            let answer = serde_json::from_str::<Value>(text.trim())
+                .map_err(|error| format!("the answer is not JSON alone: {error}"))?;
+            match problems(&schema, &answer) {
+                wrong if wrong.is_empty() => Ok(()),
+                wrong => Err(format!("the answer is not of the schema: {wrong}")),
+            }
+        })
+    }
+
     /// What one task may spend.
     ///
     /// # Default
@@ -222,7 +244,8 @@ impl Agent {
         let plan = Arc::clone(&self.plan);
         // A till of its own: two children made of one agent spend nothing together.
         let agent = Self { till: Arc::default(), ..self };
-        let mut needs: Vec<&String> = plan.tools.iter().map(|(_, need)| need).collect();
+        let mut needs: Vec<&String> =
+            plan.tools.iter().flat_map(|(_, reach)| reach.needs()).collect();
         needs.sort();
         needs.dedup();
         let spec = ChildSpec::stateful(id, move || agent.clone()).kind(Kind::Agent).needs::<Port<

@@ -48,6 +48,8 @@ pub use schemars;
 
 mod schema;
 
+pub(crate) use schema::problems;
+
 /// Attempts at a time of a child made by [`tool`].
 pub const CONCURRENCY: u32 = 8;
 
@@ -85,6 +87,32 @@ impl ToolReply {
 /// time; everything can be changed on the spec.
 ///
 /// The arguments are read as `A`, the result is written as JSON. Empty arguments are read as `{}`.
+///
+/// Retries of a tool that may not be repeated are limited to failures that say that nothing was done,
+/// whatever its policy says. Whoever wants to see in the code that it has none at all puts the kind into its type,
+/// with [`ChildSpec::acts`]; then a tool that can be repeated may be told to, and one that cannot may not:
+///
+/// ```
+/// use mainstay::fault::{EffectKind, Fault};
+/// use mainstay::policy::Policy;
+/// use mainstay::spec::{ChildSpec, acting::Idempotent};
+/// use mainstay_actors::tool::{ToolContext, tool};
+///
+/// let remind = async |_: u32, _: ToolContext| Ok::<_, Fault>(());
+/// let spec = tool("remind", EffectKind::Idempotent, remind).acts::<Idempotent>();
+/// let spec: ChildSpec = spec.retry(Policy::new()).into();
+/// ```
+///
+/// ```compile_fail,E0599
+/// use mainstay::fault::{EffectKind, Fault};
+/// use mainstay::policy::Policy;
+/// use mainstay::spec::{ChildSpec, acting::Irreversible};
+/// use mainstay_actors::tool::{ToolContext, tool};
+///
+/// let pay = async |_: u32, _: ToolContext| Ok::<_, Fault>(());
+/// let spec = tool("pay", EffectKind::Irreversible, pay).acts::<Irreversible>();
+/// let spec: ChildSpec = spec.retry(Policy::new()).into();
+/// ```
 ///
 /// # Errors
 /// What the function returns, and `InputValidation` with code `bad_arguments`, naming the field, for

@@ -8,16 +8,20 @@ use std::time::Duration;
 use mainstay::checkpoint::{FileStore, MemoryStore, Scope, Store};
 use mainstay::event::Event;
 use mainstay::fate::Fate;
-use mainstay::fault::{Class, EffectKind};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::journal::Journaled;
-use mainstay::port::CallOptions;
+use mainstay::port::{CallOptions, Verified};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
-use mainstay_actors::agent::{AgentReply, AgentRequest};
-use mainstay_actors::chat::{ChatReply, ChatRequest, Role};
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
+use mainstay_actors::tool::{ToolContext, tool};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::runtime::Runtime;
 
-use world::{AgentPort, World, desk, one_after_the_other, pay, results};
+use world::{AgentPort, Brain, World, desk, one_after_the_other, pay, results};
 
 // Beside this file it would be a test of its own.
 #[path = "agent/world.rs"]
@@ -148,6 +152,118 @@ async fn calls_that_are_made_together_settle_one_by_one() {
     assert_eq!(amounts, [1, 2, 2, 3], "only the one under way is asked again");
     let keys: Vec<_> = world.paid.lock().iter().filter(|it| it.0 == 2).cloned().collect();
     assert_eq!(keys[0], keys[1]);
+}
+
+/// What was asked of the seats' tools, in order.
+type Log = Arc<Mutex<Vec<(&'static str, Value)>>>;
+
+/// An agent that books seats and can cancel. Seat 3 is never free; the answer about seat 7 is lost, the
+/// first time; then `look` says this.
+fn seats(
+    decide: fn(&ChatRequest) -> ChatReply,
+    kind: EffectKind,
+    look: &'static str,
+) -> (SupervisorSpec, Log) {
+    let log = Log::default();
+    let brain = Brain { world: Arc::default(), decide };
+    let here = Arc::clone(&log);
+    let book = tool("book", kind, move |asked: Value, _: ToolContext| {
+        let first = here.lock().iter().all(|(_, before)| *before != asked);
+        here.lock().push(("book", asked.clone()));
+        async move {
+            match asked["seat"].as_u64() {
+                Some(3) => Err(Fault::business("taken")),
+                Some(7) if first => Err(Fault::indeterminate("no answer")),
+                _ => Ok(json!({ "ticket": asked["seat"] })),
+            }
+        }
+    });
+    let other = |name: &'static str, kind, answer: &'static str| {
+        let here = Arc::clone(&log);
+        tool(name, kind, move |asked: Value, _: ToolContext| {
+            here.lock().push((name, asked));
+            async move { Ok::<_, Fault>(answer) }
+        })
+    };
+    let reach =
+        Reach::new("book").undo("cancel", "cancel", |book| json!({ "free": book["seat"] })).verify(
+            "look",
+            "look",
+            |book| json!({ "of": book["seat"] }),
+            |answer| match answer.as_str() {
+                Some("taken") => Verified::Happened(json!({ "ticket": "found" })),
+                Some("free") => Verified::NotHappened,
+                _ => Verified::CannotTell,
+            },
+        );
+    let agent = Agent::new("llm").tool(ToolSpec::new("book"), reach);
+    let spec = SupervisorSpec::one_for_one("desk")
+        .scope(Scope::Transaction)
+        .child(ChildSpec::stateless("llm", move || brain.clone()))
+        .child(book)
+        .child(other("cancel", EffectKind::Idempotent, "cancelled"))
+        .child(other("look", EffectKind::Read, look))
+        .child(agent.spec("agent"));
+    (spec, log)
+}
+
+fn book(seat: usize) -> ChatReply {
+    let arguments = json!({ "seat": seat }).to_string();
+    ChatReply::calls([ToolCall { id: format!("seat-{seat}"), name: "book".to_owned(), arguments }])
+}
+
+/// Books 1 and 2, and asks for 3 as long as it may.
+fn three_seats(request: &ChatRequest) -> ChatReply {
+    book((results(request) + 1).min(3))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_has_booked_is_cancelled_in_reverse_when_its_transaction_fails() {
+    let (spec, log) = seats(three_seats, EffectKind::Compensable, "taken");
+    let system = System::start(spec).await.unwrap();
+    port(&system).call("go").await.unwrap_err();
+    let log = log.lock();
+    let cancelled: Vec<_> = log.iter().filter(|(tool, _)| *tool == "cancel").collect();
+    assert_eq!(
+        cancelled,
+        [&("cancel", json!({ "free": 2 })), &("cancel", json!({ "free": 1 }))],
+        "{log:?}"
+    );
+    let booked = log.iter().position(|(tool, _)| *tool == "cancel").unwrap();
+    assert_eq!(log[0], ("book", json!({ "seat": 1 })));
+    assert!(log[..booked].contains(&("book", json!({ "seat": 3 }))), "{log:?}");
+    assert!(log.iter().all(|(tool, _)| *tool != "look"), "nothing was in doubt: {log:?}");
+    assert_eq!(system.effects().open(), []);
+}
+
+/// Books 7, and says what it was told.
+fn seat_seven(request: &ChatRequest) -> ChatReply {
+    match request.messages.iter().rfind(|message| message.role == Role::Tool) {
+        None => book(7),
+        Some(told) => ChatReply::text(told.text.as_str()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_booking_of_which_nobody_knows_is_asked_about() {
+    // What `look` says; what the model is told; how often the seat was booked.
+    let cases = [("taken", "{\"ticket\":\"found\"}", 1), ("free", "{\"ticket\":7}", 2)];
+    for (look, told, booked) in cases {
+        let (spec, log) = seats(seat_seven, EffectKind::Verifiable, look);
+        let system = System::start(spec).await.unwrap();
+        let answer = port(&system).call("go").await.unwrap();
+        assert_eq!(answer.value.text, told, "{look}");
+        let log = log.lock();
+        assert_eq!(log.iter().filter(|(tool, _)| *tool == "book").count(), booked, "{log:?}");
+        assert_eq!(log[1], ("look", json!({ "of": 7 })), "{log:?}");
+        assert_eq!(system.effects().open(), []);
+    }
+    let (spec, log) = seats(seat_seven, EffectKind::Verifiable, "who knows");
+    let system = System::start(spec).await.unwrap();
+    let answer = port(&system).call("go").await.unwrap();
+    assert!(answer.value.text.contains("may have happened"), "{}", answer.value.text);
+    assert_eq!(log.lock().iter().filter(|(tool, _)| *tool == "book").count(), 1);
+    assert_eq!(system.effects().open().len(), 1);
 }
 
 /// After a rollback it does things the other way round.

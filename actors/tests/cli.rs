@@ -230,7 +230,7 @@ fn an_unknown_key_is_pointed_at() {
 5 | modle = "llm"
   | ^^^^^ not a key of this place
   |
-  = help: did you mean `model`? known here: `model`, `system`, `description`, `tools`, `agents`, `max_steps`, `max_tokens` and `temperature`
+  = help: did you mean `model`? known here: `model`, `system`, `description`, `tools`, `agents`, `max_steps`, `max_tokens`, `temperature`, `answer_schema`, `budget` and `checkpoint`
 "#,
     );
     refused(

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::meter::{Goal, Options, Side, Unit, alternate, ct, median, price, report, thread_cpu};
-use super::ours::{Echo, Ours, echo};
+use super::ours::{Ours, echo};
 
 const PIECES: usize = 10;
 const MESSAGES: usize = 8_000;
@@ -43,6 +43,8 @@ type Memory = Vec<(u64, String)>;
 struct Agent {
     memory: Vec<Arc<Memory>>,
     notes: Arc<Vec<u64>>,
+    /// It gives no snapshot: what its own work costs without one.
+    silent: bool,
     /// Steps a request takes before the one that answers it, and those of them that are left.
     steps: u64,
     left: u64,
@@ -86,6 +88,9 @@ impl Stateful for Agent {
     }
 
     fn snapshot(&self) -> Option<Snapshot> {
+        if self.silent {
+            return None;
+        }
         let start = Snapshot::new("agent", 1).with("notes", Arc::clone(&self.notes));
         let pieces = NAMES.iter().zip(&self.memory);
         Some(pieces.fold(start, |snapshot, (name, piece)| snapshot.with(*name, Arc::clone(piece))))
@@ -164,11 +169,14 @@ pub(crate) fn memory(options: &Options) {
     let mut other = agent.clone();
     let back = before.clone();
     let (plain, keeping) = (ct(), ct());
-    let (_one, stateless) = plain.block_on(echo(ChildSpec::stateful("echo", || Echo)));
+    // The same agent, which does the same work: only what is kept of it differs.
+    let silent = Agent { silent: true, ..agent.clone() };
+    let spec = ChildSpec::stateful("echo", move || silent.clone());
+    let (_one, silent) = plain.block_on(echo(spec));
     let template = agent.clone();
     let spec = ChildSpec::stateful("echo", move || template.clone());
     let (_other, keeper) = keeping.block_on(echo(spec));
-    let (stateless, keeper) = (Ours(stateless), Ours(keeper));
+    let (silent, keeper) = (Ours(silent), Ours(keeper));
     let whole: Vec<Memory> = agent.memory.iter().map(|piece| piece.as_ref().clone()).collect();
     let sides: Vec<Side<'_>> = vec![
         (
@@ -195,7 +203,7 @@ pub(crate) fn memory(options: &Options) {
             Box::new(|| works(steps, || other.restore(black_box(&back)).expect("it fits"))),
         ),
         ("clone", Box::new(|| works(1, || drop(black_box(whole.clone()))))),
-        ("plain call", Box::new(|| price(&plain, 1, steps, &stateless))),
+        ("plain call", Box::new(|| price(&plain, 1, steps, &silent))),
         ("kept call", Box::new(|| price(&keeping, 1, steps, &keeper))),
     ];
     let medians = alternate(options, sides);

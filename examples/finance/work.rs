@@ -25,6 +25,9 @@ const WINDOW: u32 = 64;
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// How long undos that go on by themselves are waited for.
 const UNDO_LIMIT: Duration = Duration::from_secs(300);
+/// So many messages are sent to the user of a failed transfer, until one arrives.
+const MESSAGES: u32 = 20;
+
 /// The runtime is looked at again at least this often, also when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -138,14 +141,17 @@ impl Work {
                 continue;
             }
             let notice = Notice { transfer: id, done: state == State::Done };
-            // An earlier message may have failed, too.
-            let told = (1..).map(|n| format!("{}-told-{n}", key(id)));
-            let open = |key: &String| self.fate(key).is_none_or(|(fate, _)| !given_up(fate));
-            let Some(key) = told.into_iter().find(open) else { continue };
-            if self.system.journaled(&key).is_none() {
-                self.submit(&key, Errand::Tell(notice)).await?;
+            // A message may fail like any other request; then there is another.
+            for n in 1..=MESSAGES {
+                let key = format!("{}-told-{n}", key(id));
+                if self.system.journaled(&key).is_none() {
+                    self.submit(&key, Errand::Tell(notice)).await?;
+                }
+                self.settle(&key).await;
+                if !self.fate(&key).is_none_or(|(fate, _)| given_up(fate)) {
+                    break;
+                }
             }
-            self.settle(&key).await;
         }
         Ok(())
     }

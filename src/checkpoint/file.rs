@@ -33,7 +33,7 @@ use crate::checkpoint::manifest::Wall;
 use crate::checkpoint::snapshot::{Encoded, Piece};
 use crate::checkpoint::store::{
     Batch, Commit, Compacted, Durability, JournalRecord, Listed, Retained, Retention, Store,
-    StoreInfo, Stored, request_of,
+    StoreInfo, Stored, request_of, unreadable,
 };
 use crate::error::StoreError;
 use crate::id::{CheckpointId, ChildPath};
@@ -171,6 +171,8 @@ pub struct FileStore {
 struct Shared {
     folder: PathBuf,
     name: String,
+    /// The same, for the answers that are waited for.
+    label: Arc<str>,
     options: FileOptions,
     index: RwLock<Index<Place, Place>>,
     queue: Queue,
@@ -260,7 +262,9 @@ impl FileStore {
     ) -> Result<T, StoreError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.shared.queue.push(job(sender));
-        receiver.recv().unwrap_or(Err(StoreError::Closed))
+        receiver
+            .recv()
+            .unwrap_or_else(|_| Err(StoreError::Closed { store: self.shared.name.clone() }))
     }
 }
 
@@ -282,7 +286,7 @@ impl fmt::Debug for FileStore {
 
 impl Store for FileStore {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
-        let (answerer, commit) = Commit::pending();
+        let (answerer, commit) = Commit::pending_of(Arc::clone(&self.shared.label));
         self.shared.queue.push(Job::Commit { batch, durability, answerer });
         commit
     }
@@ -316,7 +320,10 @@ impl Store for FileStore {
             (listed, places, request)
         };
         let request = match request {
-            Some((digest, place)) => Some(request_of(digest, Arc::new(place.envelope()?))?),
+            Some((digest, place)) => {
+                let request = request_of(digest, Arc::new(place.envelope()?));
+                Some(request.map_err(|error| unreadable(&self.shared.name, id, error))?)
+            }
             None => None,
         };
         let piece = |name: &str, digest| {

@@ -112,7 +112,7 @@ impl<P, J> Index<P, J> {
         let mut lines: Vec<LineId> = Vec::new();
         let mut next: Vec<(Arc<str>, u64)> = Vec::new();
         let mut positions = Vec::new();
-        let refuse = |why: String| Err(StoreError::Refused(why));
+        let refuse = |why: String| Err(StoreError::Refused { store: String::new(), why });
         for item in &batch.items {
             let chain_of = |id: CheckpointId| {
                 let inside = chains.iter().find(|(other, _)| *other == id).map(|(_, chain)| *chain);

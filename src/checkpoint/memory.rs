@@ -15,7 +15,7 @@ use crate::checkpoint::manifest::Wall;
 use crate::checkpoint::snapshot::Piece;
 use crate::checkpoint::store::{
     Batch, Commit, Compacted, Durability, Item, JournalRecord, Listed, Receipt, Retained,
-    Retention, Store, StoreInfo, Stored, request_of,
+    Retention, Store, StoreInfo, Stored, request_of, unreadable,
 };
 use crate::error::StoreError;
 use crate::id::{CheckpointId, ChildPath};
@@ -33,6 +33,9 @@ struct Content {
     piece: Piece,
     bytes: Arc<Vec<u8>>,
 }
+
+/// What errors call it.
+const NAME: &str = "memory";
 
 impl MemoryStore {
     /// An empty store.
@@ -90,7 +93,7 @@ impl fmt::Debug for MemoryStore {
 
 impl Store for MemoryStore {
     fn commit(&self, batch: Batch, _: Durability) -> Commit {
-        Commit::ready(self.take(batch))
+        Commit::ready(self.take(batch).map_err(|error| error.of(NAME)))
     }
 
     fn children(&self) -> Result<Vec<ChildPath>, StoreError> {
@@ -109,7 +112,10 @@ impl Store for MemoryStore {
         let index = self.index.lock();
         let listed = index.find(id)?.clone();
         let envelope = match listed.checkpoint.envelope {
-            Some(digest) => Some(request_of(digest, Arc::clone(&index.piece(digest)?.bytes))?),
+            Some(digest) => {
+                let request = request_of(digest, Arc::clone(&index.piece(digest)?.bytes));
+                Some(request.map_err(|error| unreadable(NAME, id, error))?)
+            }
             None => None,
         };
         let piece = |name: &str, digest| {
@@ -148,7 +154,7 @@ impl Store for MemoryStore {
         let index = self.index.lock();
         let (checkpoints, pieces, lines) = index.counts();
         Ok(StoreInfo {
-            name: "memory".to_owned(),
+            name: NAME.to_owned(),
             format: u32::from(crate::checkpoint::codec::FORMAT),
             topology: index.topology(),
             checkpoints,

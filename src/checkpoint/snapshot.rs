@@ -49,6 +49,9 @@ pub struct Snapshot {
 struct Content {
     schema: SchemaId,
     pieces: Vec<Piece>,
+    /// A bit for each kind of name among the pieces, see [`Piece::mark`]: a name of another kind is new, and is not
+    /// looked for among them.
+    marks: u64,
 }
 
 impl Snapshot {
@@ -58,15 +61,16 @@ impl Snapshot {
     }
 
     pub(crate) fn of(schema: SchemaId) -> Self {
-        Self { content: Arc::new(Content { schema, pieces: Vec::new() }), previous: None }
+        Self { content: Arc::new(Content { schema, pieces: Vec::new(), marks: 0 }), previous: None }
     }
 
     /// The next snapshot after `previous`, of the same schema and still empty. Pieces that did not
     /// change are taken over as they are added, which is cheaper than [`Snapshot::following`] and
     /// comes to the same. Until it becomes part of a draft it holds the pieces of `previous`, too.
     pub fn after(previous: &Self) -> Self {
-        let Content { schema, pieces } = &*previous.content;
-        let content = Content { schema: schema.clone(), pieces: Vec::with_capacity(pieces.len()) };
+        let Content { schema, pieces, .. } = &*previous.content;
+        let (schema, pieces) = (schema.clone(), Vec::with_capacity(pieces.len()));
+        let content = Content { schema, pieces, marks: 0 };
         Self { content: Arc::new(content), previous: Some(Arc::clone(&previous.content)) }
     }
 
@@ -100,8 +104,15 @@ impl Snapshot {
 
     #[must_use]
     pub(crate) fn with_piece(mut self, piece: Piece) -> Self {
-        let pieces = &mut Arc::make_mut(&mut self.content).pieces;
-        match pieces.iter_mut().find(|other| other.is_named(&piece.name)) {
+        let Content { pieces, marks, .. } = Arc::make_mut(&mut self.content);
+        let mark = piece.mark();
+        let may_be_there = *marks & mark != 0;
+        *marks |= mark;
+        let known = match may_be_there {
+            true => pieces.iter_mut().find(|other| other.is_named(&piece.name)),
+            false => None,
+        };
+        match known {
             Some(other) => *other = piece,
             None => {
                 if pieces.len() == pieces.capacity() {
@@ -174,7 +185,7 @@ impl Snapshot {
     /// # Errors
     /// A piece that cannot be encoded.
     pub fn digest(&self) -> Result<Digest, CheckpointError> {
-        let Content { schema, pieces } = &*self.content;
+        let Content { schema, pieces, .. } = &*self.content;
         let mut parts = Vec::with_capacity(pieces.len());
         for piece in pieces {
             parts.push((piece.name(), piece.encoded(schema)?.digest));
@@ -339,6 +350,13 @@ impl Piece {
         // Names of one snapshot tend to begin alike, and this is asked for each pair of them.
         let (ours, theirs) = (self.name.as_bytes(), name.as_bytes());
         ours.len() == theirs.len() && ours.last() == theirs.last() && ours == theirs
+    }
+
+    /// One of 64 bits, the same for pieces of the same name.
+    fn mark(&self) -> u64 {
+        let name = self.name.as_bytes();
+        let kind = name.len().wrapping_mul(23) ^ usize::from(name.last().copied().unwrap_or(0));
+        1 << (kind % 64)
     }
 
     /// Takes over what is known of the piece of the same name and value among these, which is most

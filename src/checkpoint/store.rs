@@ -61,6 +61,37 @@ pub(crate) enum Item {
     DropLine(LineId),
 }
 
+impl Item {
+    /// What it is, for an error about it.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Checkpoint(sealed) => {
+                let checkpoint = sealed.checkpoint();
+                format!("{} of \"{}\"", checkpoint.id, checkpoint.child)
+            }
+            Self::Line(line) => line.id.to_string(),
+            Self::Append { stream, .. } => format!("a record of journal \"{stream}\""),
+            Self::Trim { stream, .. } => format!("the trimming of journal \"{stream}\""),
+            Self::Pin(id, pin) => format!("the pin of \"{}\" on {id}", pin.owner),
+            Self::Unpin(id, owner) => format!("the end of the pin of \"{owner}\" on {id}"),
+            Self::Bad(id, _) => format!("the mark of {id}"),
+            Self::Release(id) => format!("the release of {id}"),
+            Self::Topology(_) => "the topology".to_owned(),
+            Self::Drop(id) => format!("the end of {id}"),
+            Self::DropLine(id) => format!("the end of {id}"),
+        }
+    }
+
+    /// About how many bytes it has at most, contents aside.
+    pub(crate) fn bulk(&self) -> usize {
+        const SMALL: usize = 64 << 10;
+        match self {
+            Self::Append { bytes, .. } => SMALL + bytes.len(),
+            _ => SMALL,
+        }
+    }
+}
+
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
@@ -130,7 +161,7 @@ pub struct Commit(State);
 
 enum State {
     Ready(Option<Result<Receipt, StoreError>>),
-    Waiting(oneshot::Receiver<Result<Receipt, StoreError>>),
+    Waiting(oneshot::Receiver<Result<Receipt, StoreError>>, Arc<str>),
 }
 
 /// Where the answer to a commit is put.
@@ -158,8 +189,13 @@ impl Commit {
 
     /// An answer to come. When the [`Answerer`] is dropped, it is [`StoreError::Closed`].
     pub fn pending() -> (Answerer, Self) {
+        Self::pending_of("".into())
+    }
+
+    /// As [`Commit::pending`], from the store of this name, which the error then says.
+    pub fn pending_of(store: Arc<str>) -> (Answerer, Self) {
         let (sender, receiver) = oneshot::channel();
-        (Answerer(sender), Self(State::Waiting(receiver)))
+        (Answerer(sender), Self(State::Waiting(receiver, store)))
     }
 
     /// Waits for the answer on this thread. Not for a thread that runs async code, where it panics:
@@ -169,8 +205,10 @@ impl Commit {
     /// What the store answers.
     pub fn wait(self) -> Result<Receipt, StoreError> {
         match self.0 {
-            State::Ready(result) => result.unwrap_or(Err(StoreError::Closed)),
-            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or(Err(StoreError::Closed)),
+            State::Ready(result) => result.unwrap_or_else(|| closed("")),
+            State::Waiting(receiver, store) => {
+                receiver.blocking_recv().unwrap_or_else(|_| closed(&store))
+            }
         }
     }
 }
@@ -180,10 +218,10 @@ impl Future for Commit {
 
     fn poll(mut self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(StoreError::Closed))),
-            State::Waiting(receiver) => Pinned::new(receiver)
+            State::Ready(result) => Poll::Ready(result.take().unwrap_or_else(|| closed(""))),
+            State::Waiting(receiver, store) => Pinned::new(receiver)
                 .poll(cx)
-                .map(|answer| answer.unwrap_or(Err(StoreError::Closed))),
+                .map(|answer| answer.unwrap_or_else(|_| closed(store))),
         }
     }
 }
@@ -192,9 +230,13 @@ impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             State::Ready(_) => "Commit(answered)",
-            State::Waiting(_) => "Commit(waiting)",
+            State::Waiting(..) => "Commit(waiting)",
         })
     }
+}
+
+fn closed(store: &str) -> Result<Receipt, StoreError> {
+    Err(StoreError::Closed { store: store.to_owned() })
 }
 
 /// A batch that was committed.
@@ -275,12 +317,16 @@ impl Stored {
         let mut contents = Vec::new();
         for piece in self.snapshot.pieces() {
             let encoded = piece.encoded(self.snapshot.schema());
-            let encoded = encoded.map_err(|error| StoreError::Refused(error.to_string()))?;
+            let encoded = encoded.map_err(|error| StoreError::Refused {
+                store: String::new(),
+                why: format!("piece \"{}\" of {}: {error}", piece.name(), self.checkpoint().id),
+            })?;
             contents.push(encoded.bytes.to_vec());
         }
         contents.extend(self.envelope.iter().map(|encoded| encoded.bytes.to_vec()));
         let reason = self.listed.bad.as_deref().map(str::to_owned);
-        Ok(stored::write_export(self.checkpoint(), contents, reason)?)
+        stored::write_export(self.checkpoint(), contents, reason)
+            .map_err(StoreError::codec(format!("the export of {}", self.checkpoint().id)))
     }
 }
 
@@ -469,6 +515,21 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the medium says.
     fn flush(&self) -> Result<(), StoreError>;
+}
+
+/// The request in hand of a checkpoint cannot be read; `store` is the name of where it is.
+pub(crate) fn unreadable(store: &str, id: CheckpointId, error: CodecError) -> StoreError {
+    let file = store.to_owned();
+    match error {
+        CodecError::Incompatible { what, found, expected } => {
+            let what = format!("the request in hand of {id}: {what}");
+            StoreError::Incompatible { file, what, found, expected }
+        }
+        other => {
+            let what = format!("the request in hand of {id}: {other}");
+            StoreError::Corrupt { file, offset: 0, what }
+        }
+    }
 }
 
 /// The name of the piece that is the request in hand, where contents are put together.

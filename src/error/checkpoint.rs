@@ -94,14 +94,34 @@ pub enum StoreError {
     },
     /// The batch contradicts the store: an unknown parent, an id used twice, a member that is missing.
     /// Nothing of it was written.
-    #[error("the batch was refused: {0}")]
-    Refused(String),
+    #[error("{} refused the batch: {why}", named(.store))]
+    Refused {
+        /// The folder, or `memory`; empty where it is not known.
+        store: String,
+        /// What contradicts it, by name.
+        why: String,
+    },
     /// Something in the batch cannot be encoded. Nothing of it was written.
-    #[error("the batch was refused: {0}")]
-    Codec(#[from] CodecError),
+    #[error("{} refused the batch: {what}: {why}", named(.store))]
+    Codec {
+        /// The folder, or `memory`; empty where it is not known.
+        store: String,
+        /// What cannot be encoded: a checkpoint, a line, a record of a journal.
+        what: String,
+        /// Why.
+        #[source]
+        why: Box<CodecError>,
+    },
     /// More bytes than one commit may have.
-    #[error("the batch has {size} bytes, at most {limit} are taken at once")]
+    #[error(
+        "{}: the batch has {size} bytes with {what}, at most {limit} are taken at once",
+        named(.store)
+    )]
     TooLarge {
+        /// The folder, or `memory`.
+        store: String,
+        /// What was too much: a checkpoint, a line, a record of a journal.
+        what: String,
         /// Its size.
         size: u64,
         /// The limit.
@@ -136,14 +156,42 @@ pub enum StoreError {
         cause: String,
     },
     /// The store was closed before it answered.
-    #[error("the store is closed")]
-    Closed,
+    #[error("{} is closed", named(.store))]
+    Closed {
+        /// The folder, or `memory`; empty where it is not known.
+        store: String,
+    },
+}
+
+/// How an error begins.
+fn named(store: &str) -> String {
+    if store.is_empty() { "the store".to_owned() } else { format!("store \"{store}\"") }
 }
 
 impl StoreError {
     /// Whether the same operation may work later without anybody's doing.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Full { .. } | Self::Locked { .. })
+    }
+
+    /// Something that cannot be encoded, by name; which store it was meant for is said by
+    /// [`StoreError::of`].
+    pub(crate) fn codec(what: impl Into<String>) -> impl FnOnce(CodecError) -> Self {
+        move |why| Self::Codec { store: String::new(), what: what.into(), why: Box::new(why) }
+    }
+
+    /// The same, of this store, where it does not say of which.
+    #[must_use]
+    pub(crate) fn of(mut self, name: &str) -> Self {
+        if let Self::Refused { store, .. }
+        | Self::Codec { store, .. }
+        | Self::TooLarge { store, .. }
+        | Self::Closed { store } = &mut self
+            && store.is_empty()
+        {
+            name.clone_into(store);
+        }
+        self
     }
 }
 

@@ -15,6 +15,7 @@ use crate::moment::Moment;
 use crate::policy::Standing;
 use crate::port::{Accept, AcceptOptions, Envelope, Home};
 use crate::slot::{Recorder, Refusal, refused};
+use crate::spec::AllDown;
 
 /// Why no member took a request.
 pub(super) struct Refused {
@@ -35,11 +36,13 @@ impl Default for Refused {
 }
 
 impl Refused {
-    fn why(&self) -> Refusal {
+    fn why(&self, now: Moment) -> Refusal {
         match self.away {
             _ if self.full => Refusal::Full,
             Some(why) => Refusal::Away(why),
-            None if !self.until.is_never() => Refusal::Away(Unavailable::Resting),
+            None if !self.until.is_never() => {
+                Refusal::Away(Unavailable::Resting { retry_after: self.until.left(now) })
+            }
             None if self.isolated => Refusal::Away(Unavailable::Isolated),
             None => Refusal::Away(Unavailable::Stopped),
         }
@@ -106,14 +109,24 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             self.hold(Arc::clone(&mail), now + LOOK_AGAIN);
             return Ok(mail);
         }
-        if refusal.until <= deadline && !refusal.until.is_never() {
-            // Everybody rests; somebody will be back in time.
+        let (rest, in_time) = (!refusal.until.is_never(), refusal.until <= deadline);
+        let waits = match self.all_down {
+            AllDown::LastResort => in_time,
+            AllDown::WaitUntil => true,
+            // Somebody who is full is not down, and what was accepted before is not given back.
+            AllDown::Fail => in_time && (refusal.full || recovered),
+        };
+        if rest && waits {
+            // Everybody rests; somebody will be back in time, or is waited for all the same.
             if recovered || !self.is_crowded(&mail) {
                 self.hold(Arc::clone(&mail), refusal.until);
                 return Ok(mail);
             }
             refusal.full = true;
-        } else if !refusal.until.is_never() && self.post_last_resort(&mail, &mut refusal, now) {
+        } else if rest
+            && (self.all_down == AllDown::LastResort || recovered)
+            && self.post_last_resort(&mail, &mut refusal, now)
+        {
             return Ok(mail);
         }
         {
@@ -127,7 +140,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if self.durable.is_some() {
             self.recorder().ended(&mail, Fate::Cancelled);
         }
-        Err(refused(mail, refusal.why(), &self.path))
+        Err(refused(mail, refusal.why(now), &self.path))
     }
 
     /// Whoever serves, it may have been the member that does most.

@@ -88,6 +88,19 @@ pub(super) fn failed<B: Stateful>(
     (Some(life), Ended::Fault(fault, again, unknown || is_tainted(context)))
 }
 
+/// What an attempt had to keep before its first step was not.
+pub(super) fn not_kept<B, R>(
+    life: Box<B>,
+    unkept: Unkept,
+    again: Place,
+    tainted: bool,
+) -> (Option<Box<B>>, Ended<R>) {
+    match unkept {
+        Unkept::Failed(fault) => (Some(life), Ended::Fault(fault, again, tainted)),
+        Unkept::Ended(cause) => (None, Ended::Crash(lost(life, cause), tainted)),
+    }
+}
+
 pub(super) fn lost<B>(life: Box<B>, cause: ExitCause) -> Box<ExitCause> {
     let _ = unwound(move || drop(life));
     Box::new(cause)

@@ -12,7 +12,7 @@ use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, Fault};
 use crate::id::{CheckpointId, ChildPath, EffectKey};
-use crate::ledger::{EffectStatus, Intent, Record, Undo};
+use crate::ledger::{EffectStatus, Happened, Intent, Record, Undo};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,13 +86,52 @@ pub(super) struct StoredIntent {
 #[serde(rename_all = "snake_case")]
 pub(super) enum StoredStatus {
     Intended,
-    Confirmed(String),
+    Confirmed(StoredHappened),
+    Left(StoredHappened),
     Rejected,
     Failed(Fault),
     Unknown,
     Compensating,
     Compensated,
     Stuck(String),
+}
+
+/// What came of an effect. Alone the result, which is all that earlier versions wrote.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum StoredHappened {
+    Plain(String),
+    More {
+        result: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        served_by: Option<ChildPath>,
+        #[serde(default)]
+        degraded: bool,
+        #[serde(default)]
+        defaulted: bool,
+    },
+}
+
+impl From<Happened> for StoredHappened {
+    fn from(happened: Happened) -> Self {
+        let Happened { result, served_by, degraded, defaulted } = happened;
+        let result = String::from_utf8_lossy(&result).into_owned();
+        if served_by.is_none() && !degraded && !defaulted {
+            return Self::Plain(result);
+        }
+        Self::More { result, served_by, degraded, defaulted }
+    }
+}
+
+impl From<StoredHappened> for Happened {
+    fn from(stored: StoredHappened) -> Self {
+        match stored {
+            StoredHappened::Plain(result) => Self::new(bytes(result)),
+            StoredHappened::More { result, served_by, degraded, defaulted } => {
+                Self { result: bytes(result), served_by, degraded, defaulted }
+            }
+        }
+    }
 }
 
 impl From<&Open> for Line {
@@ -127,9 +166,8 @@ impl From<Record> for Line {
             Record::Status(key, status) => {
                 let status = match status {
                     EffectStatus::Intended => StoredStatus::Intended,
-                    EffectStatus::Confirmed(result) => {
-                        StoredStatus::Confirmed(String::from_utf8_lossy(&result).into_owned())
-                    }
+                    EffectStatus::Confirmed(happened) => StoredStatus::Confirmed(happened.into()),
+                    EffectStatus::Left(happened) => StoredStatus::Left(happened.into()),
                     EffectStatus::Rejected => StoredStatus::Rejected,
                     EffectStatus::Failed(fault) => StoredStatus::Failed(fault),
                     EffectStatus::Unknown => StoredStatus::Unknown,
@@ -148,7 +186,8 @@ impl From<StoredStatus> for EffectStatus {
     fn from(status: StoredStatus) -> Self {
         match status {
             StoredStatus::Intended => Self::Intended,
-            StoredStatus::Confirmed(result) => Self::Confirmed(bytes(result)),
+            StoredStatus::Confirmed(happened) => Self::Confirmed(happened.into()),
+            StoredStatus::Left(happened) => Self::Left(happened.into()),
             StoredStatus::Rejected => Self::Rejected,
             StoredStatus::Failed(fault) => Self::Failed(fault),
             StoredStatus::Unknown => Self::Unknown,

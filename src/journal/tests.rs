@@ -27,14 +27,14 @@ impl Asked {
         answerer.answer(if made {
             self.inner.commit(batch, Durability::Sync).wait()
         } else {
-            Err(StoreError::Refused("full".to_owned()))
+            Err(StoreError::Refused { store: "disk".to_owned(), why: "full".to_owned() })
         });
     }
 }
 
 impl Store for Asked {
     fn commit(&self, batch: Batch, _: Durability) -> Commit {
-        let (answerer, commit) = Commit::pending();
+        let (answerer, commit) = Commit::pending_of("disk".into());
         self.waiting.lock().push(Some((batch, answerer)));
         commit
     }
@@ -290,7 +290,7 @@ async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
     add(10);
     assert_eq!(left(), 5_010);
     let full = StoreError::Full { store: "disk".to_owned(), what: "no room".to_owned() };
-    journal.note_failure(&StoreError::Closed);
+    journal.note_failure(&StoreError::Closed { store: "disk".to_owned() });
     assert_eq!((left(), journal.wants_tidying()), (5_010, false));
     journal.note_failure(&full);
     assert!(journal.wants_tidying());
@@ -302,3 +302,4 @@ async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
     journal.note_failure(&full);
     assert!(journal.wants_tidying());
 }
+mod golden;

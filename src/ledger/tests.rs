@@ -32,6 +32,10 @@ fn result() -> Arc<[u8]> {
     Arc::from(&b"done"[..])
 }
 
+fn happened() -> Happened {
+    Happened::new(result())
+}
+
 const KINDS: [EffectKind; 6] = [
     EffectKind::Pure,
     EffectKind::Read,
@@ -55,18 +59,18 @@ fn a_confirmed_act_is_never_dispatched_again_whatever_its_kind() {
     for kind in KINDS {
         let mut ledger = Ledger::default();
         ask(&mut ledger, kind);
-        ledger.on(Input::Confirmed(key(), result()));
-        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(result()), "{kind:?}");
+        ledger.on(Input::Confirmed(key(), happened()));
+        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(happened()), "{kind:?}");
         // Nothing that comes late changes it.
         for late in [
             Input::Rejected(key()),
             Input::Lost(key()),
             Input::Resolved(key(), Resolution::NotHappened),
-            Input::Confirmed(key(), Arc::from(&b"other"[..])),
+            Input::Confirmed(key(), Happened::new(&b"other"[..])),
         ] {
             assert_eq!(ledger.on(late).record, None);
         }
-        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(result()), "{kind:?}");
+        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(happened()), "{kind:?}");
     }
 }
 
@@ -136,7 +140,7 @@ fn an_act_the_tool_failed_at_fails_the_same_way_again_unless_it_may_be_repeated(
 #[test]
 fn what_a_verification_or_a_person_says_settles_an_unknown_act() {
     for (resolution, expected) in [
-        (Resolution::Happened(result()), Verdict::Replay(result())),
+        (Resolution::Happened(result()), Verdict::Replay(happened())),
         (Resolution::NotHappened, Verdict::Dispatch),
         (Resolution::CannotTell, Verdict::Unknown),
     ] {
@@ -155,7 +159,7 @@ fn an_undone_act_is_asked_for_again_under_a_new_key_for_the_tool() {
     let kind = EffectKind::Compensable;
     ask(&mut ledger, kind);
     let first = ledger.get(key()).unwrap().idempotency_key();
-    ledger.on(Input::Confirmed(key(), result()));
+    ledger.on(Input::Confirmed(key(), happened()));
     ledger.on(Input::Undo(key()));
     assert_eq!(ask(&mut ledger, kind), Verdict::Unknown, "not while it is being undone");
     ledger.on(Input::Undone(key()));
@@ -167,16 +171,16 @@ fn an_undone_act_is_asked_for_again_under_a_new_key_for_the_tool() {
 fn an_act_without_an_undo_is_not_undone() {
     let mut ledger = Ledger::default();
     ask(&mut ledger, EffectKind::Irreversible);
-    ledger.on(Input::Confirmed(key(), result()));
+    ledger.on(Input::Confirmed(key(), happened()));
     assert_eq!(ledger.on(Input::Undo(key())).record, None);
-    assert_eq!(ask(&mut ledger, EffectKind::Irreversible), Verdict::Replay(result()));
+    assert_eq!(ask(&mut ledger, EffectKind::Irreversible), Verdict::Replay(happened()));
 }
 
 #[test]
 fn an_undo_that_fails_is_stuck_until_it_succeeds() {
     let mut ledger = Ledger::default();
     ask(&mut ledger, EffectKind::Compensable);
-    ledger.on(Input::Confirmed(key(), result()));
+    ledger.on(Input::Confirmed(key(), happened()));
     ledger.on(Input::Undo(key()));
     ledger.on(Input::UndoFailed(key(), "the bank is closed".into()));
     assert_eq!(ledger.counts().stuck, 1);
@@ -194,7 +198,7 @@ fn the_effects_of_a_task_are_told_in_their_order_and_forgotten_with_it() {
         intent.step = step;
         intent.key = EffectKey::of("task", step, ordinal, &intent.tool, b"{}");
         ledger.on(Input::Begin(intent.clone()));
-        ledger.on(Input::Confirmed(intent.key, result()));
+        ledger.on(Input::Confirmed(intent.key, happened()));
     }
     let places = |ledger: &Ledger, task| -> Vec<_> {
         let entries = ledger.of_task(task);
@@ -233,7 +237,7 @@ fn arb_input() -> impl Strategy<Value = Input> {
     let key = (0..3_u32).prop_map(|ordinal| intent(ordinal, EffectKind::Pure).key);
     prop_oneof![
         4 => (0..3_u32, kind).prop_map(|(ordinal, kind)| Input::Begin(intent(ordinal, kind))),
-        2 => key.clone().prop_map(|key| Input::Confirmed(key, result())),
+        2 => key.clone().prop_map(|key| Input::Confirmed(key, happened())),
         1 => key.clone().prop_map(Input::Rejected),
         1 => key.clone().prop_map(|key| Input::Failed(key, Fault::tool_execution("no"))),
         2 => key.clone().prop_map(Input::Lost),
@@ -242,6 +246,8 @@ fn arb_input() -> impl Strategy<Value = Input> {
         1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::CannotTell)),
         1 => key.clone().prop_map(Input::Undo),
         1 => key.clone().prop_map(Input::Undone),
+        1 => key.clone().prop_map(Input::Left),
+        1 => key.clone().prop_map(Input::Stands),
         1 => key.prop_map(|key| Input::UndoFailed(key, "no".into())),
         1 => Just(Input::Retire("task".into())),
     ]
@@ -257,7 +263,7 @@ proptest! {
         for input in inputs {
             let happened = match &input {
                 Input::Begin(intent) => ledger.get(intent.key).is_some_and(|entry| {
-                    matches!(entry.status, EffectStatus::Confirmed(_))
+                    matches!(entry.status, EffectStatus::Confirmed(_) | EffectStatus::Left(_))
                 }),
                 _ => false,
             };
@@ -279,4 +285,36 @@ proptest! {
             prop_assert_eq!(seen(&ledger), seen(&Ledger::replayed(ledger.records())));
         }
     }
+}
+
+#[test]
+fn what_an_undo_left_standing_waits_for_a_person_or_for_its_task() {
+    let left = || {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, EffectKind::Irreversible);
+        ledger.on(Input::Confirmed(key(), happened()));
+        assert!(ledger.on(Input::Left(key())).record.is_some());
+        assert!(ledger.get(key()).unwrap().status.is_open());
+        assert_eq!(ledger.counts().stuck, 1);
+        // Its task has its fate: it is not forgotten.
+        ledger.on(Input::Retire("task".into()));
+        assert_eq!(ledger.get(key()).unwrap().status.name(), "left");
+        ledger
+    };
+    let mut asked = left();
+    let output = asked.on(Input::Begin(intent(0, EffectKind::Irreversible)));
+    assert_eq!(output.verdict, Some(Verdict::Replay(happened())));
+    assert!(output.record.is_some(), "the next process hears of it");
+    assert_eq!(asked.get(key()).unwrap().status.name(), "confirmed");
+    for (said, name) in [(Input::Stands(key()), "confirmed"), (Input::Undone(key()), "compensated")]
+    {
+        let mut ledger = left();
+        assert!(ledger.on(said).record.is_some());
+        assert_eq!(ledger.get(key()).unwrap().status.name(), name);
+    }
+    // What was not left does not become so, and what does not stand cannot stand rightly.
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, EffectKind::Irreversible);
+    assert!(ledger.on(Input::Left(key())).record.is_none());
+    assert!(ledger.on(Input::Stands(key())).record.is_none());
 }

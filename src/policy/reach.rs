@@ -6,10 +6,13 @@
 //!
 //! | Class | Widest scope |
 //! |---|---|
-//! | network, timeout, server transient, overloaded, quota, tool execution, indeterminate, exhausted | flow; transaction within one |
+//! | network, timeout, server transient, overloaded, model unavailable, quota, tool execution, indeterminate, exhausted | flow; transaction within one |
 //! | rate limit, permission | step; transaction within one |
-//! | input validation, context length, content filtered, output invalid | step |
-//! | internal, or a rollback that failed | system |
+//! | input validation, business, context length, content filtered, output invalid, unknown | step |
+//! | internal | session |
+//! | any, where a rollback failed | system |
+//!
+//! Of an inner ladder that was spent the class is judged that it was spent on.
 //!
 //! *Invariant.* What is wider than the policy allows is never returned without a person.
 
@@ -33,13 +36,16 @@ pub const fn widest(class: Class, wider: &Wider) -> Scope {
         return Scope::System;
     }
     match class {
-        Class::Internal => Scope::System,
+        // A bug, or a state that nobody had foreseen: not for one request to stop everybody.
+        Class::Internal => Scope::Session,
         Class::InputValidation
+        | Class::Business
         | Class::ContextLength
         | Class::ContentFiltered
         | Class::OutputInvalid
         | Class::BudgetDenied
-        | Class::Cancelled => Scope::Step,
+        | Class::Cancelled
+        | Class::Unknown => Scope::Step,
         Class::RateLimit | Class::Permission if !wider.in_transaction => Scope::Step,
         _ if wider.in_transaction => Scope::Transaction,
         _ => Scope::Flow,

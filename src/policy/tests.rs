@@ -543,7 +543,11 @@ fn the_scope_above_returns_after_the_requests_own_rollback_and_as_far_as_the_cla
         (Class::ContextLength, Step, Step),
         (Class::ContentFiltered, Step, Step),
         (Class::OutputInvalid, Step, Step),
-        (Class::Internal, System, System),
+        (Class::Business, Step, Step),
+        (Class::Unknown, Step, Step),
+        (Class::ModelUnavailable, Flow, Transaction),
+        (Class::Indeterminate, Flow, Transaction),
+        (Class::Internal, Session, Session),
     ] {
         for scope in [Flow, Transaction, Session, System] {
             for (in_transaction, widest) in [(false, alone), (true, within)] {
@@ -564,6 +568,13 @@ fn the_scope_above_returns_after_the_requests_own_rollback_and_as_far_as_the_cla
         let bound = case(name, failed).policy(most(Session)).judge();
         let why = Declined::ScopeTooWide { scope: System, widest: Session };
         assert_eq!(bound.declined(Rung::Rollback), Some(why), "{name}");
+    }
+    // Of an inner ladder the class is judged that it was spent on, however deep.
+    for (inner, widens) in [(Class::ToolExecution, true), (Class::Permission, false)] {
+        let spent = |source| Fault::exhausted("").with_source(source);
+        let fault = spent(spent(Fault::new(inner, "")));
+        let outer = given(fault).look(|look| look.wider = Some(wider(Flow))).judge();
+        assert_eq!(outer.action == Action::Widen, widens, "{inner}");
     }
     // What may not be repeated is not, unless it is undone.
     let unsafe_tool = |in_transaction| {

@@ -8,7 +8,7 @@ use std::convert::identity;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
-use super::state::{InHand, Mid, Saved, StoredInHand};
+use super::state::{InHand, Mid, Saved, StoredInHand, Undoing};
 use super::{Job, Slot};
 use crate::behavior::Context;
 use crate::checkpoint::{Batch, Draft, Interval, Now, Sealed, Snapshot};
@@ -49,6 +49,7 @@ impl<W: Worker> Slot<W> {
                 snapshot: snapshot.clone(),
                 stored: false,
                 back: false,
+                undo: Undoing::No,
             });
             if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {
                 out.between = true;
@@ -59,7 +60,8 @@ impl<W: Worker> Slot<W> {
         // What it alone still had is the user's, and is not dropped under the lock.
         let _ = unwound(move || drop(before));
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
-        let in_hand = StoredInHand { key: Arc::from(context.key()), step, back: false };
+        let in_hand =
+            StoredInHand { key: Arc::from(context.key()), step, back: false, undo: Undoing::No };
         self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
     }
 

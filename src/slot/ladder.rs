@@ -583,6 +583,9 @@ impl<W: Worker> Slot<W> {
         now: Moment,
     ) {
         book.history.record(cause.as_policy(), decision.action);
+        if self.spec.durable {
+            book.failed.get_or_insert_with(|| self.hub.clock.wall().into());
+        }
         if let Cause::Fault(fault) = cause {
             book.fault = Some(fault.clone());
             // A failure without feedback does not unsay what was said before.

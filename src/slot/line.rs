@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::state::{InHand, Saved, StoredInHand};
+use super::state::{InHand, Saved, StoredInHand, Undoing};
 use super::{Look, Mail, Slot};
 use crate::behavior::default_key;
 use crate::checkpoint::{
@@ -75,12 +75,14 @@ impl<W: Worker> Slot<W> {
                 None => saved.base.clone(),
             };
             let in_hand = mid.zip(key.take()).map(|(mid, key)| StoredInHand {
-                key: key.into(),
                 step: mid.step,
                 back: mid.back,
+                undo: if undoing == Some(key.as_str()) { Undoing::Due } else { mid.undo },
+                key: key.into(),
             });
             let in_hand = in_hand.or_else(|| {
-                undoing.map(|key| StoredInHand { key: Arc::from(key), step: 0, back: true })
+                let key = Arc::from(undoing?);
+                Some(StoredInHand { key, step: 0, back: true, undo: Undoing::No })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             snapshot.map(|it| (it, in_hand, parent, saved.steps, desk.life.incarnation()))

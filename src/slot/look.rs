@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
+use super::state::StoredInHand;
 use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
@@ -36,6 +37,8 @@ pub(crate) trait Look: Managed {
     fn in_transaction(&self) -> bool;
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
+    /// Whether this state is one in the middle of this request.
+    fn has_in_hand(&self, validated: &Validated, task: &str) -> bool;
     /// Hands out no work and begins no step from now on.
     fn hold(&self, hold: &Arc<Hold>);
     fn unhold(&self, hold: &Arc<Hold>);
@@ -114,6 +117,10 @@ impl<W: Worker> Look for Slot<W> {
         Slot::adopt_beginning(self, oldest);
     }
 
+    fn has_in_hand(&self, validated: &Validated, task: &str) -> bool {
+        StoredInHand::of(validated).is_some_and(|stored| *stored.key == *task)
+    }
+
     fn hold(&self, hold: &Arc<Hold>) {
         self.hold_still(hold);
     }
@@ -167,7 +174,7 @@ impl<W: Worker> Look for Slot<W> {
             return;
         }
         let turn = Turn::RolledBack(undone);
-        let place = Place { turn, step: 0, back: false };
+        let place = Place { turn, ..Place::START };
         let before = self.desk().rare().resume.replace(Box::new((request, place)));
         let _ = unwound(move || drop(before));
     }

@@ -49,6 +49,7 @@ pub(super) struct Mid {
     pub(super) snapshot: Snapshot,
     pub(super) stored: bool,
     pub(super) back: bool,
+    pub(super) undo: Undoing,
 }
 
 /// A request, also one that another process had in hand.
@@ -91,8 +92,20 @@ pub(crate) struct Continues {
     request: InHand,
     pub(super) step: u64,
     back: bool,
+    undo: Undoing,
     /// What a rollback has done to what the request did from there on.
     undone: Arc<Undone>,
+}
+
+/// Whether what a request has done from where its state stands is undone first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Undoing {
+    #[default]
+    No,
+    /// A rollback to there is under way.
+    Due,
+    /// It is undone, and the request has not been told.
+    Done,
 }
 
 /// The request in hand, as a checkpoint holds it.
@@ -103,6 +116,15 @@ pub(super) struct StoredInHand {
     /// A rollback to where the request began is under way.
     #[serde(default)]
     pub(super) back: bool,
+    #[serde(default)]
+    pub(super) undo: Undoing,
+}
+
+impl StoredInHand {
+    /// The one that a checkpoint has, if it can be read.
+    pub(super) fn of(validated: &Validated) -> Option<Self> {
+        serde_json::from_slice(validated.envelope()?).ok()
+    }
 }
 
 impl Saved {
@@ -126,6 +148,7 @@ impl Saved {
                     snapshot: validated.snapshot().clone(),
                     stored: true,
                     back: stored.back,
+                    undo: stored.undo,
                 });
             }
             None => saved.base = Some(validated.snapshot().clone()),
@@ -254,6 +277,7 @@ impl<W: Worker> Slot<W> {
                     request: mid.request.clone(),
                     step: mid.step,
                     back: mid.back,
+                    undo: mid.undo,
                     undone: Arc::default(),
                 };
                 let id = saved.parent.as_ref().filter(|_| mid.stored).map(|parent| parent.id);
@@ -338,7 +362,7 @@ impl<W: Worker> Slot<W> {
 
     /// Where the request that is taken up goes on, when the life was restored to the middle of it.
     pub(super) fn continued(&self, desk: &mut Desk<W>, mail: &Mail<W>) -> Option<Place> {
-        let Continues { request, step, back, undone } = desk.take_continues()?;
+        let Continues { request, step, back, undo, undone } = desk.take_continues()?;
         if !request.is::<W>(mail) {
             return None;
         }
@@ -350,7 +374,15 @@ impl<W: Worker> Slot<W> {
             let before = saved.base.replace(mid.snapshot);
             desk.discard(before);
         }
-        Some(Place { turn: Turn::Resumed(undone), step, back })
+        let turn = match undo {
+            // This process has nobody who could have told it.
+            Undoing::Done => {
+                let undone = Arc::new(self.hub.effects.standing_from(&self.task_of(mail), step));
+                if step == 0 { Turn::RolledBack(undone) } else { Turn::Resumed(undone) }
+            }
+            _ => Turn::Resumed(undone),
+        };
+        Some(Place { turn, step, back, undo: undo == Undoing::Due })
     }
 
     /// Whether there is a state to go back to, once `done` steps of a request are done: going back to
@@ -387,14 +419,18 @@ impl<W: Worker> Slot<W> {
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
                 let key = Arc::from(context.key());
-                let in_hand = StoredInHand { key, step: 0, back: true };
-                let writing = self.write_in_hand(journal, base, job, &in_hand)?;
+                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                let writing = self.write_in_hand(journal, base.clone(), job, &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
             }
-            let undone = match scope {
-                Scope::Transaction => self.hub.effects.compensate(&context.key()).await,
-                _ => self.hub.effects.standing(&context.key()),
-            };
+            if scope != Scope::Transaction {
+                return Ok((life, self.hub.effects.standing(&context.key())));
+            }
+            let undone = self.hub.effects.compensate(&context.key()).await;
+            if undone != Undone::default() {
+                // What it does from here on is not undone, should the process end.
+                self.keep_undone(base, 0, job, context).await?;
+            }
             Ok((life, undone))
         };
         let (life, undone) = tokio::select! {
@@ -414,6 +450,57 @@ impl<W: Worker> Slot<W> {
             unknown: undone.unknown.len(),
         });
         Ok((life, Arc::new(undone)))
+    }
+
+    /// Goes on with a rollback to this step of the request that another process has not come to the end of:
+    /// what was done from there on is undone.
+    pub(crate) async fn undo_from(
+        &self,
+        step: u64,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<Arc<Undone>, Unkept> {
+        let scope = self.rules.scope;
+        let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        let work = async {
+            let undone = self.hub.effects.compensate_from(&context.key(), step).await;
+            let mid = {
+                let mut desk = self.desk();
+                let mid = desk.saved.as_mut().and_then(|saved| saved.mid.as_mut());
+                mid.map(|mid| {
+                    mid.undo = Undoing::Done;
+                    mid.snapshot.clone()
+                })
+            };
+            if let Some(mid) = mid {
+                self.keep_undone(mid, step, job, context).await?;
+            }
+            Ok(Arc::new(undone))
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = limit => {
+                let late = format!("the rollback took longer than {:?}", scope.limit());
+                Err(Unkept::failed(Fault::timeout(late).with_code("rollback")))
+            }
+        }
+    }
+
+    /// All is undone that this step and those after it have done: a process that ends later goes on from
+    /// there, and undoes nothing of what was done since.
+    async fn keep_undone(
+        &self,
+        snapshot: Snapshot,
+        step: u64,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(), Unkept> {
+        let Some(journal) = self.journal() else { return Ok(()) };
+        let key = Arc::from(context.key());
+        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
+        let writing = self.write_in_hand(journal, snapshot, job, &in_hand)?;
+        self.kept(Some(writing), job, context).await
     }
 
     /// Whether the state is the one in the middle of another request, which ended without an answer

@@ -16,6 +16,7 @@ use crate::checkpoint::Scope;
 use crate::decision::{Action, Declined, Rung};
 use crate::event::Event;
 use crate::fault::{Class, EffectKind, Fault};
+use crate::hub::{Asks, Returned};
 use crate::id::ChildPath;
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
@@ -50,7 +51,7 @@ impl<W: Worker> Slot<W> {
         }
         let (at, scope) = self.hub.scopes()?.next(beyond.as_ref().unwrap_or(&self.path))?;
         let rollback_failed = rolled_back && is_of_rollback(fault);
-        let in_transaction = self.rules.scope == Scope::Transaction;
+        let in_transaction = [self.rules.scope, scope].contains(&Scope::Transaction);
         Some((at, Wider { scope, in_transaction, rollback_failed }))
     }
 
@@ -70,27 +71,53 @@ impl<W: Worker> Slot<W> {
 
     /// The request is held back: has the supervisors above return, one after the other, until one has.
     pub(super) fn return_above(&self, mail: &Mail<W>, pending: Pending) {
+        let hub = Arc::clone(&self.hub);
+        let Some(returns) = hub.scopes().map(|scopes| scopes.returns()) else { return };
+        let failed = mail.book().and_then(|book| book.failed);
+        let failed = failed.unwrap_or_else(|| hub.clock.wall().into());
+        let (child, task) = (self.path.clone(), self.task_of(mail));
         // The wait keeps neither the child nor the request alive.
         let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));
-        let hub = Arc::clone(&self.hub);
         self.hub.runtime.spawn(async move {
             loop {
                 let next = {
                     let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) else { return };
+                    if me.is_over(&mail) {
+                        return;
+                    }
                     me.above(&mail, &pending)
                 };
                 let (Some(at), Some(scopes)) = (next, hub.scopes()) else { break };
-                let why = scopes.roll_back(at.clone()).await.err();
+                let (who, whose) = (Weak::clone(&me), Weak::clone(&mail));
+                let wanted = move || match (who.upgrade(), whose.upgrade()) {
+                    (Some(me), Some(mail)) => !me.is_over(&mail),
+                    _ => false,
+                };
+                let (child, task) = (child.clone(), task.clone());
+                let asks = Asks { returns, failed, child, task, wanted: Box::new(wanted) };
+                let returned = scopes.roll_back(at.clone(), asks).await;
                 let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) else { return };
-                let returned = why.is_none();
+                if me.is_over(&mail) {
+                    return;
+                }
+                let (why, stop) = match returned {
+                    Returned::Back => (None, false),
+                    Returned::Not(why) => (Some(why), false),
+                    Returned::Stop(why) => (Some(why), true),
+                    Returned::Unwanted => return,
+                };
+                let back = why.is_none();
                 if let Some(mut book) = mail.book() {
                     let widened = book.widened.get_or_insert_default();
                     widened.0 = Some(at);
                     widened.1.extend(why);
                 }
-                if returned {
-                    me.release(&mail, None, me.hub.now());
+                if back {
+                    me.goes_on(&mail);
                     return;
+                }
+                if stop {
+                    break;
                 }
             }
             if let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) {
@@ -99,11 +126,28 @@ impl<W: Worker> Slot<W> {
         });
     }
 
-    /// Who is to return next, if the request still waits for that and its class reaches so far.
-    fn above(&self, mail: &Mail<W>, pending: &Pending) -> Option<ChildPath> {
-        if mail.is_fated() || mail.is_cancelled() || mail.deadline <= self.hub.now() {
-            return None;
+    /// Whether nobody is helped by a return: it has its fate, or gets it at once from whoever ends it.
+    fn is_over(&self, mail: &Mail<W>) -> bool {
+        mail.is_fated()
+            || mail.is_cancelled()
+            || mail.deadline <= self.hub.now()
+            || self.hub.is_shutting_down()
+            || self.hub.is_lost()
+    }
+
+    /// The scope has returned: the request is done again from there.
+    fn goes_on(&self, mail: &Mail<W>) {
+        if let Some(number) = mail.next_delivery() {
+            self.desk().mailbox.raise(mail.id, number);
         }
+        self.release(mail, None, self.hub.now());
+        if let Some(group) = &mail.home {
+            group.tries_again(mail);
+        }
+    }
+
+    /// Who is to return next, if the class reaches so far.
+    fn above(&self, mail: &Mail<W>, pending: &Pending) -> Option<ChildPath> {
         let (at, wider) = self.next_wider(mail, &pending.cause, pending.done)?;
         let effect = match mail.book()?.tainted {
             true => EffectKind::Irreversible,
@@ -116,6 +160,9 @@ impl<W: Worker> Slot<W> {
     /// No scope above could return: the request ends as if there were none, unless a person says what else
     /// to do.
     fn none_above(&self, mail: &Mail<W>, mut pending: Pending) {
+        if self.is_over(mail) {
+            return;
+        }
         let now = self.hub.now();
         let reasons = {
             let Some(mut book) = mail.book() else { return };
@@ -148,7 +195,8 @@ impl<W: Worker> Slot<W> {
         // Otherwise it has got its fate while it waited.
         if let mailbox::Output::Removed(mail) = found {
             self.left(&mut desk, &mail);
-            self.carry_out(desk, mail, pending, false, now);
+            let left = mail.is_cancelled();
+            self.carry_out(desk, mail, pending, left, now);
         }
     }
 }

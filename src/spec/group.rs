@@ -31,8 +31,27 @@ pub struct GroupSpec {
     pub(crate) hedge: Option<Hedge>,
     pub(crate) durable: Option<Codec>,
     pub(crate) durability: Durability,
+    pub(crate) all_down: AllDown,
     pub(crate) mailbox: u32,
     pub(crate) mailbox_bytes: Option<Weighed>,
+}
+
+/// What becomes of a new request to a group while every member rests: its circuit is open, or its quota
+/// domain closed. A request that has failed at a member is the ladder's, whatever this says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AllDown {
+    /// It waits in the group for a member that is back before its deadline. When none is, a member with an
+    /// open circuit is asked all the same, one request at a time; others are refused at once as
+    /// [`Unavailable::Resting`](crate::error::Unavailable::Resting).
+    #[default]
+    LastResort,
+    /// It waits in the group for the first member that is back, at most to its deadline, at which it has
+    /// expired. Nobody is asked before.
+    WaitUntil,
+    /// It is refused at once as [`Unavailable::Resting`](crate::error::Unavailable::Resting), which says
+    /// when the first of them is back.
+    Fail,
 }
 
 /// A bound in bytes, with the type of the requests and their weight.
@@ -61,6 +80,7 @@ impl GroupSpec {
             hedge: None,
             durable: None,
             durability: Durability::default(),
+            all_down: AllDown::default(),
             mailbox: DEFAULT_MAILBOX as u32,
             mailbox_bytes: None,
         }
@@ -164,6 +184,17 @@ impl GroupSpec {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// What becomes of a new request while every member rests: its circuit is open, or its quota domain
+    /// closed.
+    ///
+    /// # Default
+    /// [`AllDown::LastResort`].
+    #[must_use]
+    pub fn all_down(mut self, all_down: AllDown) -> Self {
+        self.all_down = all_down;
         self
     }
 

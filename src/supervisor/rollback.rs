@@ -14,12 +14,13 @@ use std::time::Duration;
 use super::{Ask, Entry, Registry, Supervisor};
 use crate::behavior::Undone;
 use crate::checkpoint::{
-    Batch, Durability, LineDraft, Now, RecoveryLine, Refused, Risk, Rules, Schemas, Scope, Store,
-    Validated, Validator,
+    Batch, Durability, LineDraft, Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated,
+    Validator,
 };
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::family::Reply;
+use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
 use crate::mirror::LineView;
@@ -27,19 +28,17 @@ use crate::slot::{Held, Look, Prepared};
 
 mod fall;
 mod lines;
+mod options;
+mod progress;
 mod scopes;
 mod words;
 
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
+use options::{Wanted, has_in_hand, used_up};
+use progress::Phase;
+pub(crate) use progress::Rollbacks;
 pub use words::{Report, RollbackError, To, Wider};
-
-/// What rollbacks of a system share.
-#[derive(Default)]
-pub(crate) struct Rollbacks {
-    /// One at a time: what stands still for one cannot be read by another.
-    turn: tokio::sync::Mutex<()>,
-}
 
 /// What is rolled back: a subtree, or one child of a supervisor.
 #[derive(Clone)]
@@ -227,7 +226,7 @@ impl Place {
         to: To,
         approved_by: Option<(String, String)>,
     ) -> Result<Report, RollbackError> {
-        self.returned(Back { to, approved_by, once: false }).await
+        self.returned(Back { to, approved_by, asked: None }).await
     }
 
     async fn returned(self, back: Back) -> Result<Report, RollbackError> {
@@ -238,7 +237,10 @@ impl Place {
         if done.as_ref().err().is_none_or(RollbackError::has_tried) {
             hub.count_rollback(scope, done.is_ok(), began);
         }
-        if let Err(error) = &done {
+        let asked_in_vain = |error: &&RollbackError| {
+            matches!(error, RollbackError::Returned(_) | RollbackError::Unwanted(_))
+        };
+        if let Some(error) = done.as_ref().err().filter(|error| !asked_in_vain(error)) {
             let reason = error.to_string();
             hub.emit(Event::RollbackFailed { at, scope, wider, reason });
         }
@@ -249,7 +251,7 @@ impl Place {
         self,
         phase: Phase,
         to: To,
-        once: bool,
+        asked: Option<Asks>,
     ) -> Result<Report, RollbackError> {
         let hub = &self.node.hub;
         let begun = hub.now();
@@ -257,8 +259,16 @@ impl Place {
         let store = Arc::clone(&journal.store);
         phase.set("waiting for another rollback");
         let _turn = self.registry.rollbacks.turn.lock().await;
+        if let Some(asked) = &asked
+            && self.registry.rollbacks.has_returned(self.at(), asked.returns)
+        {
+            return Err(RollbackError::Returned(self.at().clone()));
+        }
         phase.set("making the lives that follow");
-        let (line, chosen, refused) = self.choose(&store, to, once).await?;
+        let (line, chosen, refused) = self.choose(&store, to, asked.as_ref()).await?;
+        if asked.is_some_and(|asked| !(asked.wanted)()) {
+            return Err(RollbackError::Unwanted(self.at().clone()));
+        }
         phase.set("stopping and starting");
         phase.begin();
         let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
@@ -268,7 +278,8 @@ impl Place {
             child.install(prepared);
             returned.push((child.path().clone(), id));
         }
-        let used: Vec<_> = returned.iter().filter_map(|(_, id)| *id).collect();
+        self.registry.rollbacks.note(self.at());
+        let used = used_up(&*store, &returned);
         journal.use_up(used.iter().copied());
         let id = self.child.as_ref().map(|child| Arc::from(child.path().id()));
         // What hangs may have half of the time that is left: the rest is for those that follow, and for what
@@ -300,14 +311,14 @@ impl Place {
         })
     }
 
-    /// The first that passes every check and becomes lives that work; with `once`, none that is older
-    /// than one that was returned to before.
+    /// The first that passes every check and becomes lives that work. For a request that asks, none
+    /// that is younger than its failure or has it in its middle, nor older than one that was returned to before.
     #[allow(clippy::type_complexity)]
     async fn choose(
         &self,
         store: &Arc<dyn Store>,
         to: To,
-        once: bool,
+        asked: Option<&Asks>,
     ) -> Result<
         (Option<LineId>, Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>, Vec<Refused>),
         RollbackError,
@@ -316,7 +327,11 @@ impl Place {
         let mut refused = Vec::new();
         let named = to != To::Latest;
         for option in self.options(&**store, to)? {
+            if asked.is_some_and(|asked| option.is_younger(asked.failed)) {
+                continue;
+            }
             let tried = match self.validate(&**store, &children, &option) {
+                Ok((_, lives)) if asked.is_some_and(|asked| has_in_hand(&lives, asked)) => continue,
                 Ok((line, lives)) => self.prepare(store, lives).await.map(|lives| (line, lives)),
                 Err(why) => Err(why),
             };
@@ -327,7 +342,7 @@ impl Place {
                 Err(it) => {
                     let used = matches!(it.why, CheckpointError::Used { .. });
                     refused.push(*it);
-                    if used && once {
+                    if used && asked.is_some() {
                         break;
                     }
                 }
@@ -571,17 +586,19 @@ impl Place {
         Ok(())
     }
 
-    /// The open request of a child in a transaction that has done something to the world since, if it was
-    /// not begun when the line was drawn: that is about to be undone.
+    /// The open request of a child in a transaction that has done something to the world since the line was
+    /// drawn: that is about to be undone.
     fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
         if !child.in_transaction() || known.is_empty() {
             return None;
         }
         let effects = &self.node.hub.effects;
-        let acted =
-            |task: &str| known.contains(task) && effects.standing(task) != Undone::default();
-        let open = child.open_tasks().into_iter();
-        open.filter(|(.., step)| *step == 0).map(|(_, task, _)| task).find(|task| acted(task))
+        let acted = |task: &str, step| {
+            known.contains(task) && effects.standing_from(task, step) != Undone::default()
+        };
+        let open = child.open_tasks().into_iter().filter(|(_, task, step)| acted(task, *step));
+        // The one in whose middle the child stands comes first.
+        open.max_by_key(|(.., step)| *step).map(|(_, task, _)| task)
     }
 
     /// Tells that it could not be returned, and why.
@@ -622,34 +639,6 @@ impl Report {
     }
 }
 
-enum Wanted {
-    Checkpoint(CheckpointId),
-    Line(Arc<RecoveryLine>),
-}
-
-/// What is being done, for whoever finds that it took too long.
-#[derive(Clone, Default)]
-struct Phase(Arc<parking_lot::Mutex<(&'static str, bool)>>);
-
-impl Phase {
-    fn set(&self, phase: &'static str) {
-        self.0.lock().0 = phase;
-    }
-
-    fn get(&self) -> &'static str {
-        self.0.lock().0
-    }
-
-    /// From here on children are changed.
-    fn begin(&self) {
-        self.0.lock().1 = true;
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.lock().1
-    }
-}
-
 /// Work on a place.
 trait Work<T>: Send + 'static {
     fn run(
@@ -674,14 +663,14 @@ impl Work<LineId> for Draw {
 struct Back {
     to: To,
     approved_by: Option<(String, String)>,
-    /// Not past what was returned to before.
-    once: bool,
+    /// The request that it is for.
+    asked: Option<Asks>,
 }
 
 impl Work<Report> for Back {
     async fn run(self, place: Place, phase: Phase) -> Result<Report, RollbackError> {
         let hub = Arc::clone(&place.node.hub);
-        let report = place.roll_back_now(phase, self.to, self.once).await?;
+        let report = place.roll_back_now(phase, self.to, self.asked).await?;
         hub.emit(report.event(self.approved_by));
         Ok(report)
     }

@@ -86,7 +86,7 @@ impl Moody {
 }
 
 fn full() -> StoreError {
-    StoreError::Refused("no space left".to_owned())
+    StoreError::Refused { store: "moody".to_owned(), why: "no space left".to_owned() }
 }
 
 impl Store for Moody {

@@ -2,7 +2,7 @@
 
 use mainstay::behavior::Behavior;
 use mainstay::error::{SpecError, StartError, Unavailable};
-use mainstay::spec::Role;
+use mainstay::spec::{AllDown, Role};
 use mainstay_actors::default::DefaultAnswer;
 use mainstay_actors::human::HumanDesk;
 
@@ -210,11 +210,12 @@ async fn an_open_circuit_is_asked_as_the_last_resort_by_one_request_at_a_time() 
     else {
         panic!("two are asked at a time");
     };
-    assert_eq!((&*message, why), ("second", Unavailable::Resting));
+    let retry_after = secs(5);
+    assert_eq!((&*message, why), ("second", Unavailable::Resting { retry_after }));
     assert_eq!(
         CallError::Refused { message, child, why }.to_string(),
         "child \"root/llm\" refuses requests: every member rests (circuit open or quota domain \
-         closed) beyond the deadline"
+         closed); the first is back in 5s"
     );
     script.release();
     assert_eq!(first.await.unwrap(), "a: first");
@@ -235,5 +236,47 @@ async fn nobody_is_sent_into_a_closed_quota_domain_as_the_last_resort() {
         panic!("it was accepted")
     };
     // It is told at once, not at its deadline.
-    assert_eq!((why, now(&system), script.count()), (Unavailable::Resting, 0, 1));
+    let resting = Unavailable::Resting { retry_after: secs(40) };
+    assert_eq!((why, now(&system), script.count()), (resting, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_fails_when_all_are_down_says_at_once_when_one_is_back() {
+    let (script, a) = member("a");
+    let (system, port) = grouped(exact().member_spec(a).all_down(AllDown::Fail)).await;
+    open(&script, &port).await;
+    script.otherwise_usual();
+    let opened = now(&system);
+    // Neither one that could wait nor one that could not does, and nobody is asked.
+    for deadline in [secs(60), ms(100)] {
+        let options = CallOptions::new().deadline(deadline);
+        let Err(CallError::Refused { message, why, .. }) = port.call_with("x", options).await
+        else {
+            panic!("it was accepted")
+        };
+        let retry_after = secs(5);
+        assert_eq!((&*message, why), ("x", Unavailable::Resting { retry_after }));
+    }
+    assert_eq!((script.count(), now(&system)), (0, opened));
+    tokio::time::advance(secs(5)).await;
+    assert_eq!(port.call("y").await.unwrap().value, "a: y");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_waits_when_all_are_down_asks_nobody_as_the_last_resort() {
+    let (script, a) = member("a");
+    let (system, port) = grouped(exact().member_spec(a).all_down(AllDown::WaitUntil)).await;
+    open(&script, &port).await;
+    script.otherwise_usual();
+    let opened = now(&system);
+    let hurry = CallOptions::new().deadline(ms(100));
+    let late = port.call_with("x", hurry).await;
+    assert!(matches!(late, Err(CallError::Expired { .. })), "{late:?}");
+    assert_eq!((script.count(), now(&system) - opened), (0, 100));
+    // One that has the time is served when the circuit lets somebody through.
+    let patient = CallOptions::new().deadline(secs(60));
+    assert_eq!(port.call_with("y", patient).await.unwrap().value, "a: y");
+    assert_eq!((script.count(), now(&system) - opened), (1, 5_000));
+    let fates = system.fates();
+    assert_eq!((fates.expired, fates.open), (1, 0));
 }

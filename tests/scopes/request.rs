@@ -15,7 +15,7 @@ use mainstay::points::{Choice, PointSpec};
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::{RecoverOptions, System, SystemOptions};
+use mainstay::system::{RecoverOptions, System, SystemOptions, To};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -120,8 +120,12 @@ impl Office {
     }
 
     async fn with(policy: Policy, options: SystemOptions) -> Self {
+        Self::of(policy, options, Scope::Flow).await
+    }
+
+    async fn of(policy: Policy, options: SystemOptions, scope: Scope) -> Self {
         let attempts = Attempts::default();
-        let mut flow = SupervisorSpec::one_for_one("flow").scope(Scope::Flow).policy(policy);
+        let mut flow = SupervisorSpec::one_for_one("flow").scope(scope).policy(policy);
         for id in ["a0", "a1"] {
             let attempts = Arc::clone(&attempts);
             let made = move || Clerk {
@@ -135,7 +139,7 @@ impl Office {
         }
         let boss = ChildSpec::stateful("boss", || Boss(Arc::new(0))).effect(EffectKind::Read);
         let flow = flow.child(boss.durable::<Boss>());
-        let top = SupervisorSpec::one_for_one("top").scope(Scope::System).supervisor(flow);
+        let top = SupervisorSpec::one_for_one("top").scope(Scope::Session).supervisor(flow);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let mut recover = RecoverOptions::default();
         recover.system = options;
@@ -220,7 +224,7 @@ async fn the_scopes_return_one_after_the_other_as_far_as_the_class_reaches() {
     office.add(5).await;
     let order = Order::AtMost(0, Class::Internal);
     let answer = office.port("a0").call(order).await.unwrap();
-    assert_eq!(answer.value, 0, "from the line of the system");
+    assert_eq!(answer.value, 0, "from the line of the session");
     assert_eq!(actions(&answer.trail), ["rollback", "widen", "widen"]);
     assert_eq!(office.returned(), ["top/flow", "top"]);
 
@@ -229,7 +233,7 @@ async fn the_scopes_return_one_after_the_other_as_far_as_the_class_reaches() {
     let error = office.port("a0").call(order).await.unwrap_err();
     assert_eq!(actions(spent(&error)), ["rollback", "widen", "fail"]);
     let last = spent(&error).iter().last().unwrap().clone();
-    let why = Declined::ScopeTooWide { scope: Scope::System, widest: Scope::Flow };
+    let why = Declined::ScopeTooWide { scope: Scope::Session, widest: Scope::Flow };
     assert!(last.declined.contains(&(Rung::Rollback, why)), "{last:?}");
     assert_eq!(office.returned(), ["top/flow", "alert"]);
 
@@ -274,11 +278,14 @@ async fn a_line_that_was_returned_to_is_not_for_the_next_request_but_the_scope_a
 
 #[tokio::test(start_paused = true)]
 async fn no_request_has_a_scope_of_high_risk_return_where_that_has_to_be_approved() {
-    let mut office = Office::with(no_retries(), SystemOptions::new().approvals(true)).await;
+    let options = SystemOptions::new().approvals(true);
+    let mut office = Office::of(no_retries(), options, Scope::Transaction).await;
     let order = Order::AtMost(0, Class::Internal);
     let error = office.port("a0").call(order).await.unwrap_err();
-    assert_eq!(actions(spent(&error)), ["rollback", "widen", "fail"]);
-    assert_eq!(office.returned(), ["top/flow", "1 reasons", "alert"]);
+    assert_eq!(actions(spent(&error)), ["rollback", "fail"]);
+    // And the session above, which is of less risk and does more, is not returned in its place.
+    assert_eq!(office.returned(), ["not top/flow", "1 reasons", "alert"]);
+    assert_eq!(office.sums().await, [1010, 1010]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,7 +321,8 @@ async fn a_request_that_waits_for_a_scope_to_return_still_expires_is_cancelled_a
         let hung = office.port("a1");
         let hung = tokio::spawn(async move { hung.call(Order::Never).await });
         let port = office.port("a0");
-        let options = CallOptions::new().deadline(Duration::from_secs(1));
+        let seconds = if how == "stop" { 3600 } else { 1 };
+        let options = CallOptions::new().deadline(Duration::from_secs(seconds));
         let order = Order::AtMost(10, Class::Internal);
         let call = tokio::spawn(async move { port.call_with(order, options).await });
         let widens = |event: &Event| match event {
@@ -333,7 +341,10 @@ async fn a_request_that_waits_for_a_scope_to_return_still_expires_is_cancelled_a
             }
             _ => {
                 office.system.stop().await;
-                call.await.unwrap().unwrap_err();
+                let error = call.await.unwrap().unwrap_err();
+                assert!(matches!(error, CallError::Suspended { .. }), "{error}");
+                let last = office.returned();
+                assert!(last.iter().all(|what| what != "alert" && !what.ends_with("reasons")));
             }
         }
         hung.abort();
@@ -347,4 +358,56 @@ async fn a_request_that_waits_for_a_scope_to_return_still_expires_is_cancelled_a
         let fates = office.system.fates();
         assert!(fates.is_balanced(), "{how}: {fates:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_together_are_returned_together() {
+    let mut office = Office::open(no_retries()).await;
+    // They stand in each other's way, so both have failed before the flow has returned for one of them.
+    let hung = office.port("boss");
+    let hung = tokio::spawn(async move { hung.call(Order::Never).await });
+    let calls: Vec<_> = ["a0", "a1"]
+        .map(|id| office.port(id))
+        .map(|port| {
+            tokio::spawn(async move { port.call(Order::AtMost(10, Class::Internal)).await })
+        })
+        .into();
+    for call in calls {
+        let answer = call.await.unwrap().unwrap();
+        assert_eq!((answer.value, actions(&answer.trail)), (10, vec!["rollback", "widen"]));
+    }
+    hung.abort();
+    assert_eq!(office.returned(), ["top/flow"], "once, and nothing wider");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_was_drawn_after_the_failure_is_not_what_is_returned_to() {
+    // The line is drawn while the request waits for its retry, in its middle and with the bad sum.
+    let policy = Policy::playbook_exact();
+    let mut office = Office::open(policy).await;
+    let port = office.port("a0");
+    let call = tokio::spawn(async move { port.call(Order::AtMost(10, Class::Network)).await });
+    let failed = |event: &Event| matches!(event, Event::Failed { attempt: 1, .. });
+    office.events.wait_for(failed).await.unwrap();
+    tokio::time::advance(Duration::from_millis(100)).await;
+    office.system.checkpoint("top/flow").await.unwrap();
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(answer.value, 10, "from the line before");
+    assert_eq!(actions(&answer.trail)[3..], ["rollback", "widen"]);
+    assert_eq!(office.sums().await, [10, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_after_a_line_that_was_returned_to_is_returned_to_by_nobody() {
+    let mut office = Office::open(no_retries()).await;
+    // Back to before the flow's line: that is of a future which has not been.
+    office.system.rollback("top", To::Latest).await.unwrap();
+    assert_eq!(office.sums().await, [0, 0]);
+    office.add(1000).await;
+    office.returned();
+    let order = Order::AtMost(10, Class::ToolExecution);
+    let error = office.port("a0").call(order).await.unwrap_err();
+    assert_eq!(actions(spent(&error)), ["rollback", "fail"]);
+    assert_eq!(office.returned(), ["not top/flow", "1 reasons", "alert"]);
+    assert_eq!(office.sums().await, [1000, 1000]);
 }

@@ -212,7 +212,7 @@ impl Run {
             return Err(Fault::indeterminate(text).with_code("outcome_unknown"));
         }
         let known = self.plan.tools.iter().find(|(spec, _)| spec.name == call.name);
-        known.map(|(_, need)| need.clone()).ok_or_else(|| {
+        known.map(|(_, reach)| reach.need().clone()).ok_or_else(|| {
             let names: Vec<_> = self.plan.tools.iter().map(|(spec, _)| &*spec.name).collect();
             let text =
                 format!("there is no tool \"{}\"; there are: {}", call.name, names.join(", "));

@@ -2,14 +2,15 @@
 //!
 //! *Invariant.* Nothing here waits for anything but a listener who is told an answer that is complete.
 
-use mainstay::behavior::{Call, Context, Performed, Step, Turn, Undone};
+use mainstay::behavior::{Context, Performed, Step, Turn, Undone};
 use mainstay::fault::Fault;
 
 use super::budget::Spent;
+use super::reach::Reach;
 use super::run::{Next, Run};
 use super::{Agent, AgentReply, AgentRequest, LINES};
 use crate::chat::{ChatReply, ChatRequest};
-use crate::tool::{ToolReply, ToolRequest};
+use crate::tool::ToolReply;
 
 /// What does not go back when the task does. Shared by the lives of a child.
 #[derive(Debug, Default)]
@@ -52,9 +53,14 @@ impl Agent {
             Next::Call(planned) => {
                 let share = self.plan.budget.share(self.spent(), planned.len(), ctx.now())?;
                 let call = |planned: super::state::Planned| {
-                    let port = ctx.port::<ToolRequest, ToolReply>(&planned.need)?;
-                    let request = ToolRequest::new(planned.call.name, planned.call.arguments);
-                    Ok(Call::from(port.effect_with(request, share.clone())))
+                    let tools = self.plan.tools.iter();
+                    // Of a checkpoint the plan of another version of the agent may know nothing.
+                    let reach = tools
+                        .filter(|(spec, _)| spec.name == planned.call.name)
+                        .map(|(_, reach)| reach)
+                        .find(|reach| *reach.need() == planned.need)
+                        .map_or_else(|| Reach::new(planned.need), Reach::clone);
+                    reach.effect(planned.call, share.clone(), ctx)
                 };
                 planned.into_iter().map(call).collect::<Result<_, Fault>>()?
             }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Store};
+use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Scope, Store};
 use mainstay::error::SpecError;
 use mainstay::fault::EffectKind;
 use mainstay::policy::{Jitter, Policy};
 use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
 use mainstay::system::System;
 use mainstay::watch::WatchSpec;
-use mainstay_actors::agent::{Agent, Team};
+use mainstay_actors::agent::{Agent, LINES, Team};
 use mainstay_actors::chat::{ChatRequest, ResponseFormat};
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::mcp::McpServer;
@@ -351,7 +351,7 @@ impl Tree {
 
     /// An agent as a child: with a store, a durable one.
     fn agent_spec(&self, id: &str, section: &file::Agent) -> anyhow::Result<ChildSpec> {
-        let spec = self.agent(section)?.spec(id).checkpoint(self.interval());
+        let spec = self.agent(section)?.spec(id).checkpoint(self.interval_of(section));
         if self.file.store.is_none() {
             return Ok(spec);
         }
@@ -372,6 +372,31 @@ impl Tree {
         profile.map_or(Interval::Steps(1), |profile| profile.get_ref().interval())
     }
 
+    /// When this agent is checkpointed.
+    pub(crate) fn interval_of(&self, section: &file::Agent) -> Interval {
+        let Some(own) = section.checkpoint.as_ref().map(|own| own.get_ref()) else {
+            return self.interval();
+        };
+        match (own.steps, own.lines) {
+            (Some(steps), _) => Interval::Steps(steps.get()),
+            (_, Some(lines)) => Interval::Units { name: LINES.into(), n: lines.get() },
+            _ => Interval::EveryEffect,
+        }
+    }
+
+    /// The scope of the whole tree: as the file says, and else as the profile does.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        let own = self.file.supervisor.as_ref().and_then(|section| section.scope.as_ref());
+        let profile = self.file.profile.as_ref();
+        own.map(|own| *own.get_ref()).or_else(|| profile.and_then(|it| it.get_ref().scope()))
+    }
+
+    /// How often a recovery line is drawn.
+    pub(crate) fn lines_every(&self) -> Option<Duration> {
+        let section = self.file.supervisor.as_ref();
+        section.and_then(|section| section.lines_every.as_ref()).map(|every| every.get_ref().0)
+    }
+
     /// The tree itself.
     pub(crate) fn spec(&mut self) -> anyhow::Result<SupervisorSpec> {
         let children = self.tool_specs()?;
@@ -388,8 +413,11 @@ impl Tree {
         };
         let (restarts, period) = self.supervision();
         root = root.intensity(restarts, period).policy(self.policy());
-        if let Some(scope) = self.file.profile.as_ref().and_then(|it| it.get_ref().scope()) {
+        if let Some(scope) = self.scope() {
             root = root.scope(scope);
+        }
+        if let Some(period) = self.lines_every() {
+            root = root.lines_every(period);
         }
         for (name, model) in self.file.models.iter().filter(|(name, _)| alone(name)) {
             root = root.child(self.patient(self.model(name.get_ref(), model)));

@@ -16,7 +16,7 @@ use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::{Tree, kept_group};
-use super::file::{Durability, Group, Model, Named, Price};
+use super::file::{Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
 use super::{points, watch};
 
@@ -231,6 +231,24 @@ fn keeps_to(models: &Named<Model>, model: &Model) -> String {
     parts.join(", ")
 }
 
+fn words_of(interval: &Interval) -> String {
+    match interval {
+        Interval::Steps(1) => "every step".to_owned(),
+        Interval::Steps(steps) => format!("every {steps} steps"),
+        Interval::Units { name, n } => format!("every {n} {name}"),
+        Interval::EveryEffect => "before and after every effect".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn budget_of(budget: &Budget) -> String {
+    let tokens = budget.tokens.as_ref().map(|it| format!("{} tokens", it.get_ref()));
+    let money = budget.money.as_ref().map(|it| format!("{} in money", it.get_ref()));
+    let time = budget.time.map(|it| span(it.0));
+    let parts: Vec<_> = [tokens, money, time].into_iter().flatten().collect();
+    format!("at most {}", parts.join(", "))
+}
+
 fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     let _ = writeln!(page, "\nScopes and limits");
     let mut lines = vec![["", "rollback of", "limit"].map(str::to_owned)];
@@ -240,14 +258,28 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     }
     let profile = tree.file.profile.as_ref().map(|profile| *profile.get_ref());
     let (row, what) = profile.map_or(("S45", ""), Profile::checkpoint);
-    let mut every = match tree.interval() {
-        Interval::Steps(1) => "every step".to_owned(),
-        Interval::Steps(steps) => format!("every {steps} steps"),
-        Interval::Units { name, n } => format!("every {n} {name}"),
-        other => format!("{other:?}"),
-    };
-    every.push_str(what);
+    let every = words_of(&tree.interval()) + what;
     lines.push([row.to_owned(), "checkpoint".to_owned(), every]);
+    for (name, agent) in &tree.file.agents {
+        let name = name.get_ref();
+        if agent.checkpoint.is_some() {
+            let every = words_of(&tree.interval_of(agent));
+            lines.push([String::new(), format!("checkpoint of {name}"), every]);
+        }
+        if let Some(budget) = &agent.budget {
+            let at_most = budget_of(budget.get_ref());
+            lines.push([String::new(), format!("a task of {name}"), at_most]);
+        }
+    }
+    let own = tree.file.supervisor.as_ref().and_then(|section| section.scope.as_ref());
+    if own.is_some() || tree.lines_every().is_some() {
+        let tree_of = tree.scope().map_or_else(String::new, |scope| format!(": {scope}"));
+        let every = tree.lines_every().map_or_else(
+            || "lines are drawn by hand".to_owned(),
+            |every| format!("a line every {}", span(every)),
+        );
+        lines.push([String::new(), format!("the tree{tree_of}"), every]);
+    }
     align(page, &lines);
     let _ = writeln!(page);
     let breaker = CircuitSpec::new();

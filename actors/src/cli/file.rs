@@ -1,11 +1,12 @@
 //! The tree file: what may stand in it, with the places of everything that can be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mainstay::checkpoint::Scope;
 use mainstay::fault::{Class, EffectKind};
 use serde::Deserialize;
 use toml::Spanned;
@@ -62,6 +63,8 @@ pub(crate) struct Supervisor {
     pub(crate) strategy: Strategy,
     pub(crate) restarts: Option<u32>,
     pub(crate) period: Option<Spanned<Span>>,
+    pub(crate) scope: Option<Spanned<Scope>>,
+    pub(crate) lines_every: Option<Spanned<Span>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -296,6 +299,8 @@ pub(crate) struct Tool {
     pub(crate) trusted: Option<Spanned<bool>>,
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) max_result_bytes: Option<Spanned<NonZeroUsize>>,
+    pub(crate) connect_wait: Option<Spanned<Span>>,
+    pub(crate) errors_are_transient: Option<Spanned<bool>>,
 }
 
 /// What happens when a person does not decide in time.
@@ -345,6 +350,29 @@ pub(crate) struct Agent {
     pub(crate) max_steps: Option<Spanned<u32>>,
     pub(crate) max_tokens: Option<Spanned<u32>>,
     pub(crate) temperature: Option<Spanned<f32>>,
+    /// A file with the JSON schema of its answers.
+    pub(crate) answer_schema: Option<Spanned<PathBuf>>,
+    pub(crate) budget: Option<Spanned<Budget>>,
+    pub(crate) checkpoint: Option<Spanned<Checkpoint>>,
+}
+
+/// What one task may spend, all calls included.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Budget {
+    pub(crate) tokens: Option<Spanned<u64>>,
+    /// In the currency of the prices.
+    pub(crate) money: Option<Spanned<f64>>,
+    pub(crate) time: Option<Span>,
+}
+
+/// When an agent's state is stored, besides before each act.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Checkpoint {
+    pub(crate) steps: Option<NonZeroU32>,
+    pub(crate) lines: Option<NonZeroU32>,
+    pub(crate) effects: Option<bool>,
 }
 
 /// Reads a file's text.
@@ -449,6 +477,8 @@ impl Section {
             "Price" => ("a table of prices", "write { input = 2.5, output = 10.0 }"),
             "Limits" => ("a table of limits", "write { requests_per_minute = 60, concurrent = 4 }"),
             "Hedging" => ("a hedge", "write { after = \"300ms\" } or { after = \"p95\" }"),
+            "Budget" => ("a budget", "write { tokens = 50000, money = 0.5, time = \"2m\" }"),
+            "Checkpoint" => ("a checkpoint's interval", "write { steps = 5 }"),
             "Grant" => ("a grant", "write { owner = \"...\", reason = \"...\" }"),
             "Ask" | "Supervisor" | "PolicySection" | "Store" | "Points" | "Watch" => {
                 ("a section", "write it as [NAME], and its keys below")

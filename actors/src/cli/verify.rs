@@ -121,6 +121,7 @@ pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
     verify.store();
     verify.policy();
     verify.ask(folder);
+    verify.scopes();
     super::points::verify(file, &mut verify.snags);
     super::watch::verify(file, &mut verify.snags);
     verify.snags
@@ -289,6 +290,7 @@ impl Verify<'_> {
                 }
             }
             self.sampling(agent.max_tokens.as_ref(), agent.temperature.as_ref());
+            self.agent_limits(self.folder, agent);
             let mut seen = BTreeSet::new();
             for name in agent.tools.iter().chain(&agent.agents) {
                 if !seen.insert(name.get_ref()) {

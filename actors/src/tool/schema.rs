@@ -31,7 +31,7 @@ pub(super) fn of<A: JsonSchema>() -> Value {
 }
 
 /// What is wrong with the arguments, each argument by its name; empty when nothing is.
-pub(super) fn problems(schema: &Value, arguments: &Value) -> String {
+pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
     let mut check = Check { root: schema, found: Vec::new() };
     check.value(schema, arguments, "", 0);
     let more = check.found.len().saturating_sub(MOST);

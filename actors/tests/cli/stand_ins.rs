@@ -370,6 +370,41 @@ async fn a_result_above_the_limit_of_its_server_is_told_to_the_model_as_a_failur
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_calls_an_error_is_of_the_kind_that_the_file_says() {
+    let server = StubServer::start().await.unwrap();
+    for (line, class) in [("", "business"), ("errors_are_transient = true\n", "tool_execution")] {
+        let before = server.count();
+        server.then(Row::tool_calls([("refuse", "{}")]));
+        server.then(Row::reply("so it is"));
+        let rest = format!(
+            "[agents.a]\nmodel = \"llm\"\ntools = [\"t\"]\n[tools.t]\ncommand = [{:?}]\n{line}[tools.t.effects]\nrefuse = \"read\"\n",
+            shop()
+        );
+        answered(&run(&tree(&server, &rest), &["run", "t.toml", "go"]).await, "so it is");
+        let said = result(&server, before + 1);
+        assert!(said.contains(&format!("\"class\":\"{class}\"")), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_is_waited_for_as_long_as_the_file_says() {
+    let server = StubServer::start().await.unwrap();
+    for (line, told) in [("", "5"), ("connect_wait = \"1ms\"\n", "not been reached within 1ms")] {
+        let before = server.count();
+        server.then(Row::tool_calls([("die", "{}")]));
+        server.then(Row::tool_calls([("sum", "{\"a\":2,\"b\":3}")]));
+        server.then(Row::reply("so it is"));
+        let rest = format!(
+            "[agents.a]\nmodel = \"llm\"\ntools = [\"t\"]\n[tools.t]\ncommand = [{:?}]\n{line}[tools.t.effects]\nsum = \"read\"\ndie = \"read\"\n",
+            shop()
+        );
+        answered(&run(&tree(&server, &rest), &["run", "t.toml", "go"]).await, "so it is");
+        let said = result(&server, before + 2);
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_rests_on_a_stand_in_says_on_whose() {
     let server = StubServer::start().await.unwrap();
     let rest = r#"[models.sorry]

@@ -160,6 +160,11 @@ async fn a_store_of_other_agents_is_refused_with_the_difference_until_it_is_adop
 /// The steps at which an agent of this profile was checkpointed, whose model calls a tool five times with
 /// six lines each.
 async fn checkpoints(profile: &str) -> Vec<u32> {
+    checkpoints_of(profile, "builtin = \"escalate\"", "").await
+}
+
+/// The same of an agent with these keys and this tool.
+async fn checkpoints_of(profile: &str, tool: &str, own: &str) -> Vec<u32> {
     let server = StubServer::start().await.unwrap();
     for call in 0..5 {
         // Another word each time, since the same call again would be served from the record.
@@ -168,8 +173,8 @@ async fn checkpoints(profile: &str) -> Vec<u32> {
     }
     server.then(Row::reply("done"));
     let agents =
-        "[tools.write]\nbuiltin = \"escalate\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\n";
-    let text = format!("{profile}\n{}", text(&server, agents));
+        format!("[tools.write]\n{tool}\n[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\n{own}\n");
+    let text = format!("{profile}\n{}", text(&server, &agents));
     let folder = Folder::with("t.toml", &text);
     let said = run(&folder, &["run", "t.toml", "--progress", "go"]).await;
     assert_eq!((said.code, &*said.out), (0, "done\n"), "{said:?}");
@@ -189,6 +194,78 @@ async fn a_profile_decides_when_agents_are_checkpointed() {
     // Six lines a call: the tenth is written with the second, the twentieth with the fourth, the
     // thirtieth with the fifth.
     assert_eq!(checkpoints("profile = \"codegen\"").await, [2, 4, 6, 8, 10, 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_can_have_an_interval_of_its_own() {
+    // A tool that does nothing to the world: nothing is kept for its sake.
+    let tool = "builtin = \"default\"\ntext = \"written\"";
+    let all: Vec<_> = (1..=12).collect();
+    for (own, kept) in [
+        ("", &all[..]),
+        ("checkpoint = { steps = 5 }", &[5, 10, 12]),
+        // Six lines a call: the tenth comes with the second, the twentieth with the fourth, the
+        // thirtieth with the fifth.
+        ("checkpoint = { lines = 10 }", &[4, 8, 10, 12]),
+        ("checkpoint = { effects = true }", &[12]),
+    ] {
+        assert_eq!(checkpoints_of("", tool, own).await, kept, "{own}");
+    }
+    // It goes before what the profile says.
+    let own = checkpoints_of("profile = \"finance\"", tool, "checkpoint = { steps = 5 }").await;
+    assert_eq!(own, [5, 10, 12]);
+    assert_eq!(checkpoints_of("profile = \"codegen\"", tool, "").await, [4, 8, 10, 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_drawn_as_often_as_the_file_says_and_for_its_scope() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("hi"));
+    let rest =
+        "[supervisor]\nscope = \"session\"\nlines_every = \"1h\"\n[agents.a]\nmodel = \"llm\"\n";
+    let folder = Folder::with("t.toml", &text(&server, rest));
+    let said = folder.run(&["check", "t.toml"], "");
+    assert!(said.out.contains("the tree: session"), "{said:?}");
+    assert!(said.out.contains("a line every 1 h"), "{said:?}");
+    for _ in 0..2 {
+        let said = run(&folder, &["run", "t.toml", "hello"]).await;
+        assert_eq!((said.code, &*said.out), (0, "hi\n"), "{said:?}");
+    }
+    let tree = folder.run(&["tree", "t.toml", "--format", "json"], "");
+    let tree: serde_json::Value = serde_json::from_str(&tree.out).unwrap();
+    assert_eq!(tree["root"]["scope"], "session", "{tree:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_and_a_schema_of_the_file_bind_the_agent() {
+    let server = StubServer::start().await.unwrap();
+    // Fifteen tokens an answer.
+    server.then(Row::tool_calls([("write", "{}")]));
+    let tool = "[tools.write]\nbuiltin = \"default\"\ntext = \"written\"\n";
+    let rest = format!(
+        "{tool}[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\nbudget = {{ tokens = 10 }}\n"
+    );
+    let folder = Folder::with("t.toml", &text(&server, &rest));
+    let said = run(&folder, &["run", "t.toml", "go"]).await;
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("budget"), "{said:?}");
+    assert_eq!(server.count(), 1, "the model is not asked on credit");
+    let said = folder.run(&["check", "t.toml"], "");
+    assert!(said.out.contains("at most 10 tokens"), "{said:?}");
+
+    server.then(Row::reply("about seven"));
+    server.then(Row::reply("{\"count\":\"seven\"}"));
+    server.then(Row::reply("{\"count\":7}"));
+    let rest = "[agents.a]\nmodel = \"llm\"\nanswer_schema = \"answer.json\"\n";
+    let folder = Folder::with("t.toml", &text(&server, rest));
+    let schema = serde_json::json!({
+        "type": "object", "properties": { "count": { "type": "integer" } }, "required": ["count"],
+    });
+    std::fs::write(folder.0.join("answer.json"), schema.to_string()).unwrap();
+    let said = run(&folder, &["run", "t.toml", "how many?"]).await;
+    assert_eq!((said.code, &*said.out), (0, "{\"count\":7}\n"), "{said:?}");
+    let told = server.requests().pop().unwrap().json()["messages"].to_string();
+    assert!(told.contains("not JSON alone") && told.contains("count"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

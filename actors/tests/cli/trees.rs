@@ -133,6 +133,8 @@ fn the_page_about_the_file_is_valid_and_names_every_key() {
         "[tools.t]\n",
         "[people.p]\n",
         "[agents.a]\n",
+        "[agents.a.budget]\n",
+        "[agents.a.checkpoint]\n",
     ];
     let mut missing = Vec::new();
     for place in places {

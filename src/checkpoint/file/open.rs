@@ -32,6 +32,7 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
     let (index, bytes) = (loading.index, loading.bytes);
     let shared = Arc::new(Shared {
         folder: folder.to_owned(),
+        label: Arc::from(name.as_str()),
         name: name.clone(),
         options,
         index: RwLock::new(index),

@@ -286,7 +286,12 @@ impl Frames {
             }
             Item::Append { stream, bytes } => {
                 if stream.len() > usize::from(u16::MAX) {
-                    return Err(StoreError::Refused("a journal's name is too long".to_owned()));
+                    let (size, limit) = (stream.len(), u16::MAX);
+                    let start: String = stream.chars().take(40).collect();
+                    let why = format!(
+                        "the name of journal \"{start}...\" has {size} bytes, at most {limit} are taken"
+                    );
+                    return Err(StoreError::Refused { store: String::new(), why });
                 }
                 let position = positions.next().map_or(0, |(_, position)| *position);
                 self.append(&stream, position, &bytes);
@@ -309,13 +314,20 @@ impl Frames {
     pub(super) fn change(&mut self, change: Pending) -> Result<(), StoreError> {
         match &change {
             Change::Piece(..) | Change::Append(..) => {}
-            Change::Checkpoint(it) => drop(self.item(2, &[&stored::write_checkpoint(it)?])),
-            Change::Line(line) => drop(self.item(3, &[&stored::write_line(line)?])),
+            Change::Checkpoint(it) => {
+                let text = stored::write_checkpoint(it).map_err(|e| codec(it.id.to_string(), e))?;
+                self.item(2, &[&text]);
+            }
+            Change::Line(line) => {
+                let text = stored::write_line(line).map_err(|e| codec(line.id.to_string(), e))?;
+                self.item(3, &[&text]);
+            }
             Change::Trim(stream, before) => {
                 self.item(5, &[&before.to_le_bytes(), stream.as_bytes()]);
             }
             Change::Pin(id, pin) => {
-                let pin = stored::write_pin(pin)?;
+                let what = || format!("the pin of \"{}\" on {id}", pin.owner);
+                let pin = stored::write_pin(pin).map_err(|e| codec(what(), e))?;
                 self.item(6, &[&id.0.to_le_bytes(), &pin]);
             }
             Change::Unpin(id, owner) => {
@@ -325,7 +337,11 @@ impl Frames {
                 self.item(8, &[&id.0.to_le_bytes(), reason.as_bytes()]);
             }
             Change::Release(id) => drop(self.item(9, &[&id.0.to_le_bytes()])),
-            Change::Topology(it) => drop(self.item(10, &[&stored::write_topology(it)?])),
+            Change::Topology(it) => {
+                let text =
+                    stored::write_topology(it).map_err(|e| codec("the topology".to_owned(), e))?;
+                self.item(10, &[&text]);
+            }
             Change::Drop(id) => drop(self.item(11, &[&id.0.to_le_bytes()])),
             Change::DropLine(id) => drop(self.item(12, &[&id.0.to_le_bytes()])),
             Change::Anchor(id, chain) => {
@@ -335,6 +351,10 @@ impl Frames {
         self.changes.push(change);
         Ok(())
     }
+}
+
+fn codec(what: String, why: CodecError) -> StoreError {
+    StoreError::codec(what)(why)
 }
 
 /// A change whose bytes stand in a segment.

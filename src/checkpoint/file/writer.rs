@@ -243,6 +243,15 @@ impl Writer {
 
     /// Puts a batch into the group, or leaves the group as it was.
     fn add(&mut self, batch: Batch, group: &mut Group, room: Room) -> Result<Receipt, StoreError> {
+        self.admit(batch, group, room).map_err(|error| error.of(&self.shared.name))
+    }
+
+    fn admit(
+        &mut self,
+        batch: Batch,
+        group: &mut Group,
+        room: Room,
+    ) -> Result<Receipt, StoreError> {
         self.shared.check()?;
         let index = self.shared.index.read();
         let mut receipt = index.admit(&mut group.admission, &batch)?;
@@ -259,11 +268,15 @@ impl Writer {
                     }
                 }
             }
+            // It is gone once it is written, and describing each would cost the others.
+            let near = frames.len() + item.bulk() > MAX_FRAME;
+            let what = near.then(|| item.describe());
             done = frames.batch_item(item, &mut positions);
             let (size, limit) = (frames.len(), MAX_FRAME);
             if done.is_ok() && size > limit {
                 let (size, limit) = (size as u64, limit as u64);
-                done = Err(StoreError::TooLarge { size, limit });
+                let what = what.unwrap_or_else(|| "a record".to_owned());
+                done = Err(StoreError::TooLarge { store: String::new(), what, size, limit });
             }
             if done.is_err() {
                 break;

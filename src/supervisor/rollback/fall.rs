@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Phase, Place, Report, RollbackError, To, Wider};
 use crate::event::Event;
+use crate::id::CheckpointId;
 use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::slot::{Held, Look};
@@ -21,7 +22,7 @@ impl Place {
         let begun = hub.now();
         let limit = hub.clock.sleep_until(begun + self.scope().limit());
         let choose = async {
-            let chosen = self.choose(&store, To::Latest, false).await?;
+            let chosen = self.choose(&store, To::Latest, None).await?;
             self.may_return_by_itself()?;
             Ok(chosen)
         };
@@ -39,7 +40,9 @@ impl Place {
                     child.install(prepared);
                     returned.push((child.path().clone(), id));
                 }
-                journal.use_up(returned.iter().filter_map(|it| it.1));
+                self.registry.rollbacks.note(self.at());
+                let used = super::options::used_up(&*store, &returned);
+                journal.use_up(used.iter().copied());
                 let (at, scope) = (self.at().clone(), self.scope());
                 let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
                 let missing = super::missing(&journal, &returned);
@@ -56,15 +59,20 @@ impl Place {
                     missing,
                     elapsed,
                 };
-                Some(Fallen { place: self, journal, children, report, begun, held })
+                Some(Fallen { place: self, journal, children, report, used, begun, held })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
             Err(RollbackError::NoneValid { refused, .. }) if refused.is_empty() => None,
             Err(error) => {
                 let first = self.failed(&error);
-                hub.count_rollback(self.scope(), false, begun);
-                hub.runtime.clone().spawn(self.widen(first));
+                if error.has_tried() {
+                    hub.count_rollback(self.scope(), false, begun);
+                    hub.runtime.clone().spawn(self.widen(first));
+                } else {
+                    // A person has not approved it: what is wider does more, and is not done instead.
+                    self.exhausted(vec![first]);
+                }
                 None
             }
         }
@@ -72,15 +80,14 @@ impl Place {
 
     /// Returns the nearest wider scope that can be returned; when none can, somebody is told.
     async fn widen(self, first: String) {
-        let (at, hub) = (self.at().clone(), Arc::clone(&self.node.hub));
+        let fell = self.clone();
         let mut reasons = vec![first];
         let mut place = self;
         while let Some(Wider { at: Some(path), .. }) = place.wider() {
             let Ok(next) = Self::find(&place.registry, &path) else { break };
             if let Err(error) = next.may_return_by_itself() {
-                reasons.push(error.to_string());
-                place = next;
-                continue;
+                reasons.push(next.failed(&error));
+                break;
             }
             match next.clone().roll_back(To::Latest, None).await {
                 Ok(_) => return,
@@ -90,6 +97,11 @@ impl Place {
             }
             place = next;
         }
+        fell.exhausted(reasons);
+    }
+
+    fn exhausted(&self, reasons: Vec<String>) {
+        let (at, hub) = (self.at().clone(), &self.node.hub);
         hub.stats.lock().alerts += 1;
         hub.emit(Event::RollbackExhausted { at, reasons });
     }
@@ -102,6 +114,7 @@ pub(crate) struct Fallen {
     journal: Arc<Journal>,
     children: Vec<Arc<dyn Look>>,
     report: Report,
+    used: Vec<CheckpointId>,
     begun: Moment,
     held: Held,
 }
@@ -109,9 +122,8 @@ pub(crate) struct Fallen {
 impl Fallen {
     /// All are up.
     pub(crate) fn come_up(self) {
-        let Self { place, journal, children, mut report, begun, held } = self;
+        let Self { place, journal, children, mut report, used, begun, held } = self;
         let missing = report.missing.clone();
-        let used = report.children.iter().filter_map(|it| it.1).collect();
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();

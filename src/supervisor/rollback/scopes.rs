@@ -1,13 +1,15 @@
 //! The scopes above a request whose own rollback is spent or impossible.
 //!
 //! *Invariant.* For a request, a scope returns once, and only to a line that no failure has returned to
-//! yet: what failed again from there is the matter of the next scope, not of an older line.
+//! yet: what failed again from there is the matter of the next scope, not of an older line. Whoever failed
+//! before a return was made for another has been returned with it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::{Back, Place, Registry, To};
+use super::{Back, Place, Registry, RollbackError, To};
 use crate::checkpoint::Scope;
-use crate::hub::{Returning, Scopes};
+use crate::hub::{Asks, Returned, Returning, Scopes};
 use crate::id::ChildPath;
 
 impl Scopes for Registry {
@@ -26,14 +28,31 @@ impl Scopes for Registry {
         None
     }
 
-    fn roll_back(self: Arc<Self>, at: ChildPath) -> Returning {
+    fn returns(&self) -> u64 {
+        self.rollbacks.returns.load(Ordering::SeqCst)
+    }
+
+    fn roll_back(self: Arc<Self>, at: ChildPath, asks: Asks) -> Returning {
         Box::pin(async move {
-            let place = Place::find(&self, &at).map_err(|error| error.to_string())?;
-            place.may_return_by_itself().map_err(|error| error.to_string())?;
-            let back = Back { to: To::Latest, approved_by: None, once: true };
+            let place = match Place::find(&self, &at) {
+                Ok(place) => place,
+                Err(error) => return Returned::Not(error.to_string()),
+            };
+            if let Err(error) = place.may_return_by_itself() {
+                return Returned::Stop(place.failed(&error));
+            }
+            let back = Back { to: To::Latest, approved_by: None, asked: Some(asks) };
             match place.returned(back).await {
-                Ok(report) => Ok(report.line),
-                Err(error) => Err(error.to_string()),
+                Ok(_) | Err(RollbackError::Returned(_)) => Returned::Back,
+                Err(RollbackError::Unwanted(_)) => Returned::Unwanted,
+                // Its supervisor falls, and begins again from a line by itself.
+                Err(RollbackError::Restart(_)) => Returned::Back,
+                Err(error) if error.goes_on() => {
+                    // It has begun, and is ended all the same.
+                    drop(self.rollbacks.turn.lock().await);
+                    Returned::Back
+                }
+                Err(error) => Returned::Not(error.to_string()),
             }
         })
     }

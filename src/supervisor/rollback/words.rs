@@ -149,6 +149,12 @@ pub enum RollbackError {
         /// Its scope.
         scope: Scope,
     },
+    /// It has returned already since the request failed that asked for it.
+    #[error("\"{0}\" has returned since the request failed")]
+    Returned(ChildPath),
+    /// Nobody waits any more for the request that asked for it.
+    #[error("nobody waits for the request that would have \"{0}\" return")]
+    Unwanted(ChildPath),
     /// Somebody needs to stop and start the children, and could not.
     #[error("the restart failed: {0}")]
     Restart(ChildError),
@@ -156,6 +162,10 @@ pub enum RollbackError {
     #[error("{0}")]
     Store(CheckpointError),
 }
+
+/// What a rollback does before it changes anything.
+pub(super) const BEFORE: [&str; 2] =
+    ["waiting for another rollback", "making the lives that follow"];
 
 impl RollbackError {
     /// Whether a rollback was begun and did not come to its end, and not merely asked for in the wrong way.
@@ -171,8 +181,15 @@ impl RollbackError {
             | Self::NoState(_)
             | Self::WrongTarget { .. }
             | Self::NoLine { .. }
+            | Self::Returned(_)
+            | Self::Unwanted(_)
             | Self::NeedsApproval { .. } => false,
         }
+    }
+
+    /// Whether children are being changed all the same.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self, Self::TooLate { phase, .. } if !BEFORE.contains(phase))
     }
 }
 

@@ -56,6 +56,12 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     if let Some(bytes) = &tool.max_result_bytes {
         server = server.max_result_bytes(bytes.get_ref().get());
     }
+    if let Some(wait) = &tool.connect_wait {
+        server = server.connect_wait(wait.get_ref().0);
+    }
+    if tool.errors_are_transient.as_ref().is_some_and(|transient| *transient.get_ref()) {
+        server = server.errors_are_transient();
+    }
     for (tool, effect) in &tool.effects {
         server = server.tool(tool.get_ref(), *effect);
     }

@@ -2,13 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
-use mainstay_actors::agent::{Agent, Team};
+use anyhow::{Context as _, bail};
+use mainstay_actors::agent::{Agent, TaskBudget, Team};
 use mainstay_actors::chat::ToolSpec;
 use serde_json::json;
 
 use super::super::file;
 use super::{TASKS, Tree, find};
+
+/// A budget as the runtime knows it.
+pub(crate) fn spend(section: &file::Budget) -> TaskBudget {
+    let mut budget = TaskBudget::new();
+    if let Some(tokens) = &section.tokens {
+        budget = budget.tokens(*tokens.get_ref());
+    }
+    if let Some(micros) = section.money.as_ref().and_then(|money| file::micros(*money.get_ref())) {
+        budget = budget.money_micros(micros);
+    }
+    if let Some(time) = section.time {
+        budget = budget.time(time.0);
+    }
+    budget
+}
 
 impl Tree {
     pub(super) fn agent(&self, section: &file::Agent) -> anyhow::Result<Agent> {
@@ -24,6 +39,13 @@ impl Tree {
         }
         if let Some(temperature) = &section.temperature {
             agent = agent.temperature(*temperature.get_ref());
+        }
+        if let Some(path) = &section.answer_schema {
+            let text = std::fs::read_to_string(self.folder.join(path.get_ref()));
+            agent = agent.answer_schema(serde_json::from_str(&text.context("the schema")?)?);
+        }
+        if let Some(budget) = &section.budget {
+            agent = agent.budget(spend(budget.get_ref()));
         }
         let mut offered: BTreeMap<String, String> = BTreeMap::new();
         let tools = section.tools.iter().map(|tool| (tool.get_ref(), self.offers(tool.get_ref())));

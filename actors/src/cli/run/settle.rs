@@ -11,7 +11,8 @@ const SHOWN: usize = 12;
 const HOW: &str = "\
 /effects happened KEY [RESULT]  it did happen, with this result (JSON, or the text a tool would give)
 /effects did-not-happen KEY     it did not, and will not: who asks for it again has it take place
-/effects undone KEY             its undo, which is stuck, was made by hand";
+/effects undone KEY             its undo, which is stuck or stopped before it, was made by hand
+/effects stands KEY             it was left standing where an undo stopped, and rightly so";
 
 /// Does what stands behind `/effects`, and says what came of it.
 pub(super) async fn command(system: &System, words: &str) -> String {
@@ -21,7 +22,7 @@ pub(super) async fn command(system: &System, words: &str) -> String {
     if verb.is_empty() {
         return list(system);
     }
-    if !["happened", "did-not-happen", "undone"].contains(&verb) {
+    if !["happened", "did-not-happen", "undone", "stands"].contains(&verb) {
         return format!("there is no `{verb}`\n{HOW}");
     }
     let effects = system.effects();
@@ -32,6 +33,7 @@ pub(super) async fn command(system: &System, words: &str) -> String {
     let settled = match verb {
         "happened" => effects.happened(key, &reply(result)).await,
         "did-not-happen" => effects.did_not_happen(key).await,
+        "stands" => effects.stands(key).await,
         _ => effects.undone(key).await,
     };
     match settled {

@@ -1,6 +1,6 @@
 //! What is wrong with a section taken by itself: models, tools, the store, the policy.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mainstay::fault::EffectKind;
 use mainstay::policy::Policy;
@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::super::build::{self, answers};
 use super::super::file::{
-    Answering, Builtin, Durability, Limits, Model, ModelKind, Otherwise, Price, Tool, micros,
+    Agent, Answering, Budget, Builtin, Checkpoint, Durability, Limits, Model, ModelKind, Otherwise,
+    Price, Tool, micros,
 };
 use super::super::profile::Profile;
 use super::super::shop::Desk;
@@ -158,6 +159,84 @@ impl Verify<'_> {
         }
     }
 
+    /// A file that must hold a JSON schema.
+    pub(super) fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) {
+        let text = std::fs::read_to_string(folder.join(schema.get_ref()));
+        let read = text.map_err(|error| error.to_string()).and_then(|text| {
+            serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text)
+                .map_err(|error| error.to_string())
+        });
+        if let Err(error) = read {
+            let message = format!("the schema cannot be read: {error}");
+            let hint = "name a file with a JSON schema, seen from this file's folder";
+            self.say(schema.span(), message, "read from here", hint);
+        }
+    }
+
+    /// What an agent may spend, when it is checkpointed, and what its answers are checked with.
+    pub(super) fn agent_limits(&mut self, folder: &Path, agent: &Agent) {
+        if let Some(schema) = &agent.answer_schema {
+            self.schema(folder, schema);
+        }
+        if let Some(budget) = &agent.budget {
+            let Budget { tokens, money, time } = budget.get_ref();
+            if tokens.is_none() && money.is_none() && time.is_none() {
+                let hint = "write { tokens = 50000, money = 0.5, time = \"2m\" }, or leave it out";
+                self.say(budget.span(), "a budget that bounds nothing", "of what?", hint);
+            }
+            if let Some(tokens) = tokens.as_ref().filter(|tokens| *tokens.get_ref() == 0) {
+                let hint = "at least 1, for all calls of a task together";
+                self.say(tokens.span(), "a budget of no tokens", "nothing can be done", hint);
+            }
+            let priced = self.file.models.values().any(|model| model.price_per_million.is_some());
+            match money {
+                Some(money) if micros(*money.get_ref()).is_none_or(|micros| micros == 0) => {
+                    let hint =
+                        "write what a task may cost in the currency of the prices, such as 0.5";
+                    self.say(money.span(), "a budget that is no amount of money", "no price", hint);
+                }
+                Some(money) if !priced => {
+                    let hint =
+                        "add `price_per_million = { input = 2.5, output = 10.0 }` to the models";
+                    let message = "a budget of money in a tree whose models have no price";
+                    self.say(money.span(), message, "nothing is ever counted", hint);
+                }
+                _ => {}
+            }
+        }
+        if let Some(own) = &agent.checkpoint {
+            let Checkpoint { steps, lines, effects } = *own.get_ref();
+            let given = [steps.is_some(), lines.is_some(), effects == Some(true)];
+            let hint = "write one of { steps = 5 }, { lines = 10 } and { effects = true }";
+            if given.iter().filter(|given| **given).count() != 1 || effects == Some(false) {
+                self.say(own.span(), "a checkpoint after what?", "one of three", hint);
+            } else if self.file.store.is_none() {
+                let hint = "add [store] with a `path`";
+                self.say(
+                    own.span(),
+                    "a checkpoint in a tree without a store",
+                    "kept nowhere",
+                    hint,
+                );
+            }
+        }
+    }
+
+    /// What the whole tree returns to.
+    pub(super) fn scopes(&mut self) {
+        let Some(section) = &self.file.supervisor else { return };
+        let given = [
+            ("scope", section.scope.as_ref().map(Spanned::span)),
+            ("lines_every", section.lines_every.as_ref().map(Spanned::span)),
+        ];
+        for (key, span) in given {
+            if let (Some(span), None) = (span, &self.file.store) {
+                let message = format!("`{key}` in a tree without a store");
+                self.say(span, message, "nothing is returned to", "add [store] with a `path`");
+            }
+        }
+    }
+
     /// How a model is asked where no agent does it.
     pub(super) fn ask(&mut self, folder: &Path) {
         let Some(ask) = &self.file.ask else { return };
@@ -177,16 +256,7 @@ impl Verify<'_> {
                 self.say(schema.span(), "a schema that is not asked for", "of no use", hint);
             }
             (Some(schema), _) => {
-                let text = std::fs::read_to_string(folder.join(schema.get_ref()));
-                let read = text.map_err(|error| error.to_string()).and_then(|text| {
-                    serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text)
-                        .map_err(|error| error.to_string())
-                });
-                if let Err(error) = read {
-                    let message = format!("the schema cannot be read: {error}");
-                    let hint = "name a file with a JSON schema, seen from this file's folder";
-                    self.say(schema.span(), message, "read from here", hint);
-                }
+                self.schema(folder, schema);
             }
             (None, Some(format)) if kind == Answering::Schema => {
                 let hint = "add a line `schema = \"answer.json\"`";
@@ -297,6 +367,18 @@ impl Verify<'_> {
             (
                 "max_result_bytes",
                 tool.max_result_bytes.as_ref().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
+            (
+                "connect_wait",
+                tool.connect_wait.as_ref().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
+            (
+                "errors_are_transient",
+                tool.errors_are_transient.as_ref().map(Spanned::span),
                 tool.builtin.is_some(),
                 "a server",
             ),

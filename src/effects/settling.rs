@@ -1,0 +1,166 @@
+//! The effects of a system as people see and settle them.
+//!
+//! *Invariant.* What is shown holds no user data unless it says so, and nothing is settled that is not
+//! open.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Effects;
+use crate::error::ResolveError;
+use crate::fault::EffectKind;
+use crate::id::ChildPath;
+use crate::ledger::{EffectCounts, EffectKey, EffectStatus, Entry, Input, Resolution};
+use crate::text;
+
+/// The effects of a system, for looking at them and for settling what only a person can.
+#[derive(Clone)]
+pub struct EffectsRef {
+    effects: Arc<Effects>,
+}
+
+impl fmt::Debug for EffectsRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EffectsRef").field("counts", &self.counts()).finish()
+    }
+}
+
+/// An effect as a person sees it. Holds no user data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EffectView {
+    /// The effect.
+    pub key: EffectKey,
+    /// The child that acts.
+    pub owner: ChildPath,
+    /// The tool.
+    pub tool: ChildPath,
+    /// The idempotency key of the request it belongs to.
+    pub task: String,
+    /// Which step of the request.
+    pub step: u64,
+    /// Which act of the step.
+    pub ordinal: u32,
+    /// What the tool does to the world.
+    pub kind: EffectKind,
+    /// What is known: `confirmed`, `unknown`, `stuck`, ...
+    pub status: &'static str,
+}
+
+impl EffectsRef {
+    pub(crate) fn new(effects: Arc<Effects>) -> Self {
+        Self { effects }
+    }
+
+    /// How many effects there are of each status.
+    pub fn counts(&self) -> EffectCounts {
+        self.effects.ledger.lock().counts()
+    }
+
+    /// Every effect that is known, in the order of the intents.
+    pub fn list(&self) -> Vec<EffectView> {
+        let ledger = self.effects.ledger.lock();
+        ledger.entries().into_iter().map(view).collect()
+    }
+
+    /// Those that wait for a person: unknown, stuck in their undo, or left standing where the undo of their
+    /// task stopped.
+    pub fn open(&self) -> Vec<EffectView> {
+        let ledger = self.effects.ledger.lock();
+        let waits = |entry: &&Entry| {
+            matches!(
+                entry.status,
+                EffectStatus::Unknown | EffectStatus::Stuck(_) | EffectStatus::Left(_)
+            )
+        };
+        ledger.entries().into_iter().filter(waits).map(view).collect()
+    }
+
+    /// What was asked of the tool, as JSON, for the person who has to find out. Holds user data.
+    pub fn request(&self, key: EffectKey) -> Option<String> {
+        let ledger = self.effects.ledger.lock();
+        ledger.get(key).map(|entry| String::from_utf8_lossy(&entry.intent.request).into_owned())
+    }
+
+    /// Says that an unknown effect did happen, with this result: a step that asks for it again is
+    /// given the result.
+    ///
+    /// # Errors
+    /// The effect is not known or not open; the result cannot be recorded, or the journal not written.
+    pub async fn happened<R: Serialize>(
+        &self,
+        key: EffectKey,
+        result: &R,
+    ) -> Result<(), ResolveError> {
+        let result = text::canonical(result).map_err(ResolveError::Result)?;
+        self.resolve(key, Resolution::Happened(Arc::from(result))).await
+    }
+
+    /// Says that an unknown effect did not happen and will not: a step that asks for it again has it
+    /// take place.
+    ///
+    /// # Errors
+    /// The effect is not known or not open, or the journal cannot be written.
+    pub async fn did_not_happen(&self, key: EffectKey) -> Result<(), ResolveError> {
+        self.resolve(key, Resolution::NotHappened).await
+    }
+
+    /// Says that an effect whose undo is stuck, or which was left standing, has been undone by hand.
+    ///
+    /// # Errors
+    /// The effect is not known or neither of these, or the journal cannot be written.
+    pub async fn undone(&self, key: EffectKey) -> Result<(), ResolveError> {
+        let fits = |status: &EffectStatus| {
+            matches!(status, EffectStatus::Stuck(_) | EffectStatus::Left(_))
+        };
+        self.feed(key, fits, Input::Undone(key)).await
+    }
+
+    /// Says that an effect which was left standing, where the undo of its task stopped, stands rightly.
+    ///
+    /// # Errors
+    /// The effect is not known or was not left standing, or the journal cannot be written.
+    pub async fn stands(&self, key: EffectKey) -> Result<(), ResolveError> {
+        let fits = |status: &EffectStatus| matches!(status, EffectStatus::Left(_));
+        self.feed(key, fits, Input::Stands(key)).await
+    }
+
+    async fn resolve(&self, key: EffectKey, resolution: Resolution) -> Result<(), ResolveError> {
+        let unknown = |status: &EffectStatus| matches!(status, EffectStatus::Unknown);
+        self.feed(key, unknown, Input::Resolved(key, resolution)).await
+    }
+
+    async fn feed(
+        &self,
+        key: EffectKey,
+        fits: impl Fn(&EffectStatus) -> bool,
+        input: Input,
+    ) -> Result<(), ResolveError> {
+        let status = self.effects.ledger.lock().get(key).map(|entry| entry.status.clone());
+        match status {
+            None => Err(ResolveError::NotFound(key)),
+            Some(status) if !fits(&status) => {
+                Err(ResolveError::NotOpen { key, status: status.name() })
+            }
+            Some(_) => {
+                self.effects.feed(input).await.map_err(ResolveError::Journal)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn view(entry: &Entry) -> EffectView {
+    EffectView {
+        key: entry.intent.key,
+        owner: entry.intent.owner.clone(),
+        tool: entry.intent.tool.clone(),
+        task: entry.intent.task.to_string(),
+        step: entry.intent.step,
+        ordinal: entry.intent.ordinal,
+        kind: entry.intent.kind,
+        status: entry.status.name(),
+    }
+}

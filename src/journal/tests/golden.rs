@@ -1,0 +1,178 @@
+//! What each version of the journal wrote is read by this one. `tests/golden/journal/` has the texts of all
+//! records that a version knows, one a line. They are never written again; a new version adds a file: run
+//! with `MAINSTAY_GOLDEN=write`.
+
+use std::path::{Path, PathBuf};
+
+use super::super::line::{StoredHappened, StoredStatus};
+use super::*;
+use crate::fate::{Attempt, Ended};
+use crate::fault::{Class, EffectKind, ExitKind, Fault};
+use crate::id::{Delivery, EffectKey};
+use crate::ledger::{EffectStatus, Happened, Intent, Undo};
+
+fn file(version: u32) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("tests/golden/journal").join(format!("v{version}.jsonl"))
+}
+
+fn trail() -> Trail {
+    let mut trail = Trail::default();
+    trail.0.push(Attempt {
+        at: Moment::from_millis(5),
+        child: ChildPath::new("desk/agent"),
+        attempt: 1,
+        delivery: Delivery(1),
+        ended: Ended::Exit(ExitKind::Panic),
+        action: crate::decision::Action::Quarantine,
+        declined: Vec::new(),
+    });
+    trail
+}
+
+fn intent(ordinal: u32) -> Record {
+    let (agent, tool) = (ChildPath::new("desk/agent"), ChildPath::new("desk/till"));
+    let request: Arc<[u8]> = Arc::from(&b"{\"pay\":5}"[..]);
+    let undo = Undo { tool: ChildPath::new("desk/undo"), request: Arc::clone(&request) };
+    let intent = Intent {
+        key: EffectKey::of("one", 3, ordinal, &tool, &request),
+        task: Arc::from("one"),
+        owner: agent,
+        step: 3,
+        ordinal,
+        tool,
+        kind: EffectKind::Compensable,
+        request,
+        undo: (ordinal == 0).then_some(undo),
+    };
+    Record::Intent(intent, ordinal)
+}
+
+fn key_of(record: &Record) -> EffectKey {
+    match record {
+        Record::Intent(intent, _) => intent.key,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All that can be written.
+fn lines() -> Vec<Line> {
+    let accepted = |key: &str, trail: Trail| Line::Accepted {
+        child: ChildPath::new("desk/agent"),
+        key: Arc::from(key),
+        request: "{\"pay\":5}".to_owned(),
+        deadline: Some(9),
+        trail,
+    };
+    let fated = |key: &str, fate, reply: Option<&str>, work: Option<u64>| Line::Fated {
+        key: Arc::from(key),
+        fate,
+        reply: reply.map(str::to_owned),
+        at: (fate == Fate::Quarantined).then_some(Wall(7)),
+        trail: if fate == Fate::Quarantined { trail() } else { Trail::default() },
+        work: work.map(|step| (ChildPath::new("desk/agent"), step)),
+    };
+    let mut lines = vec![
+        accepted("one", Trail::default()),
+        accepted("two", trail()),
+        accepted("three", Trail::default()),
+        fated("two", Fate::Done, Some("8"), Some(4)),
+        fated("three", Fate::Quarantined, None, None),
+        accepted("four", Trail::default()),
+        fated("four", Fate::Quarantined, None, None),
+        Line::Released { key: Arc::from("four") },
+        accepted("five", Trail::default()),
+        fated("five", Fate::Quarantined, None, None),
+        Line::Discarded { key: Arc::from("five") },
+        accepted("six", Trail::default()),
+        Line::Withdrawn { key: Arc::from("six") },
+        Line::Returned { checkpoints: vec![CheckpointId(77)], missing: Vec::new() },
+        Line::Returned { checkpoints: Vec::new(), missing: vec![Arc::from("two")] },
+    ];
+    let statuses = statuses();
+    for (ordinal, status) in statuses.into_iter().enumerate() {
+        let record = intent(ordinal as u32);
+        let key = key_of(&record).to_string();
+        lines.push(Line::from(record));
+        lines.push(Line::Status { key, status });
+    }
+    lines.push(Line::Retired { task: Arc::from("gone") });
+    lines
+}
+
+fn happened() -> StoredHappened {
+    StoredHappened::More {
+        result: "\"done\"".to_owned(),
+        served_by: Some(ChildPath::new("desk/tills/second")),
+        degraded: true,
+        defaulted: false,
+    }
+}
+
+fn statuses() -> Vec<StoredStatus> {
+    let fault = Fault::new(Class::ToolExecution, "no").with_code("e");
+    vec![
+        StoredStatus::Intended,
+        StoredStatus::Confirmed(StoredHappened::Plain("\"done\"".to_owned())),
+        StoredStatus::Rejected,
+        StoredStatus::Failed(fault),
+        StoredStatus::Unknown,
+        StoredStatus::Compensating,
+        StoredStatus::Compensated,
+        StoredStatus::Stuck("why".to_owned()),
+        StoredStatus::Confirmed(happened()),
+        StoredStatus::Left(happened()),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_every_version_wrote_is_read() {
+    if std::env::var("MAINSTAY_GOLDEN").is_ok_and(|it| it == "write") && !file(VERSION).exists() {
+        let lines = lines();
+        let texts = lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n");
+        std::fs::write(file(VERSION), texts.collect::<String>()).unwrap();
+    }
+    for version in 3..=VERSION {
+        let texts = std::fs::read_to_string(file(version)).unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        for text in texts.lines() {
+            let schema = SchemaId::new(SCHEMA, version);
+            let (_, bytes) = codec::seal_raw(&schema, text.as_bytes()).unwrap();
+            store.commit(Batch::new().append(STREAM, bytes), Durability::Sync).await.unwrap();
+        }
+        let (journal, records) = Journal::open(store, clock()).unwrap();
+        let known = |key| journal.known(key);
+        assert_eq!(known("one"), Some(Journaled::Open));
+        assert_eq!(known("two"), Some(Journaled::Fated(Fate::Done, Some("8".to_owned()))));
+        assert_eq!(known("three"), Some(Journaled::Fated(Fate::Quarantined, None)));
+        assert_eq!(known("four"), Some(Journaled::Open));
+        assert_eq!(known("five"), Some(Journaled::Fated(Fate::Quarantined, None)));
+        assert_eq!(known("six"), None);
+        let aside: Vec<_> = journal.set_aside().into_iter().map(|it| it.open.key).collect();
+        assert_eq!(aside, [Arc::from("three")]);
+        assert!(journal.is_used_up(CheckpointId(77)));
+        assert_eq!(journal.open_requests().len(), 2);
+        let count = records.len();
+        let ledger = crate::ledger::Ledger::replayed(records);
+        let names: Vec<_> = ledger.entries().iter().map(|it| it.status.name()).collect();
+        assert_eq!(names.len() * 2 + 1, count, "an intent and a status each, and what is gone");
+        let all = [
+            "intended",
+            "confirmed",
+            "rejected",
+            "failed",
+            "unknown",
+            "compensating",
+            "compensated",
+            "stuck",
+        ];
+        assert_eq!(names[..8], all);
+        assert!(ledger.entries()[0].intent.undo.is_some());
+        let marked = Happened::from(happened());
+        let later = [EffectStatus::Confirmed(marked.clone()), EffectStatus::Left(marked)];
+        if version > 3 {
+            let found: Vec<_> = ledger.entries()[8..].iter().map(|it| it.status.clone()).collect();
+            assert_eq!(found, later);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What may be returned to, and what may not any more.
+//!
+//! *Invariant.* Nothing here changes anything.
+
+use std::sync::Arc;
+
+use crate::checkpoint::{RecoveryLine, Store, Validated, Wall};
+use crate::hub::Asks;
+use crate::id::{CheckpointId, ChildPath};
+use crate::slot::Look;
+
+/// What may be returned to.
+pub(super) enum Wanted {
+    Checkpoint(CheckpointId),
+    Line(Arc<RecoveryLine>),
+}
+
+impl Wanted {
+    pub(super) fn is_younger(&self, than: Wall) -> bool {
+        matches!(self, Self::Line(line) if line.created_at > than)
+    }
+}
+
+/// Whether the request that asks stands in the middle of these states.
+pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &Asks) -> bool {
+    lives.iter().any(|(child, validated)| {
+        let validated = validated.as_ref().filter(|_| *child.path() == asked.child);
+        validated.is_some_and(|validated| child.has_in_hand(validated, &asked.task))
+    })
+}
+
+/// What these have returned to, and what each had stored since: a line of that would take some of them
+/// forward again, to where the others are not.
+pub(super) fn used_up(
+    store: &dyn Store,
+    returned: &[(ChildPath, Option<CheckpointId>)],
+) -> Vec<CheckpointId> {
+    let mut used = Vec::with_capacity(returned.len());
+    for (child, id) in returned {
+        let stored = store.checkpoints(child).unwrap_or_default();
+        let since = stored.iter().map(|listed| listed.checkpoint.id);
+        used.extend(since.take_while(|stored| Some(*stored) != *id));
+        used.extend(*id);
+    }
+    used
+}

@@ -1,0 +1,64 @@
+//! Who has returned, and how far the one that is under way has come.
+//!
+//! *Invariant.* Returns are counted in the order in which they are made: one at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::id::ChildPath;
+
+/// What rollbacks of a system share.
+#[derive(Default)]
+pub(crate) struct Rollbacks {
+    /// One at a time: what stands still for one cannot be read by another.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// How many there were.
+    pub(super) returns: AtomicU64,
+    /// Which of them each supervisor's last one was.
+    last: parking_lot::Mutex<HashMap<ChildPath, u64>>,
+}
+
+impl Rollbacks {
+    /// This place has returned.
+    pub(super) fn note(&self, at: &ChildPath) {
+        let number = self.returns.fetch_add(1, Ordering::SeqCst) + 1;
+        self.last.lock().insert(at.clone(), number);
+    }
+
+    /// Whether this place, or one above it, has returned after so many returns.
+    pub(super) fn has_returned(&self, at: &ChildPath, since: u64) -> bool {
+        let last = self.last.lock();
+        let mut above = Some(at.clone());
+        while let Some(path) = above {
+            if last.get(&path).is_some_and(|number| *number > since) {
+                return true;
+            }
+            above = path.parent();
+        }
+        false
+    }
+}
+
+/// What is being done, for whoever finds that it took too long.
+#[derive(Clone, Default)]
+pub(super) struct Phase(Arc<parking_lot::Mutex<(&'static str, bool)>>);
+
+impl Phase {
+    pub(super) fn set(&self, phase: &'static str) {
+        self.0.lock().0 = phase;
+    }
+
+    pub(super) fn get(&self) -> &'static str {
+        self.0.lock().0
+    }
+
+    /// From here on children are changed.
+    pub(super) fn begin(&self) {
+        self.0.lock().1 = true;
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.lock().1
+    }
+}
