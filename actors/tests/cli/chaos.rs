@@ -23,6 +23,7 @@ put = "idempotent"
 [agents.clerk]
 model = "a"
 tools = ["till.put"]
+answer_schema = "answer.json"
 
 [store]
 path = "state"
@@ -37,9 +38,16 @@ fn sum(tried: &Value, what: &str) -> u64 {
     rates.iter().map(|rate| rate["ends"][what].as_u64().unwrap()).sum()
 }
 
+fn tree(text: &str) -> Folder {
+    let folder = Folder::with("t.toml", text);
+    let schema = r#"{"type": "object", "required": ["word"]}"#;
+    std::fs::write(folder.0.join("answer.json"), schema).unwrap();
+    folder
+}
+
 #[test]
 fn every_question_of_a_trial_ends_once_and_nothing_outside_is_asked() {
-    let folder = Folder::with("t.toml", TREE);
+    let folder = tree(TREE);
     let said = folder.run(&["check", "t.toml", "--chaos", "--json", "--requests", "60"], "");
     assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
     let tried = tried(&said);
@@ -59,7 +67,7 @@ fn every_question_of_a_trial_ends_once_and_nothing_outside_is_asked() {
 #[test]
 fn a_trial_uses_the_policy_of_the_file_and_fails_where_an_objective_is_missed() {
     let without = format!("{TREE}\n[policy.retries]\nnetwork = 0\n");
-    let folder = Folder::with("t.toml", &without);
+    let folder = tree(&without);
     let said = folder.run(&["check", "t.toml", "--chaos", "--requests", "100"], "");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains("at 15 %, S39 missed"), "{said:?}");
@@ -72,7 +80,7 @@ fn a_trial_uses_the_policy_of_the_file_and_fails_where_an_objective_is_missed() 
 
 #[test]
 fn a_seed_says_what_fails_and_a_default_is_counted_as_one() {
-    let tree = r#"
+    let text = r#"
 [models.a]
 kind = "local"
 [models.sorry]
@@ -84,7 +92,7 @@ members = ["a", "sorry"]
 [policy.retries]
 network = 0
 "#;
-    let folder = Folder::with("t.toml", tree);
+    let folder = Folder::with("t.toml", text);
     let trial =
         |seed| folder.run(&["check", "t.toml", "--chaos", "--json", "--seed", seed], "").out;
     let first = trial("1");

@@ -40,7 +40,8 @@ impl Tree {
         if let Some(temperature) = &section.temperature {
             agent = agent.temperature(*temperature.get_ref());
         }
-        if let Some(path) = &section.answer_schema {
+        // One who plays a model knows no agent's schema; what does not fit is injected.
+        if let (Some(path), None) = (&section.answer_schema, &self.stage) {
             let text = std::fs::read_to_string(self.folder.join(path.get_ref()));
             agent = agent.answer_schema(serde_json::from_str(&text.context("the schema")?)?);
         }
