@@ -13,7 +13,7 @@ use mainstay::checkpoint::MemoryStore;
 use mainstay::error::CallError;
 use mainstay::fate::Answer;
 use mainstay::system::{RecoverOptions, System, SystemOptions};
-use mainstay::watch::{Measure, Signal, SloState};
+use mainstay::watch::{MIN_SAMPLES, Measure, Signal, SloState};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 use serde::Serialize;
@@ -90,9 +90,11 @@ impl Tried {
     }
 }
 
-/// The share of attempts that fail is what is put in, and not what comes of it.
+/// The share of attempts that fail is what is put in, and not what comes of it; and a few samples say
+/// nothing.
 fn judged(state: &SloState) -> bool {
-    state.slo.measure != Measure::ErrorRate
+    let samples = state.actual.map_or(0, |actual| actual.samples);
+    state.slo.measure != Measure::ErrorRate && samples >= MIN_SAMPLES
 }
 
 /// Tries the tree. The clock must be a paused one.
@@ -247,7 +249,10 @@ fn page(tree: &Tree, trial: Trial, all: &[Tried]) -> String {
     let rows: Vec<[String; 6]> =
         lines.into_iter().filter_map(|line| <[String; 6]>::try_from(line).ok()).collect();
     align(&mut page, &rows);
-    let _ = writeln!(page, "  what nothing was measured of is left out");
+    let _ = writeln!(
+        page,
+        "  judged from {MIN_SAMPLES} samples on; what nothing was measured of is left out"
+    );
     page
 }
 
@@ -255,10 +260,11 @@ fn verdict(state: &SloState) -> String {
     let Some(actual) = state.actual else { return "-".to_owned() };
     let value = state.slo.measure.unit().show(actual.value);
     match state.met {
-        _ if !judged(state) => format!("{value} (injected)"),
+        _ if state.slo.measure == Measure::ErrorRate => format!("{value} (injected)"),
+        _ if !judged(state) => format!("{value} of {}", actual.samples),
         Some(true) => format!("{value} met"),
         Some(false) => format!("{value} MISSED"),
-        None => format!("{value} of {}", actual.samples),
+        None => value,
     }
 }
 
