@@ -22,20 +22,25 @@ use mainstay::system::System;
 use mainstay_actors::chat::stream::{StreamEvent, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest};
 use mainstay_actors::model::Model;
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 
 #[path = "../../benches/ratios/meter.rs"]
 #[allow(dead_code)]
 mod meter;
+#[path = "http/bare.rs"]
+mod bare;
 #[path = "http/server.rs"]
 mod server;
 
+use bare::Bare;
 use meter::{Asks, Goal, Options, Side, Unit, alternate, median, price, report};
 use server::Server;
 
 const PROMPT: &str = "Where is order 1042? It was sent on Monday and should have come by now.";
 const STREAMS: usize = 1000;
+/// How long either side may take for one answer.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let mut options = Options { rounds: 9, quick: false };
@@ -127,71 +132,10 @@ struct Ours(Port<ChatRequest, ChatReply>);
 
 impl Asks for Ours {
     async fn ask(&self) {
-        let answer = self.0.call(PROMPT).await.expect("it answers");
-        assert_eq!(answer.value.text, server::ANSWER);
-    }
-}
-
-/// Asks with reqwest and nothing else: the same request, and the text out of the answer.
-#[derive(Clone)]
-struct Bare {
-    client: reqwest::Client,
-    url: String,
-    /// Who is asked when the first does not answer.
-    other: Option<String>,
-}
-
-impl Bare {
-    fn new(server: &str) -> Self {
-        let url = format!("{server}/chat/completions");
-        let client = reqwest::Client::builder().no_proxy();
-        // The same backend, without which there is none at all.
-        let tls = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .expect("there are protocols")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-        let client = client.tls_backend_preconfigured(tls).build().expect("a client can be had");
-        Self { client, url, other: None }
-    }
-
-    fn body(stream: bool) -> Vec<u8> {
-        let mut body = serde_json::json!({
-            "model": "m",
-            "messages": [{ "role": "user", "content": PROMPT }],
-        });
-        if stream {
-            body["stream"] = true.into();
-            body["stream_options"] = serde_json::json!({ "include_usage": true });
-        }
-        serde_json::to_vec(&body).expect("it is JSON")
-    }
-
-    fn post(&self, url: &str, stream: bool) -> reqwest::RequestBuilder {
-        let request = self
-            .client
-            .post(url)
-            .header(CONTENT_TYPE, "application/json")
-            .bearer_auth("sk-bench")
-            .timeout(Duration::from_secs(30))
-            .body(Self::body(stream));
-        if stream { request.header(ACCEPT, "text/event-stream") } else { request }
-    }
-}
-
-impl Asks for Bare {
-    async fn ask(&self) {
-        let response = match (self.post(&self.url, false).send().await, &self.other) {
-            (Ok(response), _) => response,
-            (Err(_), Some(other)) => self.post(other, false).send().await.expect("it answers"),
-            (Err(error), None) => panic!("{error}"),
-        };
-        assert!(response.status().is_success());
-        let bytes = response.bytes().await.expect("it is whole");
-        let answer: serde_json::Value = serde_json::from_slice(&bytes).expect("it is JSON");
-        assert_eq!(answer["choices"][0]["message"]["content"], server::ANSWER);
+        let answer = self.0.call(ChatRequest::from(PROMPT)).await.expect("it answers");
+        let reply = answer.value;
+        assert_eq!(reply.text, server::ANSWER);
+        assert_eq!((reply.usage.total(), &*reply.model), (34, "m"));
     }
 }
 
@@ -266,8 +210,7 @@ fn fail_over(options: &Options, server: &Server) {
     let medians = alternate(options, sides);
     report("P8h primary known dead", Unit::Time, &medians, Goal::Reported);
     system.release("top/llm/first").expect("it is there");
-    let by_hand = Bare { url: format!("{dead}/chat/completions"), ..Bare::new(url) };
-    let by_hand = Bare { other: Some(format!("{url}/chat/completions")), ..by_hand };
+    let by_hand = Bare::new(url).before(&dead);
     let sides: Vec<Side<'_>> = vec![
         ("ours", Box::new(|| price(&mine, 1, requests, &ours))),
         ("reqwest by hand", Box::new(|| price(&bare, 1, requests, &by_hand))),
@@ -301,8 +244,10 @@ fn streams(options: &Options, server: &Server) {
                     text
                 };
                 let (answer, heard) = tokio::join!(call, hear);
-                answer.is_ok_and(|answer| answer.value.text == server::ANSWER)
-                    && heard == server::ANSWER
+                answer.is_ok_and(|answer| {
+                    let reply = answer.value;
+                    reply.text == server::ANSWER && reply.usage.output == 14
+                }) && heard == server::ANSWER
             }
         }));
         lost.set(lost.get() + STREAMS - whole);
@@ -313,14 +258,20 @@ fn streams(options: &Options, server: &Server) {
         let whole = bare.block_on(all(|| {
             let peer = peer.clone();
             async move {
-                let Ok(mut response) = peer.post(&peer.url, true).send().await else {
-                    return false;
+                // As with ours, the words are heard by somebody else while they come.
+                let (listener, mut words) = mpsc::channel::<String>(64);
+                let request = ChatRequest::from(PROMPT);
+                let call = peer.streamed(&request, listener);
+                let hear = async {
+                    let mut text = String::new();
+                    while let Some(more) = words.recv().await {
+                        text.push_str(&more);
+                    }
+                    text
                 };
-                let mut body = Vec::new();
-                while let Ok(Some(piece)) = response.chunk().await {
-                    body.extend_from_slice(&piece);
-                }
-                body.ends_with(b"data: [DONE]\n\n")
+                let (answer, heard) = tokio::join!(call, hear);
+                answer.is_some_and(|reply| reply.text == server::ANSWER && reply.usage.output == 14)
+                    && heard == server::ANSWER
             }
         }));
         assert_eq!(whole, STREAMS, "the server loses streams");

@@ -10,19 +10,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Client, Response, Url};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Request, Response, Url};
 
 use crate::chat::{ChatReply, ChatRequest, Usage};
 use crate::model::commit::Rules;
-use crate::model::headers::Headers;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
 use crate::model::wire::Wire;
@@ -51,28 +50,6 @@ pub const MAX_BODY: usize = 10 * 1024 * 1024;
 pub const CONNECT_TIMEOUT: Duration = crate::http::CONNECT_TIMEOUT;
 /// Attempts at a time of a child made by [`Model::spec`].
 pub const CONCURRENCY: u32 = 8;
-
-/// A response as it came, before anything is made of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RawResponse {
-    /// The HTTP status.
-    pub status: u16,
-    /// The headers.
-    pub headers: Headers,
-    /// The body, at most [`MAX_BODY`] bytes.
-    pub body: Vec<u8>,
-}
-
-impl fmt::Debug for RawResponse {
-    /// Without the body, which may hold user data.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawResponse")
-            .field("status", &self.status)
-            .field("headers", &self.headers)
-            .field("body_bytes", &self.body.len())
-            .finish()
-    }
-}
 
 /// A model behind an HTTP endpoint, made with one of:
 ///
@@ -140,21 +117,41 @@ struct Ready {
     base: Url,
     /// Where requests go: for a whole answer, and for a stream.
     urls: [Url; 2],
+    /// Whether it is the one whose names are newer than everybody else's.
+    official: bool,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
 }
 
-/// A key as it is sent, and what must not be shown of it.
+/// The headers of a request, with the key as it is sent, and what must not be shown of it.
 #[derive(Clone, Default)]
 struct Credentials {
-    header: Option<(HeaderName, HeaderValue)>,
+    /// For a whole answer, and for a stream.
+    headers: [HeaderMap; 2],
     secrets: Arc<Secrets>,
 }
 
 impl Credentials {
     fn new(wire: Wire, key: Option<&str>, base: &Url) -> Result<Self, Fault> {
-        let header = key.map(|key| key::header(wire, key)).transpose()?;
-        Ok(Self { header, secrets: Arc::new(Secrets::new(key, base)) })
+        let mut whole = HeaderMap::with_capacity(6);
+        whole.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(key) = key {
+            let (name, value) = key::header(wire, key)?;
+            whole.insert(name, value);
+        }
+        if wire == Wire::Anthropic {
+            let version = HeaderValue::from_static(anthropic::VERSION);
+            whole.insert(HeaderName::from_static("anthropic-version"), version);
+        }
+        let mut stream = whole.clone();
+        stream.insert(
+            ACCEPT,
+            HeaderValue::from_static(match wire {
+                Wire::Ollama => "application/x-ndjson, application/json",
+                _ => "text/event-stream, application/json",
+            }),
+        );
+        Ok(Self { headers: [whole, stream], secrets: Arc::new(Secrets::new(key, base)) })
     }
 }
 
@@ -346,7 +343,8 @@ impl Model {
         let credentials = Credentials::new(self.wire, key.as_deref(), &base)?;
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
-        Ok(Ready { client: transport::client(&base)?, base, urls, credentials })
+        let official = base.host_str() == Some("api.openai.com");
+        Ok(Ready { client: transport::client(&base)?, base, urls, official, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -438,8 +436,7 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let official = ready.base.host_str() == Some("api.openai.com");
-        let body = self.wire.body(&self.model, request, stream, official)?;
+        let body = self.wire.body(&self.model, request, stream, ready.official)?;
         let sent = body.len();
         let mut time_left = time_left;
         let permit = match &self.limits {
@@ -463,8 +460,8 @@ impl Model {
             None => {
                 // Whoever has begun to answer has read what was sent.
                 course.used(wire::estimate(sent, 0));
-                let raw = transport::read_whole(response).await?;
-                wire::outcome(self.wire, &raw, &request.response_format, sent, SystemTime::now())
+                let (head, body) = transport::read_whole(response).await?;
+                wire::outcome(self.wire, &head, &body, &request.response_format, sent)
             }
         };
         if let Some(permit) = permit {
@@ -482,25 +479,11 @@ impl Model {
         time_left: Duration,
     ) -> Result<Response, Fault> {
         let url = ready.urls[usize::from(stream)].clone();
-        let mut builder =
-            ready.client.post(url).header(CONTENT_TYPE, "application/json").body(body);
-        if stream {
-            let accept = match self.wire {
-                Wire::Ollama => "application/x-ndjson, application/json",
-                _ => "text/event-stream, application/json",
-            };
-            builder = builder.header(ACCEPT, accept);
-        }
-        if let Some((name, value)) = &credentials.header {
-            builder = builder.header(name, value);
-        }
-        if self.wire == Wire::Anthropic {
-            builder = builder.header("anthropic-version", anthropic::VERSION);
-        }
-        if time_left < Duration::MAX {
-            builder = builder.timeout(time_left);
-        }
-        builder.send().await.map_err(transport::transport)
+        let mut request = Request::new(Method::POST, url);
+        *request.headers_mut() = credentials.headers[usize::from(stream)].clone();
+        *request.timeout_mut() = Some(time_left).filter(|left| *left < Duration::MAX);
+        *request.body_mut() = Some(body.into());
+        ready.client.execute(request).await.map_err(transport::transport)
     }
 
     fn cost(&self, usage: Usage) -> Cost {

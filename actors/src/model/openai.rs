@@ -1,12 +1,17 @@
 //! OpenAI's chat completions, which most servers speak.
 
 use mainstay::fault::Fault;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, at, decimal, list_at, number_at, schema, set, text_at,
+    Delta, Found, NO_CHOICE, Stop, at, decimal, list_at, number_at, raw, schema, text_at,
+    unwritable,
 };
-use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolChoice};
+use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
+
+pub(super) mod typed;
 
 /// The body of a request. `official` says which of the two names of the token limit the server knows.
 pub(crate) fn body(
@@ -14,54 +19,160 @@ pub(crate) fn body(
     request: &ChatRequest,
     stream: bool,
     official: bool,
-) -> Result<Value, Fault> {
-    let messages: Vec<_> = request.messages.iter().map(message).collect();
-    let mut body = json!({ "model": model, "messages": messages, "stream": stream });
-    if stream {
-        body["stream_options"] = json!({ "include_usage": true });
-    }
-    if !request.tools.is_empty() {
-        body["tools"] = tools(request)?;
-        set(&mut body, "tool_choice", choice(request.tool_choice));
-    }
-    let limit = if official { "max_completion_tokens" } else { "max_tokens" };
-    set(&mut body, limit, request.max_tokens);
-    set(&mut body, "temperature", request.temperature.map(decimal));
-    set(&mut body, "stop", (!request.stop.is_empty()).then_some(request.stop.as_slice()));
-    set(&mut body, "seed", request.seed);
-    match &request.response_format {
-        ResponseFormat::Text => {}
-        ResponseFormat::Json => body["response_format"] = json!({ "type": "json_object" }),
-        ResponseFormat::Schema { name, schema: text, strict } => {
-            let schema = schema(text, "the answer")?;
-            body["response_format"] = json!({
-                "type": "json_schema",
-                "json_schema": { "name": name, "schema": schema, "strict": strict },
-            });
+) -> Result<Vec<u8>, Fault> {
+    let tools = request.tools.iter().map(|tool| {
+        let parameters = raw(&tool.parameters, || format!("tool \"{}\"", tool.name))?;
+        let (name, description) = (&*tool.name, &*tool.description);
+        Ok(Tool { kind: "function", function: Described { name, description, parameters } })
+    });
+    let response_format = match &request.response_format {
+        ResponseFormat::Text => None,
+        ResponseFormat::Json => Some(Format { kind: "json_object", json_schema: None }),
+        ResponseFormat::Schema { name, schema, strict } => {
+            let schema = raw(schema, || "the answer".to_owned())?;
+            let json_schema = Some(Shape { name, schema, strict: *strict });
+            Some(Format { kind: "json_schema", json_schema })
         }
-    }
-    Ok(body)
+    };
+    let limit = |named: bool| request.max_tokens.filter(|_| named);
+    let body = Body {
+        model,
+        messages: Said(&request.messages),
+        stream,
+        stream_options: stream.then_some(StreamOptions { include_usage: true }),
+        tools: tools.collect::<Result<_, Fault>>()?,
+        tool_choice: choice(request.tool_choice).filter(|_| !request.tools.is_empty()),
+        max_completion_tokens: limit(official),
+        max_tokens: limit(!official),
+        temperature: request.temperature.map(decimal),
+        stop: &request.stop,
+        seed: request.seed,
+        response_format,
+    };
+    let texts = request.messages.iter().map(|message| message.text.len() + 64);
+    let mut bytes = Vec::with_capacity(128 + texts.sum::<usize>());
+    serde_json::to_writer(&mut bytes, &body).map_err(unwritable)?;
+    Ok(bytes)
 }
 
-fn message(message: &Message) -> Value {
-    // Null, not empty, where a model only asked for tools: some servers refuse the empty text.
-    let content = if message.text.is_empty() && message.role == Role::Assistant {
-        Value::Null
-    } else {
-        message.text.as_str().into()
-    };
-    let mut wire = json!({ "role": message.role.name(), "content": content });
-    if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| {
-            json!({
-                "id": call.id, "type": "function",
-                "function": { "name": call.name, "arguments": call.arguments },
-            })
-        });
-        wire["tool_calls"] = calls.collect();
+/// A request as it is written, straight from the request that was asked.
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: Said<'a>,
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Tool<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<Value>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<Format<'a>>,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+#[derive(Serialize)]
+struct Tool<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Described<'a>,
+}
+
+#[derive(Serialize)]
+struct Described<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    parameters: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct Format<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json_schema: Option<Shape<'a>>,
+}
+
+#[derive(Serialize)]
+struct Shape<'a> {
+    name: &'a str,
+    schema: &'a RawValue,
+    strict: bool,
+}
+
+struct Said<'a>(&'a [Message]);
+
+impl Serialize for Said<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|message| {
+            Spoken {
+                role: message.role.name(),
+                // Null, not empty, where a model only asked for tools: some servers refuse the empty text.
+                content: Some(&*message.text)
+                    .filter(|text| !text.is_empty() || message.role != Role::Assistant),
+                tool_calls: Called(&message.tool_calls),
+                tool_call_id: message.tool_call_id.as_deref(),
+            }
+        }))
     }
-    set(&mut wire, "tool_call_id", message.tool_call_id.as_deref());
-    wire
+}
+
+#[derive(Serialize)]
+struct Spoken<'a> {
+    role: &'static str,
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Called::is_empty")]
+    tool_calls: Called<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<&'a str>,
+}
+
+struct Called<'a>(&'a [ToolCall]);
+
+impl Called<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Called<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|call| Call {
+            id: &call.id,
+            kind: "function",
+            function: Function { name: &call.name, arguments: &call.arguments },
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
 }
 
 /// Also Ollama's.
@@ -155,18 +266,18 @@ fn said(choice: &Value, holder: &str, found: &mut Vec<Delta>) -> Result<(), Stri
             arguments,
         });
     }
-    let Some(reason) = text_at(choice, "/finish_reason") else { return Ok(()) };
-    found.push(Delta::Stop(match reason.as_str() {
+    found.extend(text_at(choice, "/finish_reason").map(ended));
+    Ok(())
+}
+
+fn ended(reason: String) -> Delta {
+    Delta::Stop(match reason.as_str() {
         "stop" => Stop::Complete,
         "tool_calls" | "function_call" => Stop::ToolCalls,
         "length" => Stop::Truncated,
         "content_filter" => Stop::Filtered(reason),
         // A gateway's, that does not say which.
-        "error" => {
-            found.push(Delta::Error(json!({ "error": { "type": "server_error" } })));
-            return Ok(());
-        }
+        "error" => return Delta::Error(json!({ "error": { "type": "server_error" } })),
         _ => Stop::Other(reason),
-    }));
-    Ok(())
+    })
 }

@@ -1,16 +1,16 @@
 //! One answer as it is written: bytes become frames, frames become text, and the text is held back or
 //! let through.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mainstay::fault::Fault;
 use reqwest::Response;
+use reqwest::header::CONTENT_TYPE;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::commit::{Input, Machine, Output, Rules};
 use super::frames::{Frame, Frames, Framing, TooLong};
-use super::headers::Headers;
-use super::transport::{headers, read_whole, too_large, transport};
+use super::transport::{Head, read_whole, too_large, transport};
 use super::wire::{Draft, Wire, outcome};
 use super::{Course, MAX_BODY, Model, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
@@ -20,7 +20,7 @@ use crate::secrets::{Secrets, Veil};
 /// Reads an answer and writes it to the sink.
 pub(crate) async fn answer(
     model: &Model,
-    response: Response,
+    mut response: Response,
     sent: usize,
     request: &ChatRequest,
     sink: &StreamSink,
@@ -29,22 +29,21 @@ pub(crate) async fn answer(
 ) -> (Result<ChatReply, Fault>, Usage) {
     let Model { wire, rules, .. } = model;
     let wire = *wire;
-    let status = response.status().as_u16();
-    let headers = headers(&response);
     let mut writer = if course.rival { sink.rival() } else { sink.attempt() };
-    let Some(framing) = framing(wire, status, &headers) else {
+    let Some(framing) = framing(wire, &response) else {
         // An error, or a server that does not stream.
-        let raw = match read_whole(response).await {
-            Ok(raw) => raw,
+        let (head, body) = match read_whole(response).await {
+            Ok(whole) => whole,
             Err(fault) => return (Err(fault), Usage::default()),
         };
         let format = &request.response_format;
-        let (outcome, usage) = outcome(wire, &raw, format, sent, SystemTime::now());
+        let (outcome, usage) = outcome(wire, &head, &body, format, sent);
         return match outcome.map(|reply| cleaned(secrets, reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
         };
     };
+    let head = Head::take(&mut response);
     let mut reader = Reader {
         response,
         frames: Frames::new(framing),
@@ -59,7 +58,7 @@ pub(crate) async fn answer(
     let ended = reader.run(&mut writer, course).await;
     let Reader { draft, mut machine, start, mut veil, .. } = reader;
     let (outcome, usage) = match ended {
-        Ok(()) => draft.finish(&request.response_format, status, &headers, SystemTime::now()),
+        Ok(()) => draft.finish(&request.response_format, &head),
         Err(fault) => (Err(fault), draft.usage()),
     };
     let outcome = outcome.map(|reply| cleaned(secrets, reply));
@@ -84,11 +83,12 @@ pub(crate) async fn answer(
 }
 
 /// How the body is to be read; `None` for whole.
-fn framing(wire: Wire, status: u16, headers: &Headers) -> Option<Framing> {
-    if !(200..300).contains(&status) {
+fn framing(wire: Wire, response: &Response) -> Option<Framing> {
+    if !response.status().is_success() {
         return None;
     }
-    let kind = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
+    let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let kind = String::from_utf8_lossy(kind.unwrap_or_default()).to_ascii_lowercase();
     if kind.contains("ndjson") || kind.contains("jsonl") {
         return Some(Framing::Lines);
     }

@@ -2,15 +2,18 @@
 //!
 //! *Invariant.* Nothing is sent twice, and a key goes to the origin it was given for and no other.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Response, Url, redirect};
 
+use super::MAX_BODY;
+use super::classify::classify;
 use super::headers::Headers;
-use super::{MAX_BODY, RawResponse};
 use crate::http;
 
 const MAX_REDIRECTS: usize = 3;
@@ -18,21 +21,51 @@ const MAX_REDIRECTS: usize = 3;
 /// request that is sent into a connection that is being closed is lost.
 const KEPT: Duration = Duration::from_secs(4);
 
-/// The headers of a response.
-pub(crate) fn headers(response: &Response) -> Headers {
-    response
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
-        .collect()
+/// How an answer began. It is only for a failure that more than the status is made of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    headers: HeaderMap,
+}
+
+impl Head {
+    /// Takes it from a response.
+    pub(crate) fn take(response: &mut Response) -> Self {
+        let status = response.status().as_u16();
+        Self { status, headers: std::mem::take(response.headers_mut()) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(status: u16) -> Self {
+        Self { status, headers: HeaderMap::new() }
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What the body is said to be.
+    pub(crate) fn content_type(&self) -> Option<Cow<'_, str>> {
+        let value = self.headers.get(CONTENT_TYPE)?;
+        Some(String::from_utf8_lossy(value.as_bytes()))
+    }
+
+    /// The failure that this body reports.
+    pub(crate) fn judge(&self, body: &[u8]) -> Fault {
+        let headers: Headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        classify(self.status, &headers, body, SystemTime::now())
+    }
 }
 
 /// Reads the rest of a response, up to [`MAX_BODY`].
-pub(crate) async fn read_whole(mut response: Response) -> Result<RawResponse, Fault> {
-    let status = response.status().as_u16();
-    let headers = headers(&response);
+pub(crate) async fn read_whole(mut response: Response) -> Result<(Head, Vec<u8>), Fault> {
     // As far as the server is believed.
     let announced = response.content_length().unwrap_or(0).min(64 * 1024);
+    let head = Head::take(&mut response);
     let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > MAX_BODY {
@@ -40,7 +73,7 @@ pub(crate) async fn read_whole(mut response: Response) -> Result<RawResponse, Fa
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(RawResponse { status, headers, body })
+    Ok((head, body))
 }
 
 pub(crate) fn too_large() -> Fault {

@@ -4,14 +4,14 @@
 //! *Invariant.* No format says what a failure means; each says what happened, and this module and
 //! [`classify`](super::classify) judge it, so that the same thing has the same class everywhere.
 
-use std::time::SystemTime;
-
 use mainstay::fault::Fault;
 use reqwest::Url;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::classify::{classify, is_error};
-use super::headers::Headers;
+use super::classify::is_error;
+use super::openai::typed;
+use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
 
@@ -114,15 +114,30 @@ impl Wire {
         official: bool,
     ) -> Result<Vec<u8>, Fault> {
         let body = match self {
-            Self::Chat => openai::body(model, request, stream, official),
+            Self::Chat => return openai::body(model, request, stream, official),
             Self::Responses => responses::body(model, request, stream),
             Self::Anthropic => anthropic::body(model, request, stream),
             Self::Gemini => gemini::body(request),
             Self::Ollama => ollama::body(model, request, stream),
         }?;
-        serde_json::to_vec(&body).map_err(|error| {
-            Fault::internal("the request cannot be written as JSON").with_source(error)
-        })
+        serde_json::to_vec(&body).map_err(unwritable)
+    }
+
+    /// What an answer says, read without a tree of values, where the format can; `None` if it is not what
+    /// nearly all answers are: it has to be read as [`Wire::whole`] does.
+    fn whole_of(self, body: &[u8]) -> Option<impl Iterator<Item = Delta>> {
+        match self {
+            Self::Chat => typed::whole(body),
+            _ => None,
+        }
+    }
+
+    /// The same for a frame.
+    fn frame_of(self, frame: &[u8]) -> Option<impl Iterator<Item = Delta>> {
+        match self {
+            Self::Chat => typed::frame(frame),
+            _ => None,
+        }
     }
 
     fn whole(self, answer: &Value) -> Found {
@@ -199,6 +214,11 @@ impl Draft {
             self.ended = true;
             return Ok(String::new());
         }
+        if let Some(found) = self.wire.frame_of(data) {
+            let before = self.text.len();
+            self.take(found);
+            return Ok(self.text[before..].to_owned());
+        }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| {
             // Something between the model and us mangles frames; it may be gone the next time.
             let (code, what) = match std::str::from_utf8(data) {
@@ -223,9 +243,11 @@ impl Draft {
         self.ended || self.stop.is_some()
     }
 
-    fn take(&mut self, found: Vec<Delta>) {
+    fn take(&mut self, found: impl IntoIterator<Item = Delta>) {
         for delta in found {
             match delta {
+                // The whole of most answers.
+                Delta::Text(text) if self.text.is_empty() => self.text = text,
                 Delta::Text(text) => self.text.push_str(&text),
                 Delta::Call { number, id, name, arguments } => {
                     // Some servers give every call the same number; their ids tell them apart.
@@ -285,24 +307,15 @@ impl Draft {
     pub(crate) fn finish(
         self,
         format: &ResponseFormat,
-        status: u16,
-        headers: &Headers,
-        wall: SystemTime,
+        head: &Head,
     ) -> (Result<ChatReply, Fault>, Usage) {
         let usage = self.usage();
-        (self.judge(usage, format, status, headers, wall), usage)
+        (self.judge(usage, format, head), usage)
     }
 
-    fn judge(
-        self,
-        usage: Usage,
-        format: &ResponseFormat,
-        status: u16,
-        headers: &Headers,
-        wall: SystemTime,
-    ) -> Result<ChatReply, Fault> {
+    fn judge(self, usage: Usage, format: &ResponseFormat, head: &Head) -> Result<ChatReply, Fault> {
         if let Some(error) = self.error {
-            return Err(classify(status, headers, error.to_string().as_bytes(), wall));
+            return Err(head.judge(error.to_string().as_bytes()));
         }
         let finish = match self.stop {
             Some(Stop::Truncated) => {
@@ -360,28 +373,31 @@ impl Draft {
 /// What a whole answer is.
 pub(crate) fn outcome(
     wire: Wire,
-    response: &super::RawResponse,
+    head: &Head,
+    body: &[u8],
     format: &ResponseFormat,
     sent: usize,
-    wall: SystemTime,
 ) -> (Result<ChatReply, Fault>, Usage) {
-    let super::RawResponse { status, headers, body } = response;
-    let judged = || classify(*status, headers, body, wall);
-    if !(200..300).contains(status) {
-        return (Err(judged()), Usage::default());
+    if !head.is_success() {
+        return (Err(head.judge(body)), Usage::default());
+    }
+    let mut draft = Draft::new(wire, sent);
+    draft.received = body.len();
+    if let Some(found) = wire.whole_of(body) {
+        draft.take(found);
+        return draft.finish(format, head);
     }
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         // Something that is not the model has answered: a proxy's page, a login form. The model was
         // not heard, and the page may be gone the next time.
-        let kind = headers.get("content-type").unwrap_or("no content type");
+        let (status, kind) = (head.status, head.content_type());
+        let kind = kind.as_deref().unwrap_or("no content type");
         let text = format!("status {status} with a body that is not JSON ({kind})");
         return (Err(Fault::server_transient(text).with_code("not_json")), Usage::default());
     };
     if is_error(&value) {
-        return (Err(judged()), Usage::default());
+        return (Err(head.judge(body)), Usage::default());
     }
-    let mut draft = Draft::new(wire, sent);
-    draft.received = body.len();
     match wire.whole(&value) {
         Ok(found) => {
             draft.take(found);
@@ -389,7 +405,7 @@ pub(crate) fn outcome(
         }
         Err(what) => return (Err(bad_shape(what)), draft.usage()),
     }
-    draft.finish(format, *status, headers, wall)
+    draft.finish(format, head)
 }
 
 fn bad_shape(what: String) -> Fault {
@@ -411,11 +427,23 @@ pub(crate) fn estimate(sent: usize, received: usize) -> Usage {
 
 /// The schema of a tool, or of an answer.
 pub(crate) fn schema(text: &str, of: &str) -> Result<Value, Fault> {
-    serde_json::from_str(text).map_err(|error| {
-        Fault::input_validation(format!("the schema of {of} is not JSON"))
-            .with_code("bad_schema")
-            .with_source(error)
-    })
+    serde_json::from_str(text).map_err(|error| bad_schema(error, of))
+}
+
+/// The same as it stands.
+pub(crate) fn raw(text: &str, of: impl FnOnce() -> String) -> Result<&RawValue, Fault> {
+    serde_json::from_str(text).map_err(|error| bad_schema(error, &of()))
+}
+
+fn bad_schema(error: serde_json::Error, of: &str) -> Fault {
+    Fault::input_validation(format!("the schema of {of} is not JSON"))
+        .with_code("bad_schema")
+        .with_source(error)
+}
+
+/// The fault of a request that no JSON can be made of.
+pub(crate) fn unwritable(error: serde_json::Error) -> Fault {
+    Fault::internal("the request cannot be written as JSON").with_source(error)
 }
 
 /// The fault of a request that a format cannot express.

@@ -1,17 +1,14 @@
 //! What each format writes and reads, as the providers document it.
 
-use std::time::SystemTime;
-
 use mainstay::fault::{Class, Fault};
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use super::{Draft, Wire, outcome};
+use super::{Draft, Wire, openai, outcome, typed};
 use crate::chat::{
     ChatReply, ChatRequest, Finish, Message, ResponseFormat, ToolCall, ToolChoice, ToolSpec, Usage,
 };
-use crate::model::RawResponse;
-use crate::model::headers::Headers;
+use crate::model::transport::Head;
 
 const ALL: [Wire; 5] = [Wire::Chat, Wire::Responses, Wire::Anthropic, Wire::Gemini, Wire::Ollama];
 
@@ -41,8 +38,7 @@ fn written(wire: Wire, request: &ChatRequest, stream: bool) -> Value {
 
 fn read(wire: Wire, body: &Value) -> (Result<ChatReply, Fault>, Usage) {
     let body = body.to_string().into_bytes();
-    let response = RawResponse { status: 200, headers: Headers::new(), body };
-    outcome(wire, &response, &ResponseFormat::Text, 40, SystemTime::UNIX_EPOCH)
+    outcome(wire, &Head::of(200), &body, &ResponseFormat::Text, 40)
 }
 
 /// The text as it came in, and what it all came to.
@@ -56,7 +52,7 @@ fn streamed(wire: Wire, frames: &[&str]) -> (Vec<String>, Result<ChatReply, Faul
     assert!(draft.is_complete());
     texts.retain(|text| !text.is_empty());
     let format = ResponseFormat::Text;
-    let (reply, usage) = draft.finish(&format, 200, &Headers::new(), SystemTime::UNIX_EPOCH);
+    let (reply, usage) = draft.finish(&format, &Head::of(200));
     (texts, reply, usage)
 }
 
@@ -573,5 +569,61 @@ fn no_json_can_make_a_format_fail_in_another_way_than_with_a_fault() {
         assert_eq!(fault.code.as_deref(), Some("bad_utf8"));
         let fault = Draft::new(wire, 1).frame(b"{\"a\":").unwrap_err();
         assert_eq!(fault.code.as_deref(), Some("bad_frame"));
+    }
+}
+
+#[test]
+fn an_answer_read_from_its_bytes_says_what_its_tree_of_values_says() {
+    let (mut typed_reads, mut left) = (0, 0);
+    for content in [json!("a\n\u{e9}"), json!(""), Value::Null, json!([{"text": "part"}]), json!(7)]
+    {
+        for calls in [
+            Value::Null,
+            json!([]),
+            json!([{"id": "c", "function": {"name": "n", "arguments": "{}"}}, {"index": 4}]),
+            json!([{"id": "c", "function": {"name": "n", "arguments": {"a": 1}}}]),
+        ] {
+            for reason in ["stop", "length", "content_filter", "error", "odd", "tool_calls"] {
+                for usage in
+                    [Value::Null, json!({"prompt_tokens": 3}), json!({"prompt_tokens": 1.5})]
+                {
+                    for error in [Value::Null, json!({"message": "busy"})] {
+                        let said = json!({"content": content, "tool_calls": calls, "refusal": ""});
+                        let answer = json!({"model": "m", "usage": usage, "choices": [{
+                            "message": said, "delta": said, "finish_reason": reason, "error": error,
+                        }], "more": 1});
+                        let bytes = answer.to_string().into_bytes();
+                        let tree = openai::whole(&answer);
+                        match typed::whole(&bytes) {
+                            Some(found) => {
+                                assert_eq!(Ok(found.collect::<Vec<_>>()), tree, "{answer}");
+                                typed_reads += 1;
+                            }
+                            None => left += 1,
+                        }
+                        if let Some(found) = typed::frame(&bytes) {
+                            assert_eq!(
+                                Ok(found.collect::<Vec<_>>()),
+                                openai::frame(&answer),
+                                "{answer}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // Three contents, three lists of calls, six reasons, two usages and no error are read so.
+    assert_eq!((typed_reads, typed_reads + left), (3 * 3 * 6 * 2, 5 * 4 * 6 * 3 * 2));
+    for (odd, why) in [
+        (
+            &br#"{"error":{"message":"busy"},"choices":[{"message":{"content":"a"}}]}"#[..],
+            "an error",
+        ),
+        (br#"{"choices":[]}"#, "no choice"),
+        (br#"[{"error":{"message":"busy"}}]"#, "a list"),
+        (b"{\"more\":\"\xff\",\"choices\":[{\"message\":{\"content\":\"a\"}}]}", "not UTF-8"),
+    ] {
+        assert!(typed::whole(odd).is_none(), "{why}");
     }
 }
