@@ -232,6 +232,8 @@ impl Tool {
             .kind(Kind::Tool)
             .effect(effect)
             .concurrency(CONCURRENCY)
+            // So that it can be asked to undo what another did, also by another process.
+            .recorded::<Self>()
     }
 
     /// The name.

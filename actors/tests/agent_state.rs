@@ -246,15 +246,15 @@ fn seat_seven(request: &ChatRequest) -> ChatReply {
 
 #[tokio::test(start_paused = true)]
 async fn a_booking_of_which_nobody_knows_is_asked_about() {
-    // What `look` says; what the model is told; how often the seat was booked.
-    let cases = [("taken", "{\"ticket\":\"found\"}", 1), ("free", "{\"ticket\":7}", 2)];
-    for (look, told, booked) in cases {
+    // What `look` says, and what the model is told.
+    let cases = [("taken", "{\"ticket\":\"found\"}"), ("free", "nothing has happened")];
+    for (look, told) in cases {
         let (spec, log) = seats(seat_seven, EffectKind::Verifiable, look);
         let system = System::start(spec).await.unwrap();
         let answer = port(&system).call("go").await.unwrap();
-        assert_eq!(answer.value.text, told, "{look}");
+        assert!(answer.value.text.contains(told), "{look}: {}", answer.value.text);
         let log = log.lock();
-        assert_eq!(log.iter().filter(|(tool, _)| *tool == "book").count(), booked, "{log:?}");
+        assert_eq!(log.iter().filter(|(tool, _)| *tool == "book").count(), 1, "{log:?}");
         assert_eq!(log[1], ("look", json!({ "of": 7 })), "{log:?}");
         assert_eq!(system.effects().open(), []);
     }

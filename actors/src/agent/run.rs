@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mainstay::behavior::Undone;
 use mainstay::checkpoint::Digest;
-use mainstay::fault::{Class, Fault};
+use mainstay::fault::{Class, EffectState, Fault};
 use serde_json::json;
 
 use super::context::{Conversation, cut};
@@ -305,6 +305,8 @@ impl Run {
 pub(super) fn innermost(fault: &Fault) -> &Fault {
     let mut fault = fault;
     while let Some(inner) = fault.source.as_ref().and_then(|source| source.downcast_ref::<Fault>())
+        // Somebody has found out since that nothing happened.
+        && (fault.effect, inner.effect) != (EffectState::NotApplied, EffectState::Unknown)
     {
         fault = inner;
     }
