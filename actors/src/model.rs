@@ -382,10 +382,7 @@ impl Model {
         // What a listener has heard is hidden from nobody, but the fault that goes with it is.
         let outcome = match outcome {
             Err(fault) => Err(secrets.hide(self.finish(fault, attempt))),
-            Ok(mut reply) => {
-                secrets.clean_reply(&mut reply);
-                Ok(reply)
-            }
+            ok => ok,
         };
         (outcome, usage)
     }
@@ -461,7 +458,9 @@ impl Model {
                 // Whoever has begun to answer has read what was sent.
                 course.used(wire::estimate(sent, 0));
                 let (head, body) = transport::read_whole(response).await?;
-                wire::outcome(self.wire, &head, &body, &request.response_format, sent)
+                let (outcome, usage) =
+                    wire::outcome(self.wire, &head, &body, &request.response_format, sent);
+                (outcome.map(|reply| secrets.cleaned(reply)), usage)
             }
         };
         if let Some(permit) = permit {

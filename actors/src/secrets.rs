@@ -77,13 +77,14 @@ impl Secrets {
     }
 
     /// A good answer without the keys that it quotes in full.
-    pub(crate) fn clean_reply(&self, reply: &mut ChatReply) {
+    pub(crate) fn cleaned(&self, mut reply: ChatReply) -> ChatReply {
         self.clean(&mut reply.text);
         self.clean(&mut reply.model);
         for call in &mut reply.tool_calls {
             self.clean(&mut call.name);
             self.clean(&mut call.arguments);
         }
+        reply
     }
 
     fn keys(&self) -> impl Iterator<Item = &str> {

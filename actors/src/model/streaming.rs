@@ -38,7 +38,7 @@ pub(crate) async fn answer(
         };
         let format = &request.response_format;
         let (outcome, usage) = outcome(wire, &head, &body, format, sent);
-        return match outcome.map(|reply| cleaned(secrets, reply)) {
+        return match outcome.map(|reply| secrets.cleaned(reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
         };
@@ -61,7 +61,7 @@ pub(crate) async fn answer(
         Ok(()) => draft.finish(&request.response_format, &head),
         Err(fault) => (Err(fault), draft.usage()),
     };
-    let outcome = outcome.map(|reply| cleaned(secrets, reply));
+    let outcome = outcome.map(|reply| secrets.cleaned(reply));
     let rest = veil.rest();
     let end = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
     let output = machine.on(Input::End(end), start.elapsed());
@@ -101,11 +101,6 @@ fn framing(wire: Wire, response: &Response) -> Option<Framing> {
         return None;
     }
     Some(if wire == Wire::Ollama { Framing::Lines } else { Framing::Events })
-}
-
-fn cleaned(secrets: &Secrets, mut reply: ChatReply) -> ChatReply {
-    secrets.clean_reply(&mut reply);
-    reply
 }
 
 async fn give(writer: StreamWriter, rules: &Rules, reply: ChatReply) -> Result<ChatReply, Fault> {
