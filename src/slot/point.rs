@@ -181,6 +181,24 @@ impl<W: Worker> Slot<W> {
         true
     }
 
+    /// Takes a request that is held back out of the mailbox; `None` when it has got its fate meanwhile.
+    pub(super) fn take_out(
+        &self,
+        desk: &mut Locked<'_, W>,
+        mail: &Mail<W>,
+        now: Moment,
+    ) -> Option<Mail<W>> {
+        let found = desk.mailbox.on(
+            mailbox::Input::Cancel(mail.id),
+            &self.rules.bounds,
+            self.rules.order,
+            now,
+        );
+        let mailbox::Output::Removed(mail) = found else { return None };
+        self.left(desk, &mail);
+        Some(mail)
+    }
+
     /// Asks a person about a request that is held back.
     pub(super) fn ask(&self, mail: &Mail<W>, due: Due, pending: Pending, now: Moment) {
         let until = now + due.wait.min(mail.deadline.left(now) / 2);
@@ -301,18 +319,11 @@ impl<W: Worker> Slot<W> {
             return;
         }
         let mut desk = self.desk();
-        let found = desk.mailbox.on(
-            mailbox::Input::Cancel(mail.id),
-            &self.rules.bounds,
-            self.rules.order,
-            now,
-        );
-        let mailbox::Output::Removed(mail) = found else {
+        let Some(mail) = self.take_out(&mut desk, mail, now) else {
             drop(desk);
             let _ = unwound(move || drop(answer));
             return;
         };
-        self.left(&mut desk, &mail);
         match answer {
             Some(value) => {
                 Self::redecide(&mail, due.before, &mut pending, Action::Fail);

@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::fault::{Class, EffectKind, Fault};
 use crate::hub::{Asks, Returned};
 use crate::id::ChildPath;
-use crate::mailbox::{self, Ticket};
+use crate::mailbox::Ticket;
 use crate::moment::Moment;
 use crate::policy::{self, Wider};
 use crate::slot::worker::Worker;
@@ -186,15 +186,7 @@ impl<W: Worker> Slot<W> {
             return;
         }
         let mut desk = self.desk();
-        let found = desk.mailbox.on(
-            mailbox::Input::Cancel(mail.id),
-            &self.rules.bounds,
-            self.rules.order,
-            now,
-        );
-        // Otherwise it has got its fate while it waited.
-        if let mailbox::Output::Removed(mail) = found {
-            self.left(&mut desk, &mail);
+        if let Some(mail) = self.take_out(&mut desk, mail, now) {
             let left = mail.is_cancelled();
             self.carry_out(desk, mail, pending, left, now);
         }
