@@ -54,7 +54,8 @@ impl Rule {
 ///
 /// The playbook's numbers, with jitter: the table at the head of [`crate::policy`], at most 3 retries a
 /// request, waits up to 30 s, attempts up to 30 s with 1 s of grace, 5 hand-outs, 1 redelivery after a
-/// crash, 5 substitutes, up to 20 % jitter, 1 ms for an attempt to be worth a retry, 20 soft failures of a task in 60 s.
+/// crash, 5 substitutes, up to 20 % jitter, 1 ms for an attempt to be worth a retry, 20 soft failures of a task in 60 s, rollbacks for a
+/// request as wide as its class reaches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
