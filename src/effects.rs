@@ -25,6 +25,7 @@ use crate::ledger::{
 };
 use crate::port::{Act, Call, Outcome, Reply, Tie, Trace};
 
+mod recall;
 mod settling;
 
 pub use settling::{EffectView, EffectsRef};
@@ -114,7 +115,7 @@ impl Effects {
     /// A request has its fate. What it has done is remembered for a while, for whoever asks under the
     /// same key; then what is settled of it is forgotten.
     pub(crate) fn ended(&self, task: &str) {
-        if self.ledger.lock().of_task(task).is_empty() {
+        if !self.ledger.lock().knows(task) {
             return;
         }
         let mut oldest = None;
@@ -332,7 +333,7 @@ impl Effects {
         let (key, status) = match record {
             Record::Intent(intent, _) => (intent.key, "intended"),
             Record::Status(key, status) => (*key, status.name()),
-            Record::Retired(_) => return,
+            Record::Asked(..) | Record::Retired(_) => return,
         };
         self.tell_status(key, status);
     }

@@ -5,7 +5,7 @@
 //! refused by name and never misread. What the journal says is known here too, and whoever asks never
 //! hears of what the store has not confirmed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,8 +38,9 @@ const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
 /// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
-/// it was a stand-in, and effects at which an undo stopped.
-const VERSION: u32 = 4;
+/// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
+/// what came of questions that are no effects, both for a replay.
+const VERSION: u32 = 5;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -85,8 +86,13 @@ pub(crate) struct Journal {
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
     full_at: Mutex<Option<Moment>>,
+    /// Requests whose work this process could not bring back into a state, the last ones.
+    lost: Mutex<VecDeque<(ChildPath, Arc<str>)>>,
     clock: Arc<dyn Clock>,
 }
+
+/// How many requests whose work is lost are remembered.
+const LOST: usize = 10_000;
 
 /// From how many records on a journal that says what so many would is written anew.
 const fn has_grown(lines: usize) -> u64 {
@@ -144,6 +150,7 @@ impl Journal {
             compacted: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
+            lost: Mutex::default(),
             clock,
         };
         Ok((Arc::new(journal), records))
@@ -165,6 +172,7 @@ impl Journal {
             }
             // What the store has let go of cannot be returned to again.
             state.retain_used(|id| self.store.find(id).is_ok());
+            state.retain_past(|child| self.oldest(child));
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
             if written < has_grown(lines.len()) {
@@ -182,6 +190,12 @@ impl Journal {
             self.store.commit(batch.trim(STREAM, next), Durability::Sync)
         };
         commit.await.map(drop)
+    }
+
+    /// After how many steps the oldest state of a child is that the store still has.
+    fn oldest(&self, child: &ChildPath) -> Option<u64> {
+        let states = self.store.checkpoints(child).ok()?;
+        states.iter().map(|listed| listed.checkpoint.step).min()
     }
 
     /// Has the store let go of what is not kept, once it has grown to twice what it was after the last
@@ -283,24 +297,60 @@ impl Journal {
         self.state.lock().work_since(states)
     }
 
+    /// Whether the request that was answered with this key can be handled again.
+    pub(crate) fn has_past(&self, key: &str) -> bool {
+        self.state.lock().past(key).is_some()
+    }
+
+    /// The requests whose work is in the state of this child after more than so many steps, in the order in
+    /// which it came there, with the step; `None` for one that is not kept any more.
+    pub(crate) fn replays(
+        &self,
+        child: &ChildPath,
+        step: u64,
+    ) -> Vec<(u64, Arc<str>, Option<String>)> {
+        let state = self.state.lock();
+        let after = state.after(child, step).into_iter();
+        after
+            .map(|(step, key)| {
+                let request = state.past(&key).map(|open| open.request.clone());
+                (step, key, request)
+            })
+            .collect()
+    }
+
+    /// The work of these requests could not be brought back into the child's state.
+    pub(crate) fn note_lost(&self, child: &ChildPath, keys: Vec<Arc<str>>) {
+        let mut lost = self.lost.lock();
+        lost.extend(keys.into_iter().map(|key| (child.clone(), key)));
+        let over = lost.len().saturating_sub(LOST);
+        lost.drain(..over);
+    }
+
+    pub(crate) fn lost(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.lost.lock().iter().cloned().collect()
+    }
+
     /// Whether this was returned to already.
     pub(crate) fn is_used_up(&self, id: CheckpointId) -> bool {
         self.state.lock().is_used_up(id)
     }
 
-    /// Commits that these were returned to, and that the work of those requests is missing since, together
-    /// with `batch`.
+    /// Commits that these were returned to, that the work of those requests is missing since, and that the
+    /// work of the others is in a state again, together with `batch`.
     pub(crate) fn returned(
         &self,
         ids: &[CheckpointId],
         missing: &[Arc<str>],
+        replayed: &[Arc<str>],
         mut batch: Batch,
     ) -> Commit {
         // Under the lock, so that a journal that is written anew has them, too.
         let mut state = self.state.lock();
         state.use_up(ids.iter().copied());
         state.note_missing(missing);
-        let lines = state::returned(ids, missing);
+        state.note_replayed(replayed);
+        let lines = state::returned(ids, missing, replayed);
         self.written.fetch_add(lines.len() as u64, Ordering::Relaxed);
         for line in lines {
             batch = match append(batch, &line) {

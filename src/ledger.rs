@@ -277,7 +277,9 @@ pub enum Record {
     Intent(Intent, u32),
     /// What is known about an effect now.
     Status(EffectKey, EffectStatus),
-    /// The effects of this task that are settled are forgotten.
+    /// What came of a question of this task that is no effect: only its replay needs it.
+    Asked(Arc<str>, EffectKey, EffectStatus),
+    /// The effects of this task that are settled are forgotten, and its questions.
     Retired(Arc<str>),
 }
 
@@ -303,6 +305,8 @@ pub struct EffectCounts {
 pub struct Ledger {
     entries: BTreeMap<EffectKey, Entry>,
     tasks: HashMap<Arc<str>, Vec<EffectKey>>,
+    /// What came of the questions of each task.
+    asked: HashMap<Arc<str>, BTreeMap<EffectKey, EffectStatus>>,
     next: u64,
 }
 
@@ -326,6 +330,9 @@ impl Ledger {
                     entry.in_flight = false;
                 }
             }
+            Record::Asked(task, key, status) => {
+                self.asked.entry(task).or_default().insert(key, status);
+            }
             Record::Retired(task) => self.forget(&task),
         }
     }
@@ -340,6 +347,12 @@ impl Ledger {
             if entry.status != EffectStatus::Intended {
                 records.push(Record::Status(entry.intent.key, entry.status.clone()));
             }
+        }
+        for (task, asked) in &self.asked {
+            let each = asked.iter();
+            records.extend(
+                each.map(|(key, status)| Record::Asked(Arc::clone(task), *key, status.clone())),
+            );
         }
         records
     }
@@ -419,10 +432,24 @@ impl Ledger {
                 _ => None,
             }),
             Input::Retire(task) => {
-                let had = self.tasks.contains_key(&task);
+                let had = self.knows(&task);
                 self.forget(&task);
                 Output { verdict: None, record: had.then_some(Record::Retired(task)) }
             }
+        }
+    }
+
+    /// Whether anything is known of what this task has done or asked.
+    pub fn knows(&self, task: &str) -> bool {
+        self.tasks.contains_key(task) || self.asked.contains_key(task)
+    }
+
+    /// What came of an effect or a question of this task when it was done: the record a replay is served
+    /// from. `None` when nothing is recorded.
+    pub fn recalled(&self, task: &str, key: EffectKey) -> Option<&EffectStatus> {
+        match self.entries.get(&key) {
+            Some(entry) => Some(&entry.status),
+            None => self.asked.get(task)?.get(&key),
         }
     }
 
@@ -544,6 +571,7 @@ impl Ledger {
     }
 
     fn forget(&mut self, task: &str) {
+        self.asked.remove(task);
         let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
         keys.retain(|key| {
             let open = self.entries.get(key).is_some_and(|entry| entry.status.is_open());

@@ -56,6 +56,12 @@ pub(super) enum Line {
         key: String,
         status: StoredStatus,
     },
+    /// What came of a question that is no effect.
+    Asked {
+        task: Arc<str>,
+        key: String,
+        status: StoredStatus,
+    },
     Retired {
         task: Arc<str>,
     },
@@ -65,6 +71,9 @@ pub(super) enum Line {
         /// Whose work went with the states, as was told.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         missing: Vec<Arc<str>>,
+        /// Whose work was brought back into a state, which is done once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        replayed: Vec<Arc<str>>,
     },
 }
 
@@ -164,20 +173,28 @@ impl From<Record> for Line {
                     .map(|undo| (undo.tool, String::from_utf8_lossy(&undo.request).into_owned())),
             }),
             Record::Status(key, status) => {
-                let status = match status {
-                    EffectStatus::Intended => StoredStatus::Intended,
-                    EffectStatus::Confirmed(happened) => StoredStatus::Confirmed(happened.into()),
-                    EffectStatus::Left(happened) => StoredStatus::Left(happened.into()),
-                    EffectStatus::Rejected => StoredStatus::Rejected,
-                    EffectStatus::Failed(fault) => StoredStatus::Failed(fault),
-                    EffectStatus::Unknown => StoredStatus::Unknown,
-                    EffectStatus::Compensating => StoredStatus::Compensating,
-                    EffectStatus::Compensated => StoredStatus::Compensated,
-                    EffectStatus::Stuck(why) => StoredStatus::Stuck(why),
-                };
-                Self::Status { key: key.to_string(), status }
+                Self::Status { key: key.to_string(), status: status.into() }
+            }
+            Record::Asked(task, key, status) => {
+                Self::Asked { task, key: key.to_string(), status: status.into() }
             }
             Record::Retired(task) => Self::Retired { task },
+        }
+    }
+}
+
+impl From<EffectStatus> for StoredStatus {
+    fn from(status: EffectStatus) -> Self {
+        match status {
+            EffectStatus::Intended => Self::Intended,
+            EffectStatus::Confirmed(happened) => Self::Confirmed(happened.into()),
+            EffectStatus::Left(happened) => Self::Left(happened.into()),
+            EffectStatus::Rejected => Self::Rejected,
+            EffectStatus::Failed(fault) => Self::Failed(fault),
+            EffectStatus::Unknown => Self::Unknown,
+            EffectStatus::Compensating => Self::Compensating,
+            EffectStatus::Compensated => Self::Compensated,
+            EffectStatus::Stuck(why) => Self::Stuck(why),
         }
     }
 }
