@@ -300,6 +300,7 @@ pub(crate) struct Tool {
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) max_result_bytes: Option<Spanned<NonZeroUsize>>,
     pub(crate) connect_wait: Option<Spanned<Span>>,
+    pub(crate) start_timeout: Option<Spanned<Span>>,
     pub(crate) errors_are_transient: Option<Spanned<bool>>,
 }
 
