@@ -3,7 +3,7 @@
 //! protocol with nothing but `serde_json`, so that it shares no code with the client.
 //!
 //! `mcp_shop` speaks over standard input and output; `mcp_shop --http` over HTTP on a port of its
-//! choice, which it prints. With `--log FILE` it writes a line for each thing it was told: its process
+//! choice, which it prints, or on that of `--port PORT`. With `--log FILE` it writes a line for each thing it was told: its process
 //! id, `call TOOL`, `cancelled`, `done TOOL`.
 
 use std::fs::OpenOptions;
@@ -32,11 +32,15 @@ impl Options {
 fn main() {
     let mut options = Options { log: None };
     let mut over_http = false;
+    let mut port = 0;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--log" => options.log = arguments.next().map(PathBuf::from),
             "--http" => over_http = true,
+            "--port" => {
+                port = arguments.next().and_then(|port| port.parse().ok()).expect("a port");
+            }
             "--complain" => {
                 eprintln!("the shop is closed today");
                 std::process::exit(3);
@@ -48,7 +52,7 @@ fn main() {
         }
     }
     options.note(&format!("pid {}", std::process::id()));
-    if over_http { serve_http(options) } else { serve_stdio(options) }
+    if over_http { serve_http(options, port) } else { serve_stdio(options) }
 }
 
 fn serve_stdio(options: Options) {
@@ -68,9 +72,9 @@ fn serve_stdio(options: Options) {
     options.note("end of input");
 }
 
-fn serve_http(options: Options) {
+fn serve_http(options: Options, port: u16) {
     let options = std::sync::Arc::new(options);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
     for stream in listener.incoming().flatten() {
         let options = std::sync::Arc::clone(&options);
