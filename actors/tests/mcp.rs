@@ -400,7 +400,12 @@ async fn the_same_over_http() {
             assert_eq!(trail.0.len(), tries);
         }
     }
+    // There is no process whose end would have to be waited for. Without timers that run by themselves,
+    // any wait would be seen.
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
     running.stop().await;
+    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
 }
 
 #[tokio::test]
@@ -414,9 +419,19 @@ async fn a_server_over_http_that_is_killed_ends_the_life_and_is_reached_again() 
         async move { port.call(ToolRequest::new("hang", "{}")).await }
     });
     log.wait_for("call hang", 1).await;
-    http.process.kill().unwrap();
+    http.kill();
     assert!(matches!(call.await.unwrap(), Err(CallError::Unknown { .. })));
     assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    // Asked while it is down, and answered once it is back.
+    let asked = tokio::spawn({
+        let port = running.tool("sum");
+        async move { port.call(ToolRequest::new("sum", r#"{"a":1}"#)).await }
+    });
+    until("the question", || running.system.fates().open == 1).await;
+    http.start_again(&log);
+    let answer = asked.await.unwrap().unwrap();
+    assert_eq!(answer.value.content, r#"{"sum":1}"#);
+    assert_eq!((log.count("call hang"), log.count("call sum")), (1, 1), "no call is made twice");
     running.stop().await;
 }
 

@@ -242,11 +242,13 @@ async fn keep(
     }
     token.cancel();
     let _ = closed.await;
-    exited(&mut child).await;
+    if child.is_some() {
+        exited(&mut child).await;
+    }
     None
 }
 
-/// Returns when the process has ended; at once when there is none, but only for one that was asked.
+/// Returns when the process has ended; never when there is none.
 async fn exited(child: &mut Option<Child>) {
     match child {
         Some(child) => {
