@@ -253,6 +253,16 @@ pub(crate) struct Group {
     pub(crate) grants: BTreeMap<Spanned<String>, Grant>,
     pub(crate) hedge: Option<Spanned<Hedging>>,
     pub(crate) durable: Option<Spanned<bool>>,
+    pub(crate) all_down: Option<Spanned<AllDown>>,
+}
+
+/// What becomes of a new request while every member of a group rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AllDown {
+    LastResort,
+    WaitUntil,
+    Fail,
 }
 
 /// When a slow request is also given to the next member.
