@@ -23,7 +23,7 @@
 //! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
 //! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -307,8 +307,14 @@ pub struct Ledger {
     tasks: HashMap<Arc<str>, Vec<EffectKey>>,
     /// What came of the questions of each task.
     asked: HashMap<Arc<str>, BTreeMap<EffectKey, EffectStatus>>,
+    /// The tasks that asked, the oldest first, and what their answers weigh.
+    askers: VecDeque<Arc<str>>,
+    asked_bytes: usize,
     next: u64,
 }
+
+/// What the answers to questions may weigh: those of the oldest tasks go, and with them their replay.
+const ASKED_BYTES: usize = 64 << 20;
 
 impl Ledger {
     /// A ledger as these records left it. What was under way then has no outcome now.
@@ -331,7 +337,7 @@ impl Ledger {
                 }
             }
             Record::Asked(task, key, status) => {
-                self.asked.entry(task).or_default().insert(key, status);
+                self.note_asked(task, key, status);
             }
             Record::Retired(task) => self.forget(&task),
         }
@@ -570,8 +576,34 @@ impl Ledger {
         Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
     }
 
+    fn note_asked(&mut self, task: Arc<str>, key: EffectKey, status: EffectStatus) {
+        self.asked_bytes += weight(&status);
+        let asked = self.asked.entry(Arc::clone(&task)).or_insert_with(|| {
+            self.askers.push_back(task);
+            BTreeMap::new()
+        });
+        if let Some(before) = asked.insert(key, status) {
+            self.asked_bytes -= weight(&before);
+        }
+        while self.asked_bytes > ASKED_BYTES && self.asked.len() > 1 {
+            let Some(oldest) = self.askers.pop_front() else { break };
+            self.forget_asked(&oldest);
+        }
+        // Tasks that were forgotten in between leave their places behind.
+        if self.askers.len() > 2 * self.asked.len() + 64 {
+            let asked = &self.asked;
+            self.askers.retain(|task| asked.contains_key(task));
+        }
+    }
+
+    fn forget_asked(&mut self, task: &str) {
+        for status in self.asked.remove(task).iter().flat_map(BTreeMap::values) {
+            self.asked_bytes -= weight(status);
+        }
+    }
+
     fn forget(&mut self, task: &str) {
-        self.asked.remove(task);
+        self.forget_asked(task);
         let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
         keys.retain(|key| {
             let open = self.entries.get(key).is_some_and(|entry| entry.status.is_open());
@@ -583,5 +615,14 @@ impl Ledger {
         if !keys.is_empty() {
             self.tasks.insert(task, keys);
         }
+    }
+}
+
+/// What an answer weighs, about.
+fn weight(status: &EffectStatus) -> usize {
+    match status {
+        EffectStatus::Confirmed(happened) => happened.result.len(),
+        EffectStatus::Failed(fault) => fault.message.len(),
+        _ => 0,
     }
 }

@@ -13,6 +13,7 @@ use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, Fault};
 use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::ledger::{EffectStatus, Happened, Intent, Record, Undo};
+use crate::policy::budget::Limits;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,6 +26,9 @@ pub(super) enum Line {
         /// What failed before it was released.
         #[serde(default, skip_serializing_if = "Trail::is_empty")]
         trail: Trail,
+        /// What it may cost, time aside.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Limits>,
     },
     Fated {
         key: Arc<str>,
@@ -151,7 +155,15 @@ impl From<&Open> for Line {
             request: open.request.clone(),
             deadline: open.deadline,
             trail: open.trail.clone(),
+            budget: open.budget,
         }
+    }
+}
+
+impl Line {
+    /// Whether the next record may say what became of what this one says.
+    pub(super) const fn is_begun(&self) -> bool {
+        matches!(self, Self::Accepted { .. } | Self::Intent(_))
     }
 }
 

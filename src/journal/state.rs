@@ -17,10 +17,16 @@ use crate::ledger::Record;
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
 
+/// What the replies that are remembered may weigh.
+pub(super) const REPLY_BYTES: usize = 64 * MIB;
+
+/// The unit of what weighs much. Tests make do with less.
+pub(super) const MIB: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+
 /// Requests that are kept for a replay after they were answered, of all children together, and what they may
 /// weigh. As many as those whose effects are remembered: without these there is no replay.
 pub(super) const REPLAYED: usize = 10_000;
-pub(super) const REPLAYED_BYTES: usize = 16 << 20;
+pub(super) const REPLAYED_BYTES: usize = 16 * MIB;
 
 /// Checkpoints in one record.
 const RETURNED: usize = 1024;
@@ -71,6 +77,9 @@ pub(super) struct State {
     places: HashMap<Arc<str>, u64>,
     fated: HashMap<Arc<str>, Remembered>,
     order: VecDeque<(u64, Arc<str>)>,
+    /// Those whose reply is remembered, too, and what these weigh.
+    replies: VecDeque<(u64, Arc<str>)>,
+    reply_bytes: usize,
     /// In the order in which they were set aside.
     aside: BTreeMap<u64, Aside>,
     aside_places: HashMap<Arc<str>, u64>,
@@ -91,10 +100,16 @@ impl State {
     /// Takes up a record that was read.
     pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
         match line {
-            Line::Accepted { child, key, request, deadline, trail } => {
+            Line::Accepted { child, key, request, deadline, trail, budget } => {
                 if !self.places.contains_key(&key) {
-                    let known =
-                        self.opens(Open { child, key: key.clone(), request, deadline, trail });
+                    let known = self.opens(Open {
+                        child,
+                        key: key.clone(),
+                        request,
+                        deadline,
+                        trail,
+                        budget,
+                    });
                     self.take(&key);
                     self.put(key, known);
                 }
@@ -424,9 +439,31 @@ impl State {
             let aside = self.aside.remove(&place);
             return aside.map_or(Known::Nothing, |aside| Known::Aside(place, aside));
         }
-        match self.fated.remove(key) {
+        match self.forget(key) {
             Some(known) => Known::Fated(known.fate, known.reply),
             None => Known::Nothing,
+        }
+    }
+
+    fn forget(&mut self, key: &str) -> Option<Remembered> {
+        let known = self.fated.remove(key)?;
+        self.reply_bytes -= known.reply.as_ref().map_or(0, String::len);
+        Some(known)
+    }
+
+    /// The oldest replies go when all of them weigh too much; their fates stay.
+    fn bound_replies(&mut self) {
+        while self.reply_bytes > REPLY_BYTES && self.replies.len() > 1 {
+            let Some((stamp, key)) = self.replies.pop_front() else { break };
+            let known = self.fated.get_mut(&key).filter(|known| known.stamp == stamp);
+            if let Some(reply) = known.and_then(|known| known.reply.take()) {
+                self.reply_bytes -= reply.len();
+            }
+        }
+        // Those that were forgotten in between leave their places behind.
+        if self.replies.len() > 2 * self.fated.len() + 64 {
+            let fated = &self.fated;
+            self.replies.retain(|(stamp, key)| fated.get(key).is_some_and(|it| it.stamp == *stamp));
         }
     }
 
@@ -443,12 +480,17 @@ impl State {
             }
             Known::Fated(fate, reply) => {
                 let stamp = self.number();
+                if let Some(reply) = &reply {
+                    self.reply_bytes += reply.len();
+                    self.replies.push_back((stamp, Arc::clone(&key)));
+                }
                 self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, reply });
+                self.bound_replies();
                 self.order.push_back((stamp, key));
                 while self.order.len() > REMEMBERED {
                     let Some((stamp, old)) = self.order.pop_front() else { break };
                     if self.fated.get(&old).is_some_and(|known| known.stamp == stamp) {
-                        self.fated.remove(&old);
+                        self.forget(&old);
                         self.work.remove(&old);
                         self.past.remove(&old);
                     }

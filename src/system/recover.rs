@@ -221,6 +221,7 @@ impl System {
             journal.returned(&[], &told, &[], Batch::new()).await?;
         }
         journal.tidy(|| ledger.records()).await?;
+        hub.make_room(&journal).await;
         *hub.effects.ledger.lock() = ledger;
         let _ = hub.topology.set(topology.digest);
         let _ = hub.journal.set(Arc::clone(&journal));
@@ -300,7 +301,9 @@ impl System {
 
     fn check_request(&self, request: &Open) -> Result<(), RecoverError> {
         match self.inner.registry.recorded(&request.child) {
-            Some(_) => Ok(()),
+            Some((_, codec)) => (codec.read_request)(request.request.as_bytes())
+                .map(drop)
+                .map_err(|why| refused(request, why)),
             None => Err(refused(request, "nothing durable has this path".to_owned())),
         }
     }
@@ -315,6 +318,7 @@ impl System {
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
             recovered: true,
+            budget: request.budget,
             ..More::default()
         });
         (codec.post)(&port, request.request.as_bytes(), options)
@@ -327,7 +331,9 @@ impl System {
     fn settle_orphans(&self, journal: &Journal) {
         let effects = Arc::clone(&self.inner.hub.effects);
         let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for entry in effects.ledger.lock().entries() {
+        // Not under the lock: a journal that is written anew takes both the other way round.
+        let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
+        for entry in &entries {
             let task = &entry.intent.task;
             let known = journal.known(task);
             match entry.status {

@@ -48,6 +48,13 @@ fn intent(ordinal: u32) -> Record {
     Record::Intent(intent, ordinal)
 }
 
+pub(super) fn an_intent() -> Intent {
+    match intent(0) {
+        Record::Intent(intent, _) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn key_of(record: &Record) -> EffectKey {
     match record {
         Record::Intent(intent, _) => intent.key,
@@ -63,6 +70,7 @@ fn lines() -> Vec<Line> {
         request: "{\"pay\":5}".to_owned(),
         deadline: Some(9),
         trail,
+        budget: None,
     };
     let fated = |key: &str, fate, reply: Option<&str>, work: Option<u64>| Line::Fated {
         key: Arc::from(key),
