@@ -488,8 +488,7 @@ fn a_request_has_the_budget_it_was_given_also_in_the_next_process() {
         let dying = Arc::new(Dying::new(&store, 2, true));
         let (system, _) = System::recover(spec(&attempts), dying).await.unwrap();
         let port = system.port::<u64, u64>("desk/failing").unwrap();
-        let mut limits = Limits::default();
-        limits.attempts = Some(2);
+        let limits = Limits { attempts: Some(2), ..Limits::default() };
         port.submit(1_u64, CallOptions::new().key("one").budget(limits)).await.unwrap();
     });
     attempts.store(0, Ordering::SeqCst);

@@ -205,6 +205,8 @@ impl Place {
         }
         let line = draft.draw().map_err(RollbackError::Store)?;
         let id = line.id;
+        // Before anybody can find it.
+        self.registry.rollbacks.note_drawn(id, now.moment);
         store.commit(batch.line(line), Durability::Sync).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
@@ -328,7 +330,8 @@ impl Place {
         let mut refused = Vec::new();
         let named = to != To::Latest;
         for option in self.options(&**store, to)? {
-            if asked.is_some_and(|asked| option.is_younger(asked.failed)) {
+            if asked.is_some_and(|asked| option.is_younger(asked.failed, &self.registry.rollbacks))
+            {
                 continue;
             }
             let tried = match self.validate(&**store, &children, &option) {
