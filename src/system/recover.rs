@@ -301,6 +301,8 @@ impl System {
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
             recovered: true,
+            // Also where fewer may wait now, or fewer than were waited for and at work together.
+            has_place: true,
             ..More::default()
         });
         (codec.post)(&port, request.request.as_bytes(), options)
