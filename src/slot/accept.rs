@@ -235,7 +235,8 @@ impl<W: Worker> Slot<W> {
             }
             return;
         }
-        if self.spec.stateful && self.hub.effects.is_used() {
+        // One that is suspended goes on in another process.
+        if self.spec.stateful && fate != Fate::Suspended && self.hub.effects.is_used() {
             self.hub.effects.ended(&self.task_of(mail));
         }
         if mail.cast && self.hub.shelf.remembers() {

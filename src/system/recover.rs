@@ -211,6 +211,10 @@ impl System {
         let _ = hub.topology.set(topology.digest);
         let _ = hub.journal.set(Arc::clone(&journal));
         hub.effects.attach(Arc::clone(&journal) as Arc<dyn Keep>);
+        // What was set aside may be released, and is not over.
+        hub.effects.take_up(|task| {
+            journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
+        });
         self.settle_orphans(&journal);
         recovered.requests = open.len();
         let told = |open: &Open| RecoveredRequest {
@@ -357,7 +361,8 @@ impl System {
             Some(super::Entry::Child { slot, .. }) => slot.in_transaction(),
             _ => false,
         };
-        entry.intent.undo.is_some() && unanswered && in_transaction()
+        let undoes = entry.intent.undo.is_some() && !entry.status.stands();
+        undoes && unanswered && in_transaction()
     }
 
     /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key
@@ -370,3 +375,6 @@ impl System {
 fn refused(request: &Open, why: String) -> RecoverError {
     RecoverError::Request { child: request.child.clone(), key: request.key.to_string(), why }
 }
+
+#[cfg(test)]
+mod tests;
