@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Export, FileStore, MemoryStore, Snapshot, Store};
-use mainstay::error::{CallError, CheckpointError, QuarantineError};
+use mainstay::error::{CallError, CheckpointError, QuarantineError, RecoverError};
 use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
@@ -14,7 +14,7 @@ use mainstay::id::CheckpointId;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -395,6 +395,58 @@ fn a_durable_request_that_is_not_taken_stays_set_aside() {
     });
     // One that was fine, and the poison once.
     assert_eq!(world.acts.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn open_requests_of_a_child_that_is_no_more_are_set_aside_where_the_tree_is_adopted() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = Arc::new(World::default());
+    runtime().block_on(async {
+        let (_system, agent) = recover(durable(&world), &store).await;
+        agent.submit(ENDLESS, CallOptions::new().key("endless")).await.unwrap();
+        world.busy.notified().await;
+        agent.submit("fine", CallOptions::new().key("one")).await.unwrap();
+    });
+    let adopt = async |spec: SupervisorSpec| {
+        let mut options = RecoverOptions::default();
+        options.adopt_topology = true;
+        System::recover_with(spec, Arc::clone(&store), options).await.unwrap()
+    };
+    let renamed = || {
+        let agent = Agent { world: Arc::clone(&world), seen: Arc::default() };
+        let other = ChildSpec::stateful("other", move || agent.clone());
+        spec(&world, other.durable::<Agent>())
+    };
+    runtime().block_on(async {
+        let error = System::recover(renamed(), Arc::clone(&store)).await.unwrap_err();
+        assert!(matches!(error, RecoverError::Topology { .. }), "{error}");
+        let (system, recovered) = adopt(renamed()).await;
+        assert_eq!(recovered.requests, 0);
+        let told: Vec<_> =
+            recovered.set_aside.iter().map(|gone| (&*gone.key, gone.child.as_str())).collect();
+        assert_eq!(told, [("endless", "desk/agent"), ("one", "desk/agent")]);
+        let quarantine = system.quarantine();
+        let listed = quarantine.requests();
+        assert_eq!(listed.iter().map(|gone| &*gone.id).collect::<Vec<_>>(), ["endless", "one"]);
+        let why = listed[0].trail.to_string();
+        assert!(why.contains("child_gone") && why.contains("desk/agent"), "{why}");
+        assert!(quarantine.export("one").unwrap().contains("fine"));
+        let error = quarantine.release("one").await.unwrap_err();
+        assert!(matches!(error, QuarantineError::Refused { .. }), "{error:?}");
+        quarantine.discard("endless").await.unwrap();
+        system.port::<String, u32>("desk/other").unwrap().call("fine").await.unwrap();
+    });
+    runtime().block_on(async {
+        // It is the tree of this store from now on.
+        let (system, _) = System::recover(renamed(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(system.quarantine().requests().len(), 1);
+    });
+    runtime().block_on(async {
+        let (system, recovered) = adopt(durable(&world)).await;
+        assert!(recovered.set_aside.is_empty());
+        assert_eq!(released(&system, "one").await, Fate::Done);
+        assert!(system.quarantine().requests().is_empty());
+    });
 }
 
 #[tokio::test(start_paused = true)]
