@@ -122,12 +122,15 @@ pub struct Happened {
     pub degraded: bool,
     /// It is the default of a group.
     pub defaulted: bool,
+    /// A person has said that it stands rightly: it is not undone by itself any more.
+    pub stands: bool,
 }
 
 impl Happened {
     /// With this result, of the tool itself.
     pub fn new(result: impl Into<Arc<[u8]>>) -> Self {
-        Self { result: result.into(), served_by: None, degraded: false, defaulted: false }
+        let result = result.into();
+        Self { result, served_by: None, degraded: false, defaulted: false, stands: false }
     }
 }
 
@@ -137,6 +140,7 @@ impl fmt::Debug for Happened {
             .field("served_by", &self.served_by)
             .field("degraded", &self.degraded)
             .field("defaulted", &self.defaulted)
+            .field("stands", &self.stands)
             .finish_non_exhaustive()
     }
 }
@@ -155,6 +159,11 @@ impl EffectStatus {
             Self::Compensated => "compensated",
             Self::Stuck(_) => "stuck",
         }
+    }
+
+    /// Whether a person has said that it stands rightly.
+    pub const fn stands(&self) -> bool {
+        matches!(self, Self::Confirmed(Happened { stands: true, .. }))
     }
 
     /// Whether somebody still has to find something out or do something about it.
@@ -407,6 +416,8 @@ impl Ledger {
                     return Output { verdict: None, record: None };
                 }
                 self.settle(key, |entry| match entry.status {
+                    // A person's word is not taken back.
+                    _ if entry.status.stands() => None,
                     // An undo copes with what has never happened, so nobody has to know.
                     EffectStatus::Confirmed(_)
                     | EffectStatus::Left(_)
@@ -430,11 +441,15 @@ impl Ledger {
                 _ => None,
             }),
             Input::Left(key) => self.settle(key, |entry| match &entry.status {
-                EffectStatus::Confirmed(happened) => Some(EffectStatus::Left(happened.clone())),
+                EffectStatus::Confirmed(happened) if !happened.stands => {
+                    Some(EffectStatus::Left(happened.clone()))
+                }
                 _ => None,
             }),
             Input::Stands(key) => self.settle(key, |entry| match &entry.status {
-                EffectStatus::Left(happened) => Some(EffectStatus::Confirmed(happened.clone())),
+                EffectStatus::Left(happened) => {
+                    Some(EffectStatus::Confirmed(Happened { stands: true, ..happened.clone() }))
+                }
                 _ => None,
             }),
             Input::Retire(task) => {

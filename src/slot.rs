@@ -56,7 +56,7 @@ mod wide;
 mod work;
 mod worker;
 
-pub(crate) use accept::{Recorder, refused};
+pub(crate) use accept::{Recorder, Room, refused};
 pub(crate) use desk::{Counts, LastEnd, Locked};
 pub(crate) use hold::Held;
 pub(crate) use keep::{Unkept, Writing};
@@ -297,7 +297,7 @@ impl<W: Worker> Slot<W> {
         &self,
         mail: &Mail<W>,
         guest: Option<Delivery>,
-        substitute: bool,
+        room: Room,
         now: Moment,
     ) -> Result<(), Refusal> {
         // The weight is the user's code: it is not run under the lock, and a message that cannot be
@@ -317,7 +317,10 @@ impl<W: Worker> Slot<W> {
                 _ => Unavailable::Stopped,
             })));
         }
-        if self.spec.between_lives == BetweenLives::Refuse && desk.life.is_between_lives() {
+        if self.spec.between_lives == BetweenLives::Refuse
+            && room != Room::Kept
+            && desk.life.is_between_lives()
+        {
             return Err(Refusal::Away(Unavailable::Restarting));
         }
         let entry = Entry {
@@ -327,12 +330,11 @@ impl<W: Worker> Slot<W> {
             delivery: guest.unwrap_or(Delivery::NONE),
             payload: Arc::clone(mail),
         };
-        let offered = desk.mailbox.on(
-            mailbox::Input::Offer { entry, substitute },
-            &self.rules.bounds,
-            self.rules.order,
-            now,
-        );
+        let input = match room {
+            Room::Kept => mailbox::Input::Readmit(entry),
+            _ => mailbox::Input::Offer { entry, substitute: room == Room::Reserve },
+        };
+        let offered = desk.mailbox.on(input, &self.rules.bounds, self.rules.order, now);
         if let mailbox::Output::Full(payload) = offered {
             drop(desk);
             drop(payload);

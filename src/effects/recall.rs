@@ -31,6 +31,7 @@ impl Effects {
                     served_by: (answer.served_by != tool).then(|| answer.served_by.clone()),
                     degraded: answer.degraded,
                     defaulted: answer.defaulted,
+                    stands: false,
                 }),
                 Err(_) => return outcome,
             },

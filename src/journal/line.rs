@@ -122,17 +122,19 @@ pub(super) enum StoredHappened {
         degraded: bool,
         #[serde(default)]
         defaulted: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stands: bool,
     },
 }
 
 impl From<Happened> for StoredHappened {
     fn from(happened: Happened) -> Self {
-        let Happened { result, served_by, degraded, defaulted } = happened;
+        let Happened { result, served_by, degraded, defaulted, stands } = happened;
         let result = String::from_utf8_lossy(&result).into_owned();
-        if served_by.is_none() && !degraded && !defaulted {
+        if served_by.is_none() && !degraded && !defaulted && !stands {
             return Self::Plain(result);
         }
-        Self::More { result, served_by, degraded, defaulted }
+        Self::More { result, served_by, degraded, defaulted, stands }
     }
 }
 
@@ -140,8 +142,8 @@ impl From<StoredHappened> for Happened {
     fn from(stored: StoredHappened) -> Self {
         match stored {
             StoredHappened::Plain(result) => Self::new(bytes(result)),
-            StoredHappened::More { result, served_by, degraded, defaulted } => {
-                Self { result: bytes(result), served_by, degraded, defaulted }
+            StoredHappened::More { result, served_by, degraded, defaulted, stands } => {
+                Self { result: bytes(result), served_by, degraded, defaulted, stands }
             }
         }
     }

@@ -131,6 +131,7 @@ fn happened() -> StoredHappened {
         served_by: Some(ChildPath::new("desk/tills/second")),
         degraded: true,
         defaulted: false,
+        stands: false,
     }
 }
 
