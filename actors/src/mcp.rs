@@ -33,6 +33,7 @@
 //! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked |
 //! | the request could not be written, the HTTP connection was refused | `Network`; nothing happened |
 //! | the connection ended before the result came | `Indeterminate`, `connection_lost` |
+//! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew |
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life |
 //! | -32700, -32600, -32602 | `InputValidation`, the code |
 //! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is; nothing happened |
@@ -528,7 +529,13 @@ impl Stateless for McpTool {
         let reply = outcome.and_then(|outcome| {
             let plan = &self.plan;
             let listed = live.has(&self.name);
-            classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result)
+            let reply =
+                classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result);
+            reply.inspect_err(|fault| {
+                if classify::is_lost(fault) {
+                    live.useless.notify_one();
+                }
+            })
         });
         let named = |fault| classify::name(fault, &self.name, self.plan.max_result);
         match reply {
