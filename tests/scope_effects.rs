@@ -571,18 +571,20 @@ async fn requests_whose_work_is_lost_with_a_state_are_named() {
     assert_eq!(pays(&buyer, "third").await, 3);
     let report = system.rollback("top/flow", To::Line(line)).await.unwrap();
     let path = ChildPath::new("top/flow/buyer");
-    let lost: Vec<_> = report.missing.iter().map(|(child, key)| (child, &**key)).collect();
-    assert_eq!(lost, [(&path, "second"), (&path, "third")]);
+    let all = [(path.clone(), Arc::from("second")), (path.clone(), Arc::from("third"))];
+    assert_eq!((&report.replayed[..], &report.missing[..]), (&all[..], &[][..]));
+    // What the gate said is not on record.
     assert_eq!(pays(&buyer, "fourth").await, 2);
+    assert_eq!(system.lost_work(), all);
     system.stop().await;
     let newest = store.checkpoints(&path).unwrap()[0].checkpoint.id;
     let (system, recovered) = recover(&world, &store, Scope::Flow, Shutdown::Brutal).await;
-    assert_eq!(recovered.missing, []);
+    assert_eq!((recovered.missing, recovered.replayed), (Vec::new(), Vec::new()));
     system.stop().await;
     let bad = Batch::new().mark_bad(newest, "it does not look right");
     store.commit(bad, Durability::Sync).await.unwrap();
     let (_system, recovered) = recover(&world, &store, Scope::Flow, Shutdown::Brutal).await;
-    assert_eq!(recovered.missing, [(path, Arc::from("fourth"))]);
+    assert_eq!(recovered.replayed, [(path, Arc::from("fourth"))]);
 }
 
 #[tokio::test(start_paused = true)]
