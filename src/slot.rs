@@ -124,6 +124,7 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>, scope: Scope) -> Self {
         let policy = spec.policy.clone().unwrap_or_else(|| Arc::clone(inherited));
+        let policy = if spec.once { Arc::new((*policy).clone().once()) } else { policy };
         let attempt_timeout = spec.attempt_timeout.unwrap_or(policy.attempt_timeout);
         let deadline = spec.deadline.or_else(|| {
             let exact = (*policy).clone().with_attempt_timeout(attempt_timeout);
