@@ -637,7 +637,8 @@ impl SupervisorSpec {
 
     /// How far a rollback below it reaches. Within a [`Scope::Transaction`], what a request to a
     /// stateful child has done to the world, or may have done, is undone when the request is rolled
-    /// back, or ends without an answer; the next request then begins with the state from before it.
+    /// back, or ends without an answer; the next request then begins with the state from before it. That
+    /// holds for narrower scopes within it, too, and ends where a wider one begins.
     ///
     /// # Default
     /// Its parent's; [`Scope::Step`] at the root.
