@@ -418,6 +418,14 @@ pub enum SpecError {
         /// The other.
         other: String,
     },
+    /// The policy of a child retries what cannot be repeated.
+    #[error(
+        "\"{path}\": its policy retries, and its work is irreversible: it says so, or does not say what it does; say it (`ChildSpec::effect`, `acts`), or give it `Policy::without_retries()` or no policy of its own"
+    )]
+    RetriesIrreversible {
+        /// The child.
+        path: String,
+    },
     /// A class cap is above the global cap.
     #[error(
         "\"{path}\": {class} may be retried {cap} times, but at most {global} retries a request are allowed"

@@ -50,6 +50,7 @@ pub use self::eligibility::{Candidate, Capabilities, Grant, GroupKind, Role, Sta
 pub use self::hedge::{Hedge, NoHedge};
 pub use self::history::History;
 pub use self::reach::Wider;
+pub(crate) use self::reach::Within;
 pub use self::rules::{Policy, Rule};
 pub use self::strategy::{Cause, What};
 

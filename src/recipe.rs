@@ -128,6 +128,7 @@ fn spec<B: Behavior>(
         between_lives: BetweenLives::Wait,
         blocking: false,
         effect,
+        once: false,
         role: B::ROLE,
         concurrency: 1,
         mailbox: DEFAULT_MAILBOX as u32,

@@ -33,7 +33,7 @@ use crate::lifecycle::{self, Lifecycle, Stage};
 use crate::mailbox::{self, Bounds, Entry, Mailbox, Order, Ticket};
 use crate::mirror::{ChildState, Detail, RowHandle, Status};
 use crate::moment::Moment;
-use crate::policy::Policy;
+use crate::policy::{Policy, Within};
 use crate::port::{Envelope, Flight, Home, PortTable};
 use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
@@ -121,11 +121,15 @@ pub(crate) struct Rules {
     pub(crate) order: Order,
     /// The scope it stands in.
     pub(crate) scope: Scope,
+    /// Whether that is within a transaction: what a request has done is undone when it is rolled back, or
+    /// ends without an answer.
+    pub(crate) in_transaction: bool,
 }
 
 impl Rules {
-    pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>, scope: Scope) -> Self {
+    pub(crate) fn new(spec: &ChildSpec, inherited: &Arc<Policy>, within: Within) -> Self {
         let policy = spec.policy.clone().unwrap_or_else(|| Arc::clone(inherited));
+        let policy = if spec.once { Arc::new((*policy).clone().once()) } else { policy };
         let attempt_timeout = spec.attempt_timeout.unwrap_or(policy.attempt_timeout);
         let deadline = spec.deadline.or_else(|| {
             let exact = (*policy).clone().with_attempt_timeout(attempt_timeout);
@@ -145,7 +149,8 @@ impl Rules {
             } else {
                 Order::Concurrent(spec.concurrency as usize)
             },
-            scope,
+            scope: within.scope,
+            in_transaction: within.in_transaction,
             policy,
         }
     }
@@ -471,7 +476,7 @@ impl<W: Worker> Slot<W> {
             self.journal_fate(&mail, fate, recording.durability);
         }
         self.remember(desk, &mail, fate, recording.is_some());
-        if self.rules.scope == Scope::Transaction && self.spec.stateful {
+        if self.rules.in_transaction && self.spec.stateful {
             self.undo_unfinished(&mail, fate);
         }
         Some(Settled { mail, fate })

@@ -31,6 +31,7 @@ mod group;
 mod like;
 mod validate;
 
+pub use acting::AnyChild;
 pub(crate) use codec::Codec;
 pub(crate) use domain::{defined_by, domains};
 pub use group::{AllDown, GroupSpec, MAX_MEMBERS};
@@ -89,6 +90,8 @@ pub struct ChildSpec {
     pub(crate) between_lives: BetweenLives,
     pub(crate) blocking: bool,
     pub(crate) effect: EffectKind,
+    /// Irreversible by its type: no policy has it retried, its own or one above.
+    pub(crate) once: bool,
     pub(crate) role: Role,
     pub(crate) concurrency: u32,
     pub(crate) mailbox: u32,
@@ -198,7 +201,8 @@ impl ChildSpec {
         self
     }
 
-    /// What one execution does to the world.
+    /// What one execution does to the world. Where that is known when the code is written,
+    /// [`ChildSpec::acts`] puts it into the type.
     ///
     /// # Default
     /// [`Behavior::EFFECT`].
@@ -286,7 +290,9 @@ impl ChildSpec {
         self
     }
 
-    /// The policy for its faults and exits.
+    /// The policy for its faults and exits. One that retries is refused
+    /// ([`SpecError::RetriesIrreversible`]) for a child whose work is irreversible, and so for a stateless
+    /// one that does not say what it does to the world.
     ///
     /// # Default
     /// Its supervisor's.
@@ -519,8 +525,8 @@ impl SupervisorSpec {
 
     /// Adds a child; children start in the order they are added.
     #[must_use]
-    pub fn child(mut self, spec: impl Into<ChildSpec>) -> Self {
-        self.children.push(Node::Child(Arc::new(spec.into())));
+    pub fn child(mut self, spec: impl Into<AnyChild>) -> Self {
+        self.children.push(Node::Child(Arc::new(spec.into().0)));
         self
     }
 
@@ -637,7 +643,8 @@ impl SupervisorSpec {
 
     /// How far a rollback below it reaches. Within a [`Scope::Transaction`], what a request to a
     /// stateful child has done to the world, or may have done, is undone when the request is rolled
-    /// back, or ends without an answer; the next request then begins with the state from before it.
+    /// back, or ends without an answer; the next request then begins with the state from before it. That
+    /// holds for narrower scopes within it, too, and ends where a wider one begins.
     ///
     /// # Default
     /// Its parent's; [`Scope::Step`] at the root.

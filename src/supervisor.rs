@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use ractor::ActorRuntime;
 use tokio::sync::{Notify, oneshot};
 
-use crate::checkpoint::Scope;
 use crate::error::StartError;
 use crate::event::Event;
 use crate::family::{ChildCounts, ChildInfo, ChildOptions, Key, Reply, RunId, Shutdown, Token};
@@ -24,7 +23,7 @@ use crate::hub::Hub;
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::{ChildState, Nested, Roster, Status};
 use crate::moment::Moment;
-use crate::policy::Policy;
+use crate::policy::{Policy, Within};
 use crate::slot::{Boxed, Ending, Link, Managed, Rules};
 use crate::spec::{ChildSpec, SupervisorSpec};
 
@@ -94,7 +93,7 @@ pub(crate) struct Supervisor {
     pub(crate) path: ChildPath,
     pub(crate) spec: Arc<SupervisorSpec>,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) scope: Scope,
+    pub(crate) within: Within,
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) hung: Hung,
@@ -128,7 +127,7 @@ impl Supervisor {
         path: ChildPath,
         spec: Arc<SupervisorSpec>,
         policy: Arc<Policy>,
-        scope: Scope,
+        within: Within,
         hub: Arc<Hub>,
         registry: Arc<Registry>,
         hung: Hung,
@@ -140,7 +139,7 @@ impl Supervisor {
             path,
             spec,
             policy,
-            scope,
+            within,
             hub,
             registry,
             hung,

@@ -28,7 +28,7 @@ use crate::mirror::Roster;
 use crate::points::{PointSpec, PointsRef};
 use crate::port::{Port, Receipt, unwound};
 use crate::recipe::port_of;
-use crate::spec::{ChildSpec, SupervisorSpec};
+use crate::spec::{AnyChild, ChildSpec, SupervisorSpec};
 use crate::supervisor::{Ask, Entry, Lines, Registry, Supervisor, build};
 use crate::watch::{Metrics, Signal, WatchSpec};
 
@@ -579,7 +579,8 @@ impl SupervisorRef {
     /// # Errors
     /// A spec that cannot be run; an id that is taken, by a running child or by one that is present;
     /// too many children; a start that fails, after which the child is not kept.
-    pub async fn start_child(&self, spec: ChildSpec) -> Result<ChildPath, StartError> {
+    pub async fn start_child(&self, spec: impl Into<AnyChild>) -> Result<ChildPath, StartError> {
+        let AnyChild(spec) = spec.into();
         let path = self.node.path.join(spec.id());
         match self.node.ask(|send| Ask::Start(Arc::new(spec), send)).await {
             Some(Reply::Started(_)) => Ok(path),

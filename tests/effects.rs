@@ -13,8 +13,8 @@ use mainstay::journal::Journaled;
 use mainstay::ledger::EffectCounts;
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port, Verified};
-use mainstay::spec::acting::Idempotent;
-use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
+use mainstay::spec::acting::{Compensable, Idempotent, Irreversible};
+use mainstay::spec::{AnyChild, ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -238,8 +238,22 @@ async fn two_requests_that_ask_for_the_same_are_two_acts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_that_acts_by_its_type_retries_only_when_it_is_told_to() {
-    for (told, expected) in [(false, 1), (true, 4)] {
+async fn a_child_that_is_irreversible_by_its_type_is_retried_by_nobody() {
+    type Typed = fn(ChildSpec) -> AnyChild;
+    let cases: [(Typed, u32); 5] = [
+        (|spec| spec.acts::<Irreversible>().into(), 1),
+        // A refusal says that nothing has happened.
+        (|spec| spec.effect(EffectKind::Irreversible).into(), 4),
+        (|spec| spec.acts::<Compensable>().into(), 4),
+        (
+            |spec| {
+                spec.acts::<Idempotent>().policy(Policy::new().with_cap(Class::Network, 2)).into()
+            },
+            3,
+        ),
+        (|spec| spec.acts::<Idempotent>().policy(Policy::without_retries()).into(), 1),
+    ];
+    for (case, (typed, expected)) in cases.into_iter().enumerate() {
         let world = Arc::new(World::default());
         *world.fail.lock() = Some(Fault::network("refused"));
         let tool = Tool(Arc::clone(&world));
@@ -247,13 +261,11 @@ async fn a_child_that_acts_by_its_type_retries_only_when_it_is_told_to() {
         let counted = Arc::clone(&attempts);
         let child =
             ChildSpec::stateless("tool", move || Counted(tool.clone(), Arc::clone(&counted)));
-        let child = child.acts::<Idempotent>();
-        let child = if told { child.retry(Policy::new()) } else { child };
-        let spec = SupervisorSpec::one_for_one("desk").child(child);
+        let spec = SupervisorSpec::one_for_one("desk").child(typed(child));
         let system = System::start(spec).await.unwrap();
         let tool = system.port::<u32, u32>("desk/tool").unwrap();
         assert!(tool.call(1_u32).await.is_err());
-        assert_eq!(attempts.load(Ordering::SeqCst), expected, "told: {told}");
+        assert_eq!(attempts.load(Ordering::SeqCst), expected, "case {case}");
     }
 }
 

@@ -311,10 +311,10 @@ async fn a_repeat_that_is_not_safe_is_not_offered() {
     let script = echo();
     script.then_fail(Class::RateLimit);
     script.otherwise_fail(Class::ToolExecution);
-    let child = script.stateless("it").policy(Policy::playbook_exact()).deadline(24 * HOUR);
-    let child = child.effect(EffectKind::Irreversible);
+    let child = script.stateless("it").deadline(24 * HOUR).effect(EffectKind::Irreversible);
+    let root = SupervisorSpec::one_for_one("root").policy(Policy::playbook_exact()).child(child);
     let points = PointSpec::new().after_retry(HOUR);
-    let system = start(SupervisorSpec::one_for_one("root").child(child), points).await;
+    let system = start(root, points).await;
     let port = system.port("root/it").unwrap();
     let mut events = system.events();
     let called = call(&port);
@@ -494,9 +494,9 @@ async fn what_no_rung_may_help_is_asked_about_at_once() {
 /// A child whose effect may have happened and may not be repeated.
 async fn unsure(script: &Script, points: PointSpec) -> (System, Texts) {
     script.then_fail(Class::Timeout);
-    let child = script.stateless("it").policy(Policy::playbook_exact()).deadline(24 * HOUR);
-    let child = child.effect(EffectKind::Irreversible);
-    let system = start(SupervisorSpec::one_for_one("root").child(child), points).await;
+    let child = script.stateless("it").deadline(24 * HOUR).effect(EffectKind::Irreversible);
+    let root = SupervisorSpec::one_for_one("root").policy(Policy::playbook_exact()).child(child);
+    let system = start(root, points).await;
     let port = system.port("root/it").unwrap();
     (system, port)
 }

@@ -308,6 +308,37 @@ async fn a_transaction_that_is_tried_again_after_its_rollback_acts_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_transaction_around_a_flow_undoes_what_a_request_within_the_flow_has_done() {
+    for (outer, inner, undone) in [
+        (Scope::Transaction, Scope::Flow, true),
+        (Scope::Transaction, Scope::Session, false),
+        (Scope::Session, Scope::Flow, false),
+    ] {
+        let bank = Arc::new(Bank::default());
+        let flow = spec(&bank, inner, false);
+        let top = SupervisorSpec::one_for_one("top").scope(outer).supervisor(flow);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (system, _) = System::recover(top, store).await.unwrap();
+        let teller = system.port::<u32, String>("top/bank/teller").unwrap();
+        let mut events = system.events();
+        *bank.closed.lock() = Some(Fault::business("the account is closed"));
+        let error = teller.call(7_u32).await.unwrap_err();
+        assert!(matches!(error, CallError::RecoveryExhausted { .. }), "{error}");
+        let debit = Order::Debit(7);
+        let expected = if undone {
+            // After its own rollback, and once it has failed for good.
+            for _ in 0..2 {
+                events.wait_for(compensated).await.unwrap();
+            }
+            vec![debit.clone(), undo(debit.clone()), debit.clone(), undo(debit)]
+        } else {
+            vec![debit]
+        };
+        assert_eq!(*bank.log.lock(), expected, "{inner} in {outer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_transaction_that_runs_out_of_time_does_not_stay_half_done() {
     let bank = Arc::new(Bank::default());
     let (system, teller) = open(&bank, Scope::Transaction, true).await;

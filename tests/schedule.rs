@@ -65,9 +65,9 @@ fn now(system: &System) -> u64 {
 
 /// A system of one scripted child, `root/it`.
 async fn alone(script: &Script, change: impl FnOnce(ChildSpec) -> ChildSpec) -> (System, Texts) {
-    let spec = script.stateless("it").concurrency(64).policy(Policy::playbook_exact());
-    let system = System::start(SupervisorSpec::one_for_one("root").child(change(spec))).await;
-    let system = system.unwrap();
+    let spec = change(script.stateless("it").concurrency(64));
+    let root = SupervisorSpec::one_for_one("root").policy(Policy::playbook_exact()).child(spec);
+    let system = System::start(root).await.unwrap();
     let port = system.port("root/it").unwrap();
     (system, port)
 }

@@ -8,6 +8,8 @@ use mainstay::error::{CallError, ChildError, LookupError, SpecError, StartError}
 use mainstay::family::ChildCounts;
 use mainstay::fate::Fate;
 use mainstay::fault::ExitCause;
+use mainstay::policy::Policy;
+use mainstay::spec::acting::Irreversible;
 use mainstay::spec::{RestartType, SupervisorSpec};
 use mainstay::system::{SupervisorRef, System};
 
@@ -222,6 +224,9 @@ async fn a_spec_that_cannot_be_run_is_refused_by_name() {
         top.start_child(kit.child("a").needs::<mainstay::port::Port<u8, u8>>("llm")).await;
     let expected = SpecError::UnknownNeed { child: "top/a".into(), need: "llm".into() };
     assert_eq!(refused, Err(StartError::Spec(expected)));
+    let blind = kit.child("a").policy(Policy::new()).acts::<Irreversible>();
+    let expected = SpecError::RetriesIrreversible { path: "top/a".into() };
+    assert_eq!(top.start_child(blind).await, Err(StartError::Spec(expected)));
     assert_eq!(children(&top).await, "");
 }
 

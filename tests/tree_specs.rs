@@ -4,11 +4,13 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::circuit::CircuitSpec;
 use mainstay::error::{SpecError, StartError};
-use mainstay::fault::Class;
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::policy::{Backoff, Policy};
 use mainstay::port::Port;
+use mainstay::spec::acting::{Irreversible, Read};
 use mainstay::spec::{
     AutoShutdown, Capabilities, ChildSpec, Grant, GroupSpec, RestartType, SupervisorSpec,
 };
@@ -290,6 +292,55 @@ fn a_policy_keeps_its_limits_wherever_it_stands() {
     ] {
         let error = refusal(&top().group(group().circuit(circuit)));
         assert!(error.starts_with(&format!("\"top/g\": {what}")), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_repeated_is_not_given_a_policy_that_retries() {
+    let text = |path: &str| {
+        format!(
+            "\"{path}\": its policy retries, and its work is irreversible: it says so, or does not say \
+             what it does; say it (`ChildSpec::effect`, `acts`), or give it \
+             `Policy::without_retries()` or no policy of its own"
+        )
+    };
+    let tool = |effect| child("pay").effect(effect);
+    let once = Policy::without_retries();
+    let crashes = once.clone().with_crash_redeliveries(1);
+    let one_class = once.clone().with_global_cap(1).with_cap(Class::Network, 1);
+    for policy in [Policy::new(), crashes, one_class] {
+        let irreversible = tool(EffectKind::Irreversible).policy(policy.clone());
+        refused(top().child(irreversible.clone()), &text("top/pay"));
+        refused(top().group(GroupSpec::tool("g").member_spec(irreversible)), &text("top/g/pay"));
+        // The policy came first, and its type says it afterwards.
+        let typed = child("pay").policy(policy.clone()).acts::<Irreversible>();
+        refused(top().child(typed), &text("top/pay"));
+        for effect in [EffectKind::Compensable, EffectKind::Verifiable, EffectKind::Idempotent] {
+            refused(top().child(tool(effect).policy(policy.clone())), "nothing");
+        }
+        let inherited = top().policy(policy).child(tool(EffectKind::Irreversible));
+        refused(inherited, "nothing");
+    }
+    refused(top().child(tool(EffectKind::Irreversible).policy(once)), "nothing");
+    // A stateless child that says nothing is irreversible.
+    let silent = ChildSpec::stateless("silent", || Silent);
+    refused(top().child(silent.clone()), "nothing");
+    refused(top().child(silent.clone().policy(Policy::new())), &text("top/silent"));
+    refused(top().child(silent.acts::<Read>().policy(Policy::new())), "nothing");
+}
+
+/// Does not say what it does.
+#[derive(Clone)]
+struct Silent;
+
+impl Behavior for Silent {
+    type Request = ();
+    type Reply = ();
+}
+
+impl Stateless for Silent {
+    async fn serve(&self, _: &(), _: &Context) -> Result<(), Fault> {
+        Ok(())
     }
 }
 

@@ -27,7 +27,8 @@
 //! ToolReply>`, so each can stand in for its like in a group:
 //!
 //! ```
-//! use mainstay::fault::{EffectKind, Fault};
+//! use mainstay::fault::Fault;
+//! use mainstay::spec::acting::Read;
 //! use mainstay::spec::{GroupSpec, SupervisorSpec};
 //! use mainstay_actors::agent::Agent;
 //! use mainstay_actors::chat::ToolSpec;
@@ -43,7 +44,7 @@
 //! let llm = GroupSpec::model("llm")
 //!     .member_spec(Model::openai("https://api.openai.com/v1", "gpt-4o").key_env("KEY").spec("openai"))
 //!     .member_spec(LocalModel::default().spec("local"));
-//! let query_order = tool("query_order", EffectKind::Read, async |query: Query, _: ToolContext| {
+//! let query_order = tool("query_order", Read, async |query: Query, _: ToolContext| {
 //!     Ok::<_, Fault>(format!("order {} is on its way", query.order))
 //! });
 //! let agent = Agent::new("llm")

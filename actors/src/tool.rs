@@ -5,7 +5,8 @@
 //! name and one can stand in for another.
 //!
 //! ```
-//! use mainstay::fault::{EffectKind, Fault};
+//! use mainstay::fault::Fault;
+//! use mainstay::spec::acting::Read;
 //! use mainstay_actors::tool::{ToolContext, tool};
 //!
 //! #[derive(serde::Deserialize)]
@@ -13,14 +14,14 @@
 //!     order: u32,
 //! }
 //!
-//! let spec = tool("query_order", EffectKind::Read, async |query: Query, _: ToolContext| {
+//! let spec = tool("query_order", Read, async |query: Query, _: ToolContext| {
 //!     Ok::<_, Fault>(format!("order {} is on its way", query.order))
 //! });
 //! assert_eq!(spec.id(), "query_order");
 //! ```
 //!
 //! *Invariant.* A tool that does not say what it does to the world cannot be written: the kind of its
-//! effect is a parameter.
+//! effect is a parameter. One that is irreversible cannot be told to retry: its spec has no way to.
 
 use std::fmt;
 use std::future::Future;
@@ -30,11 +31,11 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fate::Cost;
-use mainstay::fault::{EffectKind, Fault};
+use mainstay::fault::Fault;
 use mainstay::id::{ChildPath, Delivery, RequestId};
 use mainstay::moment::Moment;
-use mainstay::spec::ChildSpec;
-use mainstay::spec::Kind;
+use mainstay::spec::acting::{AtRunTime, Declares};
+use mainstay::spec::{ChildSpec, Kind};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -88,38 +89,49 @@ impl ToolReply {
 ///
 /// The arguments are read as `A`, the result is written as JSON. Empty arguments are read as `{}`.
 ///
-/// Retries of a tool that may not be repeated are limited to failures that say that nothing was done,
-/// whatever its policy says. Whoever wants to see in the code that it has none at all puts the kind into its type,
-/// with [`ChildSpec::acts`]; then a tool that can be repeated may be told to, and one that cannot may not:
+/// What it does to the world is one of the types in [`mainstay::spec::acting`], so a tool that may be
+/// told to retry can be given a policy of its own:
 ///
 /// ```
-/// use mainstay::fault::{EffectKind, Fault};
+/// use mainstay::fault::Fault;
 /// use mainstay::policy::Policy;
-/// use mainstay::spec::{ChildSpec, acting::Idempotent};
+/// use mainstay::spec::acting::Idempotent;
 /// use mainstay_actors::tool::{ToolContext, tool};
 ///
 /// let remind = async |_: u32, _: ToolContext| Ok::<_, Fault>(());
-/// let spec = tool("remind", EffectKind::Idempotent, remind).acts::<Idempotent>();
-/// let spec: ChildSpec = spec.retry(Policy::new()).into();
+/// let spec = tool("remind", Idempotent, remind).policy(Policy::new());
 /// ```
 ///
+/// One that is irreversible cannot, and no policy above it has it retried:
+///
 /// ```compile_fail,E0599
-/// use mainstay::fault::{EffectKind, Fault};
+/// use mainstay::fault::Fault;
 /// use mainstay::policy::Policy;
-/// use mainstay::spec::{ChildSpec, acting::Irreversible};
+/// use mainstay::spec::acting::Irreversible;
 /// use mainstay_actors::tool::{ToolContext, tool};
 ///
 /// let pay = async |_: u32, _: ToolContext| Ok::<_, Fault>(());
-/// let spec = tool("pay", EffectKind::Irreversible, pay).acts::<Irreversible>();
-/// let spec: ChildSpec = spec.retry(Policy::new()).into();
+/// let spec = tool("pay", Irreversible, pay).policy(Policy::new());
+/// ```
+///
+/// A kind that is known only while the program runs is wrapped in
+/// [`AtRunTime`](mainstay::spec::acting::AtRunTime); without it, the value is no kind:
+///
+/// ```compile_fail,E0277
+/// use mainstay::fault::{EffectKind, Fault};
+/// use mainstay_actors::tool::{ToolContext, tool};
+///
+/// let pay = async |_: u32, _: ToolContext| Ok::<_, Fault>(());
+/// let spec = tool("pay", EffectKind::Irreversible, pay);
 /// ```
 ///
 /// # Errors
 /// What the function returns, and `InputValidation` with code `bad_arguments`, naming the field, for
 /// arguments that are not an `A`; the function is not called then. A result that cannot be written
 /// is `Internal`: the function has run, so its effect is not known to anybody else.
-pub fn tool<A, R, F, T>(name: impl Into<String>, effect: EffectKind, function: F) -> ChildSpec
+pub fn tool<K, A, R, F, T>(name: impl Into<String>, effect: K, function: F) -> K::Spec
 where
+    K: Declares,
     A: DeserializeOwned + Send + 'static,
     R: Serialize + Send + 'static,
     F: Fn(A, ToolContext) -> T + Send + Sync + 'static,
@@ -135,17 +147,17 @@ type Run = dyn Fn(String, ToolContext) -> Pin<Box<dyn Future<Output = Result<Str
 
 /// A tool as a behavior. [`tool`] is the short way.
 ///
-/// Put it into a group with [`Tool::spec`] and `member_spec`: the spec carries the kind of its effect.
+/// Put it into a group with [`Tool::spec`] and `member_spec`: the spec carries the kind of its effect, `K`.
 #[derive(Clone)]
-pub struct Tool {
+pub struct Tool<K = AtRunTime> {
     name: Arc<str>,
-    effect: EffectKind,
+    effect: K,
     description: Arc<str>,
     schema: Option<Arc<Value>>,
     run: Arc<Run>,
 }
 
-impl Tool {
+impl<K: Declares> Tool<K> {
     /// A tool that says of itself what it is for and which arguments it takes: [`Tool::offer`].
     ///
     /// Arguments that the schema forbids are refused before the function is called, all at once and
@@ -153,7 +165,8 @@ impl Tool {
     /// that includes arguments nobody knows.
     ///
     /// ```
-    /// use mainstay::fault::{EffectKind, Fault};
+    /// use mainstay::fault::Fault;
+    /// use mainstay::spec::acting::Read;
     /// use mainstay_actors::tool::{Tool, ToolContext, schemars};
     ///
     /// #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -164,13 +177,13 @@ impl Tool {
     /// }
     ///
     /// let find = async |query: Query, _: ToolContext| Ok::<_, Fault>(query.order);
-    /// let tool = Tool::typed("query_order", "Looks an order up.", EffectKind::Read, find);
+    /// let tool = Tool::typed("query_order", "Looks an order up.", Read, find);
     /// assert!(tool.offer().parameters.contains("The order's number."));
     /// ```
     pub fn typed<A, R, F, T>(
         name: impl Into<String>,
         description: impl AsRef<str>,
-        effect: EffectKind,
+        effect: K,
         function: F,
     ) -> Self
     where
@@ -197,7 +210,7 @@ impl Tool {
     }
 
     /// A tool from an async function; see [`tool`].
-    pub fn new<A, R, F, T>(name: impl Into<String>, effect: EffectKind, function: F) -> Self
+    pub fn new<A, R, F, T>(name: impl Into<String>, effect: K, function: F) -> Self
     where
         A: DeserializeOwned + Send + 'static,
         R: Serialize + Send + 'static,
@@ -226,14 +239,14 @@ impl Tool {
     }
 
     /// The child spec under this id.
-    pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
-        let effect = self.effect;
-        ChildSpec::stateless(id, move || self.clone())
+    pub fn spec(self, id: impl AsRef<str>) -> K::Spec {
+        let effect = self.effect.clone();
+        let spec = ChildSpec::stateless(id, move || self.clone())
             .kind(Kind::Tool)
-            .effect(effect)
             .concurrency(CONCURRENCY)
             // So that it can be asked to undo what another did, also by another process.
-            .recorded::<Self>()
+            .recorded::<Self>();
+        effect.declare(spec)
     }
 
     /// The name.
@@ -261,21 +274,21 @@ impl Tool {
     }
 }
 
-impl fmt::Debug for Tool {
+impl<K: Declares> fmt::Debug for Tool<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tool")
             .field("name", &self.name)
-            .field("effect", &self.effect)
+            .field("effect", &self.effect.kind())
             .finish_non_exhaustive()
     }
 }
 
-impl Behavior for Tool {
+impl<K: Declares> Behavior for Tool<K> {
     type Request = ToolRequest;
     type Reply = ToolReply;
 }
 
-impl Stateless for Tool {
+impl<K: Declares> Stateless for Tool<K> {
     async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
         let mine = ToolContext::of(ctx);
         let said = Arc::clone(&mine.said);
@@ -410,6 +423,7 @@ impl ToolContext {
 mod tests {
     use super::*;
     use mainstay::fault::{Class, EffectState};
+    use mainstay::spec::acting::{Pure, Read};
 
     #[derive(Deserialize)]
     struct Transfer {
@@ -420,7 +434,7 @@ mod tests {
     }
 
     async fn run(arguments: &str) -> Result<String, Fault> {
-        let tool = Tool::new("t", EffectKind::Read, async |it: Transfer, ctx: ToolContext| {
+        let tool = Tool::new("t", Read, async |it: Transfer, ctx: ToolContext| {
             ctx.spend(Cost { tokens: 1, money_micros: 0 });
             if it.amount > 100 {
                 return Err(Fault::business("too much"));
@@ -463,7 +477,7 @@ mod tests {
     async fn a_tool_without_arguments_takes_empty_ones() {
         #[derive(Deserialize)]
         struct Nothing {}
-        let tool = Tool::new("t", EffectKind::Pure, async |_: Nothing, ctx: ToolContext| {
+        let tool = Tool::new("t", Pure, async |_: Nothing, ctx: ToolContext| {
             Ok::<_, Fault>(ctx.key().to_owned())
         });
         let reply = tool.run(&ToolRequest::new("t", " "), ToolContext::alone("k")).await.unwrap();
@@ -481,11 +495,10 @@ mod tests {
         }
         let calls = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&calls);
-        let tool =
-            Tool::typed("t", "Does it.", EffectKind::Read, move |it: Query, _: ToolContext| {
-                counted.fetch_add(1, Ordering::Relaxed);
-                async move { Ok::<_, Fault>(format!("{} {}", it.order, it.reason)) }
-            });
+        let tool = Tool::typed("t", "Does it.", Read, move |it: Query, _: ToolContext| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { Ok::<_, Fault>(format!("{} {}", it.order, it.reason)) }
+        });
         let offer = tool.offer();
         assert_eq!((&*offer.name, &*offer.description), ("t", "Does it."));
         assert!(offer.parameters.contains(r#""required":["order","reason"]"#), "{offer:?}");

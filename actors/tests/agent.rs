@@ -9,6 +9,7 @@ use mainstay::error::CallError;
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::port::Port;
+use mainstay::spec::acting::Read;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, TaskBudget, Team};
@@ -84,7 +85,7 @@ fn restless(request: &ChatRequest) -> Result<ChatReply, Fault> {
 }
 
 fn look() -> ChildSpec {
-    tool("look", EffectKind::Read, async |_: Value, _: ToolContext| Ok::<_, Fault>("nothing"))
+    tool("look", Read, async |_: Value, _: ToolContext| Ok::<_, Fault>("nothing")).into()
 }
 
 fn agent() -> Agent {
@@ -228,9 +229,8 @@ async fn a_conversation_that_is_too_long_for_the_model_is_shortened_and_goes_on(
             _ => Ok(ChatReply::text("read")),
         }
     });
-    let long = tool("read", EffectKind::Read, async |_: Value, _: ToolContext| {
-        Ok::<_, Fault>("x".repeat(6000))
-    });
+    let long =
+        tool("read", Read, async |_: Value, _: ToolContext| Ok::<_, Fault>("x".repeat(6000)));
     let spec = SupervisorSpec::one_for_one("desk")
         .child(brain.spec("llm"))
         .child(long)

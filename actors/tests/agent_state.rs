@@ -11,6 +11,7 @@ use mainstay::fate::Fate;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Verified};
+use mainstay::spec::acting::AtRunTime;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{System, To};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
@@ -186,7 +187,7 @@ fn seats(
     let log = Log::default();
     let brain = Brain { world: Arc::default(), decide };
     let here = Arc::clone(&log);
-    let book = tool("book", kind, move |asked: Value, _: ToolContext| {
+    let book = tool("book", AtRunTime(kind), move |asked: Value, _: ToolContext| {
         let first = here.lock().iter().all(|(_, before)| *before != asked);
         here.lock().push(("book", asked.clone()));
         async move {
@@ -199,7 +200,7 @@ fn seats(
     });
     let other = |name: &'static str, kind, answer: &'static str| {
         let here = Arc::clone(&log);
-        tool(name, kind, move |asked: Value, _: ToolContext| {
+        tool(name, AtRunTime(kind), move |asked: Value, _: ToolContext| {
             here.lock().push((name, asked));
             async move { Ok::<_, Fault>(answer) }
         })

@@ -2,8 +2,9 @@
 //! believes a schema that lies, and asks for paths that nobody has allowed.
 
 use mainstay::error::CallError;
-use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::fault::{Class, Fault};
 use mainstay::port::Port;
+use mainstay::spec::acting::Read;
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
@@ -23,9 +24,10 @@ struct Order {
 
 /// Takes a text, whatever anybody says about it.
 fn look() -> ChildSpec {
-    tool("look", EffectKind::Read, async |order: Order, _: ToolContext| {
+    tool("look", Read, async |order: Order, _: ToolContext| {
         Ok::<_, Fault>(format!("{} is on its way", order.order))
     })
+    .into()
 }
 
 /// An agent that may use `look`, whose schema says that it takes a number.

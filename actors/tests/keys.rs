@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::checkpoint::{FileStore, Store};
-use mainstay::fault::{EffectKind, Fault};
+use mainstay::fault::Fault;
 use mainstay::port::CallOptions;
 use mainstay::spec::SupervisorSpec;
+use mainstay::spec::acting::Irreversible;
 use mainstay::system::System;
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::open;
@@ -219,7 +220,7 @@ async fn what_is_kept(server: &StubServer, key: &str) {
     let agent = Agent::new("llm").tool(spec, "look").durable_spec("agent");
     let root = SupervisorSpec::one_for_one("root")
         .child(Model::openai(server.url(), "m").key_env(VARIABLE).spec("llm"))
-        .child(tool("look", EffectKind::Irreversible, look))
+        .child(tool("look", Irreversible, look))
         .child(agent);
     let (system, _) = System::recover(root, Arc::clone(&store)).await.unwrap();
     let port = system.port::<AgentRequest, AgentReply>("root/agent").unwrap();

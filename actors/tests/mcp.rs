@@ -7,6 +7,7 @@ use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::Ended;
 use mainstay::fault::{Class, EffectKind, EffectState, ExitKind};
+use mainstay::policy::Policy;
 use mainstay::port::CallOptions;
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
@@ -23,6 +24,22 @@ mod shop;
 
 const READ: EffectKind = EffectKind::Read;
 const PAY: EffectKind = EffectKind::Irreversible;
+
+#[test]
+fn a_tool_that_nobody_declared_cannot_be_given_a_policy_that_retries() {
+    let server = McpServer::command("shop", [""; 0]).tool("sum", READ).tool("pay", PAY);
+    let with = |name: &str, policy| {
+        let tool = server.tool_named(name).spec(name).policy(policy);
+        SupervisorSpec::one_for_one("root").child(tool).validate().map_err(|it| it.to_string())
+    };
+    for name in ["pay", "unheard_of"] {
+        let error = with(name, Policy::new()).unwrap_err();
+        let start = format!("\"root/{name}\": its policy retries, and its work is irreversible");
+        assert!(error.starts_with(&start) && error.contains("without_retries"), "{error}");
+        assert_eq!(with(name, Policy::without_retries()), Ok(()));
+    }
+    assert_eq!(with("sum", Policy::new()), Ok(()));
+}
 
 /// The class and code of a call that failed for good.
 fn fault<Q: std::fmt::Debug>(error: CallError<Q>) -> (Class, Option<String>) {

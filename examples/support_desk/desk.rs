@@ -7,8 +7,8 @@ use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::policy::{Policy, preset};
 use mainstay::port::Port;
-use mainstay::spec::Kind;
-use mainstay::spec::{ChildSpec, GroupSpec, Role, SupervisorSpec};
+use mainstay::spec::acting::{Declares, Idempotent, Read};
+use mainstay::spec::{ChildSpec, GroupSpec, Kind, Role, SupervisorSpec};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, ToolSpec};
 use mainstay_actors::default::DefaultAnswer;
@@ -76,7 +76,7 @@ pub(crate) fn spec(
         .intensity(20, Duration::from_secs(5))
         .group(model_group(models, faults, &quick))
         .child(
-            tool("query_order", EffectKind::Read, shop, faults, |shop, key, order| {
+            tool("query_order", Read, shop, faults, |shop, key, order| {
                 shop.query(key, order.unwrap_or_default())
             })
             .spec("query_order")
@@ -87,7 +87,7 @@ pub(crate) fn spec(
                 .intensity(20, Duration::from_secs(5))
                 .policy(quick.clone())
                 .member_spec(
-                    tool("refund", EffectKind::Idempotent, shop, faults, |shop, key, order| {
+                    tool("refund", Idempotent, shop, faults, |shop, key, order| {
                         shop.refund(key, order.unwrap_or_default())
                     })
                     .spec("refund"),
@@ -95,11 +95,9 @@ pub(crate) fn spec(
                 .member_spec(person(shop).spec("human_agent").role(Role::Human)),
         )
         .child(
-            tool("escalate", EffectKind::Idempotent, shop, faults, |shop, key, _| {
-                shop.escalate(key)
-            })
-            .spec("escalate")
-            .policy(quick),
+            tool("escalate", Idempotent, shop, faults, |shop, key, _| shop.escalate(key))
+                .spec("escalate")
+                .policy(quick),
         )
         .supervisor(desk.group(complaints))
 }
@@ -142,13 +140,13 @@ struct Arguments {
 }
 
 /// A tool of the shop that fails as the faults say. A hang is real: the runtime's timeout ends it.
-fn tool(
+fn tool<K: Declares>(
     name: &'static str,
-    effect: EffectKind,
+    effect: K,
     shop: &Arc<Shop>,
     faults: &Faults,
     work: fn(&Shop, &str, Option<u32>) -> Value,
-) -> Tool {
+) -> Tool<K> {
     let (shop, faults) = (Arc::clone(shop), faults.clone());
     Tool::new(name, effect, move |arguments: Arguments, ctx: ToolContext| {
         let (shop, faults) = (Arc::clone(&shop), faults.clone());
@@ -176,9 +174,9 @@ fn tool(
 }
 
 /// The person who takes over a refund that failed.
-fn person(shop: &Arc<Shop>) -> Tool {
+fn person(shop: &Arc<Shop>) -> Tool<Idempotent> {
     let shop = Arc::clone(shop);
-    Tool::new("human_agent", EffectKind::Idempotent, move |it: Arguments, ctx: ToolContext| {
+    Tool::new("human_agent", Idempotent, move |it: Arguments, ctx: ToolContext| {
         let shop = Arc::clone(&shop);
         async move {
             take(400).await;

@@ -30,6 +30,32 @@ pub struct Wider {
     pub rollback_failed: bool,
 }
 
+/// Where something stands among the scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Within {
+    /// The nearest scope.
+    pub(crate) scope: Scope,
+    /// Whether it is part of a transaction, its own or one around it: what is narrower does not end that,
+    /// and what is wider begins anew.
+    pub(crate) in_transaction: bool,
+}
+
+impl Within {
+    /// Above everything.
+    pub(crate) const OUTSIDE: Self = Self { scope: Scope::Step, in_transaction: false };
+
+    /// One level further down, where a scope begins or none does.
+    pub(crate) const fn below(self, scope: Option<Scope>) -> Self {
+        let Some(scope) = scope else { return self };
+        let in_transaction = match scope {
+            Scope::Step | Scope::Flow => self.in_transaction,
+            Scope::Transaction => true,
+            Scope::Session | Scope::System => false,
+        };
+        Self { scope, in_transaction }
+    }
+}
+
 /// The widest scope that a failure of this class has returned.
 pub const fn widest(class: Class, wider: &Wider) -> Scope {
     if wider.rollback_failed {

@@ -135,13 +135,31 @@ impl Policy {
 
     /// No retries of any class, and no second delivery after a crash.
     pub const fn without_retries() -> Self {
-        let mut policy = Self::new().with_global_cap(0).with_crash_redeliveries(0);
+        Self::new().once()
+    }
+
+    /// The same policy, without retries of any class and without a second delivery after a crash.
+    #[must_use]
+    pub const fn once(self) -> Self {
+        let mut policy = self.with_global_cap(0).with_crash_redeliveries(0);
         let mut class = 0;
         while class < policy.rules.0.len() {
             policy.rules.0[class].cap = 0;
             class += 1;
         }
         policy
+    }
+
+    /// Whether any request is handed out a second time under it, but for one that was interrupted.
+    pub const fn retries(&self) -> bool {
+        let mut class = 0;
+        while class < self.rules.0.len() {
+            if self.rules.0[class].cap > 0 && self.global_cap > 0 {
+                return true;
+            }
+            class += 1;
+        }
+        self.crash_redeliveries > 0
     }
 
     /// For generators of code: an answer that did not pass is generated again up to twice, at once,

@@ -512,6 +512,29 @@ fn a_rollback_comes_after_retries_and_siblings_and_once_a_checkpoint() {
 }
 
 #[test]
+fn a_transaction_holds_for_all_that_is_narrower_and_ends_where_a_wider_scope_begins() {
+    use crate::decision::Scope::{self, Flow, Session, Step, System, Transaction};
+    let rows: [(&[Option<Scope>], Scope, bool); 12] = [
+        (&[], Step, false),
+        (&[None, None], Step, false),
+        (&[Some(Flow)], Flow, false),
+        (&[Some(Transaction)], Transaction, true),
+        (&[Some(Transaction), None], Transaction, true),
+        (&[Some(Transaction), Some(Flow)], Flow, true),
+        (&[Some(Transaction), Some(Flow), None, Some(Step)], Step, true),
+        (&[Some(Session), Some(Transaction), Some(Flow)], Flow, true),
+        (&[Some(Transaction), Some(Session)], Session, false),
+        (&[Some(Transaction), Some(System), Some(Flow)], Flow, false),
+        (&[Some(Transaction), Some(Session), Some(Transaction), Some(Flow)], Flow, true),
+        (&[Some(System), Some(Session), Some(Flow), Some(Step)], Step, false),
+    ];
+    for (above, scope, in_transaction) in rows {
+        let found = above.iter().fold(Within::OUTSIDE, |within, scope| within.below(*scope));
+        assert_eq!(found, Within { scope, in_transaction }, "{above:?}");
+    }
+}
+
+#[test]
 fn the_scope_above_returns_after_the_requests_own_rollback_and_as_far_as_the_class_reaches() {
     use crate::decision::Scope::{self, Flow, Session, Step, System, Transaction};
     let wider = |scope| Wider { scope, in_transaction: false, rollback_failed: false };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::point::Pending;
 use super::{Desk, Job, LastEnd, Locked, Mail, Slot};
 use crate::behavior::{Place, Turn};
-use crate::checkpoint::Scope;
 use crate::decision::{Action, Decision, Rung};
 use crate::error::CallError;
 use crate::event::Event;
@@ -516,7 +515,7 @@ impl<W: Worker> Slot<W> {
         book.history.tell_soft_failures(soft.lock().within(window, now));
         let checkpoint = can_go_back.then_some(CheckpointFacts {
             used: book.rolled_back,
-            in_transaction: self.rules.scope == Scope::Transaction,
+            in_transaction: self.rules.in_transaction,
         });
         let effect = if book.tainted { EffectKind::Irreversible } else { self.spec.effect };
         let facts = RequestFacts {

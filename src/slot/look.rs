@@ -112,7 +112,7 @@ impl<W: Worker> Look for Slot<W> {
     }
 
     fn in_transaction(&self) -> bool {
-        self.rules.scope == Scope::Transaction
+        self.rules.in_transaction
     }
 
     fn fall_behind(&self) {

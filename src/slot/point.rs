@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ladder::Cause;
 use super::{Locked, Mail, Settled, Slot};
 use crate::behavior::{Place, Turn};
-use crate::checkpoint::{Batch, Scope};
+use crate::checkpoint::Batch;
 use crate::decision::{Action, Decision, Rung};
 use crate::event::Event;
 use crate::fate::{Answer, Fate};
@@ -106,7 +106,7 @@ impl<W: Worker> Slot<W> {
         let checkpoint = can_go_back.then_some(CheckpointFacts {
             // The one that the ladder is about to use is still there.
             used: book.rolled_back && action != Action::Rollback,
-            in_transaction: self.rules.scope == Scope::Transaction,
+            in_transaction: self.rules.in_transaction,
         });
         if policy::may_go_back(&judged, effect, checkpoint) {
             choices.push(Choice::RollBack);

@@ -13,7 +13,7 @@ use super::anchor::Anchor;
 use super::keep::Unkept;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
-use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Scope, Snapshot, Validated};
+use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
@@ -430,7 +430,7 @@ impl<W: Worker> Slot<W> {
                 let writing = self.write_in_hand(journal, base.clone(), job, &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
             }
-            if scope != Scope::Transaction {
+            if !self.rules.in_transaction {
                 return Ok((life, self.hub.effects.standing(&context.key())));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
@@ -514,7 +514,7 @@ impl<W: Worker> Slot<W> {
     /// within a transaction: it does not stay half done in the state either.
     pub(super) fn is_torn(&self, desk: &Desk<W>, mail: &Mail<W>) -> bool {
         let mid = desk.saved.as_ref().and_then(|saved| saved.mid.as_ref());
-        self.rules.scope == Scope::Transaction && mid.is_some_and(|mid| !mid.request.is::<W>(mail))
+        self.rules.in_transaction && mid.is_some_and(|mid| !mid.request.is::<W>(mail))
     }
 
     /// A life with the state between two requests, in the place of one in the middle of a request that

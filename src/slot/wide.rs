@@ -51,7 +51,7 @@ impl<W: Worker> Slot<W> {
         }
         let (at, scope) = self.hub.scopes()?.next(beyond.as_ref().unwrap_or(&self.path))?;
         let rollback_failed = rolled_back && is_of_rollback(fault);
-        let in_transaction = [self.rules.scope, scope].contains(&Scope::Transaction);
+        let in_transaction = self.rules.in_transaction || scope == Scope::Transaction;
         Some((at, Wider { scope, in_transaction, rollback_failed }))
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ChildSpec, Codec, DEFAULT_MAILBOX, Grant, GroupKind, Node, SupervisorSpec, Weigh};
+use super::{
+    AnyChild, ChildSpec, Codec, DEFAULT_MAILBOX, Grant, GroupKind, Node, SupervisorSpec, Weigh,
+};
 use crate::behavior::Behavior;
 use crate::checkpoint::Durability;
 use crate::circuit::{CircuitSpec, DomainSpec};
@@ -113,15 +115,16 @@ impl GroupSpec {
 
     /// A group from a chain of names, first choice first, such as those of
     /// [`preset`](crate::policy::preset): `bind` says which child each name is, and the name is its id.
-    pub fn chain(
+    pub fn chain<S: Into<AnyChild>>(
         id: impl AsRef<str>,
         kind: GroupKind,
         names: &[&str],
-        mut bind: impl FnMut(&str) -> ChildSpec,
+        mut bind: impl FnMut(&str) -> S,
     ) -> Self {
-        names
-            .iter()
-            .fold(Self::new(id, kind), |group, name| group.member_spec(bind(name).with_id(name)))
+        names.iter().fold(Self::new(id, kind), |group, name| {
+            let child: AnyChild = bind(name).into();
+            group.member_spec(child.0.with_id(name))
+        })
     }
 
     /// The id.
@@ -132,7 +135,7 @@ impl GroupSpec {
     /// Adds a member by its spec. The first is the primary, by which all others are
     /// measured, whoever hands a request on to them; they follow in order.
     #[must_use]
-    pub fn member_spec(mut self, spec: impl Into<ChildSpec>) -> Self {
+    pub fn member_spec(mut self, spec: impl Into<AnyChild>) -> Self {
         let spec = spec.into();
         self.supervisor = self.supervisor.child(spec);
         self

@@ -33,6 +33,7 @@ impl ChildSpec {
             between_lives,
             blocking,
             effect,
+            once,
             role,
             concurrency,
             mailbox,
@@ -63,7 +64,7 @@ impl ChildSpec {
             && (self.request, self.restart, self.shutdown) == (*request, *restart, *shutdown)
             && (self.significant, self.start_mode) == (*significant, *start_mode)
             && (self.between_lives, self.blocking) == (*between_lives, *blocking)
-            && (self.effect, self.role) == (*effect, *role)
+            && (self.effect, self.once, self.role) == (*effect, *once, *role)
             && (self.concurrency, self.mailbox) == (*concurrency, *mailbox)
             && bytes(&self.mailbox_bytes) == bytes(mailbox_bytes)
             && same(weigh(&self.mailbox_bytes), weigh(mailbox_bytes))

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::checkpoint::{Interval, VALIDITY};
 use crate::error::SpecError;
+use crate::fault::EffectKind;
 use crate::id::ChildPath;
 use crate::policy::Hedge;
 
@@ -284,6 +285,10 @@ fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), S
     }
     if let Some(policy) = &spec.policy {
         policy.validate(path.as_str())?;
+        // What the type says is checked by the compiler; this is for kinds that are found out later.
+        if policy.retries() && spec.effect == EffectKind::Irreversible {
+            return Err(SpecError::RetriesIrreversible { path: path.to_string() });
+        }
     }
     Ok(())
 }

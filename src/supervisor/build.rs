@@ -23,7 +23,7 @@ use crate::hub::Hub;
 use crate::id::ChildPath;
 use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
-use crate::policy::{GroupKind, Policy};
+use crate::policy::{GroupKind, Policy, Within};
 use crate::port::{AcceptOptions, More, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules, unwound};
@@ -345,7 +345,7 @@ pub(crate) fn build(
     }
     let roster = Roster::root(facts(spec, &path, spec.scope.unwrap_or(Scope::Step)));
     let policy = spec.policy.clone().unwrap_or_default();
-    let above = Above { policy, scope: spec.scope.unwrap_or(Scope::Step) };
+    let above = Above { policy, within: Within::OUTSIDE.below(spec.scope) };
     let root = supervisor(spec, path, above, hub, registry, Hung::Root(roster), None)?;
     let slots: Vec<_> = registry
         .entries
@@ -419,14 +419,14 @@ const fn kind_of(kind: GroupKind) -> Kind {
 /// What children have from above them.
 struct Above {
     policy: Arc<Policy>,
-    scope: Scope,
+    within: Within,
 }
 
 impl Above {
     fn below(&self, spec: &SupervisorSpec) -> Self {
         Self {
             policy: spec.policy.clone().unwrap_or_else(|| Arc::clone(&self.policy)),
-            scope: spec.scope.unwrap_or(self.scope),
+            within: self.within.below(spec.scope),
         }
     }
 }
@@ -448,7 +448,7 @@ fn supervisor(
         let id: Arc<str> = Arc::from(node.id());
         let (options, ward) = match node {
             Node::Child(child) => {
-                let rules = Arc::new(Rules::new(child, &above.policy, above.scope));
+                let rules = Arc::new(Rules::new(child, &above.policy, above.within));
                 warn_of_short(&below, child.deadline, || worst_case_of(&rules, 1));
                 if group.is_some() {
                     worst_case = worst_case.max(worst_case_of(&rules, spec.children.len()));
@@ -466,8 +466,11 @@ fn supervisor(
                 (ChildOptions::of(child), ward)
             }
             Node::Supervisor(inner) => {
-                let nested =
-                    hung.roster().nest(facts(inner, &below, inner.scope.unwrap_or(above.scope)));
+                let nested = hung.roster().nest(facts(
+                    inner,
+                    &below,
+                    inner.scope.unwrap_or(above.within.scope),
+                ));
                 let below_it = above.below(inner);
                 let built =
                     supervisor(inner, below, below_it, hub, registry, Hung::Below(nested), None)?;
@@ -505,7 +508,7 @@ fn supervisor(
         path.clone(),
         Arc::clone(spec),
         above.policy,
-        above.scope,
+        above.within,
         Arc::clone(hub),
         Arc::clone(registry),
         hung,
@@ -603,7 +606,7 @@ fn template(node: &Supervisor, spec: &Arc<ChildSpec>) -> (Arc<ChildSpec>, Arc<Ru
     match known {
         Some((known, rules)) if known.is_like(spec) => (known, rules),
         other => {
-            let rules = Arc::new(Rules::new(spec, &node.policy, node.scope));
+            let rules = Arc::new(Rules::new(spec, &node.policy, node.within));
             *last = Some((Arc::downgrade(spec), Arc::downgrade(&rules)));
             drop(last);
             // The user's closures are in there, and this is the supervisor's task.

@@ -73,7 +73,7 @@ impl Place {
     }
 
     pub(crate) fn scope(&self) -> Scope {
-        self.node.scope
+        self.node.within.scope
     }
 
     /// Whether it may return without anybody's approval.
@@ -91,9 +91,9 @@ impl Place {
         let mut above = self.at().parent();
         while let Some(path) = above {
             if let Some(node) = self.registry.supervisor(&path)
-                && (node.scope > scope || (self.child.is_some() && path == self.node.path))
+                && (node.within.scope > scope || (self.child.is_some() && path == self.node.path))
             {
-                return Some(Wider { scope: node.scope, at: Some(path) });
+                return Some(Wider { scope: node.within.scope, at: Some(path) });
             }
             above = path.parent();
         }

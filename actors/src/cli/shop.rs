@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::spec::ChildSpec;
+use mainstay::spec::acting::AtRunTime;
 use mainstay_actors::tool::{Tool, ToolContext, ToolSpec};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -140,19 +141,19 @@ impl Builtin {
         let name = self.name();
         let tool = match self {
             Self::QueryOrder => {
-                Tool::new(name, self.effect(), move |query: Query, _: ToolContext| {
+                Tool::new(name, AtRunTime(self.effect()), move |query: Query, _: ToolContext| {
                     let found = desk.find(query.order);
                     async move { found }
                 })
             }
             Self::Refund => {
-                Tool::new(name, self.effect(), move |query: Query, ctx: ToolContext| {
+                Tool::new(name, AtRunTime(self.effect()), move |query: Query, ctx: ToolContext| {
                     let refunded = desk.refund(query.order, ctx.key());
                     async move { refunded }
                 })
             }
             Self::Escalate => {
-                Tool::new(name, self.effect(), |wish: Wish, _: ToolContext| async move {
+                Tool::new(name, AtRunTime(self.effect()), |wish: Wish, _: ToolContext| async move {
                     let ticket = wish.order.map_or("T-0".to_owned(), |order| format!("T-{order}"));
                     Ok::<_, Fault>(json!({"ticket": ticket, "reason": wish.reason}))
                 })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::port::Port;
+use mainstay::spec::acting::AtRunTime;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message, Role, ToolCall, ToolSpec};
@@ -126,7 +127,7 @@ pub(crate) fn desk(
     let brain = Brain { world: Arc::clone(world), decide };
     let world = Arc::clone(world);
     let agent = Agent::new("llm").system("Pay.").tool(ToolSpec::new("pay"), "pay");
-    let payments = tool("pay", kind, move |pay: Pay, ctx: ToolContext| {
+    let payments = tool("pay", AtRunTime(kind), move |pay: Pay, ctx: ToolContext| {
         let world = Arc::clone(&world);
         async move {
             world.write(&format!("paid {} {}", pay.amount, ctx.key()));

@@ -18,10 +18,13 @@ impl Scopes for Registry {
         let mut above = at.parent();
         while let Some(path) = above {
             if let Some(node) = self.supervisor(&path)
-                && node.scope > Scope::Step
-                && journal.store.lines(node.scope, &path).is_ok_and(|lines| !lines.is_empty())
+                && node.within.scope > Scope::Step
+                && journal
+                    .store
+                    .lines(node.within.scope, &path)
+                    .is_ok_and(|lines| !lines.is_empty())
             {
-                return Some((path, node.scope));
+                return Some((path, node.within.scope));
             }
             above = path.parent();
         }

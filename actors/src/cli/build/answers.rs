@@ -5,6 +5,7 @@ use std::path::Path;
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::spec::Kind;
+use mainstay::spec::acting::Read;
 use mainstay::spec::{ChildSpec, Role};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role as Speaker};
@@ -102,18 +103,18 @@ pub(super) fn search(id: &str, way: Builtin, found: &[Document]) -> Result<Child
     let tool = match way {
         Builtin::VectorSearch => {
             let index = VectorSearch::new(found)?;
-            Tool::new(way.name(), way.effect(), move |query: Query, _: ToolContext| {
+            Tool::new(way.name(), Read, move |query: Query, _: ToolContext| {
                 let hits = index.search(&query.request());
                 async move { hits }
             })
         }
         _ => {
             let index = ExactSearch::new(found);
-            Tool::new(way.name(), way.effect(), move |query: Query, _: ToolContext| {
+            Tool::new(way.name(), Read, move |query: Query, _: ToolContext| {
                 let hits = index.search(&query.request());
                 async move { hits }
             })
         }
     };
-    Ok(tool.spec(id).kind(Kind::Data))
+    Ok(tool.spec(id).kind(Kind::Data).into())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::spec::acting::AtRunTime;
 use mainstay::spec::{ChildSpec, Kind};
 use mainstay_actors::chat::{ChatReply, ChatRequest, ResponseFormat, Role, ToolCall, Usage};
 use mainstay_actors::model::CONCURRENCY;
@@ -122,7 +123,7 @@ impl Stage {
     /// One who plays a tool.
     pub(super) fn tool(&self, name: &str, effect: EffectKind) -> ChildSpec {
         let (stage, who) = (self.clone(), Arc::<str>::from(name));
-        let tool = Tool::new(name, effect, move |arguments: Value, _: ToolContext| {
+        let tool = Tool::new(name, AtRunTime(effect), move |arguments: Value, _: ToolContext| {
             let (stage, who) = (stage.clone(), Arc::clone(&who));
             async move {
                 tokio::time::sleep(TOOL_TAKES).await;

@@ -102,8 +102,9 @@ mod tests {
 
     use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
     use mainstay::error::CallError;
-    use mainstay::fault::{EffectKind, Fault};
+    use mainstay::fault::Fault;
     use mainstay::port::{Call, Port};
+    use mainstay::spec::acting::Irreversible;
     use mainstay::spec::{ChildSpec, SupervisorSpec};
     use mainstay_actors::tool::{Tool, ToolContext, ToolReply, ToolRequest};
 
@@ -137,7 +138,7 @@ mod tests {
     async fn with_an_unknown_payment() -> (System, Arc<AtomicU32>) {
         let paid = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&paid);
-        let pay = Tool::new("pay", EffectKind::Irreversible, move |_: Value, _: ToolContext| {
+        let pay = Tool::new("pay", Irreversible, move |_: Value, _: ToolContext| {
             count.fetch_add(1, Ordering::SeqCst);
             async { Err::<Value, _>(Fault::indeterminate("the answer is lost")) }
         });
