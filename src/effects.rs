@@ -25,6 +25,7 @@ use crate::ledger::{
 use crate::port::{Act, Call, Outcome, Reply, Tie, Trace};
 
 mod ended;
+mod recall;
 mod settling;
 
 pub use settling::{EffectView, EffectsRef};
@@ -316,7 +317,7 @@ impl Effects {
         let (key, status) = match record {
             Record::Intent(intent, _) => (intent.key, "intended"),
             Record::Status(key, status) => (*key, status.name()),
-            Record::Retired(_) => return,
+            Record::Asked(..) | Record::Retired(_) => return,
         };
         self.tell_status(key, status);
     }

@@ -23,7 +23,7 @@
 //! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
 //! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -286,7 +286,9 @@ pub enum Record {
     Intent(Intent, u32),
     /// What is known about an effect now.
     Status(EffectKey, EffectStatus),
-    /// The effects of this task that are settled are forgotten.
+    /// What came of a question of this task that is no effect: only its replay needs it.
+    Asked(Arc<str>, EffectKey, EffectStatus),
+    /// The effects of this task that are settled are forgotten, and its questions.
     Retired(Arc<str>),
 }
 
@@ -312,8 +314,16 @@ pub struct EffectCounts {
 pub struct Ledger {
     entries: BTreeMap<EffectKey, Entry>,
     tasks: HashMap<Arc<str>, Vec<EffectKey>>,
+    /// What came of the questions of each task.
+    asked: HashMap<Arc<str>, BTreeMap<EffectKey, EffectStatus>>,
+    /// The tasks that asked, the oldest first, and what their answers weigh.
+    askers: VecDeque<Arc<str>>,
+    asked_bytes: usize,
     next: u64,
 }
+
+/// What the answers to questions may weigh: those of the oldest tasks go, and with them their replay.
+const ASKED_BYTES: usize = 64 << 20;
 
 impl Ledger {
     /// A ledger as these records left it. What was under way then has no outcome now.
@@ -335,6 +345,9 @@ impl Ledger {
                     entry.in_flight = false;
                 }
             }
+            Record::Asked(task, key, status) => {
+                self.note_asked(task, key, status);
+            }
             Record::Retired(task) => self.forget(&task),
         }
     }
@@ -349,6 +362,12 @@ impl Ledger {
             if entry.status != EffectStatus::Intended {
                 records.push(Record::Status(entry.intent.key, entry.status.clone()));
             }
+        }
+        for (task, asked) in &self.asked {
+            let each = asked.iter();
+            records.extend(
+                each.map(|(key, status)| Record::Asked(Arc::clone(task), *key, status.clone())),
+            );
         }
         records
     }
@@ -434,10 +453,37 @@ impl Ledger {
                 _ => None,
             }),
             Input::Retire(task) => {
-                let had = self.tasks.contains_key(&task);
+                let had = self.knows(&task);
                 self.forget(&task);
                 Output { verdict: None, record: had.then_some(Record::Retired(task)) }
             }
+        }
+    }
+
+    /// Whether anything is known of what this task has done or asked.
+    pub fn knows(&self, task: &str) -> bool {
+        self.tasks.contains_key(task) || self.asked.contains_key(task)
+    }
+
+    /// The tasks of which anything is known: those that have only asked, and then those that have acted, by
+    /// their last acts.
+    pub fn tasks(&self) -> Vec<Arc<str>> {
+        let only_asked =
+            |task: &&Arc<str>| self.asked.contains_key(*task) && !self.tasks.contains_key(*task);
+        let mut tasks: Vec<_> =
+            self.entries().into_iter().rev().map(|it| &it.intent.task).collect();
+        tasks.extend(self.askers.iter().rev().filter(only_asked));
+        let mut seen = HashSet::new();
+        tasks.retain(|task| seen.insert(Arc::clone(task)));
+        tasks.into_iter().rev().cloned().collect()
+    }
+
+    /// What came of an effect or a question of this task when it was done: the record a replay is served
+    /// from. `None` when nothing is recorded.
+    pub fn recalled(&self, task: &str, key: EffectKey) -> Option<&EffectStatus> {
+        match self.entries.get(&key) {
+            Some(entry) => Some(&entry.status),
+            None => self.asked.get(task)?.get(&key),
         }
     }
 
@@ -558,7 +604,34 @@ impl Ledger {
         Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
     }
 
+    fn note_asked(&mut self, task: Arc<str>, key: EffectKey, status: EffectStatus) {
+        self.asked_bytes += weight(&status);
+        let asked = self.asked.entry(Arc::clone(&task)).or_insert_with(|| {
+            self.askers.push_back(task);
+            BTreeMap::new()
+        });
+        if let Some(before) = asked.insert(key, status) {
+            self.asked_bytes -= weight(&before);
+        }
+        while self.asked_bytes > ASKED_BYTES && self.asked.len() > 1 {
+            let Some(oldest) = self.askers.pop_front() else { break };
+            self.forget_asked(&oldest);
+        }
+        // Tasks that were forgotten in between leave their places behind.
+        if self.askers.len() > 2 * self.asked.len() + 64 {
+            let asked = &self.asked;
+            self.askers.retain(|task| asked.contains_key(task));
+        }
+    }
+
+    fn forget_asked(&mut self, task: &str) {
+        for status in self.asked.remove(task).iter().flat_map(BTreeMap::values) {
+            self.asked_bytes -= weight(status);
+        }
+    }
+
     fn forget(&mut self, task: &str) {
+        self.forget_asked(task);
         let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
         keys.retain(|key| {
             let open = self.entries.get(key).is_some_and(|entry| entry.status.is_open());
@@ -570,5 +643,14 @@ impl Ledger {
         if !keys.is_empty() {
             self.tasks.insert(task, keys);
         }
+    }
+}
+
+/// What an answer weighs, about.
+fn weight(status: &EffectStatus) -> usize {
+    match status {
+        EffectStatus::Confirmed(happened) => happened.result.len(),
+        EffectStatus::Failed(fault) => fault.message.len(),
+        _ => 0,
     }
 }

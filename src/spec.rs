@@ -390,6 +390,12 @@ impl ChildSpec {
         self
     }
 
+    /// Whether requests to it that were answered may be handled again for what they make of its state: it
+    /// keeps one, and does nothing to the world by itself.
+    pub(crate) fn can_replay(&self) -> bool {
+        self.durable && self.stateful && !self.effect.acts()
+    }
+
     pub(crate) fn all_needs(&self) -> &[Need] {
         &self.needs.0
     }

@@ -53,7 +53,11 @@ fn flow(door: &Arc<Notify>) -> SupervisorSpec {
     let child = |id: &str| {
         let door = Arc::clone(door);
         let made = move || Adder { sum: Arc::default(), door: Arc::clone(&door) };
-        ChildSpec::stateful(id, made).durable::<Adder>().attempt_timeout(86_400 * SECOND)
+        // It acts by itself, so that nothing is replayed: what a line says is what is returned to.
+        ChildSpec::stateful(id, made)
+            .durable::<Adder>()
+            .effect(EffectKind::Idempotent)
+            .attempt_timeout(86_400 * SECOND)
     };
     SupervisorSpec::one_for_one("flow").scope(Scope::Flow).child(child("one")).child(child("two"))
 }

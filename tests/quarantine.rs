@@ -623,7 +623,8 @@ fn a_checkpoint_that_cannot_be_restored_is_listed_exported_and_released() {
         }
         world.torn.store(true, Ordering::SeqCst);
         system.kill("desk/agent").unwrap();
-        assert_eq!(agent.call("fine").await.unwrap().value, 1, "it begins as constructed");
+        let all = "it begins as constructed, and has the three handled again";
+        assert_eq!(agent.call("fine").await.unwrap().value, 4, "{all}");
         let listed = system.quarantine().checkpoints().unwrap();
         assert_eq!(listed.len(), 3, "the older ones were tried in turn");
         for bad in &listed {

@@ -14,6 +14,7 @@ use crate::id::{ChildPath, Delivery, RequestId};
 use crate::journal::Open;
 use crate::mailbox;
 use crate::moment::Moment;
+use crate::policy::budget::Limits;
 use crate::port::{Accept, AcceptOptions, Cut, Envelope, Gate};
 use crate::quarantine::{Quarantined, Shelved, hold};
 use crate::slot::worker::{Worker, unwound};
@@ -152,6 +153,8 @@ impl Recorder<'_> {
             request: String::from_utf8_lossy(&text).into_owned(),
             deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
             trail: Trail::default(),
+            // What time it may take is in its deadline.
+            budget: more.budget.map(|limits| Limits { deadline: Moment::NEVER, ..limits }),
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);

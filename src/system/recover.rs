@@ -20,7 +20,7 @@ use crate::id::{CheckpointId, ChildPath, Delivery};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More};
-use crate::slot::{Adopted, Look};
+use crate::slot::{Adopted, Look, told_apart};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -63,8 +63,12 @@ pub struct Recovered {
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
     pub refused: Vec<Refused>,
-    /// Requests that were answered after the states that were taken up, as newer ones were refused: they are
-    /// not handled again, and what they have done to the states is not there. By child and idempotency key.
+    /// Requests that were answered after the states that were taken up, as newer ones were refused: before
+    /// its next request each child handles them again ([`Event::Replayed`](crate::event::Event::Replayed)).
+    /// By child and idempotency key.
+    pub replayed: Vec<(ChildPath, Arc<str>)>,
+    /// Such requests that are not handled again, as they are not kept any more or their child acts on the
+    /// world by itself: what they have done to the states is not there. By child and idempotency key.
     pub missing: Vec<(ChildPath, Arc<str>)>,
     /// Effects that are known, by status.
     pub effects: EffectCounts,
@@ -201,7 +205,12 @@ impl System {
             let step = store.find(taken.checkpoint).map_or(0, |listed| listed.checkpoint.step);
             states.insert(taken.child.clone(), step);
         }
-        recovered.missing = journal.work_since(&states);
+        let find = |path: &ChildPath| {
+            let at = children.binary_search_by(|child| child.path().cmp(path)).ok()?;
+            Some(&*children[at])
+        };
+        (recovered.replayed, recovered.missing) =
+            told_apart(&journal, journal.work_since(&states), find);
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
         let (open, gone): (Vec<_>, Vec<_>) =
@@ -215,7 +224,13 @@ impl System {
             let batch = Batch::new().topology(topology.clone());
             store.commit(batch, Durability::Sync).await?;
         }
+        if !recovered.missing.is_empty() {
+            // Told now, and not by every process that follows.
+            let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
+            journal.returned(&[], &told, &[], Batch::new()).await?;
+        }
         journal.tidy(|| ledger.records()).await?;
+        hub.make_room(&journal).await;
         *hub.effects.ledger.lock() = ledger;
         let _ = hub.topology.set(topology.digest);
         let _ = hub.journal.set(Arc::clone(&journal));
@@ -320,7 +335,9 @@ impl System {
 
     fn check_request(&self, request: &Open) -> Result<(), RecoverError> {
         match self.inner.registry.recorded(&request.child) {
-            Some(_) => Ok(()),
+            Some((_, codec)) => (codec.read_request)(request.request.as_bytes())
+                .map(drop)
+                .map_err(|why| refused(request, why)),
             None => Err(refused(request, "nothing durable has this path".to_owned())),
         }
     }
@@ -337,6 +354,7 @@ impl System {
             recovered: true,
             // Also where fewer may wait now, or fewer than were waited for and at work together.
             has_place: true,
+            budget: request.budget,
             ..More::default()
         });
         (codec.post)(&port, request.request.as_bytes(), options)
@@ -349,7 +367,9 @@ impl System {
     fn settle_orphans(&self, journal: &Journal) {
         let effects = Arc::clone(&self.inner.hub.effects);
         let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for entry in effects.ledger.lock().entries() {
+        // Not under the lock: a journal that is written anew takes both the other way round.
+        let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
+        for entry in &entries {
             let task = &entry.intent.task;
             let known = journal.known(task);
             match entry.status {
@@ -399,6 +419,13 @@ impl System {
     /// it has never seen, or has forgotten. The last 65,536 fates are remembered.
     pub fn journaled(&self, key: &str) -> Option<Journaled> {
         self.inner.hub.journal.get()?.known(key)
+    }
+
+    /// The requests that were answered and whose work is in no state any more, by child and idempotency key:
+    /// a state went back to before them, and they could not be replayed
+    /// ([`Event::Replayed`](crate::event::Event::Replayed)). The last 10,000 of this process, the oldest first.
+    pub fn lost_work(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.inner.hub.journal.get().map_or_else(Vec::new, |journal| journal.lost())
     }
 }
 

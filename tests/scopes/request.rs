@@ -134,10 +134,11 @@ impl Office {
                 attempts: Arc::clone(&attempts),
             };
             // What is done may be done again.
-            let clerk = ChildSpec::stateful(id, made).effect(EffectKind::Read).durable::<Clerk>();
+            let clerk =
+                ChildSpec::stateful(id, made).effect(EffectKind::Idempotent).durable::<Clerk>();
             flow = flow.child(clerk);
         }
-        let boss = ChildSpec::stateful("boss", || Boss(Arc::new(0))).effect(EffectKind::Read);
+        let boss = ChildSpec::stateful("boss", || Boss(Arc::new(0))).effect(EffectKind::Idempotent);
         let flow = flow.child(boss.durable::<Boss>());
         let top = SupervisorSpec::one_for_one("top").scope(Scope::Session).supervisor(flow);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
