@@ -406,6 +406,18 @@ impl Journal {
         Some(self.handed(commit, token))
     }
 
+    /// A request whose acceptance was written down was not taken after all: its key is free again.
+    pub(crate) fn withdrawn(self: &Arc<Self>, key: &Arc<str>, durability: Durability) -> Handed {
+        let mut state = self.state.lock();
+        if !state.is_open(key) {
+            return Handed::plain(Commit::ready(Ok(Receipt::default())));
+        }
+        let commit =
+            self.commit(Batch::new(), &Line::Withdrawn { key: Arc::clone(key) }, durability);
+        let token = state.withdraw(key);
+        self.handed(commit, token)
+    }
+
     /// A request has its fate, which is committed together with `batch`. One whose acceptance failed
     /// has none here.
     pub(crate) fn fated(

@@ -23,7 +23,7 @@
 //! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
 //! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -463,6 +463,19 @@ impl Ledger {
     /// Whether anything is known of what this task has done or asked.
     pub fn knows(&self, task: &str) -> bool {
         self.tasks.contains_key(task) || self.asked.contains_key(task)
+    }
+
+    /// The tasks of which anything is known: those that have only asked, and then those that have acted, by
+    /// their last acts.
+    pub fn tasks(&self) -> Vec<Arc<str>> {
+        let only_asked =
+            |task: &&Arc<str>| self.asked.contains_key(*task) && !self.tasks.contains_key(*task);
+        let mut tasks: Vec<_> =
+            self.entries().into_iter().rev().map(|it| &it.intent.task).collect();
+        tasks.extend(self.askers.iter().rev().filter(only_asked));
+        let mut seen = HashSet::new();
+        tasks.retain(|task| seen.insert(Arc::clone(task)));
+        tasks.into_iter().rev().cloned().collect()
     }
 
     /// What came of an effect or a question of this task when it was done: the record a replay is served

@@ -335,11 +335,13 @@ impl<W: Worker> Slot<W> {
             delivery: guest.unwrap_or(Delivery::NONE),
             payload: Arc::clone(mail),
         };
-        let input = match room {
-            Room::Kept => mailbox::Input::Readmit(entry),
-            _ => mailbox::Input::Offer { entry, substitute: room == Room::Reserve },
+        let (bounds, order) = (&self.rules.bounds, self.rules.order);
+        let substitute = room == Room::Reserve;
+        // Each in a call of its own, which knows what it feeds.
+        let offered = match room {
+            Room::Kept => desk.mailbox.on(mailbox::Input::Readmit(entry), bounds, order, now),
+            _ => desk.mailbox.on(mailbox::Input::Offer { entry, substitute }, bounds, order, now),
         };
-        let offered = desk.mailbox.on(input, &self.rules.bounds, self.rules.order, now);
         if let mailbox::Output::Full(payload) = offered {
             drop(desk);
             drop(payload);

@@ -214,20 +214,71 @@ fn a_request_without_an_answer_has_its_fate_in_the_journal_too() {
         for (key, fate) in [("failed", Fate::Failed), ("late", Fate::Expired)] {
             assert_eq!(system.journaled(key), Some(Journaled::Fated(fate, None)), "{key}");
         }
-        // Both members are out of service: nobody takes it, and it is not open in the journal.
-        for member in ["first", "second"] {
-            system.supervisor("app/llm").unwrap().terminate_child(member).await.unwrap();
-        }
-        let refused = port.submit("q", named("refused")).await.unwrap_err();
-        assert!(matches!(refused, CallError::Refused { .. }), "{refused}");
-        assert!(matches!(
-            system.journaled("refused"),
-            Some(Journaled::Fated(Fate::Cancelled, None))
-        ));
     });
     runtime().block_on(async {
         let (_system, recovered, _) = recover(spec(&first, &second), &store).await;
         assert_eq!(recovered.requests, 0);
+    });
+}
+
+#[test]
+fn a_request_that_no_member_takes_may_come_again_under_its_key() {
+    let (store, first, second) = (store(), Script::echo(), Script::echo());
+    runtime().block_on(async {
+        let (system, _, port) = recover(spec(&first, &second), &store).await;
+        // Both members are out of service: nobody takes it, and nothing is said of it in the journal.
+        let members = system.supervisor("app/llm").unwrap();
+        for member in ["first", "second"] {
+            members.terminate_child(member).await.unwrap();
+        }
+        for key in ["again", "later", "again", "again"] {
+            let refused = port.submit("q", named(key)).await.unwrap_err();
+            assert!(
+                matches!(refused, CallError::Refused { why: Unavailable::Stopped, .. }),
+                "{refused}"
+            );
+            assert_eq!(system.journaled(key), None);
+        }
+        members.restart_child("second").await.unwrap();
+        port.call_with("q", named("again")).await.unwrap();
+        assert_eq!(system.journaled("again"), done("q"));
+        let twice = port.submit("q", named("again")).await.unwrap_err();
+        assert!(matches!(twice, CallError::Refused { why: Unavailable::Duplicate, .. }), "{twice}");
+    });
+    runtime().block_on(async {
+        let (system, recovered, port) = recover(spec(&first, &second), &store).await;
+        assert_eq!((recovered.requests, system.journaled("again")), (0, done("q")));
+        port.call_with("q", named("later")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_request_that_a_child_does_not_take_may_come_again_under_its_key() {
+    let (store, script): (_, Script) = (store(), Script::echo());
+    let spec = || {
+        let child = script.stateless("tool").durable::<Model>();
+        SupervisorSpec::one_for_one("app").child(child.mailbox_bytes(5, String::len))
+    };
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let port = system.port::<String, String>("app/tool").unwrap();
+        // It has room by number, and none by weight.
+        let full = port.submit("too long", named("full")).await.unwrap_err();
+        assert!(matches!(full, CallError::Full { .. }), "{full}");
+        assert_eq!(port.call_with("short", named("full")).await.unwrap().value, "short");
+        let root = system.supervisor("app").unwrap();
+        root.terminate_child("tool").await.unwrap();
+        port.submit("q", named("k")).await.unwrap_err();
+        port.submit("q", named("later")).await.unwrap_err();
+        root.restart_child("tool").await.unwrap();
+        port.call_with("q", named("k")).await.unwrap();
+        assert_eq!((system.journaled("k"), system.journaled("later")), (done("q"), None));
+    });
+    runtime().block_on(async {
+        let (system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!((recovered.requests, system.journaled("k")), (0, done("q")));
+        let port = system.port::<String, String>("app/tool").unwrap();
+        port.call_with("q", named("later")).await.unwrap();
     });
 }
 

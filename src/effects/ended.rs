@@ -60,7 +60,7 @@ impl Effects {
         for _ in 0..2 {
             let Some(task) = self.ended.lock().pop() else { return };
             self.note(Input::Retire(Arc::clone(&task)));
-            if !self.ledger.lock().of_task(&task).is_empty() {
+            if self.ledger.lock().knows(&task) {
                 self.ended.lock().open.insert(task);
             }
         }
@@ -91,20 +91,14 @@ impl Effects {
     /// Takes up the ledger of an earlier process: those of its requests that have their fates ended in the
     /// order in which they acted last.
     pub(crate) fn take_up(&self, is_over: impl Fn(&str) -> bool) {
-        let mut tasks = Vec::new();
-        let mut seen = HashSet::new();
-        for entry in self.ledger.lock().entries().into_iter().rev() {
-            if seen.insert(Arc::clone(&entry.intent.task)) {
-                tasks.push(Arc::clone(&entry.intent.task));
-            }
-        }
+        let mut tasks = self.ledger.lock().tasks();
         if tasks.is_empty() {
             return;
         }
         self.used.store(true, std::sync::atomic::Ordering::Relaxed);
         tasks.retain(|task| is_over(task));
         let mut ended = self.ended.lock();
-        for task in tasks.into_iter().rev() {
+        for task in tasks {
             ended.push(task);
         }
     }

@@ -38,6 +38,7 @@ impl Effects {
             Err(fault) => EffectStatus::Failed(fault.clone()),
         };
         let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, request);
+        self.begun(&site.task);
         let record = Record::Asked(site.task, key, status);
         self.used.store(true, std::sync::atomic::Ordering::Relaxed);
         self.ledger.lock().apply(record.clone());

@@ -51,7 +51,7 @@ pub(super) enum Line {
     Discarded {
         key: Arc<str>,
     },
-    /// Its acceptance was not, although a record says so.
+    /// It was not accepted, although a record says so: nothing is said of its key.
     Withdrawn {
         key: Arc<str>,
     },

@@ -170,12 +170,16 @@ impl State {
         self.places.contains_key(key).then_some(Journaled::Open)
     }
 
-    /// Whether nothing was ever said about a key, nor is about to be.
+    /// Whether nothing is said about a key, nor is about to be.
     pub(super) fn is_free(&self, key: &str) -> bool {
-        !self.unsure.contains_key(key)
-            && !self.fated.contains_key(key)
+        !self.fated.contains_key(key)
             && !self.places.contains_key(key)
             && !self.aside_places.contains_key(key)
+    }
+
+    /// Whether a request with this key is open, or about to be.
+    pub(super) fn is_open(&self, key: &str) -> bool {
+        self.places.contains_key(key)
     }
 
     /// Whether a fate can be given to it: it is open, or has one that may be another by now.
@@ -329,6 +333,10 @@ impl State {
         let key = Arc::clone(&open.key);
         let known = self.opens(open);
         self.change(key, |_, _| known)
+    }
+
+    pub(super) fn withdraw(&mut self, key: &Arc<str>) -> Token {
+        self.change(Arc::clone(key), |_, _| Known::Nothing)
     }
 
     pub(super) fn fate(&mut self, key: &Arc<str>, fate: Fate, reply: Option<String>) -> Token {

@@ -109,6 +109,53 @@ fn open(key: &str) -> Open {
     }
 }
 
+fn withdraw(journal: &Arc<Journal>) -> Handed {
+    journal.withdrawn(&Arc::from("one"), Durability::Sync)
+}
+
+#[tokio::test]
+async fn a_key_that_was_withdrawn_is_free_whatever_the_store_has_answered_so_far() {
+    let (store, journal) = with_one().await;
+    let withdrawn = withdraw(&journal);
+    assert_eq!(journal.known("one"), Some(Journaled::Open), "the store has not said so");
+    let again = journal.accepted(open("one"), Durability::Sync).unwrap();
+    assert!(journal.accepted(open("one"), Durability::Sync).is_none(), "it is under way");
+    store.answer(1, true);
+    withdrawn.await.unwrap();
+    assert_eq!(journal.known("one"), None);
+    store.answer(2, true);
+    again.await.unwrap();
+    assert_eq!(journal.known("one"), Some(Journaled::Open));
+    let withdrawn = withdraw(&journal);
+    store.answer(3, true);
+    withdrawn.await.unwrap();
+    // Nothing is open, so there is nothing to withdraw, nor to end.
+    withdraw(&journal).await.unwrap();
+    fate(&journal).await.unwrap();
+    assert_eq!(store.waiting.lock().len(), 4);
+    let (journal, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+    assert_eq!((journal.known("one"), journal.open_requests().len()), (None, 0));
+    drop(journal.accepted(open("one"), Durability::Sync).unwrap());
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_the_store_refuses_leaves_the_request_open() {
+    for again in [false, true] {
+        let (store, journal) = with_one().await;
+        let withdrawn = withdraw(&journal);
+        let accepted = again.then(|| journal.accepted(open("one"), Durability::Sync).unwrap());
+        store.answer(1, false);
+        withdrawn.await.unwrap_err();
+        if let Some(accepted) = accepted {
+            store.answer(2, false);
+            accepted.await.unwrap_err();
+        }
+        assert_eq!(journal.known("one"), Some(Journaled::Open));
+        let (read, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+        assert_eq!(read.open_requests().len(), 1);
+    }
+}
+
 fn done() -> Option<Journaled> {
     Some(Journaled::Fated(Fate::Done, Some("1".to_owned())))
 }

@@ -167,11 +167,11 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// A request that was written down is not taken after all. What the journal says of one that came from
-    /// there is for whoever took it from there: its text must not go with a fate that nobody has decided.
+    /// A request that was written down is not taken after all: it may come again under its key. What the
+    /// journal says of one that came from there is for whoever took it from there.
     pub(crate) fn given_back<Q, R>(&self, mail: &Envelope<Q, R>, recovered: bool) {
-        if !recovered {
-            self.ended(mail, Fate::Cancelled);
+        if let (false, Some(journal), Some(key)) = (recovered, self.hub.journal.get(), mail.key()) {
+            drop(journal.withdrawn(key, self.durability));
         }
     }
 

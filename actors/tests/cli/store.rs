@@ -157,6 +157,25 @@ async fn a_store_of_other_agents_is_refused_with_the_difference_until_it_is_adop
     assert_eq!((said.code, &*said.out), (0, "ok\n"), "{said:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_of_an_agent_that_is_no_more_is_set_aside_and_told() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    let folder = tree(&server);
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(1).await;
+    drop(first);
+    let other = text(&server, "[agents.other]\nmodel = \"llm\"\n");
+    std::fs::write(folder.0.join("t.toml"), other).unwrap();
+    let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "ok\n"), "{said:?}");
+    let told = "set aside: request \"";
+    assert!(said.err.contains(told) && said.err.contains("t/helper, which is no more"), "{said:?}");
+    // Once: it waits for a person from now on, and the tree is the one of this store.
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, said.err.contains(told)), (0, false), "{said:?}");
+}
+
 /// The steps at which an agent of this profile was checkpointed, whose model calls a tool five times with
 /// six lines each.
 async fn checkpoints(profile: &str) -> Vec<u32> {
@@ -222,11 +241,11 @@ async fn lines_are_drawn_as_often_as_the_file_says_and_for_its_scope() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::reply("hi"));
     let rest =
-        "[supervisor]\nscope = \"session\"\nlines_every = \"1h\"\n[agents.a]\nmodel = \"llm\"\n";
+        "[supervisor]\nscope = \"session\"\nlines_every = \"50m\"\n[agents.a]\nmodel = \"llm\"\n";
     let folder = Folder::with("t.toml", &text(&server, rest));
     let said = folder.run(&["check", "t.toml"], "");
     assert!(said.out.contains("the tree: session"), "{said:?}");
-    assert!(said.out.contains("a line every 1 h"), "{said:?}");
+    assert!(said.out.contains("a line every 50 min"), "{said:?}");
     for _ in 0..2 {
         let said = run(&folder, &["run", "t.toml", "hello"]).await;
         assert_eq!((said.code, &*said.out), (0, "hi\n"), "{said:?}");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mainstay::checkpoint::VALIDITY;
 use mainstay::fault::EffectKind;
 use mainstay::policy::Policy;
 use toml::Spanned;
@@ -234,6 +235,12 @@ impl Verify<'_> {
                 let message = format!("`{key}` in a tree without a store");
                 self.say(span, message, "nothing is returned to", "add [store] with a `path`");
             }
+        }
+        let period = section.lines_every.as_ref();
+        if let Some(period) = period.filter(|period| period.get_ref().0 >= VALIDITY) {
+            let label = "a line is returned to for an hour at most";
+            let hint = "draw them more often, as every \"50m\"";
+            self.say(period.span(), "recovery lines too far from each other", label, hint);
         }
     }
 
