@@ -33,6 +33,9 @@ pub use settling::{EffectView, EffectsRef};
 /// The code of a fault whose effect waits for a verification or a person.
 pub(crate) const EFFECT_UNKNOWN: &str = "effect_unknown";
 
+/// The code of a fault whose effect was not asked for, since nobody could undo it.
+const EFFECT_UNDO: &str = "effect_undo";
+
 /// The effects of a system.
 pub(crate) struct Effects {
     pub(crate) ledger: Mutex<Ledger>,
@@ -60,6 +63,8 @@ pub(crate) trait Keep: Send + Sync {
 /// Asks whoever stands at a path to undo something.
 pub(crate) trait Undoer: Send + Sync {
     fn undo(&self, undo: Undo, key: String) -> Keeping;
+    /// Whether what stands at this path can be asked to.
+    fn can_undo(&self, tool: &ChildPath) -> bool;
 }
 
 pub(crate) type Keeping = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
@@ -348,6 +353,10 @@ impl Effects {
             // A rollback that an earlier process did not end: it is ended first.
             self.undo(key).await;
         }
+        // What was done before is not refused any more.
+        if status.is_none_or(|status| status == EffectStatus::Rejected) {
+            self.check_undo(&intent)?;
+        }
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
         if output.verdict == Some(Verdict::Verify) {
             let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(&tie)));
@@ -363,6 +372,23 @@ impl Effects {
             output = self.ledger.lock().on(Input::Begin(intent));
         }
         self.carry_out(site, call, act, tie, key, output).await
+    }
+
+    /// An act that is to be undone by somebody who could not be asked to is not done: whoever relies on
+    /// the undo would learn it when it is needed.
+    fn check_undo(&self, intent: &Intent) -> Result<(), Fault> {
+        let undo = intent.undo.as_ref().filter(|_| intent.kind.acts());
+        let undoer = self.undoer.get().and_then(Weak::upgrade);
+        match (undo, undoer) {
+            (Some(undo), Some(undoer)) if !undoer.can_undo(&undo.tool) => {
+                let text = format!(
+                    "what \"{}\" does could not be undone: \"{}\" is gone, or takes no recorded requests",
+                    intent.tool, undo.tool
+                );
+                Err(Fault::internal(text).with_code(EFFECT_UNDO).not_applied())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The answer of a tool was lost: asks whether it happened, if that can be asked. `unknown` is what

@@ -308,6 +308,59 @@ async fn an_act_that_the_question_says_has_not_happened_is_known_to_have_failed(
     assert!(world.acts.lock().is_empty());
 }
 
+/// Acts where it can be undone.
+#[derive(Clone)]
+struct Careful;
+
+impl Behavior for Careful {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u32, u32>>("tool").needs::<Port<u32, u32>>("back")
+    }
+}
+
+impl Stateful for Careful {
+    async fn step(&mut self, request: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        if let Turn::Performed(performed) = turn {
+            return Ok(Step::Reply(*performed.get::<u32>(0)?.value));
+        }
+        let (tool, back) = (ctx.port::<u32, u32>("tool")?, ctx.port::<u32, u32>("back")?);
+        Ok(Step::Perform(vec![Call::from(tool.effect(*request).undo(&back, *request))]))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_nobody_could_be_asked_to_undo_is_not_done() {
+    for recorded in [false, true] {
+        let world = Arc::new(World::default());
+        let (tool, back) = (Tool(Arc::clone(&world)), Tool(Arc::default()));
+        let mut back = ChildSpec::stateless("back", move || back.clone());
+        if recorded {
+            back = back.recorded::<Tool>();
+        }
+        let root = SupervisorSpec::one_for_one("desk")
+            .child(ChildSpec::stateless("tool", move || tool.clone()))
+            .child(back)
+            .child(ChildSpec::stateful("agent", || Careful));
+        let system = System::start(root).await.unwrap();
+        let answer = system.port::<u32, u32>("desk/agent").unwrap().call(21_u32).await;
+        assert_eq!(world.acts.lock().len(), usize::from(recorded));
+        if recorded {
+            assert_eq!(answer.unwrap().value, 42);
+            continue;
+        }
+        let CallError::RecoveryExhausted { fault, .. } = answer.unwrap_err() else {
+            panic!("the act was refused")
+        };
+        assert_eq!(fault.code.as_deref(), Some("effect_undo"), "{fault}");
+        let told = r#"what "desk/tool" does could not be undone: "desk/back" is gone"#;
+        assert!(fault.message.starts_with(told), "{fault}");
+        assert_eq!(system.effects().counts(), EffectCounts::default());
+    }
+}
+
 #[test]
 fn an_act_is_asked_about_after_the_process_ended_and_again_when_its_answer_is_lost() {
     let (store, world): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::new()), Arc::default());

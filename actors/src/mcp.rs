@@ -489,7 +489,7 @@ pub struct McpTool {
 }
 
 impl McpTool {
-    /// The child spec: stateless, kind `tool`, with the tool's kind of effect.
+    /// The child spec: stateless, kind `tool`, with the tool's kind of effect, recorded.
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
         let effect = self.effect;
         let whole = self.plan.connect_wait + self.plan.call_timeout + MARGIN;
@@ -498,6 +498,7 @@ impl McpTool {
             .effect(effect)
             .concurrency(CONCURRENCY)
             .attempt_timeout(whole)
+            .recorded::<Self>()
     }
 
     /// What one call does to the world.

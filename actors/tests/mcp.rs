@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mainstay::checkpoint::Scope;
 use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::Ended;
@@ -11,8 +12,11 @@ use mainstay::policy::Policy;
 use mainstay::port::CallOptions;
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
 use mainstay_actors::mcp::{ListTools, McpServer};
-use mainstay_actors::tool::{ToolReply, ToolRequest};
+use mainstay_actors::model::Model;
+use mainstay_actors::stub_server::{Row, StubServer};
+use mainstay_actors::tool::{ToolReply, ToolRequest, ToolSpec};
 
 use harness::{Running, lives, scratch, signal, until};
 use shop::{Log, OverHttp, shop};
@@ -393,6 +397,34 @@ async fn a_call_with_no_server_to_be_had_is_given_up_without_doubt() {
     let error = port.call(ToolRequest::new("pay", "{}")).await.unwrap_err();
     assert_eq!(fault(error), coded(Class::ModelUnavailable, "server_down"));
     assert!(log.pids().is_empty());
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_tool_of_a_server_has_done_is_undone_by_another_of_its_tools() {
+    let (server, log) = shop();
+    let server = server.tool("pay", EffectKind::Compensable).tool("put", EffectKind::Idempotent);
+    // It pays, and has nothing to say after that.
+    let brain = StubServer::start().await.unwrap();
+    brain.then(Row::tool_calls([("pay", r#"{"a":7}"#)]));
+    brain.otherwise(Row::error(401, "invalid_api_key", "no"));
+    let reach = Reach::new("s/pay").undo("s/put", "put", |pay| serde_json::json!({"b": pay["a"]}));
+    let root = SupervisorSpec::one_for_one("root")
+        .scope(Scope::Transaction)
+        .child(Model::openai(brain.url(), "m").spec("llm"))
+        .supervisor(server.supervisor("s"))
+        .child(Agent::new("llm").tool(ToolSpec::new("pay"), reach).spec("agent"));
+    let system = System::start(root).await.unwrap();
+    let mut events = system.events();
+    let agent = system.port::<AgentRequest, AgentReply>("root/agent").unwrap();
+    agent.call("pay").await.unwrap_err();
+    assert_eq!(log.count("done pay"), 1, "an act that could not be undone is not done");
+    while system.effects().counts().compensated == 0 {
+        assert_eq!(system.effects().counts().stuck, 0);
+        events.next().await.unwrap();
+    }
+    assert_eq!(log.count("done put"), 1);
+    assert_eq!(system.effects().open(), []);
     system.stop().await;
 }
 

@@ -125,7 +125,8 @@ where
 impl<R: Serialize + Send + 'static> Effect<R> {
     /// How it is reversed: by asking this child or group this. It must be able to cope with an effect
     /// that has never happened, since it is also asked when nobody knows; and be durable or at least
-    /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process.
+    /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process: with
+    /// another one the effect is refused with the code `effect_undo`, and its tool is not asked.
     pub fn undo<Q: Serialize + Send + Sync + 'static, A: Send + 'static>(
         mut self,
         port: &Port<Q, A>,

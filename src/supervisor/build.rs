@@ -314,6 +314,10 @@ impl Undoer for Registry {
         });
         Box::pin(async move { asked?.await })
     }
+
+    fn can_undo(&self, tool: &ChildPath) -> bool {
+        self.recorded(tool).is_some()
+    }
 }
 
 impl Entry {

@@ -84,6 +84,7 @@ impl AgentTool {
             .kind(Kind::Tool)
             .concurrency(CONCURRENCY)
             .needs::<Port<AgentRequest, AgentReply>>(need)
+            .recorded::<Self>()
     }
 }
 
@@ -151,6 +152,7 @@ impl Team {
             .concurrency(CONCURRENCY)
             .attempt_timeout(Self::LONGEST)
             .deadline(Self::LONGEST)
+            .recorded::<Self>()
     }
 
     /// From now on its agents are started under this supervisor. Only the first call counts; whether
