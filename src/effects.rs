@@ -22,7 +22,7 @@ use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, Outcome, Reply, Tie, Trace};
+use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Trace};
 
 mod ended;
 mod recall;
@@ -52,20 +52,37 @@ pub(crate) struct Effects {
     ended: Mutex<ended::Ended>,
 }
 
+/// What is known of a request that a durable tool has accepted.
+pub(crate) enum Asked {
+    Open,
+    /// It was done; the reply as JSON, if that is remembered.
+    Done(Option<String>),
+    /// It ended without being done.
+    Over,
+}
+
 /// Keeps records of the ledger.
 pub(crate) trait Keep: Send + Sync {
     /// Resolves once the record is durable.
     fn keep(&self, record: Record) -> Keeping;
     /// As [`Keep::keep`], with nobody to wait for it.
     fn note(&self, record: Record);
+    /// What is known of the request that a durable tool has accepted under this key.
+    fn known(&self, key: &str) -> Option<Asked>;
+    /// Such a request ended without being done: it may be asked for again.
+    fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping;
+    /// Completes when something has become of some request.
+    fn told(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// Asks whoever stands at a path to undo something.
 pub(crate) trait Undoer: Send + Sync {
-    fn undo(&self, undo: Undo, key: String) -> Keeping;
+    fn undo(&self, undo: Undo, key: String) -> Asking;
     /// Whether what stands at this path can be asked to.
     fn can_undo(&self, tool: &ChildPath) -> bool;
 }
+
+pub(crate) type Asking = std::pin::Pin<Box<dyn Future<Output = Result<(), NotUndone>> + Send>>;
 
 pub(crate) type Keeping = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
@@ -180,7 +197,7 @@ impl Effects {
                 .collect()
         };
         acts.reverse();
-        let mut stop = false;
+        let (mut stop, mut later) = (false, false);
         let mut stopped = None;
         for key in acts {
             let Some(entry) = self.at_rest(key).await else { continue };
@@ -210,7 +227,16 @@ impl Effects {
                 told.undone.push(key);
                 continue;
             }
+            if !stop && self.is_compensating(key) {
+                // The tool was not asked: nothing is decided about what came before either.
+                later = true;
+            }
             stop = true;
+            if later {
+                told.unknown.push(key);
+                stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
+                continue;
+            }
             stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
             match entry.status {
                 EffectStatus::Confirmed(_) | EffectStatus::Left(_) if !self.is_stuck(key) => {
@@ -242,6 +268,18 @@ impl Effects {
             }
             told.await;
         }
+    }
+
+    /// Whether something of this task is to be undone, and its tool was not asked.
+    pub(crate) fn owes(&self, task: &str) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.of_task(task).iter().any(|entry| entry.status == EffectStatus::Compensating)
+    }
+
+    /// Whether its undo was begun and has no end.
+    fn is_compensating(&self, key: EffectKey) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.get(key).is_some_and(|entry| entry.status == EffectStatus::Compensating)
     }
 
     /// Whether its undo was begun and did not succeed.
@@ -281,7 +319,12 @@ impl Effects {
         let done = undoer.undo(undo, format!("undo-{}", entry.idempotency_key())).await;
         let input = match &done {
             Ok(()) => Input::Undone(key),
-            Err(fault) => Input::UndoFailed(key, fault.to_string()),
+            Err(NotUndone::Failed(fault)) => Input::UndoFailed(key, fault.to_string()),
+            Err(NotUndone::Later(fault)) => {
+                // It is gone on with by whoever undoes its task next, the next process at the latest.
+                tracing::warn!(target: "mainstay", %key, %fault, "an undo was not asked for");
+                return false;
+            }
         };
         self.feed(input).await.is_ok() && done.is_ok()
     }
@@ -418,6 +461,22 @@ impl Effects {
         }
     }
 
+    /// What came of the request that a durable tool has accepted under this key for an attempt before this
+    /// one, or for another process: its reply, or that it was done and the reply is forgotten. `None` when
+    /// there is none, and the tool is to be asked. One that is under way is waited for.
+    async fn join(&self, key: &Option<Arc<str>>) -> Result<Option<Option<String>>, Fault> {
+        let Some((journal, key)) = self.journal.get().zip(key.as_ref()) else { return Ok(None) };
+        loop {
+            let told = journal.told();
+            match journal.known(key) {
+                None => return Ok(None),
+                Some(Asked::Done(reply)) => return Ok(Some(reply)),
+                Some(Asked::Over) => Arc::clone(journal).free(key).await?,
+                Some(Asked::Open) => told.await,
+            }
+        }
+    }
+
     async fn carry_out(
         self: Arc<Self>,
         site: Site,
@@ -465,9 +524,22 @@ impl Effects {
                     self.keep(record).await?;
                 }
                 let idempotency = self.ledger.lock().get(key).map(Entry::idempotency_key);
+                let idempotency: Option<Arc<str>> = idempotency.map(Arc::from);
                 guard.dispatched = true;
                 let tool = call.target().clone();
-                let made = call.make(Arc::clone(&tie), idempotency.map(Arc::from)).await;
+                if let Some(joined) = self.join(&idempotency).await? {
+                    guard.armed = false;
+                    let Some(reply) = joined else {
+                        self.feed(Input::Lost(key)).await?;
+                        return Err(unknown(&site, &tool));
+                    };
+                    let value =
+                        (act.decode)(reply.as_bytes()).map_err(|error| unreadable(key, &error))?;
+                    let happened = Happened::new(reply.into_bytes());
+                    self.feed(Input::Confirmed(key, happened.clone())).await?;
+                    return Ok(recorded(value, &tool, happened));
+                }
+                let made = call.make(Arc::clone(&tie), idempotency).await;
                 guard.armed = false;
                 match made {
                     Ok(answer) => {

@@ -35,7 +35,7 @@ mod replay;
 
 use apart::{apart, thread};
 use ended::{
-    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost, not_kept,
+    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost, not_back, not_kept,
 };
 use perform::perform;
 
@@ -369,15 +369,15 @@ async fn attempt<B: Stateful>(
                 turn = Turn::RolledBack(undone);
                 done = 0;
             }
-            Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
+            Err(why) => return not_back(life, why, Place::START, tainted()),
         }
     }
     if undo {
         match Box::pin(slot.undo_from(done, job, context)).await {
             Ok(undone) => turn = Turn::Resumed(undone),
-            Err(unkept) => {
+            Err(why) => {
                 let again = Place { turn, step: done, back: false, undo };
-                return not_kept(life, unkept, again, tainted());
+                return not_back(life, why, again, tainted());
             }
         }
     }

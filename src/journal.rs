@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::{Batch, Commit, Durability, Receipt, Retention, Store, Wall};
 use crate::clock::Clock;
-use crate::effects::{Keep, Keeping};
+use crate::effects::{Asked, Keep, Keeping};
 use crate::error::{RecoverError, StoreError};
 pub(crate) use crate::error::{failed, late};
 use crate::fate::{Fate, Trail};
@@ -93,6 +93,8 @@ pub(crate) struct Journal {
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
     full_at: Mutex<Option<Moment>>,
+    /// Something has become of some request.
+    changed: tokio::sync::Notify,
     /// Requests whose work this process could not bring back into a state, the last ones.
     lost: Mutex<VecDeque<(ChildPath, Arc<str>)>>,
     clock: Arc<dyn Clock>,
@@ -166,6 +168,7 @@ impl Journal {
             compacted: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
+            changed: tokio::sync::Notify::new(),
             lost: Mutex::default(),
             clock,
         };
@@ -418,6 +421,19 @@ impl Journal {
         self.handed(commit, token)
     }
 
+    /// What was asked under this key ended without being done: it may be asked again.
+    pub(crate) fn freed(self: &Arc<Self>, key: &Arc<str>) -> Handed {
+        let mut state = self.state.lock();
+        match state.known(key) {
+            Some(Journaled::Fated(fate, _)) if fate != Fate::Done => {}
+            _ => return Handed::plain(Commit::ready(Ok(Receipt::default()))),
+        }
+        let line = Line::Withdrawn { key: Arc::clone(key) };
+        let commit = self.commit(Batch::new(), &line, Durability::Sync);
+        let token = state.withdraw(key);
+        self.handed(commit, token)
+    }
+
     /// A request has its fate, which is committed together with `batch`. One whose acceptance failed
     /// has none here.
     pub(crate) fn fated(
@@ -493,6 +509,7 @@ impl Journal {
             drop(self.commit(Batch::new(), &line, Durability::Sync));
         }
         drop(state);
+        self.changed.notify_waiters();
         if let Err(error) = result {
             self.note_failure(error);
             tracing::warn!(target: "mainstay", %error, "the journal could not be written");
@@ -619,6 +636,26 @@ impl Keep for Journal {
                 () = limit => Err(late(KEPT_WITHIN)),
             }
         })
+    }
+
+    fn known(&self, key: &str) -> Option<Asked> {
+        Some(match Self::known(self, key)? {
+            Journaled::Open => Asked::Open,
+            Journaled::Fated(Fate::Done, reply) => Asked::Done(reply),
+            Journaled::Fated(..) => Asked::Over,
+        })
+    }
+
+    fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {
+        let freed = self.freed(key);
+        Box::pin(async move { freed.await.map_err(|error| failed(&error)) })
+    }
+
+    fn told(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let mut told = Box::pin(self.changed.notified());
+        // From now on, and not from when it is waited for.
+        told.as_mut().enable();
+        told
     }
 
     fn note(&self, record: Record) {

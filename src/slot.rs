@@ -59,7 +59,7 @@ mod worker;
 pub(crate) use accept::{Recorder, Room, refused};
 pub(crate) use desk::{Counts, LastEnd, Locked};
 pub(crate) use hold::Held;
-pub(crate) use keep::{Unkept, Writing};
+pub(crate) use keep::{NotBack, Unkept, Writing};
 pub(crate) use ladder::Cause;
 pub(crate) use line::{Kept, Prepared};
 pub(crate) use lives::Ending;

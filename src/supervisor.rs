@@ -32,6 +32,7 @@ mod line;
 mod rollback;
 mod runner;
 mod shell;
+mod undo;
 
 use line::{Line, Said};
 use shell::{Shell, SupervisorActor};

@@ -433,6 +433,53 @@ fn a_store_does_not_grow_with_every_request_there_ever_was() {
     });
 }
 
+#[test]
+fn a_durable_tool_is_asked_once_wherever_the_process_ends() {
+    let spec = |world: &Arc<World>| {
+        let tool = Tool(Arc::clone(world));
+        let tool =
+            ChildSpec::stateless("tool", move || tool.clone()).effect(EffectKind::Idempotent);
+        SupervisorSpec::one_for_one("desk")
+            .child(tool.durable::<Tool>())
+            .child(ChildSpec::stateful("counter", Counter::new).durable::<Counter>())
+    };
+    for last in [false, true] {
+        for limit in 0.. {
+            let (inner, world) = (store(), Arc::new(World::default()));
+            let finished = runtime().block_on(async {
+                let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, last));
+                let work = async {
+                    let (_system, _, counter) = recover(spec(&world), &store).await;
+                    counter.submit(2_u64, CallOptions::new().key("two")).await.unwrap();
+                    counter.call(0_u64).await.unwrap();
+                };
+                tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
+            });
+            runtime().block_on(async {
+                let (system, _, counter) = recover(spec(&world), &inner).await;
+                if system.journaled("two").is_none() {
+                    counter.submit(2_u64, CallOptions::new().key("two")).await.unwrap();
+                }
+                assert_eq!(counter.call(0_u64).await.unwrap().value, 2, "{limit} {last}");
+                let fate = system.journaled("two");
+                assert!(matches!(fate, Some(Journaled::Fated(Fate::Done, _))), "{fate:?}");
+                assert_eq!(system.effects().open(), []);
+            });
+            // What was under way is done again under the same key, and nothing under another.
+            let mut acts: Vec<_> = world.acts.lock().iter().copied().collect();
+            acts.sort_unstable();
+            acts.dedup();
+            let mut keys = world.keys.lock().clone();
+            keys.sort();
+            keys.dedup();
+            assert_eq!((acts.as_slice(), keys.len()), (&[200, 201][..], 2), "{limit} {last}");
+            if finished {
+                break;
+            }
+        }
+    }
+}
+
 /// As the counter, of an earlier version: it was asked by name.
 #[derive(Clone)]
 struct Named(Arc<Notify>);

@@ -129,13 +129,14 @@ impl Behavior for Teller {
     type Reply = u32;
 
     fn needs() -> Needs {
-        Needs::none().needs::<Port<Order, ()>>("bank")
+        Needs::none().needs::<Port<Order, ()>>("bank").needs::<Port<Order, ()>>("undoer")
     }
 }
 
 impl Stateful for Teller {
     async fn step(&mut self, amount: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
         let bank = ctx.port::<Order, ()>("bank")?;
+        let undoer = ctx.port::<Order, ()>("undoer")?;
         match &turn {
             Turn::Performed(performed) => {
                 performed.get::<()>(0)?;
@@ -150,9 +151,9 @@ impl Stateful for Teller {
         let act = match *self.stage {
             // So much cannot be given back.
             0 if *amount >= LARGE => bank.effect(Debit(*amount)),
-            0 => bank.effect(Debit(*amount)).undo(&bank, UndoDebit(*amount)),
+            0 => bank.effect(Debit(*amount)).undo(&undoer, UndoDebit(*amount)),
             1 if *amount == FOREIGN => bank.effect(Credit(*amount)),
-            1 => bank.effect(Credit(*amount)).undo(&bank, UndoCredit(*amount)),
+            1 => bank.effect(Credit(*amount)).undo(&undoer, UndoCredit(*amount)),
             2 => bank.effect(Told { done: true }),
             10 => bank.effect(Told { done: false }),
             stage => {
@@ -179,9 +180,12 @@ impl Stateful for Teller {
 }
 
 async fn open(bank: &Arc<Bank>, store: &Arc<dyn Store>, tells: bool) -> (System, Port<u32, u32>) {
-    let desk = Desk(Arc::clone(bank));
+    let (desk, undoes) = (Desk(Arc::clone(bank)), Desk(Arc::clone(bank)));
+    // Durable, so that it is asked once also by two processes.
+    let undoer = ChildSpec::stateless("undoer", move || undoes.clone()).durable::<Desk>();
     let spec = SupervisorSpec::one_for_one("bank")
         .scope(Scope::Transaction)
+        .child(undoer)
         .child(
             ChildSpec::stateless("bank", move || desk.clone())
                 .recorded::<Desk>()
@@ -307,6 +311,53 @@ fn what_a_person_has_said_stands_is_not_undone_by_the_next_process() {
                 assert_eq!(bank.log(), [Debit(FOREIGN), Credit(FOREIGN)]);
             });
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_whose_tool_is_away_is_asked_for_again() {
+    let bank = Arc::new(Bank::default());
+    let (system, teller) = open(&bank, &store(), true).await;
+    let desk = system.supervisor("bank").unwrap();
+    desk.terminate_child("undoer").await.unwrap();
+    bank.credits.lock().extend([Goes::No]);
+    let mut events = system.events();
+    let call = tokio::spawn(async move { teller.call(7_u32).await });
+    let begun = |event: &Event| matches!(event, Event::Effect { status: "compensating", .. });
+    events.wait_for(begun).await.unwrap();
+    tokio::time::advance(Duration::from_secs(3)).await;
+    desk.restart_child("undoer").await.unwrap();
+    assert_eq!(call.await.unwrap().unwrap().value, 0);
+    assert_eq!(bank.log(), [Debit(7), UndoDebit(7), Told { done: false }]);
+    assert_eq!(system.effects().open(), []);
+}
+
+#[test]
+fn an_undo_that_a_stop_has_cut_short_is_gone_on_with_by_the_next_process() {
+    // Stopped in order, and the runtime gone.
+    for in_order in [true, false] {
+        let (bank, store) = (Arc::new(Bank::default()), store());
+        runtime().block_on(async {
+            let (system, teller) = open(&bank, &store, true).await;
+            let desk = system.supervisor("bank").unwrap();
+            desk.terminate_child("undoer").await.unwrap();
+            bank.credits.lock().extend([Goes::No]);
+            let mut events = system.events();
+            teller.submit(7_u32, CallOptions::new().key("it")).await.unwrap();
+            let begun =
+                |event: &Event| matches!(event, Event::Effect { status: "compensating", .. });
+            events.wait_for(begun).await.unwrap();
+            if in_order {
+                system.stop().await;
+            }
+        });
+        assert_eq!(bank.log(), [Debit(7)]);
+        runtime().block_on(async {
+            let (system, _) = open(&bank, &store, true).await;
+            assert_eq!(settled(&system, "it").await, Fate::Done);
+            assert_eq!(system.effects().open(), [], "nobody is called");
+            assert_eq!(bank.log(), [Debit(7), UndoDebit(7), Told { done: false }]);
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use crate::checkpoint::Snapshot;
 use crate::effects::EFFECT_UNKNOWN;
 use crate::fault::{ExitCause, Fault};
 use crate::port::Cut;
-use crate::slot::{Ended, Job, Said, Slot, Unkept, Watched, Writing, unwound};
+use crate::slot::{Ended, Job, NotBack, Said, Slot, Unkept, Watched, Writing, unwound};
 
 /// What a step is cut short by.
 pub(super) const HEARD: [Cut; 2] = [Cut::Kill, Cut::Timeout];
@@ -98,6 +98,19 @@ pub(super) fn not_kept<B, R>(
     match unkept {
         Unkept::Failed(fault) => (Some(life), Ended::Fault(fault, again, tainted)),
         Unkept::Ended(cause) => (None, Ended::Crash(lost(life, cause), tainted)),
+    }
+}
+
+/// The state was not gone back to before the first step.
+pub(super) fn not_back<B, R>(
+    life: Box<B>,
+    not_back: NotBack,
+    again: Place,
+    tainted: bool,
+) -> (Option<Box<B>>, Ended<R>) {
+    match not_back {
+        NotBack::Unkept(unkept) => not_kept(life, unkept, again, tainted),
+        NotBack::Stopped => (Some(life), Ended::Cut(Cut::Stop, tainted)),
     }
 }
 

@@ -190,6 +190,29 @@ impl<R> fmt::Debug for Effect<R> {
     }
 }
 
+/// Why something is not undone.
+#[derive(Clone, Debug)]
+pub(crate) enum NotUndone {
+    /// The tool says that it failed, or nobody knows.
+    Failed(Fault),
+    /// It was not asked.
+    Later(Fault),
+}
+
+impl<Q> From<CallError<Q>> for NotUndone {
+    fn from(error: CallError<Q>) -> Self {
+        let later = matches!(
+            error,
+            CallError::Full { .. }
+                | CallError::Refused { .. }
+                | CallError::Suspended { .. }
+                | CallError::Stopped { .. }
+        );
+        let fault = Fault::from(error);
+        if later { Self::Later(fault) } else { Self::Failed(fault) }
+    }
+}
+
 /// A call without an answer, and what that says about the effect.
 pub(crate) struct Unanswered {
     pub(crate) fault: Fault,

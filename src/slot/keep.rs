@@ -243,6 +243,19 @@ pub(crate) enum Unkept {
     Ended(ExitCause),
 }
 
+/// Why a state was not gone back to.
+pub(crate) enum NotBack {
+    Unkept(Unkept),
+    /// The system stops, and the next process goes on.
+    Stopped,
+}
+
+impl From<Unkept> for NotBack {
+    fn from(unkept: Unkept) -> Self {
+        Self::Unkept(unkept)
+    }
+}
+
 impl Unkept {
     pub(super) fn failed(fault: Fault) -> Self {
         Self::Failed(Box::new(fault))

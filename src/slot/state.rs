@@ -7,10 +7,11 @@
 //! *Invariant.* User code (`snapshot`, `restore`, the encoding of pieces) runs in the task of the life,
 //! guarded, and never under the lock. What could not be written fails the step.
 
+use std::convert::identity;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
-use super::keep::Unkept;
+use super::keep::{NotBack, Unkept};
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
@@ -19,8 +20,8 @@ use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
 use crate::journal::Journal;
-use crate::port::Recording;
-use crate::slot::worker::{Worker, guarded, unwound};
+use crate::port::{Cut, Recording};
+use crate::slot::worker::{Worker, guarded, unwound, watched};
 
 /// The state a child can go back to.
 pub(crate) struct Saved {
@@ -404,7 +405,7 @@ impl<W: Worker> Slot<W> {
         &self,
         job: &Job<W>,
         context: &Context,
-    ) -> Result<(W::Life, Arc<Undone>), Unkept> {
+    ) -> Result<(W::Life, Arc<Undone>), NotBack> {
         let base = {
             let mut desk = self.desk();
             let (base, left) = match &mut desk.saved {
@@ -415,9 +416,8 @@ impl<W: Worker> Slot<W> {
             base
         };
         let Some(base) = base else {
-            return Err(Unkept::failed(
-                Fault::internal("the checkpoint is gone").with_code("store"),
-            ));
+            let gone = Fault::internal("the checkpoint is gone").with_code("store");
+            return Err(Unkept::failed(gone).into());
         };
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
@@ -431,9 +431,10 @@ impl<W: Worker> Slot<W> {
                 self.kept(Some(writing), job, context).await?;
             }
             if !self.rules.in_transaction {
-                return Ok((life, self.hub.effects.standing(&context.key())));
+                return Ok::<_, NotBack>((life, self.hub.effects.standing(&context.key())));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
+            self.all_undone(context).await?;
             if undone != Undone::default() {
                 // What it does from here on is not undone, should the process end.
                 self.keep_undone(base, 0, job, context).await?;
@@ -445,7 +446,7 @@ impl<W: Worker> Slot<W> {
             done = work => done?,
             () = limit => {
                 let late = format!("the rollback took longer than {:?}", scope.limit());
-                return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
+                return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")).into());
             }
         };
         self.hub.emit(Event::RolledBack {
@@ -466,11 +467,12 @@ impl<W: Worker> Slot<W> {
         step: u64,
         job: &Job<W>,
         context: &Context,
-    ) -> Result<Arc<Undone>, Unkept> {
+    ) -> Result<Arc<Undone>, NotBack> {
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
         let work = async {
             let undone = self.hub.effects.compensate_from(&context.key(), step).await;
+            self.all_undone(context).await?;
             let mid = {
                 let mut desk = self.desk();
                 let mid = desk.saved.as_mut().and_then(|saved| saved.mid.as_mut());
@@ -489,9 +491,24 @@ impl<W: Worker> Slot<W> {
             done = work => done,
             () = limit => {
                 let late = format!("the rollback took longer than {:?}", scope.limit());
-                Err(Unkept::failed(Fault::timeout(late).with_code("rollback")))
+                Err(Unkept::failed(Fault::timeout(late).with_code("rollback")).into())
             }
         }
+    }
+
+    /// Fails when a tool was not asked to undo what it is to undo: the next process goes on with that, when this
+    /// one is about to end.
+    async fn all_undone(&self, context: &Context) -> Result<(), NotBack> {
+        if !self.hub.effects.owes(&context.key()) {
+            return Ok(());
+        }
+        if self.hub.is_shutting_down() {
+            let heard = &[Cut::Kill, Cut::Stop];
+            watched(std::future::pending::<()>, identity, &context.flight, heard).await;
+            return Err(NotBack::Stopped);
+        }
+        let why = "whoever is to undo something was away or full";
+        Err(Unkept::failed(Fault::internal(why).with_code("rollback")).into())
     }
 
     /// All is undone that this step and those after it have done: a process that ends later goes on from

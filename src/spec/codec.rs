@@ -8,14 +8,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::behavior::Behavior;
-use crate::fault::Fault;
 use crate::id::RequestId;
-use crate::port::{AcceptOptions, Port};
+use crate::port::{AcceptOptions, NotUndone, Port};
 use crate::text;
 
 type AnyPort = Arc<dyn Any + Send + Sync>;
 type AnyRequest = Box<dyn Any + Send + Sync>;
-type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
+type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<(), NotUndone>> + Send>>;
 
 /// See the [module](self).
 #[derive(Clone, Copy)]
@@ -50,7 +49,7 @@ impl Codec {
             call: |port, bytes, options| {
                 let (port, request) = read::<B>(port, bytes)?;
                 Ok(Box::pin(async move {
-                    port.exchange(request, options).await.map(drop).map_err(Fault::from)
+                    port.exchange(request, options).await.map(drop).map_err(NotUndone::from)
                 }))
             },
             post: |port, bytes, options| {

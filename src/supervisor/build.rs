@@ -13,7 +13,7 @@ use super::rollback::Rollbacks;
 use super::{Hung, Supervisor, Ward};
 use crate::checkpoint::Scope;
 use crate::circuit::DomainSpec;
-use crate::effects::{Keeping, Undoer};
+use crate::effects::{Asking, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
 use crate::fate::FateCounts;
@@ -24,7 +24,7 @@ use crate::id::ChildPath;
 use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy, Within};
-use crate::port::{AcceptOptions, More, PortTable};
+use crate::port::{NotUndone, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
 use crate::slot::{Look, Managed, Rules, unwound};
 use crate::spec::{
@@ -304,15 +304,21 @@ impl Registry {
 }
 
 impl Undoer for Registry {
-    fn undo(&self, undo: Undo, key: String) -> Keeping {
-        let asked = self.recorded(&undo.tool).ok_or_else(|| {
-            Fault::internal(format!("\"{}\" is gone, or takes no recorded requests", undo.tool))
-        });
-        let asked = asked.and_then(|(port, codec)| {
-            let options = AcceptOptions::with(More { key: Some(key.into()), ..More::default() });
-            (codec.call)(&port, &undo.request, options).map_err(Fault::internal)
-        });
-        Box::pin(async move { asked?.await })
+    fn undo(&self, undo: Undo, key: String) -> Asking {
+        let found = self.recorded(&undo.tool);
+        let (hub, key) = (Arc::clone(&self.hub), Arc::from(key));
+        Box::pin(async move {
+            match found {
+                Some(tool) => super::undo::undo(&hub, tool, &undo, &key).await,
+                None => {
+                    let why = "is gone, or takes no recorded requests";
+                    let fault = Fault::internal(format!("\"{}\" {why}", undo.tool));
+                    // Of a system that is going down everything is.
+                    let away = hub.is_shutting_down() || hub.is_lost();
+                    Err(if away { NotUndone::Later(fault) } else { NotUndone::Failed(fault) })
+                }
+            }
+        })
     }
 
     fn can_undo(&self, tool: &ChildPath) -> bool {

@@ -552,6 +552,12 @@ impl Place {
         phase.set("undoing effects");
         let told = self.settle_effects(children).await;
         // All is undone: what they do from here on is not.
+        let hub = &self.node.hub;
+        if hub.is_shutting_down() && known.iter().any(|task| hub.effects.owes(task)) {
+            // The next process goes on from the states that have not done it yet.
+            let gone = ChildError::SupervisorGone(self.node.path.clone());
+            return Err(RollbackError::Restart(gone));
+        }
         if !undoing.is_empty() {
             phase.set("writing that all is undone");
             self.keep(

@@ -16,7 +16,7 @@ use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
 use crate::fault::Class;
-use crate::id::{CheckpointId, ChildPath, Delivery};
+use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More};
@@ -72,6 +72,12 @@ pub struct Recovered {
     pub missing: Vec<(ChildPath, Arc<str>)>,
     /// Effects that are known, by status.
     pub effects: EffectCounts,
+}
+
+/// What an earlier process has not come to the end of undoing.
+struct Orphans {
+    undoing: Vec<EffectKey>,
+    owing: BTreeSet<Arc<str>>,
 }
 
 /// A request of before that is delivered again.
@@ -162,7 +168,13 @@ impl System {
         options: &RecoverOptions,
     ) -> Result<(Self, Recovered), RecoverError> {
         match self.take_up(store, options).await {
-            Ok(recovered) => Ok((self.boot().await?, recovered)),
+            Ok(recovered) => {
+                let (recovered, orphans) = recovered;
+                let system = self.boot().await?;
+                // Those that undo are there by now.
+                system.undo_orphans(orphans);
+                Ok((system, recovered))
+            }
             Err(error) => {
                 self.inner.hub.begin_shutdown();
                 self.inner.registry.clear();
@@ -175,7 +187,7 @@ impl System {
         &self,
         store: Arc<dyn Store>,
         options: &RecoverOptions,
-    ) -> Result<Recovered, RecoverError> {
+    ) -> Result<(Recovered, Orphans), RecoverError> {
         let hub = &self.inner.hub;
         let children = self.inner.registry.durable();
         let topology = children.iter().map(|child| {
@@ -242,7 +254,6 @@ impl System {
         hub.effects.take_up(|task| {
             journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
         });
-        self.settle_orphans(&journal);
         recovered.requests = open.len();
         let told = |open: &Open| RecoveredRequest {
             child: open.child.clone(),
@@ -251,10 +262,11 @@ impl System {
         };
         recovered.open = open.iter().map(told).collect();
         recovered.set_aside = gone.iter().map(told).collect();
+        let orphans = self.settle_orphans(&journal);
         for request in open {
             self.deliver_again(request)?;
         }
-        Ok(recovered)
+        Ok((recovered, orphans))
     }
 
     /// The newest state of a child that passes every check; and for one in the middle of a request, the
@@ -364,7 +376,7 @@ impl System {
 
     /// Effects without an outcome whose request nobody will work on again wait for a person; undos that
     /// were interrupted go on, and those that a transaction without an answer still owes are begun.
-    fn settle_orphans(&self, journal: &Journal) {
+    fn settle_orphans(&self, journal: &Journal) -> Orphans {
         let effects = Arc::clone(&self.inner.hub.effects);
         let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Not under the lock: a journal that is written anew takes both the other way round.
@@ -388,16 +400,24 @@ impl System {
         for key in lost {
             effects.note(Input::Lost(key));
         }
-        if !undoing.is_empty() || !owing.is_empty() {
-            self.inner.hub.runtime.spawn(async move {
-                for key in undoing {
-                    effects.undo(key).await;
-                }
-                for task in owing {
-                    effects.compensate(&task).await;
-                }
-            });
+        Orphans { undoing, owing }
+    }
+
+    /// Goes on with the undos that an earlier process has begun, or owes.
+    fn undo_orphans(&self, orphans: Orphans) {
+        let Orphans { undoing, owing } = orphans;
+        if undoing.is_empty() && owing.is_empty() {
+            return;
         }
+        let effects = Arc::clone(&self.inner.hub.effects);
+        self.inner.hub.runtime.spawn(async move {
+            for key in undoing {
+                effects.undo(key).await;
+            }
+            for task in owing {
+                effects.compensate(&task).await;
+            }
+        });
     }
 
     /// Whether the process ended between a request's fate and the undo of what it had done.
