@@ -4,6 +4,7 @@
 //! is a next step, name it.
 
 mod checkpoint;
+mod inner;
 mod quarantine;
 mod recover;
 
@@ -61,6 +62,10 @@ pub enum CallError<Q> {
         fault: Box<Fault>,
         /// Every failed attempt with what was decided.
         trail: Trail,
+        /// How long after this error whoever could serve is offered work again; of a group, the first of
+        /// its members. `None` when somebody is offered work now, or nobody comes back by himself. What
+        /// waited for another call that failed is told what that one was told.
+        retry_after: Option<Duration>,
     },
     /// The effect may or may not have happened, and must not be repeated: verify it, or ask a person.
     Unknown {
@@ -193,6 +198,16 @@ impl<Q> CallError<Q> {
         }
     }
 
+    /// How long after this error the same call may fare better, as far as that is known: whoever could
+    /// serve rests until then.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { why: Unavailable::Resting { retry_after }, .. } => Some(*retry_after),
+            Self::RecoveryExhausted { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// The same error about another message type.
     pub fn map_message<T>(self, f: impl FnOnce(Q) -> T) -> CallError<T> {
         match self {
@@ -201,8 +216,8 @@ impl<Q> CallError<Q> {
                 CallError::Refused { message: f(message), child, why }
             }
             Self::Expired { child, waited, trail } => CallError::Expired { child, waited, trail },
-            Self::RecoveryExhausted { child, fault, trail } => {
-                CallError::RecoveryExhausted { child, fault, trail }
+            Self::RecoveryExhausted { child, fault, trail, retry_after } => {
+                CallError::RecoveryExhausted { child, fault, trail, retry_after }
             }
             Self::Unknown { child, trail } => CallError::Unknown { child, trail },
             Self::Quarantined { child, trail } => CallError::Quarantined { child, trail },
@@ -226,8 +241,11 @@ impl<Q> fmt::Display for CallError<Q> {
                 write!(f, "child \"{child}\": no answer within {waited:?}")?;
                 if trail.is_empty() { Ok(()) } else { write!(f, " ({trail})") }
             }
-            Self::RecoveryExhausted { child, fault, trail } => {
+            Self::RecoveryExhausted { child, fault, trail, retry_after } => {
                 write!(f, "child \"{child}\": all recovery strategies failed: {fault}")?;
+                if let Some(wait) = retry_after {
+                    write!(f, "; whoever could serve is back in {wait:?}")?;
+                }
                 if trail.is_empty() { Ok(()) } else { write!(f, " ({trail})") }
             }
             Self::Unknown { child, .. } => write!(
@@ -274,38 +292,6 @@ impl<Q> std::error::Error for CallError<Q> {
         match self {
             Self::RecoveryExhausted { fault, .. } => Some(&**fault),
             _ => None,
-        }
-    }
-}
-
-/// A failed inner call, seen by the outer child: its ladder is spent, so the outer one does not retry
-/// it. An effect that may have happened stays unknown; a call that was turned away can be repeated.
-impl<Q> From<CallError<Q>> for Fault {
-    fn from(error: CallError<Q>) -> Self {
-        let text = error.to_string();
-        match error {
-            CallError::Full { .. } | CallError::Refused { .. } => {
-                Self::new(Class::Overloaded, text).not_applied()
-            }
-            CallError::Cancelled { .. } => Self::new(Class::Cancelled, text),
-            CallError::Unknown { .. } => Self::new(Class::Indeterminate, text).effect_unknown(),
-            CallError::RecoveryExhausted { fault, .. } => {
-                // What was forbidden, and what nobody pays for, keeps its meaning through every layer: an
-                // outer sibling must not be asked to do it.
-                let class = match fault.class {
-                    Class::Permission | Class::BudgetDenied => fault.class,
-                    _ => Class::Exhausted,
-                };
-                let mut outer = Self::new(class, text);
-                outer.code.clone_from(&fault.code);
-                outer.effect = fault.effect;
-                outer.source = Some(std::sync::Arc::new(*fault));
-                outer
-            }
-            CallError::Expired { .. }
-            | CallError::Quarantined { .. }
-            | CallError::Suspended { .. }
-            | CallError::Stopped { .. } => Self::new(Class::Exhausted, text),
         }
     }
 }

@@ -455,6 +455,25 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         self.durable.map(|codec| Recording { write_reply: codec.write_reply, durability })
     }
 
+    fn rests(&self, now: Moment) -> Option<Duration> {
+        let mut first = Moment::NEVER;
+        for &index in &self.admission {
+            let seat = &self.seats[index];
+            let circuit = match self.desk.lock().circuits[index].admits(now) {
+                Admission::No { until } => until,
+                Admission::Yes | Admission::Probe => now,
+            };
+            let back = self.domain_closed(seat, now).unwrap_or(now).max(circuit);
+            match seat.member.standing() {
+                Standing::Ready | Standing::Full if back <= now => return None,
+                Standing::Ready | Standing::Full => first = first.min(back),
+                // Nobody knows whether it comes back.
+                _ => {}
+            }
+        }
+        (!first.is_never()).then(|| first.left(now))
+    }
+
     fn member_path(&self, member: usize) -> ChildPath {
         self.seats[member].member.path().clone()
     }

@@ -232,6 +232,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
                 child: self.path().clone(),
                 fault: Box::new(crate::error::failed(&error)),
                 trail: crate::fate::Trail::default(),
+                retry_after: None,
             });
         }
         Ok(Receipt { request: envelope.id })
@@ -306,6 +307,8 @@ pub(crate) trait Home<Q, R>: Send + Sync {
     fn wait(&self, envelope: Arc<Envelope<Q, R>>, until: Moment);
     /// The request has a fate without an answer; counted here. The caller of this delivers.
     fn ended(&self, envelope: &Arc<Envelope<Q, R>>, fate: Fate);
+    /// How long until the first of its members is offered work again, when all rest.
+    fn rests(&self, now: Moment) -> Option<Duration>;
     fn member_path(&self, member: usize) -> ChildPath;
     /// How fates are written down; `None` when its requests are not durable.
     fn recording(&self) -> Option<Recording>;

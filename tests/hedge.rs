@@ -220,6 +220,29 @@ async fn a_copy_that_fails_alone_is_not_missed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_is_told_to_wait_closes_its_quota_domain_and_says_so() {
+    let (first, second) = (Script::echo(), Script::echo());
+    takes(&first, ms(6000), "first");
+    let slow_down = Fault::rate_limit("slow down").with_retry_after(ms(60_000));
+    second.then(Cue::Fail(slow_down).after(ms(100)));
+    let group = GroupSpec::model("llm")
+        .member_spec(reader(&first, "first"))
+        .member_spec(reader(&second, "second").quota_domain("account"))
+        .hedge(Hedge::after(HEDGE))
+        .policy(Policy::playbook_exact());
+    let (system, port) = start(group).await;
+    let mut events = system.events();
+    assert_eq!(port.call("q").await.unwrap().value, "first");
+    let closed =
+        |event: &Event| matches!(event, Event::DomainClosed { domain, .. } if domain == "account");
+    assert_eq!(seen(&mut events, closed), 1);
+    // So the next slow request gets no copy there.
+    takes(&first, ms(6000), "again");
+    assert_eq!(port.call("q").await.unwrap().value, "again");
+    assert_eq!((second.count(), counts(&system)), (1, (1, 0, 0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_ends_a_life_with_each_of_its_copies_is_quarantined() {
     let (first, second) = (Script::echo(), Script::echo());
     first.then(Cue::Panic(Payload::Text("one".into())).after(ms(3000)));

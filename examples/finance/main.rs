@@ -14,6 +14,7 @@ use clap::Parser as _;
 use mainstay::checkpoint::{FileOptions, Now, Retention, Store};
 use mainstay::clock::Clock;
 use mainstay::system::{RecoverOptions, System, SystemOptions};
+use mainstay::watch::{Profile, Signal, WatchSpec};
 
 use args::{Args, Summary};
 use audit::Audit;
@@ -37,6 +38,9 @@ mod report;
 
 /// From this size on the store gives back the room of what it no longer needs.
 const COMPACT_FROM: u64 = 8 << 20;
+
+/// Longer than any run: the report is about all of it.
+const WHOLE_RUN: Duration = Duration::from_secs(6 * 3600);
 
 const UNSOUND: u8 = 1;
 const UNUSABLE: u8 = 3;
@@ -91,7 +95,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     }
 
     let mut options = RecoverOptions::default();
-    options.system = SystemOptions::new().event_capacity(1 << 16).clock(clock);
+    options.system = SystemOptions::new().event_capacity(1 << 16).clock(clock).watch(watched());
     let spec = desk::spec(&bank, plan, args.backoff_ms.map(Duration::from_millis));
     let recovering = System::recover_with(spec, Arc::clone(&store), options);
     let (system, recovered) = recovering.await.map_err(unusable)?;
@@ -128,6 +132,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     let open = system.effects().open();
     let waiting = open.iter().filter_map(|effect| work::transfer_of(&effect.task)).collect();
     let audit = Audit::of(&bank, &plan, &waiting).map_err(unusable)?;
+    tell_losses(&system, &audit, plan.transfers);
     let report = Report {
         plan: &plan,
         audit: &audit,
@@ -137,6 +142,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
         effects: system.effects().counts(),
         open: open.len(),
         rollbacks: work.rollbacks,
+        loss: system.metrics().slo("S71.loss").and_then(|slo| Some((slo.actual?, slo.met?))),
         tree: &tree,
     };
     publish(args, &report);
@@ -144,6 +150,20 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
         Err(text) => Err((UNSOUND, text)),
         Ok(()) if audit.is_sound() => Ok(0),
         Ok(()) => Err((UNSOUND, "the database does not say what it should".to_owned())),
+    }
+}
+
+/// The objectives of the case, over the whole run.
+fn watched() -> WatchSpec {
+    WatchSpec::profile(Profile::Finance).window(WHOLE_RUN)
+}
+
+/// Tells the runtime what it cannot know: of how many transfers the money is gone.
+fn tell_losses(system: &System, audit: &Audit, transfers: u32) {
+    for n in 0..transfers {
+        let counted =
+            system.signal("funds_lost", if n < audit.lost { Signal::Yes } else { Signal::No });
+        debug_assert!(counted, "no objective asks for it");
     }
 }
 

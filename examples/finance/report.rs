@@ -7,6 +7,7 @@ use mainstay::fault::Class;
 use mainstay::ledger::EffectCounts;
 use mainstay::system::{Recovered, Stats};
 use mainstay::tree::TreeDump;
+use mainstay::watch::Sample;
 use serde::Serialize;
 
 use crate::audit::Audit;
@@ -22,6 +23,8 @@ pub(crate) struct Report<'a> {
     pub(crate) effects: EffectCounts,
     pub(crate) open: usize,
     pub(crate) rollbacks: u64,
+    /// The share of transfers whose money is gone, as the runtime has it, and whether that is allowed.
+    pub(crate) loss: Option<(Sample, bool)>,
     pub(crate) tree: &'a TreeDump,
 }
 
@@ -120,6 +123,14 @@ impl Report<'_> {
         let loss = 100.0 * missing as f64 / audit.sum_before as f64;
         let verdict = if loss < 0.01 { "met" } else { "missed" };
         writeln!(out, "  {:<20} {loss:>8.4} %  (< 0.01 %)  {verdict}", "fund loss")?;
+        if let Some((Sample { value, samples, .. }, met)) = self.loss {
+            let (share, verdict) = (100.0 * value, if met { "met" } else { "missed" });
+            writeln!(
+                out,
+                "  {:<20} {share:>8.4} %  (< 0.01 %)  {verdict}, of {samples}",
+                "transfers lost"
+            )?;
+        }
         write!(out, "{}", self.tree)
     }
 }

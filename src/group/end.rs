@@ -54,7 +54,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 }
                 let fault = mail.book().and_then(|book| book.fault.clone());
                 let fault = fault.unwrap_or_else(|| Fault::internal("every member is gone"));
-                CallError::RecoveryExhausted { child: child.clone(), fault: Box::new(fault), trail }
+                let (child, fault) = (child.clone(), Box::new(fault));
+                let retry_after = self.rests(now);
+                CallError::RecoveryExhausted { child, fault, trail, retry_after }
             }
             Fate::Cancelled => CallError::Cancelled { child: child.clone() },
             Fate::Suspended => CallError::Suspended { child: child.clone() },

@@ -104,7 +104,12 @@ impl<W: Worker> Slot<W> {
         if let Cause::Fault(fault) = cause {
             self.hub.count_failure(fault.class, fault.code.as_deref());
             let mut domain = self.domain().lock();
-            domain.told(fault.class, fault.retry_after, now);
+            if domain.told(fault.class, fault.retry_after, now)
+                && let Some(name) = &self.spec.quota_domain
+            {
+                let until = domain.open_at();
+                self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
+            }
         }
         self.told(mail.id, ticket, cause, attempt, &decision, None);
         self.gave_up(mail, cause.class().unwrap_or(Class::Internal), now);

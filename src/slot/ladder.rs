@@ -627,8 +627,9 @@ impl<W: Worker> Slot<W> {
         }
         let child = mail.home.as_ref().map_or(&self.path, |group| group.path()).clone();
         self.fated(mail, child.clone(), Fate::Failed, attempts, now);
-        let fault = Box::new(fault);
-        mail.deliver(Err(CallError::RecoveryExhausted { child, fault, trail: mail.trail() }));
+        let retry_after = self.rests(mail, &fault, now);
+        let (fault, trail) = (Box::new(fault), mail.trail());
+        mail.deliver(Err(CallError::RecoveryExhausted { child, fault, trail, retry_after }));
     }
 
     /// An attempt did not even yield after it was told that its time is over: its life is given up,

@@ -4,6 +4,7 @@
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
@@ -12,11 +13,12 @@ use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
+use crate::fault::Fault;
 use crate::id::{CheckpointId, RequestId};
 use crate::lifecycle::Stage;
 use crate::mirror::{BudgetView, CheckpointView, Detail, InFlight, LastCause, NodeDetail};
 use crate::moment::Moment;
-use crate::port::{Accept, Port, PortTable};
+use crate::port::{Accept, Envelope, Port, PortTable};
 use crate::slot::Adopted;
 use crate::slot::worker::{Worker, unwound};
 use crate::spec::ChildSpec;
@@ -243,5 +245,22 @@ impl<W: Worker> Detail for Slot<W> {
             detail.circuit = group.circuit(member.index, now);
         }
         detail
+    }
+}
+
+impl<W: Worker> Slot<W> {
+    /// How long until whoever could have answered is offered work again: the siblings, when it has some;
+    /// else this child, or whoever it asked in vain.
+    pub(super) fn rests(
+        &self,
+        mail: &Envelope<W::Request, W::Reply>,
+        fault: &Fault,
+        now: Moment,
+    ) -> Option<Duration> {
+        if let Some(group) = &mail.home {
+            return group.rests(now);
+        }
+        let open_at = self.known_domain().map_or(now, |domain| domain.lock().open_at());
+        if open_at > now { Some(open_at.left(now)) } else { fault.retry_after_known() }
     }
 }

@@ -342,9 +342,10 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The objectives of this case alone. What the runtime cannot know is taken from signals:
-    /// `satisfaction`, `intervention` and `response`; `funds_lost`; `usable`, `repair` and
-    /// `generation`.
+    /// The objectives of this case alone. What the runtime cannot know is taken from signals that the
+    /// program reports with [`System::signal`](crate::system::System::signal): `satisfaction`,
+    /// `intervention` and `response`; `funds_lost`, yes for a transaction whose money is gone; `usable`,
+    /// `repair` and `generation`. An objective whose signal nobody reports has no value.
     pub fn slos(self) -> Vec<Slo> {
         use Bound::{Above, Below};
         let share = |name| Measure::Share(Cow::Borrowed(name));

@@ -280,3 +280,64 @@ async fn a_group_that_waits_when_all_are_down_asks_nobody_as_the_last_resort() {
     let fates = system.fates();
     assert_eq!((fates.expired, fates.open), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_after_which_every_member_rests_is_told_when_the_first_is_back() {
+    let (a, one) = member("a");
+    let (b, two) = member("b");
+    let group = exact().member_spec(one).member_spec(two).all_down(AllDown::Fail);
+    let (_system, port) = grouped(group).await;
+    a.otherwise_fail(Class::ModelUnavailable);
+    b.otherwise_fail(Class::ModelUnavailable);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let error = port.call("x").await.unwrap_err();
+        assert!(matches!(error, CallError::RecoveryExhausted { .. }), "{error}");
+        told.push(error.retry_after());
+    }
+    // Both are offered the next request as well.
+    assert_eq!(told, [None, None]);
+    let error = port.call("x").await.unwrap_err();
+    let CallError::RecoveryExhausted { retry_after: Some(wait), .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(error.to_string().contains(&format!("back in {wait:?}")), "{error}");
+    assert_eq!(error.retry_after(), Some(*wait));
+    // It was true: just before nobody is asked, and then somebody is.
+    a.otherwise_usual();
+    b.otherwise_usual();
+    a.forget();
+    b.forget();
+    tokio::time::advance(*wait - ms(1)).await;
+    let early = port.call("early").await.unwrap_err();
+    assert_eq!((early.retry_after(), a.count() + b.count()), (Some(ms(1)), 0), "{early}");
+    tokio::time::advance(ms(1)).await;
+    assert_eq!(port.call("y").await.unwrap().value, "a: y");
+    // Where one is isolated, the other counts.
+    let (a, one) = member("a");
+    let (_b, two) = member("b");
+    let (system, port) = grouped(exact().member_spec(one).member_spec(two)).await;
+    a.otherwise_fail(Class::RateLimit);
+    system.isolate("root/llm/b").unwrap();
+    let error = port.call("x").await.unwrap_err();
+    assert!(error.retry_after().is_some(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_was_asked_to_wait_says_so_to_whoever_asked_through_another() {
+    let limited = echo();
+    let slow_down = Fault::rate_limit("slow down").with_retry_after(secs(50));
+    limited.otherwise(move || Cue::Fail(slow_down.clone()));
+    let (_system, port) = alone(&limited, |spec| spec).await;
+    let error = port.call("x").await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(secs(50)), "{error}");
+    let outer = Fault::from(error);
+    assert_eq!(outer.retry_after, None, "nobody has asked that of the outer child");
+    let inner = outer.source.as_ref().unwrap().downcast_ref::<Fault>().unwrap();
+    assert_eq!(inner.retry_after, Some(secs(50)));
+    // An outer child fails with it, and its caller is told.
+    let outside = echo();
+    outside.otherwise(move || Cue::Fail(outer.clone()));
+    let (_system, port) = alone(&outside, |spec| spec).await;
+    assert_eq!(port.call("x").await.unwrap_err().retry_after(), Some(secs(50)));
+}

@@ -108,7 +108,8 @@ async fn a_request_whose_last_sibling_goes_away_while_it_waits_has_climbed_its_l
     events.wait_for(waits).await.unwrap();
     let before = system.stats().alerts;
     system.supervisor("root/llm").unwrap().terminate_child("sibling").await.unwrap();
-    let Err(CallError::RecoveryExhausted { child, fault, trail }) = waiting.await.unwrap() else {
+    let Err(CallError::RecoveryExhausted { child, fault, trail, .. }) = waiting.await.unwrap()
+    else {
         panic!("its trail is lost");
     };
     assert_eq!((child.as_str(), fault.class), ("root/llm", Class::ModelUnavailable));

@@ -376,8 +376,10 @@ impl Session {
 
     /// What a person says about the last answer.
     fn judge(&self, good: bool) -> String {
-        let signal = if good { Signal::Yes } else { Signal::No };
-        let counted = ["satisfaction", "usable"].map(|name| self.system.signal(name, signal));
+        let yes = |yes| if yes { Signal::Yes } else { Signal::No };
+        // What is of no use as it is has to be repaired by somebody.
+        let counted = [("satisfaction", good), ("usable", good), ("repair", !good)]
+            .map(|(name, so)| self.system.signal(name, yes(so)));
         match counted.contains(&true) {
             true => "noted".to_owned(),
             false => "no objective asks for it".to_owned(),

@@ -22,9 +22,10 @@ pub(crate) use limit::Limit;
 pub(crate) use verify::verify;
 
 /// What `mainstay run` reports, and whether it is a duration.
-pub(crate) const SIGNALS: [(&str, bool); 5] = [
+pub(crate) const SIGNALS: [(&str, bool); 6] = [
     ("generation", true),
     ("intervention", false),
+    ("repair", false),
     ("response", true),
     ("satisfaction", false),
     ("usable", false),

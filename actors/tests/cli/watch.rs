@@ -101,8 +101,14 @@ fn what_is_never_measured_in_a_tree_is_said_to_be() {
     let alone = alone.run(&["check", "t.toml"], "").out;
     has(&alone, &["S37 fallback success > 90 % never: nobody stands in for another"]);
     has(&alone, &["R18 fallback success < 80 % warning >= 20 never: nobody stands in for another"]);
-    has(&alone, &["S77.repair a person had to repair (reported) < 5 % never: nobody reports it"]);
-    has(&alone, &["S77.usable usable code (reported) > 90 %"]);
+    has(&alone, &["S77.repair a person had to repair (reported) < 5 %"]);
+    assert!(!alone.contains("nobody reports it"), "{alone}");
+    let money = Folder::with(
+        "t.toml",
+        "profile = \"finance\"\n[store]\npath = \"state\"\n[models.m]\nkind = \"local\"\n[agents.a]\nmodel = \"m\"\n",
+    );
+    let money = money.run(&["check", "t.toml"], "").out;
+    has(&money, &["S71.loss funds lost (reported) < 0.01 % never: nobody reports it"]);
 }
 
 /// A conversation with a model that always fails, its standard error line by line.
@@ -174,6 +180,12 @@ fn a_person_says_whether_an_answer_was_of_use() {
         "satisfaction                       50.0 % of 2 (goal > 95 %): missed",
         "a person had to help               0.0 % of 1 (goal < 10 %): met",
     ] {
+        assert!(said.out.contains(line), "{said:?}");
+    }
+    let folder = Folder::with("t.toml", "profile = \"codegen\"\n[models.m]\nkind = \"local\"\n");
+    let said =
+        folder.run(&["run", "t.toml", "--chat"], "hello\n/good\n/good\n/good\n/bad\n/metrics\n");
+    for line in ["75.0 % of 4 (goal > 90 %): missed", "25.0 % of 4 (goal < 5 %): missed"] {
         assert!(said.out.contains(line), "{said:?}");
     }
     // Where nothing asks for it, it is not pretended.
