@@ -7,15 +7,19 @@
 //! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
 //! so many pages.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// The seats that are reserved.
+static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static SUM_CALLS: AtomicU32 = AtomicU32::new(0);
 
 struct Options {
@@ -197,6 +201,9 @@ fn tools() -> Value {
         tool("many", json!({})),
         tool("family", json!({})),
         tool("fill", json!({})),
+        tool("reserve", json!({})),
+        tool("release", json!({})),
+        tool("reserved", json!({"readOnlyHint": true})),
     ])
 }
 
@@ -248,6 +255,25 @@ fn call(params: &Value, options: &Options) -> Result<Value, (i64, &'static str)>
             let id = child.id();
             std::thread::spawn(move || child.wait());
             text(id.to_string())
+        }
+        "reserve" | "release" | "reserved" => {
+            let seat = arguments["seat"].as_str().unwrap_or_default();
+            let mut taken = TAKEN.lock().expect("nobody panics with it");
+            match name {
+                "reserve" if arguments["lose"] != "before" => _ = taken.insert(seat.to_owned()),
+                "release" => _ = taken.remove(seat),
+                _ => {}
+            }
+            let state = if taken.contains(seat) { "taken" } else { "free" };
+            drop(taken);
+            options.note(&format!("{name} {arguments}: {state}"));
+            if name == "reserve" && !arguments["lose"].is_null() {
+                // The answer is lost.
+                loop {
+                    std::thread::sleep(Duration::from_secs(3600));
+                }
+            }
+            Ok(json!({"content": [], "structuredContent": {"seat": seat, "state": state}}))
         }
         other => error(&format!("Unknown tool: {other}")),
     };

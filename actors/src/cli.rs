@@ -162,7 +162,32 @@ struct Show {
 /// Writes a line to standard output. A reader that has gone away is nobody's failure.
 fn say(text: impl fmt::Display) {
     let mut out = std::io::stdout().lock();
+    let text = harmless(text.to_string(), out.is_terminal());
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Writes a line to standard error.
+fn tell(text: impl fmt::Display) {
+    let mut err = std::io::stderr().lock();
+    let text = harmless(text.to_string(), err.is_terminal());
+    let _ = writeln!(err, "{text}");
+}
+
+/// What a model, a tool or a file says may hold codes that a terminal obeys: it is shown them, and does
+/// not get them. What goes elsewhere stays as it is.
+fn harmless(text: String, is_terminal: bool) -> String {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !is_terminal || !text.contains(obeyed) {
+        return text;
+    }
+    let shown = |c: char| match c {
+        c if !obeyed(c) => Some(c),
+        '\r' => None,
+        '\u{7f}' => Some('\u{2421}'),
+        // The picture of a control code.
+        c => Some(char::from_u32(0x2400 + c as u32).filter(|_| c < ' ').unwrap_or('\u{fffd}')),
+    };
+    text.chars().filter_map(shown).collect()
 }
 
 /// There is no answer. Empty when it has been said why already.
@@ -208,12 +233,12 @@ pub(crate) fn main() -> ExitCode {
         say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
     }
     if let Some(snags) = error.downcast_ref::<Snags>() {
-        eprint!("{snags}");
+        tell(snags.to_string().trim_end());
         return ExitCode::from(2);
     }
     let said = error.downcast_ref::<Failed>();
     if said.is_none_or(|failed| !failed.0.is_empty()) {
-        eprintln!("mainstay: {}", causes(&error));
+        tell(format_args!("mainstay: {}", causes(&error)));
     }
     ExitCode::from(if said.is_some() { 1 } else { 2 })
 }

@@ -498,6 +498,7 @@ impl McpTool {
             .effect(effect)
             .concurrency(CONCURRENCY)
             .attempt_timeout(whole)
+            // So that it can be asked to undo what another did, also by another process.
             .recorded::<Self>()
     }
 

@@ -2,6 +2,8 @@
 
 use harness::{Folder, refused, support};
 
+#[path = "cli/acts.rs"]
+mod acts;
 #[path = "cli/bad_files.rs"]
 mod bad_files;
 #[path = "cli/chaos.rs"]

@@ -26,11 +26,14 @@ use super::points;
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
+pub(crate) use asked::{entries, entry, kept_group, kept_model};
 use stage::Stage;
 
 pub(crate) mod answers;
+mod asked;
 mod leaves;
 mod offers;
+pub(crate) mod reach;
 pub(crate) mod stage;
 
 /// How long a call waits for a server that was not there when the tree started.
@@ -60,38 +63,6 @@ pub(crate) struct Tree {
     discovered: bool,
     /// Who plays the models and tools, where the tree is only tried.
     stage: Option<Stage>,
-}
-
-/// Who may be asked: the groups of agents, and the agents in no group; where there are no agents, the
-/// groups of models, and the models in no group.
-pub(crate) fn entries(file: &TreeFile) -> Vec<&str> {
-    let names = verify::Names::of(file);
-    let no_agents = file.agents.is_empty();
-    let answers = |kind: GroupKind| match no_agents {
-        true => kind.is_of_models(),
-        false => kind == GroupKind::Step,
-    };
-    let groups = file.groups.iter().filter(|(_, group)| answers(*group.kind.get_ref()));
-    let groups = groups.map(|(name, _)| name.get_ref().as_str());
-    let singles: Vec<&str> = match no_agents {
-        true => file.models.keys().map(|name| name.get_ref().as_str()).collect(),
-        false => file.agents.keys().map(|name| name.get_ref().as_str()).collect(),
-    };
-    let alone = |name: &&str| !names.is_member(name) && !names.is_sub_agent(name);
-    groups.chain(singles.into_iter().filter(alone)).collect()
-}
-
-/// The group whose requests survive the process: the one that is asked, where there is a store.
-pub(crate) fn kept_group(file: &TreeFile) -> Option<&str> {
-    let entry = entry(file).filter(|_| file.store.is_some())?;
-    let group = find(&file.groups, entry)?;
-    group.durable.as_ref().is_none_or(|durable| *durable.get_ref()).then_some(entry)
-}
-
-/// Who is asked.
-pub(crate) fn entry(file: &TreeFile) -> Option<&str> {
-    let named = file.entry.as_ref().map(|entry| entry.get_ref().as_str());
-    named.or_else(|| entries(file).into_iter().next())
 }
 
 impl Tree {
@@ -231,6 +202,15 @@ impl Tree {
                 }
             }
         }
+        for name in self.asked_by_others().map(toml::Spanned::get_ref) {
+            let Some((server, tool)) = name.split_once('.') else { continue };
+            let known = |there: &McpServer| there.tools().iter().any(|it| it.name == tool);
+            if !self.absent.contains(server) && !self.servers.get(server).is_some_and(known) {
+                anyhow::bail!(
+                    "the server `{server}` has no tool `{tool}`, which another one is undone or asked about by"
+                );
+            }
+        }
         Ok(notes)
     }
 
@@ -287,10 +267,11 @@ impl Tree {
         entry(&self.file).is_some_and(|entry| names.is_asked_as_model(entry))
     }
 
-    /// Whoever is asked although there is a store that does not keep it: a model, or a group that says so.
+    /// Whoever is asked although there is a store that does not keep it: a model that agents ask, too, or a
+    /// group that says so.
     pub(crate) fn unkept(&self) -> Option<&str> {
         let entry = entry(&self.file).filter(|_| self.file.store.is_some())?;
-        let keeps = find(&self.file.agents, entry).is_some();
+        let keeps = find(&self.file.agents, entry).is_some() || kept_model(&self.file).is_some();
         (!keeps && kept_group(&self.file) != Some(entry)).then_some(entry)
     }
 
@@ -420,7 +401,11 @@ impl Tree {
             root = root.lines_every(period);
         }
         for (name, model) in self.file.models.iter().filter(|(name, _)| alone(name)) {
-            root = root.child(self.patient(self.model(name.get_ref(), model)));
+            let mut child = self.patient(self.model(name.get_ref(), model));
+            if kept_model(&self.file) == Some(name.get_ref()) {
+                child = child.durable::<LocalModel>().durability(self.durability());
+            }
+            root = root.child(child);
         }
         for (name, group) in &self.file.groups {
             if *group.kind.get_ref() != GroupKind::Step {
@@ -475,12 +460,13 @@ impl Tree {
             if let (Some(effect), None) = (builtin, &tool.text) {
                 effects.insert(name.get_ref().clone(), effect);
             }
-            for (inner, effect) in &tool.effects {
-                effects.insert(format!("{}.{}", name.get_ref(), inner.get_ref()), *effect);
+            for (inner, act) in &tool.effects {
+                effects.insert(format!("{}.{}", name.get_ref(), inner.get_ref()), act.kind);
             }
         }
         let listed = self.file.agents.values().flat_map(|agent| &agent.tools);
         let members = self.file.groups.values().flat_map(|group| group.members.get_ref());
+        let listed = listed.chain(self.asked_by_others());
         for name in listed.chain(members).map(toml::Spanned::get_ref) {
             if name.contains('.') {
                 effects.entry(name.clone()).or_insert(EffectKind::Irreversible);
@@ -670,7 +656,13 @@ fn is_dispensable(file: &TreeFile, server: &str) -> bool {
     };
     let is_called = file.agents.values().any(|agent| agent.tools.iter().any(is_its));
     let stands_alone = |group: &file::Group| group.members.get_ref().iter().all(is_its);
-    !is_called && !file.groups.values().any(stands_alone)
+    // What undoes must be there when it is needed.
+    let others = file
+        .tools
+        .iter()
+        .any(|(name, tool)| name.get_ref() != server && reach::asked_of(tool).any(is_its))
+        || file.groups.values().any(|group| reach::asked_of_group(group).any(is_its));
+    !is_called && !others && !file.groups.values().any(stands_alone)
 }
 
 /// What stands under a name.

@@ -33,6 +33,9 @@ const LOST: Duration = Duration::from_secs(100 * 3600);
 /// The longest window there is: all of a trial is measured.
 const WINDOW: Duration = Duration::from_secs(86_400);
 
+/// The share of attempts that S94 aims to stay below.
+const MOST: f64 = 0.1;
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trial {
@@ -85,8 +88,18 @@ struct Tried {
 }
 
 impl Tried {
+    /// Whether what is put in is past what the playbook aims at in all (S94): it promises nothing of such
+    /// a rate, so what comes of it is shown, and only that no question is lost is judged.
+    fn is_past(&self) -> bool {
+        let rates = self.objectives.iter().filter(|state| state.slo.measure == Measure::ErrorRate);
+        let measured = rates.filter_map(|state| state.actual).map(|actual| actual.value);
+        std::iter::once(f64::from(self.percent) / 100.0).chain(measured).any(|rate| rate >= MOST)
+    }
+
     fn missed(&self) -> impl Iterator<Item = &SloState> {
-        self.objectives.iter().filter(|state| judged(state) && state.met == Some(false))
+        let is_past = self.is_past();
+        let missed = move |state: &&SloState| judged(state) && state.met == Some(false);
+        self.objectives.iter().filter(move |_| !is_past).filter(missed)
     }
 }
 
@@ -237,18 +250,28 @@ fn page(tree: &Tree, trial: Trial, all: &[Tried]) -> String {
     lines[0].extend(all.iter().map(|tried| format!("{} %", tried.percent)));
     let first = all.first().map(|tried| &tried.objectives[..]).unwrap_or_default();
     for (index, state) in first.iter().enumerate() {
-        let states: Vec<_> = all.iter().filter_map(|it| it.objectives.get(index)).collect();
-        if states.iter().all(|state| state.actual.is_none()) {
+        let states: Vec<_> =
+            all.iter().filter_map(|it| Some((it.objectives.get(index)?, it.is_past()))).collect();
+        if states.iter().all(|(state, _)| state.actual.is_none()) {
             continue;
         }
         let slo = &state.slo;
         let mut line = vec![slo.id.to_string(), slo.name.to_string(), slo.target_text()];
-        line.extend(states.into_iter().map(verdict));
+        line.extend(states.into_iter().map(|(state, is_past)| verdict(state, is_past)));
         lines.push(line);
     }
     let rows: Vec<[String; 6]> =
         lines.into_iter().filter_map(|line| <[String; 6]>::try_from(line).ok()).collect();
     align(&mut page, &rows);
+    let past: Vec<_> =
+        all.iter().filter(|it| it.is_past()).map(|it| format!("{} %", it.percent)).collect();
+    if !past.is_empty() {
+        let _ = writeln!(
+            page,
+            "  at {} what is put in is past the goal of S94: it is shown, and judged is only that nothing is lost",
+            past.join(", ")
+        );
+    }
     let _ = writeln!(
         page,
         "  judged from {MIN_SAMPLES} samples on; what nothing was measured of is left out"
@@ -256,13 +279,14 @@ fn page(tree: &Tree, trial: Trial, all: &[Tried]) -> String {
     page
 }
 
-fn verdict(state: &SloState) -> String {
+fn verdict(state: &SloState, is_past: bool) -> String {
     let Some(actual) = state.actual else { return "-".to_owned() };
     let value = state.slo.measure.unit().show(actual.value);
     match state.met {
         _ if state.slo.measure == Measure::ErrorRate => format!("{value} (injected)"),
         _ if !judged(state) => format!("{value} of {}", actual.samples),
         Some(true) => format!("{value} met"),
+        Some(false) if is_past => format!("{value} (missed)"),
         Some(false) => format!("{value} MISSED"),
         None => value,
     }
@@ -282,7 +306,7 @@ fn as_json(tree: &Tree, trial: Trial, all: &[Tried], ok: bool) -> Value {
         .map(|tried| {
             let measured = tried.objectives.iter().filter(|state| state.actual.is_some());
             json!({
-                "network_percent": tried.percent, "ends": tried.ends, "injected": tried.injected,
+                "network_percent": tried.percent, "judged": !tried.is_past(), "ends": tried.ends, "injected": tried.injected,
                 "objectives": measured.map(objective).collect::<Vec<_>>(),
             })
         })

@@ -15,7 +15,7 @@ use mainstay::watch::MIN_SAMPLES;
 use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
-use super::build::{Tree, kept_group};
+use super::build::{Tree, kept_group, kept_model};
 use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
 use super::{points, watch};
@@ -32,6 +32,7 @@ pub(crate) fn page(tree: &Tree) -> String {
 
     classes(&mut page, &policy);
     allow_list(&mut page, tree);
+    acts(&mut page, tree);
     endpoints(&mut page, tree);
     limits(&mut page, tree, &policy);
 
@@ -185,6 +186,15 @@ fn allow_list(page: &mut String, tree: &Tree) {
         if kept_group(&tree.file) == Some(name.get_ref()) {
             let _ = writeln!(page, "    durable: what it accepts survives the process");
         }
+    }
+}
+
+/// What can be undone or asked about; nothing where the file says nothing of it.
+fn acts(page: &mut String, tree: &Tree) {
+    let lines: Vec<_> = tree.acts().into_iter().map(|(name, how)| [name, how]).collect();
+    if !lines.is_empty() {
+        let _ = writeln!(page, "\nActs: what is undone, and what tells whether it has happened");
+        align(page, &lines);
     }
 }
 
@@ -344,7 +354,7 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
 /// Said of requests that a store does not keep.
 pub(crate) fn not_kept(asked: &str) -> String {
     format!(
-        "requests to `{asked}` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`"
+        "requests to `{asked}` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`, or a model that no agent asks"
     )
 }
 
@@ -362,7 +372,8 @@ fn kept(tree: &Tree) -> String {
     if let Some(asked) = tree.unkept() {
         return format!("{durability}; {}", not_kept(asked));
     }
-    if let (true, Some(group)) = (tree.file.agents.is_empty(), kept_group(&tree.file)) {
+    let group = kept_group(&tree.file).filter(|_| tree.file.agents.is_empty());
+    if let Some(group) = group.or_else(|| kept_model(&tree.file)) {
         return format!("{durability}; requests to `{group}` are kept and begun again");
     }
     let what = match <Agent as Stateful>::schema() {
@@ -414,12 +425,11 @@ fn ladder(page: &mut String, tree: &Tree, profile: Profile, policy: &Policy) {
             Here::Tools => {
                 groups(&|group| group.kind.get_ref().is_of_tools(), "no tool has a stand-in")
             }
-            Here::Scope => match profile.scope() {
-                Some(scope) => format!(
-                    "a rollback reaches to its {}; what a tool has done stays, and who asked is told: \
-                     tools of a file have no undo",
-                    scope.name()
-                ),
+            Here::Scope => match tree.scope() {
+                Some(Scope::Transaction) => undone(tree),
+                Some(scope) => {
+                    format!("a rollback reaches to its {}, and undoes nothing", scope.name())
+                }
                 None => "each agent goes back by itself".to_owned(),
             },
             Here::Text => groups(&|group| tree.ends_with_text(group), "no group ends with a text"),
@@ -427,6 +437,22 @@ fn ladder(page: &mut String, tree: &Tree, profile: Profile, policy: &Policy) {
         lines.push([(*id).to_owned(), (*rung).to_owned(), (*what).to_owned(), here]);
     }
     align(page, &lines);
+}
+
+/// What a transaction that fails undoes, and what it leaves.
+fn undone(tree: &Tree) -> String {
+    let acts = tree.acts();
+    let undone: Vec<_> =
+        acts.iter().filter(|(_, how)| how.starts_with("undone")).map(|(name, _)| &**name).collect();
+    let stays = tree.not_undone();
+    let mut said = "a rollback reaches to its transaction".to_owned();
+    if !undone.is_empty() {
+        let _ = write!(said, "; what {} did is undone", undone.join(", "));
+    }
+    if !stays.is_empty() {
+        let _ = write!(said, "; what {} did stays: no undo", stays.join(", "));
+    }
+    said + "; who asked is told"
 }
 
 /// The members of a group, the first choice first.

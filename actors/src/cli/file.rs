@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay::checkpoint::Scope;
-use mainstay::fault::{Class, EffectKind};
+use mainstay::fault::Class;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -16,9 +16,11 @@ use super::profile::Profile;
 use super::snag::{Snag, list, meant};
 use super::watch::Watch;
 
+mod acts;
 mod lists;
 mod span;
 
+pub(crate) use acts::{Act, Question, Sign, Undo, json};
 pub(crate) use span::{After, Span};
 
 pub(crate) type Named<T> = BTreeMap<Spanned<String>, T>;
@@ -254,6 +256,9 @@ pub(crate) struct Group {
     pub(crate) hedge: Option<Spanned<Hedging>>,
     pub(crate) durable: Option<Spanned<bool>>,
     pub(crate) all_down: Option<Spanned<AllDown>>,
+    /// Of what it is asked, whoever has served.
+    pub(crate) undo: Option<Spanned<Undo>>,
+    pub(crate) verify: Option<Spanned<Question>>,
 }
 
 /// What becomes of a new request while every member of a group rests.
@@ -284,6 +289,7 @@ pub(crate) struct Grant {
 pub(crate) enum Builtin {
     QueryOrder,
     Refund,
+    TakeBack,
     Escalate,
     VectorSearch,
     ExactSearch,
@@ -305,7 +311,9 @@ pub(crate) struct Tool {
     pub(crate) bearer_env: Option<Spanned<String>>,
     pub(crate) dir: Option<Spanned<PathBuf>>,
     #[serde(default)]
-    pub(crate) effects: BTreeMap<Spanned<String>, EffectKind>,
+    pub(crate) effects: Named<Act>,
+    /// Of a built-in tool; a tool of a server has its own.
+    pub(crate) undo: Option<Spanned<Undo>>,
     pub(crate) trusted: Option<Spanned<bool>>,
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) max_result_bytes: Option<Spanned<NonZeroUsize>>,
@@ -442,6 +450,10 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
             "a boolean" => "write true or false, without quotes".to_owned(),
             "u64" => "write a whole number, not below 0, without quotes".to_owned(),
             "f32" | "f64" => "write a number, without quotes".to_owned(),
+            "a kind of effect" => {
+                "write a word such as \"read\", or { kind = \"compensable\", undo = { tool = \"...\" } }"
+                    .to_owned()
+            }
             other if other.contains("\"p95\"") => {
                 "write a time such as \"300ms\", or \"p95\": longer than 95 of 100 requests took"
                     .to_owned()
@@ -489,6 +501,13 @@ impl Section {
             "Limits" => ("a table of limits", "write { requests_per_minute = 60, concurrent = 4 }"),
             "Hedging" => ("a hedge", "write { after = \"300ms\" } or { after = \"p95\" }"),
             "Budget" => ("a budget", "write { tokens = 50000, money = 0.5, time = \"2m\" }"),
+            "Undo" => {
+                ("an undo", "write { tool = \"SERVER.TOOL\", arguments = { id = \"{id}\" } }")
+            }
+            "Question" => (
+                "a question",
+                "write { tool = \"SERVER.TOOL\", at = \"state\", happened = [\"paid\"], not_happened = [\"open\"] }",
+            ),
             "Checkpoint" => ("a checkpoint's interval", "write { steps = 5 }"),
             "Grant" => ("a grant", "write { owner = \"...\", reason = \"...\" }"),
             "Ask" | "Supervisor" | "PolicySection" | "Store" | "Points" | "Watch" => {

@@ -3,7 +3,7 @@
 //! *Invariant.* An answer is shown once: as it is written, or whole.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
-use super::{Failed, Show, say};
+use super::{Failed, Show, say, tell};
 use lines::{Lines, Typed};
 use page::Page;
 use served::Served;
@@ -85,7 +85,7 @@ impl Session {
         let store = tree.store()?;
         for note in tree.discover().await? {
             if !show.json {
-                eprintln!("mainstay: {note}");
+                tell(format_args!("mainstay: {note}"));
             }
         }
         let spec = tree.spec()?;
@@ -178,7 +178,7 @@ impl Session {
             if is_same && answered.outcome.is_ok() {
                 same = Some(answered.outcome);
             } else if !self.show.json {
-                tell_taken(&answered, |text| eprintln!("{text}"));
+                tell_taken(&answered, |text| tell(text));
             }
         }
         if let Some(Ok(outcome)) = same {
@@ -264,7 +264,10 @@ impl Session {
         let outcome = self.attend(call, &mut page, &mut events).await;
         let outcome = outcome.unwrap_or_else(|| Err(Why::called_off()));
         if outcome.as_ref().is_err_and(Why::is_called_off) {
-            page.end();
+            // The terminal has written what was typed: ^C.
+            if !page.end() && is_interactive() && std::io::stderr().is_terminal() {
+                eprintln!();
+            }
             return (outcome, false);
         }
         if outcome.is_ok() {
@@ -339,7 +342,8 @@ impl Session {
                 continue;
             }
             page.make_room();
-            eprintln!("  {} waits for a person: {} ({})", point.id, point.asked, point.otherwise);
+            let (id, asked) = (&point.id, &point.asked);
+            tell(format_args!("  {id} waits for a person: {asked} ({})", point.otherwise));
             if is_typing {
                 eprintln!("  {}", point.choices());
             } else {
@@ -390,7 +394,7 @@ impl Session {
         self.served.note(event);
         if let (true, Some(line)) = (self.show.progress, line(event)) {
             page.make_room();
-            eprintln!("  {line}");
+            tell(format_args!("  {line}"));
         }
     }
 
@@ -467,7 +471,7 @@ impl Session {
                     }
                     let outcome = outcome.as_ref().map_err(Clone::clone);
                     if let Err(error) = self.tell(outcome, began.elapsed(), shown) {
-                        eprintln!("{error}");
+                        tell(error);
                     }
                 }
             }

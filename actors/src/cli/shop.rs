@@ -30,6 +30,8 @@ pub(crate) struct Order {
 pub(crate) struct Desk {
     orders: Arc<Mutex<HashMap<u32, Order>>>,
     refunds: Arc<Mutex<HashMap<String, u32>>>,
+    /// What the orders were that were refunded here.
+    before: Arc<Mutex<HashMap<u32, String>>>,
 }
 
 impl Desk {
@@ -38,7 +40,7 @@ impl Desk {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
         let orders: Vec<Order> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let orders = orders.into_iter().map(|order| (order.order, order)).collect();
-        Ok(Self { orders: Arc::new(Mutex::new(orders)), refunds: Arc::default() })
+        Ok(Self { orders: Arc::new(Mutex::new(orders)), ..Self::default() })
     }
 
     fn find(&self, number: u32) -> Result<Order, Fault> {
@@ -58,9 +60,22 @@ impl Desk {
             return Err(Fault::business(format!("order {number} is refunded already"))
                 .with_code("already_refunded"));
         }
+        self.before.lock().insert(number, order.status.clone());
         "refunded".clone_into(&mut order.status);
         self.orders.lock().insert(number, order.clone());
         refunds.insert(key.to_owned(), number);
+        Ok(order)
+    }
+
+    /// Undoes a refund that was made here; where there was none, there is nothing to undo.
+    fn take_back(&self, number: u32) -> Result<Order, Fault> {
+        let mut refunds = self.refunds.lock();
+        let mut order = self.find(number)?;
+        if let Some(status) = self.before.lock().remove(&number) {
+            order.status = status;
+            refunds.retain(|_, refunded| *refunded != number);
+            self.orders.lock().insert(number, order.clone());
+        }
         Ok(order)
     }
 }
@@ -81,6 +96,7 @@ impl Builtin {
         match self {
             Self::QueryOrder => "query_order",
             Self::Refund => "refund",
+            Self::TakeBack => "take_back",
             Self::Escalate => "escalate",
             Self::VectorSearch => "vector_search",
             Self::ExactSearch => "exact_search",
@@ -90,7 +106,7 @@ impl Builtin {
 
     /// Whether it works on a file of orders.
     pub(crate) const fn needs_data(self) -> bool {
-        matches!(self, Self::QueryOrder | Self::Refund)
+        matches!(self, Self::QueryOrder | Self::Refund | Self::TakeBack)
     }
 
     /// Whether it searches documents.
@@ -112,6 +128,9 @@ impl Builtin {
             Self::Refund => {
                 ("Refunds an order.", json!({"order": order, "reason": reason}), vec!["order"])
             }
+            Self::TakeBack => {
+                ("Takes a refund of an order back.", json!({"order": order}), vec!["order"])
+            }
             Self::Escalate => {
                 ("Hands the case to a person.", json!({"order": order, "reason": reason}), vec![])
             }
@@ -130,7 +149,7 @@ impl Builtin {
     pub(crate) const fn effect(self) -> EffectKind {
         match self {
             Self::QueryOrder | Self::VectorSearch | Self::ExactSearch => EffectKind::Read,
-            Self::Refund | Self::Escalate => EffectKind::Idempotent,
+            Self::Refund | Self::TakeBack | Self::Escalate => EffectKind::Idempotent,
             Self::Default => EffectKind::Pure,
         }
     }
@@ -150,6 +169,12 @@ impl Builtin {
                 Tool::new(name, AtRunTime(self.effect()), move |query: Query, ctx: ToolContext| {
                     let refunded = desk.refund(query.order, ctx.key());
                     async move { refunded }
+                })
+            }
+            Self::TakeBack => {
+                Tool::new(name, AtRunTime(self.effect()), move |query: Query, _: ToolContext| {
+                    let taken = desk.take_back(query.order);
+                    async move { taken }
                 })
             }
             Self::Escalate => {
@@ -176,6 +201,10 @@ mod tests {
         assert_eq!(desk.refund(7, "a").unwrap().status, "refunded");
         assert_eq!(desk.refund(7, "a").unwrap().status, "refunded");
         assert_eq!(desk.refund(7, "b").unwrap_err().code.as_deref(), Some("already_refunded"));
+        // Taken back, it is what it was, and can be made again.
+        assert_eq!(desk.take_back(7).unwrap().status, "shipped");
+        assert_eq!(desk.take_back(7).unwrap().status, "shipped");
+        assert_eq!(desk.refund(7, "a").unwrap().status, "refunded");
         assert_eq!(desk.refund(8, "a").unwrap_err().code.as_deref(), Some("no_such_order"));
     }
 }

@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::file::{Group, GroupKind, TreeFile};
 use super::snag::{Snag, list, meant};
 
+mod acts;
 mod groups;
 mod parts;
 
@@ -122,6 +123,7 @@ pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
     verify.policy();
     verify.ask(folder);
     verify.scopes();
+    verify.acts();
     super::points::verify(file, &mut verify.snags);
     super::watch::verify(file, &mut verify.snags);
     verify.snags

@@ -70,7 +70,7 @@ fn a_trial_uses_the_policy_of_the_file_and_fails_where_an_objective_is_missed() 
     let folder = tree(&without);
     let said = folder.run(&["check", "t.toml", "--chaos", "--requests", "100"], "");
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains("at 15 %, S39 missed"), "{said:?}");
+    assert!(said.err.contains("at 5 %, S39 missed"), "{said:?}");
     let json = folder.run(&["check", "t.toml", "--chaos", "--json", "--requests", "100"], "");
     assert_eq!((json.code, &*json.err), (1, ""), "{json:?}");
     let tried = tried(&json);
@@ -116,13 +116,26 @@ network = 0
 }
 
 #[test]
-fn every_example_is_tried_without_a_loss() {
-    for name in ["support", "finance", "codegen", "shop", "desk", "office"] {
+fn every_example_meets_what_it_aims_at_without_a_loss() {
+    // A model of the profile `codegen` is to write nonsense in 15 of 100 answers, which is past the goal
+    // of S94 by itself.
+    for (name, judged) in [
+        ("support", true),
+        ("finance", true),
+        ("codegen", false),
+        ("shop", true),
+        ("desk", true),
+        ("office", false),
+    ] {
         let file = format!("examples/trees/{name}.toml");
-        let said = support(&["check", &file, "--chaos", "--json", "--requests", "40"], "");
-        assert!(said.code <= 1 && said.err.is_empty(), "{name}: {said:?}");
+        let said = support(&["check", &file, "--chaos", "--json"], "");
+        assert_eq!((said.code, &*said.err), (0, ""), "{name}: {said:?}");
         let tried = tried(&said);
-        assert_eq!((sum(&tried, "requests"), sum(&tried, "lost")), (120, 0), "{name}: {tried}");
+        assert_eq!((sum(&tried, "requests"), sum(&tried, "lost")), (600, 0), "{name}: {tried}");
+        let rates: Vec<_> =
+            tried["rates"].as_array().unwrap().iter().map(|rate| &rate["judged"]).collect();
+        assert_eq!(rates, [judged, false, false], "{name}");
+        assert_eq!(tried["ok"], true, "{name}");
     }
 }
 

@@ -173,7 +173,7 @@ async fn a_group_that_is_not_to_be_durable_keeps_nothing_and_says_so() {
     server.then(Row::reply("anew"));
     let said = run(&folder, &["run", "t.toml", "other"]).await;
     assert_eq!((said.code, &*said.out), (0, "anew\n"));
-    let told = "requests to `desk` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`";
+    let told = "requests to `desk` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`, or a model that no agent asks";
     assert_eq!(said.err, format!("mainstay: {told}\n"));
     assert_eq!(server.count(), 2, "what was asked before is gone");
     let page = run(&folder, &["check", "t.toml"]).await.out;
@@ -193,4 +193,30 @@ async fn a_store_in_memory_takes_a_durable_group_and_keeps_it_for_the_process() 
     // The tree is shown without the store, which another process may hold.
     let said = command(&folder.0, &["tree", "t.toml"]).output().unwrap();
     assert!(said.status.success(), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_to_a_single_model_survives_a_kill() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    server.then(Row::reply("taken up"));
+    let model = format!(
+        "[store]\npath = \"state\"\n[models.one]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &model);
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains("requests to `one` are kept and begun again"), "{page}");
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(1).await;
+    drop(first);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "taken up\n"), "{said:?}");
+    assert_eq!(said.err, "mainstay: taken up again: 1 open request\n");
+    assert_eq!(server.count(), 2);
+    // One that an agent asks, too, would be asked twice, and is not kept.
+    let shared = format!("entry = \"one\"\n{model}[agents.a]\nmodel = \"one\"\n");
+    std::fs::write(folder.0.join("t.toml"), shared).unwrap();
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains("requests to `one` are NOT kept"), "{page}");
 }

@@ -191,7 +191,12 @@ fn what_does_not_go_together_is_refused() {
             format!("[ask]\nresponse_format = \"schema\"\nschema = \"none\"\n{model}"),
             "the schema cannot be read",
         ),
-        (format!("[store]\npath = \"s\"\n{model}"), "a store, and nothing to keep"),
+        (
+            format!(
+                "[store]\npath = \"s\"\n{model}[groups.g]\nkind = \"model\"\nmembers = [\"m\"]\ndurable = false\n"
+            ),
+            "a store, and nothing to keep",
+        ),
         (
             format!("[store]\npath = \"s\"\ndurability = \"memory\"\n{agent}"),
             "a path for what stays in memory",

@@ -191,3 +191,28 @@ async fn a_person_is_asked_at_the_terminal_and_may_call_it_off() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_shown_the_codes_of_an_answer_and_does_not_obey_them() {
+    let server = StubServer::start().await.unwrap();
+    let codes = "\u{1b}]0;mine\u{7}\u{1b}[31mred\u{9b}0m\r\n\tend";
+    server.then(Row::reply_stream([codes]));
+    server.then(Row::error(401, "invalid_api_key", codes));
+    at_terminal(agent(&server, ""), |terminal| {
+        terminal.type_in("what is it?\r");
+        terminal.until("\u{241b}]0;mine\u{2407}\u{241b}[31mred\u{fffd}0m\r\n");
+        terminal.until("> ");
+        terminal.type_in("once more\r");
+        terminal.until("no answer: ");
+        terminal.until("\u{241b}[31mred");
+        terminal.until("> ");
+        terminal.type_in(CTRL_D);
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+    // What goes elsewhere stays as it is.
+    server.then(Row::reply(codes));
+    let folder = agent(&server, "");
+    let said = super::models::run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!(said.out, format!("{codes}\n"), "{said:?}");
+}

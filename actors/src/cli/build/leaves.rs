@@ -65,8 +65,8 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     if tool.errors_are_transient.as_ref().is_some_and(|transient| *transient.get_ref()) {
         server = server.errors_are_transient();
     }
-    for (tool, effect) in &tool.effects {
-        server = server.tool(tool.get_ref(), *effect);
+    for (tool, act) in &tool.effects {
+        server = server.tool(tool.get_ref(), act.kind);
     }
     Some(server)
 }

@@ -64,7 +64,7 @@ impl Tree {
                         spec.name
                     );
                 }
-                agent = agent.tool(spec, need);
+                agent = agent.tool(spec, self.reach(name, need));
             }
         }
         Ok(agent)

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::Snag;
 
 /// Where a table with known keys stands; `*` is any name.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 25] = [
     "ask",
     "supervisor",
     "policy",
@@ -27,6 +27,14 @@ const TABLES: [&str; 17] = [
     "tools.*",
     "people.*",
     "agents.*",
+    "agents.*.budget",
+    "agents.*.checkpoint",
+    "tools.*.undo",
+    "tools.*.effects.*.undo",
+    "tools.*.effects.*.verify",
+    "groups.*.undo",
+    "groups.*.verify",
+    "tools.*.effects",
 ];
 
 /// The first list that stands in the place of a table.

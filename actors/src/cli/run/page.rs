@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use mainstay_actors::chat::stream::{ChatStream, StreamEvent};
 
-use super::super::say;
+use super::super::{harmless, say, tell};
 
 /// An answer on its way to the terminal.
 pub(super) struct Page {
@@ -43,7 +43,8 @@ impl Page {
             None => self.stream = None,
             Some(StreamEvent::Text(piece)) => {
                 let mut out = std::io::stdout().lock();
-                let _ = write!(out, "{piece}").and_then(|()| out.flush());
+                let shown = harmless(piece.clone(), out.is_terminal());
+                let _ = write!(out, "{shown}").and_then(|()| out.flush());
                 self.midline = !piece.ends_with('\n');
                 self.text.push_str(&piece);
             }
@@ -57,7 +58,7 @@ impl Page {
                 self.end();
                 self.text.clear();
                 if progress {
-                    eprintln!("  calls {}", call.name);
+                    tell(format_args!("  calls {}", call.name));
                 }
             }
             Some(StreamEvent::Partial(fault)) => {
@@ -75,11 +76,13 @@ impl Page {
         }
     }
 
-    /// Ends the line.
-    pub(super) fn end(&mut self) {
-        if std::mem::take(&mut self.midline) {
+    /// Ends the line; whether there was one.
+    pub(super) fn end(&mut self) -> bool {
+        let midline = std::mem::take(&mut self.midline);
+        if midline {
             say("");
         }
+        midline
     }
 
     /// Begins a line for what is said besides, where both go to the same terminal; what goes elsewhere

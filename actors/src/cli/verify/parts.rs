@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use mainstay::checkpoint::VALIDITY;
-use mainstay::fault::EffectKind;
 use mainstay::policy::Policy;
 use toml::Spanned;
 
@@ -410,6 +409,7 @@ impl Verify<'_> {
                 "a `builtin`",
             ),
             ("text", tool.text.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
+            ("undo", tool.undo.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
             (
                 "trusted",
                 tool.trusted.as_ref().map(Spanned::span),
@@ -421,17 +421,6 @@ impl Verify<'_> {
             if let (Some(span), true) = (span, misfit) {
                 self.say(span, format!("`{key}` without {wants}"), "has no use here", "remove it");
             }
-        }
-        for (name, kind) in &tool.effects {
-            let (word, what) = match kind {
-                EffectKind::Verifiable => ("verifiable", "a question whether it has happened"),
-                EffectKind::Compensable => ("compensable", "an undo"),
-                _ => continue,
-            };
-            let message = format!("`{name}` is `{word}`, which needs {what}");
-            let hint =
-                "write `irreversible`, or `idempotent` if it may be asked twice with one key";
-            self.say(name.span(), message, "a file has no word for that", hint);
         }
         for variable in tool.env_from.iter().chain(&tool.bearer_env) {
             self.variable(variable);
@@ -531,9 +520,10 @@ impl Verify<'_> {
             }
             return;
         };
-        if self.file.agents.is_empty() && build::kept_group(self.file).is_none() {
-            let hint = "add [agents.NAME] or a group that is asked, or remove the store";
-            let label = "agents and the group that is asked are kept";
+        let kept = build::kept_group(self.file).or_else(|| build::kept_model(self.file));
+        if self.file.agents.is_empty() && kept.is_none() {
+            let hint = "remove the store, or the `durable = false` of the group that is asked";
+            let label = "agents, and the group or model that is asked, are kept";
             self.say(store.span(), "a store, and nothing to keep", label, hint);
         }
         let section = store.get_ref();

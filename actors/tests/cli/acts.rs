@@ -1,0 +1,152 @@
+//! What a tree file says of acts on the world: what undoes them, and what tells whether they happened.
+
+use mainstay_actors::stub_server::{Row, StubServer};
+
+use super::harness::{Folder, Said, shop};
+use super::models::run;
+
+/// An agent with the reservations of the shop's server, in a transaction.
+fn tree(server: &StubServer, acts: &str) -> Folder {
+    let text = format!(
+        r#"[supervisor]
+scope = "transaction"
+[store]
+path = "state"
+[policy]
+max_retries = 0
+[models.llm]
+kind = "openai"
+base_url = "{}"
+model = "m"
+[tools.box]
+command = ["{}", "--log", "log"]
+timeout = "1s"
+[tools.box.effects]
+release = "idempotent"
+reserved = "read"
+{acts}
+[agents.a]
+model = "llm"
+tools = ["box.reserve"]
+"#,
+        server.url(),
+        shop().display(),
+    );
+    Folder::with("t.toml", &text)
+}
+
+/// What the server did, in its order.
+fn done(folder: &Folder) -> Vec<String> {
+    let log = std::fs::read_to_string(folder.0.join("log")).unwrap();
+    let of_seats = |line: &&str| {
+        ["reserve ", "release ", "reserved "].iter().any(|name| line.starts_with(name))
+    };
+    log.lines().filter(of_seats).map(str::to_owned).collect()
+}
+
+/// What the model was told of its call.
+fn told(server: &StubServer) -> String {
+    let seen = server.requests().pop().unwrap().json();
+    seen["messages"].as_array().unwrap().last().unwrap()["content"].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_question_has_done_is_undone_when_it_fails() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("reserve", "{\"seat\":\"A7\",\"guests\":[2]}")]));
+    server.otherwise(Row::error(401, "invalid_api_key", "no"));
+    let undo = r#"reserve = { kind = "compensable", undo = { tool = "box.release", arguments = { seat = "{seat}", why = "not {seat} for {guests.0}" } } }"#;
+    let folder = tree(&server, undo);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
+    let undone = r#"release {"seat":"A7","why":"not A7 for 2"}: free"#;
+    let reserved = r#"reserve {"guests":[2],"seat":"A7"}: taken"#;
+    assert_eq!(done(&folder), [reserved, undone], "{said:?}");
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains("  box.reserve  undone by box.release\n"), "{page}");
+    // Without arguments of its own, the undo has those of the call.
+    let same =
+        "[tools.box.effects.reserve]\nkind = \"compensable\"\nundo = { tool = \"box.release\" }\n";
+    let folder = tree(&server, same);
+    server.then(Row::tool_calls([("reserve", "{\"seat\":\"B1\"}")]));
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    let last = done(&folder).pop();
+    assert_eq!(last.as_deref(), Some(r#"release {"seat":"B1"}: free"#), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_answer_is_lost_is_asked_about_and_the_answer_is_its_result() {
+    async fn ask(lose: &str, reads: &str) -> (Said, String, Vec<String>) {
+        let server = StubServer::start().await.unwrap();
+        let arguments = format!("{{\"seat\":\"A7\",\"lose\":\"{lose}\"}}");
+        server.then(Row::tool_calls([("reserve", &*arguments)]));
+        server.then(Row::reply("done"));
+        let verify = format!(
+            "reserve = {{ kind = \"verifiable\", verify = {{ tool = \"box.reserved\", arguments = {{ seat = \"{{seat}}\" }}, {reads} }} }}"
+        );
+        let folder = tree(&server, &verify);
+        let said = run(&folder, &["run", "t.toml", "hello"]).await;
+        let page = run(&folder, &["check", "t.toml"]).await.out;
+        assert!(page.contains("  box.reserve  where unknown, box.reserved tells\n"), "{page}");
+        (said, told(&server), done(&folder))
+    }
+    let at = "at = \"state\", happened = [\"taken\"], not_happened = [\"free\"]";
+    let (said, told, seen) = ask("after", at).await;
+    assert_eq!((said.code, &*said.out), (0, "done\n"), "{said:?}");
+    assert_eq!(told, r#""{\"seat\":\"A7\",\"state\":\"taken\"}""#);
+    assert_eq!(seen[1..], [r#"reserved {"seat":"A7"}: taken"#]);
+    // It did not: that is known, too.
+    let (said, told, seen) = ask("before", at).await;
+    assert_eq!((said.code, &*said.out), (0, "done\n"), "{said:?}");
+    assert!(!told.contains("taken") && seen[1].ends_with(": free"), "{told} {seen:?}");
+    // An answer of which the file says nothing tells nothing: a person has to find out.
+    let (_, told, seen) = ask("after", "at = \"state\", happened = [\"paid\"]").await;
+    assert!(seen.len() == 2 && told.contains("indeterminate"), "{told} {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_undo_of_a_group_is_asked_whoever_has_served() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("pay", "{\"order\":7}")]));
+    server.then(Row::error(401, "invalid_api_key", "no"));
+    server.then(Row::tool_calls([("look", "{\"order\":7}")]));
+    server.then(Row::reply("seen"));
+    let text = format!(
+        r#"profile = "finance"
+[store]
+path = "state"
+[policy]
+max_retries = 0
+[models.llm]
+kind = "openai"
+base_url = "{}"
+model = "m"
+[tools.look]
+builtin = "query_order"
+data = "orders.json"
+[tools.till]
+builtin = "refund"
+data = "orders.json"
+[tools.back]
+builtin = "take_back"
+data = "orders.json"
+[groups.pay]
+kind = "tool"
+members = ["till"]
+undo = {{ tool = "back" }}
+[agents.a]
+model = "llm"
+tools = ["pay", "look"]
+"#,
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let orders = "[{\"order\": 7, \"status\": \"shipped\"}]";
+    std::fs::write(folder.0.join("orders.json"), orders).unwrap();
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains("what pay did is undone; who asked is told"), "{page}");
+    // It goes back to where the question began, with nothing paid, and does it again.
+    let said = run(&folder, &["run", "t.toml", "pay"]).await;
+    assert_eq!((said.code, &*said.out), (0, "seen\n"), "{said:?}");
+    assert!(told(&server).contains("shipped"), "{} {said:?}", told(&server));
+}
