@@ -165,6 +165,11 @@ fn say(text: impl fmt::Display) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Writes a line to standard error, as [`say`] does to standard output.
+fn aside(text: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// There is no answer. Empty when it has been said why already.
 #[derive(Debug)]
 struct Failed(String);
@@ -191,7 +196,7 @@ pub(crate) fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("mainstay: no runtime: {error}");
+            aside(format_args!("mainstay: no runtime: {error}"));
             return ExitCode::from(1);
         }
     };
@@ -208,12 +213,12 @@ pub(crate) fn main() -> ExitCode {
         say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
     }
     if let Some(snags) = error.downcast_ref::<Snags>() {
-        eprint!("{snags}");
+        let _ = write!(std::io::stderr(), "{snags}");
         return ExitCode::from(2);
     }
     let said = error.downcast_ref::<Failed>();
     if said.is_none_or(|failed| !failed.0.is_empty()) {
-        eprintln!("mainstay: {}", causes(&error));
+        aside(format_args!("mainstay: {}", causes(&error)));
     }
     ExitCode::from(if said.is_some() { 1 } else { 2 })
 }
@@ -259,7 +264,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Tree { file, format } => {
             let mut tree = Tree::read(&file)?;
             for note in tree.discover().await? {
-                eprintln!("mainstay: {note}");
+                aside(format_args!("mainstay: {note}"));
             }
             // What is stored is neither needed nor touched: another process may be at work with it.
             let store = Arc::new(MemoryStore::new());

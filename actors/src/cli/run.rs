@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use mainstay::error::RecoverError;
+use mainstay::error::{RecoverError, StoreError};
 use mainstay::event::{Event, EventStream};
 use mainstay::id::ChildPath;
 use mainstay::port::Port;
@@ -22,11 +22,12 @@ use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
-use super::{Failed, Show, say};
+use super::{Failed, Show, aside, say};
 use lines::{Lines, Typed};
 use page::Page;
 use served::Served;
 use taken::Answered;
+use talk::Talk;
 use words::{Outcome, Why, line};
 
 mod alerts;
@@ -36,6 +37,7 @@ mod page;
 mod served;
 mod settle;
 mod taken;
+mod talk;
 mod words;
 
 pub(crate) use lines::is_interactive;
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     asked: Asked,
     show: Show,
     history: Vec<Message>,
+    /// Where a conversation is kept; `None` where nothing is kept of who is asked.
+    talk: Option<Talk>,
     /// What another process had asked, and what has happened since it was taken up.
     taken: Vec<RecoveredRequest>,
     early: Option<EventStream>,
@@ -85,16 +89,23 @@ impl Session {
         let store = tree.store()?;
         for note in tree.discover().await? {
             if !show.json {
-                eprintln!("mainstay: {note}");
+                aside(format_args!("mainstay: {note}"));
             }
         }
         let spec = tree.spec()?;
+        let keeps = store.clone().filter(|_| tree.unkept().is_none());
+        let talk = keeps.map(|store| Talk::new(store, &tree.entry(), tree.durability()));
         let watched = SystemOptions::new().watch(tree.watch()).points(points::spec(&tree.file));
         let (system, taken, early) = match store {
             None => (System::start_with(spec, watched).await?, Vec::new(), None),
             Some(store) => {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
-                    eprintln!("mainstay: {}", super::check::not_kept(group));
+                    aside(format_args!("mainstay: {}", super::check::not_kept(group)));
+                }
+                for line in super::check::repeats(tree) {
+                    if !show.json {
+                        aside(format_args!("mainstay: {line}"));
+                    }
                 }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
@@ -103,12 +114,12 @@ impl Session {
                     System::recover_observed(spec, store, options).await.map_err(with_hint)?;
                 let summary = taken::summary(&recovered, show.progress);
                 if let (false, Some(summary)) = (show.json, summary) {
-                    eprintln!("mainstay: {summary}");
+                    aside(format_args!("mainstay: {summary}"));
                 }
                 (system, recovered.open, Some(events))
             }
         };
-        tokio::spawn(alerts::tell(system.events(), |line| eprintln!("mainstay: {line}")));
+        tokio::spawn(alerts::tell(system.events(), |line| aside(format_args!("mainstay: {line}"))));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
@@ -121,6 +132,7 @@ impl Session {
             asked,
             show,
             history,
+            talk,
             taken,
             early,
             people,
@@ -178,7 +190,7 @@ impl Session {
             if is_same && answered.outcome.is_ok() {
                 same = Some(answered.outcome);
             } else if !self.show.json {
-                tell_taken(&answered, |text| eprintln!("{text}"));
+                tell_taken(&answered, |text| aside(text));
             }
         }
         if let Some(Ok(outcome)) = same {
@@ -279,7 +291,7 @@ impl Session {
         let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));
         page.end();
         if page.has_begun() && !shown && outcome.is_ok() {
-            eprintln!("  (the answer broke off; another one was given)");
+            aside("  (the answer broke off; another one was given)");
         }
         while let Some(stamped) = events.try_next() {
             self.progress(&stamped.event, &mut page);
@@ -317,7 +329,7 @@ impl Session {
                 typed = next(&mut lines), if waits => match typed {
                     Some(Typed::Line(line)) => self.while_waiting(&line, page).await,
                     Some(Typed::Interrupt) => break None,
-                    Some(Typed::Unreadable) => eprintln!("that line is not UTF-8"),
+                    Some(Typed::Unreadable) => aside("that line is not UTF-8"),
                     None => lines = None,
                 },
             }
@@ -339,11 +351,14 @@ impl Session {
                 continue;
             }
             page.make_room();
-            eprintln!("  {} waits for a person: {} ({})", point.id, point.asked, point.otherwise);
+            aside(format_args!(
+                "  {} waits for a person: {} ({})",
+                point.id, point.asked, point.otherwise
+            ));
             if is_typing {
-                eprintln!("  {}", point.choices());
+                aside(format_args!("  {}", point.choices()));
             } else {
-                eprintln!("  nobody types here, so that is what happens");
+                aside("  nobody types here, so that is what happens");
             }
         }
         !points.is_empty()
@@ -388,7 +403,7 @@ impl Session {
         self.served.note(event);
         if let (true, Some(line)) = (self.show.progress, line(event)) {
             page.make_room();
-            eprintln!("  {line}");
+            aside(format_args!("  {line}"));
         }
     }
 
@@ -405,7 +420,7 @@ impl Session {
                     say(&outcome.text);
                 }
                 if self.show.progress {
-                    eprintln!("{}", outcome.footer(took));
+                    aside(outcome.footer(took));
                 }
             }
             Err(why) if self.show.json => {
@@ -421,16 +436,22 @@ impl Session {
     pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
         let path = self.path();
         self.lines = Some(Lines::new(history)?);
+        self.history = self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?;
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
             // The conversation goes on from there.
             if let Ok(outcome) = &answered.outcome {
                 self.history = answered.question.history;
-                self.remember(&answered.question.text, &outcome.text);
+                self.remember(&answered.question.text, &outcome.text).await;
             }
         }
+        if !self.history.is_empty() {
+            aside("the conversation goes on where it was left; /forget begins a new one");
+        }
         let pending = if self.people.is_empty() { "" } else { "/pending, " };
-        eprintln!("{path} answers. /tree, /effects, /metrics, {pending}/forget, /help, /quit.");
+        aside(format_args!(
+            "{path} answers. /tree, /effects, /metrics, {pending}/forget, /help, /quit."
+        ));
         let mut interrupted = false;
         loop {
             let line = match next_or_end(&mut self.lines).await {
@@ -438,11 +459,11 @@ impl Session {
                 Some(Typed::Interrupt) if interrupted => return Ok(()),
                 Some(Typed::Interrupt) => {
                     interrupted = true;
-                    eprintln!("Ctrl-C again leaves.");
+                    aside("Ctrl-C again leaves.");
                     continue;
                 }
                 Some(Typed::Unreadable) => {
-                    eprintln!("that line is not UTF-8");
+                    aside("that line is not UTF-8");
                     continue;
                 }
                 Some(Typed::Line(line)) => line,
@@ -451,7 +472,12 @@ impl Session {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
-                "/forget" => self.history.clear(),
+                "/forget" => {
+                    self.history.clear();
+                    if let Some(talk) = &self.talk {
+                        not_kept(talk.forget().await);
+                    }
+                }
                 command if command.starts_with('/') => match self.command(command).await {
                     Some(text) => say(text),
                     None => say(format_args!("there is no {command}; /help shows what there is")),
@@ -460,21 +486,30 @@ impl Session {
                     let began = Instant::now();
                     let (outcome, shown) = self.ask(prompt).await;
                     match &outcome {
-                        Ok(outcome) => self.remember(prompt, &outcome.text),
+                        Ok(outcome) => self.remember(prompt, &outcome.text).await,
                         Err(why) => interrupted = why.is_called_off(),
                     }
                     let outcome = outcome.as_ref().map_err(Clone::clone);
                     if let Err(error) = self.tell(outcome, began.elapsed(), shown) {
-                        eprintln!("{error}");
+                        aside(error);
                     }
                 }
             }
         }
     }
 
-    fn remember(&mut self, question: &str, answer: &str) {
-        self.history.push(Message::user(question));
-        self.history.push(Message::assistant(answer));
+    async fn remember(&mut self, question: &str, answer: &str) {
+        self.history.extend(talk::pair(question, answer));
+        if let Some(talk) = &self.talk {
+            not_kept(talk.keep(question, answer).await);
+        }
+    }
+}
+
+/// A store that takes no more of a conversation is said, and ends nothing.
+fn not_kept(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        aside(format_args!("the next process will not know this: {error}"));
     }
 }
 

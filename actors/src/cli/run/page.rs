@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use mainstay_actors::chat::stream::{ChatStream, StreamEvent};
 
-use super::super::say;
+use super::super::{aside, say};
 
 /// An answer on its way to the terminal.
 pub(super) struct Page {
@@ -49,7 +49,7 @@ impl Page {
             }
             Some(StreamEvent::Restart) => {
                 self.end();
-                eprintln!("  (the answer broke off; once more)");
+                aside("  (the answer broke off; once more)");
                 self.text.clear();
             }
             // What an agent's model says before it calls tools is no part of the answer.
@@ -57,12 +57,12 @@ impl Page {
                 self.end();
                 self.text.clear();
                 if progress {
-                    eprintln!("  calls {}", call.name);
+                    aside(format_args!("  calls {}", call.name));
                 }
             }
             Some(StreamEvent::Partial(fault)) => {
                 self.end();
-                eprintln!("  (the answer broke off: {})", fault.class);
+                aside(format_args!("  (the answer broke off: {})", fault.class));
             }
             Some(_) => {}
         }
@@ -87,7 +87,7 @@ impl Page {
     pub(super) fn make_room(&mut self) {
         if self.midline && std::io::stdout().is_terminal() {
             self.midline = false;
-            eprintln!();
+            aside("");
         }
     }
 }
