@@ -216,7 +216,7 @@ pub(crate) fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("mainstay: no runtime: {error}");
+            tell(format_args!("mainstay: no runtime: {error}"));
             return ExitCode::from(1);
         }
     };
@@ -284,7 +284,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Tree { file, format } => {
             let mut tree = Tree::read(&file)?;
             for note in tree.discover().await? {
-                eprintln!("mainstay: {note}");
+                tell(format_args!("mainstay: {note}"));
             }
             // What is stored is neither needed nor touched: another process may be at work with it.
             let store = Arc::new(MemoryStore::new());

@@ -473,3 +473,16 @@ fn a_file_that_is_not_there_is_named() {
     assert_eq!(said.code, 2);
     assert!(said.err.starts_with("mainstay: nowhere.toml cannot be read: "), "{said:?}");
 }
+
+#[test]
+fn errors_that_nobody_reads_end_nothing() {
+    let folder = Folder::with("t.toml", "[models.m]\nkind = \"nothing\"\n");
+    for arguments in [&["check", "t.toml"][..], &["check", "gone.toml"], &["run", "t.toml", "x"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Whoever read has gone before anything is said.
+        drop(reader);
+        let mut command = harness::command(&folder.0, arguments);
+        let ended = command.stderr(writer).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+    }
+}

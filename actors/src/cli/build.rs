@@ -276,7 +276,7 @@ impl Tree {
     }
 
     /// What a write to the store must survive.
-    fn durability(&self) -> Durability {
+    pub(crate) fn durability(&self) -> Durability {
         let store = self.file.store.as_ref().and_then(|store| store.get_ref().durability.as_ref());
         match store.map(|it| *it.get_ref()).unwrap_or_default() {
             file::Durability::Sync => Durability::Sync,
@@ -666,6 +666,6 @@ fn is_dispensable(file: &TreeFile, server: &str) -> bool {
 }
 
 /// What stands under a name.
-fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
+pub(crate) fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
     named.iter().find(|(id, _)| id.get_ref() == name).map(|(_, value)| value)
 }

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use mainstay::error::RecoverError;
+use mainstay::error::{RecoverError, StoreError};
 use mainstay::event::{Event, EventStream};
 use mainstay::id::ChildPath;
 use mainstay::port::Port;
@@ -27,6 +27,7 @@ use lines::{Lines, Typed};
 use page::Page;
 use served::Served;
 use taken::Answered;
+use talk::Talk;
 use words::{Outcome, Why, line};
 
 mod alerts;
@@ -36,6 +37,7 @@ mod page;
 mod served;
 mod settle;
 mod taken;
+mod talk;
 mod words;
 
 pub(crate) use lines::is_interactive;
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     asked: Asked,
     show: Show,
     history: Vec<Message>,
+    /// Where a conversation is kept; `None` where nothing is kept of who is asked.
+    talk: Option<Talk>,
     /// What another process had asked, and what has happened since it was taken up.
     taken: Vec<RecoveredRequest>,
     early: Option<EventStream>,
@@ -89,12 +93,19 @@ impl Session {
             }
         }
         let spec = tree.spec()?;
+        let keeps = store.clone().filter(|_| tree.unkept().is_none());
+        let talk = keeps.map(|store| Talk::new(store, &tree.entry(), tree.durability()));
         let watched = SystemOptions::new().watch(tree.watch()).points(points::spec(&tree.file));
         let (system, taken, early) = match store {
             None => (System::start_with(spec, watched).await?, Vec::new(), None),
             Some(store) => {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
-                    eprintln!("mainstay: {}", super::check::not_kept(group));
+                    tell(format_args!("mainstay: {}", super::check::not_kept(group)));
+                }
+                for line in super::check::repeats(tree) {
+                    if !show.json {
+                        tell(format_args!("mainstay: {line}"));
+                    }
                 }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
@@ -103,12 +114,12 @@ impl Session {
                     System::recover_observed(spec, store, options).await.map_err(with_hint)?;
                 let summary = taken::summary(&recovered, show.progress);
                 if let (false, Some(summary)) = (show.json, summary) {
-                    eprintln!("mainstay: {summary}");
+                    tell(format_args!("mainstay: {summary}"));
                 }
                 (system, recovered.open, Some(events))
             }
         };
-        tokio::spawn(alerts::tell(system.events(), |line| eprintln!("mainstay: {line}")));
+        tokio::spawn(alerts::tell(system.events(), |line| tell(format_args!("mainstay: {line}"))));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
@@ -121,6 +132,7 @@ impl Session {
             asked,
             show,
             history,
+            talk,
             taken,
             early,
             people,
@@ -266,7 +278,7 @@ impl Session {
         if outcome.as_ref().is_err_and(Why::is_called_off) {
             // The terminal has written what was typed: ^C.
             if !page.end() && is_interactive() && std::io::stderr().is_terminal() {
-                eprintln!();
+                tell("");
             }
             return (outcome, false);
         }
@@ -282,7 +294,7 @@ impl Session {
         let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));
         page.end();
         if page.has_begun() && !shown && outcome.is_ok() {
-            eprintln!("  (the answer broke off; another one was given)");
+            tell("  (the answer broke off; another one was given)");
         }
         while let Some(stamped) = events.try_next() {
             self.progress(&stamped.event, &mut page);
@@ -320,7 +332,7 @@ impl Session {
                 typed = next(&mut lines), if waits => match typed {
                     Some(Typed::Line(line)) => self.while_waiting(&line, page).await,
                     Some(Typed::Interrupt) => break None,
-                    Some(Typed::Unreadable) => eprintln!("that line is not UTF-8"),
+                    Some(Typed::Unreadable) => tell("that line is not UTF-8"),
                     None => lines = None,
                 },
             }
@@ -345,9 +357,9 @@ impl Session {
             let (id, asked) = (&point.id, &point.asked);
             tell(format_args!("  {id} waits for a person: {asked} ({})", point.otherwise));
             if is_typing {
-                eprintln!("  {}", point.choices());
+                tell(format_args!("  {}", point.choices()));
             } else {
-                eprintln!("  nobody types here, so that is what happens");
+                tell("  nobody types here, so that is what happens");
             }
         }
         !points.is_empty()
@@ -411,7 +423,7 @@ impl Session {
                     say(&outcome.text);
                 }
                 if self.show.progress {
-                    eprintln!("{}", outcome.footer(took));
+                    tell(outcome.footer(took));
                 }
             }
             Err(why) if self.show.json => {
@@ -427,16 +439,22 @@ impl Session {
     pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
         let path = self.path();
         self.lines = Some(Lines::new(history)?);
+        self.history = self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?;
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
             // The conversation goes on from there.
             if let Ok(outcome) = &answered.outcome {
                 self.history = answered.question.history;
-                self.remember(&answered.question.text, &outcome.text);
+                self.remember(&answered.question.text, &outcome.text).await;
             }
         }
+        if !self.history.is_empty() {
+            tell("the conversation goes on where it was left; /forget begins a new one");
+        }
         let pending = if self.people.is_empty() { "" } else { "/pending, " };
-        eprintln!("{path} answers. /tree, /effects, /metrics, {pending}/forget, /help, /quit.");
+        tell(format_args!(
+            "{path} answers. /tree, /effects, /metrics, {pending}/forget, /help, /quit."
+        ));
         let mut interrupted = false;
         loop {
             let line = match next_or_end(&mut self.lines).await {
@@ -444,11 +462,11 @@ impl Session {
                 Some(Typed::Interrupt) if interrupted => return Ok(()),
                 Some(Typed::Interrupt) => {
                     interrupted = true;
-                    eprintln!("Ctrl-C again leaves.");
+                    tell("Ctrl-C again leaves.");
                     continue;
                 }
                 Some(Typed::Unreadable) => {
-                    eprintln!("that line is not UTF-8");
+                    tell("that line is not UTF-8");
                     continue;
                 }
                 Some(Typed::Line(line)) => line,
@@ -457,7 +475,12 @@ impl Session {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
-                "/forget" => self.history.clear(),
+                "/forget" => {
+                    self.history.clear();
+                    if let Some(talk) = &self.talk {
+                        not_kept(talk.forget().await);
+                    }
+                }
                 command if command.starts_with('/') => match self.command(command).await {
                     Some(text) => say(text),
                     None => say(format_args!("there is no {command}; /help shows what there is")),
@@ -466,7 +489,7 @@ impl Session {
                     let began = Instant::now();
                     let (outcome, shown) = self.ask(prompt).await;
                     match &outcome {
-                        Ok(outcome) => self.remember(prompt, &outcome.text),
+                        Ok(outcome) => self.remember(prompt, &outcome.text).await,
                         Err(why) => interrupted = why.is_called_off(),
                     }
                     let outcome = outcome.as_ref().map_err(Clone::clone);
@@ -478,9 +501,18 @@ impl Session {
         }
     }
 
-    fn remember(&mut self, question: &str, answer: &str) {
-        self.history.push(Message::user(question));
-        self.history.push(Message::assistant(answer));
+    async fn remember(&mut self, question: &str, answer: &str) {
+        self.history.extend(talk::pair(question, answer));
+        if let Some(talk) = &self.talk {
+            not_kept(talk.keep(question, answer).await);
+        }
+    }
+}
+
+/// A store that takes no more of a conversation is said, and ends nothing.
+fn not_kept(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        tell(format_args!("the next process will not know this: {error}"));
     }
 }
 

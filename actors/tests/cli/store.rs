@@ -308,3 +308,60 @@ async fn durability_decides_what_is_written() {
     assert_eq!(run(&folder, &["run", "t.toml", "hello"]).await.code, 0);
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "only the file itself");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_goes_on_after_a_kill_between_two_questions_until_it_is_forgotten() {
+    let server = StubServer::start().await.unwrap();
+    for text in ["hello Ann", "Ann", "who?", "nobody"] {
+        server.then(Row::reply(text));
+    }
+    let folder = std::sync::Arc::new(tree(&server));
+    let mut first = start(&folder, &["run", "t.toml", "--chat"]);
+    let mut input = first.0.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"I am Ann\n").unwrap();
+    // The next prompt is read once the answer is kept.
+    std::io::Write::write_all(&mut input, b"/help\n").unwrap();
+    let mut out = BufReader::new(first.0.stdout.take().unwrap()).lines();
+    assert_eq!(out.next().unwrap().unwrap(), "hello Ann");
+    assert!(out.next().unwrap().unwrap().starts_with("/tree"));
+    drop(first);
+    let chat = |input: &'static str| {
+        let there = std::sync::Arc::clone(&folder);
+        tokio::task::spawn_blocking(move || there.run(&["run", "t.toml", "--chat"], input))
+    };
+    let said = chat("who am I\n").await.unwrap();
+    assert!(said.err.contains("the conversation goes on where it was left"), "{said:?}");
+    let said = chat("/forget\nwho am I\n").await.unwrap();
+    assert_eq!(said.out, "who?\n", "{said:?}");
+    // One question alone has no conversation, and none is begun by it.
+    run(&folder, &["run", "t.toml", "and now"]).await;
+    let told = |request: usize| {
+        let messages = server.requests()[request].json()["messages"].clone();
+        let texts = messages.as_array().unwrap().iter().map(|it| it["content"].clone());
+        texts.map(|text| text.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(1), ["I am Ann", "hello Ann", "who am I"]);
+    assert_eq!(told(2), ["who am I"]);
+    assert_eq!(told(3), ["and now"]);
+}
+
+#[test]
+fn a_sub_agent_that_may_act_once_more_after_a_kill_is_named() {
+    let file = |store: &str, tool: &str| {
+        format!(
+            "{store}[models.m]\nkind = \"local\"\n[tools.t]\nbuiltin = {tool}\n[agents.boss]\nmodel = \"m\"\nagents = [\"helper\"]\n[agents.helper]\nmodel = \"m\"\ntools = [\"t\"]\ndescription = \"helps\"\n"
+        )
+    };
+    let told =
+        "what the model of `helper` says is NOT kept: after a kill it may have `t` act once more";
+    let (stored, acts) = ("[store]\npath = \"state\"\n", "\"escalate\"");
+    for (store, tool, is_told) in
+        [(stored, acts, true), (stored, "\"default\"\ntext = \"7\"", false), ("", acts, false)]
+    {
+        let folder = Folder::with("t.toml", &file(store, tool));
+        let page = folder.run(&["check", "t.toml"], "");
+        assert_eq!((page.code, page.out.contains(told)), (0, is_told), "{page:?}");
+        let said = folder.run(&["run", "t.toml", "hello"], "");
+        assert_eq!(said.err.contains(told), is_told, "{said:?}");
+    }
+}

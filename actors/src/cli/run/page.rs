@@ -50,7 +50,7 @@ impl Page {
             }
             Some(StreamEvent::Restart) => {
                 self.end();
-                eprintln!("  (the answer broke off; once more)");
+                tell("  (the answer broke off; once more)");
                 self.text.clear();
             }
             // What an agent's model says before it calls tools is no part of the answer.
@@ -63,7 +63,7 @@ impl Page {
             }
             Some(StreamEvent::Partial(fault)) => {
                 self.end();
-                eprintln!("  (the answer broke off: {})", fault.class);
+                tell(format_args!("  (the answer broke off: {})", fault.class));
             }
             Some(_) => {}
         }
@@ -90,7 +90,7 @@ impl Page {
     pub(super) fn make_room(&mut self) {
         if self.midline && std::io::stdout().is_terminal() {
             self.midline = false;
-            eprintln!();
+            tell("");
         }
     }
 }
