@@ -2,7 +2,7 @@
 //! each thing that can be said.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
@@ -618,6 +618,69 @@ impl Stateful for Walks {
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
         self.steps = snapshot.get("steps")?;
         Ok(())
+    }
+}
+
+/// Counts its steps in a life that nobody keeps, and fails in the third until it is mended.
+#[derive(Clone)]
+struct Forgets {
+    steps: u32,
+    mended: Arc<AtomicBool>,
+    /// How often a request was begun, in all lives.
+    begun: Arc<AtomicU32>,
+}
+
+impl Behavior for Forgets {
+    type Request = String;
+    type Reply = String;
+}
+
+impl Stateful for Forgets {
+    async fn step(&mut self, _: &String, turn: Turn, _: &Context) -> Result<Step<String>, Fault> {
+        if matches!(turn, Turn::First) {
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            self.steps = 0;
+        }
+        if self.steps == 2 && !self.mended.load(Ordering::Relaxed) {
+            return Err(Fault::network("refused"));
+        }
+        self.steps += 1;
+        match self.steps {
+            1 | 2 => Ok(Step::Continue),
+            _ => Ok(Step::Reply(format!("begun {}", self.begun.load(Ordering::Relaxed)))),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_more_in_another_life_begins_afresh_and_in_the_same_goes_on() {
+    for (killed, early, begun) in [(false, false, 1), (true, false, 2), (true, true, 2)] {
+        let mended = Arc::new(AtomicBool::new(false));
+        let (given, counted) = (Arc::clone(&mended), Arc::new(AtomicU32::new(0)));
+        let made =
+            move || Forgets { steps: 0, mended: Arc::clone(&given), begun: Arc::clone(&counted) };
+        let child = ChildSpec::stateful("it", made).policy(Policy::playbook_exact());
+        let root = SupervisorSpec::one_for_one("root")
+            .restart_backoff(Duration::from_secs(5), Duration::from_secs(5))
+            .child(child);
+        let system = start(root, PointSpec::everywhere(HOUR)).await;
+        let port: Texts = system.port("root/it").unwrap();
+        let mut events = system.events();
+        let called = call(&port);
+        let shown = point(&system, &mut events).await;
+        mended.store(true, Ordering::Relaxed);
+        if killed {
+            system.kill("root/it").unwrap();
+            events.wait_for(|event| matches!(event, Event::Restarting { .. })).await.unwrap();
+            if !early {
+                let up = |event: &Event| matches!(event, Event::Started { .. });
+                events.wait_for(up).await.unwrap();
+            }
+        }
+        system.points().decide(shown.id, Choice::RetryAgain, "ada", "").unwrap();
+        let answer = called.await.unwrap().unwrap();
+        let expected = format!("begun {begun}");
+        assert_eq!(answer.value, expected, "killed: {killed}, early: {early}");
     }
 }
 

@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use super::{Desk, Out};
 use crate::fate::{Ended, Fate, FateCounts};
 use crate::fault::ExitCause;
+use crate::id::Incarnation;
 use crate::mailbox::Ticket;
 use crate::moment::Moment;
 use crate::port::{Cut, Flight};
@@ -124,6 +125,11 @@ impl<W: Worker> Desk<W> {
     /// Keeps a user value until the lock is released.
     pub(crate) fn discard(&mut self, value: impl Send + 'static) {
         self.rare().rubbish.push(Box::new(value));
+    }
+
+    /// Whether this life is the one that is up.
+    pub(crate) fn is_in(&self, life: Incarnation) -> bool {
+        self.life.is_up() && self.life.incarnation() == life
     }
 
     /// An attempt is no longer listened to. Whoever still works on it is a zombie.

@@ -363,9 +363,10 @@ impl<W: Worker> Slot<W> {
         if matches!(&cause, Cause::Fault(_)) {
             desk.attempt_failed(cause.text(), now);
         }
-        let delivery = ticket.lease.delivery;
+        let (delivery, life) = (ticket.lease.delivery, desk.life.incarnation());
         if let Some(due) = due.filter(|_| !mail.is_cancelled()) {
-            let pending = Pending { cause, decision, place, attempt, tainted, done, delivery };
+            let pending =
+                Pending { cause, decision, place, life, attempt, tainted, done, delivery };
             self.park(desk, mail, ticket, due, pending, now);
             return;
         }
@@ -374,7 +375,8 @@ impl<W: Worker> Slot<W> {
             || (mail.is_cancelled()
                 && matches!(action, Action::Retry { .. } | Action::Rollback | Action::Widen));
         if action == Action::Widen && !left {
-            let pending = Pending { cause, decision, place, attempt, tainted, done, delivery };
+            let pending =
+                Pending { cause, decision, place, life, attempt, tainted, done, delivery };
             self.widen(desk, mail, ticket, pending, now);
             return;
         }
@@ -422,7 +424,7 @@ impl<W: Worker> Slot<W> {
             return;
         };
         let place = None;
-        let pending = Pending { cause, decision, place, attempt, tainted, done, delivery };
+        let pending = Pending { cause, decision, place, life, attempt, tainted, done, delivery };
         self.carry_out(desk, mail, pending, left, now);
     }
 

@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::fate::{Answer, Fate};
 use crate::fault::{Class, EffectKind};
 use crate::hub;
-use crate::id::{ChildPath, Delivery};
+use crate::id::{ChildPath, Delivery, Incarnation};
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::points::{Asked, Choice, Point, Said};
@@ -28,8 +28,10 @@ use crate::slot::worker::{Worker, unwound};
 pub(super) struct Pending {
     pub(super) cause: Cause,
     pub(super) decision: Decision,
-    /// Where the request goes on if it is tried again.
+    /// Where the request goes on if it is tried again, in the life that has come so far.
     pub(super) place: Option<Place>,
+    /// Which that is. Another one begins the request afresh, or as what it was restored to says.
+    pub(super) life: Incarnation,
     pub(super) attempt: u32,
     pub(super) tainted: bool,
     /// How many of its steps were done.
@@ -351,7 +353,7 @@ impl<W: Worker> Slot<W> {
             if action != proposed {
                 Self::redecide(mail, due.before, &mut pending, action);
             }
-            self.release(mail, place, now);
+            self.release(mail, place.map(|place| (pending.life, place)), now);
             return;
         }
         if answer.is_none() && choice == Choice::Continue && proposed == Action::Widen {
@@ -411,9 +413,17 @@ impl<W: Worker> Slot<W> {
         pending.decision.action = action;
     }
 
-    /// It goes on where it stood, before what came later.
-    pub(super) fn release(&self, mail: &Mail<W>, place: Option<Place>, now: Moment) {
+    /// It goes on where it stood, before what came later; where it stood in another life says nothing
+    /// to this one.
+    pub(super) fn release(&self, mail: &Mail<W>, place: Option<(Incarnation, Place)>, now: Moment) {
         let mut desk = self.desk();
+        let place = match place {
+            Some((life, place)) if !place.back && !desk.is_in(life) => {
+                desk.discard(place);
+                None
+            }
+            place => place.map(|(_, place)| place),
+        };
         let found = desk.mailbox.on(
             mailbox::Input::Release(mail.id),
             &self.rules.bounds,
