@@ -275,6 +275,22 @@ async fn a_request_to_a_server_that_drips_has_its_fate_and_its_connection_is_clo
 }
 
 #[tokio::test]
+async fn the_bearer_of_a_tool_server_is_read_from_the_variable_that_is_named() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(mainstay_actors::stub_server::Row::new(401, ""));
+    let tools = McpServer::url(server.url());
+    // A variable that a test is run with.
+    tools.clone().bearer_env("CARGO_PKG_NAME").discover().await.unwrap_err();
+    let expected = format!("Bearer {}", env!("CARGO_PKG_NAME"));
+    assert_eq!(server.requests()[0].header("authorization"), Some(&*expected));
+    let asked = server.count();
+    let fault = tools.bearer_env("MAINSTAY_NO_SUCH_VARIABLE").discover().await.unwrap_err();
+    let told = "environment variable MAINSTAY_NO_SUCH_VARIABLE is not set";
+    assert_eq!((&*fault.message, fault.class), (told, Class::Permission));
+    assert_eq!(server.count(), asked, "nothing is sent without it");
+}
+
+#[tokio::test]
 async fn no_bearer_of_a_tool_server_follows_a_redirect() {
     let thief = StubServer::start().await.unwrap();
     let server = StubServer::start().await.unwrap();

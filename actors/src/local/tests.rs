@@ -55,6 +55,16 @@ fn a_refund_that_fails_or_is_too_large_goes_to_a_person() {
 }
 
 #[test]
+fn a_desk_pays_out_as_much_as_it_is_told_to() {
+    let (request, _) =
+        feed(desk("refund order 1042"), r#"{"status":"delivered","amount_cents":900}"#);
+    for (limit, expected) in [(900, "refund"), (899, "escalate")] {
+        let reply = LocalModel::default().refund_limit_cents(limit).reply(&request);
+        assert_eq!(called(&reply).0, expected, "{limit}");
+    }
+}
+
+#[test]
 fn a_tool_that_is_not_offered_is_not_asked_for() {
     let model = LocalModel::default();
     for text in ["refund order 1042", "where is 1042", "I want to speak to a real person"] {
