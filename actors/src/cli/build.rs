@@ -71,8 +71,14 @@ impl Tree {
     /// # Errors
     /// [`Snags`] for everything that is wrong with it.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes =
-            std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes = std::fs::read(path).map_err(|error| {
+            let hint = match () {
+                () if path.is_dir() => "name the tree file itself",
+                () if path.exists() => "is it yours to read?",
+                () => "paths are seen from the folder you are in",
+            };
+            anyhow::anyhow!("{} cannot be read: {error}; {hint}", path.display())
+        })?;
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let snags = |text: String, snags| {
             anyhow::Error::new(Snags { file: path.display().to_string(), text, snags })

@@ -447,6 +447,9 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
             "u8" => "write a whole number from 0 to 255, without quotes".to_owned(),
             "u32" => "write a whole number from 0 to 4294967295, without quotes".to_owned(),
             "a sequence" => "put it into brackets: [\"a\", \"b\"]".to_owned(),
+            other if other.starts_with("a nonzero") => {
+                "write a whole number above 0, without quotes".to_owned()
+            }
             "a boolean" => "write true or false, without quotes".to_owned(),
             "u64" => "write a whole number, not below 0, without quotes".to_owned(),
             "f32" | "f64" => "write a number, without quotes".to_owned(),
@@ -459,11 +462,12 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
                     .to_owned()
             }
             other if other.starts_with("a duration") => {
-                "write a whole number above 0 and a unit: \"500ms\", \"30s\", \"2m\" or \"1h\""
+                "write a whole number above 0 and a unit: \"500ms\", \"30s\", \"2m\" or \"1h\"; at most a year"
                     .to_owned()
             }
             other => format!("write {other}"),
         };
+        let found = found.strip_suffix(" as i128").unwrap_or(found);
         let found = match found {
             "map" => "a table",
             "sequence" => "a list",
@@ -472,6 +476,7 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
         let expected = match expected {
             "u64" | "u32" | "u8" => "a whole number",
             "f32" | "f64" => "a number",
+            other if other.starts_with("a nonzero") => "a whole number above 0",
             "a sequence" => "a list",
             "a map" => "a table",
             "path string" => "a path",
@@ -546,6 +551,13 @@ fn not_toml(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
         }
         _ if message.contains("string") && message.contains("expected `") => {
             ("a text that does not end", "end it with the quote that it begins with")
+        }
+        _ if message.contains("visible characters") => (
+            "a control character in a text",
+            "write it as it is written in TOML: \\t, \\n, \\u0000",
+        ),
+        _ if message.starts_with("carriage return") => {
+            ("half the end of a line", "end each line with a newline, as every editor can")
         }
         "duplicate key" => ("it stands above already", "keep one of the two"),
         "wanted string or table" => {

@@ -66,4 +66,7 @@ fn a_folder_is_no_tree_file() {
     let said = Folder::new().run(&["run", ".", "hello"], "");
     assert_eq!(said.code, 2);
     assert!(said.err.starts_with("mainstay: . cannot be read: "), "{said:?}");
+    assert!(said.err.ends_with("; name the tree file itself\n"), "{said:?}");
+    let said = Folder::new().run(&["check", "none.toml"], "");
+    assert!(said.err.ends_with("; paths are seen from the folder you are in\n"), "{said:?}");
 }

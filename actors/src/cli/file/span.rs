@@ -25,7 +25,8 @@ impl Span {
             _ => return None,
         };
         let millis = text[..at].parse::<u64>().ok()?.checked_mul(unit)?;
-        (millis > 0).then(|| Self(Duration::from_millis(millis)))
+        // Nothing is waited for longer than a year.
+        (1..=31_536_000_000).contains(&millis).then(|| Self(Duration::from_millis(millis)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is wrong with a section taken by itself: models, tools, the store, the policy.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use mainstay::checkpoint::VALIDITY;
@@ -16,8 +17,13 @@ use super::super::shop::Desk;
 use super::Verify;
 
 fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    reqwest::Url::parse(text)
+        .is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
+}
+
+/// Whether the system takes it for the name of a variable.
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !name.contains(char::is_whitespace)
 }
 
 /// A kind with its article.
@@ -29,7 +35,9 @@ fn a(kind: &str) -> String {
 impl Verify<'_> {
     fn variable(&mut self, variable: &Spanned<String>) {
         let name = variable.get_ref();
-        if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
+        if !is_variable(name) {
+            self.no_variable(variable.span(), name);
+        } else if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
             self.say(
                 variable.span(),
                 format!("the environment variable {name} is not set"),
@@ -37,6 +45,11 @@ impl Verify<'_> {
                 format!("set it before the start: export {name}=..."),
             );
         }
+    }
+
+    fn no_variable(&mut self, span: Range<usize>, name: &str) {
+        let message = format!("{name:?} cannot be the name of an environment variable");
+        self.say(span, message, "no name", "write one such as `MY_KEY`, without a value");
     }
 
     pub(super) fn models(&mut self) {
@@ -329,7 +342,7 @@ impl Verify<'_> {
             ),
         }
         if let Some(command) = &tool.command
-            && command.get_ref().is_empty()
+            && command.get_ref().first().is_none_or(|program| program.trim().is_empty())
         {
             self.say(
                 command.span(),
@@ -421,6 +434,11 @@ impl Verify<'_> {
             if let (Some(span), true) = (span, misfit) {
                 self.say(span, format!("`{key}` without {wants}"), "has no use here", "remove it");
             }
+        }
+        if let Some(env) = &tool.env
+            && let Some(name) = env.get_ref().keys().find(|name| !is_variable(name))
+        {
+            self.no_variable(env.span(), name);
         }
         for variable in tool.env_from.iter().chain(&tool.bearer_env) {
             self.variable(variable);
@@ -532,6 +550,12 @@ impl Verify<'_> {
         if kind != Durability::Memory && section.path.is_none() {
             let hint = "add a line `path = \"...\"`, or `durability = \"memory\"`";
             self.say(store.span(), "a store without a path", "nowhere to write", hint);
+        }
+        if let Some(path) = &section.path
+            && self.folder.join(path.get_ref()).is_file()
+        {
+            let hint = "name a folder; it is made if it is not there";
+            self.say(path.span(), "the store is to be in a file", "a folder is expected", hint);
         }
         if let (Durability::Memory, Some(path)) = (kind, &section.path) {
             let hint = "write `durability = \"sync\"` or \"async\", or remove the path";
