@@ -375,6 +375,7 @@ pub struct Context {
     pub(crate) notes: Notes,
     pub(crate) tie: OnceLock<Arc<Tie>>,
     pub(crate) hedge: bool,
+    pub(crate) replay: bool,
 }
 
 /// What stays the same over all attempts of a child.
@@ -415,6 +416,13 @@ impl Context {
     /// Which hand-out of the request this is, from 1.
     pub fn delivery(&self) -> Delivery {
         self.delivery
+    }
+
+    /// Whether the request was answered before, and is handled again only for what it makes of the state,
+    /// which has gone back to before it: nobody hears of the answer, calls are served from the record, and
+    /// what the behavior does to the world by itself is not to be done again.
+    pub fn is_replay(&self) -> bool {
+        self.replay
     }
 
     /// Whether the request is out at another member of the group as well, which had it before: this

@@ -5,7 +5,6 @@
 //! the effect as lost, never as failed.
 
 use std::collections::HashSet;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -25,6 +24,8 @@ use crate::ledger::{
 };
 use crate::port::{Act, Call, Outcome, Reply, Tie, Trace};
 
+mod ended;
+mod recall;
 mod settling;
 
 pub use settling::{EffectView, EffectsRef};
@@ -44,12 +45,9 @@ pub(crate) struct Effects {
     emit: Box<dyn Fn(Event) + Send + Sync>,
     /// Whether there has been an effect at all.
     used: AtomicBool,
-    /// Requests that acted and have their fates, the oldest first.
-    ended: Mutex<VecDeque<Arc<str>>>,
+    /// Requests that acted and have their fates.
+    ended: Mutex<ended::Ended>,
 }
-
-/// How many requests' effects are remembered after their fates.
-const REMEMBERED: usize = 10_000;
 
 /// Keeps records of the ledger.
 pub(crate) trait Keep: Send + Sync {
@@ -109,25 +107,6 @@ impl Effects {
     /// Whether there has been an effect at all.
     pub(crate) fn is_used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
-    }
-
-    /// A request has its fate. What it has done is remembered for a while, for whoever asks under the
-    /// same key; then what is settled of it is forgotten.
-    pub(crate) fn ended(&self, task: &str) {
-        if self.ledger.lock().of_task(task).is_empty() {
-            return;
-        }
-        let mut oldest = None;
-        {
-            let mut ended = self.ended.lock();
-            ended.push_back(Arc::from(task));
-            if ended.len() > REMEMBERED {
-                oldest = ended.pop_front();
-            }
-        }
-        if let Some(task) = oldest {
-            self.note(Input::Retire(task));
-        }
     }
 
     /// What of a task's effects stands, and what is not known.
@@ -207,6 +186,10 @@ impl Effects {
                 EffectStatus::Rejected | EffectStatus::Failed(_) => continue,
                 EffectStatus::Compensated => {
                     told.undone.push(key);
+                    continue;
+                }
+                ref status if status.stands() => {
+                    told.kept.push(key);
                     continue;
                 }
                 EffectStatus::Stuck(_) => stop = true,
@@ -305,6 +288,7 @@ impl Effects {
         if let Some(record) = &output.record {
             self.keep(record.clone()).await?;
             self.tell(record);
+            self.settled(record);
         }
         Ok(output)
     }
@@ -315,6 +299,7 @@ impl Effects {
         self.changed.notify_waiters();
         if let Some(record) = output.record {
             self.tell(&record);
+            self.settled(&record);
             if let Some(journal) = self.journal.get() {
                 journal.note(record);
             }
@@ -332,7 +317,7 @@ impl Effects {
         let (key, status) = match record {
             Record::Intent(intent, _) => (intent.key, "intended"),
             Record::Status(key, status) => (*key, status.name()),
-            Record::Retired(_) => return,
+            Record::Asked(..) | Record::Retired(_) => return,
         };
         self.tell_status(key, status);
     }
@@ -357,6 +342,7 @@ impl Effects {
         let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
+        self.begun(&site.task);
         let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
         if status == Some(EffectStatus::Compensating) {
             // A rollback that an earlier process did not end: it is ended first.
@@ -468,6 +454,7 @@ impl Effects {
                             served_by: (answer.served_by != tool).then(|| answer.served_by.clone()),
                             degraded: answer.degraded,
                             defaulted: answer.defaulted,
+                            stands: false,
                         };
                         self.feed(Input::Confirmed(key, happened)).await?;
                         Ok(answer)

@@ -126,6 +126,8 @@ pub enum Unavailable {
     Duplicate,
     /// It is durable, and this request cannot be written down.
     Unrecordable,
+    /// Whoever asks handles a request again that was answered before: nobody is asked for that.
+    Replaying,
 }
 
 impl fmt::Display for Unavailable {
@@ -147,6 +149,7 @@ impl fmt::Display for Unavailable {
             Self::RuntimeGone => "the runtime it was started on was dropped",
             Self::Duplicate => "it has accepted a request with this key before",
             Self::Unrecordable => "the request cannot be written down",
+            Self::Replaying => "not asked: the request that asks is being replayed",
         })
     }
 }

@@ -174,6 +174,17 @@ pub enum Event {
         /// Which life.
         incarnation: Incarnation,
     },
+    /// A child whose state had gone back to before requests that were answered has handled them again, as
+    /// they were handled first.
+    Replayed {
+        /// The child.
+        child: ChildPath,
+        /// How many requests' work is in the state again.
+        requests: usize,
+        /// How many requests' work is not: what they asked is not in the record any more, or they could not
+        /// be handled as before. Which: [`System::lost_work`](crate::system::System::lost_work).
+        lost: usize,
+    },
     /// The states of many children, as of one moment, are in the store.
     LineDrawn {
         /// The supervisor whose subtree it covers.
@@ -223,6 +234,8 @@ pub enum Event {
         undone: usize,
         /// Effects of open requests that nobody knows about, or whose undo failed.
         unknown: usize,
+        /// How many answered requests are handled again.
+        replayed: usize,
         /// How many answered requests' work is not there any more.
         missing: usize,
         /// Who approved it, and why; for one that was asked for by hand.
@@ -428,6 +441,7 @@ impl Event {
             | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
             | Self::BeganAnew { child, .. }
+            | Self::Replayed { child, .. }
             | Self::ScopeRolledBack { at: child, .. }
             | Self::RollbackFailed { at: child, .. }
             | Self::RollbackExhausted { at: child, .. }
@@ -446,126 +460,6 @@ impl Event {
             | Self::Hedged { group, .. }
             | Self::NotHedged { group, .. } => Some(group),
             Self::DomainClosed { .. } | Self::Raised { .. } | Self::Cleared { .. } => None,
-        }
-    }
-
-    fn trace(&self) {
-        match self {
-            Self::Fated { child, request, fate, attempts, .. } => {
-                tracing::debug!(target: "mainstay", %child, %request, %fate, attempts, "fated");
-            }
-            Self::Failed { child, request, attempt, ended, .. } => {
-                tracing::info!(target: "mainstay", %child, %request, attempt, %ended, "attempt failed");
-            }
-            Self::Decided { child, request, decision, .. } => {
-                tracing::info!(target: "mainstay", %child, %request, %decision, "decided");
-            }
-            Self::RollbackExhausted { at, reasons } => {
-                tracing::error!(target: "mainstay", %at, ?reasons, "no scope can be rolled back");
-            }
-            Self::Accumulated { child, request, failures, window } => {
-                tracing::warn!(target: "mainstay", %child, %request, failures, ?window, "soft failures add up");
-            }
-            Self::UndoStopped { child, tool, key, stands } => {
-                tracing::error!(target: "mainstay", %child, %tool, %key, stands, "an undo stopped; a person has to look");
-            }
-            Self::Alert { child, request, ended, attempts } => {
-                tracing::error!(target: "mainstay", %child, %request, %ended, attempts, "all recovery strategies failed");
-            }
-            Self::Escalated { supervisor, child, cause, restarts } => {
-                tracing::error!(target: "mainstay", %supervisor, %child, %cause, restarts, "restart intensity exceeded");
-            }
-            Self::Exited { child, incarnation, cause } => {
-                tracing::info!(target: "mainstay", %child, %incarnation, %cause, "exited");
-            }
-            Self::Restarting { supervisor, child, cause, scope, restarts } => {
-                tracing::warn!(target: "mainstay", %supervisor, %child, %cause, scope, restarts, "restarting");
-            }
-            Self::ChildQuarantined { child, cause } => {
-                tracing::error!(target: "mainstay", %child, %cause, "child quarantined");
-            }
-            Self::Zombie { child, incarnation } => {
-                tracing::warn!(target: "mainstay", %child, %incarnation, "zombie left behind");
-            }
-            Self::Circuit { child, state } => {
-                tracing::info!(target: "mainstay", %child, state, "circuit");
-            }
-            Self::Switched { group, from, to, failback } => {
-                tracing::info!(target: "mainstay", %group, %from, %to, failback, "switched");
-            }
-            Self::Hedged { group, request, from, to, after } => {
-                tracing::info!(target: "mainstay", %group, %request, %from, %to, ?after, "hedged");
-            }
-            Self::NotHedged { group, request, why } => {
-                tracing::debug!(target: "mainstay", %group, %request, %why, "not hedged");
-            }
-            Self::DomainClosed { domain, until } => {
-                tracing::info!(target: "mainstay", %domain, %until, "quota domain closed");
-            }
-            Self::Restored { child, incarnation, checkpoint, step } => {
-                tracing::info!(target: "mainstay", %child, %incarnation, ?checkpoint, ?step, "restored");
-            }
-            Self::RolledBack { child, request, scope, kept, undone, unknown } => {
-                tracing::warn!(target: "mainstay", %child, %request, %scope, kept, undone, unknown, "rolled back");
-            }
-            Self::RestoreFailed { child, checkpoint } => {
-                tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");
-            }
-            Self::BeganAnew { child, incarnation } => {
-                tracing::error!(target: "mainstay", %child, %incarnation, "no state could be restored");
-            }
-            Self::LineDrawn { supervisor, line, scope, children } => {
-                tracing::info!(target: "mainstay", %supervisor, %line, %scope, children, "recovery line drawn");
-            }
-            Self::LineMissed { supervisor, reason } => {
-                tracing::warn!(target: "mainstay", %supervisor, reason, "recovery line missed");
-            }
-            Self::ScopeRolledBack {
-                at,
-                scope,
-                line,
-                children,
-                kept,
-                undone,
-                unknown,
-                missing,
-                ..
-            } => {
-                tracing::warn!(target: "mainstay", %at, %scope, ?line, children, kept, undone, unknown, missing, "scope rolled back");
-            }
-            Self::RollbackFailed { at, scope, wider, reason } => {
-                tracing::error!(target: "mainstay", %at, %scope, ?wider, reason, "rollback failed");
-            }
-            Self::Checkpointed { child, checkpoint, step } => {
-                tracing::debug!(target: "mainstay", %child, %checkpoint, step, "checkpointed");
-            }
-            Self::Effect { child, tool, key, status } => {
-                tracing::info!(target: "mainstay", %child, %tool, %key, status, "effect");
-            }
-            Self::Stale { child, request, delivery } => {
-                tracing::debug!(target: "mainstay", %child, %request, delivery = delivery.0, "stale result");
-            }
-            Self::Started { child, incarnation } => {
-                tracing::debug!(target: "mainstay", %child, %incarnation, "started");
-            }
-            Self::Interrupted { child, request } => {
-                tracing::debug!(target: "mainstay", %child, %request, "interrupted");
-            }
-            Self::PointOpened { child, request, point, after, proposed, until } => {
-                let after = after.map_or("at once", Rung::name);
-                tracing::warn!(target: "mainstay", %child, %request, point, after, proposed, %until, "a person may decide");
-            }
-            Self::PointClosed { child, request, point, decision, by_person } => {
-                tracing::info!(target: "mainstay", %child, %request, point, decision, by_person, "decided at a point");
-            }
-            Self::Raised { alert } => alert.trace(),
-            Self::Cleared { alert } => {
-                let watch::Alert { rule, severity, .. } = alert;
-                tracing::info!(target: "mainstay", rule, %severity, "alert cleared");
-            }
-            Self::SupervisorEnded { supervisor, cause } => {
-                tracing::info!(target: "mainstay", %supervisor, %cause, "supervisor ended");
-            }
         }
     }
 }
@@ -696,3 +590,4 @@ impl Drop for EventStream {
 
 #[cfg(test)]
 mod tests;
+mod trace;

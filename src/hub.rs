@@ -433,6 +433,22 @@ impl Hub {
         });
     }
 
+    /// As [`Hub::tidy`], for a store that is taken up: one process after the other may end before anything is
+    /// due. What is small is waited for, so that this is done however short they are.
+    pub(crate) async fn make_room(&self, journal: &Arc<Journal>) {
+        const SMALL: u64 = 64 << 20;
+        let waits = journal.weight().is_ok_and(|bytes| bytes < SMALL);
+        let (journal, now) = (Arc::clone(journal), Wall::from(self.clock.wall()));
+        let made = self.runtime.spawn_blocking(move || {
+            if let Err(error) = journal.make_room(RETAINED, now) {
+                tracing::warn!(target: "mainstay", %error, "the store could not be tidied");
+            }
+        });
+        if waits {
+            let _ = made.await;
+        }
+    }
+
     /// Whether durable requests are left open for the next process.
     pub(crate) fn is_suspending(&self) -> bool {
         self.journal.get().is_some() && self.is_shutting_down()

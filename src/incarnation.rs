@@ -16,16 +16,13 @@ use std::task::Poll;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime};
 
-use crate::behavior::{
-    Call, Context, Performed, Place, StartContext, Stateful, Stateless, Step, Turn,
-};
+use crate::behavior::{Call, Context, Place, StartContext, Stateful, Stateless, Step, Turn};
 use crate::checkpoint::{Interval, Schema, Snapshot};
-use crate::effects::Site;
 use crate::error::CheckpointError;
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
 use crate::journal;
-use crate::port::{Cut, Flight, Outcome};
+use crate::port::{Cut, Flight};
 use crate::slot::{
     Bill, Ended, Job, Next, Said, Slot, Unkept, Wake, Watched, Worker, let_go, poll_watched,
     unwound, watched,
@@ -33,11 +30,14 @@ use crate::slot::{
 
 mod apart;
 mod ended;
+mod perform;
+mod replay;
 
 use apart::{apart, thread};
 use ended::{
     HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost, not_kept,
 };
+use perform::perform;
 
 /// Attempts a carrier makes before it yields.
 const BATCH: u32 = 32;
@@ -349,6 +349,12 @@ async fn attempt<B: Stateful>(
     {
         return (Some(life), ended);
     }
+    if job.behind {
+        match Box::pin(replay::catch_up(slot, life, job, context)).await {
+            Ok(caught_up) => life = caught_up,
+            Err(ended) => return ended,
+        }
+    }
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back, undo } = place;
@@ -485,69 +491,6 @@ async fn attempt<B: Stateful>(
         };
         let_drop((before, again));
         return over;
-    }
-}
-
-/// Makes the calls of a step in parallel, and has its effects take place. The attempt's clock stands
-/// still meanwhile.
-async fn perform<W: Worker>(
-    slot: &Slot<W>,
-    calls: Vec<Call>,
-    context: &Context,
-    step: u64,
-    acted: bool,
-) -> Result<Performed, Cut> {
-    let tie = context.tie();
-    tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
-    let _paused = tie.pause();
-    let before = tie.called();
-    let acts = calls.iter().any(|call| call.act.is_some());
-    let task: Option<Arc<str>> = acts.then(|| Arc::from(context.key()));
-    let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-        match &task {
-            Some(task) => {
-                let site = Site {
-                    task: Arc::clone(task),
-                    owner: slot.path.clone(),
-                    step,
-                    ordinal: ordinal as u32,
-                };
-                let effects = Arc::clone(&slot.hub.effects);
-                Box::pin(effects.act(site, call, Arc::clone(tie)))
-            }
-            None => {
-                let made = call.make(Arc::clone(tie), None);
-                Box::pin(async move { made.await.map_err(Fault::from) })
-            }
-        }
-    };
-    let mut pending: Vec<_> = calls.into_iter().enumerate().map(making).map(Some).collect();
-    let mut outcomes: Vec<_> = pending.iter().map(|_| None).collect();
-    let mut open = pending.len();
-    let all = poll_fn(|task| {
-        for (call, outcome) in pending.iter_mut().zip(&mut outcomes) {
-            let Some(future) = call else { continue };
-            if let Poll::Ready(result) = future.as_mut().poll(task) {
-                *outcome = Some(result);
-                *call = None;
-                open -= 1;
-            }
-        }
-        if open == 0 { Poll::Ready(()) } else { Poll::Pending }
-    });
-    let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
-    let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
-    tie.waits_for(Vec::new());
-    let cost = tie.called().without(before);
-    match result {
-        Watched::Done(()) => {
-            Ok(Performed::new(outcomes.into_iter().flatten().collect(), acted, cost))
-        }
-        Watched::Panicked(text) => {
-            // A reply that panics when it is dropped is the only user code in there.
-            Ok(Performed::new(vec![Err(Fault::internal(text))], acted, cost))
-        }
-        Watched::Cut(cut) => Err(cut),
     }
 }
 

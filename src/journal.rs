@@ -5,7 +5,7 @@
 //! refused by name and never misread. What the journal says is known here too, and whoever asks never
 //! hears of what the store has not confirmed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::moment::Moment;
+use crate::policy::budget::Limits;
 
 mod line;
 mod state;
@@ -38,8 +39,9 @@ const STREAM: &str = "mainstay";
 const SCHEMA: &str = "mainstay.journal";
 /// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
-/// it was a stand-in, and effects at which an undo stopped.
-const VERSION: u32 = 4;
+/// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
+/// what came of questions that are no effects, both for a replay.
+const VERSION: u32 = 5;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -55,7 +57,8 @@ const FULL_EVERY: Duration = Duration::from_secs(10);
 pub enum Journaled {
     /// It was accepted and has no fate yet.
     Open,
-    /// It has this fate; the reply as JSON, for one that was answered.
+    /// It has this fate; the reply as JSON, for one that was answered and as long as the replies since weigh no
+    /// more than 64 MiB.
     Fated(Fate, Option<String>),
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct Open {
     pub(crate) deadline: Option<u64>,
     /// What failed before it was set aside and released.
     pub(crate) trail: Trail,
+    /// What it may cost, time aside.
+    pub(crate) budget: Option<Limits>,
 }
 
 /// See the [module](self).
@@ -78,6 +83,9 @@ pub(crate) struct Journal {
     /// Records in the journal, about.
     written: AtomicU64,
     since_tidy: AtomicU64,
+    /// What its records weigh, about, and what they did when it was last written anew.
+    bytes: AtomicU64,
+    tidied_bytes: AtomicU64,
     /// The position of the last record that is known to be in the store.
     reached: AtomicU64,
     /// What the store weighed after it was last compacted.
@@ -85,8 +93,19 @@ pub(crate) struct Journal {
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
     full_at: Mutex<Option<Moment>>,
+    /// Requests whose work this process could not bring back into a state, the last ones.
+    lost: Mutex<VecDeque<(ChildPath, Arc<str>)>>,
     clock: Arc<dyn Clock>,
 }
+
+/// From how many bytes on a journal is written anew, beyond twice what it weighed then.
+const HEAVY: u64 = 32 * state::MIB as u64;
+
+/// About how many bytes of a journal that is written anew go into the store at a time.
+const BATCH: usize = 8 * state::MIB;
+
+/// How many requests whose work is lost are remembered.
+const LOST: usize = 10_000;
 
 /// From how many records on a journal that says what so many would is written anew.
 const fn has_grown(lines: usize) -> u64 {
@@ -111,13 +130,14 @@ impl Journal {
     ) -> Result<(Arc<Self>, Vec<Record>), RecoverError> {
         let mut state = State::default();
         let mut records = Vec::new();
-        let mut written = 0;
+        let (mut written, mut bytes) = (0, 0);
         let mut from = 1;
         loop {
             let page = store.scan(STREAM, from, PAGE)?;
             written += page.len() as u64;
             for record in &page {
                 from = record.position + 1;
+                bytes += record.bytes.len() as u64;
                 let unreadable =
                     |why: String| RecoverError::Journal { position: record.position, why };
                 let opened = codec::open(&record.bytes).map_err(|e| unreadable(e.to_string()))?;
@@ -140,10 +160,13 @@ impl Journal {
             state: Mutex::new(state),
             written: AtomicU64::new(written),
             since_tidy: AtomicU64::new(0),
+            bytes: AtomicU64::new(bytes),
+            tidied_bytes: AtomicU64::new(0),
             reached: AtomicU64::new(from - 1),
             compacted: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
+            lost: Mutex::default(),
             clock,
         };
         Ok((Arc::new(journal), records))
@@ -155,33 +178,56 @@ impl Journal {
         &self,
         ledger: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), StoreError> {
-        let commit = {
+        let commits = {
             // Under the lock, so that whatever is not in these lines is committed after them.
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
             // So many it will be at least: usually that answers it, and nothing is looked at or copied.
-            if written < has_grown(state.least()) {
+            let is_heavy = self.is_heavy();
+            if written < has_grown(state.least()) && !is_heavy {
                 return Ok(());
             }
             // What the store has let go of cannot be returned to again.
             state.retain_used(|id| self.store.find(id).is_ok());
+            state.retain_past(|child| self.oldest(child));
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
-            if written < has_grown(lines.len()) {
+            if written < has_grown(lines.len()) && !is_heavy {
                 return Ok(());
             }
             let next = self.store.streams()?;
             let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-            let mut batch = Batch::new();
             let count = lines.len() as u64;
-            for line in lines {
-                batch = append(batch, &line)?;
-            }
+            let (mut batches, bytes) = in_batches(&lines)?;
+            let last = batches.pop().unwrap_or_default();
             self.written.store(count, Ordering::Relaxed);
+            self.bytes.store(bytes, Ordering::Relaxed);
+            self.tidied_bytes.store(bytes, Ordering::Relaxed);
             state.note_tidied();
-            self.store.commit(batch.trim(STREAM, next), Durability::Sync)
+            // What is old goes with the last of them: until then all is said twice, and the same.
+            let mut commits: Vec<_> = batches
+                .into_iter()
+                .map(|batch| self.store.commit(batch, Durability::Async))
+                .collect();
+            commits.push(self.store.commit(last.trim(STREAM, next), Durability::Sync));
+            commits
         };
-        commit.await.map(drop)
+        for commit in commits {
+            commit.await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it weighs several times what it did when it was last written anew, however few its records are.
+    fn is_heavy(&self) -> bool {
+        let due = 2 * self.tidied_bytes.load(Ordering::Relaxed) + HEAVY;
+        self.bytes.load(Ordering::Relaxed) > due
+    }
+
+    /// After how many steps the oldest state of a child is that the store still has.
+    fn oldest(&self, child: &ChildPath) -> Option<u64> {
+        let states = self.store.checkpoints(child).ok()?;
+        states.iter().map(|listed| listed.checkpoint.step).min()
     }
 
     /// Has the store let go of what is not kept, once it has grown to twice what it was after the last
@@ -203,7 +249,7 @@ impl Journal {
     }
 
     /// How many bytes the store has, or what it knows of its checkpoints takes in memory, if that is more.
-    fn weight(&self) -> Result<u64, StoreError> {
+    pub(crate) fn weight(&self) -> Result<u64, StoreError> {
         const LISTED: u64 = 1024;
         let info = self.store.info()?;
         Ok(info.bytes.max(info.checkpoints as u64 * LISTED))
@@ -283,24 +329,60 @@ impl Journal {
         self.state.lock().work_since(states)
     }
 
+    /// Whether the request that was answered with this key can be handled again.
+    pub(crate) fn has_past(&self, key: &str) -> bool {
+        self.state.lock().past(key).is_some()
+    }
+
+    /// The requests whose work is in the state of this child after more than so many steps, in the order in
+    /// which it came there, with the step; `None` for one that is not kept any more.
+    pub(crate) fn replays(
+        &self,
+        child: &ChildPath,
+        step: u64,
+    ) -> Vec<(u64, Arc<str>, Option<String>)> {
+        let state = self.state.lock();
+        let after = state.after(child, step).into_iter();
+        after
+            .map(|(step, key)| {
+                let request = state.past(&key).map(|open| open.request.clone());
+                (step, key, request)
+            })
+            .collect()
+    }
+
+    /// The work of these requests could not be brought back into the child's state.
+    pub(crate) fn note_lost(&self, child: &ChildPath, keys: Vec<Arc<str>>) {
+        let mut lost = self.lost.lock();
+        lost.extend(keys.into_iter().map(|key| (child.clone(), key)));
+        let over = lost.len().saturating_sub(LOST);
+        lost.drain(..over);
+    }
+
+    pub(crate) fn lost(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.lost.lock().iter().cloned().collect()
+    }
+
     /// Whether this was returned to already.
     pub(crate) fn is_used_up(&self, id: CheckpointId) -> bool {
         self.state.lock().is_used_up(id)
     }
 
-    /// Commits that these were returned to, and that the work of those requests is missing since, together
-    /// with `batch`.
+    /// Commits that these were returned to, that the work of those requests is missing since, and that the
+    /// work of the others is in a state again, together with `batch`.
     pub(crate) fn returned(
         &self,
         ids: &[CheckpointId],
         missing: &[Arc<str>],
+        replayed: &[Arc<str>],
         mut batch: Batch,
     ) -> Commit {
         // Under the lock, so that a journal that is written anew has them, too.
         let mut state = self.state.lock();
         state.use_up(ids.iter().copied());
         state.note_missing(missing);
-        let lines = state::returned(ids, missing);
+        state.note_replayed(replayed);
+        let lines = state::returned(ids, missing, replayed);
         self.written.fetch_add(lines.len() as u64, Ordering::Relaxed);
         for line in lines {
             batch = match append(batch, &line) {
@@ -414,8 +496,14 @@ impl Journal {
     fn commit(&self, batch: Batch, line: &Line, durability: Durability) -> Commit {
         self.written.fetch_add(1, Ordering::Relaxed);
         self.since_tidy.fetch_add(1, Ordering::Relaxed);
-        match append(batch, line) {
-            Ok(batch) => self.store.commit(batch, durability),
+        match sealed(line) {
+            Ok(bytes) => {
+                self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if self.is_heavy() {
+                    self.since_tidy.fetch_max(TIDY_EVERY, Ordering::Relaxed);
+                }
+                self.store.commit(batch.append(STREAM, bytes), durability)
+            }
             Err(error) => Commit::ready(Err(error)),
         }
     }
@@ -472,18 +560,45 @@ impl Drop for Handed {
 }
 
 fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
+    Ok(batch.append(STREAM, sealed(line)?))
+}
+
+fn sealed(line: &Line) -> Result<Vec<u8>, StoreError> {
     let text = serde_json::to_vec(line).map_err(|error| StoreError::Refused {
         store: String::new(),
         why: format!("a record of journal \"{STREAM}\": {error}"),
     })?;
-    let bytes = codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)
-        .map_err(StoreError::codec(format!("a record of journal \"{STREAM}\"")))?;
-    Ok(batch.append(STREAM, bytes))
+    codec::seal_bytes(&SchemaId::new(SCHEMA, VERSION), &text)
+        .map_err(StoreError::codec(format!("a record of journal \"{STREAM}\"")))
+}
+
+/// The records of a journal that is written anew, in batches of about [`BATCH`]. What one record says of the
+/// one before it stands in the same batch.
+fn in_batches(lines: &[Line]) -> Result<(Vec<Batch>, u64), StoreError> {
+    let mut batches = Vec::new();
+    let mut all = 0;
+    let (mut batch, mut weight) = (Batch::new(), 0);
+    for line in lines {
+        let bytes = sealed(line)?;
+        weight += bytes.len();
+        all += bytes.len() as u64;
+        batch = batch.append(STREAM, bytes);
+        if weight > BATCH && !line.is_begun() {
+            batches.push(std::mem::take(&mut batch));
+            weight = 0;
+        }
+    }
+    batches.push(batch);
+    Ok((batches, all))
 }
 
 impl Keep for Journal {
     fn keep(&self, record: Record) -> Keeping {
+        // The ledger has changed already: a journal that is being written anew either has this change, too,
+        // or is handed over first.
+        let state = self.state.lock();
         let commit = self.commit(Batch::new(), &Line::from(record), Durability::Sync);
+        drop(state);
         let limit = self.clock.sleep_until(self.clock.now() + KEPT_WITHIN);
         Box::pin(async move {
             tokio::select! {
@@ -496,6 +611,7 @@ impl Keep for Journal {
 
     fn note(&self, record: Record) {
         // Nobody can wait for it: what is not written is found out again by whoever asks next.
+        let _state = self.state.lock();
         drop(self.commit(Batch::new(), &Line::from(record), Durability::Async));
     }
 }

@@ -23,7 +23,7 @@
 //! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
 //! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -122,12 +122,15 @@ pub struct Happened {
     pub degraded: bool,
     /// It is the default of a group.
     pub defaulted: bool,
+    /// A person has said that it stands rightly: it is not undone by itself any more.
+    pub stands: bool,
 }
 
 impl Happened {
     /// With this result, of the tool itself.
     pub fn new(result: impl Into<Arc<[u8]>>) -> Self {
-        Self { result: result.into(), served_by: None, degraded: false, defaulted: false }
+        let result = result.into();
+        Self { result, served_by: None, degraded: false, defaulted: false, stands: false }
     }
 }
 
@@ -137,6 +140,7 @@ impl fmt::Debug for Happened {
             .field("served_by", &self.served_by)
             .field("degraded", &self.degraded)
             .field("defaulted", &self.defaulted)
+            .field("stands", &self.stands)
             .finish_non_exhaustive()
     }
 }
@@ -155,6 +159,11 @@ impl EffectStatus {
             Self::Compensated => "compensated",
             Self::Stuck(_) => "stuck",
         }
+    }
+
+    /// Whether a person has said that it stands rightly.
+    pub const fn stands(&self) -> bool {
+        matches!(self, Self::Confirmed(Happened { stands: true, .. }))
     }
 
     /// Whether somebody still has to find something out or do something about it.
@@ -277,7 +286,9 @@ pub enum Record {
     Intent(Intent, u32),
     /// What is known about an effect now.
     Status(EffectKey, EffectStatus),
-    /// The effects of this task that are settled are forgotten.
+    /// What came of a question of this task that is no effect: only its replay needs it.
+    Asked(Arc<str>, EffectKey, EffectStatus),
+    /// The effects of this task that are settled are forgotten, and its questions.
     Retired(Arc<str>),
 }
 
@@ -303,8 +314,16 @@ pub struct EffectCounts {
 pub struct Ledger {
     entries: BTreeMap<EffectKey, Entry>,
     tasks: HashMap<Arc<str>, Vec<EffectKey>>,
+    /// What came of the questions of each task.
+    asked: HashMap<Arc<str>, BTreeMap<EffectKey, EffectStatus>>,
+    /// The tasks that asked, the oldest first, and what their answers weigh.
+    askers: VecDeque<Arc<str>>,
+    asked_bytes: usize,
     next: u64,
 }
+
+/// What the answers to questions may weigh: those of the oldest tasks go, and with them their replay.
+const ASKED_BYTES: usize = 64 << 20;
 
 impl Ledger {
     /// A ledger as these records left it. What was under way then has no outcome now.
@@ -326,6 +345,9 @@ impl Ledger {
                     entry.in_flight = false;
                 }
             }
+            Record::Asked(task, key, status) => {
+                self.note_asked(task, key, status);
+            }
             Record::Retired(task) => self.forget(&task),
         }
     }
@@ -340,6 +362,12 @@ impl Ledger {
             if entry.status != EffectStatus::Intended {
                 records.push(Record::Status(entry.intent.key, entry.status.clone()));
             }
+        }
+        for (task, asked) in &self.asked {
+            let each = asked.iter();
+            records.extend(
+                each.map(|(key, status)| Record::Asked(Arc::clone(task), *key, status.clone())),
+            );
         }
         records
     }
@@ -388,6 +416,8 @@ impl Ledger {
                     return Output { verdict: None, record: None };
                 }
                 self.settle(key, |entry| match entry.status {
+                    // A person's word is not taken back.
+                    _ if entry.status.stands() => None,
                     // An undo copes with what has never happened, so nobody has to know.
                     EffectStatus::Confirmed(_)
                     | EffectStatus::Left(_)
@@ -411,18 +441,36 @@ impl Ledger {
                 _ => None,
             }),
             Input::Left(key) => self.settle(key, |entry| match &entry.status {
-                EffectStatus::Confirmed(happened) => Some(EffectStatus::Left(happened.clone())),
+                EffectStatus::Confirmed(happened) if !happened.stands => {
+                    Some(EffectStatus::Left(happened.clone()))
+                }
                 _ => None,
             }),
             Input::Stands(key) => self.settle(key, |entry| match &entry.status {
-                EffectStatus::Left(happened) => Some(EffectStatus::Confirmed(happened.clone())),
+                EffectStatus::Left(happened) => {
+                    Some(EffectStatus::Confirmed(Happened { stands: true, ..happened.clone() }))
+                }
                 _ => None,
             }),
             Input::Retire(task) => {
-                let had = self.tasks.contains_key(&task);
+                let had = self.knows(&task);
                 self.forget(&task);
                 Output { verdict: None, record: had.then_some(Record::Retired(task)) }
             }
+        }
+    }
+
+    /// Whether anything is known of what this task has done or asked.
+    pub fn knows(&self, task: &str) -> bool {
+        self.tasks.contains_key(task) || self.asked.contains_key(task)
+    }
+
+    /// What came of an effect or a question of this task when it was done: the record a replay is served
+    /// from. `None` when nothing is recorded.
+    pub fn recalled(&self, task: &str, key: EffectKey) -> Option<&EffectStatus> {
+        match self.entries.get(&key) {
+            Some(entry) => Some(&entry.status),
+            None => self.asked.get(task)?.get(&key),
         }
     }
 
@@ -543,7 +591,34 @@ impl Ledger {
         Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
     }
 
+    fn note_asked(&mut self, task: Arc<str>, key: EffectKey, status: EffectStatus) {
+        self.asked_bytes += weight(&status);
+        let asked = self.asked.entry(Arc::clone(&task)).or_insert_with(|| {
+            self.askers.push_back(task);
+            BTreeMap::new()
+        });
+        if let Some(before) = asked.insert(key, status) {
+            self.asked_bytes -= weight(&before);
+        }
+        while self.asked_bytes > ASKED_BYTES && self.asked.len() > 1 {
+            let Some(oldest) = self.askers.pop_front() else { break };
+            self.forget_asked(&oldest);
+        }
+        // Tasks that were forgotten in between leave their places behind.
+        if self.askers.len() > 2 * self.asked.len() + 64 {
+            let asked = &self.asked;
+            self.askers.retain(|task| asked.contains_key(task));
+        }
+    }
+
+    fn forget_asked(&mut self, task: &str) {
+        for status in self.asked.remove(task).iter().flat_map(BTreeMap::values) {
+            self.asked_bytes -= weight(status);
+        }
+    }
+
     fn forget(&mut self, task: &str) {
+        self.forget_asked(task);
         let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
         keys.retain(|key| {
             let open = self.entries.get(key).is_some_and(|entry| entry.status.is_open());
@@ -555,5 +630,14 @@ impl Ledger {
         if !keys.is_empty() {
             self.tasks.insert(task, keys);
         }
+    }
+}
+
+/// What an answer weighs, about.
+fn weight(status: &EffectStatus) -> usize {
+    match status {
+        EffectStatus::Confirmed(happened) => happened.result.len(),
+        EffectStatus::Failed(fault) => fault.message.len(),
+        _ => 0,
     }
 }

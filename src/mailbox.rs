@@ -69,6 +69,8 @@ pub enum Input<T> {
         /// Whether it comes from a sibling.
         substitute: bool,
     },
+    /// A request that was accepted before comes back. It has its place, whatever the bounds are now.
+    Readmit(Entry<T>),
     /// A worker asks for work, which it must end by `limit`.
     Take {
         /// When the attempt is over.
@@ -374,6 +376,11 @@ impl<T: Clone> Mailbox<T> {
     pub fn on(&mut self, input: Input<T>, bounds: &Bounds, order: Order, now: Moment) -> Output<T> {
         match input {
             Input::Offer { entry, substitute } => self.offer(entry, substitute, bounds),
+            Input::Readmit(mut entry) => {
+                // Its weight fills what room there is to count in.
+                entry.bytes = entry.bytes.min(usize::MAX - self.bytes);
+                self.put(entry)
+            }
             Input::Take { limit } => self.take(limit, order, now),
             Input::Finish(ticket) => match self.give_back(ticket) {
                 Some(leased) if leased.orphan => Output::Orphan(leased.entry.payload),
@@ -412,6 +419,11 @@ impl<T: Clone> Mailbox<T> {
         if self.depth() >= count || heavy {
             return Output::Full(entry.payload);
         }
+        self.put(entry)
+    }
+
+    #[inline(always)]
+    fn put(&mut self, entry: Entry<T>) -> Output<T> {
         self.bytes += entry.bytes;
         if self.waiting.capacity() == 0 {
             // Most mailboxes never hold more than one: room for the usual four is not taken.

@@ -6,13 +6,12 @@
 use std::any::{Any, TypeId, type_name};
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{CallError, NeedError};
+use crate::error::{CallError, NeedError, Unavailable};
 use crate::fate::{Answer, Cost, Fate};
-use crate::fault::{Class, EffectKind, Fault};
+use crate::fault::{Class, EffectKind};
 use crate::id::{ChildPath, RequestId};
 use crate::mirror::CircuitView;
 use crate::moment::Moment;
@@ -21,21 +20,26 @@ use crate::policy::eligibility::{Candidate, GroupKind};
 use crate::policy::history::History;
 
 mod act;
+mod asking;
 mod envelope;
 mod copies;
 mod flight;
 mod gate;
 mod kept;
 mod options;
+mod replay;
 mod waiting;
 
 pub(crate) use act::{Act, Reply, Trace, Unanswered};
 pub use act::{Effect, Verified};
+pub use asking::Call;
+pub(crate) use asking::{Making, Outcome};
 pub(crate) use envelope::{Book, Envelope};
 pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use options::{AcceptOptions, More};
+pub(crate) use replay::{Replayed, is_replayed};
 use waiting::Waiting;
 
 /// How a call differs from its defaults.
@@ -215,7 +219,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     ) -> Result<Receipt, CallError<Q>> {
         let mut options = AcceptOptions::new(options, self.tie.clone());
         options.cast = true;
-        let envelope = self.target.accept(message.into(), &mut options)?;
+        let message = message.into();
+        if is_replayed() {
+            let child = self.path().clone();
+            return Err(CallError::Refused { message, child, why: Unavailable::Replaying });
+        }
+        let envelope = self.target.accept(message, &mut options)?;
         if let Some(gate) = envelope.gate()
             && let Err(error) = gate.passed().await
         {
@@ -227,35 +236,6 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         }
         Ok(Receipt { request: envelope.id })
     }
-
-    /// The call for a step to return in `Step::Perform`.
-    pub fn ask(&self, message: impl Into<Q>) -> Call
-    where
-        R: Sync,
-    {
-        self.ask_with(message, CallOptions::default())
-    }
-
-    /// [`Port::ask`] with options.
-    pub fn ask_with(&self, message: impl Into<Q>, options: CallOptions) -> Call
-    where
-        R: Sync,
-    {
-        let port = Self { target: Arc::clone(&self.target), tie: None };
-        let message = message.into();
-        Call::new(self.path().clone(), move |tie, _| {
-            act::boxed(async move {
-                // The step waits for its calls as a whole, so the pause of the attempt clock is the
-                // runtime's, and only what the answer says is passed on here.
-                let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                let envelope =
-                    accept(&*port.target, message, &mut options).map_err(Unanswered::from)?;
-                let waiting = Waiting::accepted(&port.target, envelope, tie);
-                let answer = waiting.await.map_err(Unanswered::from)?;
-                Ok(answer.map(|value| Box::new(value) as Reply))
-            })
-        })
-    }
 }
 
 /// Accepts a call that an attempt may make. What may not be done twice is noted before it can begin,
@@ -265,6 +245,10 @@ fn accept<Q, R>(
     message: Q,
     options: &mut AcceptOptions,
 ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
+    if is_replayed() {
+        let child = target.path().clone();
+        return Err(CallError::Refused { message, child, why: Unavailable::Replaying });
+    }
     let Some(tie) = options.tie.clone().filter(|_| !target.is_replay_safe()) else {
         return target.accept(message, options);
     };
@@ -274,51 +258,6 @@ fn accept<Q, R>(
         tie.untaint();
     }
     accepted
-}
-
-pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Answer<Reply>, Unanswered>> + Send>>;
-
-type Make = Box<dyn FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send>;
-
-pub(crate) type Outcome = Result<Answer<Reply>, Fault>;
-
-/// A call to another child that the runtime makes for a step. Made by [`Port::ask`], or from an
-/// [`Effect`].
-#[must_use = "a call is made only when it is returned in `Step::Perform`"]
-pub struct Call {
-    target: ChildPath,
-    make: Make,
-    pub(crate) act: Option<Box<Act>>,
-}
-
-impl Call {
-    pub(crate) fn new(
-        target: ChildPath,
-        make: impl FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send + 'static,
-    ) -> Self {
-        Self { target, make: Box::new(make), act: None }
-    }
-
-    /// Whom it calls.
-    pub fn target(&self) -> &ChildPath {
-        &self.target
-    }
-
-    /// Whether it acts on the world: the state, and in it what led to the act, is stored before.
-    pub(crate) fn is_act(&self) -> bool {
-        self.act.as_ref().is_some_and(|act| act.kind.acts())
-    }
-
-    /// Makes the call, with this idempotency key if it is an effect.
-    pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
-        (self.make)(tie, key)
-    }
-}
-
-impl fmt::Debug for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("target", &self.target).finish_non_exhaustive()
-    }
 }
 
 /// What stands behind a port: a slot or a group.

@@ -50,12 +50,13 @@ mod look;
 mod point;
 mod rare;
 mod recovery;
+mod replay;
 mod state;
 mod wide;
 mod work;
 mod worker;
 
-pub(crate) use accept::{Recorder, refused};
+pub(crate) use accept::{Recorder, Room, refused};
 pub(crate) use desk::{Counts, LastEnd, Locked};
 pub(crate) use hold::Held;
 pub(crate) use keep::{Unkept, Writing};
@@ -64,6 +65,7 @@ pub(crate) use line::{Kept, Prepared};
 pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
+pub(crate) use replay::{Answered, Replay, Replayed, told_apart};
 pub(crate) use state::{Adopted, Saved};
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, unwound, watched};
@@ -295,7 +297,7 @@ impl<W: Worker> Slot<W> {
         &self,
         mail: &Mail<W>,
         guest: Option<Delivery>,
-        substitute: bool,
+        room: Room,
         now: Moment,
     ) -> Result<(), Refusal> {
         // The weight is the user's code: it is not run under the lock, and a message that cannot be
@@ -315,7 +317,10 @@ impl<W: Worker> Slot<W> {
                 _ => Unavailable::Stopped,
             })));
         }
-        if self.spec.between_lives == BetweenLives::Refuse && desk.life.is_between_lives() {
+        if self.spec.between_lives == BetweenLives::Refuse
+            && room != Room::Kept
+            && desk.life.is_between_lives()
+        {
             return Err(Refusal::Away(Unavailable::Restarting));
         }
         let entry = Entry {
@@ -325,12 +330,11 @@ impl<W: Worker> Slot<W> {
             delivery: guest.unwrap_or(Delivery::NONE),
             payload: Arc::clone(mail),
         };
-        let offered = desk.mailbox.on(
-            mailbox::Input::Offer { entry, substitute },
-            &self.rules.bounds,
-            self.rules.order,
-            now,
-        );
+        let input = match room {
+            Room::Kept => mailbox::Input::Readmit(entry),
+            _ => mailbox::Input::Offer { entry, substitute: room == Room::Reserve },
+        };
+        let offered = desk.mailbox.on(input, &self.rules.bounds, self.rules.order, now);
         if let mailbox::Output::Full(payload) = offered {
             drop(desk);
             drop(payload);

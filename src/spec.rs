@@ -390,6 +390,12 @@ impl ChildSpec {
         self
     }
 
+    /// Whether requests to it that were answered may be handled again for what they make of its state: it
+    /// keeps one, and does nothing to the world by itself.
+    pub(crate) fn can_replay(&self) -> bool {
+        self.durable && self.stateful && !self.effect.acts()
+    }
+
     pub(crate) fn all_needs(&self) -> &[Need] {
         &self.needs.0
     }
@@ -642,7 +648,9 @@ impl SupervisorSpec {
     }
 
     /// Draws a recovery line of its subtree by itself: once when the system is up, and then every `period`,
-    /// unless the newest line, or what was returned to, says it all. Its children stand still meanwhile:
+    /// unless the newest line, or what was returned to, says it all; a line says nothing any more once it is too
+    /// old to be returned to, after [`VALIDITY`](crate::checkpoint::VALIDITY), so the period is less than that.
+    /// Its children stand still meanwhile:
     /// for a tenth of the period and a second at most; where a step takes longer there is an
     /// [`Event::LineMissed`](crate::event::Event::LineMissed) instead of a line. It needs a system with a
     /// store, and a durable, stateful child below.

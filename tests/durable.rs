@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
-use mainstay::checkpoint::{Interval, MemoryStore, Snapshot, Store};
+use mainstay::checkpoint::{FileStore, Interval, MemoryStore, Snapshot, Store};
 use mainstay::error::{CallError, CheckpointError, RecoverError, StartError};
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
+use mainstay::policy::budget::Limits;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
@@ -430,4 +431,149 @@ fn a_store_does_not_grow_with_every_request_there_ever_was() {
         }
         assert!(requests > 1000, "nothing is forgotten early: {requests}");
     });
+}
+
+/// As the counter, of an earlier version: it was asked by name.
+#[derive(Clone)]
+struct Named(Arc<Notify>);
+
+impl Behavior for Named {
+    type Request = String;
+    type Reply = u64;
+}
+
+impl Stateful for Named {
+    async fn step(&mut self, _: &String, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_read_is_named_and_the_store_left_as_it_was() {
+    let (store, world) = (store(), Arc::new(World::default()));
+    runtime().block_on(async {
+        let begun = Arc::new(Notify::new());
+        let named = Named(Arc::clone(&begun));
+        let spec = SupervisorSpec::one_for_one("desk")
+            .child(ChildSpec::stateful("counter", move || named.clone()).durable::<Named>());
+        let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+        let port = system.port::<String, u64>("desk/counter").unwrap();
+        for (key, text) in [("first", "5"), ("second", "five")] {
+            port.submit(text, CallOptions::new().key(key)).await.unwrap();
+        }
+        begun.notified().await;
+    });
+    runtime().block_on(async {
+        let before = store.info().unwrap();
+        let spec = spec(&world, EffectKind::Irreversible);
+        let error = System::recover(spec, Arc::clone(&store)).await.unwrap_err();
+        let RecoverError::Request { key, .. } = &error else { panic!("{error}") };
+        assert_eq!(key, "first", "{error}");
+        let after = store.info().unwrap();
+        assert_eq!((after.commits, after.topology), (before.commits, before.topology));
+    });
+}
+
+#[test]
+fn a_request_has_the_budget_it_was_given_also_in_the_next_process() {
+    let store = store();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let spec = |attempts: &Arc<AtomicU32>| {
+        let failing = Failing(Arc::clone(attempts));
+        SupervisorSpec::one_for_one("desk")
+            .child(ChildSpec::stateful("failing", move || failing.clone()).durable::<Failing>())
+    };
+    runtime().block_on(async {
+        let dying = Arc::new(Dying::new(&store, 2, true));
+        let (system, _) = System::recover(spec(&attempts), dying).await.unwrap();
+        let port = system.port::<u64, u64>("desk/failing").unwrap();
+        let limits = Limits { attempts: Some(2), ..Limits::default() };
+        port.submit(1_u64, CallOptions::new().key("one").budget(limits)).await.unwrap();
+    });
+    attempts.store(0, Ordering::SeqCst);
+    runtime().block_on(async {
+        let (system, recovered) =
+            System::recover(spec(&attempts), Arc::clone(&store)).await.unwrap();
+        assert_eq!(recovered.requests, 1);
+        let mut events = system.events();
+        while system.journaled("one") == Some(Journaled::Open) {
+            events.next().await.unwrap();
+        }
+    });
+    assert_eq!(attempts.load(Ordering::SeqCst), 2, "without one it would be tried three times");
+}
+
+#[derive(Clone)]
+struct Failing(Arc<AtomicU32>);
+
+impl Behavior for Failing {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Failing {
+    async fn step(&mut self, _: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Fault::network("no"))
+    }
+}
+
+#[test]
+fn a_store_does_not_grow_with_every_process_there_ever_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = async |calls: u64| {
+        let store: Arc<dyn Store> = Arc::new(FileStore::open(dir.path()).unwrap());
+        let spec = SupervisorSpec::one_for_one("desk")
+            .child(ChildSpec::stateful("noise", Noise::default).durable::<Noise>());
+        let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+        let found = store.info().unwrap();
+        let port = system.port::<u64, u64>("desk/noise").unwrap();
+        for seed in 0..calls {
+            port.call(seed).await.unwrap();
+        }
+        system.stop().await;
+        (found, store.info().unwrap())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (_, left) = process(140).await;
+        assert!(left.checkpoints >= 140 && left.bytes > 4 << 20, "{left:?}");
+        // Too little for this process to have tidied up: the next one does.
+        let (found, _) = process(0).await;
+        assert_eq!(found.checkpoints, 128);
+        assert!(found.bytes < left.bytes, "{found:?} {left:?}");
+    });
+}
+
+/// Its state is another one each time, and does not get smaller when it is packed.
+#[derive(Clone, Default)]
+struct Noise(Arc<Vec<u8>>);
+
+impl Behavior for Noise {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Noise {
+    async fn step(&mut self, seed: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let byte = |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        self.0 = Arc::new((0..40 << 10).map(byte).collect());
+        Ok(Step::Reply(*seed))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("noise", 1).with("noise", Arc::clone(&self.0)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.0 = snapshot.get("noise")?;
+        Ok(())
+    }
 }

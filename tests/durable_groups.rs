@@ -281,6 +281,49 @@ fn more_open_requests_than_may_wait_are_taken_up_all_the_same() {
 }
 
 #[test]
+fn a_child_takes_up_more_open_requests_than_may_wait() {
+    let (store, script): (_, Script) = (store(), Script::echo());
+    let spec = |mailbox, bytes| {
+        let child = script.stateless("tool").durable::<Model>().effect(EffectKind::Idempotent);
+        let child = child.concurrency(8).mailbox(mailbox).mailbox_bytes(bytes, String::len);
+        SupervisorSpec::one_for_one("app").child(child)
+    };
+    let submitted = async |system: &System, from: u32| {
+        let port = system.port::<String, String>("app/tool").unwrap();
+        let mut keys = Vec::new();
+        for n in from..from + 40 {
+            let key = n.to_string();
+            if port.submit("long", named(&key)).await.is_ok() {
+                keys.push(key);
+            }
+        }
+        keys
+    };
+    script.otherwise(|| Cue::Hang);
+    let mut keys = runtime().block_on(async {
+        let (system, _) = System::recover(spec(4, 1000), Arc::clone(&store)).await.unwrap();
+        submitted(&system, 0).await
+    });
+    assert_eq!(keys.len(), 8 + 4, "at work and waiting");
+    // It has less room in the second process, which takes no more than that anew.
+    keys.extend(runtime().block_on(async {
+        let (system, recovered) = System::recover(spec(2, 9), Arc::clone(&store)).await.unwrap();
+        assert_eq!(recovered.requests, 12);
+        let more = submitted(&system, 100).await;
+        assert!(more.len() <= 2, "{more:?}");
+        assert_eq!(system.fates().open, 12 + more.len() as u64);
+        more
+    }));
+    script.otherwise_usual();
+    runtime().block_on(async {
+        let (system, recovered) = System::recover(spec(2, 9), Arc::clone(&store)).await.unwrap();
+        assert_eq!(recovered.requests, keys.len());
+        settled(&system).await;
+        assert!(keys.iter().all(|key| system.journaled(key) == done("long")), "{keys:?}");
+    });
+}
+
+#[test]
 fn a_durable_group_needs_a_store_its_own_types_and_no_hedge() {
     runtime().block_on(async {
         let (first, second) = (Script::echo(), Script::echo());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
-use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
+use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store, VALIDITY};
 use mainstay::error::{CheckpointError, SpecError};
 use mainstay::event::Event;
 use mainstay::fault::{EffectKind, Fault};
@@ -53,7 +53,11 @@ fn flow(door: &Arc<Notify>) -> SupervisorSpec {
     let child = |id: &str| {
         let door = Arc::clone(door);
         let made = move || Adder { sum: Arc::default(), door: Arc::clone(&door) };
-        ChildSpec::stateful(id, made).durable::<Adder>().attempt_timeout(86_400 * SECOND)
+        // It acts by itself, so that nothing is replayed: what a line says is what is returned to.
+        ChildSpec::stateful(id, made)
+            .durable::<Adder>()
+            .effect(EffectKind::Idempotent)
+            .attempt_timeout(86_400 * SECOND)
     };
     SupervisorSpec::one_for_one("flow").scope(Scope::Flow).child(child("one")).child(child("two"))
 }
@@ -176,4 +180,32 @@ async fn lines_that_cannot_be_drawn_are_refused_by_name() {
     assert!(error.to_string().contains("lines_every"), "{error}");
     let error = flow(&Arc::default()).lines_every(Duration::ZERO).validate().unwrap_err();
     assert!(error.to_string().contains("the time between recovery lines"), "{error}");
+    let late = flow(&Arc::default()).lines_every(VALIDITY).validate().unwrap_err();
+    assert!(late.to_string().contains("less than 3600s"), "{late}");
+    flow(&Arc::default()).lines_every(VALIDITY - SECOND).validate().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_system_has_a_line_that_can_be_returned_to_at_any_time() {
+    for period in [10 * MINUTE, 50 * MINUTE] {
+        let bed = Bed::new(Some(period)).await;
+        let mut events = bed.system.events();
+        assert_eq!(bed.add(5).await, [5, 5]);
+        events.wait_for(is_line).await.unwrap();
+        let before = bed.lines();
+        let never = events.wait_for(|event| matches!(event, Event::RollbackFailed { .. }));
+        assert!(tokio::time::timeout(5 * VALIDITY, never).await.is_err());
+        let drawn = bed.lines() - before;
+        assert!((4..=8).contains(&drawn), "one before each is too old: {drawn}");
+        bed.system.rollback("top/flow", To::Latest).await.unwrap();
+        assert_eq!(bed.add(1).await, [6, 6]);
+        events.wait_for(is_line).await.unwrap();
+        bed.system.stop().await;
+        // As long as the process is down, nobody draws any.
+        tokio::time::advance(2 * VALIDITY).await;
+        let bed = Bed::on(bed.store, Some(period)).await;
+        bed.system.rollback("top/flow", To::Latest).await.unwrap();
+        assert_eq!(bed.add(1).await, [7, 7]);
+        bed.system.stop().await;
+    }
 }

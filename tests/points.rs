@@ -6,20 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
-use mainstay::checkpoint::Snapshot;
+use mainstay::checkpoint::{Snapshot, Store};
 use mainstay::decision::{Action, Rung};
 use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::{Event, EventStream};
-use mainstay::fate::Answer;
+use mainstay::fate::{Answer, Fate};
 use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::journal::Journaled;
 use mainstay::moment::Moment;
 use mainstay::points::{Choice, Point, PointError, PointSpec};
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
-use mainstay::system::{System, SystemOptions};
-use mainstay_actors::scripted::Script;
+use mainstay::system::{RecoverOptions, System, SystemOptions};
+use mainstay_actors::scripted::{Script, Scripted};
 use tokio::task::JoinHandle;
+
+use moody::{Mood, Moody};
+
+#[path = "common/moody.rs"]
+mod moody;
 
 type Texts = Port<String, String>;
 type Outcome = Result<Answer<String>, CallError<String>>;
@@ -62,6 +68,18 @@ async fn alone(script: &Script, points: PointSpec) -> (System, Texts) {
 fn call(port: &Texts) -> JoinHandle<Outcome> {
     let port = port.clone();
     tokio::spawn(async move { port.call("x").await })
+}
+
+/// The same over a store, as the durable child `root/it`.
+async fn durable(script: &Script, store: Arc<dyn Store>) -> (System, Texts) {
+    let child = script.stateless("it").durable::<Scripted<String, String>>();
+    let child = child.policy(Policy::playbook_exact()).deadline(24 * HOUR);
+    let mut options = RecoverOptions::default();
+    options.system = SystemOptions::new().points(PointSpec::everywhere(HOUR));
+    let spec = SupervisorSpec::one_for_one("root").child(child);
+    let (system, _) = System::recover_with(spec, store, options).await.unwrap();
+    let port = system.port("root/it").unwrap();
+    (system, port)
 }
 
 async fn opened(events: &mut EventStream) -> (Moment, Event) {
@@ -193,6 +211,54 @@ async fn a_person_answers_in_the_place_of_the_child() {
         assert_eq!(metrics.recovery.recovered, 0, "the ladder has not done it");
         assert_eq!(metrics.fallback.entered, 0, "it was handed to no sibling");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_answers_for_a_durable_request_is_in_the_store_before_it_is_heard() {
+    let moody = Moody::new();
+    let script = echo();
+    script.otherwise_fail(Class::Permission);
+    {
+        let (system, port) = durable(&script, Arc::clone(&moody) as Arc<dyn Store>).await;
+        let mut events = system.events();
+        let asked = |key| {
+            let port = port.clone();
+            tokio::spawn(async move { port.call_with("x", CallOptions::new().key(key)).await })
+        };
+        // As long as the store does not answer, nobody hears of it.
+        let slow = asked("slow");
+        let shown = point(&system, &mut events).await;
+        moody.turn(Mood::Silent);
+        system.points().answer(shown.id, "mine".to_owned(), "ada", "").unwrap();
+        moody.held(1).await;
+        assert_eq!((slow.is_finished(), system.fates().open), (false, 1));
+        assert_eq!(system.journaled("slow"), Some(Journaled::Open));
+        moody.turn(Mood::Well);
+        assert_eq!(slow.await.unwrap().unwrap().value, "mine");
+        assert_eq!(closed(&mut events).await, ("answer", true));
+        // One that cannot be kept is as if nobody had said it.
+        let refused = asked("refused");
+        let shown = point(&system, &mut events).await;
+        moody.turn(Mood::Full);
+        system.points().answer(shown.id, "mine".to_owned(), "ada", "").unwrap();
+        assert_eq!(closed(&mut events).await, ("continue", false));
+        refused.await.unwrap().unwrap_err();
+        moody.turn(Mood::Well);
+        // And nobody waits for the store for longer than an attempt may take.
+        let never = asked("never");
+        let shown = point(&system, &mut events).await;
+        moody.turn(Mood::Silent);
+        system.points().answer(shown.id, "mine".to_owned(), "ada", "").unwrap();
+        assert_eq!(closed(&mut events).await, ("continue", false));
+        never.await.unwrap().unwrap_err();
+        moody.turn(Mood::Full);
+        assert!(system.fates().is_balanced());
+    }
+    moody.turn(Mood::Well);
+    let (system, _) = durable(&script, moody as Arc<dyn Store>).await;
+    let reply = Some(Journaled::Fated(Fate::Done, Some("\"mine\"".to_owned())));
+    assert_eq!(system.journaled("slow"), reply);
+    assert_ne!(system.journaled("refused"), reply);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Export, FileStore, MemoryStore, Snapshot, Store};
-use mainstay::error::{CallError, CheckpointError, QuarantineError};
+use mainstay::error::{CallError, CheckpointError, QuarantineError, RecoverError};
 use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
@@ -14,8 +14,9 @@ use mainstay::id::CheckpointId;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 use dying::Dying;
 use moody::{Mood, Moody};
@@ -28,6 +29,9 @@ mod moody;
 /// What is asked that no code survives, until it is mended.
 const POISON: &str = "the secret poison";
 
+/// What is asked that the agent never ends.
+const ENDLESS: &str = "endless";
+
 #[derive(Default)]
 struct World {
     mended: AtomicBool,
@@ -36,6 +40,8 @@ struct World {
     poisons: AtomicU32,
     /// Snapshots cannot be restored.
     torn: AtomicBool,
+    /// The agent has begun with what it never ends.
+    busy: Notify,
 }
 
 #[derive(Clone)]
@@ -78,6 +84,10 @@ impl Stateful for Agent {
         turn: Turn,
         ctx: &Context,
     ) -> Result<Step<u32>, Fault> {
+        if request == ENDLESS {
+            self.world.busy.notify_one();
+            std::future::pending::<()>().await;
+        }
         if !matches!(turn, Turn::Performed(_)) {
             let tool = ctx.port::<String, u32>("tool")?;
             return Ok(Step::Perform(vec![Call::from(tool.effect(request.clone()))]));
@@ -343,6 +353,102 @@ async fn a_request_that_is_not_taken_stays_set_aside() {
     assert!(system.fates().is_balanced());
 }
 
+#[test]
+fn a_durable_request_that_is_not_taken_stays_set_aside() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = Arc::new(World::default());
+    let narrow = || spec(&world, agent(&world).durable::<Agent>().mailbox(1));
+    let stays = async |system: &System| {
+        let quarantine = system.quarantine();
+        let error = quarantine.release("one").await.unwrap_err();
+        assert!(matches!(error, QuarantineError::Refused { .. }), "{error:?}");
+        let listed = quarantine.requests();
+        assert_eq!((listed.len(), listed[0].trail.0.len()), (1, 2), "{listed:?}");
+        let exported = quarantine.export("one").unwrap();
+        assert!(exported.contains(POISON), "{exported}");
+    };
+    runtime().block_on(async {
+        let (system, agent) = recover(narrow(), &store).await;
+        poison(&agent, "one").await;
+        // One is at work, and one waits: the mailbox is full.
+        agent.cast_with(ENDLESS, CallOptions::new().deadline(Duration::from_secs(5))).unwrap();
+        world.busy.notified().await;
+        agent.cast("fine").unwrap();
+        stays(&system).await;
+        while system.fates().open > 0 {
+            system.events().next().await.unwrap();
+        }
+        system.supervisor("desk").unwrap().terminate_child("agent").await.unwrap();
+        stays(&system).await;
+        stays(&system).await;
+    });
+    world.mended.store(true, Ordering::SeqCst);
+    runtime().block_on(async {
+        let (system, _) = recover(narrow(), &store).await;
+        let desk = system.supervisor("desk").unwrap();
+        desk.terminate_child("agent").await.unwrap();
+        stays(&system).await;
+        desk.restart_child("agent").await.unwrap();
+        assert_eq!(released(&system, "one").await, Fate::Done);
+        assert!(system.quarantine().requests().is_empty());
+        assert!(system.fates().is_balanced());
+    });
+    // One that was fine, and the poison once.
+    assert_eq!(world.acts.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn open_requests_of_a_child_that_is_no_more_are_set_aside_where_the_tree_is_adopted() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = Arc::new(World::default());
+    runtime().block_on(async {
+        let (_system, agent) = recover(durable(&world), &store).await;
+        agent.submit(ENDLESS, CallOptions::new().key("endless")).await.unwrap();
+        world.busy.notified().await;
+        agent.submit("fine", CallOptions::new().key("one")).await.unwrap();
+    });
+    let adopt = async |spec: SupervisorSpec| {
+        let mut options = RecoverOptions::default();
+        options.adopt_topology = true;
+        System::recover_with(spec, Arc::clone(&store), options).await.unwrap()
+    };
+    let renamed = || {
+        let agent = Agent { world: Arc::clone(&world), seen: Arc::default() };
+        let other = ChildSpec::stateful("other", move || agent.clone());
+        spec(&world, other.durable::<Agent>())
+    };
+    runtime().block_on(async {
+        let error = System::recover(renamed(), Arc::clone(&store)).await.unwrap_err();
+        assert!(matches!(error, RecoverError::Topology { .. }), "{error}");
+        let (system, recovered) = adopt(renamed()).await;
+        assert_eq!(recovered.requests, 0);
+        let told: Vec<_> =
+            recovered.set_aside.iter().map(|gone| (&*gone.key, gone.child.as_str())).collect();
+        assert_eq!(told, [("endless", "desk/agent"), ("one", "desk/agent")]);
+        let quarantine = system.quarantine();
+        let listed = quarantine.requests();
+        assert_eq!(listed.iter().map(|gone| &*gone.id).collect::<Vec<_>>(), ["endless", "one"]);
+        let why = listed[0].trail.to_string();
+        assert!(why.contains("child_gone") && why.contains("desk/agent"), "{why}");
+        assert!(quarantine.export("one").unwrap().contains("fine"));
+        let error = quarantine.release("one").await.unwrap_err();
+        assert!(matches!(error, QuarantineError::Refused { .. }), "{error:?}");
+        quarantine.discard("endless").await.unwrap();
+        system.port::<String, u32>("desk/other").unwrap().call("fine").await.unwrap();
+    });
+    runtime().block_on(async {
+        // It is the tree of this store from now on.
+        let (system, _) = System::recover(renamed(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(system.quarantine().requests().len(), 1);
+    });
+    runtime().block_on(async {
+        let (system, recovered) = adopt(durable(&world)).await;
+        assert!(recovered.set_aside.is_empty());
+        assert_eq!(released(&system, "one").await, Fate::Done);
+        assert!(system.quarantine().requests().is_empty());
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_those_that_are_not_durable_the_oldest_goes() {
     let world = Arc::new(World::default());
@@ -358,27 +464,56 @@ async fn of_those_that_are_not_durable_the_oldest_goes() {
     assert_eq!(system.fates().quarantined, 1003);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_group_takes_its_request_back_itself() {
-    #[derive(Clone)]
-    struct Member(Arc<World>);
-    impl Behavior for Member {
-        type Request = String;
-        type Reply = u32;
+/// A member of a group that dies of the poison.
+#[derive(Clone)]
+struct Member(Arc<World>);
+
+impl Behavior for Member {
+    type Request = String;
+    type Reply = u32;
+}
+
+impl Stateless for Member {
+    async fn serve(&self, request: &String, _: &Context) -> Result<u32, Fault> {
+        assert!(request != POISON || self.0.mended.load(Ordering::SeqCst), "poisoned");
+        Ok(1)
     }
-    impl Stateless for Member {
-        async fn serve(&self, request: &String, _: &Context) -> Result<u32, Fault> {
-            assert!(request != POISON || self.0.mended.load(Ordering::SeqCst), "poisoned");
-            Ok(1)
-        }
-    }
-    let world = Arc::new(World::default());
+}
+
+fn group(world: &Arc<World>) -> GroupSpec {
     let member = |id: &str| {
-        let member = Member(Arc::clone(&world));
+        let member = Member(Arc::clone(world));
         ChildSpec::stateless(id, move || member.clone()).effect(EffectKind::Read)
     };
-    let group = GroupSpec::model("group").member_spec(member("a")).member_spec(member("b"));
-    let root = SupervisorSpec::one_for_one("desk").group(group);
+    GroupSpec::model("group").member_spec(member("a")).member_spec(member("b"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_durable_request_that_no_member_takes_stays_set_aside() {
+    let world = Arc::new(World::default());
+    let root = SupervisorSpec::one_for_one("desk").group(group(&world).durable::<Member>());
+    let (system, _) = System::recover(root, Arc::new(MemoryStore::new())).await.unwrap();
+    let port = system.port::<String, u32>("desk/group").unwrap();
+    poison(&port, "one").await;
+    let (members, quarantine) = (system.supervisor("desk/group").unwrap(), system.quarantine());
+    for member in ["a", "b"] {
+        members.terminate_child(member).await.unwrap();
+    }
+    for _ in 0..2 {
+        let error = quarantine.release("one").await.unwrap_err();
+        assert!(matches!(error, QuarantineError::Refused { .. }), "{error:?}");
+        assert!(quarantine.export("one").unwrap().contains(POISON));
+    }
+    world.mended.store(true, Ordering::SeqCst);
+    members.restart_child("a").await.unwrap();
+    assert_eq!(released(&system, "one").await, Fate::Done);
+    assert!(quarantine.requests().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_takes_its_request_back_itself() {
+    let world = Arc::new(World::default());
+    let root = SupervisorSpec::one_for_one("desk").group(group(&world));
     let system = System::start(root).await.unwrap();
     let port = system.port::<String, u32>("desk/group").unwrap();
     poison(&port, "one").await;
@@ -488,7 +623,8 @@ fn a_checkpoint_that_cannot_be_restored_is_listed_exported_and_released() {
         }
         world.torn.store(true, Ordering::SeqCst);
         system.kill("desk/agent").unwrap();
-        assert_eq!(agent.call("fine").await.unwrap().value, 1, "it begins as constructed");
+        let all = "it begins as constructed, and has the three handled again";
+        assert_eq!(agent.call("fine").await.unwrap().value, 4, "{all}");
         let listed = system.quarantine().checkpoints().unwrap();
         assert_eq!(listed.len(), 3, "the older ones were tried in turn");
         for bad in &listed {

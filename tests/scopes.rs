@@ -11,7 +11,7 @@ use mainstay::checkpoint::{
 };
 use mainstay::error::CheckpointError;
 use mainstay::event::Event;
-use mainstay::fault::Fault;
+use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::ChildPath;
 use mainstay::port::Port;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -19,6 +19,10 @@ use mainstay::system::{RecoverOptions, RollbackError, RollbackOptions, System, S
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+#[path = "common/dying.rs"]
+mod dying;
+#[path = "scopes/replay.rs"]
+mod replay;
 #[path = "scopes/request.rs"]
 mod request;
 
@@ -103,7 +107,8 @@ impl Stateful for Agent {
 fn agent(id: &str, switch: &Arc<Switch>) -> ChildSpec {
     let switch = Arc::clone(switch);
     let made = move || Agent { sum: Arc::new(0), done: Arc::new(0), switch: Arc::clone(&switch) };
-    ChildSpec::stateful(id, made).durable::<Agent>()
+    // By itself it acts on the world, so that nothing is replayed: what a line says is what is returned to.
+    ChildSpec::stateful(id, made).durable::<Agent>().effect(EffectKind::Idempotent)
 }
 
 /// Whatever is counted against the intensity of `flow` ends it.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
@@ -58,6 +59,8 @@ struct Bank {
     credits: Mutex<VecDeque<Goes>>,
     /// How all of them go.
     always: Mutex<Option<Goes>>,
+    /// Nobody can be told.
+    mute: AtomicBool,
     hung: Notify,
 }
 
@@ -84,6 +87,7 @@ impl Stateless for Desk {
     async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
         let goes = match order {
             Credit(_) => self.0.credits.lock().pop_front().or(*self.0.always.lock()),
+            Told { .. } if self.0.mute.load(Ordering::SeqCst) => Some(Goes::No),
             _ => None,
         };
         match goes {
@@ -107,6 +111,9 @@ impl Stateless for Desk {
 
 /// What can be undone is less.
 const LARGE: u32 = 1000;
+
+/// What is credited and cannot be taken back there.
+const FOREIGN: u32 = 900;
 
 /// Moves an amount, and counts what it has moved.
 #[derive(Clone, Default)]
@@ -144,6 +151,7 @@ impl Stateful for Teller {
             // So much cannot be given back.
             0 if *amount >= LARGE => bank.effect(Debit(*amount)),
             0 => bank.effect(Debit(*amount)).undo(&bank, UndoDebit(*amount)),
+            1 if *amount == FOREIGN => bank.effect(Credit(*amount)),
             1 => bank.effect(Credit(*amount)).undo(&bank, UndoCredit(*amount)),
             2 => bank.effect(Told { done: true }),
             10 => bank.effect(Told { done: false }),
@@ -268,6 +276,37 @@ async fn an_undo_that_stops_at_an_act_without_one_calls_a_person() {
     teller.call(7_u32).await.unwrap();
     while let Some(stamped) = events.try_next() {
         assert!(!matches!(stamped.event, Event::UndoStopped { .. }));
+    }
+}
+
+#[test]
+fn what_a_person_has_said_stands_is_not_undone_by_the_next_process() {
+    for both in [false, true] {
+        let (bank, store) = (Arc::new(Bank::default()), store());
+        runtime().block_on(async {
+            let (system, teller) = open(&bank, &store, false).await;
+            bank.mute.store(true, Ordering::SeqCst);
+            teller.submit(FOREIGN, CallOptions::new().key("it")).await.unwrap();
+            assert_eq!(settled(&system, "it").await, Fate::Failed);
+            let effects = system.effects();
+            let left = effects.open();
+            let told: Vec<_> = left.iter().map(|left| left.status).collect();
+            assert_eq!(told, ["left"; 2]);
+            effects.stands(left[0].key).await.unwrap();
+            match both {
+                true => effects.stands(left[1].key).await.unwrap(),
+                false => effects.undone(left[1].key).await.unwrap(),
+            }
+            assert_eq!(effects.open(), []);
+        });
+        for _ in 0..2 {
+            runtime().block_on(async {
+                let (system, _) = open(&bank, &store, false).await;
+                assert_eq!(settled(&system, "it").await, Fate::Failed);
+                assert_eq!(system.effects().open(), [], "nobody is called again");
+                assert_eq!(bank.log(), [Debit(FOREIGN), Credit(FOREIGN)]);
+            });
+        }
     }
 }
 

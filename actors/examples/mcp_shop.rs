@@ -3,8 +3,9 @@
 //! protocol with nothing but `serde_json`, so that it shares no code with the client.
 //!
 //! `mcp_shop` speaks over standard input and output; `mcp_shop --http` over HTTP on a port of its
-//! choice, which it prints. With `--log FILE` it writes a line for each thing it was told: its process
-//! id, `call TOOL`, `cancelled`, `done TOOL`.
+//! choice, which it prints, or on that of `--port PORT`. With `--log FILE` it writes a line for each thing
+//! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
+//! so many pages.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,6 +20,7 @@ static SUM_CALLS: AtomicU32 = AtomicU32::new(0);
 
 struct Options {
     log: Option<PathBuf>,
+    pages: u64,
 }
 
 impl Options {
@@ -30,13 +32,21 @@ impl Options {
 }
 
 fn main() {
-    let mut options = Options { log: None };
+    let mut options = Options { log: None, pages: 1 };
     let mut over_http = false;
+    let mut port = 0;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--log" => options.log = arguments.next().map(PathBuf::from),
             "--http" => over_http = true,
+            "--pages" => {
+                let pages = arguments.next().and_then(|pages| pages.parse().ok());
+                options.pages = pages.expect("a number of pages");
+            }
+            "--port" => {
+                port = arguments.next().and_then(|port| port.parse().ok()).expect("a port");
+            }
             "--complain" => {
                 eprintln!("the shop is closed today");
                 std::process::exit(3);
@@ -48,7 +58,7 @@ fn main() {
         }
     }
     options.note(&format!("pid {}", std::process::id()));
-    if over_http { serve_http(options) } else { serve_stdio(options) }
+    if over_http { serve_http(options, port) } else { serve_stdio(options) }
 }
 
 fn serve_stdio(options: Options) {
@@ -68,9 +78,9 @@ fn serve_stdio(options: Options) {
     options.note("end of input");
 }
 
-fn serve_http(options: Options) {
+fn serve_http(options: Options, port: u16) {
     let options = std::sync::Arc::new(options);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
     for stream in listener.incoming().flatten() {
         let options = std::sync::Arc::clone(&options);
@@ -142,7 +152,7 @@ fn answer(message: &Value, options: &Options) -> Option<Value> {
             "serverInfo": {"name": "shop", "version": "1"},
         })),
         "ping" => Ok(json!({})),
-        "tools/list" => Ok(json!({"tools": tools()})),
+        "tools/list" => Ok(page(&message["params"]["cursor"], options)),
         "tools/call" => call(&message["params"], options),
         _ => Err((-32601, "Method not found")),
     };
@@ -152,6 +162,16 @@ fn answer(message: &Value, options: &Options) -> Option<Value> {
             json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}})
         }
     })
+}
+
+/// A page of the list of tools: on the last one all that can be called, on each before it one more.
+fn page(cursor: &Value, options: &Options) -> Value {
+    let number = cursor.as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(1_u64);
+    if number >= options.pages {
+        return json!({"tools": tools()});
+    }
+    let tool = json!({"name": format!("page_{number}"), "inputSchema": {"type": "object"}});
+    json!({"tools": [tool], "nextCursor": (number + 1).to_string()})
 }
 
 fn tools() -> Value {

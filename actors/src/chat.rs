@@ -368,6 +368,13 @@ impl ChatReply {
         }
     }
 
+    /// Whether it is not over: Anthropic ends a turn that took long so, and goes on when it is given back
+    /// what it has said.
+    pub fn is_paused(&self) -> bool {
+        self.tool_calls.is_empty()
+            && matches!(&self.finish, Finish::Other(why) if why == "pause_turn")
+    }
+
     /// An answer that asks for tools.
     pub fn calls(calls: impl IntoIterator<Item = ToolCall>) -> Self {
         Self {

@@ -33,6 +33,7 @@
 //! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked |
 //! | the request could not be written, the HTTP connection was refused | `Network`; nothing happened |
 //! | the connection ended before the result came | `Indeterminate`, `connection_lost` |
+//! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew |
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life |
 //! | -32700, -32600, -32602 | `InputValidation`, the code |
 //! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is; nothing happened |
@@ -77,6 +78,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CONNECT_WAIT: Duration = Duration::from_secs(9);
 /// How long a doubtful server may take for a sign of life, by default.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take to start and to say which tools it has, by default.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many pages a server's list of tools may have; more fail its start with `too_many_pages`.
+pub const MAX_PAGES: usize = 256;
 /// The longest result of a tool, in bytes, by default.
 pub const MAX_RESULT: usize = 4 * 1024 * 1024;
 /// The id of the connection below [`McpServer::supervisor`].
@@ -105,6 +110,7 @@ struct Plan {
     call_timeout: Duration,
     connect_wait: Duration,
     ping_timeout: Duration,
+    start_timeout: Duration,
     max_result: usize,
 }
 
@@ -163,6 +169,7 @@ impl McpServer {
             call_timeout: CALL_TIMEOUT,
             connect_wait: CONNECT_WAIT,
             ping_timeout: PING_TIMEOUT,
+            start_timeout: START_TIMEOUT,
             max_result: MAX_RESULT,
         };
         Self { plan: Arc::new(plan), link: Link::default() }
@@ -280,6 +287,17 @@ impl McpServer {
         self.with(|plan| plan.ping_timeout = timeout)
     }
 
+    /// How long the server may take to start, to make the session and to list all its tools; also for
+    /// [`McpServer::discover`]. One that takes longer is ended, and the fault is a `Timeout` with the
+    /// code `no_session`.
+    ///
+    /// # Default
+    /// [`START_TIMEOUT`].
+    #[must_use]
+    pub fn start_timeout(self, timeout: Duration) -> Self {
+        self.with(|plan| plan.start_timeout = timeout)
+    }
+
     /// The longest result of a tool, in bytes of what the caller is given; for an error of a tool, of its
     /// text. A longer one is a fault that names the tool, the size and this limit.
     ///
@@ -335,12 +353,14 @@ impl McpServer {
         McpTool { name: name.into(), effect, plan: Arc::clone(&self.plan), link: self.link.clone() }
     }
 
-    /// The connection as a child: it answers [`ListTools`]. Its start takes at most the attempt
-    /// timeout.
+    /// The connection as a child: it answers [`ListTools`]. Its start takes at most the
+    /// [start timeout](McpServer::start_timeout), whatever the policy says.
     pub fn connection(&self, id: impl AsRef<str>) -> ChildSpec {
         let server = self.clone();
+        let whole = self.plan.start_timeout.saturating_add(MARGIN);
         ChildSpec::stateless(id, move || McpConnection { server: server.clone(), open: None })
             .concurrency(CONCURRENCY)
+            .attempt_timeout(whole)
     }
 
     /// The connection and every tool declared or offered, below a supervisor of this id. The tools
@@ -509,7 +529,13 @@ impl Stateless for McpTool {
         let reply = outcome.and_then(|outcome| {
             let plan = &self.plan;
             let listed = live.has(&self.name);
-            classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result)
+            let reply =
+                classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result);
+            reply.inspect_err(|fault| {
+                if classify::is_lost(fault) {
+                    live.useless.notify_one();
+                }
+            })
         });
         let named = |fault| classify::name(fault, &self.name, self.plan.max_result);
         match reply {

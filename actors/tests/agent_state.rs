@@ -12,7 +12,7 @@ use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Verified};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{System, To};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
 use mainstay_actors::tool::{ToolContext, tool};
@@ -104,6 +104,25 @@ fn a_payment_of_which_nobody_knows_is_not_made_again_by_another_process() {
         let told = world.asked.lock().last().unwrap().clone();
         assert!(told.iter().any(|it| it.text.contains("it may have happened")), "{told:?}");
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answered_question_is_replayed_without_asking_the_model_or_paying_again() {
+    let world = Arc::new(World::default());
+    let spec = desk(&world, EffectKind::Irreversible, one_after_the_other, true);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (system, _) = System::recover(spec, store).await.unwrap();
+    let line = system.checkpoint("desk").await.unwrap();
+    port(&system).call_with("go", CallOptions::new().key("first")).await.unwrap();
+    assert_eq!((world.amounts(), world.asked.lock().len()), (vec![1, 2], 3));
+    let mut events = system.events();
+    let report = system.rollback("desk", To::Line(line)).await.unwrap();
+    assert_eq!((report.replayed.len(), report.missing.len()), (1, 0));
+    port(&system).call_with("go", CallOptions::new().key("second")).await.unwrap();
+    assert_eq!(world.amounts(), [1, 2, 1, 2], "those of the second question");
+    assert_eq!(world.asked.lock().len(), 6);
+    let replayed = Event::Replayed { child: "desk/agent".into(), requests: 1, lost: 0 };
+    events.wait_for(|event| *event == replayed).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

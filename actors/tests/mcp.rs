@@ -295,6 +295,41 @@ async fn a_start_that_fails_says_why() {
     assert!(text.contains("the server cannot be reached"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_given_up_in_time_wherever_it_is_asked() {
+    // Over HTTP as well: the connection is taken, and nobody speaks.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mcp", deaf.local_addr().unwrap());
+    let silent = McpServer::command("sleep", ["1000"]);
+    for (server, told) in [
+        (silent.clone(), "the server did not answer within 30s"),
+        (silent.start_timeout(Duration::from_secs(2)), "the server did not answer within 2s"),
+        (McpServer::url(url), "the server did not answer within 30s"),
+    ] {
+        let fault = server.discover().await.unwrap_err();
+        assert_eq!((fault.class, fault.code.as_deref()), (Class::Timeout, Some("no_session")));
+        assert_eq!(fault.message, told);
+        let root = SupervisorSpec::one_for_one("root").child(server.connection("c"));
+        let text = System::start(root).await.err().unwrap().to_string();
+        assert!(text.contains(told), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_tools_is_read_page_by_page_and_one_without_end_fails_the_start() {
+    let program = shop::shop_program().to_str().unwrap();
+    let of = |pages: u64| McpServer::command(program, ["--pages".to_owned(), pages.to_string()]);
+    let found = of(3).discover().await.unwrap();
+    let names: Vec<_> = found.iter().map(|tool| &*tool.spec.name).collect();
+    assert_eq!(names[..3], ["page_1", "page_2", "sum"]);
+    let fault = of(u64::MAX).discover().await.unwrap_err();
+    assert_eq!(
+        (fault.class, fault.code.as_deref()),
+        (Class::OutputInvalid, Some("too_many_pages"))
+    );
+    assert_eq!(fault.message, "the server's list of tools has more than 256 pages");
+}
+
 #[tokio::test]
 async fn a_server_gets_no_variable_that_was_not_named() {
     let (server, _log) = shop();
@@ -365,7 +400,12 @@ async fn the_same_over_http() {
             assert_eq!(trail.0.len(), tries);
         }
     }
+    // There is no process whose end would have to be waited for. Without timers that run by themselves,
+    // any wait would be seen.
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
     running.stop().await;
+    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
 }
 
 #[tokio::test]
@@ -379,9 +419,19 @@ async fn a_server_over_http_that_is_killed_ends_the_life_and_is_reached_again() 
         async move { port.call(ToolRequest::new("hang", "{}")).await }
     });
     log.wait_for("call hang", 1).await;
-    http.process.kill().unwrap();
+    http.kill();
     assert!(matches!(call.await.unwrap(), Err(CallError::Unknown { .. })));
     assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    // Asked while it is down, and answered once it is back.
+    let asked = tokio::spawn({
+        let port = running.tool("sum");
+        async move { port.call(ToolRequest::new("sum", r#"{"a":1}"#)).await }
+    });
+    until("the question", || running.system.fates().open == 1).await;
+    http.start_again(&log);
+    let answer = asked.await.unwrap().unwrap();
+    assert_eq!(answer.value.content, r#"{"sum":1}"#);
+    assert_eq!((log.count("call hang"), log.count("call sum")), (1, 1), "no call is made twice");
     running.stop().await;
 }
 

@@ -2,8 +2,7 @@
 //! calls. `.ci/mcp/install` fetches them and says how to run this; without them each test says that it
 //! was skipped.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use std::time::Duration;
 
 use mainstay::error::CallError;
@@ -13,36 +12,17 @@ use mainstay_actors::mcp::McpServer;
 use mainstay_actors::tool::ToolRequest;
 
 use harness::{Running, lives, scratch, signal, until};
+use servers::{Files, Proxy, WHOLE, free_port, processes, reader_of, script};
 
 #[path = "mcp/harness.rs"]
 mod harness;
+#[path = "mcp/servers.rs"]
+mod servers;
 
 const LONG: &str = r#"{"duration":20,"steps":4}"#;
 
-/// The script of a reference server, if they are here.
-fn script(name: &str) -> Option<String> {
-    let Ok(folder) = std::env::var("MAINSTAY_MCP_SERVERS") else {
-        println!("SKIPPED: MAINSTAY_MCP_SERVERS does not say where the servers are");
-        return None;
-    };
-    let path = PathBuf::from(folder).join(format!("server-{name}/dist/index.js"));
-    assert!(path.exists(), "MAINSTAY_MCP_SERVERS is set, and {path:?} is not there");
-    Some(path.to_str().unwrap().to_owned())
-}
-
 fn everything() -> Option<McpServer> {
     Some(McpServer::command("node", [&*script("everything")?, "stdio"]))
-}
-
-/// The processes whose command line holds this text.
-fn processes(text: &str) -> Vec<u32> {
-    let list = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
-    let list = String::from_utf8_lossy(&list.stdout).into_owned();
-    list.lines()
-        .filter(|line| line.contains(text))
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .filter(|pid| lives(*pid))
-        .collect()
 }
 
 #[tokio::test]
@@ -90,38 +70,144 @@ async fn the_reference_server_killed_in_a_call_comes_back() {
     assert!(processes(&mark).is_empty());
 }
 
-#[tokio::test]
-async fn a_write_to_a_stopped_server_is_unknown_and_the_next_server_writes() {
-    let Some(script) = script("filesystem") else { return };
-    let folder = scratch("files");
-    std::fs::create_dir(&folder).unwrap();
-    let place = folder.to_str().unwrap().to_owned();
-    let server = McpServer::command("node", [&*script, &*place])
-        .call_timeout(Duration::from_millis(1500))
-        .ping_timeout(Duration::from_millis(500))
-        .tool("write_file", EffectKind::Irreversible)
-        .tool("read_text_file", EffectKind::Read);
-    let mut running = Running::start(&server).await;
-    let write = |name: &str, text: &str| {
-        serde_json::json!({"path": format!("{place}/{name}"), "content": text}).to_string()
-    };
-    running.call("write_file", &write("one", "first")).await.unwrap();
-    assert_eq!(std::fs::read_to_string(folder.join("one")).unwrap(), "first");
-    let stopped = processes(&place)[0];
-    signal(stopped, "-STOP");
-    let lost = running.call("write_file", &write("two", "second")).await;
+const WRITE: (&str, EffectKind) = ("write_file", EffectKind::Irreversible);
+const READ: (&str, EffectKind) = ("read_text_file", EffectKind::Read);
+
+/// The next write is made, once the connection has ended and is there again, and the one before is not
+/// made again.
+async fn writes_again(files: &Files, running: &mut Running, left: usize) {
+    running.call("write_file", &files.write("next", "and on")).await.unwrap();
+    assert_eq!(std::fs::read_to_string(files.path("next")).unwrap(), "and on");
+    assert_eq!(files.length("big"), left, "a write that is unknown is not made again");
+    let folder = files.path("big").parent().unwrap().read_dir().unwrap();
+    assert_eq!(folder.count(), 2, "nor under the name of a copy");
+}
+
+async fn a_write_whose_server_is_killed(over_http: bool) {
+    let Some(mut files) = Files::start(over_http, &[WRITE]).await else { return };
+    let mut running = Running::start(&files.server).await;
+    let call = files.caught_writing(&running, "big").await;
+    let (pid, left) = (files.pid(), files.length("big"));
+    files.kill(pid);
+    let lost = call.await.unwrap();
     assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
     assert_eq!(running.connection_exits().await, ExitKind::Faulted);
-    running.call("write_file", &write("three", "third")).await.unwrap();
-    assert_eq!(std::fs::read_to_string(folder.join("three")).unwrap(), "third");
-    assert!(!folder.join("two").exists(), "a write that is unknown is not made again");
-    assert!(!lives(stopped));
+    files.come_back().await;
+    writes_again(&files, &mut running, left).await;
+    assert!(!lives(pid));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_whose_server_is_killed_in_the_middle_is_unknown_and_the_next_one_is_made() {
+    a_write_whose_server_is_killed(false).await;
+}
+
+#[tokio::test]
+async fn over_http_a_write_killed_in_the_middle_is_unknown_and_the_next_one_is_made() {
+    a_write_whose_server_is_killed(true).await;
+}
+
+#[tokio::test]
+async fn a_write_whose_server_is_stopped_in_the_middle_is_unknown_and_the_next_server_writes() {
+    let Some(files) = Files::start(false, &[WRITE, READ]).await else { return };
+    let mut running = Running::start(&files.server).await;
+    let call = files.caught_writing(&running, "big").await;
+    let (stopped, left) = (files.pid(), files.length("big"));
+    let lost = call.await.unwrap();
+    assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    writes_again(&files, &mut running, left).await;
+    assert!(!lives(stopped), "a stopped server does not stay behind");
     let outside = serde_json::json!({"path": "/etc/hostname"}).to_string();
     let error = running.call("read_text_file", &outside).await.unwrap_err();
     let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error:?}") };
     assert_eq!((fault.class, fault.code.as_deref()), (Class::Business, Some("tool_error")));
     running.stop().await;
-    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn over_http_a_write_stopped_in_the_middle_is_unknown_and_what_goes_on_is_not_heard_of() {
+    let Some(files) = Files::start(true, &[WRITE]).await else { return };
+    let mut running = Running::start(&files.server).await;
+    let call = files.caught_writing(&running, "big").await;
+    let server = files.pid();
+    files.signal(server, "-STOP");
+    let lost = call.await.unwrap();
+    assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    // Nobody told it to end: it did write the rest, which is why nobody may say that it had not.
+    signal(server, "-CONT");
+    until("the rest", || files.length("big") == WHOLE).await;
+    files.signal(server, "-CONT");
+    writes_again(&files, &mut running, WHOLE).await;
+    assert_eq!(files.pid(), server, "behind the gateway the server is the same");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_that_may_be_repeated_and_is_killed_in_the_middle_is_made_again_and_is_whole() {
+    let idempotent = ("write_file", EffectKind::Idempotent);
+    let Some(mut files) = Files::start(false, &[idempotent]).await else { return };
+    let mut running = Running::start(&files.server).await;
+    let call = files.caught_writing(&running, "big").await;
+    let (pid, part) = (files.pid(), files.length("big"));
+    files.kill(pid);
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(answer.attempts, 2);
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    assert!(files.length("big") > part);
+    assert!(std::fs::read(files.path("big")).unwrap().iter().all(|byte| *byte == b'x'));
+    running.stop().await;
+}
+
+async fn a_read_whose_server_is_killed(over_http: bool) {
+    let Some(mut files) = Files::start(over_http, &[READ]).await else { return };
+    let mut running = Running::start(&files.server).await;
+    // What is read is a pipe with a name, so that the server is in the middle until somebody writes.
+    let pipe = files.pipe("pipe");
+    let (port, path) = (running.tool("read_text_file"), serde_json::json!({"path": pipe}));
+    let request = ToolRequest::new("read_text_file", path.to_string());
+    let call = tokio::spawn(async move { port.call(request).await });
+    let first = reader_of(&pipe).await;
+    files.kill(files.pid());
+    drop(first);
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    files.come_back().await;
+    let mut second = reader_of(&pipe).await;
+    second.write_all(b"still to be read").unwrap();
+    drop(second);
+    let answer = call.await.unwrap().unwrap();
+    assert!(answer.value.content.contains("still to be read"), "{}", answer.value.content);
+    assert_eq!(answer.attempts, 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_whose_server_is_killed_in_the_middle_is_answered_by_the_next() {
+    a_read_whose_server_is_killed(false).await;
+}
+
+#[tokio::test]
+async fn over_http_a_read_killed_in_the_middle_is_answered_when_the_server_is_back() {
+    a_read_whose_server_is_killed(true).await;
+}
+
+#[tokio::test]
+async fn a_write_whose_server_dies_behind_a_gateway_that_lives_is_unknown() {
+    let Some(mut files) = Files::start(true, &[WRITE]).await else { return };
+    let mut running = Running::start(&files.server).await;
+    let call = files.caught_writing(&running, "big").await;
+    let left = files.length("big");
+    signal(files.pid(), "-KILL");
+    let lost = call.await.unwrap();
+    // The gateway says of it what it says of a tool that has refused.
+    assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
+    assert_eq!(running.connection_exits().await, ExitKind::Faulted);
+    // It does not start the server again, so neither does it serve.
+    files.come_back().await;
+    writes_again(&files, &mut running, left).await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -142,46 +228,10 @@ async fn what_a_memory_server_was_told_survives_its_death() {
     std::fs::remove_file(memory).unwrap();
 }
 
-/// `mcp-proxy` before the reference server: streamable HTTP in front of a real server.
-struct Proxy(Child, u16);
-
-impl Proxy {
-    fn start(port: u16) -> Option<Self> {
-        let script = script("everything")?;
-        let Ok(python) = std::env::var("MAINSTAY_MCP_PYTHON") else {
-            println!("SKIPPED: MAINSTAY_MCP_PYTHON does not say where mcp-proxy is");
-            return None;
-        };
-        let child = Command::new("python3")
-            .args(["-m", "mcp_proxy", "--host", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--", "node", &script, "stdio"])
-            .env("PYTHONPATH", python)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Some(Self(child, port))
-    }
-
-    async fn listens(&self) {
-        let port = self.1;
-        until("the proxy", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn over_http_a_stopped_server_is_found_and_a_killed_one_reached_when_it_is_back() {
-    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let Some(mut proxy) = Proxy::start(port) else { return };
+    let port = free_port();
+    let Some(mut proxy) = Proxy::start(port, "everything", &["stdio"]) else { return };
     proxy.listens().await;
     let server = McpServer::url(format!("http://127.0.0.1:{port}/mcp"))
         .call_timeout(Duration::from_secs(2))
@@ -205,11 +255,10 @@ async fn over_http_a_stopped_server_is_found_and_a_killed_one_reached_when_it_is
     let call = tokio::spawn(async move { long.call(ToolRequest::new("long", LONG)).await });
     until("the call", || running.system.fates().open == 1).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    proxy.0.kill().unwrap();
-    proxy.0.wait().unwrap();
+    proxy.kill();
     let lost = call.await.unwrap();
     assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
-    proxy = Proxy::start(port).unwrap();
+    proxy = Proxy::start(port, "everything", &["stdio"]).unwrap();
     proxy.listens().await;
     let said = running.call("get-sum", r#"{"a":2,"b":2}"#).await.unwrap();
     assert!(said.contains('4'), "{said}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mainstay::fault::{Class, Fault};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, StreamSink, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Finish, ResponseFormat};
 use mainstay_actors::local::LocalModel;
@@ -214,6 +215,56 @@ async fn a_failure_before_the_commit_is_mended_by_a_sibling_and_never_noticed() 
     assert_eq!((&*answer.value.text, answer.served_by.as_str()), ("hello", "desk/llm/m1"));
     assert_eq!(heard, [text("hel"), text("lo"), StreamEvent::Done]);
     assert_eq!((first.count(), second.count()), (1, 1));
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_model_says_nothing_is_mended_by_a_sibling_and_never_noticed() {
+    let (first, second) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    first.otherwise(Row::reply_stream([]));
+    second.then(Row::reply_stream(["hel", "lo"]));
+    let root = SupervisorSpec::one_for_one("desk")
+        .child(Model::openai(first.url(), "m").spec("m0"))
+        .child(Model::openai(second.url(), "m").spec("m1"))
+        .group(
+            GroupSpec::step("desk")
+                .member_spec(Agent::new("m0").spec("a0"))
+                .member_spec(Agent::new("m1").spec("a1")),
+        );
+    let system = System::start(root).await.unwrap();
+    let desk = system.port::<AgentRequest, AgentReply>("desk/desk").unwrap();
+    let (sink, mut stream) = open(64);
+    let question = AgentRequest::new("hello").stream_to(sink);
+    let (answer, heard) = tokio::join!(desk.call(question), rest(&mut stream));
+    let answer = answer.unwrap();
+    assert_eq!((&*answer.value.text, answer.served_by.as_str()), ("hello", "desk/desk/a1"));
+    assert_eq!(heard, [text("hel"), text("lo"), StreamEvent::Done]);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_turn_that_its_provider_has_paused_is_gone_on_with_in_the_same_stream() {
+    let server = StubServer::start().await.unwrap();
+    let turn = |said: &str, stop: &str| {
+        let delta = serde_json::json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": said}});
+        let end = serde_json::json!({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 5}});
+        Row::stream([
+            "data: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":10}}}\n\n".to_owned(),
+            format!("data: {delta}\n\ndata: {end}\n\ndata: {{\"type\":\"message_stop\"}}\n\n"),
+        ])
+    };
+    server.then(turn("searching. ", "pause_turn"));
+    server.then(turn("found", "end_turn"));
+    let root = SupervisorSpec::one_for_one("desk")
+        .child(Model::anthropic(server.url(), "m").key("sk-1234").spec("m"))
+        .child(Agent::new("m").spec("a"));
+    let system = System::start(root).await.unwrap();
+    let agent = system.port::<AgentRequest, AgentReply>("desk/a").unwrap();
+    let (sink, mut stream) = open(64);
+    let question = AgentRequest::new("hello").stream_to(sink);
+    let (answer, heard) = tokio::join!(agent.call(question), rest(&mut stream));
+    assert_eq!(answer.unwrap().value.text, "found");
+    assert_eq!(heard, [text("searching. "), text("found"), StreamEvent::Done]);
     system.stop().await;
 }
 

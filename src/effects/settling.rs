@@ -118,7 +118,8 @@ impl EffectsRef {
         self.feed(key, fits, Input::Undone(key)).await
     }
 
-    /// Says that an effect which was left standing, where the undo of its task stopped, stands rightly.
+    /// Says that an effect which was left standing, where the undo of its task stopped, stands rightly. It is
+    /// not undone by itself any more, also not by the next process.
     ///
     /// # Errors
     /// The effect is not known or was not left standing, or the journal cannot be written.

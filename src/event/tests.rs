@@ -79,6 +79,7 @@ fn number(event: &Event) -> usize {
         Event::Cleared { .. } => 32,
         Event::LineMissed { .. } => 33,
         Event::UndoStopped { .. } => 34,
+        Event::Replayed { .. } => 35,
     }
 }
 
@@ -157,6 +158,7 @@ fn each() -> Vec<Event> {
             unknown: 0,
             approved_by: None,
             elapsed: Duration::ZERO,
+            replayed: 2,
             missing: 1,
         },
         Event::RollbackFailed {
@@ -216,6 +218,7 @@ fn each() -> Vec<Event> {
             key: EffectKey::from_bytes([3; 32]),
             stands: 2,
         },
+        Event::Replayed { child: path("it"), requests: 2, lost: 1 },
     ]
 }
 

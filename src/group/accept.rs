@@ -84,7 +84,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
                 drop(desk);
                 if self.durable.is_some() {
                     // It closed after the request was written down, and gives it back all the same.
-                    self.recorder().ended(&mail, Fate::Cancelled);
+                    self.recorder().given_back(&mail, recovered);
                 }
                 let why = self.hub.away().unwrap_or(Unavailable::Stopped);
                 return Err(refused(mail, Refusal::Away(why), &self.path));
@@ -138,7 +138,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             self.hub.cast_forget(id);
         }
         if self.durable.is_some() {
-            self.recorder().ended(&mail, Fate::Cancelled);
+            self.recorder().given_back(&mail, recovered);
         }
         Err(refused(mail, refusal.why(now), &self.path))
     }

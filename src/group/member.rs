@@ -14,7 +14,7 @@ use crate::id::{ChildPath, Delivery};
 use crate::moment::Moment;
 use crate::policy::{Capabilities, Standing};
 use crate::port::Envelope;
-use crate::slot::{Membership, Refusal, Slot, Worker};
+use crate::slot::{Membership, Refusal, Room, Slot, Worker};
 use crate::spec::Role;
 
 /// A member as its group sees it.
@@ -67,7 +67,8 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
         substitute: bool,
         now: Moment,
     ) -> Result<(), Refusal> {
-        self.post(mail, Some(mail.deliveries()), substitute, now)
+        let room = if substitute { Room::Reserve } else { Room::Own };
+        self.post(mail, Some(mail.deliveries()), room, now)
     }
 
     fn post_copy(
@@ -76,7 +77,7 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
         delivery: Delivery,
         now: Moment,
     ) -> Result<(), Refusal> {
-        self.post(mail, Some(delivery), false, now)
+        self.post(mail, Some(delivery), Room::Own, now)
     }
 
     fn hand_out(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> Option<(Delivery, bool)> {

@@ -5,9 +5,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::checkpoint::Wall;
 use crate::decision::Scope;
 use crate::id::ChildPath;
+use crate::moment::Moment;
 
 /// The supervisors above a child, as far as they have lines to return to.
 pub(crate) trait Scopes: Send + Sync {
@@ -26,7 +26,7 @@ pub(crate) struct Asks {
     /// How many returns there had been when it failed: who has returned since has done so for it, too.
     pub(crate) returns: u64,
     /// When it failed first: a line that was drawn later has the failure in it.
-    pub(crate) failed: Wall,
+    pub(crate) failed: Moment,
     /// Whose it is, and its key: a line that has it in its middle is narrower than its own rollback was.
     pub(crate) child: ChildPath,
     pub(crate) task: String,

@@ -47,6 +47,7 @@ pub(super) async fn apart<B: Stateful>(
         place: job.place.take(),
         refuse: job.refuse,
         torn: job.torn,
+        behind: job.behind,
         reservation: None,
         bill: None,
     };

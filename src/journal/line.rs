@@ -13,6 +13,7 @@ use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, Fault};
 use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::ledger::{EffectStatus, Happened, Intent, Record, Undo};
+use crate::policy::budget::Limits;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,6 +26,9 @@ pub(super) enum Line {
         /// What failed before it was released.
         #[serde(default, skip_serializing_if = "Trail::is_empty")]
         trail: Trail,
+        /// What it may cost, time aside.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Limits>,
     },
     Fated {
         key: Arc<str>,
@@ -56,6 +60,12 @@ pub(super) enum Line {
         key: String,
         status: StoredStatus,
     },
+    /// What came of a question that is no effect.
+    Asked {
+        task: Arc<str>,
+        key: String,
+        status: StoredStatus,
+    },
     Retired {
         task: Arc<str>,
     },
@@ -65,6 +75,9 @@ pub(super) enum Line {
         /// Whose work went with the states, as was told.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         missing: Vec<Arc<str>>,
+        /// Whose work was brought back into a state, which is done once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        replayed: Vec<Arc<str>>,
     },
 }
 
@@ -109,17 +122,19 @@ pub(super) enum StoredHappened {
         degraded: bool,
         #[serde(default)]
         defaulted: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stands: bool,
     },
 }
 
 impl From<Happened> for StoredHappened {
     fn from(happened: Happened) -> Self {
-        let Happened { result, served_by, degraded, defaulted } = happened;
+        let Happened { result, served_by, degraded, defaulted, stands } = happened;
         let result = String::from_utf8_lossy(&result).into_owned();
-        if served_by.is_none() && !degraded && !defaulted {
+        if served_by.is_none() && !degraded && !defaulted && !stands {
             return Self::Plain(result);
         }
-        Self::More { result, served_by, degraded, defaulted }
+        Self::More { result, served_by, degraded, defaulted, stands }
     }
 }
 
@@ -127,8 +142,8 @@ impl From<StoredHappened> for Happened {
     fn from(stored: StoredHappened) -> Self {
         match stored {
             StoredHappened::Plain(result) => Self::new(bytes(result)),
-            StoredHappened::More { result, served_by, degraded, defaulted } => {
-                Self { result: bytes(result), served_by, degraded, defaulted }
+            StoredHappened::More { result, served_by, degraded, defaulted, stands } => {
+                Self { result: bytes(result), served_by, degraded, defaulted, stands }
             }
         }
     }
@@ -142,7 +157,15 @@ impl From<&Open> for Line {
             request: open.request.clone(),
             deadline: open.deadline,
             trail: open.trail.clone(),
+            budget: open.budget,
         }
+    }
+}
+
+impl Line {
+    /// Whether the next record may say what became of what this one says.
+    pub(super) const fn is_begun(&self) -> bool {
+        matches!(self, Self::Accepted { .. } | Self::Intent(_))
     }
 }
 
@@ -164,20 +187,28 @@ impl From<Record> for Line {
                     .map(|undo| (undo.tool, String::from_utf8_lossy(&undo.request).into_owned())),
             }),
             Record::Status(key, status) => {
-                let status = match status {
-                    EffectStatus::Intended => StoredStatus::Intended,
-                    EffectStatus::Confirmed(happened) => StoredStatus::Confirmed(happened.into()),
-                    EffectStatus::Left(happened) => StoredStatus::Left(happened.into()),
-                    EffectStatus::Rejected => StoredStatus::Rejected,
-                    EffectStatus::Failed(fault) => StoredStatus::Failed(fault),
-                    EffectStatus::Unknown => StoredStatus::Unknown,
-                    EffectStatus::Compensating => StoredStatus::Compensating,
-                    EffectStatus::Compensated => StoredStatus::Compensated,
-                    EffectStatus::Stuck(why) => StoredStatus::Stuck(why),
-                };
-                Self::Status { key: key.to_string(), status }
+                Self::Status { key: key.to_string(), status: status.into() }
+            }
+            Record::Asked(task, key, status) => {
+                Self::Asked { task, key: key.to_string(), status: status.into() }
             }
             Record::Retired(task) => Self::Retired { task },
+        }
+    }
+}
+
+impl From<EffectStatus> for StoredStatus {
+    fn from(status: EffectStatus) -> Self {
+        match status {
+            EffectStatus::Intended => Self::Intended,
+            EffectStatus::Confirmed(happened) => Self::Confirmed(happened.into()),
+            EffectStatus::Left(happened) => Self::Left(happened.into()),
+            EffectStatus::Rejected => Self::Rejected,
+            EffectStatus::Failed(fault) => Self::Failed(fault),
+            EffectStatus::Unknown => Self::Unknown,
+            EffectStatus::Compensating => Self::Compensating,
+            EffectStatus::Compensated => Self::Compensated,
+            EffectStatus::Stuck(why) => Self::Stuck(why),
         }
     }
 }

@@ -17,6 +17,17 @@ use crate::ledger::Record;
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
 
+/// What the replies that are remembered may weigh.
+pub(super) const REPLY_BYTES: usize = 64 * MIB;
+
+/// The unit of what weighs much. Tests make do with less.
+pub(super) const MIB: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+
+/// Requests that are kept for a replay after they were answered, of all children together, and what they may
+/// weigh. As many as those whose effects are remembered: without these there is no replay.
+pub(super) const REPLAYED: usize = 10_000;
+pub(super) const REPLAYED_BYTES: usize = 16 * MIB;
+
 /// Checkpoints in one record.
 const RETURNED: usize = 1024;
 
@@ -66,6 +77,9 @@ pub(super) struct State {
     places: HashMap<Arc<str>, u64>,
     fated: HashMap<Arc<str>, Remembered>,
     order: VecDeque<(u64, Arc<str>)>,
+    /// Those whose reply is remembered, too, and what these weigh.
+    replies: VecDeque<(u64, Arc<str>)>,
+    reply_bytes: usize,
     /// In the order in which they were set aside.
     aside: BTreeMap<u64, Aside>,
     aside_places: HashMap<Arc<str>, u64>,
@@ -74,6 +88,8 @@ pub(super) struct State {
     returned: BTreeSet<CheckpointId>,
     /// In whose state, and after how many steps, the work of a request that was answered is.
     work: HashMap<Arc<str>, (ChildPath, u64)>,
+    /// Requests whose work is in a state, to be replayed when that goes back.
+    past: Past,
     /// Counts places, stamps and changes.
     next: u64,
     /// How often the journal was written anew.
@@ -84,10 +100,16 @@ impl State {
     /// Takes up a record that was read.
     pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
         match line {
-            Line::Accepted { child, key, request, deadline, trail } => {
+            Line::Accepted { child, key, request, deadline, trail, budget } => {
                 if !self.places.contains_key(&key) {
-                    let known =
-                        self.opens(Open { child, key: key.clone(), request, deadline, trail });
+                    let known = self.opens(Open {
+                        child,
+                        key: key.clone(),
+                        request,
+                        deadline,
+                        trail,
+                        budget,
+                    });
                     self.take(&key);
                     self.put(key, known);
                 }
@@ -98,8 +120,8 @@ impl State {
                 self.put(key, after);
             }
             Line::Fated { key, fate, reply, work, .. } => {
-                self.take(&key);
                 self.works(&key, work);
+                self.take(&key);
                 self.put(key, Known::Fated(fate, reply));
             }
             Line::Released { key } => {
@@ -116,9 +138,13 @@ impl State {
             Line::Status { key, status } => {
                 return Ok(Some(Record::Status(key_of(&key)?, status.into())));
             }
-            Line::Returned { checkpoints, missing } => {
+            Line::Returned { checkpoints, missing, replayed } => {
                 self.use_up(checkpoints);
                 self.note_missing(&missing);
+                self.note_replayed(&replayed);
+            }
+            Line::Asked { task, key, status } => {
+                return Ok(Some(Record::Asked(task, key_of(&key)?, status.into())));
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
         }
@@ -177,8 +203,11 @@ impl State {
             .iter()
             .filter_map(|(stamp, key)| {
                 let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                Some(fated(key, known.fate, known.reply.clone(), self.work.get(key).cloned()))
+                let work = self.work.get(key).cloned();
+                let line = fated(key, known.fate, known.reply.clone(), work);
+                Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
             })
+            .flatten()
             .collect();
         for aside in self.aside.values() {
             lines.push(Line::from(&aside.open));
@@ -186,27 +215,77 @@ impl State {
         }
         lines.extend(self.open.values().map(Line::from));
         let used: Vec<_> = self.returned.iter().copied().collect();
-        lines.extend(returned(&used, &[]));
+        lines.extend(returned(&used, &[], &[]));
         lines
     }
 
     /// How many of [`State::lines`] there are at least.
     pub(super) fn least(&self) -> usize {
-        self.fated.len() + self.open.len()
+        self.fated.len() + self.past.len() + self.open.len()
     }
 
     /// Where the work of a request that is answered is.
     pub(super) fn works(&mut self, key: &Arc<str>, work: Option<(ChildPath, u64)>) {
-        match work {
-            Some(work) => drop(self.work.insert(Arc::clone(key), work)),
-            None => drop(self.work.remove(key)),
+        let Some(work) = work else {
+            self.work.remove(key);
+            self.past.remove(key);
+            return;
+        };
+        if let Some(open) = self.places.get(key).and_then(|place| self.open.get(place)) {
+            self.past.keep(open);
         }
+        self.work.insert(Arc::clone(key), work);
+    }
+
+    /// The request that was answered with this key, if it can be handled again.
+    pub(super) fn past(&self, key: &str) -> Option<&Open> {
+        self.past.get(key)
+    }
+
+    /// The requests whose work is in the state of this child after more than so many steps, in the order in
+    /// which it came there.
+    pub(super) fn after(&self, child: &ChildPath, step: u64) -> Vec<(u64, Arc<str>)> {
+        let here = self.work.iter().filter(|(key, (at, when))| {
+            at == child && *when > step && self.fated.contains_key(*key)
+        });
+        let mut found: Vec<_> = here.map(|(key, (_, when))| (*when, Arc::clone(key))).collect();
+        found.sort();
+        found
+    }
+
+    /// Whose work is at a step that no state of its child is before, by what `oldest` says of a child, is
+    /// never replayed.
+    pub(super) fn retain_past(&mut self, mut oldest: impl FnMut(&ChildPath) -> Option<u64>) {
+        let mut known = HashMap::new();
+        let work = &self.work;
+        self.past.retain(|key| {
+            work.get(key).is_some_and(|(child, step)| {
+                let oldest = match known.get(child) {
+                    Some(oldest) => *oldest,
+                    None => {
+                        let found = oldest(child);
+                        known.insert(child.clone(), found);
+                        found
+                    }
+                };
+                oldest.is_none_or(|oldest| *step > oldest)
+            })
+        });
     }
 
     /// It was told that the work of these is in no state any more.
     pub(super) fn note_missing(&mut self, keys: &[Arc<str>]) {
         for key in keys {
             self.work.remove(key);
+            self.past.remove(key);
+        }
+    }
+
+    /// The work of these is in a state again. Should that go back once more, they are not handled a third
+    /// time: the state may be one that their work makes unusable.
+    pub(super) fn note_replayed(&mut self, keys: &[Arc<str>]) {
+        for key in keys {
+            self.past.remove(key);
         }
     }
 
@@ -360,9 +439,31 @@ impl State {
             let aside = self.aside.remove(&place);
             return aside.map_or(Known::Nothing, |aside| Known::Aside(place, aside));
         }
-        match self.fated.remove(key) {
+        match self.forget(key) {
             Some(known) => Known::Fated(known.fate, known.reply),
             None => Known::Nothing,
+        }
+    }
+
+    fn forget(&mut self, key: &str) -> Option<Remembered> {
+        let known = self.fated.remove(key)?;
+        self.reply_bytes -= known.reply.as_ref().map_or(0, String::len);
+        Some(known)
+    }
+
+    /// The oldest replies go when all of them weigh too much; their fates stay.
+    fn bound_replies(&mut self) {
+        while self.reply_bytes > REPLY_BYTES && self.replies.len() > 1 {
+            let Some((stamp, key)) = self.replies.pop_front() else { break };
+            let known = self.fated.get_mut(&key).filter(|known| known.stamp == stamp);
+            if let Some(reply) = known.and_then(|known| known.reply.take()) {
+                self.reply_bytes -= reply.len();
+            }
+        }
+        // Those that were forgotten in between leave their places behind.
+        if self.replies.len() > 2 * self.fated.len() + 64 {
+            let fated = &self.fated;
+            self.replies.retain(|(stamp, key)| fated.get(key).is_some_and(|it| it.stamp == *stamp));
         }
     }
 
@@ -379,18 +480,82 @@ impl State {
             }
             Known::Fated(fate, reply) => {
                 let stamp = self.number();
+                if let Some(reply) = &reply {
+                    self.reply_bytes += reply.len();
+                    self.replies.push_back((stamp, Arc::clone(&key)));
+                }
                 self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, reply });
+                self.bound_replies();
                 self.order.push_back((stamp, key));
                 while self.order.len() > REMEMBERED {
                     let Some((stamp, old)) = self.order.pop_front() else { break };
                     if self.fated.get(&old).is_some_and(|known| known.stamp == stamp) {
-                        self.fated.remove(&old);
+                        self.forget(&old);
                         self.work.remove(&old);
+                        self.past.remove(&old);
                     }
                 }
             }
         }
     }
+}
+
+/// Requests that were answered, bounded: the oldest go.
+#[derive(Default)]
+struct Past {
+    kept: HashMap<Arc<str>, (u64, Open)>,
+    order: VecDeque<(u64, Arc<str>)>,
+    bytes: usize,
+    next: u64,
+}
+
+impl Past {
+    fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    fn get(&self, key: &str) -> Option<&Open> {
+        self.kept.get(key).map(|(_, open)| open)
+    }
+
+    fn keep(&mut self, open: &Open) {
+        self.remove(&open.key);
+        let (stamp, key) = (self.next, Arc::clone(&open.key));
+        self.next += 1;
+        self.bytes += weight(open);
+        self.order.push_back((stamp, Arc::clone(&key)));
+        // Handed over again it is nobody's who failed, and bound to no time.
+        let open = Open { deadline: None, trail: Trail::default(), ..open.clone() };
+        self.kept.insert(key, (stamp, open));
+        while self.kept.len() > REPLAYED || self.bytes > REPLAYED_BYTES {
+            let Some((stamp, old)) = self.order.pop_front() else { break };
+            if self.kept.get(&old).is_some_and(|(kept, _)| *kept == stamp) {
+                self.remove(&old);
+            }
+        }
+        // Those that were removed in between leave their places behind.
+        if self.order.len() > 2 * self.kept.len() + 64 {
+            let kept = &self.kept;
+            self.order.retain(|(stamp, key)| kept.get(key).is_some_and(|(at, _)| at == stamp));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some((_, open)) = self.kept.remove(key) {
+            self.bytes -= weight(&open);
+        }
+    }
+
+    fn retain(&mut self, mut is_needed: impl FnMut(&str) -> bool) {
+        let gone: Vec<_> = self.kept.keys().filter(|key| !is_needed(key)).map(Arc::clone).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+}
+
+fn weight(open: &Open) -> usize {
+    open.request.len() + open.key.len()
 }
 
 pub(super) fn fated(
@@ -407,13 +572,17 @@ pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
     Line::Fated { key, fate: Fate::Quarantined, reply: None, at: Some(at), trail, work: None }
 }
 
-/// The records that say that these were returned to, and that the work of those is missing.
-pub(super) fn returned(ids: &[CheckpointId], keys: &[Arc<str>]) -> Vec<Line> {
-    let used = ids
-        .chunks(RETURNED)
-        .map(|ids| Line::Returned { checkpoints: ids.to_vec(), missing: Vec::new() });
-    let missing = keys
-        .chunks(RETURNED)
-        .map(|keys| Line::Returned { checkpoints: Vec::new(), missing: keys.to_vec() });
-    used.chain(missing).collect()
+/// The records that say that these were returned to, that the work of those is missing, and that of the others
+/// in a state again.
+pub(super) fn returned(
+    ids: &[CheckpointId],
+    missing: &[Arc<str>],
+    replayed: &[Arc<str>],
+) -> Vec<Line> {
+    let used = ids.chunks(RETURNED).map(|ids| (ids.to_vec(), Vec::new(), Vec::new()));
+    let missing = missing.chunks(RETURNED).map(|keys| (Vec::new(), keys.to_vec(), Vec::new()));
+    let replayed = replayed.chunks(RETURNED).map(|keys| (Vec::new(), Vec::new(), keys.to_vec()));
+    let all = used.chain(missing).chain(replayed);
+    all.map(|(checkpoints, missing, replayed)| Line::Returned { checkpoints, missing, replayed })
+        .collect()
 }

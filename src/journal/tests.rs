@@ -13,6 +13,7 @@ use crate::checkpoint::{
 };
 use crate::clock::TokioClock;
 use crate::id::CheckpointId;
+use crate::ledger::{Happened, Input, Ledger};
 
 /// A store that answers each commit when the test says how.
 #[derive(Debug, Default)]
@@ -104,6 +105,7 @@ fn open(key: &str) -> Open {
         request: "\"what was asked\"".to_owned(),
         deadline: Some(7),
         trail: Trail::default(),
+        budget: None,
     }
 }
 
@@ -223,7 +225,7 @@ async fn what_was_returned_to_is_known_for_as_long_as_the_store_has_it() {
     let sealed = Draft::new(ChildPath::new("desk/agent"), snapshot, Now::read(&*clock())).seal();
     let sealed = sealed.unwrap();
     let (kept, gone, only_here) = (sealed.checkpoint().id, CheckpointId(2), CheckpointId(3));
-    journal.returned(&[kept, gone], &[], Batch::new().checkpoint(&sealed)).await.unwrap();
+    journal.returned(&[kept, gone], &[], &[], Batch::new().checkpoint(&sealed)).await.unwrap();
     journal.use_up([only_here]);
     let used = |journal: &Journal| [kept, gone, only_here].map(|id| journal.is_used_up(id));
     assert_eq!(used(&journal), [true, true, true]);
@@ -302,4 +304,97 @@ async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
     journal.note_failure(&full);
     assert!(journal.wants_tidying());
 }
+#[test]
+fn an_outcome_that_comes_while_the_journal_is_written_anew_is_not_lost() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+        let mut ledger = Ledger::default();
+        let intent = golden::an_intent();
+        let key = intent.key;
+        journal.keep(ledger.on(Input::Begin(intent)).record.unwrap()).await.unwrap();
+        for n in 0..2_000 {
+            drop(journal.accepted(open(&format!("{n}")), Durability::Sync));
+            let (key, batch) = (Arc::from(n.to_string()), (Batch::new(), Durability::Sync));
+            drop(journal.fated(&key, Fate::Cancelled, None, None, batch));
+        }
+        journal.written.store(u64::MAX, Ordering::Relaxed);
+        let other = std::thread::scope(|scope| {
+            let (send, said) = std::sync::mpsc::channel();
+            let tidied = journal.tidy(|| {
+                let copy = ledger.records();
+                let confirmed = Input::Confirmed(key, Happened::new(&b"1"[..]));
+                let record = ledger.on(confirmed).record.unwrap();
+                let journal = &journal;
+                scope.spawn(move || {
+                    let kept = journal.keep(record);
+                    let _ = send.send(());
+                    drop(kept);
+                });
+                // It waits for this to be over; were it not to, it would be done by now.
+                let _ = said.recv_timeout(Duration::from_millis(200));
+                copy
+            });
+            futures_now(tidied)
+        });
+        other.unwrap();
+        let (_, records) = Journal::open(store, clock()).unwrap();
+        let status = Ledger::replayed(records).get(key).unwrap().status.clone();
+        assert_eq!(status.name(), "confirmed");
+    });
+}
+
+/// What a store in memory answers at once.
+fn futures_now<F: Future>(future: F) -> F::Output {
+    let mut task = TaskContext::from_waker(Waker::noop());
+    match std::pin::pin!(future).poll(&mut task) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the store has not answered"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_are_remembered_up_to_a_weight_and_fates_beyond_it() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    // Nothing that gets much smaller when it is packed.
+    let number = |n: usize| format!("{:08x}", n.wrapping_mul(2_654_435_769) as u32);
+    let long: String = (0..state::REPLY_BYTES / 4 / 8).map(number).collect();
+    for n in 0..6 {
+        let key: Arc<str> = Arc::from(n.to_string());
+        drop(journal.accepted(open(&key), Durability::Sync));
+        let batch = (Batch::new(), Durability::Sync);
+        journal.fated(&key, Fate::Done, Some(long.clone()), None, batch).await.unwrap();
+    }
+    let replies = |journal: &Journal| -> Vec<bool> {
+        let known = |n: i32| journal.known(&n.to_string()).unwrap();
+        let has = |known| match known {
+            Journaled::Fated(Fate::Done, reply) => reply.is_some(),
+            other => panic!("{other:?}"),
+        };
+        (0..6).map(known).map(has).collect()
+    };
+    let last_four = [false, false, true, true, true, true];
+    assert_eq!(replies(&journal), last_four);
+    let written = store.scan(STREAM, 1, usize::MAX).unwrap().len();
+    // However few its records are, it is heavy.
+    assert!(journal.wants_tidying());
+    journal.tidy(Vec::new).await.unwrap();
+    let left = store.scan(STREAM, 1, usize::MAX).unwrap();
+    assert!(left.len() < written, "{} of {written}", left.len());
+    let (journal, _) = Journal::open(store, clock()).unwrap();
+    assert_eq!(replies(&journal), last_four);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_may_cost_is_known_to_the_next_process() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    let budget = Some(Limits { tokens: Some(9), ..Limits::default() });
+    drop(journal.accepted(Open { budget, ..open("one") }, Durability::Sync));
+    let (journal, _) = Journal::open(store, clock()).unwrap();
+    assert_eq!(journal.open_requests()[0].budget, budget);
+}
+
 mod golden;

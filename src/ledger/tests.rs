@@ -312,6 +312,13 @@ fn what_an_undo_left_standing_waits_for_a_person_or_for_its_task() {
         assert!(ledger.on(said).record.is_some());
         assert_eq!(ledger.get(key()).unwrap().status.name(), name);
     }
+    // A person's word is not taken back: not by an undo, and not by one that stops there.
+    let mut stands = left();
+    stands.on(Input::Stands(key()));
+    for again in [Input::Undo(key()), Input::Left(key())] {
+        assert!(stands.on(again).record.is_none());
+    }
+    assert!(stands.get(key()).unwrap().status.stands());
     // What was not left does not become so, and what does not stand cannot stand rightly.
     let mut ledger = Ledger::default();
     ask(&mut ledger, EffectKind::Irreversible);

@@ -59,6 +59,7 @@ struct Model {
 enum Move {
     Wait(u64),
     Offer { life: u64, bytes: usize, substitute: bool },
+    Readmit { life: u64, bytes: usize },
     Take(u64),
     Finish(usize),
     RetryAfter(usize, u64),
@@ -173,6 +174,11 @@ impl Model {
                 let place = if full { Place::Gone } else { Place::Waiting(self.back()) };
                 self.all.push(Request { deadline: now + life, bytes, delivery: 0, place });
                 if full { Said::One("full", id) } else { Said::Plain("accepted") }
+            }
+            Move::Readmit { life, bytes } => {
+                let place = Place::Waiting(self.back());
+                self.all.push(Request { deadline: now + life, bytes, delivery: 0, place });
+                Said::Plain("accepted")
             }
             Move::Take(time) => {
                 let front = self.waiting().first().copied();
@@ -336,6 +342,8 @@ impl ReferenceStateMachine for Model {
             4 => (0u64..25).prop_map(Move::Wait),
             10 => (0u64..100, 0usize..25, any::<bool>())
                 .prop_map(|(life, bytes, substitute)| Move::Offer { life, bytes, substitute }),
+            2 => (0u64..100, 0usize..25)
+                .prop_map(|(life, bytes)| Move::Readmit { life, bytes }),
             10 => time.clone().prop_map(Move::Take),
             4 => handed.clone().prop_map(Move::Finish),
             4 => (handed.clone(), 0u64..30).prop_map(|(n, delay)| Move::RetryAfter(n, delay)),
@@ -405,13 +413,16 @@ impl StateMachineTest for Mailboxes {
         let ticket = |n: usize| tickets.get(n).copied();
         let input = match told {
             Move::Wait(_) => None,
-            Move::Offer { life, bytes, substitute } => {
+            Move::Offer { life, bytes, .. } | Move::Readmit { life, bytes } => {
                 let id = RequestId(next);
                 next += 1;
                 let deadline = at(model.now + life);
                 let delivery = Delivery::NONE;
                 let entry = Entry { id, deadline, bytes, delivery, payload: id.0 };
-                Some(Input::Offer { entry, substitute })
+                Some(match told {
+                    Move::Offer { substitute, .. } => Input::Offer { entry, substitute },
+                    _ => Input::Readmit(entry),
+                })
             }
             Move::Take(time) => Some(Input::Take { limit: at(model.now + time) }),
             Move::Finish(n) => ticket(n).map(Input::Finish),
@@ -491,6 +502,21 @@ fn a_message_of_any_weight_is_given_back_and_never_overflows_the_count() {
     assert_eq!(offer(2, usize::MAX), Output::Full(2));
     assert_eq!(offer(3, 40), Output::Accepted);
     assert_eq!(offer(4, 1), Output::Full(4));
+    // Those that come back have their places, whatever they weigh; and the others have none.
+    let mut readmit = |id, bytes| {
+        let input = Input::Readmit(entry(id, bytes));
+        mailbox.on(input, &bounds, Order::Serial, Moment::START)
+    };
+    assert_eq!(readmit(5, 30), Output::Accepted);
+    assert_eq!(readmit(6, usize::MAX), Output::Accepted);
+    assert_eq!(readmit(7, 1), Output::Accepted);
+    for left in (0..5).rev() {
+        let take = Input::Take { limit: Moment::NEVER };
+        let taken = mailbox.on(take, &bounds, Order::Concurrent(9), Moment::START);
+        assert!(matches!(taken, Output::Leased { .. }), "{taken:?}");
+        assert_eq!(mailbox.depth(), left);
+    }
+    assert_eq!(mailbox.bytes(), 0);
 }
 
 #[test]

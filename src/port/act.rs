@@ -27,8 +27,26 @@ pub(crate) struct Act {
     pub(crate) request: Result<Arc<[u8]>, String>,
     pub(crate) undo: Option<Result<Undo, String>>,
     pub(crate) verify: Option<Verify>,
-    pub(crate) decode: fn(&[u8]) -> Result<Reply, String>,
-    pub(crate) encode: fn(&Reply) -> Result<Arc<[u8]>, String>,
+    pub(crate) decode: Decode,
+    pub(crate) encode: Encode,
+}
+
+/// Reads a reply that was written down.
+pub(crate) type Decode = fn(&[u8]) -> Result<Reply, String>;
+/// Writes one down.
+pub(crate) type Encode = fn(&Reply) -> Result<Arc<[u8]>, String>;
+
+pub(super) fn decode<R: DeserializeOwned + Send + Sync + 'static>(
+    bytes: &[u8],
+) -> Result<Reply, String> {
+    text::read::<R>(bytes).map(|reply| Box::new(reply) as Reply)
+}
+
+pub(super) fn encode<R: Serialize + 'static>(reply: &Reply) -> Result<Arc<[u8]>, String> {
+    match reply.downcast_ref::<R>() {
+        Some(reply) => text::canonical(reply).map(Arc::from),
+        None => Err("the reply has another type".to_owned()),
+    }
 }
 
 /// Asks whether an effect happened.
@@ -86,11 +104,8 @@ where
             request: text::canonical(&message).map(Arc::from),
             undo: None,
             verify: None,
-            decode: |bytes| text::read::<R>(bytes).map(|reply| Box::new(reply) as Reply),
-            encode: |reply| match reply.downcast_ref::<R>() {
-                Some(reply) => text::canonical(reply).map(Arc::from),
-                None => Err("the reply has another type".to_owned()),
-            },
+            decode: decode::<R>,
+            encode: encode::<R>,
         };
         let call = Call::new(self.path().clone(), move |tie, key| {
             boxed(async move {
@@ -161,7 +176,7 @@ impl<R: Serialize + Send + 'static> Effect<R> {
 
 impl<R> From<Effect<R>> for Call {
     fn from(effect: Effect<R>) -> Self {
-        Self { act: Some(Box::new(effect.act)), ..effect.call }
+        effect.call.acting(effect.act)
     }
 }
 

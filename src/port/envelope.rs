@@ -33,8 +33,8 @@ pub(crate) struct Book {
     pub(crate) spent: Cost,
     /// It was rolled back, once.
     pub(crate) rolled_back: bool,
-    /// When it failed first, on the clock that lines are drawn by.
-    pub(crate) failed: Option<crate::checkpoint::Wall>,
+    /// When it failed first.
+    pub(crate) failed: Option<Moment>,
     /// The widest supervisor that was rolled back for it, or was to be; and why those that were not.
     pub(crate) widened: Option<Box<(Option<crate::id::ChildPath>, Vec<String>)>>,
     /// Whether it is out at two members.

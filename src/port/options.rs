@@ -28,6 +28,8 @@ pub(crate) struct More {
     pub(crate) purse: Option<Purse>,
     /// It stands in the journal already.
     pub(crate) recovered: bool,
+    /// It was accepted before, and needs no room.
+    pub(crate) has_place: bool,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
 }
@@ -56,5 +58,9 @@ impl AcceptOptions {
 
     pub(crate) fn is_recovered(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.recovered)
+    }
+
+    pub(crate) fn has_place(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.has_place)
     }
 }

@@ -14,6 +14,7 @@ use crate::id::{ChildPath, Delivery, RequestId};
 use crate::journal::Open;
 use crate::mailbox;
 use crate::moment::Moment;
+use crate::policy::budget::Limits;
 use crate::port::{Accept, AcceptOptions, Cut, Envelope, Gate};
 use crate::quarantine::{Quarantined, Shelved, hold};
 use crate::slot::worker::{Worker, unwound};
@@ -39,7 +40,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         }
         let cast = options.cast;
         let id = self.hub.next_id();
-        let recovered = options.is_recovered();
+        let (recovered, has_place) = (options.is_recovered(), options.has_place());
         let recorder = Recorder {
             hub: &self.hub,
             path: &self.path,
@@ -59,15 +60,15 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        // What was accepted before has its place, also when there were one or two more than may wait.
-        match self.post(&mail, None, recovered, now) {
+        let room = if has_place { Room::Kept } else { Room::Own };
+        match self.post(&mail, None, room, now) {
             Ok(()) => Ok(mail),
             Err(refusal) => {
                 if cast {
                     self.hub.cast_forget(id);
                 }
                 if self.spec.durable {
-                    recorder.ended(&mail, Fate::Cancelled);
+                    recorder.given_back(&mail, recovered);
                 }
                 Err(refused(mail, refusal, &self.path))
             }
@@ -81,6 +82,17 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     fn cancel(&self, mail: &Mail<W>) {
         self.cancel_mail(mail);
     }
+}
+
+/// What room a request may take in a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// What there is for everybody.
+    Own,
+    /// That and the reserve, which is for substitutes.
+    Reserve,
+    /// It was accepted before, and has its place.
+    Kept,
 }
 
 /// The error of a request that was not accepted, with its message.
@@ -141,6 +153,8 @@ impl Recorder<'_> {
             request: String::from_utf8_lossy(&text).into_owned(),
             deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
             trail: Trail::default(),
+            // What time it may take is in its deadline.
+            budget: more.budget.map(|limits| Limits { deadline: Moment::NEVER, ..limits }),
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);
@@ -151,6 +165,14 @@ impl Recorder<'_> {
         more.gate = Some(Arc::clone(&gate));
         self.hub.runtime.spawn(async move { gate.open(handed.await) });
         Ok(())
+    }
+
+    /// A request that was written down is not taken after all. What the journal says of one that came from
+    /// there is for whoever took it from there: its text must not go with a fate that nobody has decided.
+    pub(crate) fn given_back<Q, R>(&self, mail: &Envelope<Q, R>, recovered: bool) {
+        if !recovered {
+            self.ended(mail, Fate::Cancelled);
+        }
     }
 
     /// A durable request has a fate without an answer.
@@ -216,7 +238,8 @@ impl<W: Worker> Slot<W> {
             }
             return;
         }
-        if self.spec.stateful && self.hub.effects.is_used() {
+        // One that is suspended goes on in another process.
+        if self.spec.stateful && fate != Fate::Suspended && self.hub.effects.is_used() {
             self.hub.effects.ended(&self.task_of(mail));
         }
         if mail.cast && self.hub.shelf.remembers() {

@@ -176,7 +176,7 @@ impl<W: Worker> Slot<W> {
         Ok((snapshot, Some(Writing { handed, sealed, steps, mid: false })))
     }
 
-    fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
+    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
         let now = Now::read(&*self.hub.clock);
         let desk = self.desk();
         let (parent, steps) = match &desk.saved {
@@ -228,6 +228,13 @@ pub(crate) struct Writing {
     mid: bool,
 }
 
+impl Writing {
+    /// The state between two requests, after so many steps.
+    pub(super) const fn new(handed: Handed, sealed: Option<Sealed>, steps: u64) -> Self {
+        Self { handed, sealed, steps, mid: false }
+    }
+}
+
 /// Why a state was not kept.
 pub(crate) enum Unkept {
     /// It could not be written: the step fails.
@@ -246,6 +253,6 @@ impl Unkept {
     }
 }
 
-fn seal(draft: Draft) -> Result<Sealed, Unkept> {
+pub(super) fn seal(draft: Draft) -> Result<Sealed, Unkept> {
     draft.seal().map_err(|error| Unkept::failed(journal::failed(&error)))
 }

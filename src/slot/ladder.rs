@@ -584,7 +584,7 @@ impl<W: Worker> Slot<W> {
     ) {
         book.history.record(cause.as_policy(), decision.action);
         if self.spec.durable {
-            book.failed.get_or_insert_with(|| self.hub.clock.wall().into());
+            book.failed.get_or_insert_with(|| self.hub.now());
         }
         if let Cause::Fault(fault) = cause {
             book.fault = Some(fault.clone());

@@ -35,6 +35,8 @@ pub(crate) trait Look: Managed {
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String>;
     /// Whether what a request that ends without an answer has done to the world is undone.
     fn in_transaction(&self) -> bool;
+    /// Its state is one of before requests that were answered: see [`Slot::replays`].
+    fn fall_behind(&self);
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// Whether this state is one in the middle of this request.
@@ -111,6 +113,10 @@ impl<W: Worker> Look for Slot<W> {
 
     fn in_transaction(&self) -> bool {
         self.rules.scope == Scope::Transaction
+    }
+
+    fn fall_behind(&self) {
+        self.desk().rare().behind = true;
     }
 
     fn adopt_beginning(&self, oldest: CheckpointId) {

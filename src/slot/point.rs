@@ -3,14 +3,15 @@
 //! *Invariant.* Whatever ends a waiting request, ends it here, too: what is decided about one that has
 //! left the mailbox changes nothing.
 
-use std::any::{TypeId, type_name};
+use std::any::{Any, TypeId, type_name};
+use std::convert::identity;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::ladder::Cause;
 use super::{Locked, Mail, Settled, Slot};
 use crate::behavior::{Place, Turn};
-use crate::checkpoint::Scope;
+use crate::checkpoint::{Batch, Scope};
 use crate::decision::{Action, Decision, Rung};
 use crate::event::Event;
 use crate::fate::{Answer, Fate};
@@ -248,11 +249,50 @@ impl<W: Worker> Slot<W> {
                 },
             };
             if let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) {
+                let said = me.keep_said(&mail, said).await;
                 me.decided(&mail, point, due, pending, said.ok_or(otherwise));
             } else {
                 let _ = unwound(move || drop(said));
             }
         });
+    }
+
+    /// What a person has answered is in the store before anybody hears of it, as any answer to this request
+    /// would be. One that cannot be kept is as if nobody had said it.
+    async fn keep_said(&self, mail: &Mail<W>, said: Option<Said>) -> Option<Said> {
+        let (Some(Said::Answer(value)), Some(journal)) = (&said, self.hub.journal.get()) else {
+            return said;
+        };
+        let Some((recording, key)) = self.recording(mail).zip(mail.key()) else { return said };
+        if mail.is_fated() {
+            return said;
+        }
+        let text = unwound(|| (recording.write_reply)(&**value as &dyn Any)).and_then(identity);
+        let kept = match text {
+            Err(error) => {
+                tracing::warn!(target: "mainstay", child = %self.path, %error, "a person's answer cannot be written down");
+                false
+            }
+            Ok(text) => {
+                let reply = String::from_utf8_lossy(&text).into_owned();
+                mail.note_journaled();
+                let batch = (Batch::new(), recording.durability);
+                let handed = journal.fated(key, Fate::Done, Some(reply), None, batch);
+                let limit = (self.hub.now() + self.rules.attempt_timeout).min(mail.deadline);
+                // The journal says what it could not write.
+                tokio::select! {
+                    biased;
+                    kept = handed => kept.is_ok(),
+                    () = self.hub.clock.sleep_until(limit) => false,
+                }
+            }
+        };
+        if kept {
+            return said;
+        }
+        mail.forget_journaled();
+        let _ = unwound(move || drop(said));
+        None
     }
 
     /// A person has decided, or nobody has in time.

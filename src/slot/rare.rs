@@ -31,6 +31,9 @@ pub(super) struct Rare<W: Worker> {
     pub(super) holds: Vec<Arc<hold::Hold>>,
     /// The turn this child has been given by its quota domain.
     pub(super) gate: Option<Box<crate::circuit::Slot>>,
+    /// The state is one of before requests that were answered: they are replayed before anything else is
+    /// done.
+    pub(super) behind: bool,
     /// What was the user's and is to be dropped once the lock is released.
     pub(super) rubbish: Vec<Box<dyn Send>>,
 }
@@ -45,6 +48,7 @@ impl<W: Worker> Default for Rare<W> {
             candidate: None,
             holds: Vec::new(),
             gate: None,
+            behind: false,
             rubbish: Vec::new(),
         }
     }
@@ -53,7 +57,8 @@ impl<W: Worker> Default for Rare<W> {
 impl<W: Worker> Rare<W> {
     pub(super) fn is_empty(&self) -> bool {
         // Named one by one, so that a new field is not forgotten here.
-        let Self { resume, zombies, resting, continues, candidate, holds, gate, rubbish } = self;
+        let Self { resume, zombies, resting, continues, candidate, holds, gate, behind, rubbish } =
+            self;
         resume.is_none()
             && zombies.is_empty()
             && resting.is_none()
@@ -61,6 +66,7 @@ impl<W: Worker> Rare<W> {
             && candidate.is_none()
             && holds.is_empty()
             && gate.is_none()
+            && !*behind
             && rubbish.is_empty()
     }
 }

@@ -195,6 +195,12 @@ impl<W: Worker> Slot<W> {
                     return Ok(life);
                 }
                 let Some(older) = self.older(&mut tried) else {
+                    let mut desk = self.desk();
+                    if let Some(saved) = &mut desk.saved {
+                        saved.steps = 0;
+                    }
+                    desk.rare().behind = true;
+                    drop(desk);
                     self.hub
                         .emit(Event::BeganAnew { child: self.path.clone(), incarnation: number });
                     return Ok(life);
@@ -203,6 +209,7 @@ impl<W: Worker> Slot<W> {
                 if let Some(before) = desk.saved.replace(older) {
                     desk.discard(before);
                 }
+                desk.rare().behind = true;
                 continue;
             };
             let restored = unwound(|| W::restore(&mut life, &snapshot));
@@ -415,7 +422,7 @@ impl<W: Worker> Slot<W> {
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
         let work = async {
-            let life = self.life_from(&base, job).await?;
+            let life = self.life_from(Some(&base), job).await?;
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
                 let key = Arc::from(context.key());
@@ -518,7 +525,7 @@ impl<W: Worker> Slot<W> {
         let limit = self.hub.clock.sleep_until(self.hub.now() + self.rules.scope.limit());
         let life = tokio::select! {
             biased;
-            life = self.life_from(&base, job) => life?,
+            life = self.life_from(Some(&base), job) => life?,
             () = limit => {
                 let late = "the state before the last request could not be restored in time";
                 return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
@@ -531,10 +538,19 @@ impl<W: Worker> Slot<W> {
         Ok(Some(life))
     }
 
-    /// A newly made life with this state.
-    async fn life_from(&self, base: &Snapshot, job: &Job<W>) -> Result<W::Life, Unkept> {
+    /// The state between two requests.
+    pub(crate) fn base(&self) -> Option<Snapshot> {
+        self.desk().saved.as_ref()?.base.clone()
+    }
+
+    /// A newly made life with this state, or as it is at the very beginning.
+    pub(crate) async fn life_from(
+        &self,
+        base: Option<&Snapshot>,
+        job: &Job<W>,
+    ) -> Result<W::Life, Unkept> {
         let mut life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
-        match unwound(|| W::restore(&mut life, base)) {
+        match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.drop_bad(false, None, &error.to_string());

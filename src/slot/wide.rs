@@ -74,7 +74,7 @@ impl<W: Worker> Slot<W> {
         let hub = Arc::clone(&self.hub);
         let Some(returns) = hub.scopes().map(|scopes| scopes.returns()) else { return };
         let failed = mail.book().and_then(|book| book.failed);
-        let failed = failed.unwrap_or_else(|| hub.clock.wall().into());
+        let failed = failed.unwrap_or_else(|| hub.now());
         let (child, task) = (self.path.clone(), self.task_of(mail));
         // The wait keeps neither the child nor the request alive.
         let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));

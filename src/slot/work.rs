@@ -39,6 +39,8 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) refuse: bool,
     /// The state is in the middle of another request: see [`Slot::mend`].
     pub(crate) torn: bool,
+    /// The state is one of before requests that were answered: see [`Slot::replays`].
+    pub(crate) behind: bool,
     pub(crate) reservation: Option<Box<Reservation>>,
     /// What it has cost, however it ended, if that is anything.
     pub(crate) bill: Option<Box<Bill>>,
@@ -63,7 +65,7 @@ impl Bill {
 impl<W: Worker> Job<W> {
     /// Whether nothing stands between it and the first step of its request, as for most.
     pub(crate) fn is_plain(&self) -> bool {
-        self.place.is_none() && !self.refuse && !self.torn && self.mail.is_plain()
+        self.place.is_none() && !self.refuse && !self.torn && !self.behind && self.mail.is_plain()
     }
 }
 
@@ -192,6 +194,7 @@ impl<W: Worker> Slot<W> {
         });
         let place = self.place(desk, &mail);
         let torn = !place.as_ref().is_some_and(|place| place.back) && self.is_torn(desk, &mail);
+        let behind = desk.rare.as_ref().is_some_and(|rare| rare.behind);
         self.arm(desk, limit);
         self.publish(desk);
         let life = match self.rules.order {
@@ -211,6 +214,7 @@ impl<W: Worker> Slot<W> {
             place,
             refuse,
             torn,
+            behind,
             reservation: None,
             bill: None,
         });
@@ -553,6 +557,7 @@ impl<W: Worker> Slot<W> {
             notes: Notes::default(),
             tie: std::sync::OnceLock::new(),
             hedge: self.is_second_copy(&job.mail),
+            replay: false,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::port::{AcceptOptions, Port};
 use crate::text;
 
 type AnyPort = Arc<dyn Any + Send + Sync>;
+type AnyRequest = Box<dyn Any + Send + Sync>;
 type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
 /// See the [module](self).
@@ -24,6 +25,8 @@ pub(crate) struct Codec {
     pub(crate) port_name: &'static str,
     pub(crate) write_request: fn(&dyn Any) -> Result<Vec<u8>, String>,
     pub(crate) write_reply: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    /// A request, to be handled again.
+    pub(crate) read_request: fn(&[u8]) -> Result<AnyRequest, String>,
     /// Asks what stands behind a port, and waits for the fate.
     pub(crate) call: fn(&AnyPort, &[u8], AcceptOptions) -> Result<Waiting, String>,
     /// Hands a request over that was accepted before.
@@ -41,6 +44,9 @@ impl Codec {
             port_name: type_name::<Port<B::Request, B::Reply>>(),
             write_request: write::<B::Request>,
             write_reply: write::<B::Reply>,
+            read_request: |bytes| {
+                text::read::<B::Request>(bytes).map(|it| Box::new(it) as AnyRequest)
+            },
             call: |port, bytes, options| {
                 let (port, request) = read::<B>(port, bytes)?;
                 Ok(Box::pin(async move {

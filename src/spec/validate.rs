@@ -9,7 +9,7 @@ use super::{
     AutoShutdown, ChildLimit, ChildSpec, GroupKind, GroupSpec, Limit, MAX_MEMBERS, Node,
     RestartType, Role, SupervisorSpec, Weigh,
 };
-use crate::checkpoint::Interval;
+use crate::checkpoint::{Interval, VALIDITY};
 use crate::error::SpecError;
 use crate::id::ChildPath;
 use crate::policy::Hedge;
@@ -180,6 +180,16 @@ fn supervisor(
         }
     }
     not_zero(path, spec.lines, "the time between recovery lines")?;
+    if let Some(period) = spec.lines.filter(|period| *period >= VALIDITY) {
+        return Err(SpecError::OutOfRange {
+            path: path.to_string(),
+            what: "the time between recovery lines",
+            value: format!("{period:?}"),
+            expected: format!(
+                "less than {VALIDITY:?}, after which a line is too old to be returned to"
+            ),
+        });
+    }
     if spec.lines.is_some() && !has_state(spec) {
         return Err(SpecError::BadCombination {
             path: path.to_string(),

@@ -7,7 +7,7 @@
 //! become a life that works. Nobody works between the first life that is stopped and the last one that
 //! has begun.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
 use crate::mirror::LineView;
-use crate::slot::{Held, Look, Prepared};
+use crate::slot::{Answered, Held, Look, Prepared, told_apart};
 
 mod fall;
 mod lines;
@@ -205,6 +205,8 @@ impl Place {
         }
         let line = draft.draw().map_err(RollbackError::Store)?;
         let id = line.id;
+        // Before anybody can find it.
+        self.registry.rollbacks.note_drawn(id, now.moment);
         store.commit(batch.line(line), Durability::Sync).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
@@ -294,7 +296,7 @@ impl Place {
                 return Err(RollbackError::Restart(gone));
             }
         }
-        let missing = missing(&journal, &returned);
+        let (replayed, missing) = missing(&journal, &returned, &children);
         let told = self.settle(&journal, &children, (used, &missing), &phase).await?;
         drop(held);
         Ok(Report {
@@ -306,6 +308,7 @@ impl Place {
             kept: told.kept,
             undone: told.undone,
             unknown: told.unknown,
+            replayed,
             missing,
             elapsed: hub.now().since(begun),
         })
@@ -327,7 +330,8 @@ impl Place {
         let mut refused = Vec::new();
         let named = to != To::Latest;
         for option in self.options(&**store, to)? {
-            if asked.is_some_and(|asked| option.is_younger(asked.failed)) {
+            if asked.is_some_and(|asked| option.is_younger(asked.failed, &self.registry.rollbacks))
+            {
                 continue;
             }
             let tried = match self.validate(&**store, &children, &option) {
@@ -579,7 +583,7 @@ impl Place {
             }
         }
         used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
-        journal.returned(&used, missing, batch).await?;
+        journal.returned(&used, missing, &[], batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }
@@ -611,14 +615,16 @@ impl Place {
     }
 }
 
-/// The requests whose work is not in what was returned to.
+/// The requests whose work is not in what was returned to: those that are replayed, and the others.
 fn missing(
     journal: &Journal,
     returned: &[(ChildPath, Option<CheckpointId>)],
-) -> Vec<(ChildPath, Arc<str>)> {
+    children: &[Arc<dyn Look>],
+) -> (Answered, Answered) {
     let step_of = |id| journal.store.find(id).map_or(0, |listed| listed.checkpoint.step);
     let states = returned.iter().map(|(child, id)| (child.clone(), id.map_or(0, step_of)));
-    journal.work_since(&states.collect())
+    let known: HashMap<_, _> = children.iter().map(|child| (child.path(), &**child)).collect();
+    told_apart(journal, journal.work_since(&states.collect()), |path| known.get(path).copied())
 }
 
 impl Report {
@@ -632,6 +638,7 @@ impl Report {
             kept: self.kept.len(),
             undone: self.undone.len(),
             unknown: self.unknown.len(),
+            replayed: self.replayed.len(),
             missing: self.missing.len(),
             approved_by,
             elapsed: self.elapsed,

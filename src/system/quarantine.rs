@@ -125,7 +125,8 @@ impl QuarantineRef {
         let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
         let key = Some(Arc::clone(id));
-        let options = AcceptOptions::with(More { key, recovered: true, ..More::default() });
+        let budget = open.budget;
+        let options = AcceptOptions::with(More { key, budget, recovered: true, ..More::default() });
         match (codec.post)(&port, open.request.as_bytes(), options) {
             Ok(request) => Ok(Receipt { request }),
             Err(why) => {

@@ -10,15 +10,17 @@ use std::time::Duration;
 use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
+use crate::decision::Action;
 use crate::effects::Keep;
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
-use crate::fate::Fate;
-use crate::id::{CheckpointId, ChildPath};
+use crate::fate::{Attempt, Ended, Fate, Trail};
+use crate::fault::Class;
+use crate::id::{CheckpointId, ChildPath, Delivery};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More};
-use crate::slot::{Adopted, Look};
+use crate::slot::{Adopted, Look, told_apart};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -37,7 +39,8 @@ pub struct RecoverOptions {
     /// this is not a step back but the latest there is, and a machine may be down for longer.
     pub max_age: Option<Duration>,
     /// Whether a store of a tree with other durable children is taken up all the same. The state of
-    /// children that are no more stays in the store; open requests to them are an error.
+    /// children that are no more stays in the store; open requests to them are set aside
+    /// ([`System::quarantine`]) and told ([`Recovered::set_aside`]).
     ///
     /// # Default
     /// No: it is refused, with the difference named.
@@ -53,12 +56,19 @@ pub struct Recovered {
     /// The same requests, the oldest first, for whoever wants to know what becomes of them
     /// ([`System::journaled`]): whoever asked is gone.
     pub open: Vec<RecoveredRequest>,
+    /// Accepted requests without a fate to children that are no more, which were set aside: see
+    /// [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`].
+    pub set_aside: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
     pub refused: Vec<Refused>,
-    /// Requests that were answered after the states that were taken up, as newer ones were refused: they are
-    /// not handled again, and what they have done to the states is not there. By child and idempotency key.
+    /// Requests that were answered after the states that were taken up, as newer ones were refused: before
+    /// its next request each child handles them again ([`Event::Replayed`](crate::event::Event::Replayed)).
+    /// By child and idempotency key.
+    pub replayed: Vec<(ChildPath, Arc<str>)>,
+    /// Such requests that are not handled again, as they are not kept any more or their child acts on the
+    /// world by itself: what they have done to the states is not there. By child and idempotency key.
     pub missing: Vec<(ChildPath, Arc<str>)>,
     /// Effects that are known, by status.
     pub effects: EffectCounts,
@@ -195,10 +205,18 @@ impl System {
             let step = store.find(taken.checkpoint).map_or(0, |listed| listed.checkpoint.step);
             states.insert(taken.child.clone(), step);
         }
-        recovered.missing = journal.work_since(&states);
+        let find = |path: &ChildPath| {
+            let at = children.binary_search_by(|child| child.path().cmp(path)).ok()?;
+            Some(&*children[at])
+        };
+        (recovered.replayed, recovered.missing) =
+            told_apart(&journal, journal.work_since(&states), find);
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
-        let open = journal.open_requests();
+        let (open, gone): (Vec<_>, Vec<_>) =
+            journal.open_requests().into_iter().partition(|open| {
+                !options.adopt_topology || self.inner.registry.recorded(&open.child).is_some()
+            });
         for request in &open {
             self.check_request(request)?;
         }
@@ -206,11 +224,24 @@ impl System {
             let batch = Batch::new().topology(topology.clone());
             store.commit(batch, Durability::Sync).await?;
         }
+        if !recovered.missing.is_empty() {
+            // Told now, and not by every process that follows.
+            let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
+            journal.returned(&[], &told, &[], Batch::new()).await?;
+        }
         journal.tidy(|| ledger.records()).await?;
+        hub.make_room(&journal).await;
         *hub.effects.ledger.lock() = ledger;
         let _ = hub.topology.set(topology.digest);
         let _ = hub.journal.set(Arc::clone(&journal));
         hub.effects.attach(Arc::clone(&journal) as Arc<dyn Keep>);
+        for request in &gone {
+            self.set_aside(&journal, request).await?;
+        }
+        // What was set aside may be released, and is not over.
+        hub.effects.take_up(|task| {
+            journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
+        });
         self.settle_orphans(&journal);
         recovered.requests = open.len();
         let told = |open: &Open| RecoveredRequest {
@@ -219,6 +250,7 @@ impl System {
             request: open.request.clone(),
         };
         recovered.open = open.iter().map(told).collect();
+        recovered.set_aside = gone.iter().map(told).collect();
         for request in open {
             self.deliver_again(request)?;
         }
@@ -284,9 +316,28 @@ impl System {
         Ok(())
     }
 
+    /// Nothing in this tree has its path, and a person has said that the tree is right: the request is for a
+    /// person, too.
+    async fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Result<(), RecoverError> {
+        let gone = Attempt {
+            at: self.inner.hub.now(),
+            child: request.child.clone(),
+            attempt: 0,
+            delivery: Delivery::NONE,
+            ended: Ended::Fault { class: Class::Internal, code: Some("child_gone".to_owned()) },
+            action: Action::Quarantine,
+            declined: Vec::new(),
+        };
+        let (trail, at) = (Trail(vec![gone]), Wall::from(self.inner.hub.clock.wall()));
+        let handed = journal.quarantined(&request.key, trail, at, Durability::Sync);
+        Ok(handed.await?)
+    }
+
     fn check_request(&self, request: &Open) -> Result<(), RecoverError> {
         match self.inner.registry.recorded(&request.child) {
-            Some(_) => Ok(()),
+            Some((_, codec)) => (codec.read_request)(request.request.as_bytes())
+                .map(drop)
+                .map_err(|why| refused(request, why)),
             None => Err(refused(request, "nothing durable has this path".to_owned())),
         }
     }
@@ -301,6 +352,9 @@ impl System {
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
             recovered: true,
+            budget: request.budget,
+            // Also where fewer may wait now, or fewer than were waited for and at work together.
+            has_place: true,
             ..More::default()
         });
         (codec.post)(&port, request.request.as_bytes(), options)
@@ -313,7 +367,9 @@ impl System {
     fn settle_orphans(&self, journal: &Journal) {
         let effects = Arc::clone(&self.inner.hub.effects);
         let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for entry in effects.ledger.lock().entries() {
+        // Not under the lock: a journal that is written anew takes both the other way round.
+        let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
+        for entry in &entries {
             let task = &entry.intent.task;
             let known = journal.known(task);
             match entry.status {
@@ -355,7 +411,8 @@ impl System {
             Some(super::Entry::Child { slot, .. }) => slot.in_transaction(),
             _ => false,
         };
-        entry.intent.undo.is_some() && unanswered && in_transaction()
+        let undoes = entry.intent.undo.is_some() && !entry.status.stands();
+        undoes && unanswered && in_transaction()
     }
 
     /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key
@@ -363,8 +420,18 @@ impl System {
     pub fn journaled(&self, key: &str) -> Option<Journaled> {
         self.inner.hub.journal.get()?.known(key)
     }
+
+    /// The requests that were answered and whose work is in no state any more, by child and idempotency key:
+    /// a state went back to before them, and they could not be replayed
+    /// ([`Event::Replayed`](crate::event::Event::Replayed)). The last 10,000 of this process, the oldest first.
+    pub fn lost_work(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.inner.hub.journal.get().map_or_else(Vec::new, |journal| journal.lost())
+    }
 }
 
 fn refused(request: &Open, why: String) -> RecoverError {
     RecoverError::Request { child: request.child.clone(), key: request.key.to_string(), why }
 }
+
+#[cfg(test)]
+mod tests;

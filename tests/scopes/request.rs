@@ -1,16 +1,19 @@
 //! A request that its own rollback did not mend has the scopes above it return to their lines.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
 use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
+use mainstay::clock::{Clock, TokioClock};
 use mainstay::decision::{Action, Declined, Rung};
 use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::{Event, EventStream};
 use mainstay::fate::Trail;
 use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::moment::Moment;
 use mainstay::points::{Choice, PointSpec};
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port};
@@ -134,10 +137,11 @@ impl Office {
                 attempts: Arc::clone(&attempts),
             };
             // What is done may be done again.
-            let clerk = ChildSpec::stateful(id, made).effect(EffectKind::Read).durable::<Clerk>();
+            let clerk =
+                ChildSpec::stateful(id, made).effect(EffectKind::Idempotent).durable::<Clerk>();
             flow = flow.child(clerk);
         }
-        let boss = ChildSpec::stateful("boss", || Boss(Arc::new(0))).effect(EffectKind::Read);
+        let boss = ChildSpec::stateful("boss", || Boss(Arc::new(0))).effect(EffectKind::Idempotent);
         let flow = flow.child(boss.durable::<Boss>());
         let top = SupervisorSpec::one_for_one("top").scope(Scope::Session).supervisor(flow);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -215,6 +219,50 @@ async fn a_request_that_its_own_rollback_does_not_mend_has_its_flow_return_and_i
     assert_eq!(office.sums().await, [10, 10], "the other clerk has returned with it");
     assert_eq!(office.returned(), ["top/flow"]);
     assert!(office.system.fates().is_balanced(), "{:?}", office.system.fates());
+}
+
+/// People set the clock on their walls as they like.
+#[derive(Debug, Default)]
+struct Wall {
+    real: TokioClock,
+    back: AtomicBool,
+}
+
+impl Clock for Wall {
+    fn now(&self) -> Moment {
+        self.real.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        let back = if self.back.load(Ordering::SeqCst) { 1800 } else { 0 };
+        self.real.wall() - Duration::from_secs(back)
+    }
+
+    fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.real.sleep_until(at)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_makes_no_line_younger_or_older_than_it_is() {
+    // Back after the lines were drawn: they are no younger than the failure.
+    let clock = Arc::<Wall>::default();
+    let options = || SystemOptions::new().clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let mut office = Office::with(no_retries(), options()).await;
+    clock.back.store(true, Ordering::SeqCst);
+    let order = Order::AtMost(10, Class::ToolExecution);
+    assert_eq!(office.port("a0").call(order).await.unwrap().value, 10);
+    assert_eq!(office.returned(), ["top/flow"]);
+    // Back between a failure and a line: that is no older for it.
+    clock.back.store(false, Ordering::SeqCst);
+    let mut office = Office::with(Policy::playbook_exact(), options()).await;
+    let port = office.port("a0");
+    let call = tokio::spawn(async move { port.call(Order::AtMost(10, Class::Network)).await });
+    let failed = |event: &Event| matches!(event, Event::Failed { attempt: 1, .. });
+    office.events.wait_for(failed).await.unwrap();
+    clock.back.store(true, Ordering::SeqCst);
+    office.system.checkpoint("top/flow").await.unwrap();
+    assert_eq!(call.await.unwrap().unwrap().value, 10, "from the line before");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::context::{Conversation, cut};
 use super::state::{Failed, Memory, Planned, Same};
 use super::{AgentReply, Plan, ToolUse, past};
-use crate::chat::{ChatReply, ChatRequest, Finish, Message, ToolCall};
+use crate::chat::{ChatReply, ChatRequest, Message, ToolCall};
 
 /// Tool calls of one answer that are made; for the others the model is told that they were too many.
 pub const MAX_CALLS: usize = 16;
@@ -43,9 +43,6 @@ pub(super) struct Run {
     pub(super) used: Arc<Vec<ToolUse>>,
     pub(super) memory: Arc<Memory>,
 }
-
-/// How Anthropic says that a turn which took long is not over: it is to be sent back as it is.
-const PAUSED: &str = "pause_turn";
 
 impl Run {
     /// Between two tasks.
@@ -126,13 +123,12 @@ impl Run {
             let text = "the model's answer broke off after a part of it was heard";
             return Err(Fault::exhausted(text).with_code("partial").with_source(fault.clone()));
         }
+        if reply.is_paused() {
+            self.check_steps()?;
+            self.context.open_round(Message::assistant(reply.text));
+            return Ok(self.ask());
+        }
         if reply.tool_calls.is_empty() {
-            if matches!(&reply.finish, Finish::Other(why) if why == PAUSED) {
-                // It goes on from what it has said so far, when it is given that back.
-                self.check_steps()?;
-                self.context.open_round(Message::assistant(reply.text));
-                return Ok(self.ask());
-            }
             return self.on_answer(reply.text);
         }
         self.check_steps()?;

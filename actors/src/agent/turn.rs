@@ -48,7 +48,8 @@ impl Agent {
                     chat.stream = request.stream.clone().map(|sink| sink.in_turns());
                 }
                 let port = ctx.port::<ChatRequest, ChatReply>(&self.plan.model)?;
-                vec![port.ask_with(chat, self.plan.budget.share(self.spent(), 1, ctx.now())?)]
+                let share = self.plan.budget.share(self.spent(), 1, ctx.now())?;
+                vec![port.ask_recorded_with(chat, share)]
             }
             Next::Call(planned) => {
                 let share = self.plan.budget.share(self.spent(), planned.len(), ctx.now())?;

@@ -150,9 +150,9 @@ impl StreamSink {
         self
     }
 
-    /// An answer that asks for tools is only a turn: the stream goes on with the next answer, and ends
-    /// with one that asks for none. What a listener hears of a turn ends with its tool calls, and a
-    /// [`StreamEvent::Restart`] takes nothing back that came before them. For agents.
+    /// An answer that asks for tools, that says nothing, or that its provider goes on with when it is
+    /// given back ([`ChatReply::is_paused`]), is only a turn: the stream goes on with the next answer, and
+    /// ends with one that is whole. A [`StreamEvent::Restart`] takes nothing of a turn back. For agents.
     ///
     /// # Default
     /// The first answer ends the stream.
@@ -333,17 +333,33 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// The answer is complete; the listener hears [`StreamEvent::Done`].
+    /// The answer is complete; the listener hears [`StreamEvent::Done`], unless it was only a turn of a
+    /// stream [in turns](StreamSink::in_turns).
     ///
     /// # Errors
     /// The stream was another's.
-    pub fn finish(mut self) -> Result<(), Refusal> {
+    pub fn finish(self) -> Result<(), Refusal> {
+        self.end(false)
+    }
+
+    /// As [`StreamWriter::finish`], for this reply: one that is paused is a turn, too.
+    ///
+    /// # Errors
+    /// As [`StreamWriter::finish`].
+    pub fn finish_as(self, reply: &ChatReply) -> Result<(), Refusal> {
+        let paused = reply.is_paused();
+        self.end(paused)
+    }
+
+    fn end(mut self, paused: bool) -> Result<(), Refusal> {
         let shared = Arc::clone(self.sink.shared());
         self.over = true;
         {
             let mut state = shared.state.lock();
             self.claim(&mut state)?;
-            if self.sink.in_turns && !state.calls.is_empty() {
+            // An answer without a word is none: whoever asked refuses it, and another's may be heard.
+            let is_turn = paused || !state.calls.is_empty() || state.text.is_empty();
+            if self.sink.in_turns && is_turn {
                 // The turn stands whatever comes: the next attempt begins as if nothing were written.
                 state.written = false;
                 state.text.clear();
@@ -396,7 +412,7 @@ impl StreamWriter {
         for call in &reply.tool_calls {
             self.tool_call(call.clone()).await?;
         }
-        self.finish()
+        self.finish_as(reply)
     }
 }
 

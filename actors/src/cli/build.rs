@@ -10,7 +10,7 @@ use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Scope, 
 use mainstay::error::SpecError;
 use mainstay::fault::EffectKind;
 use mainstay::policy::{Jitter, Policy};
-use mainstay::spec::{ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
+use mainstay::spec::{AllDown, ChildSpec, Grant, GroupSpec, Role, SupervisorSpec};
 use mainstay::system::System;
 use mainstay::watch::WatchSpec;
 use mainstay_actors::agent::{Agent, LINES, Team};
@@ -602,6 +602,13 @@ impl Tree {
         }
         if let Some(hedge) = &group.hedge {
             spec = spec.hedge(hedge.get_ref().after.0);
+        }
+        if let Some(all_down) = &group.all_down {
+            spec = spec.all_down(match all_down.get_ref() {
+                file::AllDown::LastResort => AllDown::LastResort,
+                file::AllDown::WaitUntil => AllDown::WaitUntil,
+                file::AllDown::Fail => AllDown::Fail,
+            });
         }
         if kept_group(&self.file) != Some(name) {
             return Ok(spec);

@@ -16,7 +16,7 @@ use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::{Tree, kept_group};
-use super::file::{Budget, Durability, Group, Model, Named, Price};
+use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
 use super::{points, watch};
 
@@ -171,6 +171,16 @@ fn allow_list(page: &mut String, tree: &Tree) {
                 _ => "slower than 95 of 100".to_owned(),
             };
             let _ = writeln!(page, "    hedged: a request {when} is given to the next one, too");
+        }
+        if let Some(all_down) = &group.all_down {
+            let then = match all_down.get_ref() {
+                AllDown::LastResort => {
+                    "waits for one that is back in time, else one is asked all the same"
+                }
+                AllDown::WaitUntil => "waits for the first that is back, to its deadline",
+                AllDown::Fail => "is refused at once",
+            };
+            let _ = writeln!(page, "    while all rest: a request {then}");
         }
         if kept_group(&tree.file) == Some(name.get_ref()) {
             let _ = writeln!(page, "    durable: what it accepts survives the process");

@@ -253,6 +253,16 @@ pub(crate) struct Group {
     pub(crate) grants: BTreeMap<Spanned<String>, Grant>,
     pub(crate) hedge: Option<Spanned<Hedging>>,
     pub(crate) durable: Option<Spanned<bool>>,
+    pub(crate) all_down: Option<Spanned<AllDown>>,
+}
+
+/// What becomes of a new request while every member of a group rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AllDown {
+    LastResort,
+    WaitUntil,
+    Fail,
 }
 
 /// When a slow request is also given to the next member.
@@ -300,6 +310,7 @@ pub(crate) struct Tool {
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) max_result_bytes: Option<Spanned<NonZeroUsize>>,
     pub(crate) connect_wait: Option<Spanned<Span>>,
+    pub(crate) start_timeout: Option<Spanned<Span>>,
     pub(crate) errors_are_transient: Option<Spanned<bool>>,
 }
 

@@ -203,6 +203,7 @@ impl Verify<'_> {
             self.group(name, group);
             self.hedge(name, group);
             self.durable(name, group);
+            self.all_down(group);
         }
     }
 

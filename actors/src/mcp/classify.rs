@@ -23,6 +23,11 @@ use crate::tool::ToolReply;
 const KEY: &str = "mainstay/idempotencyKey";
 /// How the reference servers begin the text of a protocol error that they put into a result.
 const PREFIX: &str = "MCP error ";
+/// How the official libraries say that the other side of a connection is gone. A gateway in front of a
+/// server that died says it of that server, with or without the code that goes with it.
+const CLOSED: i32 = -32000;
+/// The code of a call whose result is lost with a connection.
+const LOST: &str = "connection_lost";
 /// The code of a result that is longer than may be.
 const TOO_LARGE: &str = "result_too_large";
 
@@ -82,6 +87,9 @@ pub(super) fn reply(
         return content(result).and_then(bounded).map(ToolReply::new);
     }
     let said = bounded(words(&result))?;
+    if says_closed(&said) {
+        return Err(lost_behind());
+    }
     if let Some(code) =
         said.strip_prefix(PREFIX).and_then(|rest| rest.split(':').next()?.parse().ok())
     {
@@ -94,6 +102,21 @@ pub(super) fn reply(
     } else {
         Fault::business(said).with_code("tool_error")
     })
+}
+
+fn says_closed(text: &str) -> bool {
+    let bare = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix("-32000: "));
+    bare.unwrap_or(text).trim() == "Connection closed"
+}
+
+/// The gateway answers, the server behind it does not: nobody knows what that has done.
+fn lost_behind() -> Fault {
+    Fault::indeterminate("a gateway has lost the server behind it").with_code(LOST)
+}
+
+/// Whether an answer says that there is no server any more, so that the session is of no use.
+pub(super) fn is_lost(fault: &Fault) -> bool {
+    fault.code.as_deref() == Some(LOST)
 }
 
 /// It was answered, so something may have been done.
@@ -115,6 +138,7 @@ fn words(result: &CallToolResult) -> String {
         .content
         .iter()
         .filter_map(|block| block.as_text().map(|text| text.text.as_str()))
+        .filter(|text| !text.trim().is_empty())
         .collect();
     if words.is_empty() {
         "the tool failed and did not say why".to_owned()
@@ -158,8 +182,7 @@ pub(super) fn error(error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
         ServiceError::McpError(error) => protocol(error.code.0, error.message.into_owned()),
         ServiceError::TransportSend(error) => sending(&*error.error, wall),
         ServiceError::TransportClosed => (
-            Fault::indeterminate("the connection ended before the result came")
-                .with_code("connection_lost"),
+            Fault::indeterminate("the connection ended before the result came").with_code(LOST),
             Verdict::Doubtful,
         ),
         ServiceError::Cancelled { .. } => {
@@ -182,6 +205,9 @@ pub(super) fn error(error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
 fn protocol(code: i32, message: String) -> (Fault, Verdict) {
     if code == TOO_LONG {
         return (too_large(message), Verdict::Answered);
+    }
+    if code == CLOSED && says_closed(&message) {
+        return (lost_behind(), Verdict::Useless);
     }
     let class = match code {
         -32700 | -32600 | -32602 => Class::InputValidation,
@@ -207,8 +233,8 @@ fn sending(error: &(dyn Error + 'static), wall: SystemTime) -> (Fault, Verdict) 
         }
         next = error.source();
     }
-    let fault = Fault::indeterminate("the connection broke with the request under way")
-        .with_code("connection_lost");
+    let fault = Fault::indeterminate("the connection broke with the request under way");
+    let fault = fault.with_code(LOST);
     (fault, Verdict::Doubtful)
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use mainstay::behavior::Lifeline;
 use mainstay::fault::{Class, Fault};
-use rmcp::model::{ClientConfig, ClientRequest, Implementation, PingRequest, Tool};
+use rmcp::model::{
+    ClientConfig, ClientRequest, Implementation, PaginatedRequestParams, PingRequest, Tool,
+};
 use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ServiceError, ServiceExt};
@@ -17,7 +19,7 @@ use tokio::time::timeout;
 use super::bounded::Bounded;
 use super::link::{Link, Live};
 use super::process::{self, Group, Said};
-use super::{Plan, Way, classify, http};
+use super::{MAX_PAGES, Plan, Way, classify, http};
 
 /// How long a server that was told to end may take, before it is told again, and then killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -52,23 +54,37 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Starts the server or reaches it, initializes the session, lists the tools.
+    /// Starts the server or reaches it, initializes the session, lists the tools; within the plan's
+    /// time, since whoever looks which tools there are has no other limit.
     pub(super) async fn open(plan: &Plan) -> Result<Self, Fault> {
+        let mut said = Said::default();
+        match timeout(plan.start_timeout, Self::reach(plan, &mut said)).await {
+            Ok(opened) => opened,
+            // Its process has ended with what was dropped, so that it has no more to say.
+            Err(_) => {
+                let text = format!("the server did not answer within {:?}", plan.start_timeout);
+                Err(Fault::timeout(format!("{text}{}", said.tail().await)).with_code("no_session"))
+            }
+        }
+    }
+
+    async fn reach(plan: &Plan, said: &mut Said) -> Result<Self, Fault> {
         let mut client = ClientConfig::default();
         client.client_info = Implementation::new("mainstay", env!("CARGO_PKG_VERSION"));
-        let (session, child, group, said) = match &plan.way {
+        let (session, child, group) = match &plan.way {
             Way::Url(url) => {
                 let transport = http::transport(plan, url)?;
-                (client.serve(transport).await, None, None, Said::default())
+                (client.serve(transport).await, None, None)
             }
             Way::Command { .. } => {
                 let process = process::start(plan)?;
+                *said = process.said;
                 let longest = plan.longest();
                 let stdout = Bounded::new(process.stdout, longest);
                 let transport = AsyncRwTransport::new_client(stdout, process.stdin)
                     .with_max_line_length(longest);
                 let session = client.serve(transport).await;
-                (session, Some(process.child), Some(process.group), process.said)
+                (session, Some(process.child), Some(process.group))
             }
         };
         let session = match session {
@@ -78,16 +94,10 @@ impl Connection {
                 if let Some(group) = &group {
                     group.kill();
                 }
-                return Err(refused(error, said).await);
+                return Err(refused(error, std::mem::take(said)).await);
             }
         };
-        let tools = session.peer().list_all_tools().await;
-        let tools = match tools {
-            Ok(tools) => tools,
-            // A server may have other things than tools.
-            Err(ServiceError::McpError(error)) if error.code.0 == -32601 => Vec::new(),
-            Err(error) => return Err(classify::error(error, SystemTime::now()).0),
-        };
+        let tools = listed(session.peer()).await?;
         let live = Live {
             peer: session.peer().clone(),
             tools,
@@ -176,6 +186,27 @@ impl Connection {
     }
 }
 
+/// All tools of a server, page by page: a list that has no end is no list.
+async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> {
+    let (mut tools, mut cursor) = (Vec::new(), None);
+    for _ in 0..MAX_PAGES {
+        let params = PaginatedRequestParams::default().with_cursor(cursor);
+        let page = match peer.list_tools(Some(params)).await {
+            Ok(page) => page,
+            // A server may have other things than tools.
+            Err(ServiceError::McpError(error)) if error.code.0 == -32601 => return Ok(tools),
+            Err(error) => return Err(classify::error(error, SystemTime::now()).0),
+        };
+        tools.extend(page.tools);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(tools);
+        }
+    }
+    let text = format!("the server's list of tools has more than {MAX_PAGES} pages");
+    Err(Fault::output_invalid(text).with_code("too_many_pages"))
+}
+
 struct Closed {
     link: Link,
     live: Arc<Live>,
@@ -211,11 +242,13 @@ async fn keep(
     }
     token.cancel();
     let _ = closed.await;
-    exited(&mut child).await;
+    if child.is_some() {
+        exited(&mut child).await;
+    }
     None
 }
 
-/// Returns when the process has ended; at once when there is none, but only for one that was asked.
+/// Returns when the process has ended; never when there is none.
 async fn exited(child: &mut Option<Child>) {
     match child {
         Some(child) => {

@@ -127,7 +127,7 @@ async fn finish(
     match written.await {
         Ok(()) => {
             // Superseded in the last moment: the answer is as good as before, if anybody wants it.
-            let _ = writer.finish();
+            let _ = writer.finish_as(&reply);
             Ok(reply)
         }
         Err(fault) => writer.fail(fault).map(|part| ChatReply { usage: reply.usage, ..part }),

@@ -1,4 +1,5 @@
-//! A group of a tree file that gives a slow request to a second member, too.
+//! A group of a tree file that gives a slow request to a second member, too, and one whose members all
+//! rest.
 
 use std::time::{Duration, Instant};
 
@@ -80,4 +81,43 @@ async fn a_model_is_hedged_when_it_is_slower_than_it_was() {
     assert_eq!((said.code, known), (0, expected.replace("quick", "usual")), "{said:?}");
     assert!(said.out.ends_with("quick\n"), "{said:?}");
     slow.hung_up(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_a_group_whose_members_all_rest_waits_or_fails_as_the_file_says() {
+    // Three failures in a row open the circuit of the only member for 5 s; a request has 1 s.
+    for (all_down, asked, end, told) in [
+        (
+            "last_resort",
+            4,
+            "back",
+            "waits for one that is back in time, else one is asked all the same",
+        ),
+        (
+            "wait_until",
+            3,
+            "no answer within 1",
+            "waits for the first that is back, to its deadline",
+        ),
+        ("fail", 3, "every member rests", "is refused at once"),
+    ] {
+        let server = StubServer::start().await.unwrap();
+        for _ in 0..3 {
+            server.then(Row::error(503, "overloaded", "down"));
+        }
+        server.then(Row::reply("back"));
+        let text = format!(
+            "[policy]\nmax_retries = 0\nattempt_timeout = \"1s\"\n[models.one]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[groups.llm]\nkind = \"model\"\nmembers = [\"one\"]\nall_down = \"{all_down}\"\n",
+            server.url()
+        );
+        let folder = std::sync::Arc::new(Folder::with("t.toml", &text));
+        let there = std::sync::Arc::clone(&folder);
+        let chat = move || there.run(&["run", "t.toml", "--chat"], "1\n2\n3\n4\n");
+        let said = tokio::task::spawn_blocking(chat).await.unwrap();
+        assert_eq!(server.count(), asked, "{all_down}: {said:?}");
+        let last = said.out.lines().chain(said.err.lines().skip(4)).next();
+        assert!(last.is_some_and(|line| line.contains(end)), "{all_down}: {said:?}");
+        let page = run(&folder, &["check", "t.toml"]).await.out;
+        assert!(page.contains(&format!("    while all rest: a request {told}\n")), "{page}");
+    }
 }

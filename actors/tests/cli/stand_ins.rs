@@ -146,6 +146,20 @@ async fn a_server_that_does_not_start_is_done_without_and_comes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_named_after_its_start_timeout() {
+    let server = StubServer::start().await.unwrap();
+    let rest = "[agents.a]\nmodel = \"llm\"\ntools = [\"mute.x\"]\n[tools.mute]\ncommand = [\"sleep\", \"1000\"]\nstart_timeout = \"100ms\"\n";
+    let folder = tree(&server, rest);
+    for command in [&["run", "t.toml", "hello"][..], &["tree", "t.toml"]] {
+        let said = run(&folder, command).await;
+        let expected = "mainstay: the server `mute` did not start: ";
+        assert!(said.code == 2 && said.err.starts_with(expected), "{said:?}");
+        assert!(said.err.contains("the server did not answer within 100ms"), "{said:?}");
+    }
+    assert_eq!(server.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_a_server_does_not_have_is_named_at_the_start() {
     let server = StubServer::start().await.unwrap();
     let bank = format!("[tools.bank]\ncommand = [{:?}]\n", shop());

@@ -9,8 +9,8 @@ use std::time::Duration;
 use mainstay::error::CallError;
 use mainstay::event::{Event, EventStream};
 use mainstay::fate::Answer;
-use mainstay::fault::ExitKind;
-use mainstay::policy::{Jitter, Policy};
+use mainstay::fault::{Class, ExitKind};
+use mainstay::policy::{Backoff, Jitter, Policy};
 use mainstay::port::Port;
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
@@ -47,6 +47,15 @@ pub(crate) fn lives(pid: u32) -> bool {
     !state.is_empty() && !state.starts_with('Z')
 }
 
+/// The policy with its caps, and waits that a test can afford in real time: how long they are is
+/// tested where the clock is paused.
+fn quick() -> Policy {
+    let exact = Policy::new().with_jitter(Jitter::None);
+    let waits = Class::ALL.into_iter().filter(|class| exact.rule(*class).backoff != Backoff::None);
+    let soon = Backoff::Fixed(Duration::from_millis(20));
+    waits.fold(exact.clone(), |policy, class| policy.with_backoff(class, soon))
+}
+
 /// A system with a server `s` in it; stop it at the end.
 pub(crate) struct Running {
     pub(crate) system: Arc<System>,
@@ -55,7 +64,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(server: &McpServer) -> Self {
-        let policy = Policy::new().with_jitter(Jitter::None);
+        let policy = quick();
         let root =
             SupervisorSpec::one_for_one("root").policy(policy).supervisor(server.supervisor("s"));
         let system = System::start(root).await.unwrap();

@@ -91,9 +91,13 @@ pub(crate) struct OverHttp {
 
 impl OverHttp {
     pub(crate) fn start(log: &Log) -> Self {
+        Self::start_at(log, "0")
+    }
+
+    fn start_at(log: &Log, port: &str) -> Self {
         use std::io::BufRead;
         let mut process = Command::new(shop_program())
-            .args(["--http", "--log", log.0.to_str().unwrap()])
+            .args(["--http", "--port", port, "--log", log.0.to_str().unwrap()])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -101,6 +105,20 @@ impl OverHttp {
         let out = process.stdout.take().unwrap();
         std::io::BufReader::new(out).read_line(&mut line).unwrap();
         Self { process, address: format!("http://{}/mcp", line.trim()) }
+    }
+
+    /// Ends it, at once.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Another one at the same address, after it was killed.
+    pub(crate) fn start_again(&mut self, log: &Log) {
+        let port = self.address.trim_end_matches("/mcp").rsplit(':').next().unwrap();
+        let again = Self::start_at(log, port);
+        assert_eq!(again.address, self.address);
+        *self = again;
     }
 }
 

@@ -48,6 +48,13 @@ fn intent(ordinal: u32) -> Record {
     Record::Intent(intent, ordinal)
 }
 
+pub(super) fn an_intent() -> Intent {
+    match intent(0) {
+        Record::Intent(intent, _) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn key_of(record: &Record) -> EffectKey {
     match record {
         Record::Intent(intent, _) => intent.key,
@@ -63,6 +70,7 @@ fn lines() -> Vec<Line> {
         request: "{\"pay\":5}".to_owned(),
         deadline: Some(9),
         trail,
+        budget: None,
     };
     let fated = |key: &str, fate, reply: Option<&str>, work: Option<u64>| Line::Fated {
         key: Arc::from(key),
@@ -86,8 +94,16 @@ fn lines() -> Vec<Line> {
         Line::Discarded { key: Arc::from("five") },
         accepted("six", Trail::default()),
         Line::Withdrawn { key: Arc::from("six") },
-        Line::Returned { checkpoints: vec![CheckpointId(77)], missing: Vec::new() },
-        Line::Returned { checkpoints: Vec::new(), missing: vec![Arc::from("two")] },
+        Line::Returned {
+            checkpoints: vec![CheckpointId(77)],
+            missing: Vec::new(),
+            replayed: Vec::new(),
+        },
+        Line::Returned {
+            checkpoints: Vec::new(),
+            missing: vec![Arc::from("two")],
+            replayed: Vec::new(),
+        },
     ];
     let statuses = statuses();
     for (ordinal, status) in statuses.into_iter().enumerate() {
@@ -96,6 +112,15 @@ fn lines() -> Vec<Line> {
         lines.push(Line::from(record));
         lines.push(Line::Status { key, status });
     }
+    lines.push(accepted("seven", trail()));
+    lines.push(fated("seven", Fate::Done, Some("7"), Some(6)));
+    lines.push(accepted("eight", trail()));
+    lines.push(fated("eight", Fate::Done, Some("8"), Some(7)));
+    let replayed = vec![Arc::from("eight")];
+    lines.push(Line::Returned { checkpoints: Vec::new(), missing: Vec::new(), replayed });
+    let asked = key_of(&intent(77)).to_string();
+    let status = StoredStatus::Confirmed(happened());
+    lines.push(Line::Asked { task: Arc::from("two"), key: asked, status });
     lines.push(Line::Retired { task: Arc::from("gone") });
     lines
 }
@@ -106,6 +131,7 @@ fn happened() -> StoredHappened {
         served_by: Some(ChildPath::new("desk/tills/second")),
         degraded: true,
         defaulted: false,
+        stands: false,
     }
 }
 
@@ -155,7 +181,17 @@ async fn what_every_version_wrote_is_read() {
         let count = records.len();
         let ledger = crate::ledger::Ledger::replayed(records);
         let names: Vec<_> = ledger.entries().iter().map(|it| it.status.name()).collect();
-        assert_eq!(names.len() * 2 + 1, count, "an intent and a status each, and what is gone");
+        let asked = usize::from(version > 4);
+        assert_eq!(names.len() * 2 + 1 + asked, count, "an intent and a status each, and others");
+        if asked > 0 {
+            let key = key_of(&intent(77));
+            let answer = EffectStatus::Confirmed(happened().into());
+            assert_eq!(ledger.recalled("two", key), Some(&answer));
+            let due = (6, Arc::from("seven"), Some("{\"pay\":5}".to_owned()));
+            let once = (7, Arc::from("eight"), None);
+            assert_eq!(journal.replays(&ChildPath::new("desk/agent"), 4), [due, once.clone()]);
+            assert_eq!(journal.replays(&ChildPath::new("desk/agent"), 6), [once]);
+        }
         let all = [
             "intended",
             "confirmed",

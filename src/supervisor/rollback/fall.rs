@@ -45,7 +45,7 @@ impl Place {
                 journal.use_up(used.iter().copied());
                 let (at, scope) = (self.at().clone(), self.scope());
                 let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
-                let missing = super::missing(&journal, &returned);
+                let (replayed, missing) = super::missing(&journal, &returned, &children);
                 let elapsed = hub.now().since(begun);
                 let report = Report {
                     at,
@@ -56,6 +56,7 @@ impl Place {
                     kept,
                     undone,
                     unknown,
+                    replayed,
                     missing,
                     elapsed,
                 };

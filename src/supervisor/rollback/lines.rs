@@ -1,15 +1,18 @@
 //! Lines that a supervisor draws by itself, every so often.
 //!
 //! *Invariant.* Nobody stands still for longer than the patience, and no line says again what one before it
-//! says, or what was returned to: that would be returned to again, and lead to the same end.
+//! says, unless that one is too old to be returned to before the next is due; nor what was returned to: that
+//! would be returned to again, and lead to the same end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::{Draw, Place, RollbackError};
+use crate::checkpoint::Now;
 use crate::event::Event;
 use crate::hub::Timed;
+use crate::id::CheckpointId;
 use crate::moment::Moment;
 use crate::slot::Kept;
 use crate::supervisor::{Registry, Supervisor};
@@ -61,7 +64,7 @@ impl Lines {
     }
 
     async fn draw_of(&self, place: Place) -> Result<(), RollbackError> {
-        if !is_new(&place)? {
+        if !is_new(&place, self.period)? {
             return Ok(());
         }
         let patience = PATIENCE.min(self.period / 10);
@@ -69,15 +72,25 @@ impl Lines {
     }
 }
 
-/// Whether a line would say what none says yet.
-fn is_new(place: &Place) -> Result<bool, RollbackError> {
+/// Whether a line would say what none says that can still be returned to when the next is due.
+fn is_new(place: &Place, period: Duration) -> Result<bool, RollbackError> {
     let journal = place.journal()?;
+    let now = Now::read(&*place.node.hub.clock);
+    let is_old = |id: CheckpointId| match journal.store.find(id) {
+        Ok(listed) => {
+            let checkpoint = listed.checkpoint;
+            checkpoint.age(now) + period + PATIENCE > checkpoint.validity()
+        }
+        Err(_) => true,
+    };
     let lines = journal.store.lines(place.scope(), place.at())?;
     let members = lines.first().into_iter().flat_map(|line| line.members.iter());
     let newest: BTreeMap<_, _> = members.cloned().collect();
     Ok(place.children()?.iter().any(|child| match child.kept() {
         Kept::Nothing => false,
-        Kept::At(id) => newest.get(child.path()) != Some(&id) && !journal.is_used_up(id),
+        Kept::At(id) => {
+            (newest.get(child.path()) != Some(&id) || is_old(id)) && !journal.is_used_up(id)
+        }
         Kept::Behind => true,
     }))
 }

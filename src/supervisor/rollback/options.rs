@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::checkpoint::{RecoveryLine, Store, Validated, Wall};
+use super::progress::Rollbacks;
+use crate::checkpoint::{RecoveryLine, Store, Validated};
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath};
+use crate::moment::Moment;
 use crate::slot::Look;
 
 /// What may be returned to.
@@ -16,8 +18,10 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    pub(super) fn is_younger(&self, than: Wall) -> bool {
-        matches!(self, Self::Line(line) if line.created_at > than)
+    /// Whether it was drawn after that: what an earlier process has drawn was not, whatever the clock said
+    /// that people read.
+    pub(super) fn is_younger(&self, than: Moment, rollbacks: &Rollbacks) -> bool {
+        matches!(self, Self::Line(line) if rollbacks.drawn(line.id).is_some_and(|at| at > than))
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! *Invariant.* Returns are counted in the order in which they are made: one at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::id::ChildPath;
+use crate::id::{ChildPath, LineId};
+use crate::moment::Moment;
 
 /// What rollbacks of a system share.
 #[derive(Default)]
@@ -17,9 +18,28 @@ pub(crate) struct Rollbacks {
     pub(super) returns: AtomicU64,
     /// Which of them each supervisor's last one was.
     last: parking_lot::Mutex<HashMap<ChildPath, u64>>,
+    /// When each line of this process was drawn, the last ones.
+    drawn: parking_lot::Mutex<VecDeque<(LineId, Moment)>>,
 }
 
+/// How many lines it is known of when they were drawn: more than any store keeps of a large tree.
+const DRAWN: usize = 16_384;
+
 impl Rollbacks {
+    /// This line was drawn at that moment.
+    pub(super) fn note_drawn(&self, line: LineId, at: Moment) {
+        let mut drawn = self.drawn.lock();
+        drawn.push_back((line, at));
+        if drawn.len() > DRAWN {
+            drawn.pop_front();
+        }
+    }
+
+    /// When this process has drawn this line.
+    pub(super) fn drawn(&self, line: LineId) -> Option<Moment> {
+        self.drawn.lock().iter().rev().find(|(id, _)| *id == line).map(|(_, at)| *at)
+    }
+
     /// This place has returned.
     pub(super) fn note(&self, at: &ChildPath) {
         let number = self.returns.fetch_add(1, Ordering::SeqCst) + 1;

@@ -44,9 +44,14 @@ pub struct Report {
     pub undone: Vec<EffectKey>,
     /// Effects of requests that are open of which nobody knows, or whose undo failed.
     pub unknown: Vec<EffectKey>,
-    /// Requests that were answered after what was returned to, in the order of their answers: they are not
-    /// handled again, and what they have done to the states is not there any more. By child and idempotency
-    /// key, of the last 65,536 answers; a child that keeps no checkpoints is not known about.
+    /// Requests that were answered after what was returned to, in the order of their answers: before its next
+    /// request each child handles them again, with the outcomes of their calls from the record
+    /// ([`Event::Replayed`](crate::event::Event::Replayed) tells how that went). By child and idempotency key.
+    pub replayed: Vec<(ChildPath, Arc<str>)>,
+    /// Such requests that are not handled again, since they are not kept any more (the last 10,000 are, up to
+    /// 16 MiB of what was asked) or their child acts on the world by itself: what they have done to the states
+    /// is not there. By child and idempotency key, of the last 65,536 answers; a child that keeps no
+    /// checkpoints is not known about.
     pub missing: Vec<(ChildPath, Arc<str>)>,
     /// How long it took.
     pub elapsed: Duration,

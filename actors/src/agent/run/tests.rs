@@ -1,5 +1,5 @@
 use super::*;
-use crate::chat::{Role, ToolSpec};
+use crate::chat::{Finish, Role, ToolSpec};
 use serde_json::Value;
 
 fn plan() -> Arc<Plan> {

@@ -31,6 +31,26 @@ async fn a_turn_that_asks_for_tools_ends_an_answer_but_not_a_stream_in_turns() {
 }
 
 #[tokio::test]
+async fn a_turn_without_a_word_or_one_that_is_paused_does_not_end_a_stream_in_turns() {
+    let paused =
+        ChatReply { finish: Finish::Other("pause_turn".to_owned()), ..ChatReply::text("well, ") };
+    for (turn, said) in [(ChatReply::text(""), vec![]), (paused, vec![text("well, ")])] {
+        let (sink, mut stream) = open(8);
+        // Whoever hears one answer only has heard it.
+        sink.attempt().whole(&turn).await.unwrap();
+        assert!(sink.is_over());
+        assert_eq!(heard(&mut stream), [&said[..], &[StreamEvent::Done]].concat());
+        let (sink, mut stream) = open(8);
+        let sink = sink.in_turns();
+        sink.attempt().whole(&turn).await.unwrap();
+        assert!(!sink.is_over() && !sink.is_written());
+        sink.attempt().whole(&ChatReply::text("there")).await.unwrap();
+        let rest = [text("there"), StreamEvent::Done];
+        assert_eq!(heard(&mut stream), [&said[..], &rest].concat());
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_fails_before_its_first_piece_is_never_noticed() {
     let (sink, mut stream) = open(8);
     let fault = sink.attempt().fail(Fault::network("gone")).unwrap_err();

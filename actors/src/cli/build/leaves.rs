@@ -59,6 +59,9 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     if let Some(wait) = &tool.connect_wait {
         server = server.connect_wait(wait.get_ref().0);
     }
+    if let Some(timeout) = &tool.start_timeout {
+        server = server.start_timeout(timeout.get_ref().0);
+    }
     if tool.errors_are_transient.as_ref().is_some_and(|transient| *transient.get_ref()) {
         server = server.errors_are_transient();
     }

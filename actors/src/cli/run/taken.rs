@@ -33,7 +33,7 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     let known = effects.intended + effects.unknown + effects.stuck;
     let still = recovered.children.is_empty() && effects.confirmed == 0;
     let nothing = recovered.requests == 0 && known == 0 && (still || !progress);
-    if nothing && recovered.refused.is_empty() {
+    if nothing && recovered.refused.is_empty() && recovered.set_aside.is_empty() {
         return None;
     }
     let many = |number: usize| if number == 1 { "" } else { "s" };
@@ -59,6 +59,13 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     let mut text = format!("taken up again: {}", parts.join(", "));
     for child in &recovered.children {
         let _ = write!(text, "\n  {}: its state of {} s ago", child.child, child.age.as_secs());
+    }
+    for gone in &recovered.set_aside {
+        let _ = write!(
+            text,
+            "\n  set aside: request {:?}, accepted by {}, which is no more",
+            gone.key, gone.child
+        );
     }
     for refused in &recovered.refused {
         let _ = write!(text, "\n  set aside: {refused}");

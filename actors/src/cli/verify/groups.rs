@@ -32,14 +32,30 @@ impl Verify<'_> {
         }
     }
 
+    /// A group whose members may all rest.
+    pub(super) fn all_down(&mut self, group: &Group) {
+        let Some(all_down) = &group.all_down else { return };
+        let text = group.members.get_ref().iter().find(|it| self.always_answers(it.get_ref()));
+        if let Some(text) = text {
+            let message =
+                format!("`all_down` in a group where `{}` always answers", text.get_ref());
+            let hint = "remove it, or the text from the members";
+            self.say(all_down.span(), message, "never all of them rest", hint);
+        }
+    }
+
     /// Whether a member does less than the others: a text, or a person.
     fn stands_in_only(&self, name: &str) -> bool {
+        self.always_answers(name) || self.file.people.keys().any(|person| person.get_ref() == name)
+    }
+
+    /// Whether a member is a text.
+    fn always_answers(&self, name: &str) -> bool {
         let mut tools = self.file.tools.iter();
         let is_text = |tool: &super::super::file::Tool| {
             tool.builtin.as_ref().is_some_and(|it| *it.get_ref() == Builtin::Default)
         };
         self.is_default(name)
-            || self.file.people.keys().any(|person| person.get_ref() == name)
             || tools.any(|(tool, section)| tool.get_ref() == name && is_text(section))
     }
 

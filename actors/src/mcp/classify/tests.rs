@@ -15,6 +15,7 @@ use super::*;
 struct Row {
     name: String,
     rpc: Option<i32>,
+    says: Option<String>,
     http: Option<u16>,
     retry_after: Option<String>,
     text: Option<String>,
@@ -58,7 +59,8 @@ impl Row {
             ));
         }
         let failed = if let Some(code) = self.rpc {
-            ServiceError::McpError(ErrorData::new(ErrorCode(code), "as the table says", None))
+            let text = self.says.clone().unwrap_or_else(|| "as the table says".to_owned());
+            ServiceError::McpError(ErrorData::new(ErrorCode(code), text, None))
         } else if let Some(code) = self.http {
             let status = HttpStatusError::new(code, self.retry_after.clone());
             over(StreamableHttpError::HttpStatus(status))

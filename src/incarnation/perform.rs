@@ -1,0 +1,83 @@
+//! The calls of a step.
+//!
+//! *Invariant.* All are made at once, and the step goes on when the last has its outcome; one that is cut
+//! short leaves the others behind as lost, never as failed.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::behavior::{Call, Context, Performed};
+use crate::effects::Site;
+use crate::fault::Fault;
+use crate::port::{Cut, Outcome};
+use crate::slot::{Slot, Watched, Worker, watched};
+
+/// Makes the calls of a step in parallel, and has its effects take place. The attempt's clock stands
+/// still meanwhile.
+pub(super) async fn perform<W: Worker>(
+    slot: &Slot<W>,
+    calls: Vec<Call>,
+    context: &Context,
+    step: u64,
+    acted: bool,
+) -> Result<Performed, Cut> {
+    let tie = context.tie();
+    tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
+    let _paused = tie.pause();
+    let before = tie.called();
+    let recorded = |call: &Call| call.act.is_some() || (slot.spec.durable && call.is_written());
+    let recorded = calls.iter().any(recorded);
+    let task: Option<Arc<str>> = recorded.then(|| Arc::from(context.key()));
+    let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        match &task {
+            Some(task) => {
+                let site = Site {
+                    task: Arc::clone(task),
+                    owner: slot.path.clone(),
+                    step,
+                    ordinal: ordinal as u32,
+                };
+                let effects = Arc::clone(&slot.hub.effects);
+                if call.act.is_some() {
+                    Box::pin(effects.act(site, call, Arc::clone(tie)))
+                } else {
+                    Box::pin(effects.ask(site, call, Arc::clone(tie)))
+                }
+            }
+            None => {
+                let made = call.make(Arc::clone(tie), None);
+                Box::pin(async move { made.await.map_err(Fault::from) })
+            }
+        }
+    };
+    let mut pending: Vec<_> = calls.into_iter().enumerate().map(making).map(Some).collect();
+    let mut outcomes: Vec<_> = pending.iter().map(|_| None).collect();
+    let mut open = pending.len();
+    let all = poll_fn(|task| {
+        for (call, outcome) in pending.iter_mut().zip(&mut outcomes) {
+            let Some(future) = call else { continue };
+            if let Poll::Ready(result) = future.as_mut().poll(task) {
+                *outcome = Some(result);
+                *call = None;
+                open -= 1;
+            }
+        }
+        if open == 0 { Poll::Ready(()) } else { Poll::Pending }
+    });
+    let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
+    let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
+    tie.waits_for(Vec::new());
+    let cost = tie.called().without(before);
+    match result {
+        Watched::Done(()) => {
+            Ok(Performed::new(outcomes.into_iter().flatten().collect(), acted, cost))
+        }
+        Watched::Panicked(text) => {
+            // A reply that panics when it is dropped is the only user code in there.
+            Ok(Performed::new(vec![Err(Fault::internal(text))], acted, cost))
+        }
+        Watched::Cut(cut) => Err(cut),
+    }
+}

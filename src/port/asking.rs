@@ -1,0 +1,192 @@
+//! Calls that the runtime makes for a step: [`Port::ask`], and those whose answers are written down.
+//!
+//! *Invariant.* What is asked is put into text only for those whose answers are to be written down.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::act::{Decode, Encode, boxed, decode, encode};
+use super::waiting::Waiting;
+use super::{Accept, AcceptOptions, Act, CallOptions, Port, Reply, Tie, Unanswered, accept};
+use crate::fate::Answer;
+use crate::fault::Fault;
+use crate::id::ChildPath;
+use crate::text;
+
+pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Answer<Reply>, Unanswered>> + Send>>;
+
+pub(crate) type Outcome = Result<Answer<Reply>, Fault>;
+
+/// How a call is made.
+trait Make: Send {
+    fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making;
+    /// How what is asked and answered is written down, for one whose answer is.
+    fn written(&self) -> Option<Written> {
+        None
+    }
+    fn is_written(&self) -> bool {
+        false
+    }
+}
+
+/// What a call whose answer is written down is known by, and how the answer is read.
+pub(crate) struct Written {
+    /// What is asked, as canonical text.
+    pub(crate) request: Result<Arc<[u8]>, String>,
+    pub(crate) decode: Decode,
+    pub(crate) encode: Encode,
+}
+
+impl<F> Make for F
+where
+    F: FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send,
+{
+    fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
+        self(tie, key)
+    }
+}
+
+/// A call to another child that the runtime makes for a step. Made by [`Port::ask`] or
+/// [`Port::ask_recorded`], or from an [`Effect`](super::Effect).
+#[must_use = "a call is made only when it is returned in `Step::Perform`"]
+pub struct Call {
+    target: ChildPath,
+    make: Box<dyn Make>,
+    pub(crate) act: Option<Box<Act>>,
+}
+
+impl Call {
+    pub(crate) fn new(
+        target: ChildPath,
+        make: impl FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send + 'static,
+    ) -> Self {
+        Self { target, make: Box::new(make), act: None }
+    }
+
+    /// The same call as an effect.
+    pub(super) fn acting(self, act: Act) -> Self {
+        Self { act: Some(Box::new(act)), ..self }
+    }
+
+    /// Whom it calls.
+    pub fn target(&self) -> &ChildPath {
+        &self.target
+    }
+
+    /// Whether it acts on the world: the state, and in it what led to the act, is stored before.
+    pub(crate) fn is_act(&self) -> bool {
+        self.act.as_ref().is_some_and(|act| act.kind.acts())
+    }
+
+    /// Whether its answer is to be written down.
+    pub(crate) fn is_written(&self) -> bool {
+        self.make.is_written()
+    }
+
+    /// How its answer is written down, if it is to be.
+    pub(crate) fn written(&self) -> Option<Written> {
+        self.make.written()
+    }
+
+    /// Makes the call, with this idempotency key if it is an effect.
+    pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
+        self.make.make(tie, key)
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// A question to whom a port leads to.
+struct Ask<Q, R> {
+    target: Arc<dyn Accept<Q, R>>,
+    message: Q,
+    options: CallOptions,
+}
+
+impl<Q: Send + Sync + 'static, R: Send + Sync + 'static> Make for Ask<Q, R> {
+    fn make(self: Box<Self>, tie: Arc<Tie>, _: Option<Arc<str>>) -> Making {
+        let Self { target, message, options } = *self;
+        boxed(async move {
+            // The step waits for its calls as a whole, so the pause of the attempt clock is the
+            // runtime's, and only what the answer says is passed on here.
+            let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
+            let envelope = accept(&*target, message, &mut options).map_err(Unanswered::from)?;
+            let waiting = Waiting::accepted(&target, envelope, tie);
+            let answer = waiting.await.map_err(Unanswered::from)?;
+            Ok(answer.map(|value| Box::new(value) as Reply))
+        })
+    }
+}
+
+/// One whose answer is written down.
+struct Recorded<Q, R>(Ask<Q, R>);
+
+impl<Q, R> Make for Recorded<Q, R>
+where
+    Q: Serialize + Send + Sync + 'static,
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
+        Make::make(Box::new(self.0), tie, key)
+    }
+
+    fn written(&self) -> Option<Written> {
+        let request = text::canonical(&self.0.message).map(Arc::from);
+        Some(Written { request, decode: decode::<R>, encode: encode::<R> })
+    }
+
+    fn is_written(&self) -> bool {
+        true
+    }
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
+    /// The call for a step to return in `Step::Perform`.
+    pub fn ask(&self, message: impl Into<Q>) -> Call
+    where
+        R: Sync,
+    {
+        self.ask_with(message, CallOptions::default())
+    }
+
+    /// [`Port::ask`] with options.
+    pub fn ask_with(&self, message: impl Into<Q>, options: CallOptions) -> Call
+    where
+        R: Sync,
+    {
+        let ask = Ask { target: Arc::clone(&self.target), message: message.into(), options };
+        Call { target: self.path().clone(), make: Box::new(ask), act: None }
+    }
+
+    /// As [`Port::ask`], with the answer written down for a durable child: when its state goes back to before
+    /// this request, which has been answered, the request is replayed with the answers it was given. What was
+    /// asked with [`Port::ask`] is not known then, and what the request had made of the state is lost. Whoever
+    /// is asked is asked again whenever the step is done again for any other reason: an answer that is not to
+    /// be given twice is that of an [`effect`](Port::effect).
+    pub fn ask_recorded(&self, message: impl Into<Q>) -> Call
+    where
+        Q: Serialize,
+        R: Serialize + DeserializeOwned + Sync,
+    {
+        self.ask_recorded_with(message, CallOptions::default())
+    }
+
+    /// [`Port::ask_recorded`] with options.
+    pub fn ask_recorded_with(&self, message: impl Into<Q>, options: CallOptions) -> Call
+    where
+        Q: Serialize,
+        R: Serialize + DeserializeOwned + Sync,
+    {
+        let ask = Ask { target: Arc::clone(&self.target), message: message.into(), options };
+        let make = Box::new(Recorded(ask));
+        Call { target: self.path().clone(), make, act: None }
+    }
+}

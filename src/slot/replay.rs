@@ -1,0 +1,167 @@
+//! What a child whose state went back to before requests that were answered has to do again.
+//!
+//! *Invariant.* The state and what is known to be missing in it are written together: a process that ends in
+//! between replays from where the state stands.
+
+use std::sync::Arc;
+
+use super::state::{Saved, StoredInHand, Undoing};
+use super::{Job, Look, Slot, Unkept, Writing};
+use crate::behavior::Context;
+use crate::checkpoint::{Batch, Snapshot};
+use crate::event::Event;
+use crate::id::{ChildPath, Delivery};
+use crate::journal::{self, Handed, Journal};
+use crate::mailbox::Ticket;
+use crate::moment::Moment;
+use crate::port::Flight;
+use crate::slot::worker::Worker;
+
+/// A request that was answered, and whose work is not in the state.
+pub(crate) struct Replay<W: Worker> {
+    pub(crate) key: Arc<str>,
+    /// After how many steps of the child its work was in the state.
+    pub(crate) step: u64,
+    /// What was asked; or why it cannot be handled again.
+    pub(crate) request: Result<Box<W::Request>, String>,
+}
+
+/// What became of the replays of a child.
+pub(crate) struct Replayed {
+    /// The requests whose work is in the state again.
+    pub(crate) done: Vec<Arc<str>>,
+    /// The requests whose work is not.
+    pub(crate) lost: Vec<Arc<str>>,
+    /// The state, after so many steps.
+    pub(crate) state: Option<(Snapshot, u64)>,
+}
+
+/// Requests that were answered, by child and idempotency key.
+pub(crate) type Answered = Vec<(ChildPath, Arc<str>)>;
+
+/// Which of the requests whose work is missing in states are replayed, and which are lost.
+pub(crate) fn told_apart<'a>(
+    journal: &Journal,
+    missing: Answered,
+    child: impl Fn(&ChildPath) -> Option<&'a dyn Look>,
+) -> (Answered, Answered) {
+    missing.into_iter().partition(|(path, key)| {
+        let replays = child(path).is_some_and(|child| {
+            let able = child.spec().can_replay();
+            if able {
+                child.fall_behind();
+            }
+            able
+        });
+        replays && journal.has_past(key)
+    })
+}
+
+impl<W: Worker> Slot<W> {
+    /// What is to be replayed, in its order. Nothing in the middle of a request: its work comes last.
+    pub(crate) fn replays(&self) -> Vec<Replay<W>> {
+        let Some(journal) = self.journal() else { return Vec::new() };
+        let step = {
+            let desk = self.desk();
+            match &desk.saved {
+                Some(saved) if saved.mid.is_none() => saved.steps,
+                Some(_) => return Vec::new(),
+                None => 0,
+            }
+        };
+        let read = |text: Option<String>| {
+            if !self.spec.can_replay() {
+                return Err("the child does something to the world by itself".to_owned());
+            }
+            let text = text.ok_or("it is not kept any more, or was replayed before")?;
+            let codec = self.spec.codec.ok_or("it cannot be read")?;
+            let request = (codec.read_request)(text.as_bytes())?;
+            request.downcast::<W::Request>().map_err(|_| "it is of another type".to_owned())
+        };
+        let due = journal.replays(&self.path, step).into_iter();
+        due.map(|(step, key, text)| Replay { key, step, request: read(text) }).collect()
+    }
+
+    /// The context in which this request is replayed.
+    pub(crate) fn replay_context(
+        self: &Arc<Self>,
+        job: &Job<W>,
+        flight: &Arc<Flight>,
+        key: &Arc<str>,
+    ) -> Context {
+        Context {
+            // Nobody takes it for the request that waits, or for the one before it.
+            request: self.hub.next_id(),
+            attempt: 1,
+            delivery: Delivery(1),
+            deadline: Moment::NEVER,
+            key: Some(Arc::clone(key)),
+            feedback: None,
+            purse: None,
+            soft: None,
+            hedge: false,
+            replay: true,
+            ..self.context(job, Arc::clone(flight))
+        }
+    }
+
+    /// A step of a replay begins: whoever waits for the child to stand still need not wait for it.
+    pub(crate) fn stands_between(&self, ticket: Ticket) {
+        let mut desk = self.desk();
+        if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == ticket) {
+            out.between = true;
+        }
+        desk.told_still();
+    }
+
+    /// Writes what the replays have made of the state.
+    pub(crate) async fn keep_replayed(
+        &self,
+        replayed: Replayed,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(), Unkept> {
+        let Replayed { done, lost, state } = replayed;
+        if let Some(journal) = self.journal()
+            && (state.is_some() || !lost.is_empty())
+        {
+            let mut batch = Batch::new();
+            let mut sealed = None;
+            if let Some((snapshot, step)) = &state {
+                let (mut draft, _) = self.draft(snapshot.clone(), job.life);
+                draft = draft.at(job.life, *step);
+                if job.place.as_ref().is_some_and(|place| place.back) {
+                    // The request that waits goes back to here, also in the next process.
+                    let key = Arc::from(context.key());
+                    let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                    let bytes = serde_json::to_vec(&in_hand);
+                    draft = draft
+                        .envelope(bytes.map_err(|error| Unkept::failed(journal::failed(&error)))?);
+                }
+                let made = super::keep::seal(draft)?;
+                batch = self.let_base_go(batch.checkpoint(&made));
+                sealed = Some(made);
+            }
+            let handed = Handed::plain(journal.returned(&[], &lost, &done, batch));
+            let step = state.as_ref().map_or(0, |(_, step)| *step);
+            self.kept(Some(Writing::new(handed, sealed, step)), job, context).await?;
+        }
+        let mut desk = self.desk();
+        desk.rare().behind = false;
+        if let Some((snapshot, step)) = state {
+            let saved = desk.saved.get_or_insert_with(Saved::new);
+            saved.steps = step;
+            let before = saved.base.replace(snapshot);
+            desk.discard(before);
+        }
+        drop(desk);
+        if !done.is_empty() || !lost.is_empty() {
+            let (child, requests, count) = (self.path.clone(), done.len(), lost.len());
+            if let Some(journal) = self.journal() {
+                journal.note_lost(&child, lost);
+            }
+            self.hub.emit(Event::Replayed { child, requests, lost: count });
+        }
+        Ok(())
+    }
+}

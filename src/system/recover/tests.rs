@@ -1,0 +1,130 @@
+//! What is forgotten of the effects of earlier processes. Here fewer are remembered than anywhere else.
+
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use crate::checkpoint::{Interval, MemoryStore, Snapshot};
+use crate::fault::{EffectKind, Fault};
+use crate::port::{CallOptions, Needs, Port};
+use crate::spec::ChildSpec;
+
+/// As many as are remembered here.
+const REMEMBERED: usize = 40;
+
+#[derive(Clone)]
+struct Tool;
+
+impl Behavior for Tool {
+    type Request = String;
+    type Reply = ();
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Irreversible);
+}
+
+impl Stateless for Tool {
+    async fn serve(&self, request: &String, _: &Context) -> Result<(), Fault> {
+        match request.starts_with("lost") {
+            true => Err(Fault::indeterminate("no answer")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Agent;
+
+impl Behavior for Agent {
+    type Request = String;
+    type Reply = ();
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<String, ()>>("tool")
+    }
+}
+
+impl Stateful for Agent {
+    async fn step(
+        &mut self,
+        request: &String,
+        turn: Turn,
+        ctx: &Context,
+    ) -> Result<Step<()>, Fault> {
+        if let Turn::Performed(performed) = turn {
+            performed.get::<()>(0)?;
+            return Ok(Step::Reply(()));
+        }
+        let tool = ctx.port::<String, ()>("tool")?;
+        Ok(Step::Perform(vec![Call::from(tool.effect(request.clone()))]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("agent", 1))
+    }
+
+    fn restore(&mut self, _: &Snapshot) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+async fn open(store: &Arc<dyn Store>) -> (System, Port<String, ()>) {
+    let agent = ChildSpec::stateful("agent", || Agent).durable::<Agent>();
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(ChildSpec::stateless("tool", || Tool))
+        .child(agent.checkpoint(Interval::Never));
+    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let port = system.port("desk/agent").unwrap();
+    (system, port)
+}
+
+async fn asks(port: &Port<String, ()>, key: &str) -> bool {
+    port.call_with(key.to_owned(), CallOptions::new().key(key)).await.is_ok()
+}
+
+#[test]
+fn what_the_requests_of_earlier_processes_have_done_is_forgotten_as_that_of_this_one_is() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (mut unknown, processes, each) = (None, 6, 30);
+    for process in 0..processes {
+        // Each ends as by kill -9.
+        runtime().block_on(async {
+            let (system, port) = open(&store).await;
+            for n in 0..each {
+                assert!(asks(&port, &format!("{process}-{n}")).await);
+            }
+            if process == 0 {
+                // Nobody knows what has become of this one, which is never forgotten.
+                assert!(!asks(&port, "lost").await);
+                unknown = Some(system.effects().open()[0].key);
+            }
+            assert!(system.effects().counts().confirmed <= REMEMBERED);
+            assert_eq!(system.effects().counts().unknown, 1);
+        });
+    }
+    let key = unknown.unwrap();
+    runtime().block_on(async {
+        let (system, port) = open(&store).await;
+        assert_eq!(system.effects().counts().confirmed, REMEMBERED);
+        // Long after its request was forgotten, a person settles it; then it is forgotten, too.
+        for n in 0..REMEMBERED {
+            assert!(asks(&port, &format!("a-{n}")).await);
+        }
+        assert!(system.effects().list().iter().any(|effect| effect.key == key));
+        system.effects().did_not_happen(key).await.unwrap();
+        assert_eq!(system.effects().counts().unknown, 0);
+        for n in 0..REMEMBERED {
+            assert!(asks(&port, &format!("b-{n}")).await);
+        }
+        assert!(system.effects().list().iter().all(|effect| effect.key != key));
+        assert_eq!(system.effects().list().len(), REMEMBERED);
+    });
+    runtime().block_on(async {
+        let (system, _) = open(&store).await;
+        assert_eq!(system.effects().list().len(), REMEMBERED, "the store knows no more either");
+    });
+}
