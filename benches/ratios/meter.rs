@@ -116,7 +116,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    fn show(self, value: f64) -> String {
+    pub(crate) fn show(self, value: f64) -> String {
         let steps: &[(f64, &str)] = match self {
             Self::Time => &[(1e9, " s"), (1e6, " ms"), (1e3, " us"), (1.0, " ns")],
             Self::Rate => &[(1e6, " M/s"), (1e3, " k/s"), (1.0, " /s")],

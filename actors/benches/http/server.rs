@@ -2,6 +2,7 @@
 //! keeps its connections.
 
 use std::net::{SocketAddr, TcpListener as Blocking};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::that_works(Duration::ZERO)
+    }
+
+    /// One that takes so long for each answer.
+    pub(crate) fn that_works(work: Duration) -> Self {
         let listener = Blocking::bind("127.0.0.1:0").expect("a port is free");
         listener.set_nonblocking(true).expect("it can be polled");
         let address = listener.local_addr().expect("it has an address");
@@ -26,7 +32,7 @@ impl Server {
                 let listener = TcpListener::from_std(listener).expect("it can be polled");
                 let (whole, stream) = (whole(), stream());
                 while let Ok((connection, _)) = listener.accept().await {
-                    tokio::spawn(serve(connection, whole.clone(), stream.clone()));
+                    tokio::spawn(serve(connection, whole.clone(), stream.clone(), work));
                 }
             });
         });
@@ -87,7 +93,7 @@ fn stream() -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-async fn serve(mut connection: TcpStream, whole: Vec<u8>, stream: Vec<u8>) {
+async fn serve(mut connection: TcpStream, whole: Vec<u8>, stream: Vec<u8>, work: Duration) {
     let _ = connection.set_nodelay(true);
     let mut read = Vec::with_capacity(4096);
     loop {
@@ -110,6 +116,9 @@ async fn serve(mut connection: TcpStream, whole: Vec<u8>, stream: Vec<u8>) {
         let body = &read[head..head + length];
         let wants_stream = body.windows(13).any(|window| window == br#""stream":true"#);
         let answer = if wants_stream { &stream } else { &whole };
+        if !work.is_zero() {
+            tokio::time::sleep(work).await;
+        }
         if connection.write_all(answer).await.is_err() {
             return;
         }
