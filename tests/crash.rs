@@ -393,6 +393,24 @@ fn what_cannot_be_used_is_refused_by_name() {
     ends_well(finance(folder.path()), "after all of that");
 }
 
+/// With this seed the budget for retries of the outbox runs dry, and the first try of notices that are
+/// due after that fails.
+#[test]
+fn users_are_told_when_the_budget_for_retries_has_run_dry() {
+    let folder = TempDir::new().unwrap();
+    let output = run_of(folder.path(), "100", "3", "0.6").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}{}", errors(&output));
+    let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for none in ["lost", "duplicated", "notifications_duplicated"] {
+        assert_eq!(summary[none], 0, "{text}");
+    }
+    let left = text.lines().find(|line| line.contains(" notify ")).unwrap();
+    let left = left.split("retries ").nth(1).unwrap().split('/').next().unwrap();
+    // What arrived in the end has given a little back.
+    assert!(left.parse::<u32>().unwrap() < 100, "the budget was never short: {text}");
+}
+
 // Not all of it is of use here.
 #[allow(dead_code)]
 #[path = "../examples/finance/plan.rs"]
@@ -412,4 +430,17 @@ fn the_rates_of_the_playbook_leave_what_the_objective_asks_for_within_reach() {
     let share = undone.sum::<usize>() as f64 / f64::from(transfers * 9);
     // S71: more than 99.9 % of the transfers are done.
     assert!(share > 0.000_1 && share < 0.000_7, "{:.4} % are undone", share * 100.0);
+}
+
+#[test]
+fn an_outage_of_the_outbox_ends_for_later_messages_as_for_later_attempts() {
+    let plan = plan::Plan::new(100, 3, Some(0.6));
+    let refused: Vec<u32> =
+        (0..100).filter(|id| plan.strike_message(*id, 0, 1).is_some()).collect();
+    assert!(refused.len() > 20, "only {} first tries fail", refused.len());
+    for id in refused {
+        // A retry and a message of its own are the same try; the third always arrives.
+        assert_eq!(plan.strike_message(id, 0, 2), plan.strike_message(id, 1, 1), "transfer {id}");
+        assert_eq!(plan.strike_message(id, 2, 1), None, "transfer {id}");
+    }
 }

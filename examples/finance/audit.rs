@@ -42,7 +42,12 @@ pub(crate) struct Audit {
     pub(crate) duplicated: u32,
     /// Notices beyond the first of a transfer.
     pub(crate) notices_duplicated: u32,
+    /// What of this is not as it should be, in words: the first few.
+    pub(crate) offenders: Vec<String>,
 }
+
+/// So many offenders are named, the others are counted.
+const NAMED: usize = 8;
 
 impl Audit {
     /// `waiting` are the transfers of which a person has to find out what became of an act.
@@ -64,6 +69,7 @@ impl Audit {
             lost: books.wrong_balances(&balances),
             duplicated: 0,
             notices_duplicated: 0,
+            offenders: Vec::new(),
         };
         for id in 0..plan.transfers {
             audit.count(&books, plan, plan.transfer(id), waiting.contains(&id));
@@ -94,9 +100,43 @@ impl Audit {
             self.waiting += 1;
             self.waiting_cents += books.missing(transfer.id);
         }
-        self.lost += u32::from(!fits && !excused);
+        let lost = !fits && !excused;
+        let repeated = books.repeated(transfer);
+        self.lost += u32::from(lost);
         self.notices_duplicated += told.len().saturating_sub(1) as u32;
-        self.duplicated += books.repeated(transfer);
+        self.duplicated += repeated;
+        if (lost || repeated > 0 || told.len() > 1) && self.offenders.len() < NAMED {
+            self.offenders.push(format!(
+                "transfer {} is {}, its user was told {}",
+                transfer.id,
+                match state {
+                    State::Done if repeated > 0 => "done more than once",
+                    State::Done => "done",
+                    State::Undone => "undone",
+                    State::Half => "in between",
+                },
+                match told {
+                    [] => "nothing".to_owned(),
+                    [true] => "that it is done".to_owned(),
+                    [false] => "that it is undone".to_owned(),
+                    more => format!("{} times", more.len()),
+                }
+            ));
+        }
+    }
+
+    /// What the database has that it should not have.
+    pub(crate) fn verdict(&self) -> String {
+        let wrong = (self.lost + self.duplicated + self.notices_duplicated) as usize;
+        let mut text = "the database does not say what it should".to_owned();
+        for (n, offender) in self.offenders.iter().enumerate() {
+            text.push_str(if n == 0 { ": " } else { "; " });
+            text.push_str(offender);
+        }
+        if wrong > self.offenders.len() {
+            text.push_str(&format!(" ({wrong} faults in all)"));
+        }
+        text
     }
 
     /// Whether nothing is lost and nothing was done twice.

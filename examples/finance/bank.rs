@@ -46,6 +46,13 @@ pub(crate) struct Notice {
     pub(crate) done: bool,
 }
 
+/// A notice on its way to the user: the transfer's own is message 0, those sent after it count on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) notice: Notice,
+    pub(crate) number: u32,
+}
+
 /// Why an act did not take place.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {

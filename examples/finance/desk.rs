@@ -9,7 +9,7 @@ use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::policy::{Backoff, Policy, Rule};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 
-use crate::bank::{Bank, Leg, Notice, Refused};
+use crate::bank::{Bank, Leg, Message, Notice, Refused};
 use crate::plan::{Plan, Strike, Tool};
 use crate::teller::Teller;
 
@@ -32,7 +32,14 @@ impl Counter {
         ctx: &Context,
         act: impl FnOnce(bool) -> Result<T, Refused>,
     ) -> Result<T, Fault> {
-        let strike = self.plan.strike(self.tool, transfer, ctx.attempt());
+        self.act_unless(self.plan.strike(self.tool, transfer, ctx.attempt()), act)
+    }
+
+    fn act_unless<T>(
+        &self,
+        strike: Option<Strike>,
+        act: impl FnOnce(bool) -> Result<T, Refused>,
+    ) -> Result<T, Fault> {
         if strike == Some(Strike::Refused) {
             return Err(Fault::network("connection refused"));
         }
@@ -95,14 +102,16 @@ impl Stateless for Undo {
 struct Notify(Counter);
 
 impl Behavior for Notify {
-    type Request = Notice;
+    type Request = Message;
     type Reply = u64;
     const EFFECT: Option<EffectKind> = Some(EffectKind::Verifiable);
 }
 
 impl Stateless for Notify {
-    async fn serve(&self, notice: &Notice, ctx: &Context) -> Result<u64, Fault> {
-        self.0.act(notice.transfer, ctx, |_| self.0.bank.notify(*notice))
+    async fn serve(&self, message: &Message, ctx: &Context) -> Result<u64, Fault> {
+        let Message { notice, number } = *message;
+        let strike = self.0.plan.strike_message(notice.transfer, number, ctx.attempt());
+        self.0.act_unless(strike, |_| self.0.bank.notify(notice))
     }
 }
 

@@ -149,7 +149,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     match worked {
         Err(text) => Err((UNSOUND, text)),
         Ok(()) if audit.is_sound() => Ok(0),
-        Ok(()) => Err((UNSOUND, "the database does not say what it should".to_owned())),
+        Ok(()) => Err((UNSOUND, audit.verdict())),
     }
 }
 

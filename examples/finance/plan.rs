@@ -15,8 +15,10 @@ const LARGEST: u64 = 5_000;
 /// not how often no retry helps. With its rates 0.04 % of the transfers are then undone, whatever is done
 /// for them, and the 99.9 % of S71 can be reached by whoever masters all the rest.
 const STUBBORN: u64 = 20;
-/// Attempts that may fail at a tool whose failure would leave a transfer in between: its outages end
-/// before its retries do.
+/// Tries that may fail at a tool whose failure would leave a transfer in between: its outages end
+/// before its retries do. A try is an attempt of any message about the transfer: an outage does not know
+/// which request it is that fails, so one that is sent anew finds it later than the last did, also when
+/// the budget for retries has run dry and each message has but one attempt.
 const SHORT_OUTAGE: u32 = 2;
 
 /// A transfer.
@@ -86,7 +88,17 @@ impl Plan {
         share(self.dice(id, 4)) < self.beyond
     }
 
-    /// What happens to this attempt.
+    /// What happens to this attempt of a message: number 0 is the transfer's own, later ones count on.
+    pub(crate) fn strike_message(
+        &self,
+        transfer: u32,
+        message: u32,
+        attempt: u32,
+    ) -> Option<Strike> {
+        self.strike(Tool::Notify, transfer, attempt.saturating_add(message))
+    }
+
+    /// What happens at this try.
     pub(crate) fn strike(&self, tool: Tool, transfer: u32, attempt: u32) -> Option<Strike> {
         let essential = matches!(tool, Tool::Notify | Tool::Undo);
         if essential && attempt > SHORT_OUTAGE {

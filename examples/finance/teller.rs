@@ -12,7 +12,7 @@ use mainstay::fault::Fault;
 use mainstay::port::{Needs, Port, Verified};
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{Leg, Notice};
+use crate::bank::{Leg, Message, Notice};
 use crate::plan::Transfer;
 
 /// A tool that moves money: it answers the number of its entry.
@@ -20,7 +20,7 @@ pub(crate) type Posting = Port<Leg, u64>;
 /// A tool that undoes.
 pub(crate) type Undoing = Port<Leg, ()>;
 /// The tool that writes to the outbox: it answers the number of the notice.
-pub(crate) type Telling = Port<Notice, u64>;
+pub(crate) type Telling = Port<Message, u64>;
 /// The question whether something was written to the outbox, and under which number.
 pub(crate) type Asking = Port<Notice, Option<u64>>;
 
@@ -31,7 +31,7 @@ pub(crate) enum Errand {
     /// Move the money, and say so; or undo it, and say that.
     Move(Transfer),
     /// Say how a transfer ended whose own request could not.
-    Tell(Notice),
+    Tell(Message),
     /// Nothing: only what it has done so far.
     Count,
 }
@@ -139,14 +139,15 @@ impl Stateful for Teller {
         {
             self.stage = Arc::new(Stage::Tell { done: false });
         }
-        let transfer = match (errand, *self.stage) {
+        let (transfer, number) = match (errand, *self.stage) {
             (Errand::Count, _) => return Ok(self.finish(errand)),
-            (Errand::Tell(notice), Stage::Begin) => {
-                self.stage = Arc::new(Stage::Tell { done: notice.done });
-                notice.transfer
+            (Errand::Tell(Message { notice, number }), stage) => {
+                if stage == Stage::Begin {
+                    self.stage = Arc::new(Stage::Tell { done: notice.done });
+                }
+                (notice.transfer, *number)
             }
-            (Errand::Tell(notice), _) => notice.transfer,
-            (Errand::Move(transfer), _) => transfer.id,
+            (Errand::Move(transfer), _) => (transfer.id, 0),
         };
         let call = match (errand, *self.stage) {
             (Errand::Move(transfer), Stage::Begin) => {
@@ -163,10 +164,13 @@ impl Stateful for Teller {
                 let (notify, outbox): (Telling, Asking) =
                     (ctx.port("notify")?, ctx.port("outbox")?);
                 let notice = Notice { transfer, done };
-                let told = notify.effect(notice).verify(&outbox, notice, |number| match number {
-                    Some(number) => Verified::Happened(*number),
-                    None => Verified::NotHappened,
-                });
+                let told =
+                    notify.effect(Message { notice, number }).verify(&outbox, notice, |number| {
+                        match number {
+                            Some(number) => Verified::Happened(*number),
+                            None => Verified::NotHappened,
+                        }
+                    });
                 Call::from(told)
             }
             (_, Stage::Begin | Stage::Credit) => {

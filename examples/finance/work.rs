@@ -15,7 +15,7 @@ use mainstay::port::{CallOptions, Port};
 use mainstay::system::System;
 
 use crate::audit::{Books, State};
-use crate::bank::{Bank, Notice};
+use crate::bank::{Bank, Message, Notice};
 use crate::desk::TELLER;
 use crate::plan::Plan;
 use crate::teller::{Done, Errand};
@@ -25,8 +25,12 @@ const WINDOW: u32 = 64;
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// How long undos that go on by themselves are waited for.
 const UNDO_LIMIT: Duration = Duration::from_secs(300);
-/// So many messages are sent to the user of a failed transfer, until one arrives.
+/// So many messages a start sends to the user of a failed transfer, until one arrives; the next start
+/// sends as many again.
 const MESSAGES: u32 = 20;
+/// The wait before the second message, and the longest: each wait is twice the one before.
+const SECOND_MESSAGE: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The runtime is looked at again at least this often, also when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -123,7 +127,6 @@ impl Work {
     /// Tells the users of transfers whose request failed how they stand. Those of which somebody has
     /// to find out first are left to that person.
     async fn follow_up(&mut self) -> Result<(), String> {
-        let given_up = |fate| !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown);
         let failed: Vec<u32> = (0..self.plan.transfers)
             .filter(|id| self.fate(&key(*id)).is_some_and(|(fate, _)| given_up(fate)))
             .collect();
@@ -141,19 +144,37 @@ impl Work {
                 continue;
             }
             let notice = Notice { transfer: id, done: state == State::Done };
-            // A message may fail like any other request; then there is another.
-            for n in 1..=MESSAGES {
-                let key = format!("{}-told-{n}", key(id));
-                if self.system.journaled(&key).is_none() {
-                    self.submit(&key, Errand::Tell(notice)).await?;
-                }
-                self.settle(&key).await;
-                if !self.fate(&key).is_none_or(|(fate, _)| given_up(fate)) {
-                    break;
-                }
-            }
+            self.tell(notice).await?;
         }
         Ok(())
+    }
+
+    /// A message may fail like any other request; then there is another, later. Those of earlier starts
+    /// are in the journal and are not sent again.
+    async fn tell(&mut self, notice: Notice) -> Result<(), String> {
+        let (mut sent, mut wait) = (0, SECOND_MESSAGE);
+        for number in 1.. {
+            let key = format!("{}-told-{number}", key(notice.transfer));
+            if self.system.journaled(&key).is_none() {
+                if sent == MESSAGES {
+                    break;
+                }
+                if number > 1 {
+                    tokio::time::sleep(wait).await;
+                    wait = LONGEST_WAIT.min(wait * 2);
+                }
+                self.submit(&key, Errand::Tell(Message { notice, number })).await?;
+                sent += 1;
+            }
+            self.settle(&key).await;
+            if self.fate(&key).is_some_and(|(fate, _)| !given_up(fate)) {
+                return Ok(());
+            }
+        }
+        Err(format!(
+            "the user of transfer {} was not reached by {sent} messages; the same arguments try again",
+            notice.transfer
+        ))
     }
 
     /// The teller's state has been through every crash; its answers stand in the journal.
@@ -174,6 +195,11 @@ impl Work {
             "the teller has counted {held:?} transfers and cents, its answers {answered:?}"
         ))
     }
+}
+
+/// Whether a request ended without having been done, and without a person who has to find out.
+fn given_up(fate: Fate) -> bool {
+    !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown)
 }
 
 fn key(id: u32) -> String {
