@@ -59,6 +59,8 @@ pub(crate) enum Asked {
     Done(Option<String>),
     /// It ended without being done.
     Over,
+    /// It has ended two lives, and is a person's.
+    Aside,
 }
 
 /// Keeps records of the ledger.
@@ -473,6 +475,10 @@ impl Effects {
                 Some(Asked::Done(reply)) => return Ok(Some(reply)),
                 Some(Asked::Over) => Arc::clone(journal).free(key).await?,
                 Some(Asked::Open) => told.await,
+                Some(Asked::Aside) => {
+                    let text = "what was asked for has ended two lives, and was set aside";
+                    return Err(Fault::new(Class::Exhausted, text));
+                }
             }
         }
     }

@@ -421,11 +421,11 @@ impl Journal {
         self.handed(commit, token)
     }
 
-    /// What was asked under this key ended without being done: it may be asked again.
+    /// What was asked under this key ended without being done: it may be asked again, unless it was set aside.
     pub(crate) fn freed(self: &Arc<Self>, key: &Arc<str>) -> Handed {
         let mut state = self.state.lock();
         match state.known(key) {
-            Some(Journaled::Fated(fate, _)) if fate != Fate::Done => {}
+            Some(Journaled::Fated(fate, _)) if !matches!(fate, Fate::Done | Fate::Quarantined) => {}
             _ => return Handed::plain(Commit::ready(Ok(Receipt::default()))),
         }
         let line = Line::Withdrawn { key: Arc::clone(key) };
@@ -642,6 +642,7 @@ impl Keep for Journal {
         Some(match Self::known(self, key)? {
             Journaled::Open => Asked::Open,
             Journaled::Fated(Fate::Done, reply) => Asked::Done(reply),
+            Journaled::Fated(Fate::Quarantined, _) => Asked::Aside,
             Journaled::Fated(..) => Asked::Over,
         })
     }

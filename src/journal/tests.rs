@@ -445,3 +445,24 @@ async fn what_a_request_may_cost_is_known_to_the_next_process() {
 }
 
 mod golden;
+
+#[tokio::test(start_paused = true)]
+async fn what_was_set_aside_is_not_asked_again_by_the_effect_that_asked_for_it() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    for (key, fate) in [("aside", None), ("cut", Some(Fate::Cancelled))] {
+        journal.accepted(open(key), Durability::Sync).unwrap().await.unwrap();
+        let key = Arc::from(key);
+        let kept = (Batch::new(), Durability::Sync);
+        let ended = match fate {
+            None => journal.quarantined(&key, Trail::default(), Wall(9), Durability::Sync),
+            Some(fate) => journal.fated(&key, fate, None, None, kept),
+        };
+        ended.await.unwrap();
+        Keep::free(Arc::clone(&journal), &key).await.unwrap();
+    }
+    let told = |key| Keep::known(&*journal, key);
+    assert!(matches!(told("aside"), Some(crate::effects::Asked::Aside)));
+    assert!(told("cut").is_none());
+    assert_eq!(journal.set_aside().len(), 1);
+}
