@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::checkpoint::{FileStore, MemoryStore, Scope, Store};
@@ -14,7 +15,7 @@ use mainstay::port::{CallOptions, Verified};
 use mainstay::spec::acting::AtRunTime;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{System, To};
-use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, Reach};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
 use mainstay_actors::tool::{ToolContext, tool};
 use parking_lot::Mutex;
@@ -124,6 +125,54 @@ async fn an_answered_question_is_replayed_without_asking_the_model_or_paying_aga
     assert_eq!(world.asked.lock().len(), 6);
     let replayed = Event::Replayed { child: "desk/agent".into(), requests: 1, lost: 0 };
     events.wait_for(|event| *event == replayed).await.unwrap();
+}
+
+/// Pays another amount each time it is asked anew.
+fn moody(request: &ChatRequest) -> ChatReply {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    match results(request) {
+        0 => ChatReply::calls([pay(ASKED.fetch_add(1, Ordering::SeqCst) + 1)]),
+        _ => ChatReply::text("paid"),
+    }
+}
+
+/// Has the expert pay.
+fn delegates(request: &ChatRequest) -> ChatReply {
+    let arguments = "{\"task\": \"pay\"}".to_owned();
+    match results(request) {
+        0 => ChatReply::calls([ToolCall { id: "1".into(), name: "expert".into(), arguments }]),
+        _ => ChatReply::text("done"),
+    }
+}
+
+#[test]
+fn a_sub_agent_that_begins_anew_is_told_the_same_and_acts_once() {
+    let (world, quiet) = (Arc::new(World::default()), Arc::new(World::default()));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let spec = || {
+        let boss = Brain { world: Arc::clone(&quiet), decide: delegates };
+        let boss = ChildSpec::stateless("boss_llm", move || boss.clone());
+        let offer = AgentTool::offer("expert", "Pays.");
+        desk(&world, EffectKind::Idempotent, moody, false)
+            .child(AgentTool::new("agent").spec("expert"))
+            .child(boss)
+            .child(Agent::new("boss_llm").tool(offer, "expert").durable_spec("boss"))
+    };
+    let boss = |system: &System| system.port::<AgentRequest, AgentReply>("desk/boss").unwrap();
+    // Once it has paid.
+    *world.hang_model.lock() = Some(1);
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        boss(&system).submit("go", CallOptions::new().key("job")).await.unwrap();
+        world.hung.notified().await;
+    });
+    assert_eq!(world.amounts(), [1]);
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(fate(&system, "job").await.0, Fate::Done);
+    });
+    assert_eq!(world.amounts(), [1], "asked anew it would have paid 2");
+    assert_eq!(world.asked.lock().len(), 3, "what had led to nothing is asked for again");
 }
 
 #[tokio::test(start_paused = true)]

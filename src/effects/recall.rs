@@ -14,16 +14,25 @@ use crate::port::{Call, Outcome, Tie};
 pub(crate) const NOT_RECORDED: &str = "not_recorded";
 
 impl Effects {
-    /// Makes a call that is no effect, and writes down what came of it if that is to be recorded.
+    /// Makes a call that is no effect, and writes down what came of it if that is to be recorded. What was
+    /// answered before, and has led to an act since, is not asked for again.
     pub(crate) async fn ask(self: Arc<Self>, site: Site, call: Call, tie: Arc<Tie>) -> Outcome {
-        let written = self.journal.get().and_then(|journal| Some((journal, call.written()?)));
-        let Some((journal, written)) = written else {
+        let written = call.written();
+        // What cannot be written down cannot be replayed: nothing else follows from it.
+        let written = written.and_then(|it| Some((it.request.clone().ok()?, it)));
+        let Some((request, written)) = written else {
             return call.make(tie, None).await.map_err(Fault::from);
         };
         let tool = call.target().clone();
+        let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, &request);
+        if let Some(happened) = self.led_to_an_act(&site, key)
+            && let Ok(value) = (written.decode)(&happened.result)
+        {
+            let answer = recorded(value, &tool, happened);
+            tie.note(&answer);
+            return Ok(answer);
+        }
         let outcome = call.make(tie, None).await.map_err(Fault::from);
-        // What cannot be written down cannot be replayed: nothing else follows from it.
-        let Ok(request) = &written.request else { return outcome };
         let status = match &outcome {
             Ok(answer) => match (written.encode)(&answer.value) {
                 Ok(result) => EffectStatus::Confirmed(Happened {
@@ -37,15 +46,38 @@ impl Effects {
             },
             Err(fault) => EffectStatus::Failed(fault.clone()),
         };
-        let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, request);
-        self.begun(&site.task);
         let record = Record::Asked(site.task, key, status);
         self.used.store(true, std::sync::atomic::Ordering::Relaxed);
         self.ledger.lock().apply(record.clone());
-        // Before the state that is made of it, which is written later. Lost with the process it is asked
-        // for again.
-        journal.note(record);
+        // Before the state that is made of it and the acts it leads to, which are written later. Lost with the
+        // process it is asked for again.
+        if let Some(journal) = self.journal.get() {
+            journal.note(record);
+        }
         outcome
+    }
+
+    /// What was answered to this question before, if the task has acted since and that stands: asked anew it
+    /// might be told something else, and act once more.
+    fn led_to_an_act(&self, site: &Site, key: EffectKey) -> Option<Happened> {
+        let ledger = self.ledger.lock();
+        let Some(EffectStatus::Confirmed(happened)) = ledger.recalled(&site.task, key) else {
+            return None;
+        };
+        let stands = |status: &EffectStatus| match status {
+            EffectStatus::Intended
+            | EffectStatus::Unknown
+            | EffectStatus::Confirmed(_)
+            | EffectStatus::Left(_)
+            | EffectStatus::Compensating
+            | EffectStatus::Stuck(_) => true,
+            EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated => false,
+        };
+        let acts = ledger.of_task(&site.task);
+        let led = acts.iter().any(|act| {
+            act.intent.kind.acts() && act.intent.step > site.step && stands(&act.status)
+        });
+        led.then(|| happened.clone())
     }
 
     /// What came of a call when the request was handled first.

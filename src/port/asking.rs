@@ -166,11 +166,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         Call { target: self.path().clone(), make: Box::new(ask), act: None }
     }
 
-    /// As [`Port::ask`], with the answer written down for a durable child: when its state goes back to before
-    /// this request, which has been answered, the request is replayed with the answers it was given. What was
-    /// asked with [`Port::ask`] is not known then, and what the request had made of the state is lost. Whoever
-    /// is asked is asked again whenever the step is done again for any other reason: an answer that is not to
-    /// be given twice is that of an [`effect`](Port::effect).
+    /// As [`Port::ask`], with the answer written down for a durable child, and for a request whose asker gave it
+    /// a key. When the child's state goes back to before this request, which has been answered, the request is
+    /// replayed with the answers it was given; what was asked with [`Port::ask`] is not known then, and what the
+    /// request had made of the state is lost. And an answer since which the request has acted on the world is
+    /// given again where the request begins anew: another one might make it act once more.
+    ///
+    /// Whoever is asked is asked again whenever the step is done again for any other reason: an answer that is
+    /// never to be given twice is that of an [`effect`](Port::effect).
     pub fn ask_recorded(&self, message: impl Into<Q>) -> Call
     where
         Q: Serialize,

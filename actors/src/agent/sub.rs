@@ -1,12 +1,8 @@
 //! Agents as tools of other agents.
 //!
 //! *Invariant.* A sub-agent works under the idempotency key of the call that asked it: however often
-//! the call is made again, the same call of a tool at the same step is not made twice.
-//!
-//! # Limits
-//! What its model has said is in no store. After the end of the process the call is made again, the model is
-//! asked anew, and may want something else, or the same in other words: that is another act. So tools that act
-//! on the world are better given to the durable agent that asks.
+//! the call is made again, also by another process, what the sub-agent has done to the world is not done
+//! twice. What its model had said before that is not asked for again.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

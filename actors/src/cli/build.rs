@@ -672,6 +672,6 @@ fn is_dispensable(file: &TreeFile, server: &str) -> bool {
 }
 
 /// What stands under a name.
-pub(crate) fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
+fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
     named.iter().find(|(id, _)| id.get_ref() == name).map(|(_, value)| value)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mainstay::behavior::Stateful;
 use mainstay::checkpoint::{Interval, LONGEST_PIN, Risk, Scope, VALIDITY};
 use mainstay::circuit::CircuitSpec;
-use mainstay::fault::{Class, EffectKind};
+use mainstay::fault::Class;
 use mainstay::points::Choice;
 use mainstay::policy::eligibility::{fits, is_never_substituted};
 use mainstay::policy::{Candidate, GroupKind as PolicyGroup, Hedge, Policy};
@@ -15,10 +15,9 @@ use mainstay::watch::MIN_SAMPLES;
 use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
-use super::build::{Tree, find, kept_group, kept_model};
+use super::build::{Tree, kept_group, kept_model};
 use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
-use super::verify::Names;
 use super::{points, watch};
 
 mod chaos;
@@ -350,9 +349,6 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
         rows.into_iter().map(|row| [row.0.to_owned(), row.1.to_owned(), row.2]).collect();
     align(page, &lines);
     let _ = writeln!(page, "  store  {}", kept(tree));
-    for line in repeats(tree) {
-        let _ = writeln!(page, "  {line}");
-    }
 }
 
 /// Said of requests that a store does not keep.
@@ -360,38 +356,6 @@ pub(crate) fn not_kept(asked: &str) -> String {
     format!(
         "requests to `{asked}` are NOT kept: an agent keeps its own, and so does a group that is not `durable = false`, or a model that no agent asks"
     )
-}
-
-/// The sub-agents that may act once more after a kill, one line each.
-pub(crate) fn repeats(tree: &Tree) -> Vec<String> {
-    if tree.file.store.as_ref().is_none_or(|store| store.get_ref().path.is_none()) {
-        return Vec::new();
-    }
-    let (names, effects) = (Names::of(&tree.file), tree.tool_effects());
-    let acts = |name: &str| match (effects.get(name), name.contains('.')) {
-        (Some(effect), _) => !matches!(effect, EffectKind::Pure | EffectKind::Read),
-        // A whole server, of which nobody has to name every tool.
-        (None, false) => find(&tree.file.tools, name).is_some_and(|tool| tool.builtin.is_none()),
-        (None, true) => false,
-    };
-    let members = |name: &str| match find(&tree.file.groups, name) {
-        Some(group) => group.members.get_ref().iter().map(|it| it.get_ref().as_str()).collect(),
-        None => Vec::new(),
-    };
-    let of = tree.file.agents.iter().filter(|(name, _)| names.is_sub_agent(name.get_ref()));
-    of.filter_map(|(name, agent)| {
-        let tools = agent.tools.iter().map(|tool| tool.get_ref().as_str());
-        let acting: Vec<_> =
-            tools.filter(|tool| acts(tool) || members(tool).into_iter().any(acts)).collect();
-        (!acting.is_empty()).then(|| {
-            format!(
-                "what the model of `{}` says is NOT kept: after a kill it may have `{}` act once more; give that to who asks it",
-                name.get_ref(),
-                acting.join("`, `")
-            )
-        })
-    })
-    .collect()
 }
 
 /// What survives the process.

@@ -102,11 +102,6 @@ impl Session {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
                     tell(format_args!("mainstay: {}", super::check::not_kept(group)));
                 }
-                for line in super::check::repeats(tree) {
-                    if !show.json {
-                        tell(format_args!("mainstay: {line}"));
-                    }
-                }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
                 options.system = watched;

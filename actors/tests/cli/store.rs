@@ -344,24 +344,3 @@ async fn a_conversation_goes_on_after_a_kill_between_two_questions_until_it_is_f
     assert_eq!(told(2), ["who am I"]);
     assert_eq!(told(3), ["and now"]);
 }
-
-#[test]
-fn a_sub_agent_that_may_act_once_more_after_a_kill_is_named() {
-    let file = |store: &str, tool: &str| {
-        format!(
-            "{store}[models.m]\nkind = \"local\"\n[tools.t]\nbuiltin = {tool}\n[agents.boss]\nmodel = \"m\"\nagents = [\"helper\"]\n[agents.helper]\nmodel = \"m\"\ntools = [\"t\"]\ndescription = \"helps\"\n"
-        )
-    };
-    let told =
-        "what the model of `helper` says is NOT kept: after a kill it may have `t` act once more";
-    let (stored, acts) = ("[store]\npath = \"state\"\n", "\"escalate\"");
-    for (store, tool, is_told) in
-        [(stored, acts, true), (stored, "\"default\"\ntext = \"7\"", false), ("", acts, false)]
-    {
-        let folder = Folder::with("t.toml", &file(store, tool));
-        let page = folder.run(&["check", "t.toml"], "");
-        assert_eq!((page.code, page.out.contains(told)), (0, is_told), "{page:?}");
-        let said = folder.run(&["run", "t.toml", "hello"], "");
-        assert_eq!(said.err.contains(told), is_told, "{said:?}");
-    }
-}
