@@ -207,7 +207,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     /// [`Port::cast_with`].
     ///
     /// Under a key that this child has accepted before, in whatever process, it is refused as
-    /// [`Unavailable::Duplicate`](crate::error::Unavailable::Duplicate): the other one stands.
+    /// [`Unavailable::Duplicate`]: the other one stands.
     ///
     /// # Errors
     /// As [`Port::cast`]; and [`CallError::RecoveryExhausted`] with the code `store` when the journal

@@ -115,7 +115,7 @@ impl ToolReply {
 /// ```
 ///
 /// A kind that is known only while the program runs is wrapped in
-/// [`AtRunTime`](mainstay::spec::acting::AtRunTime); without it, the value is no kind:
+/// [`AtRunTime`]; without it, the value is no kind:
 ///
 /// ```compile_fail,E0277
 /// use mainstay::fault::{EffectKind, Fault};

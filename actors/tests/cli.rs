@@ -269,7 +269,7 @@ fn a_wrong_type_is_pointed_at() {
 3 | timeout = "30"
   |           ^^^^ expected a duration such as "30s", "500ms" or "2m"
   |
-  = help: write a whole number above 0 and a unit: "500ms", "30s", "2m" or "1h"
+  = help: write a whole number above 0 and a unit: "500ms", "30s", "2m" or "1h"; at most a year
 "#,
     );
     refused(

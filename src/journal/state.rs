@@ -28,6 +28,9 @@ pub(super) const MIB: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 pub(super) const REPLAYED: usize = 10_000;
 pub(super) const REPLAYED_BYTES: usize = 16 * MIB;
 
+/// Children whose oldest states are looked for when the journal is written anew.
+const ASKED_ABOUT: usize = 256;
+
 /// Checkpoints in one record.
 const RETURNED: usize = 1024;
 
@@ -258,21 +261,22 @@ impl State {
     }
 
     /// Whose work is at a step that no state of its child is before, by what `oldest` says of a child, is
-    /// never replayed.
-    pub(super) fn retain_past(&mut self, mut oldest: impl FnMut(&ChildPath) -> Option<u64>) {
-        let mut known = HashMap::new();
+    /// never replayed. Of many children nobody is asked about each: there is a bound on all of them anyway.
+    pub(super) fn retain_past(&mut self, oldest: impl Fn(&ChildPath) -> Option<u64>) {
         let work = &self.work;
+        let mut known: HashMap<&ChildPath, Option<u64>> = HashMap::new();
+        for child in self.past.kept.keys().filter_map(|key| Some(&work.get(key)?.0)) {
+            known.entry(child).or_default();
+            if known.len() > ASKED_ABOUT {
+                return;
+            }
+        }
+        for (child, step) in &mut known {
+            *step = oldest(child);
+        }
         self.past.retain(|key| {
             work.get(key).is_some_and(|(child, step)| {
-                let oldest = match known.get(child) {
-                    Some(oldest) => *oldest,
-                    None => {
-                        let found = oldest(child);
-                        known.insert(child.clone(), found);
-                        found
-                    }
-                };
-                oldest.is_none_or(|oldest| *step > oldest)
+                known.get(child).copied().flatten().is_none_or(|oldest| *step > oldest)
             })
         });
     }

@@ -12,7 +12,7 @@ use crate::checkpoint::{
     Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
-use crate::id::CheckpointId;
+use crate::id::{CheckpointId, Incarnation};
 use crate::ledger::{Happened, Input, Ledger};
 
 /// A store that answers each commit when the test says how.
@@ -442,6 +442,41 @@ async fn what_a_request_may_cost_is_known_to_the_next_process() {
     drop(journal.accepted(Open { budget, ..open("one") }, Durability::Sync));
     let (journal, _) = Journal::open(store, clock()).unwrap();
     assert_eq!(journal.open_requests()[0].budget, budget);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_them() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    let child = ChildPath::new("desk/agent");
+    let done = |step: u64, weight: usize| {
+        let key: Arc<str> = Arc::from(format!("{step:02}"));
+        let request = "x".repeat(weight - 2);
+        drop(journal.accepted(Open { request, ..open(&key) }, Durability::Sync));
+        let work = Some((child.clone(), step));
+        let batch = (Batch::new(), Durability::Sync);
+        drop(journal.fated(&key, Fate::Done, Some("1".to_owned()), work, batch));
+    };
+    let kept = |journal: &Journal, after: u64| -> Vec<u64> {
+        let due = journal.replays(&child, after).into_iter();
+        due.filter_map(|(step, _, request)| request.map(|_| step)).collect()
+    };
+    // Four of them weigh as much as all may.
+    let quarter = state::REPLAYED_BYTES / 4;
+    (1..=6).for_each(|step| done(step, quarter));
+    assert_eq!(journal.replays(&child, 0).len(), 6, "what they were is known of all");
+    assert_eq!(kept(&journal, 0), [3, 4, 5, 6]);
+    assert_eq!(kept(&journal, 4), [5, 6]);
+    // The store has a state of after 4 steps, and none before.
+    let now = Now::read(&*journal.clock);
+    let draft = Draft::new(child.clone(), Snapshot::new("agent", 1), now).at(Incarnation(1), 4);
+    let batch = Batch::new().checkpoint(&draft.seal().unwrap());
+    store.commit(batch, Durability::Sync).wait().unwrap();
+    journal.written.store(u64::MAX, Ordering::Relaxed);
+    journal.tidy(Vec::new).await.unwrap();
+    assert_eq!(kept(&journal, 0), [5, 6]);
+    let (journal, _) = Journal::open(store, clock()).unwrap();
+    assert_eq!(kept(&journal, 0), [5, 6], "the next process has them, too");
 }
 
 mod golden;
