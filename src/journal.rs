@@ -28,6 +28,7 @@ use crate::moment::Moment;
 use crate::policy::budget::Limits;
 
 mod line;
+mod past;
 mod state;
 
 use line::Line;

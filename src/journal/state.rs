@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::line::{Line, key_of};
+use super::past::{Past, Works};
 use super::{Journaled, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
@@ -22,11 +23,6 @@ pub(super) const REPLY_BYTES: usize = 64 * MIB;
 
 /// The unit of what weighs much. Tests make do with less.
 pub(super) const MIB: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
-
-/// Requests that are kept for a replay after they were answered, of all children together, and what they may
-/// weigh. As many as those whose effects are remembered: without these there is no replay.
-pub(super) const REPLAYED: usize = 10_000;
-pub(super) const REPLAYED_BYTES: usize = 16 * MIB;
 
 /// Children whose oldest states are looked for when the journal is written anew.
 const ASKED_ABOUT: usize = 256;
@@ -90,7 +86,7 @@ pub(super) struct State {
     /// What was returned to.
     returned: BTreeSet<CheckpointId>,
     /// In whose state, and after how many steps, the work of a request that was answered is.
-    work: HashMap<Arc<str>, (ChildPath, u64)>,
+    work: Works,
     /// Requests whose work is in a state, to be replayed when that goes back.
     past: Past,
     /// Counts places, stamps and changes.
@@ -241,7 +237,7 @@ impl State {
         if let Some(open) = self.places.get(key).and_then(|place| self.open.get(place)) {
             self.past.keep(open);
         }
-        self.work.insert(Arc::clone(key), work);
+        self.work.insert(key, work);
     }
 
     /// The request that was answered with this key, if it can be handled again.
@@ -252,12 +248,8 @@ impl State {
     /// The requests whose work is in the state of this child after more than so many steps, in the order in
     /// which it came there.
     pub(super) fn after(&self, child: &ChildPath, step: u64) -> Vec<(u64, Arc<str>)> {
-        let here = self.work.iter().filter(|(key, (at, when))| {
-            at == child && *when > step && self.fated.contains_key(*key)
-        });
-        let mut found: Vec<_> = here.map(|(key, (_, when))| (*when, Arc::clone(key))).collect();
-        found.sort();
-        found
+        let here = self.work.after(child, step);
+        here.filter(|(_, key)| self.fated.contains_key(key)).cloned().collect()
     }
 
     /// Whose work is at a step that no state of its child is before, by what `oldest` says of a child, is
@@ -265,7 +257,7 @@ impl State {
     pub(super) fn retain_past(&mut self, oldest: impl Fn(&ChildPath) -> Option<u64>) {
         let work = &self.work;
         let mut known: HashMap<&ChildPath, Option<u64>> = HashMap::new();
-        for child in self.past.kept.keys().filter_map(|key| Some(&work.get(key)?.0)) {
+        for child in self.past.keys().filter_map(|key| Some(&work.get(key)?.0)) {
             known.entry(child).or_default();
             if known.len() > ASKED_ABOUT {
                 return;
@@ -510,64 +502,6 @@ impl State {
             }
         }
     }
-}
-
-/// Requests that were answered, bounded: the oldest go.
-#[derive(Default)]
-struct Past {
-    kept: HashMap<Arc<str>, (u64, Open)>,
-    order: VecDeque<(u64, Arc<str>)>,
-    bytes: usize,
-    next: u64,
-}
-
-impl Past {
-    fn len(&self) -> usize {
-        self.kept.len()
-    }
-
-    fn get(&self, key: &str) -> Option<&Open> {
-        self.kept.get(key).map(|(_, open)| open)
-    }
-
-    fn keep(&mut self, open: &Open) {
-        self.remove(&open.key);
-        let (stamp, key) = (self.next, Arc::clone(&open.key));
-        self.next += 1;
-        self.bytes += weight(open);
-        self.order.push_back((stamp, Arc::clone(&key)));
-        // Handed over again it is nobody's who failed, and bound to no time.
-        let open = Open { deadline: None, trail: Trail::default(), ..open.clone() };
-        self.kept.insert(key, (stamp, open));
-        while self.kept.len() > REPLAYED || self.bytes > REPLAYED_BYTES {
-            let Some((stamp, old)) = self.order.pop_front() else { break };
-            if self.kept.get(&old).is_some_and(|(kept, _)| *kept == stamp) {
-                self.remove(&old);
-            }
-        }
-        // Those that were removed in between leave their places behind.
-        if self.order.len() > 2 * self.kept.len() + 64 {
-            let kept = &self.kept;
-            self.order.retain(|(stamp, key)| kept.get(key).is_some_and(|(at, _)| at == stamp));
-        }
-    }
-
-    fn remove(&mut self, key: &str) {
-        if let Some((_, open)) = self.kept.remove(key) {
-            self.bytes -= weight(&open);
-        }
-    }
-
-    fn retain(&mut self, mut is_needed: impl FnMut(&str) -> bool) {
-        let gone: Vec<_> = self.kept.keys().filter(|key| !is_needed(key)).map(Arc::clone).collect();
-        for key in gone {
-            self.remove(&key);
-        }
-    }
-}
-
-fn weight(open: &Open) -> usize {
-    open.request.len() + open.key.len()
 }
 
 pub(super) fn fated(

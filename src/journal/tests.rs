@@ -462,7 +462,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
         due.filter_map(|(step, _, request)| request.map(|_| step)).collect()
     };
     // Four of them weigh as much as all may.
-    let quarter = state::REPLAYED_BYTES / 4;
+    let quarter = past::REPLAYED_BYTES / 4;
     (1..=6).for_each(|step| done(step, quarter));
     assert_eq!(journal.replays(&child, 0).len(), 6, "what they were is known of all");
     assert_eq!(kept(&journal, 0), [3, 4, 5, 6]);
