@@ -64,7 +64,7 @@ impl Effects {
         let Some(EffectStatus::Confirmed(happened)) = ledger.recalled(&site.task, key) else {
             return None;
         };
-        let stands = |status: &EffectStatus| match status {
+        let may_stand = |status: &EffectStatus| match status {
             EffectStatus::Intended
             | EffectStatus::Unknown
             | EffectStatus::Confirmed(_)
@@ -75,7 +75,7 @@ impl Effects {
         };
         let acts = ledger.of_task(&site.task);
         let led = acts.iter().any(|act| {
-            act.intent.kind.acts() && act.intent.step > site.step && stands(&act.status)
+            act.intent.kind.acts() && act.intent.step > site.step && may_stand(&act.status)
         });
         led.then(|| happened.clone())
     }

@@ -53,19 +53,20 @@ async fn replay_all<B: Stateful>(
 ) -> CaughtUp<B, B::Reply> {
     let mut replayed = Replayed { done: Vec::new(), lost: Vec::new(), state: None };
     for due in slot.replays() {
-        let (back, over) = match due.request {
-            Ok(_) => again(slot, life, &due, job, context).await?,
+        let Replay { key, step, request } = due;
+        let (back, over) = match request {
+            Ok(request) => again(slot, life, (&key, &request), job, context).await?,
             Err(why) => (life, Over::Failed(why)),
         };
         life = back;
         match over {
             Over::Done => match unwound(|| StatefulWorker::<B>::snapshot(&life)) {
                 Ok(Some(snapshot)) => {
-                    replayed.done.push(due.key);
-                    replayed.state = Some((following(slot, &replayed, snapshot), due.step));
+                    replayed.done.push(key);
+                    replayed.state = Some((following(slot, &replayed, snapshot), step));
                 }
                 // It keeps no state after all.
-                Ok(None) => replayed.done.push(due.key),
+                Ok(None) => replayed.done.push(key),
                 Err(text) => {
                     let cause = lost(life, ExitCause::Panic(text));
                     return Err((None, Ended::Crash(cause, false)));
@@ -73,7 +74,7 @@ async fn replay_all<B: Stateful>(
             },
             Over::Failed(why) => {
                 tracing::warn!(target: "mainstay", child = %slot.path, why, "a request cannot be replayed");
-                replayed.lost.push(due.key);
+                replayed.lost.push(key);
                 life = renewed(slot, life, replayed.state.as_ref(), job).await?;
             }
         }
@@ -122,13 +123,12 @@ async fn renewed<B: Stateful>(
 async fn again<B: Stateful>(
     slot: &Arc<Slot<StatefulWorker<B>>>,
     mut life: Box<B>,
-    due: &Replay<StatefulWorker<B>>,
+    (key, request): (&Arc<str>, &B::Request),
     job: &Job<StatefulWorker<B>>,
     waiting: &Context,
 ) -> Result<(Box<B>, Over), (Option<Box<B>>, Ended<B::Reply>)> {
     let flight: &Arc<Flight> = &waiting.flight;
-    let mut context = slot.replay_context(job, flight, &due.key);
-    let Ok(request) = &due.request else { return Ok((life, Over::Done)) };
+    let mut context = slot.replay_context(job, flight, key);
     let (mut turn, mut done) = (Turn::First, 0);
     loop {
         slot.stands_between(job.ticket);

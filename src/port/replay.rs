@@ -119,12 +119,14 @@ mod tests {
 
     #[test]
     fn a_replay_that_panics_leaves_nothing_behind() {
-        let before = UNDER_WAY.load(Ordering::Relaxed);
-        let torn = std::panic::catch_unwind(|| {
-            drop(Replayed::new(|| -> std::future::Ready<()> { panic!("made") }));
-        });
-        assert!(torn.is_err());
-        assert!(HERE.get() == Stage::Elsewhere);
-        assert!(UNDER_WAY.load(Ordering::Relaxed) <= before + 1);
+        for _ in 0..100 {
+            let torn = std::panic::catch_unwind(|| {
+                drop(Replayed::new(|| -> std::future::Ready<()> { panic!("made") }));
+            });
+            assert!(torn.is_err());
+            assert!(HERE.get() == Stage::Elsewhere);
+        }
+        // Other tests replay at the same time, but not as many.
+        assert!(UNDER_WAY.load(Ordering::Relaxed) < 50);
     }
 }
