@@ -82,6 +82,8 @@ pub(crate) trait Undoer: Send + Sync {
     fn undo(&self, undo: Undo, key: String) -> Asking;
     /// Whether what stands at this path can be asked to.
     fn can_undo(&self, tool: &ChildPath) -> bool;
+    /// Whether the system is about to end.
+    fn is_stopping(&self) -> bool;
 }
 
 pub(crate) type Asking = std::pin::Pin<Box<dyn Future<Output = Result<(), NotUndone>> + Send>>;
@@ -234,13 +236,9 @@ impl Effects {
                 later = true;
             }
             stop = true;
-            if later {
-                told.unknown.push(key);
-                stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
-                continue;
-            }
             stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
             match entry.status {
+                _ if later => told.unknown.push(key),
                 EffectStatus::Confirmed(_) | EffectStatus::Left(_) if !self.is_stuck(key) => {
                     // Until its task asks for it again, or a person says that it stands rightly.
                     if let Err(fault) = self.feed(Input::Left(key)).await {
@@ -251,7 +249,9 @@ impl Effects {
                 _ => told.unknown.push(key),
             }
         }
-        if let Some((child, tool, key)) = stopped {
+        // What a stop has cut short, the next process goes on with.
+        let goes_on = later && self.is_stopping();
+        if let Some((child, tool, key)) = stopped.filter(|_| !goes_on) {
             // From here on it is a person's: nobody else can know what belongs together.
             let stands = told.kept.len() + told.unknown.len();
             (self.emit)(Event::UndoStopped { child, tool, key, stands });
@@ -270,6 +270,10 @@ impl Effects {
             }
             told.await;
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.undoer.get().and_then(Weak::upgrade).is_none_or(|undoer| undoer.is_stopping())
     }
 
     /// Whether something of this task is to be undone, and its tool was not asked.

@@ -350,6 +350,9 @@ fn an_undo_that_a_stop_has_cut_short_is_gone_on_with_by_the_next_process() {
             if in_order {
                 system.stop().await;
             }
+            while let Some(stamped) = events.try_next() {
+                assert!(!matches!(stamped.event, Event::UndoStopped { .. }), "nobody is called");
+            }
         });
         assert_eq!(bank.log(), [Debit(7)]);
         runtime().block_on(async {

@@ -324,6 +324,10 @@ impl Undoer for Registry {
     fn can_undo(&self, tool: &ChildPath) -> bool {
         self.recorded(tool).is_some()
     }
+
+    fn is_stopping(&self) -> bool {
+        self.hub.is_shutting_down() || self.hub.is_lost()
+    }
 }
 
 impl Entry {
