@@ -358,6 +358,8 @@ async fn attempt<B: Stateful>(
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back, undo } = place;
+    // What comes before its first step takes none of the time that the step has.
+    let mut first = !(job.behind || back || undo || job.torn);
     if back {
         let began = slot.hub.now();
         let gone = slot.go_back(job, context).await;
@@ -391,7 +393,9 @@ async fn attempt<B: Stateful>(
             Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
         }
     }
-    let mut first = true;
+    if !first {
+        slot.stands_between(job.ticket);
+    }
     let every_effect = slot.spec.checkpoint == Interval::EveryEffect;
     'steps: loop {
         if !std::mem::take(&mut first) {

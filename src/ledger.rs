@@ -74,6 +74,12 @@ pub struct Intent {
     pub undo: Option<Undo>,
 }
 
+impl Intent {
+    fn weight(&self) -> usize {
+        self.request.len() + self.undo.as_ref().map_or(0, |undo| undo.request.len())
+    }
+}
+
 impl fmt::Debug for Intent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Intent")
@@ -465,6 +471,13 @@ impl Ledger {
         self.tasks.contains_key(task) || self.asked.contains_key(task)
     }
 
+    /// What the acts of this task weigh in memory and in the store, about: their requests, undos and results.
+    pub fn weight(&self, task: &str) -> usize {
+        let keys = self.tasks.get(task).into_iter().flatten();
+        let entries = keys.filter_map(|key| self.entries.get(key));
+        entries.map(|Entry { intent, status, .. }| intent.weight() + weight(status)).sum()
+    }
+
     /// The tasks of which anything is known: those that have only asked, and then those that have acted, by
     /// their last acts.
     pub fn tasks(&self) -> Vec<Arc<str>> {
@@ -646,10 +659,10 @@ impl Ledger {
     }
 }
 
-/// What an answer weighs, about.
+/// What an answer or an outcome weighs, about.
 fn weight(status: &EffectStatus) -> usize {
     match status {
-        EffectStatus::Confirmed(happened) => happened.result.len(),
+        EffectStatus::Confirmed(happened) | EffectStatus::Left(happened) => happened.result.len(),
         EffectStatus::Failed(fault) => fault.message.len(),
         _ => 0,
     }

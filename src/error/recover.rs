@@ -38,7 +38,8 @@ pub enum RecoverError {
         /// What is wrong.
         why: String,
     },
-    /// A child's checkpoints cannot be read now.
+    /// A child's checkpoints cannot be read now, or this program does not understand them: the versions are
+    /// named ([`RecoverOptions::give_up_states`](crate::system::RecoverOptions::give_up_states)).
     #[error("the state of \"{child}\": {why}")]
     State {
         /// The child.

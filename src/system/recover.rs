@@ -45,6 +45,13 @@ pub struct RecoverOptions {
     /// # Default
     /// No: it is refused, with the difference named.
     pub adopt_topology: bool,
+    /// Whether children begin anew whose states this program cannot read, since another version of it has
+    /// written them: of a later schema, of one it does not know, or of one it has no migration from. Their
+    /// states stay in the store, until retention drops them.
+    ///
+    /// # Default
+    /// No: the store is refused, with the child, what was found and what is expected.
+    pub give_up_states: bool,
 }
 
 /// What was taken up.
@@ -318,6 +325,14 @@ impl System {
                     Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
                 },
                 Err(why) if why.is_retryable() => return Err(failed(why)),
+                // The states before it are of that version, too: without this, it would begin anew unasked.
+                Err(why)
+                    if matches!(why, CheckpointError::Incompatible { .. })
+                        && !options.give_up_states
+                        && recovered.children.last().is_none_or(|last| last.child != path) =>
+                {
+                    return Err(failed(why));
+                }
                 Err(why) => why,
             };
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
