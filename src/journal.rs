@@ -187,13 +187,18 @@ impl Journal {
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
             // So many it will be at least: usually that answers it, and nothing is looked at or copied.
-            let is_heavy = self.is_heavy();
+            let is_full = self.is_full.load(Ordering::Relaxed);
+            let is_heavy = is_full || self.is_heavy();
             if written < has_grown(state.least()) && !is_heavy {
                 return Ok(());
             }
             // What the store has let go of cannot be returned to again.
             state.retain_used(|id| self.store.find(id).is_ok());
             state.retain_past(|child| self.oldest(child));
+            if is_full {
+                // Less is told of what was answered, so that something new can be accepted.
+                state.forget_older_texts();
+            }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
             if written < has_grown(lines.len()) && !is_heavy {
@@ -211,9 +216,10 @@ impl Journal {
             // What is old goes with the last of them: until then all is said twice, and the same.
             let mut commits: Vec<_> = batches
                 .into_iter()
-                .map(|batch| self.store.commit(batch, Durability::Async))
+                .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
                 .collect();
-            commits.push(self.store.commit(last.trim(STREAM, next), Durability::Sync));
+            let last = last.trim(STREAM, next).making_room(is_full);
+            commits.push(self.store.commit(last, Durability::Sync));
             commits
         };
         for commit in commits {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{FileStore, Interval, MemoryStore, Schema, Snapshot, Store};
-use mainstay::error::{CallError, CheckpointError, RecoverError, StartError};
+use mainstay::error::{CallError, CheckpointError, RecoverError, StartError, Unavailable};
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
@@ -519,6 +519,62 @@ fn a_request_that_cannot_be_read_is_named_and_the_store_left_as_it_was() {
         assert_eq!(key, "first", "{error}");
         let after = store.info().unwrap();
         assert_eq!((after.commits, after.topology), (before.commits, before.topology));
+    });
+    runtime().block_on(async {
+        let mut options = RecoverOptions::default();
+        options.set_unreadable_aside = true;
+        let spec = spec(&world, EffectKind::Irreversible);
+        let (system, recovered) =
+            System::recover_with(spec, Arc::clone(&store), options).await.unwrap();
+        let aside: Vec<_> = recovered.set_aside.iter().map(|it| &*it.key).collect();
+        assert_eq!((recovered.requests, aside), (0, vec!["first", "second"]));
+        let quarantine = system.quarantine();
+        let why = quarantine.requests()[0].trail.to_string();
+        assert!(why.contains("request_unreadable") && why.contains("desk/counter"), "{why}");
+        assert!(quarantine.export("second").unwrap().contains("five"));
+        assert!(quarantine.release("second").await.is_err(), "it is still not readable");
+        assert_eq!(quarantine.requests().len(), 2, "and still there");
+        // The healthy go on.
+        let port = system.port::<u64, u64>("desk/counter").unwrap();
+        assert_eq!(port.call(1_u64).await.unwrap().value, 1);
+    });
+}
+
+#[derive(Clone)]
+struct Fraction;
+
+impl Behavior for Fraction {
+    type Request = f64;
+    type Reply = f64;
+}
+
+impl Stateful for Fraction {
+    async fn step(&mut self, request: &f64, _: Turn, _: &Context) -> Result<Step<f64>, Fault> {
+        Ok(Step::Reply(*request))
+    }
+}
+
+#[test]
+fn a_request_that_could_not_be_read_again_is_not_accepted() {
+    let store = store();
+    let spec = || {
+        let child = ChildSpec::stateful("half", || Fraction).durable::<Fraction>();
+        SupervisorSpec::one_for_one("desk").child(child)
+    };
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let port = system.port::<f64, f64>("desk/half").unwrap();
+        for none in [f64::NAN, f64::INFINITY] {
+            let refused = port.submit(none, CallOptions::new()).await.unwrap_err();
+            let CallError::Refused { message, why, .. } = refused else { panic!("{refused}") };
+            assert_eq!(why, Unavailable::Unrecordable);
+            assert!(!message.is_finite(), "it is given back");
+        }
+        assert_eq!(port.call(0.5).await.unwrap().value, 0.5);
+    });
+    runtime().block_on(async {
+        let (_system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(recovered.requests, 0);
     });
 }
 

@@ -28,7 +28,8 @@ pub enum RecoverError {
         /// What is different, a line each.
         difference: Vec<String>,
     },
-    /// An accepted request cannot be delivered again.
+    /// An accepted request cannot be delivered again: see
+    /// [`RecoverOptions::set_unreadable_aside`](crate::system::RecoverOptions::set_unreadable_aside).
     #[error("the request {key:?} accepted by \"{child}\" cannot be delivered again: {why}")]
     Request {
         /// Who accepted it.

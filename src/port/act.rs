@@ -42,9 +42,11 @@ pub(super) fn decode<R: DeserializeOwned + Send + Sync + 'static>(
     text::read::<R>(bytes).map(|reply| Box::new(reply) as Reply)
 }
 
-pub(super) fn encode<R: Serialize + 'static>(reply: &Reply) -> Result<Arc<[u8]>, String> {
+pub(super) fn encode<R: Serialize + DeserializeOwned + 'static>(
+    reply: &Reply,
+) -> Result<Arc<[u8]>, String> {
     match reply.downcast_ref::<R>() {
-        Some(reply) => text::canonical(reply).map(Arc::from),
+        Some(reply) => text::storable(reply).map(Arc::from),
         None => Err("the reply has another type".to_owned()),
     }
 }
@@ -86,6 +88,9 @@ where
 {
     /// The effect for a step to return in `Step::Perform`: as [`Port::ask`], but recorded in the
     /// ledger, so that it happens once however often the step is done.
+    ///
+    /// It is known again by its request, as text. A request that is written in another order each time, as one
+    /// with a `HashSet` is, is another effect each time: use a `BTreeSet`. The order of a map does not matter.
     ///
     /// What the tool does to the world is what its spec says
     /// ([`ChildSpec::effect`](crate::spec::ChildSpec::effect)). The tool finds the effect's

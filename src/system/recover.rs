@@ -52,6 +52,12 @@ pub struct RecoverOptions {
     /// # Default
     /// No: the store is refused, with the child, what was found and what is expected.
     pub give_up_states: bool,
+    /// Whether open requests are set aside ([`System::quarantine`], [`Recovered::set_aside`]) that cannot be
+    /// read, since another version of this program wrote them.
+    ///
+    /// # Default
+    /// No: the store is refused, with the request's child and key, and what is wrong.
+    pub set_unreadable_aside: bool,
 }
 
 /// What was taken up.
@@ -63,8 +69,9 @@ pub struct Recovered {
     /// The same requests, the oldest first, for whoever wants to know what becomes of them
     /// ([`System::journaled`]): whoever asked is gone.
     pub open: Vec<RecoveredRequest>,
-    /// Accepted requests without a fate to children that are no more, which were set aside: see
-    /// [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`].
+    /// Accepted requests without a fate to children that are no more, or that cannot read them, which were set
+    /// aside: see [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`] and
+    /// [`RecoverOptions::set_unreadable_aside`].
     pub set_aside: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
@@ -234,7 +241,10 @@ impl System {
         // are read before any is delivered.
         let (open, gone): (Vec<_>, Vec<_>) =
             journal.open_requests().into_iter().partition(|open| {
-                !options.adopt_topology || self.inner.registry.recorded(&open.child).is_some()
+                match self.inner.registry.recorded(&open.child) {
+                    None => !options.adopt_topology,
+                    Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
+                }
             });
         for request in &open {
             self.check_request(request)?;
@@ -343,15 +353,17 @@ impl System {
         Ok(())
     }
 
-    /// Nothing in this tree has its path, and a person has said that the tree is right: the request is for a
-    /// person, too.
+    /// Nothing in this tree has its path, or what has cannot read it, and a person has said that the tree is
+    /// right: the request is for a person, too.
     async fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Result<(), RecoverError> {
+        let is_there = self.inner.registry.recorded(&request.child).is_some();
+        let code = if is_there { "request_unreadable" } else { "child_gone" };
         let gone = Attempt {
             at: self.inner.hub.now(),
             child: request.child.clone(),
             attempt: 0,
             delivery: Delivery::NONE,
-            ended: Ended::Fault { class: Class::Internal, code: Some("child_gone".to_owned()) },
+            ended: Ended::Fault { class: Class::Internal, code: Some(code.to_owned()) },
             action: Action::Quarantine,
             declined: Vec::new(),
         };

@@ -154,9 +154,17 @@ fn what_requests_have_done_is_remembered_up_to_a_weight_however_few_they_are() {
     });
     runtime().block_on(async {
         let (system, port) = open(&store).await;
-        assert_eq!(tasks(&system), ["heavy-6", "heavy-7", "heavy-8"], "nor does the store know more");
+        assert_eq!(
+            tasks(&system),
+            ["heavy-6", "heavy-7", "heavy-8"],
+            "nor does the store know more"
+        );
         send(port.clone(), 9).await;
-        assert_eq!(tasks(&system), ["heavy-7", "heavy-8", "heavy-9"], "what was taken up weighs, too");
+        assert_eq!(
+            tasks(&system),
+            ["heavy-7", "heavy-8", "heavy-9"],
+            "what was taken up weighs, too"
+        );
         // One that is heavier than all that is remembered is remembered alone.
         let options = CallOptions::new().key("huge");
         port.call_with("x".repeat(5 * HEAVY), options).await.unwrap();
