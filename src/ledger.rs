@@ -10,7 +10,8 @@
 //! | not known | [`Verdict::Dispatch`] | once the intent is durable |
 //! | confirmed | [`Verdict::Replay`] | the recorded result; the tool is not asked |
 //! | rejected: nothing happened | [`Verdict::Dispatch`] | |
-//! | failed, as the tool said, and not replay-safe | [`Verdict::Failed`] | the recorded fault |
+//! | failed, as the tool said, and replay-safe | [`Verdict::Dispatch`] | with the same key |
+//! | failed, any other | [`Verdict::Failed`] | the recorded fault |
 //! | intended, no outcome, replay-safe | [`Verdict::Again`] | with the same key |
 //! | intended, no outcome, verifiable | [`Verdict::Verify`] | ask whether it happened |
 //! | intended, no outcome, any other | [`Verdict::Unknown`] | a person decides |
@@ -32,6 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{EffectKind, Fault};
 use crate::id::ChildPath;
 pub use crate::id::EffectKey;
+pub(crate) use unanswered::Trace;
+
+mod unanswered;
 
 #[cfg(test)]
 mod tests;
@@ -105,15 +109,16 @@ pub enum EffectStatus {
     Left(Happened),
     /// It did not happen.
     Rejected,
-    /// The tool said that it failed, without saying that nothing has happened.
+    /// The tool said that it failed, without saying that nothing has happened: it is not repeated unless
+    /// that does no harm, and is undone if it has an undo.
     Failed(Fault),
     /// Nobody knows, and it may not be repeated: it waits for a verification or a person.
     Unknown,
-    /// It happened, and is being undone.
+    /// It happened, or may have, and is being undone.
     Compensating,
-    /// It happened, and was undone.
+    /// It happened, or may have, and was undone.
     Compensated,
-    /// It happened, and undoing it failed; why. A person must look.
+    /// It happened, or may have, and undoing it failed; why. A person must look.
     Stuck(String),
 }
 
@@ -393,7 +398,6 @@ impl Ledger {
                 _ => None,
             }),
             Input::Failed(key, fault) => self.settle(key, |entry| match entry.status {
-                EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,
                 EffectStatus::Intended => Some(EffectStatus::Failed(fault)),
                 _ => None,
             }),
@@ -428,6 +432,7 @@ impl Ledger {
                     EffectStatus::Confirmed(_)
                     | EffectStatus::Left(_)
                     | EffectStatus::Intended
+                    | EffectStatus::Failed(_)
                     | EffectStatus::Unknown
                         if entry.intent.undo.is_some() =>
                     {
@@ -554,8 +559,10 @@ impl Ledger {
                 let record = Record::Status(key, entry.status.clone());
                 return Output { verdict: Some(Verdict::Replay(happened)), record: Some(record) };
             }
-            EffectStatus::Failed(fault) => Verdict::Failed(fault.clone()),
-            EffectStatus::Rejected => {
+            EffectStatus::Failed(fault) if !entry.intent.kind.is_replay_safe() => {
+                Verdict::Failed(fault.clone())
+            }
+            EffectStatus::Rejected | EffectStatus::Failed(_) => {
                 let epoch = entry.epoch;
                 return self.open(intent, epoch);
             }

@@ -30,7 +30,7 @@ mod options;
 mod replay;
 mod waiting;
 
-pub(crate) use act::{Act, NotUndone, Reply, Trace, Unanswered};
+pub(crate) use act::{Act, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
 pub(crate) use asking::{Making, Outcome};
