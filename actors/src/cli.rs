@@ -48,7 +48,8 @@ enum Command {
         file: PathBuf,
         /// What to ask. Read from standard input when it is missing and no person types.
         prompt: Option<String>,
-        /// Print the answer, or why there is none, as one JSON object on one line.
+        /// Print the answer, or why there is none, as one JSON object on one line. An `error` has a
+        /// `retry_after` where it is known in how many seconds somebody is offered work again.
         #[arg(long)]
         json: bool,
         /// Show on standard error what happens: failures, retries, substitutes. On by itself when

@@ -103,12 +103,16 @@ impl Why {
             CallError::Quarantined { trail, .. } => ("quarantined", Some(trail)),
             CallError::Cancelled { .. } => ("cancelled", None),
             CallError::Stopped { .. } => ("stopped", None),
+            CallError::Suspended { .. } => ("suspended", None),
             _ => ("other", None),
         };
         let mut body = json!({"kind": kind, "message": error.to_string()});
         if let CallError::RecoveryExhausted { fault, .. } = error {
             body["class"] = json!(fault.class);
             body["code"] = json!(fault.code);
+        }
+        if let Some(wait) = error.retry_after() {
+            body["retry_after"] = json!(wait.as_secs_f64());
         }
         if let Some(Trail(attempts)) = trail {
             body["trail"] = json!(attempts);
