@@ -4,6 +4,8 @@ use harness::{Folder, refused, support};
 
 #[path = "cli/acts.rs"]
 mod acts;
+#[path = "cli/aside.rs"]
+mod aside;
 #[path = "cli/bad_files.rs"]
 mod bad_files;
 #[path = "cli/chaos.rs"]

@@ -35,7 +35,7 @@ mod lines;
 mod metrics;
 mod page;
 mod served;
-mod settle;
+pub(crate) mod settle;
 mod taken;
 mod talk;
 mod words;
