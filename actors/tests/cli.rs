@@ -18,6 +18,8 @@ mod durable;
 mod harness;
 #[path = "cli/hedge.rs"]
 mod hedge;
+#[path = "cli/kept.rs"]
+mod kept;
 #[path = "cli/models.rs"]
 mod models;
 #[path = "cli/points.rs"]
