@@ -25,6 +25,8 @@ use moody::{Mood, Moody};
 mod dying;
 #[path = "common/moody.rs"]
 mod moody;
+#[path = "quarantine/deaths.rs"]
+mod deaths;
 
 /// What is asked that no code survives, until it is mended.
 const POISON: &str = "the secret poison";
