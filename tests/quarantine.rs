@@ -27,6 +27,8 @@ mod dying;
 mod moody;
 #[path = "quarantine/deaths.rs"]
 mod deaths;
+#[path = "quarantine/suspects.rs"]
+mod suspects;
 
 /// What is asked that no code survives, until it is mended.
 const POISON: &str = "the secret poison";
