@@ -93,6 +93,7 @@ pub(crate) struct Group<Q, R> {
 pub(crate) trait AnyGroup: Send + Sync {
     fn counts(&self) -> FateCounts;
     fn kind(&self) -> GroupKind;
+    fn count_set_aside(&self);
     fn close(&self, cause: &ExitCause);
     fn open(&self);
     fn isolate(&self, member: &str, isolate: bool) -> bool;
@@ -498,6 +499,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
 
     fn kind(&self) -> GroupKind {
         self.kind
+    }
+
+    fn count_set_aside(&self) {
+        let counts = &mut self.desk.lock().counts;
+        counts.accepted += 1;
+        counts.add(Fate::Quarantined);
     }
 
     fn close(&self, cause: &ExitCause) {

@@ -8,8 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -26,14 +26,18 @@ use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
+use crate::port::Back;
 
 mod line;
 mod past;
 mod state;
+mod trial;
 
 use line::Line;
 pub(crate) use state::Aside;
 use state::{State, Token};
+pub(crate) use trial::Tried;
+use trial::Turn;
 
 /// The stream in the store.
 const STREAM: &str = "mainstay";
@@ -41,8 +45,9 @@ const SCHEMA: &str = "mainstay.journal";
 /// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
-/// what came of questions that are no effects, both for a replay.
-const VERSION: u32 = 5;
+/// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
+/// ended, and what was returned for a request.
+const VERSION: u32 = 6;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -75,6 +80,10 @@ pub(crate) struct Open {
     pub(crate) trail: Trail,
     /// What it may cost, time aside.
     pub(crate) budget: Option<Limits>,
+    /// How often the process has ended with it in hand since it last got on, should it end now.
+    pub(crate) taken: u32,
+    /// What was returned for it.
+    pub(crate) back: Back,
 }
 
 /// See the [module](self).
@@ -98,6 +107,10 @@ pub(crate) struct Journal {
     changed: tokio::sync::Notify,
     /// Requests whose work this process could not bring back into a state, the last ones.
     lost: Mutex<VecDeque<(ChildPath, Arc<str>)>>,
+    /// Which of the requests that the process may have ended for is in hand.
+    turn: Turn,
+    /// Those that an earlier process has left.
+    tried: Mutex<Vec<Weak<Tried>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -171,6 +184,8 @@ impl Journal {
             full_at: Mutex::new(None),
             changed: tokio::sync::Notify::new(),
             lost: Mutex::default(),
+            turn: Turn::default(),
+            tried: Mutex::default(),
             clock,
         };
         Ok((Arc::new(journal), records))

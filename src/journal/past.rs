@@ -9,6 +9,7 @@ use super::Open;
 use super::state::MIB;
 use crate::fate::Trail;
 use crate::id::ChildPath;
+use crate::port::Back;
 
 /// Requests that are kept for a replay after they were answered, of all children together, and what they may
 /// weigh. As many as those whose effects are remembered: without these there is no replay.
@@ -84,7 +85,8 @@ impl Past {
         self.bytes += weight(open);
         self.order.push_back((stamp, Arc::clone(&key)));
         // Handed over again it is nobody's who failed, and bound to no time.
-        let open = Open { deadline: None, trail: Trail::default(), ..open.clone() };
+        let (trail, back) = (Trail::default(), Back::default());
+        let open = Open { deadline: None, trail, taken: 0, back, ..open.clone() };
         self.kept.insert(key, (stamp, open));
         self.bound(REPLAYED, REPLAYED_BYTES);
         // Those that were removed in between leave their places behind.
