@@ -35,7 +35,8 @@ mod replay;
 
 use apart::{apart, thread};
 use ended::{
-    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost, not_back, not_kept,
+    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, late, let_drop, lost, not_back,
+    not_kept,
 };
 use perform::perform;
 
@@ -448,6 +449,7 @@ async fn attempt<B: Stateful>(
                             continue 'steps;
                         }
                         Err(Unkept::Failed(fault)) => fault,
+                        Err(Unkept::Late) => return late(life, before, context),
                         Err(Unkept::Ended(cause)) => {
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
@@ -467,6 +469,7 @@ async fn attempt<B: Stateful>(
                             let _ = unwound(|| std::mem::replace(&mut *life, before));
                             return (Some(life), Ended::Fault(fault, again, tainted()));
                         }
+                        Err(Unkept::Late) => return late(life, before, context),
                         Err(Unkept::Ended(cause)) => {
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
@@ -656,5 +659,6 @@ async fn kept<B: Stateless>(
     match unkept {
         Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
         Unkept::Ended(cause) => Ended::Crash(Box::new(cause), tainted),
+        Unkept::Late => Ended::Cut(Cut::Cancel, tainted),
     }
 }

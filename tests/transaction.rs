@@ -25,6 +25,8 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "transaction/late.rs"]
+mod late;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Order {

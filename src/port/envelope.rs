@@ -121,6 +121,8 @@ pub(super) const CANCELLED: u8 = 2;
 pub(super) const JOURNALED: u8 = 4;
 /// Something has failed, or it is out at two members.
 pub(super) const BOOKED: u8 = 8;
+/// It has a fate for which what it has done is undone: nothing that it does from there on counts.
+pub(super) const GIVEN_UP: u8 = 32;
 /// It was out at two members.
 pub(super) const HEDGED: u8 = 16;
 
@@ -275,6 +277,14 @@ impl<Q, R> Envelope<Q, R> {
 
     pub(crate) fn is_journaled(&self) -> bool {
         self.state.load(Ordering::Acquire) & JOURNALED != 0
+    }
+
+    pub(crate) fn note_given_up(&self) {
+        self.state.fetch_or(GIVEN_UP, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.state.load(Ordering::Acquire) & GIVEN_UP != 0
     }
 
     /// What has failed on its way; there from the first failure on.

@@ -227,7 +227,8 @@ impl<W: Worker> Slot<W> {
         // A caller who left is not waited for by the next life.
         if cut == Cut::Cancel || (job.mail.is_cancelled() && !tainted) {
             if let Some(mail) = self.finish(&mut desk, job.ticket, now) {
-                let fate = if tainted { Fate::Unheard } else { Fate::Cancelled };
+                // Nothing was answered, and what it had called may have acted.
+                let fate = if tainted { Fate::Unknown } else { Fate::Cancelled };
                 let settled = self.settle(&mut desk, mail, fate);
                 self.publish(&mut desk);
                 self.wake(desk, now);

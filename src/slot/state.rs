@@ -615,6 +615,7 @@ impl<W: Worker> Slot<W> {
         if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
             return;
         }
+        mail.note_given_up();
         let task = self.task_of(mail);
         let effects = Arc::clone(&self.hub.effects);
         if effects.standing(&task) != Undone::default() {
