@@ -301,6 +301,10 @@ impl Place {
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
         let told = self.settle(&journal, &children, since, &phase).await?;
         drop(held);
+        // Not everybody who has it returned looks at a report.
+        for (child, key) in &missing {
+            journal.note_lost(child, vec![Arc::clone(key)]);
+        }
         Ok(Report {
             at: self.at().clone(),
             scope: self.scope(),

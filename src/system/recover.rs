@@ -266,6 +266,9 @@ impl System {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
             journal.returned(&[], &told, &[], Batch::new()).await?;
+            for (child, key) in &recovered.missing {
+                journal.note_lost(child, vec![Arc::clone(key)]);
+            }
         }
         journal.tidy(|| ledger.records()).await?;
         hub.make_room(&journal).await;
@@ -496,8 +499,9 @@ impl System {
     }
 
     /// The requests that were answered and whose work is in no state any more, by child and idempotency key:
-    /// a state went back to before them, and they could not be replayed
-    /// ([`Event::Replayed`](crate::event::Event::Replayed)). The last 10,000 of this process, the oldest first.
+    /// a state went back to before them, by hand, by a ladder or at the start of this process, and they could not
+    /// be replayed ([`Event::Replayed`](crate::event::Event::Replayed)) or are not kept for that. The last 10,000
+    /// of this process, the oldest first.
     pub fn lost_work(&self) -> Vec<(ChildPath, Arc<str>)> {
         self.inner.hub.journal.get().map_or_else(Vec::new, |journal| journal.lost())
     }
