@@ -489,6 +489,13 @@ impl Ledger {
         }
     }
 
+    /// Nobody waits for its outcome any more, and the next process finds it as it is.
+    pub(crate) fn let_go(&mut self, key: EffectKey) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.in_flight = false;
+        }
+    }
+
     /// Whether anything is known of what this task has done or asked.
     pub fn knows(&self, task: &str) -> bool {
         self.tasks.contains_key(task) || self.asked.contains_key(task)
