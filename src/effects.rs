@@ -177,6 +177,15 @@ impl Effects {
         self.described(told)
     }
 
+    /// Whether anything that a task has done to the world stands, or may.
+    pub(crate) fn may_stand(&self, task: &str) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.of_task(task).iter().any(|entry| {
+            let gone = matches!(entry.status, EffectStatus::Rejected | EffectStatus::Compensated);
+            entry.intent.kind.acts() && !gone
+        })
+    }
+
     /// Adds what the effects were.
     fn described(&self, mut told: Undone) -> Undone {
         let ledger = self.ledger.lock();

@@ -117,6 +117,9 @@ impl Stateless for Desk {
 /// What can be undone is less.
 const LARGE: u32 = 1000;
 
+/// What is credited out of nothing.
+const ALONE: u32 = 77;
+
 /// What is credited and cannot be taken back there.
 const FOREIGN: u32 = 900;
 
@@ -157,6 +160,7 @@ impl Stateful for Teller {
         }
         let act = match *self.stage {
             // So much cannot be given back.
+            0 if *amount == ALONE => bank.effect(Credit(ALONE)).undo(&undoer, UndoCredit(ALONE)),
             0 if *amount >= LARGE => bank.effect(Debit(*amount)),
             0 => bank.effect(Debit(*amount)).undo(&undoer, UndoDebit(*amount)),
             1 if *amount == FOREIGN => bank.effect(Credit(*amount)),
@@ -574,38 +578,44 @@ fn a_rollback_by_hand_undoes_what_another_process_has_done_and_a_third_does_not_
 
 #[test]
 fn wherever_the_process_ends_a_transfer_is_done_or_undone_as_a_whole() {
-    for (always, tells) in
-        [(None, true), (Some(Goes::No), true), (Some(Goes::No), false), (Some(Goes::Lost), false)]
-    {
+    for (amount, always, tells) in [
+        (7, None, true),
+        (7, Some(Goes::No), true),
+        (7, Some(Goes::No), false),
+        (7, Some(Goes::Lost), false),
+        (7, Some(Goes::Half), true),
+        // Nothing else is to be undone.
+        (ALONE, Some(Goes::Half), false),
+    ] {
         for last in [false, true] {
-            end_everywhere(always, tells, last);
+            end_everywhere(amount, always, tells, last);
         }
     }
 }
 
-fn end_everywhere(always: Option<Goes>, tells: bool, last: bool) {
+fn end_everywhere(amount: u32, always: Option<Goes>, tells: bool, last: bool) {
     for limit in 0.. {
-        let at = format!("{always:?} {tells} {last} {limit}");
+        let at = format!("{amount} {always:?} {tells} {last} {limit}");
         let (inner, bank) = (store(), Arc::new(Bank::default()));
         *bank.always.lock() = always;
         let finished = runtime().block_on(async {
             let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, last));
             let work = async {
                 let (system, teller) = open(&bank, &store, tells).await;
-                teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+                teller.submit(amount, CallOptions::new().key("seven")).await.unwrap();
                 settled(&system, "seven").await;
             };
             tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
         });
         runtime().block_on(async {
             let (system, teller) = open(&bank, &inner, tells).await;
-            match teller.submit(7_u32, CallOptions::new().key("seven")).await {
+            match teller.submit(amount, CallOptions::new().key("seven")).await {
                 Ok(_) | Err(CallError::Refused { .. }) => {}
                 Err(error) => panic!("{error} at {at}"),
             }
             let fate = settled(&system, "seven").await;
-            let debits = bank.count(Debit(7)) - bank.count(UndoDebit(7));
-            let credits = bank.count(Credit(7)) - bank.count(UndoCredit(7));
+            let debits = bank.count(Debit(amount)) - bank.count(UndoDebit(amount));
+            let credits = bank.count(Credit(amount)) - bank.count(UndoCredit(amount));
             let answered = always.is_none() || tells;
             assert_eq!(fate == Fate::Done, answered, "{fate} at {at}");
             let expected = usize::from(always.is_none());

@@ -618,7 +618,7 @@ impl<W: Worker> Slot<W> {
         mail.note_given_up();
         let task = self.task_of(mail);
         let effects = Arc::clone(&self.hub.effects);
-        if effects.standing(&task) != Undone::default() {
+        if effects.may_stand(&task) {
             self.hub.runtime.spawn(async move { effects.compensate(&task).await });
         }
     }

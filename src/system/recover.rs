@@ -438,10 +438,24 @@ impl System {
         let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Not under the lock: a journal that is written anew takes both the other way round.
         let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
+        // Where the undoing has stopped, a person was called.
+        let stopped: BTreeSet<_> = entries
+            .iter()
+            .filter(|entry| {
+                use EffectStatus::{Left, Stuck, Unknown};
+                matches!(entry.status, Left(_) | Stuck(_) | Unknown)
+            })
+            .map(|entry| &entry.intent.task)
+            .collect();
         for entry in &entries {
             let task = &entry.intent.task;
             let known = journal.known(task);
             match entry.status {
+                EffectStatus::Failed(_)
+                    if !stopped.contains(task) && self.owes_undo(entry, known.as_ref()) =>
+                {
+                    owing.insert(Arc::clone(task));
+                }
                 EffectStatus::Intended | EffectStatus::Confirmed(_)
                     if self.owes_undo(entry, known.as_ref()) =>
                 {
