@@ -1,13 +1,14 @@
 //! An attempt under way, as those see it who may cut it short, and the calls it makes.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Trying;
 use crate::clock::Clock;
 use crate::fate::{Answer, Cost};
 use crate::id::ChildPath;
@@ -28,6 +29,8 @@ pub(crate) struct Tie {
     clock: Arc<dyn Clock>,
     degraded: AtomicBool,
     tainted: AtomicU32,
+    /// What its calls come with while its request is on trial.
+    trial: OnceLock<Trying>,
     inner: Mutex<TieState>,
 }
 
@@ -58,8 +61,18 @@ impl Tie {
             clock,
             degraded: AtomicBool::new(false),
             tainted: AtomicU32::new(0),
+            trial: OnceLock::new(),
             inner: Mutex::new(TieState::default()),
         }
+    }
+
+    /// Its calls are made on behalf of a request that is on trial.
+    pub(crate) fn tries(&self, trial: &Trying) {
+        let _ = self.trial.set(trial.on_behalf());
+    }
+
+    pub(crate) fn trial(&self) -> Option<&Trying> {
+        self.trial.get()
     }
 
     /// Stops the attempt's clock until the guard is dropped.

@@ -133,7 +133,7 @@ impl<W: Worker> Slot<W> {
             self.stored(sealed, writing.steps, writing.mid);
         }
         if let Some(trial) = job.mail.trial().filter(|_| writing.further) {
-            trial.got_on();
+            trial.trial.got_on();
         }
         Ok(())
     }
