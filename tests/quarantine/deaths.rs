@@ -200,6 +200,7 @@ async fn process(folder: &Path) {
     let limit = std::env::var(LIMIT).unwrap().parse().unwrap();
     let store: Arc<dyn Store> = Arc::new(FileStore::open(folder).unwrap());
     let reader = Arc::clone(&store);
+    let before = hands(&*reader).len();
     let durable = |child: ChildSpec| child.process_deaths(limit);
     let tree = SupervisorSpec::one_for_one("top")
         .child(ChildSpec::stateless("person", || Other { answers: false }))
@@ -234,7 +235,10 @@ async fn process(folder: &Path) {
         {
             told.push(event.event);
         }
-        if !is_under_way && is_in_no_hand(&*reader) {
+        let hands = hands(&*reader);
+        // Taken up by this process, and put down for good.
+        let rests = hands.last().is_some_and(|last| last.contains("\"n\":0"));
+        if !is_under_way && rests && hands.len() > before {
             is_under_way = true;
             println!("\nunder way");
         }
@@ -262,12 +266,11 @@ async fn process(folder: &Path) {
     println!("\nended well");
 }
 
-/// Whether the last that was written of a request in some hand is that it is in none, and never was when the
-/// process ended.
-fn is_in_no_hand(store: &dyn Store) -> bool {
+/// What was written of requests in some hand.
+fn hands(store: &dyn Store) -> Vec<String> {
     let records = store.scan("mainstay", 1, 10_000).unwrap();
     let texts = records.iter().map(|record| String::from_utf8_lossy(&record.bytes).into_owned());
-    texts.filter(|text| text.contains("taken_up")).last().is_some_and(|it| it.contains("\"n\":0"))
+    texts.filter(|text| text.contains("taken_up")).collect()
 }
 
 fn fated(fate: Fate) -> Option<Journaled> {
@@ -329,7 +332,7 @@ fn says(text: &str, lines: &[&str]) {
 /// The trail of a request with which the process has ended three times, and was set aside, so often.
 fn trail(times: usize) -> String {
     let ended = |n: usize| {
-        let action = if n % 3 == 0 { "quarantine" } else { "retry" };
+        let action = if n.is_multiple_of(3) { "quarantine" } else { "retry" };
         format!("attempt {n} at top/clerk: internal (process_ended) -> {action}")
     };
     format!("trail: {}", (1..=3 * times).map(ended).collect::<Vec<_>>().join("; "))
