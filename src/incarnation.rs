@@ -420,9 +420,14 @@ async fn attempt<B: Stateful>(
                     }
                 };
                 // A fault is large, and moved at every await on its way: not with every reply.
-                let step =
-                    || OnTrial::around(&mut hand, life.step(&job.mail.request, turn, context));
-                (before, watched(step, boxed_fault, flight, &HEARD).await)
+                let step = || life.step(&job.mail.request, turn, context);
+                let step = if hand.is_some() {
+                    let step = || OnTrial::around(&mut hand, step());
+                    Box::pin(watched(step, boxed_fault, flight, &HEARD)).await
+                } else {
+                    watched(step, boxed_fault, flight, &HEARD).await
+                };
+                (before, step)
             }
         };
         let over = 'over: {
@@ -467,7 +472,12 @@ async fn attempt<B: Stateful>(
                         }
                     }
                     let asked = perform(slot, calls, context, done, acted);
-                    match slot.waits_for(&mut hand, asked, context).await {
+                    let performed = if hand.is_some() {
+                        Box::pin(slot.waits_for(&mut hand, asked, context)).await
+                    } else {
+                        asked.await
+                    };
+                    match performed {
                         Ok(performed) => {
                             turn = Turn::Performed(performed);
                             done += 1;
