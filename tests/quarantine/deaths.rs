@@ -236,9 +236,10 @@ async fn process(folder: &Path) {
             told.push(event.event);
         }
         let hands = hands(&*reader);
-        // Taken up by this process, and put down for good.
+        // Taken up by this process, and put down for good: by the clerk and then by the person whom it asks.
+        let all = if story()[0].0 == "person" { 4 } else { 2 };
         let rests = hands.last().is_some_and(|last| last.contains("\"n\":0"));
-        if !is_under_way && rests && hands.len() > before {
+        if !is_under_way && rests && hands.len() >= before + all {
             is_under_way = true;
             println!("\nunder way");
         }

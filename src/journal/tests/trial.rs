@@ -92,7 +92,7 @@ async fn a_process_that_ends_in_order_is_not_counted() {
     let journal = next(&store);
     let trials = ["one", "two"].map(|key| on_trial(&journal, key, false));
     for trial in &trials {
-        takes_up(&trial, 0).await;
+        takes_up(trial, 0).await;
     }
     assert_eq!(counts(&next(&store)), [1, 1]);
     journal.ends_in_order().await;
