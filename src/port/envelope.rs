@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
-use super::{AcceptOptions, Gate, Home, Kept, More, Soft, Trial, unwound};
+use super::{AcceptOptions, Gate, Home, Kept, More, Soft, Trying, unwound};
 use crate::decision::Action;
 use crate::error::CallError;
 use crate::fate::{Answer, Cost, Fate};
@@ -171,6 +171,9 @@ impl<Q, R> Envelope<Q, R> {
             Some(tie) => Some(Arc::clone(&tie.soft)),
             None => options.more.as_mut().and_then(|more| more.soft.take()),
         };
+        if let Some(trial) = options.tie.as_ref().and_then(|tie| tie.trial().cloned()) {
+            options.more().trial.get_or_insert(trial);
+        }
         Self {
             id,
             accepted_at,
@@ -208,8 +211,8 @@ impl<Q, R> Envelope<Q, R> {
             .is_none_or(|more| more.gate.is_none() && more.purse.is_none() && more.trial.is_none())
     }
 
-    /// Whether the process ends with it in hand, if an earlier one has left it.
-    pub(crate) fn trial(&self) -> Option<&Arc<dyn Trial>> {
+    /// Whether the process ends with it in hand, if an earlier one has left it or the one that asked for it.
+    pub(crate) fn trial(&self) -> Option<&Trying> {
         self.more.as_ref()?.trial.as_ref()
     }
 

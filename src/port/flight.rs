@@ -1,13 +1,14 @@
 //! An attempt under way, as those see it who may cut it short, and the calls it makes.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Trying;
 use crate::clock::Clock;
 use crate::fate::{Answer, Cost};
 use crate::id::ChildPath;
@@ -28,6 +29,8 @@ pub(crate) struct Tie {
     clock: Arc<dyn Clock>,
     degraded: AtomicBool,
     tainted: AtomicU32,
+    /// What its calls come with while its request is on trial.
+    trial: OnceLock<Trying>,
     inner: Mutex<TieState>,
 }
 
@@ -58,6 +61,7 @@ impl Tie {
             clock,
             degraded: AtomicBool::new(false),
             tainted: AtomicU32::new(0),
+            trial: OnceLock::new(),
             inner: Mutex::new(TieState::default()),
         }
     }
@@ -65,12 +69,25 @@ impl Tie {
     /// For a request that outlasts the attempt: the same budget and soft failures, and no deadline.
     pub(crate) fn without_deadline(&self) -> Self {
         let (purse, soft) = (self.purse.clone(), Some(Arc::clone(&self.soft)));
-        Self::new(Moment::NEVER, Arc::clone(&self.clock), purse, soft)
+        let tie = Self::new(Moment::NEVER, Arc::clone(&self.clock), purse, soft);
+        if let Some(trial) = self.trial.get() {
+            let _ = tie.trial.set(trial.clone());
+        }
+        tie
     }
 
     /// Completes when the time of the attempt's request is over.
     pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         self.clock.sleep_until(self.deadline)
+    }
+
+    /// Its calls are made on behalf of a request that is on trial.
+    pub(crate) fn tries(&self, trial: &Trying) {
+        let _ = self.trial.set(trial.on_behalf());
+    }
+
+    pub(crate) fn trial(&self) -> Option<&Trying> {
+        self.trial.get()
     }
 
     /// Stops the attempt's clock until the guard is dropped.

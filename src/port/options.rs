@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Back, CallOptions, Gate, Soft, Tie, Trial};
+use super::{Back, CallOptions, Gate, Soft, Tie, Trying};
 use crate::policy::budget::{Limits, Purse};
 
 /// [`CallOptions`] and what comes with a call inside the runtime.
@@ -36,8 +36,9 @@ pub(crate) struct More {
     pub(crate) soft: Option<Soft>,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
-    /// Whether the process ends with it in hand, for one that an earlier process has left.
-    pub(crate) trial: Option<Arc<dyn Trial>>,
+    /// Whether the process ends with it in hand, for one that an earlier process has left or that such a one
+    /// asks for.
+    pub(crate) trial: Option<Trying>,
     /// What was returned for it by earlier processes.
     pub(crate) back: Back,
 }

@@ -135,7 +135,7 @@ impl<W: Worker> Slot<W> {
             self.stored(sealed, job, writing.steps, writing.mid);
         }
         if let Some(trial) = job.mail.trial().filter(|_| writing.further) {
-            trial.got_on();
+            trial.trial.got_on();
         }
         Ok(())
     }
