@@ -25,6 +25,8 @@ use dying::Dying;
 mod dying;
 #[path = "durable/joined.rs"]
 mod joined;
+#[path = "durable/marks.rs"]
+mod marks;
 
 /// The world outside: it is there before and after the process.
 #[derive(Default)]

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::{CallOptions, Gate, Soft, Tie};
+use crate::checkpoint::Budgets;
 use crate::policy::budget::{Limits, Purse};
 
 /// [`CallOptions`] and what comes with a call inside the runtime.
@@ -34,6 +35,8 @@ pub(crate) struct More {
     pub(crate) joined: bool,
     /// Another process has accepted it for somebody who asks for it again: the soft failures of that one.
     pub(crate) soft: Option<Soft>,
+    /// What it has spent in other processes.
+    pub(crate) before: Budgets,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
 }

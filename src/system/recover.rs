@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
-use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
+use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
 use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
@@ -74,6 +74,9 @@ pub struct Recovered {
     pub effects: EffectCounts,
 }
 
+/// What requests in hand have spent in processes before this one.
+type Charged = HashMap<Arc<str>, Budgets>;
+
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
     undoing: Vec<EffectKey>,
@@ -112,6 +115,13 @@ pub struct RecoveredChild {
     pub checkpoint: CheckpointId,
     /// How old it is.
     pub age: Duration,
+    /// How many requests the child had answered, whose work is in it.
+    pub answered: u64,
+    /// What the request in hand had spent, if there is one; the last one that was answered, if not.
+    pub spent: Budgets,
+    /// Whether it was taken under another policy, or with other allow-lists in the tree, than there are now: what
+    /// is decided about failures may be something else than before. No reason to refuse it.
+    pub policy_changed: bool,
 }
 
 impl System {
@@ -206,10 +216,12 @@ impl System {
         }
         let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
         let ledger = Ledger::replayed(records);
+        let _ = hub.allowed.set(self.inner.registry.allowed().digest);
+        let mut spent = HashMap::new();
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         for child in &children {
             if child.spec().stateful {
-                self.find_state(&**child, &journal, options, &mut recovered)?;
+                self.find_state(&**child, &journal, options, (&mut recovered, &mut spent))?;
             }
         }
         let mut states: HashMap<_, _> = children.iter().map(|it| (it.path().clone(), 0)).collect();
@@ -264,7 +276,8 @@ impl System {
         recovered.set_aside = gone.iter().map(told).collect();
         let orphans = self.settle_orphans(&journal);
         for request in open {
-            self.deliver_again(request, &journal)?;
+            let before = spent.get(&request.key).copied().unwrap_or_default();
+            self.deliver_again(request, before, &journal)?;
         }
         Ok((recovered, orphans))
     }
@@ -276,7 +289,7 @@ impl System {
         child: &dyn Look,
         journal: &Journal,
         options: &RecoverOptions,
-        recovered: &mut Recovered,
+        (recovered, spent): (&mut Recovered, &mut Charged),
     ) -> Result<(), RecoverError> {
         let path = child.path().clone();
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
@@ -307,8 +320,22 @@ impl System {
                     Ok(Adopted::PassedOver) => continue,
                     Ok(adopted) => {
                         if recovered.children.last().is_none_or(|last| last.child != path) {
-                            let child = path.clone();
-                            recovered.children.push(RecoveredChild { child, checkpoint: id, age });
+                            let taken = &listed.checkpoint;
+                            recovered.children.push(RecoveredChild {
+                                child: path.clone(),
+                                checkpoint: id,
+                                age,
+                                answered: taken.mailbox_cut,
+                                spent: taken.budgets,
+                                policy_changed: child.has_other_policy(taken.policy),
+                            });
+                            if adopted == Adopted::Middle {
+                                let requests = journal.open_requests().into_iter();
+                                let here = requests
+                                    .filter(|open| child.has_in_hand(&validated, &open.key))
+                                    .map(|open| (open.key, taken.budgets));
+                                spent.extend(here);
+                            }
                         }
                         if adopted == Adopted::Between {
                             return Ok(());
@@ -363,7 +390,12 @@ impl System {
         }
     }
 
-    fn deliver_again(&self, request: Open, journal: &Journal) -> Result<(), RecoverError> {
+    fn deliver_again(
+        &self,
+        request: Open,
+        before: Budgets,
+        journal: &Journal,
+    ) -> Result<(), RecoverError> {
         let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
@@ -377,6 +409,8 @@ impl System {
             key: Some(Arc::clone(&request.key)),
             recovered: true,
             budget: request.budget,
+            // The attempt that was under way goes on, and is no new one.
+            before: Budgets { attempts: before.attempts.saturating_sub(1), ..before },
             // Also where fewer may wait now, or fewer than were waited for and at work together.
             has_place: true,
             ..More::default()
