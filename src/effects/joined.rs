@@ -203,9 +203,10 @@ pub(super) fn may_stand(status: &EffectStatus) -> bool {
         | EffectStatus::Unknown
         | EffectStatus::Confirmed(_)
         | EffectStatus::Left(_)
+        | EffectStatus::Failed(_)
         | EffectStatus::Compensating
         | EffectStatus::Stuck(_) => true,
-        EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated => false,
+        EffectStatus::Rejected | EffectStatus::Compensated => false,
     }
 }
 

@@ -80,7 +80,8 @@ fn number(event: &Event) -> usize {
         Event::LineMissed { .. } => 33,
         Event::UndoStopped { .. } => 34,
         Event::Replayed { .. } => 35,
-        Event::PolicyChanged { .. } => 36,
+        Event::Noted { .. } => 36,
+        Event::PolicyChanged { .. } => 37,
     }
 }
 
@@ -220,6 +221,7 @@ fn each() -> Vec<Event> {
             stands: 2,
         },
         Event::Replayed { child: path("it"), requests: 2, lost: 1 },
+        Event::Noted { child: path("it"), request, what: "turns", count: 3 },
         Event::PolicyChanged { child: path("it"), checkpoint },
     ]
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{CallOptions, Gate, Soft, Tie};
+use super::{Back, CallOptions, Gate, Soft, Tie, Trial};
 use crate::checkpoint::Budgets;
 use crate::policy::budget::{Limits, Purse};
 
@@ -39,6 +39,10 @@ pub(crate) struct More {
     pub(crate) before: Budgets,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// Whether the process ends with it in hand, for one that an earlier process has left.
+    pub(crate) trial: Option<Arc<dyn Trial>>,
+    /// What was returned for it by earlier processes.
+    pub(crate) back: Back,
 }
 
 impl AcceptOptions {
