@@ -12,6 +12,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
 use super::{AcceptOptions, Gate, Home, Kept, More, Soft, Trying, unwound};
+use crate::checkpoint::Budgets;
 use crate::decision::Action;
 use crate::error::CallError;
 use crate::fate::{Answer, Cost, Fate};
@@ -163,7 +164,7 @@ impl<Q, R> Envelope<Q, R> {
             let more = options.more();
             more.purse = match (more.budget.take(), inherited) {
                 (Some(own), Some(parent)) => Some(parent.child(own)),
-                (Some(own), None) => Some(Purse::new(own)),
+                (Some(own), None) => Some(Purse::resumed(own, more.before.into())),
                 (None, parent) => parent,
             };
         }
@@ -230,6 +231,11 @@ impl<Q, R> Envelope<Q, R> {
     /// What it waits for before anything is done about it, if it is durable.
     pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
         self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// What it has spent in other processes.
+    pub(crate) fn before(&self) -> Budgets {
+        self.more.as_ref().map_or_else(Budgets::default, |more| more.before)
     }
 
     /// Whether its asker, should it be cut short, asks for it again under the same key.

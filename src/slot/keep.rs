@@ -65,19 +65,20 @@ impl<W: Worker> Slot<W> {
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
         let in_hand =
             StoredInHand { key: Arc::from(context.key()), step, back: false, undo: Undoing::No };
-        self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
+        self.write_in_hand(journal, snapshot, (job, context), &in_hand).map(Some)
     }
 
     pub(super) fn write_in_hand(
         &self,
         journal: &Journal,
         snapshot: Snapshot,
-        job: &Job<W>,
+        (job, context): (&Job<W>, &Context),
         in_hand: &StoredInHand,
     ) -> Result<Writing, Unkept> {
         let envelope =
             serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
-        let (draft, steps) = self.draft(snapshot, job.life);
+        let (draft, steps) = self.draft(snapshot, job.life, 0);
+        let draft = draft.budgets(self.spent(job, context));
         let sealed = seal(draft.envelope(envelope))?;
         self.desk().counts_still(job)?;
         let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
@@ -198,7 +199,8 @@ impl<W: Worker> Slot<W> {
             && self.spec.durable
             && self.spec.checkpoint != Interval::Never
         {
-            let (draft, at) = self.draft(snapshot.clone(), job.life);
+            let (draft, at) = self.draft(snapshot.clone(), job.life, 1);
+            let draft = draft.budgets(self.spent(job, context));
             let done = seal(draft)?;
             batch = self.let_base_go(batch.checkpoint(&done));
             sealed = Some(done);
@@ -225,12 +227,13 @@ impl<W: Worker> Slot<W> {
         Ok(Some(Writing::new(handed, sealed, steps)))
     }
 
-    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
+    /// A checkpoint with the work of so many requests more than the state between two requests.
+    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation, more: u64) -> (Draft, u64) {
         let now = Now::read(&*self.hub.clock);
         let desk = self.desk();
-        let (parent, steps) = match &desk.saved {
-            Some(saved) => (saved.parent.clone(), saved.steps),
-            None => (None, 0),
+        let (parent, steps, answered) = match &desk.saved {
+            Some(saved) => (saved.parent.clone(), saved.steps, saved.answered),
+            None => (None, 0, 0),
         };
         drop(desk);
         let topology = self.hub.topology.get().copied().unwrap_or_default();
@@ -238,6 +241,8 @@ impl<W: Worker> Slot<W> {
         let draft = Draft::new(self.path.clone(), snapshot, now)
             .at(life, steps)
             .topology(topology)
+            .policy(self.policy_digest())
+            .mailbox_cut(answered + more)
             .ledger(ledger);
         match parent {
             Some(parent) => (draft.after(&parent), steps),
