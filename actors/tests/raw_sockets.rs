@@ -231,6 +231,37 @@ async fn a_whole_answer_that_is_no_answer_is_judged_by_what_it_is() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_not_taken_for_that_of_the_next_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let answer = |text: &str| {
+                    let body =
+                        format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}");
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+                    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+                };
+                // One for each request, and one more at once, on a connection that stays.
+                while connection.read(&mut vec![0; 64 * 1024]).await.is_ok_and(|read| read > 0) {
+                    let both = answer("asked for") + &answer("not asked for");
+                    connection.write_all(both.as_bytes()).await.ok()?;
+                }
+                Some(())
+            });
+        }
+    });
+    let mut model = Model::openai(&url, "m");
+    model.connect().unwrap();
+    for _ in 0..20 {
+        let reply = model.ask(&"hello".into(), LONG, 1).await.unwrap();
+        assert_eq!(reply.text, "asked for");
+    }
+    server.abort();
+}
+
+#[tokio::test]
 async fn a_request_to_a_server_that_drips_has_its_fate_and_its_connection_is_closed() {
     let closed = Arc::new(AtomicU32::new(0));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -584,6 +584,16 @@ pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], 
     Ok(list.unwrap_or_default())
 }
 
+/// The arguments of a call as text. Some formats have them so and some as an object, and not all servers
+/// keep to theirs.
+pub(crate) fn written(arguments: Option<&Value>) -> String {
+    match arguments {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    }
+}
+
 /// Tokens that were counted. What is no number was not counted: an answer is worth more than its bill,
 /// which is estimated then.
 pub(crate) fn count_at(value: &Value, place: &str) -> Option<u64> {

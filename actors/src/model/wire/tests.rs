@@ -491,6 +491,43 @@ fn calls_without_ids_get_ids_that_differ() {
 }
 
 #[test]
+fn the_arguments_of_a_call_are_read_as_a_text_and_as_an_object_in_every_format() {
+    let object = json!({"x": [1, "é"]});
+    for arguments in [object.clone(), object.to_string().into()] {
+        let call = json!({"name": "f", "arguments": arguments});
+        let answers = [
+            (Wire::Chat, json!({"choices": [{"message": {"tool_calls": [{"function": call}]}}]})),
+            (
+                Wire::Responses,
+                json!({"output": [{"type": "function_call", "name": "f", "arguments": arguments}]}),
+            ),
+            (Wire::Ollama, json!({"done": true, "message": {"tool_calls": [{"function": call}]}})),
+        ];
+        for (wire, answer) in answers {
+            let (reply, _) = read(wire, &answer);
+            assert_eq!(reply.unwrap().tool_calls[0].arguments, object.to_string(), "{wire:?}");
+        }
+    }
+    // A gateway that does not cut them into pieces.
+    let start = json!({"type": "content_block_start", "index": 0, "content_block":
+        {"type": "tool_use", "id": "a", "name": "f", "input": object}});
+    let end = r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"}}"#;
+    let (_, reply, _) = streamed(Wire::Anthropic, &[&start.to_string(), end]);
+    assert_eq!(reply.unwrap().tool_calls[0].arguments, object.to_string());
+}
+
+#[test]
+fn a_count_that_is_left_out_or_is_none_is_estimated_by_itself() {
+    for output in [Value::Null, json!("5"), json!(5.5)] {
+        let usage = json!({"prompt_tokens": 11, "completion_tokens": output});
+        let answer = json!({"usage": usage, "choices": [{"message": {"content": "12345678"}}]});
+        let (_, usage) = read(Wire::Chat, &answer);
+        assert_eq!((usage.input, usage.estimated), (11, true), "{output}");
+        assert!(usage.output > 0, "{output}");
+    }
+}
+
+#[test]
 fn calls_that_share_a_number_are_told_apart_by_their_ids() {
     let call = |id: &str, name: &str| {
         json!({"choices": [{"delta": {"tool_calls": [
