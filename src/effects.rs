@@ -22,7 +22,7 @@ use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Trace};
+use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Unanswered};
 
 mod ended;
 mod recall;
@@ -153,7 +153,8 @@ impl Effects {
                     told.kept.push(entry.intent.key);
                 }
                 EffectStatus::Compensated => told.undone.push(entry.intent.key),
-                EffectStatus::Rejected | EffectStatus::Failed(_) => {}
+                EffectStatus::Rejected => {}
+                EffectStatus::Failed(_) if entry.intent.kind.is_replay_safe() => {}
                 _ => told.unknown.push(entry.intent.key),
             }
         }
@@ -209,7 +210,15 @@ impl Effects {
                 continue;
             }
             match entry.status {
-                EffectStatus::Rejected | EffectStatus::Failed(_) => continue,
+                EffectStatus::Rejected => continue,
+                // The tool says that it failed, so what came before can be told apart from it; what it may
+                // have left behind is told, unless to ask again does no harm.
+                EffectStatus::Failed(_) if entry.intent.undo.is_none() => {
+                    if !entry.intent.kind.is_replay_safe() {
+                        told.unknown.push(key);
+                    }
+                    continue;
+                }
                 EffectStatus::Compensated => {
                     told.undone.push(key);
                     continue;
@@ -219,7 +228,7 @@ impl Effects {
                     continue;
                 }
                 EffectStatus::Stuck(_) => stop = true,
-                EffectStatus::Compensating => {}
+                EffectStatus::Compensating | EffectStatus::Failed(_) => {}
                 EffectStatus::Confirmed(_)
                 | EffectStatus::Left(_)
                 | EffectStatus::Intended
@@ -403,7 +412,12 @@ impl Effects {
             self.undo(key).await;
         }
         // What was done before is not refused any more.
-        if status.is_none_or(|status| status == EffectStatus::Rejected) {
+        let asked_anew = |status| match status {
+            EffectStatus::Rejected => true,
+            EffectStatus::Failed(_) => intent.kind.is_replay_safe(),
+            _ => false,
+        };
+        if status.is_none_or(asked_anew) {
             self.check_undo(&intent)?;
         }
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
@@ -568,15 +582,8 @@ impl Effects {
                         Ok(answer)
                     }
                     Err(unanswered) => {
-                        // The last attempt was refused; an earlier one may have acted.
-                        let doubtful = unanswered.doubtful && act.kind.is_replay_safe();
-                        let input = match unanswered.trace {
-                            Trace::Refused if doubtful => Input::Lost(key),
-                            Trace::Refused => Input::Rejected(key),
-                            Trace::Waited if !act.kind.is_replay_safe() => Input::Rejected(key),
-                            Trace::Failed => Input::Failed(key, unanswered.fault.clone()),
-                            Trace::Waited | Trace::Lost => Input::Lost(key),
-                        };
+                        let Unanswered { fault, trace, doubtful } = &unanswered;
+                        let input = trace.input(key, act.kind, *doubtful, fault);
                         let output = self.feed(input).await?;
                         if let Some(Record::Status(_, EffectStatus::Unknown)) = output.record {
                             let unknown = unknown(&site, &tool).with_source(unanswered.fault);

@@ -263,6 +263,9 @@ pub enum EffectState {
     NotApplied,
     /// It may have happened.
     Unknown,
+    /// The other side says that it failed, and not that nothing has happened: it is not repeated, and what
+    /// undoes it is asked to. The class alone would say that it was refused.
+    Failed,
 }
 
 /// A child's failure to do its job, classified. Ends the attempt, not the life.
@@ -333,6 +336,14 @@ impl Fault {
         self
     }
 
+    /// The same fault, saying that the other side has failed and may have done a part: for a class that is a
+    /// [refusal](Class::is_refusal) where nothing shows that it was refused before anything was done.
+    #[must_use]
+    pub fn effect_failed(mut self) -> Self {
+        self.effect = EffectState::Failed;
+        self
+    }
+
     /// The same fault with what the next attempt should know, be it a retry or a substitute's: what the
     /// compiler said, which example failed. An attempt that is told something new differs from the one
     /// that failed, which is what a retry of [`Class::OutputInvalid`] needs. Without text it is no
@@ -381,7 +392,7 @@ impl Fault {
         match self.effect {
             _ if kind.is_replay_safe() => true,
             EffectState::NotApplied => true,
-            EffectState::Unknown => false,
+            EffectState::Unknown | EffectState::Failed => false,
             EffectState::Unstated => self.class.is_refusal(),
         }
     }
@@ -392,7 +403,7 @@ impl Fault {
         match self.effect {
             _ if kind.is_replay_safe() => false,
             EffectState::Unknown => true,
-            EffectState::NotApplied => false,
+            EffectState::NotApplied | EffectState::Failed => false,
             EffectState::Unstated => matches!(
                 self.class,
                 Class::Timeout | Class::Indeterminate | Class::ServerTransient | Class::Internal
@@ -631,5 +642,9 @@ mod tests {
         assert!(Fault::network("refused").is_replay_safe(kind));
         assert!(!Fault::network("reset").effect_unknown().is_replay_safe(kind));
         assert!(!Fault::tool_execution("").is_replay_safe(kind));
+        assert!(Fault::business("no").is_replay_safe(kind));
+        let failed = Fault::business("no").effect_failed();
+        assert!(!failed.is_replay_safe(kind) && !failed.leaves_unknown(kind));
+        assert!(failed.is_replay_safe(EffectKind::Idempotent));
     }
 }

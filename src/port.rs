@@ -28,9 +28,10 @@ mod gate;
 mod kept;
 mod options;
 mod replay;
+mod trial;
 mod waiting;
 
-pub(crate) use act::{Act, NotUndone, Reply, Trace, Unanswered};
+pub(crate) use act::{Act, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
 pub(crate) use asking::{Making, Outcome};
@@ -40,6 +41,7 @@ pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use options::{AcceptOptions, More};
 pub(crate) use replay::{Replayed, is_replayed};
+pub(crate) use trial::{Back, Taking, Trial};
 use waiting::Waiting;
 
 /// How a call differs from its defaults.

@@ -69,9 +69,10 @@ impl Effects {
             | EffectStatus::Unknown
             | EffectStatus::Confirmed(_)
             | EffectStatus::Left(_)
+            | EffectStatus::Failed(_)
             | EffectStatus::Compensating
             | EffectStatus::Stuck(_) => true,
-            EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated => false,
+            EffectStatus::Rejected | EffectStatus::Compensated => false,
         };
         let acts = ledger.of_task(&site.task);
         let led = acts.iter().any(|act| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{CallOptions, Gate, Tie};
+use super::{Back, CallOptions, Gate, Tie, Trial};
 use crate::policy::budget::{Limits, Purse};
 
 /// [`CallOptions`] and what comes with a call inside the runtime.
@@ -32,6 +32,10 @@ pub(crate) struct More {
     pub(crate) has_place: bool,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// Whether the process ends with it in hand, for one that an earlier process has left.
+    pub(crate) trial: Option<Arc<dyn Trial>>,
+    /// What was returned for it by earlier processes.
+    pub(crate) back: Back,
 }
 
 impl AcceptOptions {

@@ -15,7 +15,7 @@ use crate::journal::Open;
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
-use crate::port::{Accept, AcceptOptions, Cut, Envelope, Gate};
+use crate::port::{Accept, AcceptOptions, Back, Cut, Envelope, Gate};
 use crate::quarantine::{Quarantined, Shelved, hold};
 use crate::slot::worker::{Worker, unwound};
 use crate::spec::Codec;
@@ -155,6 +155,8 @@ impl Recorder<'_> {
             trail: Trail::default(),
             // What time it may take is in its deadline.
             budget: more.budget.map(|limits| Limits { deadline: Moment::NEVER, ..limits }),
+            taken: 0,
+            back: Back::default(),
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);

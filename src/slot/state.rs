@@ -11,7 +11,7 @@ use std::convert::identity;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
-use super::keep::{NotBack, Unkept};
+use super::keep::{NotBack, Unkept, Writing};
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
-use crate::journal::Journal;
+use crate::journal::{Handed, Journal};
 use crate::port::{Cut, Recording};
 use crate::slot::worker::{Worker, guarded, unwound, watched};
 
@@ -428,6 +428,12 @@ impl<W: Worker> Slot<W> {
                 let key = Arc::from(context.key());
                 let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
                 let writing = self.write_in_hand(journal, base.clone(), job, &in_hand)?;
+                self.kept(Some(writing), job, context).await?;
+            } else if let (Some(journal), Some(recording), Some(key)) =
+                (self.hub.journal.get(), self.recording(&job.mail), job.mail.key())
+            {
+                let counted = journal.goes_back(key, None, (Batch::new(), recording.durability));
+                let writing = Writing::new(Handed::plain(counted), None, 0);
                 self.kept(Some(writing), job, context).await?;
             }
             if !self.rules.in_transaction {

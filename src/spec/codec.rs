@@ -41,7 +41,10 @@ impl Codec {
         Self {
             port: TypeId::of::<Port<B::Request, B::Reply>>(),
             port_name: type_name::<Port<B::Request, B::Reply>>(),
-            write_request: write::<B::Request>,
+            write_request: |value| match value.downcast_ref::<B::Request>() {
+                Some(value) => text::storable(value),
+                None => Err(format!("it is not {}", type_name::<B::Request>())),
+            },
             write_reply: write::<B::Reply>,
             read_request: |bytes| {
                 text::read::<B::Request>(bytes).map(|it| Box::new(it) as AnyRequest)
