@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::error::CallError;
-use mainstay::fault::{Class, Fault};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
 use mainstay_actors::chat::stream::open;
@@ -319,6 +319,22 @@ async fn the_bearer_of_a_tool_server_is_read_from_the_variable_that_is_named() {
     let told = "environment variable MAINSTAY_NO_SUCH_VARIABLE is not set";
     assert_eq!((&*fault.message, fault.class), (told, Class::Permission));
     assert_eq!(server.count(), asked, "nothing is sent without it");
+}
+
+#[tokio::test]
+async fn a_tool_whose_name_can_be_no_id_keeps_no_tree_from_starting() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(mainstay_actors::stub_server::Row::new(401, ""));
+    let tools = McpServer::url(server.url()).tool("x/y", EffectKind::Read);
+    let tools = tools.tool("x_y", EffectKind::Read).tool("", EffectKind::Read);
+    let root = SupervisorSpec::one_for_one("root").supervisor(tools.supervisor("s"));
+    // It got as far as to the server, which refuses it.
+    let error = System::start(root).await.unwrap_err();
+    assert!(error.to_string().contains("401") && server.count() > 0, "{error}");
+    assert_eq!(
+        (&*McpServer::tool_id("x_y"), McpServer::tool_id("x/y").contains('/')),
+        ("x_y", false)
+    );
 }
 
 #[tokio::test]

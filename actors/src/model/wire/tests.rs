@@ -38,7 +38,7 @@ fn written(wire: Wire, request: &ChatRequest, stream: bool) -> Value {
 
 fn read(wire: Wire, body: &Value) -> (Result<ChatReply, Fault>, Usage) {
     let body = body.to_string().into_bytes();
-    outcome(wire, &Head::of(200), &body, &ResponseFormat::Text, 40)
+    outcome(wire, &Head::of(200), &body, &ChatRequest::default(), 40)
 }
 
 /// The text as it came in, and what it all came to.
@@ -51,8 +51,7 @@ fn streamed(wire: Wire, frames: &[&str]) -> (Vec<String>, Result<ChatReply, Faul
     }
     assert!(draft.is_complete());
     texts.retain(|text| !text.is_empty());
-    let format = ResponseFormat::Text;
-    let (reply, usage) = draft.finish(&format, &Head::of(200));
+    let (reply, usage) = draft.finish(&ChatRequest::default(), &Head::of(200));
     (texts, reply, usage)
 }
 
