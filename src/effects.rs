@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::behavior::{PastAct, Undone};
 use crate::event::Event;
-use crate::fate::{Answer, Cost, Trail};
+use crate::fate::{Answer, Cost, Fate, Trail};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
@@ -25,9 +25,11 @@ use crate::ledger::{
 use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Unanswered};
 
 mod ended;
+mod joined;
 mod recall;
 mod settling;
 
+pub(crate) use joined::AskKey;
 pub use settling::{EffectView, EffectsRef};
 
 /// The code of a fault whose effect waits for a verification or a person.
@@ -57,8 +59,8 @@ pub(crate) enum Asked {
     Open,
     /// It was done; the reply as JSON, if that is remembered.
     Done(Option<String>),
-    /// It ended without being done.
-    Over,
+    /// It ended so, without being done.
+    Over(Fate),
     /// It has ended two lives, and is a person's.
     Aside,
 }
@@ -73,6 +75,11 @@ pub(crate) trait Keep: Send + Sync {
     fn known(&self, key: &str) -> Option<Asked>;
     /// Such a request ended without being done: it may be asked for again.
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping;
+    /// The requests that were asked for by this request, and by those, under keys that follow from its own;
+    /// and whether each was answered.
+    fn asked_by(&self, task: &str) -> Vec<(Arc<str>, bool)>;
+    /// Nothing is said of these requests any more: they are asked for anew.
+    fn let_go(&self, keys: &[Arc<str>]) -> Keeping;
     /// Completes when something has become of some request.
     fn told(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
@@ -491,7 +498,7 @@ impl Effects {
             match journal.known(key) {
                 None => return Ok(None),
                 Some(Asked::Done(reply)) => return Ok(Some(reply)),
-                Some(Asked::Over) => Arc::clone(journal).free(key).await?,
+                Some(Asked::Over(_)) => Arc::clone(journal).free(key).await?,
                 Some(Asked::Open) => told.await,
                 Some(Asked::Aside) => {
                     let text = "what was asked for has ended two lives, and was set aside";

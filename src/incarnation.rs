@@ -455,7 +455,9 @@ async fn attempt<B: Stateful>(
                 }
                 Watched::Done(Ok(Step::Perform(calls))) => {
                     let acted = calls.iter().any(Call::is_act);
-                    let kept = match slot.keep_step(&life, job, context, done, acted || after) {
+                    // What those do who are asked may be asked for once: by whoever goes on from here.
+                    let at_once = acted || after || calls.iter().any(Call::is_joined);
+                    let kept = match slot.keep_step(&life, job, context, done, at_once) {
                         Ok(writing) => slot.kept(writing, job, context).await,
                         Err(kept) => Err(kept),
                     };

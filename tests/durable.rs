@@ -23,6 +23,8 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "durable/joined.rs"]
+mod joined;
 
 /// The world outside: it is there before and after the process.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::Keep;
+use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -19,7 +19,7 @@ use crate::fault::Class;
 use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
-use crate::port::{AcceptOptions, More};
+use crate::port::{AcceptOptions, More, Soft};
 use crate::slot::{Adopted, Look, told_apart};
 use crate::spec::SupervisorSpec;
 
@@ -394,12 +394,24 @@ impl System {
         }
     }
 
+    /// Whether a step of another request that is open has asked for this, and joins it.
+    fn is_nested(&self, request: &Open, journal: &Journal) -> bool {
+        let is_open = |task: &str| journal.known(task) == Some(Journaled::Open);
+        match AskKey::verified(&request.key, &request.child, request.request.as_bytes()) {
+            Some(asked) => is_open(asked.task),
+            None => self.inner.hub.effects.waits_for(&request.key, is_open),
+        }
+    }
+
     fn deliver_again(&self, journal: &Arc<Journal>, request: Open) -> Result<(), RecoverError> {
         let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
         let now = Now::read(&*self.inner.hub.clock);
+        // What its ladder cannot mend is then for the ladder of whoever asked.
+        let nested = self.is_nested(&request, journal);
         let options = AcceptOptions::with(More {
+            soft: nested.then(Soft::default),
             // One whose time is over gets its fate at once.
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
