@@ -25,6 +25,7 @@ use crate::model::commit::Rules;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
 use crate::model::wire::Wire;
+use crate::names;
 use crate::secrets::Secrets;
 
 pub use crate::model::commit::{CommitPoint, WhenFull};
@@ -433,7 +434,8 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let body = self.wire.body(&self.model, request, stream, ready.official)?;
+        let told = names::told(request);
+        let body = self.wire.body(&self.model, &told, stream, ready.official)?;
         let sent = body.len();
         let mut time_left = time_left;
         let permit = match &self.limits {
@@ -458,8 +460,7 @@ impl Model {
                 // Whoever has begun to answer has read what was sent.
                 course.used(wire::estimate(sent, 0));
                 let (head, body) = transport::read_whole(response).await?;
-                let (outcome, usage) =
-                    wire::outcome(self.wire, &head, &body, &request.response_format, sent);
+                let (outcome, usage) = wire::outcome(self.wire, &head, &body, request, sent);
                 (outcome.map(|reply| secrets.cleaned(reply)), usage)
             }
         };

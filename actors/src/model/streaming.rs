@@ -36,8 +36,7 @@ pub(crate) async fn answer(
             Ok(whole) => whole,
             Err(fault) => return (Err(fault), Usage::default()),
         };
-        let format = &request.response_format;
-        let (outcome, usage) = outcome(wire, &head, &body, format, sent);
+        let (outcome, usage) = outcome(wire, &head, &body, request, sent);
         return match outcome.map(|reply| secrets.cleaned(reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
@@ -62,7 +61,7 @@ pub(crate) async fn answer(
     let Reader { draft, mut machine, start, mut veil, unframed, .. } = reader;
     if let (Err(_), Some(body)) = (&ended, unframed.as_deref())
         && matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef'))
-        && let (outcome, usage) = outcome(wire, &head, body, &request.response_format, sent)
+        && let (outcome, usage) = outcome(wire, &head, body, request, sent)
         && !outcome.as_ref().is_err_and(|fault| fault.code.as_deref() == Some("not_json"))
     {
         // No stream at all: an answer, or an error, under the name of one.
@@ -72,7 +71,7 @@ pub(crate) async fn answer(
         };
     }
     let (outcome, usage) = match ended {
-        Ok(()) => draft.finish(&request.response_format, &head),
+        Ok(()) => draft.finish(request, &head),
         Err(fault) => (Err(fault), draft.usage()),
     };
     let outcome = outcome.map(|reply| secrets.cleaned(reply));
