@@ -484,7 +484,13 @@ impl Session {
         ));
         let mut interrupted = false;
         loop {
-            let line = match next_or_end(&mut self.lines).await {
+            let typed = tokio::select! {
+                biased;
+                // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
+                _ = tokio::signal::ctrl_c() => Some(Typed::Interrupt),
+                typed = next_or_end(&mut self.lines) => typed,
+            };
+            let line = match typed {
                 None => return Ok(()),
                 Some(Typed::Interrupt) if interrupted => return Ok(()),
                 Some(Typed::Interrupt) => {
