@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -179,6 +180,9 @@ struct Show {
 /// Why something that was to be on standard output is not there.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
 
+/// Whether the reader of standard output has gone away.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
 /// Writes a line to standard output.
 fn say(text: impl fmt::Display) {
     write_out(&format!("{text}\n"));
@@ -189,10 +193,11 @@ fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     let text = harmless(text.to_owned(), out.is_terminal());
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            UNWRITTEN.get_or_init(|| error.to_string());
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            UNREAD.store(true, Ordering::Relaxed);
         }
-        _ => {}
+        Err(error) => drop(UNWRITTEN.get_or_init(|| error.to_string())),
+        Ok(()) => {}
     }
 }
 

@@ -166,7 +166,19 @@ impl Tree {
         for (name, server) in &mut self.servers {
             let failed = format!("the server `{name}` did not start");
             match server.discover().await {
-                Ok(found) => *server = server.clone().offer(found),
+                Ok(mut found) => {
+                    found.retain(|tool| {
+                        let said = &tool.spec.name;
+                        let is_name = verify::can_be_a_child(said);
+                        if !is_name {
+                            notes.push(format!(
+                                "the server `{name}` has a tool {said:?}, which is left out: that cannot be a name here"
+                            ));
+                        }
+                        is_name
+                    });
+                    *server = server.clone().offer(found);
+                }
                 Err(fault) if is_dispensable(&self.file, name) => {
                     notes.push(format!("{failed}, and others stand in for it: {fault}"));
                     *server = server.clone().connect_wait(ABSENT_WAIT);

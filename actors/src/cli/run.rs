@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,7 +23,7 @@ use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
-use super::{Failed, Show, say, tell};
+use super::{Failed, Show, UNREAD, say, tell};
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -484,6 +485,11 @@ impl Session {
         ));
         let mut interrupted = false;
         loop {
+            if UNREAD.load(Ordering::Relaxed) {
+                // What is asked costs, and nobody would hear the answer.
+                tell("nobody reads the answers any more");
+                return Ok(());
+            }
             let typed = tokio::select! {
                 biased;
                 // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.

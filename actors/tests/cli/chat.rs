@@ -169,6 +169,25 @@ async fn an_interrupt_between_two_questions_is_heard_without_a_terminal_too() {
     drop(stdin);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_more_is_asked_once_nobody_reads_the_answers() {
+    let server = StubServer::start().await.unwrap();
+    let folder = model(&server);
+    let mut child = command(&folder.0, &["run", "t.toml", "--chat"]).spawn().unwrap();
+    let work = tokio::task::spawn_blocking(move || {
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, b"one\n").unwrap();
+        // As `head -1` does.
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut [0; 3]).unwrap();
+        drop(out);
+        std::io::Write::write_all(&mut stdin, b"two\nthree\nfour\n").unwrap();
+        child.wait().unwrap().code()
+    });
+    assert_eq!(work.await.unwrap(), Some(0));
+    assert_eq!(server.count(), 2, "its reader has gone by the second answer");
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_cannot_be_written_is_no_success() {
