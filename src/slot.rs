@@ -52,6 +52,7 @@ mod rare;
 mod recovery;
 mod replay;
 mod state;
+mod trial;
 mod wide;
 mod work;
 mod worker;

@@ -514,6 +514,9 @@ impl System {
         root.ask_stop(ExitCause::Stopped, false);
         root.wait_ended().await;
         root.abandon(&ExitCause::Stopped);
+        if let Some(journal) = self.inner.hub.journal.get() {
+            journal.ends_in_order().await;
+        }
     }
 
     /// Waits until the root has ended, by itself or because it was stopped, and says why.

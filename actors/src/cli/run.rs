@@ -112,6 +112,7 @@ impl Session {
                 }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
+                options.set_unreadable_aside = adopt;
                 options.system = watched;
                 let (system, recovered, events) =
                     System::recover_observed(spec, store, options).await.map_err(with_hint)?;
