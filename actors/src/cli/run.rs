@@ -575,9 +575,18 @@ fn not_kept(done: Result<(), StoreError>) {
 
 /// What can be done about a store of another tree.
 fn with_hint(error: RecoverError) -> anyhow::Error {
-    let is_other = matches!(error, RecoverError::Topology { .. });
+    let hint = match &error {
+        RecoverError::Topology { .. } => Some("--adopt takes the store up all the same"),
+        RecoverError::Request { .. } => {
+            Some("--adopt sets it aside, where `mainstay store` shows it and gives it up")
+        }
+        _ => None,
+    };
     let error = anyhow::Error::new(error);
-    if is_other { error.context("--adopt takes the store up all the same") } else { error }
+    match hint {
+        Some(hint) => error.context(hint),
+        None => error,
+    }
 }
 
 /// What became of a question of before.
