@@ -64,7 +64,7 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     for gone in &recovered.set_aside {
         let _ = write!(
             text,
-            "\n  set aside: request {:?}, accepted by {}, which is no more",
+            "\n  set aside: request {:?}, accepted by {}, which is no more or cannot read it (see `mainstay store`)",
             gone.key, gone.child
         );
     }
