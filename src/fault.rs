@@ -263,6 +263,9 @@ pub enum EffectState {
     NotApplied,
     /// It may have happened.
     Unknown,
+    /// The other side says that it failed, and not that nothing has happened: it is not repeated, and what
+    /// undoes it is asked to. The class alone would say that it was refused.
+    Failed,
 }
 
 /// A child's failure to do its job, classified. Ends the attempt, not the life.
@@ -338,6 +341,14 @@ impl Fault {
         self
     }
 
+    /// The same fault, saying that the other side has failed and may have done a part: for a class that is a
+    /// [refusal](Class::is_refusal) where nothing shows that it was refused before anything was done.
+    #[must_use]
+    pub fn effect_failed(mut self) -> Self {
+        self.effect = EffectState::Failed;
+        self
+    }
+
     /// The same fault, saying that the child keeps to limits of its own and nobody else was asked. It says
     /// nothing about the account: the quota domain stays open, whatever [wait](Fault::retry_after) this
     /// request is told, and any sibling may take it. Nor does it say that the child is ill: no circuit
@@ -406,7 +417,7 @@ impl Fault {
         match self.effect {
             _ if kind.is_replay_safe() => true,
             EffectState::NotApplied => true,
-            EffectState::Unknown => false,
+            EffectState::Unknown | EffectState::Failed => false,
             EffectState::Unstated => self.class.is_refusal(),
         }
     }
@@ -417,7 +428,7 @@ impl Fault {
         match self.effect {
             _ if kind.is_replay_safe() => false,
             EffectState::Unknown => true,
-            EffectState::NotApplied => false,
+            EffectState::NotApplied | EffectState::Failed => false,
             EffectState::Unstated => matches!(
                 self.class,
                 Class::Timeout | Class::Indeterminate | Class::ServerTransient | Class::Internal
@@ -658,6 +669,10 @@ mod tests {
         assert!(Fault::network("refused").is_replay_safe(kind));
         assert!(!Fault::network("reset").effect_unknown().is_replay_safe(kind));
         assert!(!Fault::tool_execution("").is_replay_safe(kind));
+        assert!(Fault::business("no").is_replay_safe(kind));
+        let failed = Fault::business("no").effect_failed();
+        assert!(!failed.is_replay_safe(kind) && !failed.leaves_unknown(kind));
+        assert!(failed.is_replay_safe(EffectKind::Idempotent));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
+use crate::fate::Fate;
 use crate::fault::Fault;
 use crate::id::{CheckpointId, RequestId};
 use crate::lifecycle::Stage;
@@ -39,6 +40,8 @@ pub(crate) trait Look: Managed {
     fn in_transaction(&self) -> bool;
     /// Its state is one of before requests that were answered: see [`Slot::replays`].
     fn fall_behind(&self);
+    /// A request of before is set aside without being handed out.
+    fn count_set_aside(&self);
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// Whether this state is one in the middle of this request.
@@ -119,6 +122,13 @@ impl<W: Worker> Look for Slot<W> {
 
     fn fall_behind(&self) {
         self.desk().rare().behind = true;
+    }
+
+    fn count_set_aside(&self) {
+        let mut desk = self.desk();
+        desk.counts.accepted += 1;
+        desk.counts.add(Fate::Quarantined);
+        self.publish(&mut desk);
     }
 
     fn adopt_beginning(&self, oldest: CheckpointId) {
