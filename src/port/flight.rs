@@ -14,7 +14,7 @@ use crate::fate::{Answer, Cost};
 use crate::id::ChildPath;
 use crate::moment::Moment;
 use crate::policy::SoftFailures;
-use crate::policy::budget::Purse;
+use crate::policy::budget::{Denied, Purse, Reservation};
 
 /// The soft failures of one task, shared by all that is done for it.
 pub(crate) type Soft = Arc<Mutex<SoftFailures>>;
@@ -41,6 +41,8 @@ struct TieState {
     own: Cost,
     /// What it would cost more, did it end now.
     owed: Cost,
+    /// What was set aside for it, beside the attempt itself.
+    held: Option<Reservation>,
     waiting: u32,
     since: Moment,
     paused: Duration,
@@ -126,6 +128,30 @@ impl Tie {
     /// What it would cost more, did it end now: instead of what was said before.
     pub(crate) fn owe(&self, cost: Cost) {
         self.inner.lock().owed = cost;
+    }
+
+    /// Sets aside what the attempt may cost from now on.
+    pub(crate) fn reserve(&self, cost: Cost, now: Moment) -> Result<(), Denied> {
+        let Some(purse) = &self.purse else { return Ok(()) };
+        let mut inner = self.inner.lock();
+        let mut needed = inner.own;
+        needed.add(cost);
+        let held = inner.held.as_ref().map_or_else(Cost::default, Reservation::cost);
+        let more = Cost {
+            tokens: needed.tokens.saturating_sub(held.tokens),
+            money_micros: needed.money_micros.saturating_sub(held.money_micros),
+        };
+        let more = purse.reserve_more(more, now)?;
+        match &mut inner.held {
+            Some(held) => held.join(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+
+    /// What was set aside, for whoever settles it.
+    pub(crate) fn take_held(&self) -> Option<Reservation> {
+        self.inner.lock().held.take()
     }
 
     pub(crate) fn owed(&self) -> Cost {

@@ -178,7 +178,8 @@ impl<W: Worker> Slot<W> {
         // Its caller was told another fate: that one stands, and so does what it has made of the state.
         let recording = recording.filter(|_| standing == Standing::Current);
         let noted = recording.is_some();
-        let written = self.write_reply(journal, recording, snapshot.as_ref(), job, reply);
+        let written =
+            self.write_reply(journal, recording, snapshot.as_ref(), (job, context), reply);
         if noted && written.is_err() {
             job.mail.forget_journaled();
         }
@@ -190,7 +191,7 @@ impl<W: Worker> Slot<W> {
         journal: &Arc<Journal>,
         recording: Option<(Recording, &Arc<str>)>,
         snapshot: Option<&Snapshot>,
-        job: &Job<W>,
+        (job, context): (&Job<W>, &Context),
         reply: &W::Reply,
     ) -> Result<Option<Writing>, Unkept> {
         let mut batch = Batch::new();
