@@ -349,6 +349,10 @@ async fn attempt<B: Stateful>(
     {
         return (Some(life), ended);
     }
+    let _in_hand = match slot.take_up(job, context).await {
+        Ok(in_hand) => in_hand,
+        Err(ended) => return (Some(life), ended),
+    };
     if job.behind {
         match Box::pin(replay::catch_up(slot, life, job, context)).await {
             Ok(caught_up) => life = caught_up,
@@ -358,6 +362,8 @@ async fn attempt<B: Stateful>(
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back, undo } = place;
+    // What comes before its first step takes none of the time that the step has.
+    let mut first = !(job.behind || back || undo || job.torn);
     if back {
         let began = slot.hub.now();
         let gone = slot.go_back(job, context).await;
@@ -391,7 +397,9 @@ async fn attempt<B: Stateful>(
             Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
         }
     }
-    let mut first = true;
+    if !first {
+        slot.stands_between(job.ticket);
+    }
     let every_effect = slot.spec.checkpoint == Interval::EveryEffect;
     'steps: loop {
         if !std::mem::take(&mut first) {
@@ -447,7 +455,9 @@ async fn attempt<B: Stateful>(
                 }
                 Watched::Done(Ok(Step::Perform(calls))) => {
                     let acted = calls.iter().any(Call::is_act);
-                    let kept = match slot.keep_step(&life, job, context, done, acted || after) {
+                    // What those do who are asked may be asked for once: by whoever goes on from here.
+                    let at_once = acted || after || calls.iter().any(Call::is_joined);
+                    let kept = match slot.keep_step(&life, job, context, done, at_once) {
                         Ok(writing) => slot.kept(writing, job, context).await,
                         Err(kept) => Err(kept),
                     };
@@ -461,7 +471,8 @@ async fn attempt<B: Stateful>(
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
                     }
-                    match perform(slot, calls, context, done, acted).await {
+                    let asked = perform(slot, calls, context, done, acted);
+                    match slot.waits_for(asked, job, context).await {
                         Ok(performed) => {
                             turn = Turn::Performed(performed);
                             done += 1;
@@ -592,6 +603,13 @@ async fn serve<B: Stateless>(
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
+    let mut _in_hand = None;
+    if job.mail.trial().is_some() {
+        match Box::pin(slot.take_up(&job, &context)).await {
+            Ok(in_hand) => _in_hand = in_hand,
+            Err(ended) => return (job, ended),
+        }
+    }
     let served = || life.serve(&job.mail.request, &context);
     let done = watched(served, boxed_fault, &context.flight, heard).await;
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());

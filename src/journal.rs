@@ -8,8 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -26,14 +26,19 @@ use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
+use crate::port::Back;
 
 mod line;
+mod nested;
 mod past;
 mod state;
+mod trial;
 
 use line::Line;
 pub(crate) use state::Aside;
 use state::{State, Token};
+pub(crate) use trial::Tried;
+use trial::Turn;
 
 /// The stream in the store.
 const STREAM: &str = "mainstay";
@@ -41,8 +46,9 @@ const SCHEMA: &str = "mainstay.journal";
 /// 2 knows requests that were set aside, and what became of them; 3 which checkpoints were
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
-/// what came of questions that are no effects, both for a replay.
-const VERSION: u32 = 5;
+/// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
+/// ended, and what was returned for a request.
+const VERSION: u32 = 6;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -75,6 +81,10 @@ pub(crate) struct Open {
     pub(crate) trail: Trail,
     /// What it may cost, time aside.
     pub(crate) budget: Option<Limits>,
+    /// How often the process has ended with it in hand since it last got on, should it end now.
+    pub(crate) taken: u32,
+    /// What was returned for it.
+    pub(crate) back: Back,
 }
 
 /// See the [module](self).
@@ -98,6 +108,10 @@ pub(crate) struct Journal {
     changed: tokio::sync::Notify,
     /// Requests whose work this process could not bring back into a state, the last ones.
     lost: Mutex<VecDeque<(ChildPath, Arc<str>)>>,
+    /// Which of the requests that the process may have ended for is in hand.
+    turn: Turn,
+    /// Those that an earlier process has left.
+    tried: Mutex<Vec<Weak<Tried>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -171,6 +185,8 @@ impl Journal {
             full_at: Mutex::new(None),
             changed: tokio::sync::Notify::new(),
             lost: Mutex::default(),
+            turn: Turn::default(),
+            tried: Mutex::default(),
             clock,
         };
         Ok((Arc::new(journal), records))
@@ -187,13 +203,18 @@ impl Journal {
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
             // So many it will be at least: usually that answers it, and nothing is looked at or copied.
-            let is_heavy = self.is_heavy();
+            let is_full = self.is_full.load(Ordering::Relaxed);
+            let is_heavy = is_full || self.is_heavy();
             if written < has_grown(state.least()) && !is_heavy {
                 return Ok(());
             }
             // What the store has let go of cannot be returned to again.
             state.retain_used(|id| self.store.find(id).is_ok());
             state.retain_past(|child| self.oldest(child));
+            if is_full {
+                // Less is told of what was answered, so that something new can be accepted.
+                state.forget_older_texts();
+            }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
             if written < has_grown(lines.len()) && !is_heavy {
@@ -211,9 +232,10 @@ impl Journal {
             // What is old goes with the last of them: until then all is said twice, and the same.
             let mut commits: Vec<_> = batches
                 .into_iter()
-                .map(|batch| self.store.commit(batch, Durability::Async))
+                .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
                 .collect();
-            commits.push(self.store.commit(last.trim(STREAM, next), Durability::Sync));
+            let last = last.trim(STREAM, next).making_room(is_full);
+            commits.push(self.store.commit(last, Durability::Sync));
             commits
         };
         for commit in commits {
@@ -640,17 +662,37 @@ impl Keep for Journal {
     }
 
     fn known(&self, key: &str) -> Option<Asked> {
-        Some(match Self::known(self, key)? {
+        let Some(known) = Self::known(self, key) else {
+            // About to be accepted, it is as if it were open: whoever asks waits for what becomes of that.
+            return (!self.state.lock().is_free(key)).then_some(Asked::Open);
+        };
+        Some(match known {
             Journaled::Open => Asked::Open,
             Journaled::Fated(Fate::Done, reply) => Asked::Done(reply),
             Journaled::Fated(Fate::Quarantined, _) => Asked::Aside,
-            Journaled::Fated(..) => Asked::Over,
+            Journaled::Fated(fate, _) => Asked::Over(fate),
         })
     }
 
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {
         let freed = self.freed(key);
         Box::pin(async move { freed.await.map_err(|error| failed(&error)) })
+    }
+
+    fn asked_by(&self, task: &str) -> Vec<(Arc<str>, bool)> {
+        self.nested(task)
+    }
+
+    fn let_go(&self, keys: &[Arc<str>]) -> Keeping {
+        let commit = self.without(keys, Batch::new());
+        let commit = commit.map(|batch| self.store.commit(batch, Durability::Sync));
+        Box::pin(async move {
+            let kept = match commit {
+                Ok(commit) => commit.await.map(drop),
+                Err(error) => Err(error),
+            };
+            kept.map_err(|error| failed(&error))
+        })
     }
 
     fn told(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

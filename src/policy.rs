@@ -33,6 +33,7 @@ use crate::moment::Moment;
 pub mod accumulator;
 pub mod backoff;
 pub mod budget;
+pub mod deaths;
 pub mod eligibility;
 pub mod hedge;
 pub mod history;

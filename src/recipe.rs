@@ -18,6 +18,7 @@ use crate::id::ChildPath;
 use crate::incarnation::{StatefulWorker, StatelessWorker};
 use crate::mirror::{Detail, Kind, RowHandle};
 use crate::policy::GroupKind;
+use crate::policy::deaths::PROCESS_DEATHS;
 use crate::port::Port;
 use crate::slot::{Look, Rules, Slot, Worker};
 use crate::spec::{BetweenLives, ChildSpec, DEFAULT_MAILBOX, GroupSpec, Recipe, StartMode};
@@ -145,6 +146,7 @@ fn spec<B: Behavior>(
         codec: None,
         durable: false,
         durability: Durability::default(),
+        process_deaths: PROCESS_DEATHS,
         checkpoint: Interval::default(),
     }
 }

@@ -52,6 +52,7 @@ mod rare;
 mod recovery;
 mod replay;
 mod state;
+mod trial;
 mod wide;
 mod work;
 mod worker;
@@ -641,6 +642,10 @@ impl<W: Worker> Seat for Slot<W> {
 
     fn identity(&self) -> u64 {
         self.hub.identity
+    }
+
+    fn emit(&self, event: Event) {
+        self.hub.emit(event);
     }
 }
 

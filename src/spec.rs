@@ -26,6 +26,7 @@ use crate::port::{Need, Needs, PortType};
 
 pub mod acting;
 mod codec;
+mod deaths;
 mod domain;
 mod group;
 mod like;
@@ -108,6 +109,7 @@ pub struct ChildSpec {
     pub(crate) codec: Option<Codec>,
     pub(crate) durable: bool,
     pub(crate) durability: Durability,
+    pub(crate) process_deaths: u32,
     pub(crate) checkpoint: Interval,
 }
 

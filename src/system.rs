@@ -181,6 +181,7 @@ impl fmt::Debug for System {
 mod quarantine;
 mod recover;
 mod rollback;
+mod upkeep;
 mod watching;
 
 use watching::Watching;
@@ -188,6 +189,7 @@ use watching::Watching;
 pub use quarantine::QuarantineRef;
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
+pub use upkeep::Upkeep;
 
 /// Held by the task that waits for the root's end. Dropped before that, the runtime is gone, and
 /// everything that would have ended a request with it.
@@ -512,6 +514,9 @@ impl System {
         root.ask_stop(ExitCause::Stopped, false);
         root.wait_ended().await;
         root.abandon(&ExitCause::Stopped);
+        if let Some(journal) = self.inner.hub.journal.get() {
+            journal.ends_in_order().await;
+        }
     }
 
     /// Waits until the root has ended, by itself or because it was stopped, and says why.

@@ -25,6 +25,10 @@ use moody::{Mood, Moody};
 mod dying;
 #[path = "common/moody.rs"]
 mod moody;
+#[path = "quarantine/deaths.rs"]
+mod deaths;
+#[path = "quarantine/suspects.rs"]
+mod suspects;
 
 /// What is asked that no code survives, until it is mended.
 const POISON: &str = "the secret poison";

@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "scopes/ended.rs"]
+mod ended;
 #[path = "scopes/replay.rs"]
 mod replay;
 #[path = "scopes/request.rs"]

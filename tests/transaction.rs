@@ -52,6 +52,8 @@ enum Goes {
     Lost,
     /// The bank says no.
     No,
+    /// It happens, and the bank says that something has failed.
+    Half,
     /// It is never answered.
     Hangs,
 }
@@ -106,7 +108,7 @@ impl Stateless for Desk {
                 self.0.hung.notify_one();
                 std::future::pending().await
             }
-            Some(Goes::Lost) | None => {}
+            Some(Goes::Lost | Goes::Half) | None => {}
         }
         let asks = matches!(order, Asked { .. });
         if !asks && self.0.done.lock().insert(ctx.key(), *order).is_none() {
@@ -114,6 +116,7 @@ impl Stateless for Desk {
         }
         match goes {
             Some(Goes::Lost) => Err(Fault::indeterminate("no answer")),
+            Some(Goes::Half) => Err(Fault::business("it cannot be filed").effect_failed()),
             _ => Ok(()),
         }
     }
@@ -156,7 +159,9 @@ impl Stateful for Teller {
                 self.stage = Arc::new(*self.stage + 1);
             }
             Turn::RolledBack(undone) if self.tells => {
-                assert!(undone.kept.is_empty() && undone.unknown.is_empty(), "{undone:?}");
+                let doubtful = usize::from(*amount == FOREIGN);
+                let told = (undone.kept.len(), undone.unknown.len());
+                assert_eq!(told, (0, doubtful), "{undone:?}");
                 self.stage = Arc::new(10);
                 if *amount == RARE {
                     let undone = undone.undone.len();
@@ -198,7 +203,7 @@ impl Stateful for Teller {
 }
 
 async fn open(bank: &Arc<Bank>, store: &Arc<dyn Store>, tells: bool) -> (System, Port<u32, u32>) {
-    open_with(bank, store, tells, Interval::Steps(1)).await
+    open_as(EffectKind::Idempotent, bank, store, tells, Interval::Steps(1)).await
 }
 
 async fn open_with(
@@ -207,13 +212,24 @@ async fn open_with(
     tells: bool,
     interval: Interval,
 ) -> (System, Port<u32, u32>) {
-    let (system, _) =
-        System::recover(spec(bank, tells, interval), Arc::clone(store)).await.unwrap();
+    open_as(EffectKind::Idempotent, bank, store, tells, interval).await
+}
+
+/// With a bank whose acts are of this kind.
+async fn open_as(
+    kind: EffectKind,
+    bank: &Arc<Bank>,
+    store: &Arc<dyn Store>,
+    tells: bool,
+    interval: Interval,
+) -> (System, Port<u32, u32>) {
+    let tree = spec(kind, bank, tells, interval);
+    let (system, _) = System::recover(tree, Arc::clone(store)).await.unwrap();
     let teller = system.port::<u32, u32>("bank/teller").unwrap();
     (system, teller)
 }
 
-fn spec(bank: &Arc<Bank>, tells: bool, interval: Interval) -> SupervisorSpec {
+fn spec(kind: EffectKind, bank: &Arc<Bank>, tells: bool, interval: Interval) -> SupervisorSpec {
     let (desk, undoes) = (Desk(Arc::clone(bank)), Desk(Arc::clone(bank)));
     // Durable, so that it is asked once also by two processes.
     let undoer = ChildSpec::stateless("undoer", move || undoes.clone()).durable::<Desk>();
@@ -222,6 +238,7 @@ fn spec(bank: &Arc<Bank>, tells: bool, interval: Interval) -> SupervisorSpec {
         .child(undoer)
         .child(
             ChildSpec::stateless("bank", move || desk.clone())
+                .effect(kind)
                 .recorded::<Desk>()
                 .attempt_timeout(Duration::from_secs(86_400)),
         )
@@ -264,6 +281,8 @@ async fn an_act_that_may_have_happened_is_undone_with_the_others() {
         // The last word is a refusal, and the first was none.
         &[Goes::Lost, Goes::Refused, Goes::Refused, Goes::Refused],
         &[Goes::Lost, Goes::No],
+        // The bank has said that it failed, and not that nothing has happened.
+        &[Goes::Half],
     ] {
         let bank = Arc::new(Bank::default());
         let (_system, teller) = open(&bank, &store(), true).await;
@@ -271,6 +290,58 @@ async fn an_act_that_may_have_happened_is_undone_with_the_others() {
         assert_eq!(teller.call(7_u32).await.unwrap().value, 0, "{credits:?}");
         let expected = [Debit(7), Credit(7), UndoCredit(7), UndoDebit(7), Told { done: false }];
         assert_eq!(bank.log(), expected, "{credits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_failed_is_undone_once_and_never_asked_for_again_where_it_may_not_be() {
+    let irreversible = EffectKind::Irreversible;
+    for (amount, tells, expected) in [
+        // With an undo it is undone, and then it is asked for under another key.
+        (
+            7,
+            false,
+            &[
+                Debit(7),
+                Credit(7),
+                UndoCredit(7),
+                UndoDebit(7),
+                Debit(7),
+                Credit(7),
+                Told { done: true },
+            ][..],
+        ),
+        // Without one what came before is undone all the same, and whoever acts is told.
+        (
+            FOREIGN,
+            true,
+            &[Debit(FOREIGN), Credit(FOREIGN), UndoDebit(FOREIGN), Told { done: false }],
+        ),
+        // It fails the second time as it did the first, and the bank is not asked.
+        (
+            FOREIGN,
+            false,
+            &[
+                Debit(FOREIGN),
+                Credit(FOREIGN),
+                UndoDebit(FOREIGN),
+                Debit(FOREIGN),
+                UndoDebit(FOREIGN),
+            ],
+        ),
+    ] {
+        let (bank, store) = (Arc::new(Bank::default()), store());
+        let (system, teller) =
+            open_as(irreversible, &bank, &store, tells, Interval::Steps(1)).await;
+        let mut events = system.events();
+        bank.credits.lock().extend([Goes::Half]);
+        teller.submit(amount, CallOptions::new().key("it")).await.unwrap();
+        settled(&system, "it").await;
+        assert_eq!(bank.log(), expected, "{amount}, {tells}");
+        assert_eq!(system.effects().open(), []);
+        while let Some(stamped) = events.try_next() {
+            assert!(!matches!(stamped.event, Event::UndoStopped { .. }), "nobody is called");
+        }
     }
 }
 
@@ -469,7 +540,7 @@ fn goes_on_after_its_rollback(bank: &Arc<Bank>, store: &Arc<dyn Store>, undone: 
     let before = bank.log();
     assert_eq!(before.last(), Some(&Asked { undone }), "{before:?}");
     runtime().block_on(async {
-        let spec = spec(bank, true, Interval::Never);
+        let spec = spec(EffectKind::Idempotent, bank, true, Interval::Never);
         let recovering =
             System::recover_observed(spec, Arc::clone(store), RecoverOptions::default());
         let (system, _, mut events) = recovering.await.unwrap();

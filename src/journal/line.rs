@@ -14,6 +14,7 @@ use crate::fault::{EffectKind, Fault};
 use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::ledger::{EffectStatus, Happened, Intent, Record, Undo};
 use crate::policy::budget::Limits;
+use crate::port::Back;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +30,11 @@ pub(super) enum Line {
         /// What it may cost, time aside.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         budget: Option<Limits>,
+        /// As [`Line::TakenUp`] and [`Line::WentBack`] say.
+        #[serde(default, skip_serializing_if = "is_none")]
+        taken: u32,
+        #[serde(default, skip_serializing_if = "Back::is_none")]
+        back: Back,
     },
     Fated {
         key: Arc<str>,
@@ -54,6 +60,18 @@ pub(super) enum Line {
     /// It was not accepted, although a record says so: nothing is said of its key.
     Withdrawn {
         key: Arc<str>,
+    },
+    /// Should the process end now, it has ended so many times with this request in hand since that last got
+    /// on. Written of those that an earlier process has left.
+    TakenUp {
+        key: Arc<str>,
+        n: u32,
+    },
+    /// It has gone back to where it began, or the supervisor at `to` was to return for it.
+    WentBack {
+        key: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<ChildPath>,
     },
     Intent(StoredIntent),
     Status {
@@ -158,8 +176,15 @@ impl From<&Open> for Line {
             deadline: open.deadline,
             trail: open.trail.clone(),
             budget: open.budget,
+            taken: open.taken,
+            back: open.back.clone(),
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_none(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Line {

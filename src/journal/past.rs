@@ -9,6 +9,7 @@ use super::Open;
 use super::state::MIB;
 use crate::fate::Trail;
 use crate::id::ChildPath;
+use crate::port::Back;
 
 /// Requests that are kept for a replay after they were answered, of all children together, and what they may
 /// weigh. As many as those whose effects are remembered: without these there is no replay.
@@ -84,18 +85,28 @@ impl Past {
         self.bytes += weight(open);
         self.order.push_back((stamp, Arc::clone(&key)));
         // Handed over again it is nobody's who failed, and bound to no time.
-        let open = Open { deadline: None, trail: Trail::default(), ..open.clone() };
+        let (trail, back) = (Trail::default(), Back::default());
+        let open = Open { deadline: None, trail, taken: 0, back, ..open.clone() };
         self.kept.insert(key, (stamp, open));
-        while self.kept.len() > REPLAYED || self.bytes > REPLAYED_BYTES {
-            let Some((stamp, old)) = self.order.pop_front() else { break };
-            if self.kept.get(&old).is_some_and(|(kept, _)| *kept == stamp) {
-                self.remove(&old);
-            }
-        }
+        self.bound(REPLAYED, REPLAYED_BYTES);
         // Those that were removed in between leave their places behind.
         if self.order.len() > 2 * self.kept.len() + 64 {
             let kept = &self.kept;
             self.order.retain(|(stamp, key)| kept.get(key).is_some_and(|(at, _)| at == stamp));
+        }
+    }
+
+    /// The older half goes.
+    pub(super) fn halve(&mut self) {
+        self.bound(self.kept.len() / 2, self.bytes / 2);
+    }
+
+    fn bound(&mut self, count: usize, bytes: usize) {
+        while self.kept.len() > count || self.bytes > bytes {
+            let Some((stamp, old)) = self.order.pop_front() else { break };
+            if self.kept.get(&old).is_some_and(|(kept, _)| *kept == stamp) {
+                self.remove(&old);
+            }
         }
     }
 

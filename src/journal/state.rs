@@ -14,6 +14,7 @@ use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
+use crate::port::Back;
 
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
@@ -99,7 +100,7 @@ impl State {
     /// Takes up a record that was read.
     pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
         match line {
-            Line::Accepted { child, key, request, deadline, trail, budget } => {
+            Line::Accepted { child, key, request, deadline, trail, budget, taken, back } => {
                 if !self.places.contains_key(&key) {
                     let known = self.opens(Open {
                         child,
@@ -108,6 +109,8 @@ impl State {
                         deadline,
                         trail,
                         budget,
+                        taken,
+                        back,
                     });
                     self.take(&key);
                     self.put(key, known);
@@ -133,6 +136,8 @@ impl State {
                 self.put(key, Known::Fated(Fate::Quarantined, None));
             }
             Line::Withdrawn { key } => drop(self.take(&key)),
+            Line::TakenUp { key, n } => drop(self.counts(&key, |_| n)),
+            Line::WentBack { key, to } => self.goes_back(&key, to),
             Line::Intent(stored) => return Ok(Some(stored.into_record()?)),
             Line::Status { key, status } => {
                 return Ok(Some(Record::Status(key_of(&key)?, status.into())));
@@ -148,6 +153,20 @@ impl State {
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
         }
         Ok(None)
+    }
+
+    /// Every key under which a request is open or was answered, and whether it was.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        let open = self.places.keys().map(|key| (key, false));
+        let answered = self.fated.iter().filter(|(_, known)| known.fate == Fate::Done);
+        open.chain(answered.map(|(key, _)| (key, true)))
+    }
+
+    /// Nothing is said of a request any more.
+    pub(super) fn let_go(&mut self, key: &str) {
+        self.take(key);
+        self.work.remove(key);
+        self.past.remove(key);
     }
 
     /// What is certain about a key.
@@ -325,6 +344,25 @@ impl State {
         self.tidied += 1;
     }
 
+    /// How often the process has ended with this request in hand, should it end now; `None` when it is not
+    /// open, or that has not changed.
+    pub(super) fn counts(&mut self, key: &str, to: impl FnOnce(u32) -> u32) -> Option<u32> {
+        let open = self.open.get_mut(self.places.get(key)?)?;
+        let before = open.taken;
+        open.taken = to(before);
+        (open.taken != before).then_some(open.taken)
+    }
+
+    /// A request goes back to where it began, or the supervisor with this path is to return for it.
+    pub(super) fn goes_back(&mut self, key: &str, to: Option<ChildPath>) {
+        let Some(place) = self.places.get(key) else { return };
+        let Some(open) = self.open.get_mut(place) else { return };
+        match to {
+            None => open.back.own = true,
+            to => open.back.widest = to,
+        }
+    }
+
     pub(super) fn accept(&mut self, open: Open) -> Token {
         let key = Arc::clone(&open.key);
         let known = self.opens(open);
@@ -418,6 +456,8 @@ impl State {
             Known::Open(_, open) => {
                 let mut open = open.clone();
                 open.trail.0.extend(trail.0);
+                // Should it be released, all of this begins anew.
+                (open.taken, open.back) = (0, Back::default());
                 Known::Aside(self.number(), Aside { open, at })
             }
             Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),
@@ -455,9 +495,16 @@ impl State {
         Some(known)
     }
 
+    /// There is no room for all that is remembered: the older half goes of the replies, whose fates stay, and of
+    /// what is kept for replays.
+    pub(super) fn forget_older_texts(&mut self) {
+        self.bound_replies(self.reply_bytes / 2);
+        self.past.halve();
+    }
+
     /// The oldest replies go when all of them weigh too much; their fates stay.
-    fn bound_replies(&mut self) {
-        while self.reply_bytes > REPLY_BYTES && self.replies.len() > 1 {
+    fn bound_replies(&mut self, bytes: usize) {
+        while self.reply_bytes > bytes && self.replies.len() > 1 {
             let Some((stamp, key)) = self.replies.pop_front() else { break };
             let known = self.fated.get_mut(&key).filter(|known| known.stamp == stamp);
             if let Some(reply) = known.and_then(|known| known.reply.take()) {
@@ -489,7 +536,7 @@ impl State {
                     self.replies.push_back((stamp, Arc::clone(&key)));
                 }
                 self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, reply });
-                self.bound_replies();
+                self.bound_replies(REPLY_BYTES);
                 self.order.push_back((stamp, key));
                 while self.order.len() > REMEMBERED {
                     let Some((stamp, old)) = self.order.pop_front() else { break };

@@ -106,6 +106,8 @@ fn open(key: &str) -> Open {
         deadline: Some(7),
         trail: Trail::default(),
         budget: None,
+        taken: 0,
+        back: Back::default(),
     }
 }
 
@@ -480,6 +482,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
 }
 
 mod golden;
+mod trial;
 
 #[tokio::test(start_paused = true)]
 async fn what_was_set_aside_is_not_asked_again_by_the_effect_that_asked_for_it() {

@@ -7,6 +7,7 @@ use crate::fault::{ExitCause, Fault};
 
 mod accumulator;
 mod budget;
+mod deaths;
 mod defaults;
 mod hedge;
 mod properties;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
-use super::{AcceptOptions, Gate, Home, Kept, More, Soft, unwound};
+use super::{AcceptOptions, Gate, Home, Kept, More, Soft, Trial, unwound};
 use crate::decision::Action;
 use crate::error::CallError;
 use crate::fate::{Answer, Cost, Fate};
@@ -165,13 +165,17 @@ impl<Q, R> Envelope<Q, R> {
                 (None, parent) => parent,
             };
         }
+        let soft = match &options.tie {
+            Some(tie) => Some(Arc::clone(&tie.soft)),
+            None => options.more.as_mut().and_then(|more| more.soft.take()),
+        };
         Self {
             id,
             accepted_at,
             deadline,
             more: options.more.take(),
             cast: options.cast,
-            soft: options.tie.as_ref().map(|tie| Arc::clone(&tie.soft)),
+            soft,
             request: Kept::new(request),
             home,
             book: Mutex::new(None),
@@ -197,12 +201,35 @@ impl<Q, R> Envelope<Q, R> {
 
     /// Whether it comes with nothing that an attempt has to look at first.
     pub(crate) fn is_plain(&self) -> bool {
-        self.more.as_ref().is_none_or(|more| more.gate.is_none() && more.purse.is_none())
+        self.more
+            .as_ref()
+            .is_none_or(|more| more.gate.is_none() && more.purse.is_none() && more.trial.is_none())
+    }
+
+    /// Whether the process ends with it in hand, if an earlier one has left it.
+    pub(crate) fn trial(&self) -> Option<&Arc<dyn Trial>> {
+        self.more.as_ref()?.trial.as_ref()
+    }
+
+    /// A book that says what earlier processes have returned for this request.
+    fn booked(&self, mut book: Box<Book>) -> Box<Book> {
+        if let Some(more) = self.more.as_ref().filter(|more| !more.back.is_none()) {
+            book.rolled_back = more.back.own;
+            if let Some(at) = &more.back.widest {
+                book.widened = Some(Box::new((Some(at.clone()), Vec::new())));
+            }
+        }
+        book
     }
 
     /// What it waits for before anything is done about it, if it is durable.
     pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
         self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// Whether its asker, should it be cut short, asks for it again under the same key.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.joined)
     }
 
     /// Whether another request asked for this one: what its ladder cannot mend, that one judges.
@@ -278,14 +305,16 @@ impl<Q, R> Envelope<Q, R> {
     pub(crate) fn open_book(&self, member: usize, delivery: crate::id::Delivery) -> BookLock<'_> {
         let book = self.book.lock();
         self.state.fetch_or(BOOKED, Ordering::AcqRel);
-        MutexGuard::map(book, |book| &mut **book.get_or_insert_with(|| Book::new(member, delivery)))
+        MutexGuard::map(book, |book| {
+            &mut **book.get_or_insert_with(|| self.booked(Book::new(member, delivery)))
+        })
     }
 
     /// It was handed out under this number, without failing: nothing is known against any member.
     pub(crate) fn note_hand_out(&self, delivery: crate::id::Delivery) {
         let mut book = self.book.lock();
         self.state.fetch_or(BOOKED, Ordering::AcqRel);
-        let book = book.get_or_insert_with(|| Book::interrupted(delivery));
+        let book = book.get_or_insert_with(|| self.booked(Book::interrupted(delivery)));
         book.deliveries = book.deliveries.max(delivery);
     }
 

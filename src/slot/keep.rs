@@ -42,6 +42,8 @@ impl<W: Worker> Slot<W> {
                 Some(before) => snapshot.following(before),
                 None => snapshot,
             };
+            let trial = job.mail.trial();
+            let at_once = at_once || trial.is_some_and(|trial| trial.wants_kept(step));
             let due = saved.count(context, &self.spec.checkpoint) || at_once;
             let before = saved.mid.replace(Mid {
                 request: InHand::Here(job.mail.id),
@@ -77,8 +79,17 @@ impl<W: Worker> Slot<W> {
         let (draft, steps) = self.draft(snapshot, job.life);
         let sealed = seal(draft.envelope(envelope))?;
         let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
-        let handed = journal.commit_state(batch, self.spec.durability);
-        Ok(Writing { handed, sealed: Some(sealed), steps, mid: true })
+        let durability = self.spec.durability;
+        let further = job.mail.trial().is_some_and(|trial| trial.is_further(in_hand.step));
+        let handed = match job.mail.key() {
+            // That it goes back is counted with the state that it goes back to.
+            Some(key) if in_hand.back => {
+                Handed::plain(journal.goes_back(key, None, (batch, durability)))
+            }
+            Some(key) if further => Handed::plain(journal.commit_further(key, batch, durability)),
+            _ => journal.commit_state(batch, durability),
+        };
+        Ok(Writing { handed, sealed: Some(sealed), steps, mid: true, further })
     }
 
     /// Waits until what was handed to the store is as durable as the spec wants, as long as the attempt
@@ -120,6 +131,9 @@ impl<W: Worker> Slot<W> {
         }
         if let Some(sealed) = &writing.sealed {
             self.stored(sealed, writing.steps, writing.mid);
+        }
+        if let Some(trial) = job.mail.trial().filter(|_| writing.further) {
+            trial.got_on();
         }
         Ok(())
     }
@@ -173,7 +187,7 @@ impl<W: Worker> Slot<W> {
             None if sealed.is_some() => journal.commit_state(batch, self.spec.durability),
             None => return Ok((snapshot, None)),
         };
-        Ok((snapshot, Some(Writing { handed, sealed, steps, mid: false })))
+        Ok((snapshot, Some(Writing::new(handed, sealed, steps))))
     }
 
     pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
@@ -226,12 +240,14 @@ pub(crate) struct Writing {
     sealed: Option<Sealed>,
     steps: u64,
     mid: bool,
+    /// The request has got on with it, from where an earlier process had left it.
+    further: bool,
 }
 
 impl Writing {
     /// The state between two requests, after so many steps.
     pub(super) const fn new(handed: Handed, sealed: Option<Sealed>, steps: u64) -> Self {
-        Self { handed, sealed, steps, mid: false }
+        Self { handed, sealed, steps, mid: false, further: false }
     }
 }
 

@@ -13,6 +13,7 @@ use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
+use crate::fate::Fate;
 use crate::fault::Fault;
 use crate::id::{CheckpointId, RequestId};
 use crate::lifecycle::Stage;
@@ -39,6 +40,8 @@ pub(crate) trait Look: Managed {
     fn in_transaction(&self) -> bool;
     /// Its state is one of before requests that were answered: see [`Slot::replays`].
     fn fall_behind(&self);
+    /// A request of before is set aside without being handed out.
+    fn count_set_aside(&self);
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// Whether this state is one in the middle of this request.
@@ -119,6 +122,13 @@ impl<W: Worker> Look for Slot<W> {
 
     fn fall_behind(&self) {
         self.desk().rare().behind = true;
+    }
+
+    fn count_set_aside(&self) {
+        let mut desk = self.desk();
+        desk.counts.accepted += 1;
+        desk.counts.add(Fate::Quarantined);
+        self.publish(&mut desk);
     }
 
     fn adopt_beginning(&self, oldest: CheckpointId) {
@@ -258,7 +268,9 @@ impl<W: Worker> Slot<W> {
         now: Moment,
     ) -> Option<Duration> {
         if let Some(group) = &mail.home {
-            return group.rests(now);
+            // Members that keep to limits of their own take others, and are not known to rest.
+            let own = || fault.retry_after.filter(|_| fault.own_limits);
+            return group.rests(now).or_else(own);
         }
         let open_at = self.known_domain().map_or(now, |domain| domain.lock().open_at());
         if open_at > now { Some(open_at.left(now)) } else { fault.retry_after_known() }

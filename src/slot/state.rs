@@ -11,7 +11,7 @@ use std::convert::identity;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
-use super::keep::{NotBack, Unkept};
+use super::keep::{NotBack, Unkept, Writing};
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
-use crate::journal::Journal;
+use crate::journal::{Handed, Journal};
 use crate::port::{Cut, Recording};
 use crate::slot::worker::{Worker, guarded, unwound, watched};
 
@@ -429,12 +429,20 @@ impl<W: Worker> Slot<W> {
                 let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
                 let writing = self.write_in_hand(journal, base.clone(), job, &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
+            } else if let (Some(journal), Some(recording), Some(key)) =
+                (self.hub.journal.get(), self.recording(&job.mail), job.mail.key())
+            {
+                let counted = journal.goes_back(key, None, (Batch::new(), recording.durability));
+                let writing = Writing::new(Handed::plain(counted), None, 0);
+                self.kept(Some(writing), job, context).await?;
             }
             if !self.rules.in_transaction {
+                self.give_up(0, context).await?;
                 return Ok::<_, NotBack>((life, self.hub.effects.standing(&context.key())));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
             self.all_undone(context).await?;
+            self.give_up(0, context).await?;
             if undone != Undone::default() {
                 // What it does from here on is not undone, should the process end.
                 self.keep_undone(base, 0, job, context).await?;
@@ -473,6 +481,7 @@ impl<W: Worker> Slot<W> {
         let work = async {
             let undone = self.hub.effects.compensate_from(&context.key(), step).await;
             self.all_undone(context).await?;
+            self.give_up(step, context).await?;
             let mid = {
                 let mut desk = self.desk();
                 let mid = desk.saved.as_mut().and_then(|saved| saved.mid.as_mut());
@@ -494,6 +503,14 @@ impl<W: Worker> Slot<W> {
                 Err(Unkept::failed(Fault::timeout(late).with_code("rollback")).into())
             }
         }
+    }
+
+    /// What others have answered the request in hand at this step and later is asked anew.
+    async fn give_up(&self, step: u64, context: &Context) -> Result<(), Unkept> {
+        if self.hub.journal.get().is_none() {
+            return Ok(());
+        }
+        self.hub.effects.give_up(&context.key(), step).await.map_err(Unkept::failed)
     }
 
     /// Fails when a tool was not asked to undo what it is to undo: the next process goes on with that, when this

@@ -76,6 +76,7 @@ impl<W: Worker> Slot<W> {
         let failed = mail.book().and_then(|book| book.failed);
         let failed = failed.unwrap_or_else(|| hub.now());
         let (child, task) = (self.path.clone(), self.task_of(mail));
+        let key = mail.key().cloned();
         // The wait keeps neither the child nor the request alive.
         let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));
         self.hub.runtime.spawn(async move {
@@ -93,6 +94,10 @@ impl<W: Worker> Slot<W> {
                     (Some(me), Some(mail)) => !me.is_over(&mail),
                     _ => false,
                 };
+                if let (Some(journal), Some(key)) = (hub.journal.get(), &key) {
+                    // Before it is asked: a process that ends meanwhile has had it return, or not at all.
+                    journal.returns_for(key, &at).await;
+                }
                 let (child, task) = (child.clone(), task.clone());
                 let asks = Asks { returns, failed, child, task, wanted: Box::new(wanted) };
                 let returned = scopes.roll_back(at.clone(), asks).await;

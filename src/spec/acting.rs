@@ -245,6 +245,7 @@ options! {
     kind(kind: super::Kind);
     checkpoint(interval: Interval);
     durability(durability: Durability);
+    process_deaths(ends: u32);
 }
 
 impl<K> Acting<K> {

@@ -14,6 +14,7 @@ use super::{
 use crate::behavior::Behavior;
 use crate::checkpoint::Durability;
 use crate::circuit::{CircuitSpec, DomainSpec};
+use crate::policy::deaths::PROCESS_DEATHS;
 use crate::policy::{Hedge, Policy};
 
 /// An ordered set of siblings that take the same request and give the same reply.
@@ -33,6 +34,7 @@ pub struct GroupSpec {
     pub(crate) hedge: Option<Hedge>,
     pub(crate) durable: Option<Codec>,
     pub(crate) durability: Durability,
+    pub(crate) process_deaths: u32,
     pub(crate) all_down: AllDown,
     pub(crate) mailbox: u32,
     pub(crate) mailbox_bytes: Option<Weighed>,
@@ -82,6 +84,7 @@ impl GroupSpec {
             hedge: None,
             durable: None,
             durability: Durability::default(),
+            process_deaths: PROCESS_DEATHS,
             all_down: AllDown::default(),
             mailbox: DEFAULT_MAILBOX as u32,
             mailbox_bytes: None,

@@ -50,6 +50,7 @@ impl ChildSpec {
             codec,
             durable,
             durability,
+            process_deaths,
             checkpoint,
         } = other;
         let bytes = |bounds: &Option<(usize, TypeId, Weigh)>| {
@@ -80,6 +81,7 @@ impl ChildSpec {
             // Its functions go with the recipe.
             && self.codec.is_some() == codec.is_some()
             && (self.durable, self.durability) == (*durable, *durability)
+            && self.process_deaths == *process_deaths
             && self.checkpoint == *checkpoint
     }
 }

@@ -124,6 +124,15 @@ fn not_zero(
     Ok(())
 }
 
+/// A request with which the process has never ended is not set aside.
+fn deaths(path: &str, ends: u32) -> Result<(), SpecError> {
+    if ends > 0 {
+        return Ok(());
+    }
+    let what = "the number of ends of the process after which a request is set aside";
+    Err(SpecError::Zero { path: path.to_owned(), what })
+}
+
 fn significance(
     path: &ChildPath,
     significant: bool,
@@ -272,6 +281,7 @@ fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), S
         }
         _ => {}
     }
+    deaths(path.as_str(), spec.process_deaths)?;
     not_zero(path, spec.attempt_timeout, "the attempt timeout")?;
     not_zero(path, spec.start_timeout, "the start timeout")?;
     not_zero(path, spec.deadline, "the deadline")?;
@@ -392,6 +402,7 @@ fn group(
             });
         }
     }
+    deaths(&name, spec.process_deaths)?;
     if let Some(codec) = &spec.durable {
         if codec.port != first.port {
             return Err(SpecError::NeedType {

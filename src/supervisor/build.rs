@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::id::ChildPath;
 use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
+use crate::policy::deaths::PROCESS_DEATHS;
 use crate::policy::{GroupKind, Policy, Within};
 use crate::port::{NotUndone, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
@@ -52,6 +53,7 @@ pub(crate) struct GroupEntry {
     pub(crate) port_name: &'static str,
     /// How requests to it are written down, if it is durable.
     pub(crate) durable: Option<Codec>,
+    process_deaths: u32,
     pub(crate) node: Arc<Supervisor>,
 }
 
@@ -269,6 +271,24 @@ impl Registry {
         let mut found: Vec<_> = found.map(|entry| entry.key().clone()).collect();
         found.sort();
         found
+    }
+
+    /// How often in a row the process may end with a request in hand that what has this path has accepted.
+    pub(crate) fn process_deaths(&self, path: &ChildPath) -> u32 {
+        match self.get(path) {
+            Some(Entry::Child { slot, .. }) => slot.spec().process_deaths,
+            Some(Entry::Group(group)) => group.process_deaths,
+            Some(Entry::Supervisor(_)) | None => PROCESS_DEATHS,
+        }
+    }
+
+    /// A request of before is set aside without being handed out: it counts as accepted here, too.
+    pub(crate) fn count_set_aside(&self, path: &ChildPath) {
+        match self.get(path) {
+            Some(Entry::Child { slot, .. }) => slot.count_set_aside(),
+            Some(Entry::Group(group)) => group.group.count_set_aside(),
+            Some(Entry::Supervisor(_)) | None => {}
+        }
     }
 
     /// Resolves the needs of a child.
@@ -540,6 +560,7 @@ fn supervisor(
                 port_type,
                 port_name,
                 durable: group.durable,
+                process_deaths: group.process_deaths,
                 node: Arc::clone(&node),
             }))
         }

@@ -11,7 +11,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::Keep;
+use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -19,7 +19,7 @@ use crate::fault::Class;
 use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
-use crate::port::{AcceptOptions, More};
+use crate::port::{AcceptOptions, More, Soft};
 use crate::slot::{Adopted, Look, told_apart};
 use crate::spec::SupervisorSpec;
 
@@ -45,6 +45,19 @@ pub struct RecoverOptions {
     /// # Default
     /// No: it is refused, with the difference named.
     pub adopt_topology: bool,
+    /// Whether children begin anew whose states this program cannot read, since another version of it has
+    /// written them: of a later schema, of one it does not know, or of one it has no migration from. Their
+    /// states stay in the store, until retention drops them.
+    ///
+    /// # Default
+    /// No: the store is refused, with the child, what was found and what is expected.
+    pub give_up_states: bool,
+    /// Whether open requests are set aside ([`System::quarantine`], [`Recovered::set_aside`]) that cannot be
+    /// read, since another version of this program wrote them.
+    ///
+    /// # Default
+    /// No: the store is refused, with the request's child and key, and what is wrong.
+    pub set_unreadable_aside: bool,
 }
 
 /// What was taken up.
@@ -56,9 +69,14 @@ pub struct Recovered {
     /// The same requests, the oldest first, for whoever wants to know what becomes of them
     /// ([`System::journaled`]): whoever asked is gone.
     pub open: Vec<RecoveredRequest>,
-    /// Accepted requests without a fate to children that are no more, which were set aside: see
-    /// [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`].
+    /// Accepted requests without a fate to children that are no more, or that cannot read them, which were set
+    /// aside: see [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`] and
+    /// [`RecoverOptions::set_unreadable_aside`].
     pub set_aside: Vec<RecoveredRequest>,
+    /// Accepted requests without a fate with which in hand the process has ended too often
+    /// ([`ChildSpec::process_deaths`](crate::spec::ChildSpec::process_deaths)), which were set aside: see
+    /// [`System::quarantine`], where their trails say how often that was.
+    pub ended_processes: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
@@ -207,9 +225,13 @@ impl System {
         let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
         let ledger = Ledger::replayed(records);
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
+        // Of a request that is not handed out again, no state in the middle is taken up.
+        let deadly = self.deadly(journal.open_requests());
+        let open =
+            |key: &str| journal.known(key) == Some(Journaled::Open) && !deadly.contains_key(key);
         for child in &children {
             if child.spec().stateful {
-                self.find_state(&**child, &journal, options, &mut recovered)?;
+                self.find_state(&**child, &journal, options, (&open, &mut recovered))?;
             }
         }
         let mut states: HashMap<_, _> = children.iter().map(|it| (it.path().clone(), 0)).collect();
@@ -225,9 +247,13 @@ impl System {
             told_apart(&journal, journal.work_since(&states), find);
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
-        let (open, gone): (Vec<_>, Vec<_>) =
-            journal.open_requests().into_iter().partition(|open| {
-                !options.adopt_topology || self.inner.registry.recorded(&open.child).is_some()
+        let (open, gone): (Vec<_>, Vec<_>) = journal
+            .open_requests()
+            .into_iter()
+            .filter(|it| !deadly.contains_key(&it.key))
+            .partition(|open| match self.inner.registry.recorded(&open.child) {
+                None => !options.adopt_topology,
+                Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
             });
         for request in &open {
             self.check_request(request)?;
@@ -250,6 +276,10 @@ impl System {
         for request in &gone {
             self.set_aside(&journal, request).await?;
         }
+        let deadly = deadly::in_order(deadly);
+        for request in &deadly {
+            self.set_deadly_aside(&journal, request).await?;
+        }
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
             journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
@@ -262,9 +292,10 @@ impl System {
         };
         recovered.open = open.iter().map(told).collect();
         recovered.set_aside = gone.iter().map(told).collect();
+        recovered.ended_processes = deadly.iter().map(told).collect();
         let orphans = self.settle_orphans(&journal);
         for request in open {
-            self.deliver_again(request)?;
+            self.deliver_again(&journal, request)?;
         }
         Ok((recovered, orphans))
     }
@@ -276,12 +307,11 @@ impl System {
         child: &dyn Look,
         journal: &Journal,
         options: &RecoverOptions,
-        recovered: &mut Recovered,
+        (open, recovered): (&dyn Fn(&str) -> bool, &mut Recovered),
     ) -> Result<(), RecoverError> {
         let path = child.path().clone();
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
         let store = &*journal.store;
-        let open = |key: &str| journal.known(key) == Some(Journaled::Open);
         let now = Now::read(&*self.inner.hub.clock);
         let mut schemas = Schemas::new();
         if let Some(schema) = child.schema() {
@@ -303,7 +333,7 @@ impl System {
                 _ => Validator::new(store, &schemas, rules).validate(id),
             };
             let why = match result {
-                Ok(validated) => match child.adopt(&validated, &open) {
+                Ok(validated) => match child.adopt(&validated, open) {
                     Ok(Adopted::PassedOver) => continue,
                     Ok(adopted) => {
                         if recovered.children.last().is_none_or(|last| last.child != path) {
@@ -318,6 +348,14 @@ impl System {
                     Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
                 },
                 Err(why) if why.is_retryable() => return Err(failed(why)),
+                // The states before it are of that version, too: without this, it would begin anew unasked.
+                Err(why)
+                    if matches!(why, CheckpointError::Incompatible { .. })
+                        && !options.give_up_states
+                        && recovered.children.last().is_none_or(|last| last.child != path) =>
+                {
+                    return Err(failed(why));
+                }
                 Err(why) => why,
             };
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
@@ -328,15 +366,17 @@ impl System {
         Ok(())
     }
 
-    /// Nothing in this tree has its path, and a person has said that the tree is right: the request is for a
-    /// person, too.
+    /// Nothing in this tree has its path, or what has cannot read it, and a person has said that the tree is
+    /// right: the request is for a person, too.
     async fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Result<(), RecoverError> {
+        let is_there = self.inner.registry.recorded(&request.child).is_some();
+        let code = if is_there { "request_unreadable" } else { "child_gone" };
         let gone = Attempt {
             at: self.inner.hub.now(),
             child: request.child.clone(),
             attempt: 0,
             delivery: Delivery::NONE,
-            ended: Ended::Fault { class: Class::Internal, code: Some("child_gone".to_owned()) },
+            ended: Ended::Fault { class: Class::Internal, code: Some(code.to_owned()) },
             action: Action::Quarantine,
             declined: Vec::new(),
         };
@@ -354,17 +394,31 @@ impl System {
         }
     }
 
-    fn deliver_again(&self, request: Open) -> Result<(), RecoverError> {
+    /// Whether a step of another request that is open has asked for this, and joins it.
+    fn is_nested(&self, request: &Open, journal: &Journal) -> bool {
+        let is_open = |task: &str| journal.known(task) == Some(Journaled::Open);
+        match AskKey::verified(&request.key, &request.child, request.request.as_bytes()) {
+            Some(asked) => is_open(asked.task),
+            None => self.inner.hub.effects.waits_for(&request.key, is_open),
+        }
+    }
+
+    fn deliver_again(&self, journal: &Arc<Journal>, request: Open) -> Result<(), RecoverError> {
         let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
         let now = Now::read(&*self.inner.hub.clock);
+        // What its ladder cannot mend is then for the ladder of whoever asked.
+        let nested = self.is_nested(&request, journal);
         let options = AcceptOptions::with(More {
+            soft: nested.then(Soft::default),
             // One whose time is over gets its fate at once.
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
             recovered: true,
             budget: request.budget,
+            trial: Some(self.on_trial(journal, &request)),
+            back: request.back.clone(),
             // Also where fewer may wait now, or fewer than were waited for and at work together.
             has_place: true,
             ..More::default()
@@ -452,6 +506,8 @@ impl System {
 fn refused(request: &Open, why: String) -> RecoverError {
     RecoverError::Request { child: request.child.clone(), key: request.key.to_string(), why }
 }
+
+mod deadly;
 
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,8 @@ fn lines() -> Vec<Line> {
         deadline: Some(9),
         trail,
         budget: None,
+        taken: 0,
+        back: Back::default(),
     };
     let fated = |key: &str, fate, reply: Option<&str>, work: Option<u64>| Line::Fated {
         key: Arc::from(key),
@@ -122,6 +124,20 @@ fn lines() -> Vec<Line> {
     let status = StoredStatus::Confirmed(happened());
     lines.push(Line::Asked { task: Arc::from("two"), key: asked, status });
     lines.push(Line::Retired { task: Arc::from("gone") });
+    let (key, at) = (|key: &str| Arc::from(key), ChildPath::new("desk"));
+    lines.push(Line::TakenUp { key: key("one"), n: 1 });
+    lines.push(Line::TakenUp { key: key("four"), n: 2 });
+    lines.push(Line::TakenUp { key: key("one"), n: 0 });
+    lines.push(Line::TakenUp { key: key("two"), n: 7 });
+    lines.push(Line::WentBack { key: key("one"), to: None });
+    lines.push(Line::WentBack { key: key("four"), to: Some(at.clone()) });
+    lines.push(match accepted("nine", Trail::default()) {
+        Line::Accepted { child, key, request, deadline, trail, budget, .. } => {
+            let back = Back { own: true, widest: Some(at) };
+            Line::Accepted { child, key, request, deadline, trail, budget, taken: 3, back }
+        }
+        other => other,
+    });
     lines
 }
 
@@ -177,7 +193,19 @@ async fn what_every_version_wrote_is_read() {
         let aside: Vec<_> = journal.set_aside().into_iter().map(|it| it.open.key).collect();
         assert_eq!(aside, [Arc::from("three")]);
         assert!(journal.is_used_up(CheckpointId(77)));
-        assert_eq!(journal.open_requests().len(), 2);
+        let open = journal.open_requests();
+        let found: Vec<_> = open.iter().map(|it| (it.taken, it.back.clone())).collect();
+        if version > 5 {
+            let back = |own, at: Option<&str>| Back { own, widest: at.map(ChildPath::new) };
+            let all = [
+                (0, back(true, None)),
+                (2, back(false, Some("desk"))),
+                (3, back(true, Some("desk"))),
+            ];
+            assert_eq!(found, all);
+        } else {
+            assert_eq!(found, vec![(0, Back::default()); 2]);
+        }
         let count = records.len();
         let ledger = crate::ledger::Ledger::replayed(records);
         let names: Vec<_> = ledger.entries().iter().map(|it| it.status.name()).collect();

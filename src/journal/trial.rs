@@ -1,0 +1,230 @@
+//! Whether the process ends with a request in hand that an earlier one has left.
+//!
+//! Before such a request is worked on, the journal says how often the process has ended with it in hand,
+//! should it end now; and once it waits, fails, is interrupted or gets on, that it has not. The next process
+//! judges the number ([`deaths`](crate::policy::deaths)). All of it survives the process and need not survive
+//! a power cut, of which no request is guilty: it waits for no disk.
+//!
+//! *Invariant.* Work on a request begins once its number is with the operating system. Of those that are
+//! suspected one is in hand at a time, unless it is for longer than [`LONG`].
+
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Journal;
+use super::line::Line;
+use crate::checkpoint::{Batch, Commit, Durability};
+use crate::clock::Clock;
+use crate::id::ChildPath;
+use crate::moment::Moment;
+use crate::port::{Taking, Trial};
+
+/// For how long others wait for one that is suspected: it may itself wait for what is done behind them.
+const LONG: Duration = Duration::from_secs(30);
+
+/// See the [module](self).
+pub(crate) struct Tried {
+    journal: Arc<Journal>,
+    key: Arc<str>,
+    /// It is suspected.
+    alone: bool,
+    stand: Mutex<Stand>,
+}
+
+struct Stand {
+    /// After how many steps it was taken up.
+    from: u64,
+    in_hand: bool,
+    /// It has got on.
+    over: bool,
+}
+
+impl Tried {
+    pub(crate) fn new(journal: &Arc<Journal>, key: &Arc<str>, alone: bool) -> Arc<Self> {
+        let stand = Mutex::new(Stand { from: u64::MAX, in_hand: false, over: false });
+        let (journal, key) = (Arc::clone(journal), Arc::clone(key));
+        let tried = Arc::new(Self { journal, key, alone, stand });
+        tried.journal.tried.lock().push(Arc::downgrade(&tried));
+        tried
+    }
+}
+
+impl Trial for Tried {
+    fn take_up(&self, step: u64) -> Taking<'_> {
+        Box::pin(async move {
+            {
+                let mut stand = self.stand.lock();
+                if stand.over || stand.in_hand {
+                    return Ok(());
+                }
+                stand.from = stand.from.min(step);
+            }
+            if self.alone {
+                self.journal.turn.come(&self.key, &*self.journal.clock).await;
+            }
+            let commit = {
+                let mut stand = self.stand.lock();
+                stand.in_hand = true;
+                self.journal.counts(&self.key, |n| n.saturating_add(1))
+            };
+            match commit {
+                Some(commit) => commit.await.map(drop),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn put_down(&self) -> Option<Commit> {
+        let mut stand = self.stand.lock();
+        let commit = match std::mem::take(&mut stand.in_hand) {
+            true => self.journal.counts(&self.key, |n| n.saturating_sub(1)),
+            false => None,
+        };
+        drop(stand);
+        self.journal.turn.leave(&self.key);
+        commit
+    }
+
+    fn got_on(&self) {
+        let mut stand = self.stand.lock();
+        stand.over = true;
+        stand.in_hand = false;
+        drop(stand);
+        self.journal.turn.leave(&self.key);
+    }
+
+    fn is_further(&self, step: u64) -> bool {
+        let stand = self.stand.lock();
+        !stand.over && step > stand.from
+    }
+
+    fn wants_kept(&self, step: u64) -> bool {
+        // More and more rarely: whoever it ends the process for later is found after a few more ends.
+        let from = self.stand.lock().from;
+        step.checked_sub(from).is_some_and(u64::is_power_of_two)
+    }
+}
+
+/// Whose turn it is among those that are suspected.
+#[derive(Default)]
+pub(super) struct Turn {
+    holder: Mutex<Option<(Arc<str>, Moment)>>,
+    left: Notify,
+}
+
+impl Turn {
+    async fn come(&self, key: &Arc<str>, clock: &dyn Clock) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Listening before looking, so that nobody is missed who leaves in between.
+            left.as_mut().enable();
+            let until = {
+                let mut holder = self.holder.lock();
+                let now = clock.now();
+                match &*holder {
+                    Some((who, since)) if who != key && now.since(*since) < LONG => *since + LONG,
+                    _ => {
+                        *holder = Some((Arc::clone(key), now));
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = left => {}
+                () = clock.sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn leave(&self, key: &str) {
+        let held = self.holder.lock().take_if(|(who, _)| **who == *key);
+        if held.is_some() {
+            self.left.notify_waiters();
+        }
+    }
+}
+
+impl Journal {
+    /// Writes down how often the process has ended with this request in hand, should it end now, if that
+    /// has changed.
+    fn counts(&self, key: &Arc<str>, to: impl FnOnce(u32) -> u32) -> Option<Commit> {
+        let mut state = self.state.lock();
+        let n = state.counts(key, to)?;
+        let line = Line::TakenUp { key: Arc::clone(key), n };
+        Some(self.commit(Batch::new(), &line, Durability::Async))
+    }
+
+    /// Commits a state that this request has got on to.
+    pub(crate) fn commit_further(
+        &self,
+        key: &Arc<str>,
+        batch: Batch,
+        durability: Durability,
+    ) -> Commit {
+        let mut state = self.state.lock();
+        match state.counts(key, |_| 0) {
+            Some(n) => {
+                let line = Line::TakenUp { key: Arc::clone(key), n };
+                self.commit(batch, &line, durability)
+            }
+            None => self.store.commit(batch, durability),
+        }
+    }
+
+    /// Commits that this request goes back to where it began, or that the supervisor at `to` is to return for
+    /// it, together with `batch`.
+    pub(crate) fn goes_back(
+        &self,
+        key: &Arc<str>,
+        to: Option<ChildPath>,
+        (batch, durability): (Batch, Durability),
+    ) -> Commit {
+        let mut state = self.state.lock();
+        if !state.is_open(key) {
+            return self.store.commit(batch, durability);
+        }
+        state.goes_back(key, to.clone());
+        self.commit(batch, &Line::WentBack { key: Arc::clone(key), to }, durability)
+    }
+
+    /// The supervisor at `at` is to return for this request. What the store does not take is only said: the
+    /// next process may have it return once more.
+    pub(crate) async fn returns_for(&self, key: &Arc<str>, at: &ChildPath) {
+        let commit = self.goes_back(key, Some(at.clone()), (Batch::new(), Durability::Sync));
+        let limit = self.clock.sleep_until(self.clock.now() + super::KEPT_WITHIN);
+        tokio::select! {
+            biased;
+            kept = commit => if let Err(error) = kept {
+                self.note_failure(&error);
+                tracing::warn!(target: "mainstay", %error, "the journal could not be written");
+            },
+            () = limit => {}
+        }
+    }
+
+    /// The process is about to end in order: with no request in hand. Returns once the operating system knows.
+    pub(crate) async fn ends_in_order(&self) {
+        /// A store that does not answer by then is not waited for.
+        const WITHIN: Duration = Duration::from_secs(1);
+        if self.tried.lock().is_empty() {
+            return;
+        }
+        let tried: Vec<_> = self.tried.lock().iter().filter_map(Weak::upgrade).collect();
+        for request in tried {
+            drop(request.put_down());
+        }
+        // An empty one: what was written before it is there once it is.
+        let commit = self.store.commit(Batch::new(), Durability::Async);
+        let limit = self.clock.sleep_until(self.clock.now() + WITHIN);
+        tokio::select! {
+            biased;
+            _ = commit => {}
+            () = limit => {}
+        }
+    }
+}
