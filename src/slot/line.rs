@@ -51,7 +51,7 @@ impl<W: Worker> Slot<W> {
     pub(super) fn capture_state(
         &self,
         scope: Scope,
-        undoing: Option<&str>,
+        undoing: Option<(&str, Undoing)>,
     ) -> Result<Option<Sealed>, CheckpointError> {
         let now = Now::read(&*self.hub.clock);
         let found = {
@@ -79,12 +79,20 @@ impl<W: Worker> Slot<W> {
             let in_hand = mid.zip(key.take()).map(|(mid, key)| StoredInHand {
                 step: mid.step,
                 back: mid.back,
-                undo: if undoing == Some(key.as_str()) { Undoing::Due } else { mid.undo },
+                undo: match undoing {
+                    Some((task, undo)) if task == key => undo,
+                    _ => mid.undo,
+                },
                 key: key.into(),
             });
             let in_hand = in_hand.or_else(|| {
-                let key = Arc::from(undoing?);
-                Some(StoredInHand { key, step: 0, back: true, undo: Undoing::No })
+                // It begins again: with the undos, or with being told of them.
+                let (key, undo) = undoing?;
+                let (back, undo) = match undo {
+                    Undoing::Done => (false, undo),
+                    _ => (true, Undoing::No),
+                };
+                Some(StoredInHand { key: Arc::from(key), step: 0, back, undo })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             let at = (saved.steps, saved.answered, desk.life.incarnation());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
-use super::state::StoredInHand;
+use super::state::{StoredInHand, Undoing};
 use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Digest, Now, Schema, Scope, Sealed, Validated};
@@ -55,12 +55,12 @@ pub(crate) trait Look: Managed {
     fn is_still(&self) -> bool;
     /// What it has become, as a checkpoint that is not in the store yet; `None` when it never lived.
     /// Runs user code.
-    /// `undoing` is the request whose effects are about to be undone: a process that ends meanwhile is gone
-    /// on with from there.
+    /// `undoing` is the request whose effects are about to be undone, or are undone by now: a process that ends
+    /// meanwhile, or before the request knows, is gone on with from there.
     fn capture(
         &self,
         scope: Scope,
-        undoing: Option<&str>,
+        undoing: Option<(&str, Undoing)>,
     ) -> Result<Option<Sealed>, CheckpointError>;
     /// What was captured is in the store.
     fn captured(&self, sealed: &Sealed);
@@ -160,7 +160,7 @@ impl<W: Worker> Look for Slot<W> {
     fn capture(
         &self,
         scope: Scope,
-        undoing: Option<&str>,
+        undoing: Option<(&str, Undoing)>,
     ) -> Result<Option<Sealed>, CheckpointError> {
         self.capture_state(scope, undoing)
     }

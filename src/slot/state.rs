@@ -102,7 +102,7 @@ pub(crate) struct Continues {
 
 /// Whether what a request has done from where its state stands is undone first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) enum Undoing {
+pub(crate) enum Undoing {
     #[default]
     No,
     /// A rollback to there is under way.
@@ -142,7 +142,7 @@ impl Saved {
             Some(bytes) => {
                 let stored: StoredInHand = serde_json::from_slice(bytes)
                     .map_err(|error| format!("the request in hand: {error}"))?;
-                if stored.back {
+                if stored.back || stored.step == 0 && stored.undo == Undoing::Done {
                     // The state in the middle is the one at the beginning.
                     saved.base = Some(validated.snapshot().clone());
                 }
