@@ -297,7 +297,7 @@ fn says(text: &str, lines: &[&str]) {
 /// The trail of a request with which the process has ended three times, and was set aside, so often.
 fn trail(times: usize) -> String {
     let ended = |n: usize| {
-        let action = if n % 3 == 0 { "quarantine" } else { "retry" };
+        let action = if n.is_multiple_of(3) { "quarantine" } else { "retry" };
         format!("attempt {n} at top/clerk: internal (process_ended) -> {action}")
     };
     format!("trail: {}", (1..=3 * times).map(ended).collect::<Vec<_>>().join("; "))
