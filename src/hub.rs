@@ -243,6 +243,7 @@ impl Hub {
             let (events, clock) = (Arc::clone(&events), Arc::clone(&clock));
             Effects::new(move |event| events.emit(clock.now(), event))
         };
+        effects.runs_on(runtime.clone());
         let hub = Arc::new(Self {
             clock,
             events,

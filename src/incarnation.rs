@@ -35,7 +35,8 @@ mod replay;
 
 use apart::{apart, thread};
 use ended::{
-    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, let_drop, lost, not_back, not_kept,
+    HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, late, let_drop, lost, not_back,
+    not_kept,
 };
 use perform::perform;
 
@@ -448,6 +449,7 @@ async fn attempt<B: Stateful>(
                             continue 'steps;
                         }
                         Err(Unkept::Failed(fault)) => fault,
+                        Err(Unkept::Late) => return late(life, before, context),
                         Err(Unkept::Ended(cause)) => {
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
@@ -455,7 +457,9 @@ async fn attempt<B: Stateful>(
                 }
                 Watched::Done(Ok(Step::Perform(calls))) => {
                     let acted = calls.iter().any(Call::is_act);
-                    let kept = match slot.keep_step(&life, job, context, done, acted || after) {
+                    // What those do who are asked may be asked for once: by whoever goes on from here.
+                    let at_once = acted || after || calls.iter().any(Call::is_joined);
+                    let kept = match slot.keep_step(&life, job, context, done, at_once) {
                         Ok(writing) => slot.kept(writing, job, context).await,
                         Err(kept) => Err(kept),
                     };
@@ -465,6 +469,7 @@ async fn attempt<B: Stateful>(
                             let _ = unwound(|| std::mem::replace(&mut *life, before));
                             return (Some(life), Ended::Fault(fault, again, tainted()));
                         }
+                        Err(Unkept::Late) => return late(life, before, context),
                         Err(Unkept::Ended(cause)) => {
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
@@ -654,5 +659,6 @@ async fn kept<B: Stateless>(
     match unkept {
         Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
         Unkept::Ended(cause) => Ended::Crash(Box::new(cause), tainted),
+        Unkept::Late => Ended::Cut(Cut::Cancel, tainted),
     }
 }

@@ -29,6 +29,7 @@ use crate::policy::budget::Limits;
 use crate::port::Back;
 
 mod line;
+mod nested;
 mod past;
 mod state;
 mod trial;
@@ -661,17 +662,37 @@ impl Keep for Journal {
     }
 
     fn known(&self, key: &str) -> Option<Asked> {
-        Some(match Self::known(self, key)? {
+        let Some(known) = Self::known(self, key) else {
+            // About to be accepted, it is as if it were open: whoever asks waits for what becomes of that.
+            return (!self.state.lock().is_free(key)).then_some(Asked::Open);
+        };
+        Some(match known {
             Journaled::Open => Asked::Open,
             Journaled::Fated(Fate::Done, reply) => Asked::Done(reply),
             Journaled::Fated(Fate::Quarantined, _) => Asked::Aside,
-            Journaled::Fated(..) => Asked::Over,
+            Journaled::Fated(fate, _) => Asked::Over(fate),
         })
     }
 
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {
         let freed = self.freed(key);
         Box::pin(async move { freed.await.map_err(|error| failed(&error)) })
+    }
+
+    fn asked_by(&self, task: &str) -> Vec<(Arc<str>, bool)> {
+        self.nested(task)
+    }
+
+    fn let_go(&self, keys: &[Arc<str>]) -> Keeping {
+        let commit = self.without(keys, Batch::new());
+        let commit = commit.map(|batch| self.store.commit(batch, Durability::Sync));
+        Box::pin(async move {
+            let kept = match commit {
+                Ok(commit) => commit.await.map(drop),
+                Err(error) => Err(error),
+            };
+            kept.map_err(|error| failed(&error))
+        })
     }
 
     fn told(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

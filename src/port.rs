@@ -31,10 +31,10 @@ mod replay;
 mod trial;
 mod waiting;
 
-pub(crate) use act::{Act, NotUndone, Reply, Unanswered};
+pub(crate) use act::{Act, Encode, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
-pub(crate) use asking::{Making, Outcome};
+pub(crate) use asking::{AnyReply, Left, Making, Outcome, Question, Reading};
 pub(crate) use envelope::{Book, Envelope};
 pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
@@ -279,8 +279,17 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
     fn is_replay_safe(&self) -> bool {
         self.effect_kind().is_replay_safe()
     }
+    /// How what is asked and answered here is read, if it survives the process: then a question that was
+    /// asked before can be joined.
+    fn reading(&self) -> Option<Reading>;
+    /// Whether this goes on although its caller has left: the system stops, and whoever asks the next process
+    /// for it again finds it there.
+    fn is_left_open(&self, envelope: &Arc<Envelope<Q, R>>) -> bool;
     /// The caller has left.
     fn cancel(&self, envelope: &Arc<Envelope<Q, R>>);
+    /// The caller has left, and what was begun is to be finished: takes it out, with the fate `Cancelled`, if
+    /// it has never been handed out. Whether it was taken out.
+    fn take_back(&self, envelope: &Arc<Envelope<Q, R>>) -> bool;
 }
 
 /// A group that an envelope belongs to. Its members tell it how the request fares with them; it knows

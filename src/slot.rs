@@ -471,7 +471,7 @@ impl<W: Worker> Slot<W> {
         let recording = self.recording(&mail);
         let suspended = recording.is_some()
             && (fate == Fate::Stopped && self.hub.is_suspending() || self.hub.is_lost());
-        let fate = if suspended { Fate::Suspended } else { fate };
+        let fate = if suspended { Fate::Suspended } else { self.unless_in_doubt(&mail, fate) };
         if mail.home.is_none() {
             desk.counts.add(fate);
         }

@@ -15,7 +15,7 @@ use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{System, To};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -25,6 +25,8 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "transaction/late.rs"]
+mod late;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Order {
@@ -189,7 +191,16 @@ impl Stateful for Teller {
 }
 
 async fn open(bank: &Arc<Bank>, store: &Arc<dyn Store>, tells: bool) -> (System, Port<u32, u32>) {
-    open_as(EffectKind::Idempotent, bank, store, tells).await
+    open_as(EffectKind::Idempotent, bank, store, tells, Interval::Steps(1)).await
+}
+
+async fn open_with(
+    bank: &Arc<Bank>,
+    store: &Arc<dyn Store>,
+    tells: bool,
+    interval: Interval,
+) -> (System, Port<u32, u32>) {
+    open_as(EffectKind::Idempotent, bank, store, tells, interval).await
 }
 
 /// With a bank whose acts are of this kind.
@@ -198,6 +209,7 @@ async fn open_as(
     bank: &Arc<Bank>,
     store: &Arc<dyn Store>,
     tells: bool,
+    interval: Interval,
 ) -> (System, Port<u32, u32>) {
     let (desk, undoes) = (Desk(Arc::clone(bank)), Desk(Arc::clone(bank)));
     // Durable, so that it is asked once also by two processes.
@@ -214,7 +226,7 @@ async fn open_as(
         .child(
             ChildSpec::stateful("teller", move || Teller { tells, ..Teller::default() })
                 .durable::<Teller>()
-                .checkpoint(Interval::Steps(1)),
+                .checkpoint(interval),
         );
     let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
     let teller = system.port::<u32, u32>("bank/teller").unwrap();
@@ -303,7 +315,8 @@ async fn an_act_that_failed_is_undone_once_and_never_asked_for_again_where_it_ma
         ),
     ] {
         let (bank, store) = (Arc::new(Bank::default()), store());
-        let (system, teller) = open_as(irreversible, &bank, &store, tells).await;
+        let (system, teller) =
+            open_as(irreversible, &bank, &store, tells, Interval::Steps(1)).await;
         let mut events = system.events();
         bank.credits.lock().extend([Goes::Half]);
         teller.submit(amount, CallOptions::new().key("it")).await.unwrap();
@@ -503,6 +516,64 @@ fn a_request_taken_up_in_the_middle_can_still_go_back_to_its_beginning() {
             assert_eq!(log, [Debit(7), UndoDebit(7), Told { done: false }]);
         });
     }
+}
+
+/// What the world has seen, without the undo of a credit that hung: nobody can tell that it did not happen.
+fn seen(bank: &Bank) -> Vec<Order> {
+    bank.log().into_iter().filter(|act| *act != UndoCredit(7)).collect()
+}
+
+const AGAIN: [Order; 3] = [Debit(7), UndoDebit(7), Debit(7)];
+const AGAIN_AND_DONE: [Order; 5] =
+    [Debit(7), UndoDebit(7), Debit(7), Credit(7), Told { done: true }];
+
+#[test]
+fn a_rollback_of_a_request_that_was_done_is_not_done_again_by_the_next_process() {
+    // No state is stored on the way but those of the rollback.
+    let (bank, store, seldom) = (Arc::new(Bank::default()), store(), Interval::Never);
+    runtime().block_on(async {
+        let (_system, teller) = open_with(&bank, &store, false, seldom.clone()).await;
+        bank.credits.lock().extend([Goes::No, Goes::Hangs]);
+        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        bank.hung.notified().await;
+        assert_eq!(bank.log(), AGAIN, "undone and begun again");
+    });
+    runtime().block_on(async {
+        let (system, _) = open_with(&bank, &store, false, seldom).await;
+        assert_eq!(settled(&system, "seven").await, Fate::Done);
+        assert_eq!(seen(&bank), AGAIN_AND_DONE, "what was done since stands");
+        assert_eq!(system.effects().open(), []);
+    });
+}
+
+#[test]
+fn a_rollback_by_hand_undoes_what_another_process_has_done_and_a_third_does_not_undo_it_again() {
+    let (bank, store, seldom) = (Arc::new(Bank::default()), store(), Interval::Never);
+    let line = runtime().block_on(async {
+        let (system, teller) = open_with(&bank, &store, false, seldom.clone()).await;
+        let line = system.checkpoint("bank").await.unwrap();
+        bank.credits.lock().extend([Goes::Hangs, Goes::Hangs, Goes::Hangs]);
+        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        bank.hung.notified().await;
+        line
+    });
+    assert_eq!(bank.log(), [Debit(7)]);
+    runtime().block_on(async {
+        let (system, _) = open_with(&bank, &store, false, seldom.clone()).await;
+        bank.hung.notified().await;
+        assert_eq!(bank.log(), [Debit(7)], "it has gone on where it was");
+        let report = system.rollback("bank", To::Line(line)).await.unwrap();
+        assert_eq!((report.line, report.undone.len()), (Some(line), 2), "{report:?}");
+        bank.hung.notified().await;
+        assert_eq!(seen(&bank), AGAIN, "undone and begun again");
+    });
+    runtime().block_on(async {
+        let (system, _) = open_with(&bank, &store, false, seldom).await;
+        assert_eq!(settled(&system, "seven").await, Fate::Done);
+        assert_eq!(seen(&bank), AGAIN_AND_DONE, "what was done since stands");
+        assert_eq!(system.effects().open(), []);
+        assert!(system.fates().is_balanced(), "{:?}", system.fates());
+    });
 }
 
 #[test]

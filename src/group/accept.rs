@@ -13,9 +13,9 @@ use crate::fault::{EffectKind, ExitCause};
 use crate::id::ChildPath;
 use crate::moment::Moment;
 use crate::policy::Standing;
-use crate::port::{Accept, AcceptOptions, Envelope, Home};
+use crate::port::{Accept, AcceptOptions, Envelope, Home, Reading};
 use crate::slot::{Recorder, Refusal, refused};
-use crate::spec::AllDown;
+use crate::spec::{AllDown, Codec};
 
 /// Why no member took a request.
 pub(super) struct Refused {
@@ -149,6 +149,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         kinds.max().unwrap_or_default()
     }
 
+    fn reading(&self) -> Option<Reading> {
+        self.durable.as_ref().map(Codec::reading)
+    }
+
+    fn is_left_open(&self, mail: &Arc<Envelope<Q, R>>) -> bool {
+        mail.is_joined() && self.hub.is_suspending()
+    }
+
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {
         let waited = {
             let mut desk = self.desk.lock();
@@ -166,6 +174,22 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
                     self.seats[member].member.cancel(mail);
                 }
             }
+        }
+    }
+
+    fn take_back(&self, mail: &Arc<Envelope<Q, R>>) -> bool {
+        let waited = {
+            let mut desk = self.desk.lock();
+            let mut waiting = desk.waiting.iter();
+            let at = waiting.position(|(it, _)| it.id == mail.id && it.book().is_none());
+            at.and_then(|at| desk.waiting.remove(at))
+        };
+        match waited {
+            Some((mail, _)) => {
+                self.end(&mail, Fate::Cancelled, &ExitCause::Stopped);
+                true
+            }
+            None => self.seats[mail.member()].member.take_back(mail),
         }
     }
 }

@@ -155,6 +155,20 @@ impl State {
         Ok(None)
     }
 
+    /// Every key under which a request is open or was answered, and whether it was.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        let open = self.places.keys().map(|key| (key, false));
+        let answered = self.fated.iter().filter(|(_, known)| known.fate == Fate::Done);
+        open.chain(answered.map(|(key, _)| (key, true)))
+    }
+
+    /// Nothing is said of a request any more.
+    pub(super) fn let_go(&mut self, key: &str) {
+        self.take(key);
+        self.work.remove(key);
+        self.past.remove(key);
+    }
+
     /// What is certain about a key.
     pub(super) fn known(&self, key: &str) -> Option<Journaled> {
         if let Some(unsure) = self.unsure.get(key) {

@@ -121,6 +121,8 @@ pub(super) const CANCELLED: u8 = 2;
 pub(super) const JOURNALED: u8 = 4;
 /// Something has failed, or it is out at two members.
 pub(super) const BOOKED: u8 = 8;
+/// It has a fate for which what it has done is undone: nothing that it does from there on counts.
+pub(super) const GIVEN_UP: u8 = 32;
 /// It was out at two members.
 pub(super) const HEDGED: u8 = 16;
 
@@ -165,13 +167,17 @@ impl<Q, R> Envelope<Q, R> {
                 (None, parent) => parent,
             };
         }
+        let soft = match &options.tie {
+            Some(tie) => Some(Arc::clone(&tie.soft)),
+            None => options.more.as_mut().and_then(|more| more.soft.take()),
+        };
         Self {
             id,
             accepted_at,
             deadline,
             more: options.more.take(),
             cast: options.cast,
-            soft: options.tie.as_ref().map(|tie| Arc::clone(&tie.soft)),
+            soft,
             request: Kept::new(request),
             home,
             book: Mutex::new(None),
@@ -223,6 +229,11 @@ impl<Q, R> Envelope<Q, R> {
         self.more.as_ref()?.gate.as_ref()
     }
 
+    /// Whether its asker, should it be cut short, asks for it again under the same key.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.joined)
+    }
+
     /// Whether another request asked for this one: what its ladder cannot mend, that one judges.
     pub(crate) const fn is_nested(&self) -> bool {
         self.soft.is_some()
@@ -266,6 +277,14 @@ impl<Q, R> Envelope<Q, R> {
 
     pub(crate) fn is_journaled(&self) -> bool {
         self.state.load(Ordering::Acquire) & JOURNALED != 0
+    }
+
+    pub(crate) fn note_given_up(&self) {
+        self.state.fetch_or(GIVEN_UP, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.state.load(Ordering::Acquire) & GIVEN_UP != 0
     }
 
     /// What has failed on its way; there from the first failure on.

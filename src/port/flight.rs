@@ -62,6 +62,17 @@ impl Tie {
         }
     }
 
+    /// For a request that outlasts the attempt: the same budget and soft failures, and no deadline.
+    pub(crate) fn without_deadline(&self) -> Self {
+        let (purse, soft) = (self.purse.clone(), Some(Arc::clone(&self.soft)));
+        Self::new(Moment::NEVER, Arc::clone(&self.clock), purse, soft)
+    }
+
+    /// Completes when the time of the attempt's request is over.
+    pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.clock.sleep_until(self.deadline)
+    }
+
     /// Stops the attempt's clock until the guard is dropped.
     pub(crate) fn pause(self: &Arc<Self>) -> Paused {
         let now = self.clock.now();

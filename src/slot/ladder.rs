@@ -227,7 +227,8 @@ impl<W: Worker> Slot<W> {
         // A caller who left is not waited for by the next life.
         if cut == Cut::Cancel || (job.mail.is_cancelled() && !tainted) {
             if let Some(mail) = self.finish(&mut desk, job.ticket, now) {
-                let fate = if tainted { Fate::Unheard } else { Fate::Cancelled };
+                // Nothing was answered, and what it had called may have acted.
+                let fate = if tainted { Fate::Unknown } else { Fate::Cancelled };
                 let settled = self.settle(&mut desk, mail, fate);
                 self.publish(&mut desk);
                 self.wake(desk, now);
@@ -529,12 +530,8 @@ impl<W: Worker> Slot<W> {
             changed: policy_cause.changes_next(book.feedback.as_deref()),
         };
         let mut domain = self.domain().lock();
-        if let Cause::Fault(fault) = cause
-            && domain.told(fault.class, fault.retry_after, now)
-            && let Some(name) = &self.spec.quota_domain
-        {
-            let until = domain.open_at();
-            self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
+        if let Cause::Fault(fault) = cause {
+            self.tell_domain(&mut domain, fault, now);
         }
         let cost = RetryBudget::cost(&policy_cause);
         let outlook = Outlook {

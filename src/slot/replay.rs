@@ -123,6 +123,7 @@ impl<W: Worker> Slot<W> {
         context: &Context,
     ) -> Result<(), Unkept> {
         let Replayed { done, lost, state } = replayed;
+        self.desk().counts_still(job)?;
         if let Some(journal) = self.journal()
             && (state.is_some() || !lost.is_empty())
         {
@@ -148,6 +149,7 @@ impl<W: Worker> Slot<W> {
             self.kept(Some(Writing::new(handed, sealed, step)), job, context).await?;
         }
         let mut desk = self.desk();
+        desk.counts_still(job)?;
         desk.rare().behind = false;
         if let Some((snapshot, step)) = state {
             let saved = desk.saved.get_or_insert_with(Saved::new);

@@ -11,7 +11,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::Keep;
+use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -19,7 +19,7 @@ use crate::fault::Class;
 use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
-use crate::port::{AcceptOptions, More};
+use crate::port::{AcceptOptions, More, Soft};
 use crate::slot::{Adopted, Look, told_apart};
 use crate::spec::SupervisorSpec;
 
@@ -266,6 +266,9 @@ impl System {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
             journal.returned(&[], &told, &[], Batch::new()).await?;
+            for (child, key) in &recovered.missing {
+                journal.note_lost(child, vec![Arc::clone(key)]);
+            }
         }
         journal.tidy(|| ledger.records()).await?;
         hub.make_room(&journal).await;
@@ -394,12 +397,24 @@ impl System {
         }
     }
 
+    /// Whether a step of another request that is open has asked for this, and joins it.
+    fn is_nested(&self, request: &Open, journal: &Journal) -> bool {
+        let is_open = |task: &str| journal.known(task) == Some(Journaled::Open);
+        match AskKey::verified(&request.key, &request.child, request.request.as_bytes()) {
+            Some(asked) => is_open(asked.task),
+            None => self.inner.hub.effects.waits_for(&request.key, is_open),
+        }
+    }
+
     fn deliver_again(&self, journal: &Arc<Journal>, request: Open) -> Result<(), RecoverError> {
         let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
         let now = Now::read(&*self.inner.hub.clock);
+        // What its ladder cannot mend is then for the ladder of whoever asked.
+        let nested = self.is_nested(&request, journal);
         let options = AcceptOptions::with(More {
+            soft: nested.then(Soft::default),
             // One whose time is over gets its fate at once.
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),
@@ -498,8 +513,9 @@ impl System {
     }
 
     /// The requests that were answered and whose work is in no state any more, by child and idempotency key:
-    /// a state went back to before them, and they could not be replayed
-    /// ([`Event::Replayed`](crate::event::Event::Replayed)). The last 10,000 of this process, the oldest first.
+    /// a state went back to before them, by hand, by a ladder or at the start of this process, and they could not
+    /// be replayed ([`Event::Replayed`](crate::event::Event::Replayed)) or are not kept for that. The last 10,000
+    /// of this process, the oldest first.
     pub fn lost_work(&self) -> Vec<(ChildPath, Arc<str>)> {
         self.inner.hub.journal.get().map_or_else(Vec::new, |journal| journal.lost())
     }
