@@ -41,7 +41,7 @@ pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use options::{AcceptOptions, More};
 pub(crate) use replay::{Replayed, is_replayed};
-pub(crate) use trial::{Back, Taking, Trial};
+pub(crate) use trial::{Back, Trial, Trying, Turning};
 use waiting::Waiting;
 
 /// How a call differs from its defaults.

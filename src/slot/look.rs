@@ -11,7 +11,7 @@ use super::line::{Kept, Prepared};
 use super::state::StoredInHand;
 use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
-use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
+use crate::checkpoint::{Digest, Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
 use crate::fate::Fate;
 use crate::fault::Fault;
@@ -46,6 +46,8 @@ pub(crate) trait Look: Managed {
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// Whether this state is one in the middle of this request.
     fn has_in_hand(&self, validated: &Validated, task: &str) -> bool;
+    /// Whether a state that was taken under this policy is taken up under another one.
+    fn has_other_policy(&self, policy: Digest) -> bool;
     /// Hands out no work and begins no step from now on.
     fn hold(&self, hold: &Arc<Hold>);
     fn unhold(&self, hold: &Arc<Hold>);
@@ -137,6 +139,10 @@ impl<W: Worker> Look for Slot<W> {
 
     fn has_in_hand(&self, validated: &Validated, task: &str) -> bool {
         StoredInHand::of(validated).is_some_and(|stored| *stored.key == *task)
+    }
+
+    fn has_other_policy(&self, policy: Digest) -> bool {
+        self.is_other_policy(policy)
     }
 
     fn hold(&self, hold: &Arc<Hold>) {
