@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::checkpoint::{Schema, Snapshot};
 use crate::clock::Clock;
 use crate::error::{CheckpointError, NeedError};
+use crate::event::Event;
 use crate::fate::{Answer, Cost};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
@@ -387,6 +388,8 @@ pub(crate) trait Seat: Send + Sync {
     fn counts(&self) -> Option<&str>;
     /// Tells one system from another, in idempotency keys.
     fn identity(&self) -> u64;
+    /// Has everybody who listens hear of it.
+    fn emit(&self, event: Event);
 }
 
 /// What an attempt says about its answer.
@@ -499,6 +502,14 @@ impl Context {
         if self.seat.counts() == Some(what) {
             self.notes.units.fetch_add(n, Ordering::Relaxed);
         }
+    }
+
+    /// Tells whoever listens to the [events](crate::event::Event::Noted) that this has happened so often.
+    /// An attempt that is made again tells it again. `what` is fixed when the program is written: it holds
+    /// nothing that users have said.
+    pub fn note(&self, what: &'static str, count: u64) {
+        let child = self.seat.path().clone();
+        self.seat.emit(Event::Noted { child, request: self.request, what, count });
     }
 
     /// Adds to what the answer cost.

@@ -15,19 +15,21 @@ use tokio::sync::Notify;
 
 use crate::behavior::{PastAct, Undone};
 use crate::event::Event;
-use crate::fate::{Answer, Cost, Trail};
+use crate::fate::{Answer, Cost, Fate, Trail};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Trace};
+use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Unanswered};
 
 mod ended;
+mod joined;
 mod recall;
 mod settling;
 
+pub(crate) use joined::AskKey;
 pub use settling::{EffectView, EffectsRef};
 
 /// The code of a fault whose effect waits for a verification or a person.
@@ -57,8 +59,8 @@ pub(crate) enum Asked {
     Open,
     /// It was done; the reply as JSON, if that is remembered.
     Done(Option<String>),
-    /// It ended without being done.
-    Over,
+    /// It ended so, without being done.
+    Over(Fate),
     /// It has ended two lives, and is a person's.
     Aside,
 }
@@ -73,6 +75,11 @@ pub(crate) trait Keep: Send + Sync {
     fn known(&self, key: &str) -> Option<Asked>;
     /// Such a request ended without being done: it may be asked for again.
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping;
+    /// The requests that were asked for by this request, and by those, under keys that follow from its own;
+    /// and whether each was answered.
+    fn asked_by(&self, task: &str) -> Vec<(Arc<str>, bool)>;
+    /// Nothing is said of these requests any more: they are asked for anew.
+    fn let_go(&self, keys: &[Arc<str>]) -> Keeping;
     /// Completes when something has become of some request.
     fn told(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
@@ -153,7 +160,8 @@ impl Effects {
                     told.kept.push(entry.intent.key);
                 }
                 EffectStatus::Compensated => told.undone.push(entry.intent.key),
-                EffectStatus::Rejected | EffectStatus::Failed(_) => {}
+                EffectStatus::Rejected => {}
+                EffectStatus::Failed(_) if entry.intent.kind.is_replay_safe() => {}
                 _ => told.unknown.push(entry.intent.key),
             }
         }
@@ -209,7 +217,15 @@ impl Effects {
                 continue;
             }
             match entry.status {
-                EffectStatus::Rejected | EffectStatus::Failed(_) => continue,
+                EffectStatus::Rejected => continue,
+                // The tool says that it failed, so what came before can be told apart from it; what it may
+                // have left behind is told, unless to ask again does no harm.
+                EffectStatus::Failed(_) if entry.intent.undo.is_none() => {
+                    if !entry.intent.kind.is_replay_safe() {
+                        told.unknown.push(key);
+                    }
+                    continue;
+                }
                 EffectStatus::Compensated => {
                     told.undone.push(key);
                     continue;
@@ -219,7 +235,7 @@ impl Effects {
                     continue;
                 }
                 EffectStatus::Stuck(_) => stop = true,
-                EffectStatus::Compensating => {}
+                EffectStatus::Compensating | EffectStatus::Failed(_) => {}
                 EffectStatus::Confirmed(_)
                 | EffectStatus::Left(_)
                 | EffectStatus::Intended
@@ -403,7 +419,12 @@ impl Effects {
             self.undo(key).await;
         }
         // What was done before is not refused any more.
-        if status.is_none_or(|status| status == EffectStatus::Rejected) {
+        let asked_anew = |status| match status {
+            EffectStatus::Rejected => true,
+            EffectStatus::Failed(_) => intent.kind.is_replay_safe(),
+            _ => false,
+        };
+        if status.is_none_or(asked_anew) {
             self.check_undo(&intent)?;
         }
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
@@ -477,7 +498,7 @@ impl Effects {
             match journal.known(key) {
                 None => return Ok(None),
                 Some(Asked::Done(reply)) => return Ok(Some(reply)),
-                Some(Asked::Over) => Arc::clone(journal).free(key).await?,
+                Some(Asked::Over(_)) => Arc::clone(journal).free(key).await?,
                 Some(Asked::Open) => told.await,
                 Some(Asked::Aside) => {
                     let text = "what was asked for has ended two lives, and was set aside";
@@ -568,15 +589,8 @@ impl Effects {
                         Ok(answer)
                     }
                     Err(unanswered) => {
-                        // The last attempt was refused; an earlier one may have acted.
-                        let doubtful = unanswered.doubtful && act.kind.is_replay_safe();
-                        let input = match unanswered.trace {
-                            Trace::Refused if doubtful => Input::Lost(key),
-                            Trace::Refused => Input::Rejected(key),
-                            Trace::Waited if !act.kind.is_replay_safe() => Input::Rejected(key),
-                            Trace::Failed => Input::Failed(key, unanswered.fault.clone()),
-                            Trace::Waited | Trace::Lost => Input::Lost(key),
-                        };
+                        let Unanswered { fault, trace, doubtful } = &unanswered;
+                        let input = trace.input(key, act.kind, *doubtful, fault);
                         let output = self.feed(input).await?;
                         if let Some(Record::Status(_, EffectStatus::Unknown)) = output.record {
                             let unknown = unknown(&site, &tool).with_source(unanswered.fault);

@@ -675,3 +675,6 @@ pub(crate) fn late(limit: std::time::Duration) -> Fault {
 pub(crate) fn failed(error: &impl fmt::Display) -> Fault {
     Fault::internal(format!("the store failed: {error}")).with_code("store")
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,6 +185,18 @@ pub enum Event {
         /// be handled as before. Which: [`System::lost_work`](crate::system::System::lost_work).
         lost: usize,
     },
+    /// A behavior says that something has happened so often which it counts: see
+    /// [`Context::note`](crate::behavior::Context::note).
+    Noted {
+        /// The child.
+        child: ChildPath,
+        /// The request.
+        request: RequestId,
+        /// What, as the behavior calls it.
+        what: &'static str,
+        /// How often.
+        count: u64,
+    },
     /// The states of many children, as of one moment, are in the store.
     LineDrawn {
         /// The supervisor whose subtree it covers.
@@ -442,6 +454,7 @@ impl Event {
             | Self::RestoreFailed { child, .. }
             | Self::BeganAnew { child, .. }
             | Self::Replayed { child, .. }
+            | Self::Noted { child, .. }
             | Self::ScopeRolledBack { at: child, .. }
             | Self::RollbackFailed { at: child, .. }
             | Self::RollbackExhausted { at: child, .. }

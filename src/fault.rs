@@ -263,6 +263,9 @@ pub enum EffectState {
     NotApplied,
     /// It may have happened.
     Unknown,
+    /// The other side says that it failed, and not that nothing has happened: it is not repeated, and what
+    /// undoes it is asked to. The class alone would say that it was refused.
+    Failed,
 }
 
 /// A child's failure to do its job, classified. Ends the attempt, not the life.
@@ -281,6 +284,10 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// What is known about the effect.
     pub effect: EffectState,
+    /// The child turned the request away by limits of its own: see [`Fault::by_own_limits`]. It is not
+    /// stored with the fault.
+    #[serde(skip)]
+    pub own_limits: bool,
     /// What the next attempt at the request should know to do better: it finds it in
     /// [`Context::feedback`](crate::behavior::Context::feedback). It may hold user data and, as the
     /// cause, is not stored with the fault.
@@ -300,6 +307,7 @@ impl Fault {
             message: message.into(),
             retry_after: None,
             effect: EffectState::Unstated,
+            own_limits: false,
             feedback: None,
             source: None,
         }
@@ -333,6 +341,24 @@ impl Fault {
         self
     }
 
+    /// The same fault, saying that the other side has failed and may have done a part: for a class that is a
+    /// [refusal](Class::is_refusal) where nothing shows that it was refused before anything was done.
+    #[must_use]
+    pub fn effect_failed(mut self) -> Self {
+        self.effect = EffectState::Failed;
+        self
+    }
+
+    /// The same fault, saying that the child keeps to limits of its own and nobody else was asked. It says
+    /// nothing about the account: the quota domain stays open, whatever [wait](Fault::retry_after) this
+    /// request is told, and any sibling may take it. Nor does it say that the child is ill: no circuit
+    /// counts it.
+    #[must_use]
+    pub fn by_own_limits(mut self) -> Self {
+        self.own_limits = true;
+        self
+    }
+
     /// The same fault with what the next attempt should know, be it a retry or a substitute's: what the
     /// compiler said, which example failed. An attempt that is told something new differs from the one
     /// that failed, which is what a retry of [`Class::OutputInvalid`] needs. Without text it is no
@@ -344,14 +370,23 @@ impl Fault {
     }
 
     /// The class that says whether whoever failed with this is well: of an inner ladder that was spent on
-    /// what the caller had brought (too long, filtered, refused by the rules of the business), the class
-    /// of that; else its own. A malformed request within a child is the child's doing.
+    /// what the caller had brought (too long, filtered, refused by the rules of the business) or on limits
+    /// that somebody keeps to by itself, the class of that; else its own. A malformed request within a
+    /// child is the child's doing. A refusal by own limits is as work that was called off: it says nothing.
     pub fn health_class(&self) -> Class {
+        if self.own_limits {
+            return Class::Cancelled;
+        }
         let inner = self.source.as_deref().and_then(|source| source.downcast_ref::<Self>());
         match (self.class, inner.map(Self::health_class)) {
             (
                 Class::Exhausted,
-                Some(class @ (Class::ContextLength | Class::ContentFiltered | Class::Business)),
+                Some(
+                    class @ (Class::ContextLength
+                    | Class::ContentFiltered
+                    | Class::Business
+                    | Class::Cancelled),
+                ),
             ) => class,
             (class, _) => class,
         }
@@ -381,7 +416,7 @@ impl Fault {
         match self.effect {
             _ if kind.is_replay_safe() => true,
             EffectState::NotApplied => true,
-            EffectState::Unknown => false,
+            EffectState::Unknown | EffectState::Failed => false,
             EffectState::Unstated => self.class.is_refusal(),
         }
     }
@@ -392,7 +427,7 @@ impl Fault {
         match self.effect {
             _ if kind.is_replay_safe() => false,
             EffectState::Unknown => true,
-            EffectState::NotApplied => false,
+            EffectState::NotApplied | EffectState::Failed => false,
             EffectState::Unstated => matches!(
                 self.class,
                 Class::Timeout | Class::Indeterminate | Class::ServerTransient | Class::Internal
@@ -446,6 +481,7 @@ impl PartialEq for Fault {
             && self.message == other.message
             && self.retry_after == other.retry_after
             && self.effect == other.effect
+            && self.own_limits == other.own_limits
             && self.feedback == other.feedback
     }
 }
@@ -458,6 +494,7 @@ impl fmt::Debug for Fault {
             .field("message", &self.message)
             .field("retry_after", &self.retry_after)
             .field("effect", &self.effect)
+            .field("own_limits", &self.own_limits)
             .field("feedback", &self.feedback.is_some())
             .finish_non_exhaustive()
     }
@@ -631,5 +668,22 @@ mod tests {
         assert!(Fault::network("refused").is_replay_safe(kind));
         assert!(!Fault::network("reset").effect_unknown().is_replay_safe(kind));
         assert!(!Fault::tool_execution("").is_replay_safe(kind));
+        assert!(Fault::business("no").is_replay_safe(kind));
+        let failed = Fault::business("no").effect_failed();
+        assert!(!failed.is_replay_safe(kind) && !failed.leaves_unknown(kind));
+        assert!(failed.is_replay_safe(EffectKind::Idempotent));
+    }
+
+    #[test]
+    fn own_limits_say_nothing_about_health_however_deep_they_were_met() {
+        let own = Fault::rate_limit("").by_own_limits();
+        let outer = |inner: &Fault| Fault::exhausted("").with_source(inner.clone());
+        for fault in [own.clone(), outer(&own), outer(&outer(&own))] {
+            assert!(!fault.health_class().tells_of_health(), "{fault:?}");
+        }
+        let theirs = Fault::rate_limit("");
+        for fault in [theirs.clone(), outer(&theirs)] {
+            assert!(fault.health_class().tells_of_health(), "{fault:?}");
+        }
     }
 }

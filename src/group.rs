@@ -423,23 +423,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
     }
 
     fn ended(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate) {
-        let now = self.hub.now();
-        let member = mail.member();
-        self.settle_copies(mail, None, now);
-        let extra = self.takes_extra(mail);
-        let change = {
-            let mut desk = self.desk.lock();
-            desk.extra -= usize::from(extra);
-            desk.counts.add(fate);
-            desk.counts.open -= 1;
-            // A member that lets deadlines pass is as one that times out.
-            let verdict = match fate {
-                Fate::Expired | Fate::Unknown => Verdict::Fault(Class::Timeout),
-                _ => UNTRIED,
-            };
-            desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now)
+        // A member that lets deadlines pass is as one that times out.
+        let verdict = match fate {
+            Fate::Expired | Fate::Unknown => Verdict::Fault(Class::Timeout),
+            _ => UNTRIED,
         };
-        self.changed(member, change);
+        self.settled(mail, fate, verdict);
     }
 
     fn circuit(&self, member: usize, now: Moment) -> Option<CircuitView> {

@@ -362,6 +362,8 @@ async fn attempt<B: Stateful>(
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back, undo } = place;
+    // What comes before its first step takes none of the time that the step has.
+    let mut first = !(job.behind || back || undo || job.torn);
     if back {
         let began = slot.hub.now();
         let gone = slot.go_back(job, context).await;
@@ -395,7 +397,9 @@ async fn attempt<B: Stateful>(
             Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
         }
     }
-    let mut first = true;
+    if !first {
+        slot.stands_between(job.ticket);
+    }
     let every_effect = slot.spec.checkpoint == Interval::EveryEffect;
     'steps: loop {
         if !std::mem::take(&mut first) {
@@ -457,7 +461,9 @@ async fn attempt<B: Stateful>(
                 }
                 Watched::Done(Ok(Step::Perform(calls))) => {
                     let acted = calls.iter().any(Call::is_act);
-                    let kept = match slot.keep_step(&life, job, context, done, acted || after) {
+                    // What those do who are asked may be asked for once: by whoever goes on from here.
+                    let at_once = acted || after || calls.iter().any(Call::is_joined);
+                    let kept = match slot.keep_step(&life, job, context, done, at_once) {
                         Ok(writing) => slot.kept(writing, job, context).await,
                         Err(kept) => Err(kept),
                     };

@@ -29,6 +29,7 @@ use crate::policy::budget::Limits;
 use crate::port::Back;
 
 mod line;
+mod nested;
 mod past;
 mod state;
 mod trial;
@@ -202,13 +203,18 @@ impl Journal {
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
             // So many it will be at least: usually that answers it, and nothing is looked at or copied.
-            let is_heavy = self.is_heavy();
+            let is_full = self.is_full.load(Ordering::Relaxed);
+            let is_heavy = is_full || self.is_heavy();
             if written < has_grown(state.least()) && !is_heavy {
                 return Ok(());
             }
             // What the store has let go of cannot be returned to again.
             state.retain_used(|id| self.store.find(id).is_ok());
             state.retain_past(|child| self.oldest(child));
+            if is_full {
+                // Less is told of what was answered, so that something new can be accepted.
+                state.forget_older_texts();
+            }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
             if written < has_grown(lines.len()) && !is_heavy {
@@ -226,9 +232,10 @@ impl Journal {
             // What is old goes with the last of them: until then all is said twice, and the same.
             let mut commits: Vec<_> = batches
                 .into_iter()
-                .map(|batch| self.store.commit(batch, Durability::Async))
+                .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
                 .collect();
-            commits.push(self.store.commit(last.trim(STREAM, next), Durability::Sync));
+            let last = last.trim(STREAM, next).making_room(is_full);
+            commits.push(self.store.commit(last, Durability::Sync));
             commits
         };
         for commit in commits {
@@ -655,17 +662,37 @@ impl Keep for Journal {
     }
 
     fn known(&self, key: &str) -> Option<Asked> {
-        Some(match Self::known(self, key)? {
+        let Some(known) = Self::known(self, key) else {
+            // About to be accepted, it is as if it were open: whoever asks waits for what becomes of that.
+            return (!self.state.lock().is_free(key)).then_some(Asked::Open);
+        };
+        Some(match known {
             Journaled::Open => Asked::Open,
             Journaled::Fated(Fate::Done, reply) => Asked::Done(reply),
             Journaled::Fated(Fate::Quarantined, _) => Asked::Aside,
-            Journaled::Fated(..) => Asked::Over,
+            Journaled::Fated(fate, _) => Asked::Over(fate),
         })
     }
 
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {
         let freed = self.freed(key);
         Box::pin(async move { freed.await.map_err(|error| failed(&error)) })
+    }
+
+    fn asked_by(&self, task: &str) -> Vec<(Arc<str>, bool)> {
+        self.nested(task)
+    }
+
+    fn let_go(&self, keys: &[Arc<str>]) -> Keeping {
+        let commit = self.without(keys, Batch::new());
+        let commit = commit.map(|batch| self.store.commit(batch, Durability::Sync));
+        Box::pin(async move {
+            let kept = match commit {
+                Ok(commit) => commit.await.map(drop),
+                Err(error) => Err(error),
+            };
+            kept.map_err(|error| failed(&error))
+        })
     }
 
     fn told(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -10,7 +10,8 @@
 //! | not known | [`Verdict::Dispatch`] | once the intent is durable |
 //! | confirmed | [`Verdict::Replay`] | the recorded result; the tool is not asked |
 //! | rejected: nothing happened | [`Verdict::Dispatch`] | |
-//! | failed, as the tool said, and not replay-safe | [`Verdict::Failed`] | the recorded fault |
+//! | failed, as the tool said, and replay-safe | [`Verdict::Dispatch`] | with the same key |
+//! | failed, any other | [`Verdict::Failed`] | the recorded fault |
 //! | intended, no outcome, replay-safe | [`Verdict::Again`] | with the same key |
 //! | intended, no outcome, verifiable | [`Verdict::Verify`] | ask whether it happened |
 //! | intended, no outcome, any other | [`Verdict::Unknown`] | a person decides |
@@ -32,6 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{EffectKind, Fault};
 use crate::id::ChildPath;
 pub use crate::id::EffectKey;
+pub(crate) use unanswered::Trace;
+
+mod unanswered;
 
 #[cfg(test)]
 mod tests;
@@ -74,6 +78,12 @@ pub struct Intent {
     pub undo: Option<Undo>,
 }
 
+impl Intent {
+    fn weight(&self) -> usize {
+        self.request.len() + self.undo.as_ref().map_or(0, |undo| undo.request.len())
+    }
+}
+
 impl fmt::Debug for Intent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Intent")
@@ -99,15 +109,16 @@ pub enum EffectStatus {
     Left(Happened),
     /// It did not happen.
     Rejected,
-    /// The tool said that it failed, without saying that nothing has happened.
+    /// The tool said that it failed, without saying that nothing has happened: it is not repeated unless
+    /// that does no harm, and is undone if it has an undo.
     Failed(Fault),
     /// Nobody knows, and it may not be repeated: it waits for a verification or a person.
     Unknown,
-    /// It happened, and is being undone.
+    /// It happened, or may have, and is being undone.
     Compensating,
-    /// It happened, and was undone.
+    /// It happened, or may have, and was undone.
     Compensated,
-    /// It happened, and undoing it failed; why. A person must look.
+    /// It happened, or may have, and undoing it failed; why. A person must look.
     Stuck(String),
 }
 
@@ -387,7 +398,6 @@ impl Ledger {
                 _ => None,
             }),
             Input::Failed(key, fault) => self.settle(key, |entry| match entry.status {
-                EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,
                 EffectStatus::Intended => Some(EffectStatus::Failed(fault)),
                 _ => None,
             }),
@@ -422,6 +432,7 @@ impl Ledger {
                     EffectStatus::Confirmed(_)
                     | EffectStatus::Left(_)
                     | EffectStatus::Intended
+                    | EffectStatus::Failed(_)
                     | EffectStatus::Unknown
                         if entry.intent.undo.is_some() =>
                     {
@@ -463,6 +474,13 @@ impl Ledger {
     /// Whether anything is known of what this task has done or asked.
     pub fn knows(&self, task: &str) -> bool {
         self.tasks.contains_key(task) || self.asked.contains_key(task)
+    }
+
+    /// What the acts of this task weigh in memory and in the store, about: their requests, undos and results.
+    pub fn weight(&self, task: &str) -> usize {
+        let keys = self.tasks.get(task).into_iter().flatten();
+        let entries = keys.filter_map(|key| self.entries.get(key));
+        entries.map(|Entry { intent, status, .. }| intent.weight() + weight(status)).sum()
     }
 
     /// The tasks of which anything is known: those that have only asked, and then those that have acted, by
@@ -541,8 +559,10 @@ impl Ledger {
                 let record = Record::Status(key, entry.status.clone());
                 return Output { verdict: Some(Verdict::Replay(happened)), record: Some(record) };
             }
-            EffectStatus::Failed(fault) => Verdict::Failed(fault.clone()),
-            EffectStatus::Rejected => {
+            EffectStatus::Failed(fault) if !entry.intent.kind.is_replay_safe() => {
+                Verdict::Failed(fault.clone())
+            }
+            EffectStatus::Rejected | EffectStatus::Failed(_) => {
                 let epoch = entry.epoch;
                 return self.open(intent, epoch);
             }
@@ -646,10 +666,10 @@ impl Ledger {
     }
 }
 
-/// What an answer weighs, about.
+/// What an answer or an outcome weighs, about.
 fn weight(status: &EffectStatus) -> usize {
     match status {
-        EffectStatus::Confirmed(happened) => happened.result.len(),
+        EffectStatus::Confirmed(happened) | EffectStatus::Left(happened) => happened.result.len(),
         EffectStatus::Failed(fault) => fault.message.len(),
         _ => 0,
     }

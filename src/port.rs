@@ -31,10 +31,10 @@ mod replay;
 mod trial;
 mod waiting;
 
-pub(crate) use act::{Act, NotUndone, Reply, Trace, Unanswered};
+pub(crate) use act::{Act, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
-pub(crate) use asking::{Making, Outcome};
+pub(crate) use asking::{AnyReply, Making, Outcome, Question, Reading};
 pub(crate) use envelope::{Book, Envelope};
 pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
@@ -279,6 +279,12 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
     fn is_replay_safe(&self) -> bool {
         self.effect_kind().is_replay_safe()
     }
+    /// How what is asked and answered here is read, if it survives the process: then a question that was
+    /// asked before can be joined.
+    fn reading(&self) -> Option<Reading>;
+    /// Whether this goes on although its caller has left: the system stops, and whoever asks the next process
+    /// for it again finds it there.
+    fn is_left_open(&self, envelope: &Arc<Envelope<Q, R>>) -> bool;
     /// The caller has left.
     fn cancel(&self, envelope: &Arc<Envelope<Q, R>>);
 }

@@ -644,6 +644,10 @@ impl<W: Worker> Seat for Slot<W> {
     fn identity(&self) -> u64 {
         self.hub.identity
     }
+
+    fn emit(&self, event: Event) {
+        self.hub.emit(event);
+    }
 }
 
 impl<Q, R> Envelope<Q, R> {

@@ -181,6 +181,7 @@ impl fmt::Debug for System {
 mod quarantine;
 mod recover;
 mod rollback;
+mod upkeep;
 mod watching;
 
 use watching::Watching;
@@ -188,6 +189,7 @@ use watching::Watching;
 pub use quarantine::QuarantineRef;
 pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
+pub use upkeep::Upkeep;
 
 /// Held by the task that waits for the root's end. Dropped before that, the runtime is gone, and
 /// everything that would have ended a request with it.

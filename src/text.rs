@@ -20,6 +20,19 @@ pub(crate) fn canonical<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Str
     Ok(out)
 }
 
+/// The canonical text of a value that can be read back.
+///
+/// # Errors
+/// It cannot be written, or what was written is not read again: a number that is none, which JSON has no text
+/// for, a value that is nested too deep, or a type that writes what it does not read.
+pub(crate) fn storable<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
+    let text = canonical(value)?;
+    match read::<T>(&text) {
+        Ok(_) => Ok(text),
+        Err(why) => Err(format!("what is written of it cannot be read: {why}")),
+    }
+}
+
 /// The value of a text.
 ///
 /// # Errors
@@ -88,6 +101,29 @@ mod tests {
         let text = canonical(&value).unwrap();
         assert_eq!(read::<Vec<Option<(f64, String)>>>(&text).unwrap(), value);
         assert!(read::<Vec<u8>>(&text).is_err());
+    }
+
+    #[test]
+    fn a_number_with_a_fraction_is_the_same_after_it_was_written_and_read() {
+        // 0.0119 is its neighbor.
+        let amounts = (1..5_000_u32).map(|cents| f64::from(cents) / 100.0 * 1.19);
+        for amount in amounts.chain([0.011899999999999999, f64::MIN_POSITIVE, f64::MAX]) {
+            let text = canonical(&amount).unwrap();
+            let back: f64 = read(&text).unwrap();
+            assert_eq!(back.to_bits(), amount.to_bits(), "{amount}");
+            assert_eq!(canonical(&back).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_is_not_storable() {
+        #[derive(Serialize, serde::Deserialize)]
+        struct Nested(Vec<Nested>);
+        let nested = (0..200).fold(Nested(Vec::new()), |inner, _| Nested(vec![inner]));
+        for refused in [storable(&f64::NAN), storable(&f64::INFINITY), storable(&nested)] {
+            assert!(refused.unwrap_err().contains("cannot be read"));
+        }
+        assert_eq!(storable(&1.5).unwrap(), b"1.5");
     }
 
     #[test]

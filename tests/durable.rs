@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
-use mainstay::checkpoint::{FileStore, Interval, MemoryStore, Snapshot, Store};
-use mainstay::error::{CallError, CheckpointError, RecoverError, StartError};
+use mainstay::checkpoint::{FileStore, Interval, MemoryStore, Schema, Snapshot, Store};
+use mainstay::error::{CallError, CheckpointError, RecoverError, StartError, Unavailable};
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::policy::budget::Limits;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System};
 use mainstay::tree::TreeDump;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -23,6 +23,8 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "durable/joined.rs"]
+mod joined;
 
 /// The world outside: it is there before and after the process.
 #[derive(Default)]
@@ -520,6 +522,62 @@ fn a_request_that_cannot_be_read_is_named_and_the_store_left_as_it_was() {
         let after = store.info().unwrap();
         assert_eq!((after.commits, after.topology), (before.commits, before.topology));
     });
+    runtime().block_on(async {
+        let mut options = RecoverOptions::default();
+        options.set_unreadable_aside = true;
+        let spec = spec(&world, EffectKind::Irreversible);
+        let (system, recovered) =
+            System::recover_with(spec, Arc::clone(&store), options).await.unwrap();
+        let aside: Vec<_> = recovered.set_aside.iter().map(|it| &*it.key).collect();
+        assert_eq!((recovered.requests, aside), (0, vec!["first", "second"]));
+        let quarantine = system.quarantine();
+        let why = quarantine.requests()[0].trail.to_string();
+        assert!(why.contains("request_unreadable") && why.contains("desk/counter"), "{why}");
+        assert!(quarantine.export("second").unwrap().contains("five"));
+        assert!(quarantine.release("second").await.is_err(), "it is still not readable");
+        assert_eq!(quarantine.requests().len(), 2, "and still there");
+        // The healthy go on.
+        let port = system.port::<u64, u64>("desk/counter").unwrap();
+        assert_eq!(port.call(1_u64).await.unwrap().value, 1);
+    });
+}
+
+#[derive(Clone)]
+struct Fraction;
+
+impl Behavior for Fraction {
+    type Request = f64;
+    type Reply = f64;
+}
+
+impl Stateful for Fraction {
+    async fn step(&mut self, request: &f64, _: Turn, _: &Context) -> Result<Step<f64>, Fault> {
+        Ok(Step::Reply(*request))
+    }
+}
+
+#[test]
+fn a_request_that_could_not_be_read_again_is_not_accepted() {
+    let store = store();
+    let spec = || {
+        let child = ChildSpec::stateful("half", || Fraction).durable::<Fraction>();
+        SupervisorSpec::one_for_one("desk").child(child)
+    };
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let port = system.port::<f64, f64>("desk/half").unwrap();
+        for none in [f64::NAN, f64::INFINITY] {
+            let refused = port.submit(none, CallOptions::new()).await.unwrap_err();
+            let CallError::Refused { message, why, .. } = refused else { panic!("{refused}") };
+            assert_eq!(why, Unavailable::Unrecordable);
+            assert!(!message.is_finite(), "it is given back");
+        }
+        assert_eq!(port.call(0.5).await.unwrap().value, 0.5);
+    });
+    runtime().block_on(async {
+        let (_system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(recovered.requests, 0);
+    });
 }
 
 #[test]
@@ -623,4 +681,79 @@ impl Stateful for Noise {
         self.0 = snapshot.get("noise")?;
         Ok(())
     }
+}
+
+/// Counts what it is asked; `V` is the version of its state.
+#[derive(Clone, Default)]
+struct Tally<const V: u32>(Arc<u64>);
+
+impl<const V: u32> Behavior for Tally<V> {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl<const V: u32> Stateful for Tally<V> {
+    async fn step(&mut self, request: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        self.0 = Arc::new(*self.0 + request);
+        Ok(Step::Reply(*self.0))
+    }
+
+    fn schema() -> Option<Schema> {
+        Some(Schema::new("tally", V).field::<u64>("sum"))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("tally", V).with("sum", Arc::clone(&self.0)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.0 = snapshot.get("sum")?;
+        Ok(())
+    }
+}
+
+async fn tally<const V: u32>(
+    store: &Arc<dyn Store>,
+    options: RecoverOptions,
+) -> Result<(System, Port<u64, u64>), RecoverError> {
+    let child = ChildSpec::stateful("tally", Tally::<V>::default).durable::<Tally<V>>();
+    let spec = SupervisorSpec::one_for_one("desk").child(child);
+    let (system, _) = System::recover_with(spec, Arc::clone(store), options).await?;
+    let port = system.port("desk/tally").unwrap();
+    Ok((system, port))
+}
+
+#[test]
+fn a_state_of_another_version_is_refused_by_name_and_the_store_left_as_it_was() {
+    let store = store();
+    let plain = RecoverOptions::default;
+    runtime().block_on(async {
+        let (_system, port) = tally::<2>(&store, plain()).await.unwrap();
+        assert_eq!(port.call(500_u64).await.unwrap().value, 500);
+    });
+    let before = store.info().unwrap();
+    runtime().block_on(async {
+        // An older program, and a newer one that has no migration.
+        let older = tally::<1>(&store, plain()).await.map(drop).unwrap_err();
+        let newer = tally::<3>(&store, plain()).await.map(drop).unwrap_err();
+        for (error, expected) in [(older, "at most version 1"), (newer, "version 3")] {
+            let RecoverError::State { child, .. } = &error else { panic!("{error}") };
+            assert_eq!(child.to_string(), "desk/tally");
+            let text = error.to_string();
+            assert!(text.contains("tally") && text.contains(expected), "{text}");
+            assert!(text.contains('2'), "what was found: {text}");
+        }
+        assert_eq!(store.info().unwrap(), before, "nothing was written");
+    });
+    runtime().block_on(async {
+        let (_system, port) = tally::<2>(&store, plain()).await.unwrap();
+        assert_eq!(port.call(1_u64).await.unwrap().value, 501);
+    });
+    runtime().block_on(async {
+        let mut options = plain();
+        options.give_up_states = true;
+        let (_system, port) = tally::<1>(&store, options).await.unwrap();
+        // It begins anew where a person said so, and handles again what is still known.
+        assert_eq!(port.call(1_u64).await.unwrap().value, 502);
+    });
 }

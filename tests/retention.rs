@@ -10,6 +10,7 @@ use mainstay::checkpoint::{
     Durability, FileOptions, Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall,
 };
 use mainstay::error::CheckpointError;
+use mainstay::fate::Fate;
 use mainstay::fault::Fault;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Port};
@@ -184,6 +185,68 @@ fn a_store_that_is_full_makes_room_by_itself() {
         assert!(store.info().unwrap().bytes <= QUOTA);
         let kept = store.checkpoints(&"desk/fat".into()).unwrap();
         assert!(kept.len() < CALLS as usize / 2, "{} are kept", kept.len());
+        system.stop().await;
+    });
+}
+
+/// Answers at length.
+#[derive(Clone)]
+struct Wordy;
+
+impl Behavior for Wordy {
+    type Request = u64;
+    type Reply = String;
+}
+
+impl Stateful for Wordy {
+    async fn step(&mut self, n: &u64, _: Turn, _: &Context) -> Result<Step<String>, Fault> {
+        // Nothing that is shorter when it is compressed.
+        let noise = |at: u64| (n * 600 + at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let words: String = (0..600).map(|at| format!("{:x}", noise(at))).collect();
+        Ok(Step::Reply(format!("{n}: {words}")))
+    }
+}
+
+#[test]
+fn a_store_that_is_full_of_answers_lets_the_older_ones_go() {
+    // A tenth of what is answered, and far less than what is remembered where there is room.
+    const QUOTA: u64 = 1_000_000;
+    const CALLS: u64 = 1_000;
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = FileOptions::new().quota(QUOTA).open(folder.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let child = ChildSpec::stateful("wordy", || Wordy).durable::<Wordy>();
+        let child = child.durability(Durability::Async);
+        let spec = SupervisorSpec::one_for_one("desk").child(child);
+        let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+        let port: Port<u64, String> = system.port("desk/wordy").unwrap();
+        let (mut refused, mut last) = (0, None);
+        for n in 0..CALLS {
+            let begun = Instant::now();
+            let key = loop {
+                let key = format!("{n}-{refused}");
+                match port.call_with(n, CallOptions::new().key(&*key)).await {
+                    Ok(_) => break key,
+                    Err(error) => {
+                        refused += 1;
+                        assert!(begun.elapsed() < Duration::from_secs(60), "{n}: {error}");
+                    }
+                }
+            };
+            last = Some(key);
+        }
+        assert!(refused > 0, "it was never full");
+        let known = |key: &str| system.journaled(key);
+        let key = last.unwrap();
+        let Some(Journaled::Fated(fate, Some(reply))) = known(&key) else {
+            panic!("{:?} after {refused}", known(&key));
+        };
+        assert_eq!(fate, Fate::Done);
+        assert!(reply.contains("999: "));
+        // The fate of the first is remembered, and its text is not.
+        assert_eq!(known("0-0"), Some(Journaled::Fated(Fate::Done, None)));
         system.stop().await;
     });
 }

@@ -15,7 +15,7 @@ use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{System, To};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -46,6 +46,8 @@ enum Goes {
     Lost,
     /// The bank says no.
     No,
+    /// It happens, and the bank says that something has failed.
+    Half,
     /// It is never answered.
     Hangs,
 }
@@ -97,13 +99,14 @@ impl Stateless for Desk {
                 self.0.hung.notify_one();
                 std::future::pending().await
             }
-            Some(Goes::Lost) | None => {}
+            Some(Goes::Lost | Goes::Half) | None => {}
         }
         if self.0.done.lock().insert(ctx.key(), *order).is_none() {
             self.0.log.lock().push(*order);
         }
         match goes {
             Some(Goes::Lost) => Err(Fault::indeterminate("no answer")),
+            Some(Goes::Half) => Err(Fault::business("it cannot be filed").effect_failed()),
             _ => Ok(()),
         }
     }
@@ -143,7 +146,9 @@ impl Stateful for Teller {
                 self.stage = Arc::new(*self.stage + 1);
             }
             Turn::RolledBack(undone) if self.tells => {
-                assert!(undone.kept.is_empty() && undone.unknown.is_empty(), "{undone:?}");
+                let doubtful = usize::from(*amount == FOREIGN);
+                let told = (undone.kept.len(), undone.unknown.len());
+                assert_eq!(told, (0, doubtful), "{undone:?}");
                 self.stage = Arc::new(10);
             }
             _ => {}
@@ -180,6 +185,26 @@ impl Stateful for Teller {
 }
 
 async fn open(bank: &Arc<Bank>, store: &Arc<dyn Store>, tells: bool) -> (System, Port<u32, u32>) {
+    open_as(EffectKind::Idempotent, bank, store, tells, Interval::Steps(1)).await
+}
+
+async fn open_with(
+    bank: &Arc<Bank>,
+    store: &Arc<dyn Store>,
+    tells: bool,
+    interval: Interval,
+) -> (System, Port<u32, u32>) {
+    open_as(EffectKind::Idempotent, bank, store, tells, interval).await
+}
+
+/// With a bank whose acts are of this kind.
+async fn open_as(
+    kind: EffectKind,
+    bank: &Arc<Bank>,
+    store: &Arc<dyn Store>,
+    tells: bool,
+    interval: Interval,
+) -> (System, Port<u32, u32>) {
     let (desk, undoes) = (Desk(Arc::clone(bank)), Desk(Arc::clone(bank)));
     // Durable, so that it is asked once also by two processes.
     let undoer = ChildSpec::stateless("undoer", move || undoes.clone()).durable::<Desk>();
@@ -188,13 +213,14 @@ async fn open(bank: &Arc<Bank>, store: &Arc<dyn Store>, tells: bool) -> (System,
         .child(undoer)
         .child(
             ChildSpec::stateless("bank", move || desk.clone())
+                .effect(kind)
                 .recorded::<Desk>()
                 .attempt_timeout(Duration::from_secs(86_400)),
         )
         .child(
             ChildSpec::stateful("teller", move || Teller { tells, ..Teller::default() })
                 .durable::<Teller>()
-                .checkpoint(Interval::Steps(1)),
+                .checkpoint(interval),
         );
     let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
     let teller = system.port::<u32, u32>("bank/teller").unwrap();
@@ -233,6 +259,8 @@ async fn an_act_that_may_have_happened_is_undone_with_the_others() {
         // The last word is a refusal, and the first was none.
         &[Goes::Lost, Goes::Refused, Goes::Refused, Goes::Refused],
         &[Goes::Lost, Goes::No],
+        // The bank has said that it failed, and not that nothing has happened.
+        &[Goes::Half],
     ] {
         let bank = Arc::new(Bank::default());
         let (_system, teller) = open(&bank, &store(), true).await;
@@ -240,6 +268,58 @@ async fn an_act_that_may_have_happened_is_undone_with_the_others() {
         assert_eq!(teller.call(7_u32).await.unwrap().value, 0, "{credits:?}");
         let expected = [Debit(7), Credit(7), UndoCredit(7), UndoDebit(7), Told { done: false }];
         assert_eq!(bank.log(), expected, "{credits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_failed_is_undone_once_and_never_asked_for_again_where_it_may_not_be() {
+    let irreversible = EffectKind::Irreversible;
+    for (amount, tells, expected) in [
+        // With an undo it is undone, and then it is asked for under another key.
+        (
+            7,
+            false,
+            &[
+                Debit(7),
+                Credit(7),
+                UndoCredit(7),
+                UndoDebit(7),
+                Debit(7),
+                Credit(7),
+                Told { done: true },
+            ][..],
+        ),
+        // Without one what came before is undone all the same, and whoever acts is told.
+        (
+            FOREIGN,
+            true,
+            &[Debit(FOREIGN), Credit(FOREIGN), UndoDebit(FOREIGN), Told { done: false }],
+        ),
+        // It fails the second time as it did the first, and the bank is not asked.
+        (
+            FOREIGN,
+            false,
+            &[
+                Debit(FOREIGN),
+                Credit(FOREIGN),
+                UndoDebit(FOREIGN),
+                Debit(FOREIGN),
+                UndoDebit(FOREIGN),
+            ],
+        ),
+    ] {
+        let (bank, store) = (Arc::new(Bank::default()), store());
+        let (system, teller) =
+            open_as(irreversible, &bank, &store, tells, Interval::Steps(1)).await;
+        let mut events = system.events();
+        bank.credits.lock().extend([Goes::Half]);
+        teller.submit(amount, CallOptions::new().key("it")).await.unwrap();
+        settled(&system, "it").await;
+        assert_eq!(bank.log(), expected, "{amount}, {tells}");
+        assert_eq!(system.effects().open(), []);
+        while let Some(stamped) = events.try_next() {
+            assert!(!matches!(stamped.event, Event::UndoStopped { .. }), "nobody is called");
+        }
     }
 }
 
@@ -430,6 +510,64 @@ fn a_request_taken_up_in_the_middle_can_still_go_back_to_its_beginning() {
             assert_eq!(log, [Debit(7), UndoDebit(7), Told { done: false }]);
         });
     }
+}
+
+/// What the world has seen, without the undo of a credit that hung: nobody can tell that it did not happen.
+fn seen(bank: &Bank) -> Vec<Order> {
+    bank.log().into_iter().filter(|act| *act != UndoCredit(7)).collect()
+}
+
+const AGAIN: [Order; 3] = [Debit(7), UndoDebit(7), Debit(7)];
+const AGAIN_AND_DONE: [Order; 5] =
+    [Debit(7), UndoDebit(7), Debit(7), Credit(7), Told { done: true }];
+
+#[test]
+fn a_rollback_of_a_request_that_was_done_is_not_done_again_by_the_next_process() {
+    // No state is stored on the way but those of the rollback.
+    let (bank, store, seldom) = (Arc::new(Bank::default()), store(), Interval::Never);
+    runtime().block_on(async {
+        let (_system, teller) = open_with(&bank, &store, false, seldom.clone()).await;
+        bank.credits.lock().extend([Goes::No, Goes::Hangs]);
+        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        bank.hung.notified().await;
+        assert_eq!(bank.log(), AGAIN, "undone and begun again");
+    });
+    runtime().block_on(async {
+        let (system, _) = open_with(&bank, &store, false, seldom).await;
+        assert_eq!(settled(&system, "seven").await, Fate::Done);
+        assert_eq!(seen(&bank), AGAIN_AND_DONE, "what was done since stands");
+        assert_eq!(system.effects().open(), []);
+    });
+}
+
+#[test]
+fn a_rollback_by_hand_undoes_what_another_process_has_done_and_a_third_does_not_undo_it_again() {
+    let (bank, store, seldom) = (Arc::new(Bank::default()), store(), Interval::Never);
+    let line = runtime().block_on(async {
+        let (system, teller) = open_with(&bank, &store, false, seldom.clone()).await;
+        let line = system.checkpoint("bank").await.unwrap();
+        bank.credits.lock().extend([Goes::Hangs, Goes::Hangs, Goes::Hangs]);
+        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        bank.hung.notified().await;
+        line
+    });
+    assert_eq!(bank.log(), [Debit(7)]);
+    runtime().block_on(async {
+        let (system, _) = open_with(&bank, &store, false, seldom.clone()).await;
+        bank.hung.notified().await;
+        assert_eq!(bank.log(), [Debit(7)], "it has gone on where it was");
+        let report = system.rollback("bank", To::Line(line)).await.unwrap();
+        assert_eq!((report.line, report.undone.len()), (Some(line), 2), "{report:?}");
+        bank.hung.notified().await;
+        assert_eq!(seen(&bank), AGAIN, "undone and begun again");
+    });
+    runtime().block_on(async {
+        let (system, _) = open_with(&bank, &store, false, seldom).await;
+        assert_eq!(settled(&system, "seven").await, Fate::Done);
+        assert_eq!(seen(&bank), AGAIN_AND_DONE, "what was done since stands");
+        assert_eq!(system.effects().open(), []);
+        assert!(system.fates().is_balanced(), "{:?}", system.fates());
+    });
 }
 
 #[test]

@@ -120,6 +120,8 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
             let message: Value = serde_json::from_slice(&body).ok()?;
             if let Some(code) = message.pointer("/params/arguments/status").and_then(Value::as_u64)
             {
+                let name = message["params"]["name"].as_str().unwrap_or_default();
+                options.note(&format!("call {name}"));
                 (format!("{code} Told"), String::new())
             } else {
                 match answer(&message, options) {

@@ -36,6 +36,7 @@ mod state;
 mod sub;
 mod task;
 mod turn;
+mod turns;
 
 pub use budget::TaskBudget;
 pub use context::KEPT_RESULT;
@@ -43,10 +44,17 @@ pub use reach::Reach;
 pub use run::{MAX_CALLS, MAX_FAILURES, MAX_REGENERATIONS, MAX_RESULT};
 pub use sub::{AgentTool, SubTask, Team};
 pub use task::{AgentReply, AgentRequest, ToolUse};
+pub use turns::{LeftOut, leave_out_turns, said_bytes};
 
 /// What agents count for [`Interval::Units`]: the lines that their models write, of answers and of the
 /// arguments of calls.
 pub const LINES: &str = "lines";
+/// What agents note when tool results were shortened to make room.
+pub const SHORTENED: &str = "results_shortened";
+/// What agents note when turns of the conversation before were left out, with how many.
+pub const TURNS_LEFT_OUT: &str = "turns_left_out";
+/// What agents note when steps of the task were left out, with how many.
+pub const STEPS_LEFT_OUT: &str = "steps_left_out";
 /// Model calls an agent makes for one task, by default.
 pub const DEFAULT_MAX_STEPS: u32 = 8;
 
@@ -90,9 +98,13 @@ struct Plan {
 /// and what is unknown is refused.
 ///
 /// # When the conversation is too long
-/// A model that finds the conversation too long is asked once more with earlier tool results
-/// shortened, if there are any longer than [`KEPT_RESULT`]. Models with a larger window are the
-/// group's to offer.
+/// A larger window comes first, and is the group's to offer. Where none helps, the model is asked again with
+/// less: with earlier tool results shortened, if there are any longer than [`KEPT_RESULT`]; then without the
+/// oldest half of the turns before the task; then without any of them; then without the steps of the task that
+/// are over, but for the last. The system message, the question in hand and what the last step came to stay, calls
+/// go with their results, and the model is told in the system message how much was left out. The reply says it
+/// ([`AgentReply::left_out`]), and so do the events [`Noted`](mainstay::event::Event::Noted): [`SHORTENED`],
+/// [`TURNS_LEFT_OUT`], [`STEPS_LEFT_OUT`]. If it is too long even so, the task fails with that fault.
 ///
 /// # Errors
 /// | What | Class, code |

@@ -1,4 +1,4 @@
-//! The command line: `mainstay run`, `mainstay check`, `mainstay tree`.
+//! The command line: `mainstay run`, `mainstay check`, `mainstay tree`, `mainstay store`.
 //!
 //! *Invariant.* Everything goes through the public interface of the two packages: what the command
 //! can do, a program can. Exit codes: 0 for an answer, 1 for none, 2 for a file or an argument that is
@@ -19,6 +19,7 @@ use chaos::Trial;
 use run::Session;
 use snag::Snags;
 
+mod aside;
 mod build;
 mod chaos;
 mod check;
@@ -48,7 +49,8 @@ enum Command {
         file: PathBuf,
         /// What to ask. Read from standard input when it is missing and no person types.
         prompt: Option<String>,
-        /// Print the answer, or why there is none, as one JSON object on one line.
+        /// Print the answer, or why there is none, as one JSON object on one line. An `error` has a
+        /// `retry_after` where it is known in how many seconds somebody is offered work again.
         #[arg(long)]
         json: bool,
         /// Show on standard error what happens: failures, retries, substitutes. On by itself when
@@ -141,6 +143,21 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// What the store of a tree has set aside, and what waits for a person to settle it.
+    ///
+    /// Set aside are requests that ended two lives, or whose agent is no more, and checkpoints that could
+    /// not be restored. Effects wait whose outcome nobody knows, or whose undo is stuck. The tree is not
+    /// started; a store that a process works with is refused, and who has it is said.
+    Store {
+        /// The tree file.
+        file: PathBuf,
+        /// What to do; `list` if nothing is said.
+        #[command(subcommand)]
+        act: Option<aside::Act>,
+        /// Print what comes of it as one JSON object on one line.
+        #[arg(long, global = true)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -220,15 +237,24 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let wants_json =
-        matches!(cli.command, Command::Run { json: true, .. } | Command::Check { json: true, .. });
+    let wants_json = matches!(
+        cli.command,
+        Command::Run { json: true, .. }
+            | Command::Check { json: true, .. }
+            | Command::Store { json: true, .. }
+    );
+    let about_store = matches!(cli.command, Command::Store { .. });
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
     let Err(error) = result else { return ExitCode::SUCCESS };
     if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
         // A program reads standard output, and reads of this failure there, too.
-        let kind = if error.is::<Snags>() { "file" } else { "not_asked" };
+        let kind = match () {
+            () if error.is::<Snags>() => "file",
+            () if about_store => "store",
+            () => "not_asked",
+        };
         let message = causes(&error);
         say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
     }
@@ -299,5 +325,6 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             system.stop().await;
             Ok(())
         }
+        Command::Store { file, act, json } => aside::run(&file, act, json).await,
     }
 }

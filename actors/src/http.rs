@@ -42,6 +42,8 @@ pub(crate) fn builder(url: &Url) -> Result<ClientBuilder, Fault> {
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
         .retry(retry::never())
+        // A URL may hold a secret, and a redirect would take the one before along.
+        .referer(false)
         .redirect(redirect::Policy::none());
     // A server on this machine is not behind a proxy.
     Ok(if is_this_machine(url) { builder.no_proxy() } else { builder })

@@ -27,23 +27,37 @@
 //!
 //! # Faults
 //!
-//! | What happens | Class, code |
-//! |---|---|
-//! | arguments that are no JSON object | `InputValidation`, `bad_arguments`; the server is not asked |
-//! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked |
-//! | the request could not be written, the HTTP connection was refused | `Network`; nothing happened |
-//! | the connection ended before the result came | `Indeterminate`, `connection_lost` |
-//! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew |
-//! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life |
-//! | -32700, -32600, -32602 | `InputValidation`, the code |
-//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is; nothing happened |
-//! | -32603 | `ToolExecution`, the code |
-//! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew |
-//! | any other code | `Unknown`, the code |
-//! | a result with `isError` | `Business`, `tool_error`: for the model to read, not for a retry; `ToolExecution` when [`McpServer::errors_are_transient`]; `InputValidation` when it says that there is no such tool or that the arguments are wrong |
-//! | HTTP 401, 403; 429; 500, 502; 503; 408, 504; other 4xx | `Permission`; `RateLimit`; `ServerTransient`; `Overloaded`; `Timeout`; `InputValidation` |
-//! | an answer of another kind | `OutputInvalid`, `unexpected_answer` |
-//! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit; it may have taken effect |
+//! | What happens | Class, code | An act |
+//! |---|---|---|
+//! | arguments that are no JSON object | `InputValidation`, `bad_arguments`; the server is not asked | not done |
+//! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked | not done |
+//! | the request could not be written, the HTTP connection was refused, the session is forgotten | `Network` | not done |
+//! | the connection ended before the result came | `Indeterminate`, `connection_lost` | unknown |
+//! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew | unknown |
+//! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life | unknown |
+//! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
+//! | the server calls the call off | `Cancelled` | unknown |
+//! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done |
+//! | their words that the result does not fit its schema, whatever the code | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
+//! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
+//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; not done when it is no method of the server or no tool |
+//! | -32603 | `ToolExecution`, the code | failed |
+//! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew | failed |
+//! | any other code | `Unknown`, the code | failed |
+//! | a result with `isError` | `Business`, `tool_error`: for the model to read, not for a retry; `ToolExecution` when [`McpServer::errors_are_transient`]; `InputValidation`, `unknown_tool` of a tool that the server has not listed | failed |
+//! | a result that asks for a person's input | `Business`, `input_required` | failed |
+//! | HTTP 401, 403; 429 | `Permission`; `RateLimit` | not done |
+//! | HTTP 408, 504; 503; other 5xx | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
+//! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
+//! | other 4xx | `InputValidation` | failed |
+//! | an answer of another kind | `OutputInvalid`, `unexpected_answer` | unknown |
+//! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit | unknown |
+//!
+//! The last column is about tools that do something to the world. *Not done*: it is certain, and the call may be
+//! made again. *Failed*: the server says so, and may have done a part; the call is not made again, by a retry, a
+//! stand-in or a rollback, the caller is told, and a transaction undoes it. *Unknown*: nobody knows; neither is it
+//! made again, the caller is told that it is not known, and a transaction undoes it. What may be repeated
+//! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there.
 //!
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.

@@ -40,6 +40,10 @@ impl Secrets {
         for (_, value) in url.query_pairs() {
             secrets.add(&value);
         }
+        // As they stand in the URL, too, which a server may quote.
+        for pair in url.query().unwrap_or_default().split('&') {
+            secrets.add(pair.split_once('=').map_or(pair, |(_, value)| value));
+        }
         secrets.add(url.password().unwrap_or_default());
         secrets
     }

@@ -460,7 +460,10 @@ async fn give(to: &mut (impl AsyncWrite + Unpin), stream: &Stream) -> io::Result
         if let (0, Some(meeting)) = (number, &stream.meeting) {
             meeting.wait().await;
         }
-        tokio::time::sleep(stream.pause).await;
+        // The shortest sleep takes a millisecond.
+        if !stream.pause.is_zero() {
+            tokio::time::sleep(stream.pause).await;
+        }
     }
     match stream.end {
         StreamEnd::Whole => to.write_all(b"0\r\n\r\n").await.map(|()| false),

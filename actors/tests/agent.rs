@@ -6,15 +6,18 @@ use std::time::Duration;
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::checkpoint::Scope;
 use mainstay::error::CallError;
+use mainstay::event::Event;
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::port::Port;
 use mainstay::spec::acting::Read;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
-use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, TaskBudget, Team};
+use mainstay_actors::agent::{
+    Agent, AgentReply, AgentRequest, AgentTool, TURNS_LEFT_OUT, TaskBudget, Team,
+};
 use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
-use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Message, Role, ToolCall, ToolSpec};
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::{Row, StubServer};
 use mainstay_actors::tool::{ToolContext, ToolReply, ToolRequest, tool};
@@ -240,6 +243,35 @@ async fn a_conversation_that_is_too_long_for_the_model_is_shortened_and_goes_on(
     let answer = port.call("go").await.unwrap();
     assert_eq!((&*answer.value.text, answer.value.compacted), ("read", true));
     assert_eq!(brain.asked.lock().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_history_is_left_out_by_its_oldest_turns_and_everybody_is_told() {
+    let brain = Brain::new(|request: &ChatRequest| {
+        let length: usize = request.messages.iter().map(|message| message.text.len()).sum();
+        match length > 1000 {
+            true => Err(Fault::context_length("1000")),
+            false => Ok(ChatReply::text("short enough")),
+        }
+    });
+    let (system, port) = start(&brain, agent().system("be kind")).await;
+    let turn = |n| [Message::user(format!("question {n}")), Message::assistant("x".repeat(150))];
+    let mut events = system.events();
+    let task = AgentRequest::new("and now?").history((0..10).flat_map(turn));
+    let answer = port.call(task).await.unwrap().value;
+    let left_out = answer.left_out;
+    assert_eq!((&*answer.text, left_out.turns, left_out.steps), ("short enough", 5, 0));
+    let asked = brain.asked.lock().clone();
+    assert_eq!(asked.len(), 2);
+    let told = &asked[1].messages;
+    assert!(told[0].text.starts_with("be kind\n\n[Left out to make room: the 5 oldest turns"));
+    assert_eq!((&*told[1].text, told.len()), ("question 5", 1 + 2 * 5 + 1));
+    let noted = events.wait_for(|event| matches!(event, Event::Noted { .. })).await.unwrap().event;
+    let Event::Noted { what, count, child, .. } = noted else { panic!("{noted:?}") };
+    assert_eq!((what, count, child.as_str()), (TURNS_LEFT_OUT, 5, "desk/agent"));
+    // With nothing to leave out, it is the task's end.
+    let failed = fault(port.call("x".repeat(2000).as_str()).await.unwrap_err());
+    assert_eq!(failed.class, Class::Exhausted);
 }
 
 /// Gives its task to the tool `expert`, then says what came back.

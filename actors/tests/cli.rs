@@ -4,6 +4,8 @@ use harness::{Folder, refused, support};
 
 #[path = "cli/acts.rs"]
 mod acts;
+#[path = "cli/aside.rs"]
+mod aside;
 #[path = "cli/bad_files.rs"]
 mod bad_files;
 #[path = "cli/chaos.rs"]
@@ -16,6 +18,8 @@ mod durable;
 mod harness;
 #[path = "cli/hedge.rs"]
 mod hedge;
+#[path = "cli/kept.rs"]
+mod kept;
 #[path = "cli/models.rs"]
 mod models;
 #[path = "cli/points.rs"]

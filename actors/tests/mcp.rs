@@ -10,7 +10,7 @@ use mainstay::fate::Ended;
 use mainstay::fault::{Class, EffectKind, EffectState, ExitKind};
 use mainstay::policy::Policy;
 use mainstay::port::CallOptions;
-use mainstay::spec::SupervisorSpec;
+use mainstay::spec::{GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
 use mainstay_actors::mcp::{ListTools, McpServer};
@@ -135,6 +135,9 @@ async fn an_internal_error_of_a_server_is_retried_for_a_read_only() {
     let error = reads.call("protocol_error", "{}").await.unwrap_err();
     assert_eq!(fault(error), coded(Class::ToolExecution, "-32603"));
     assert_eq!(log.count("call protocol_error"), 3);
+    let error = reads.call("protocol_error", r#"{"code":-32001}"#).await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::Timeout, "-32001"));
+    assert!(log.count("call protocol_error") > 4, "a read may come twice");
     reads.stop().await;
     let (server, log) = shop();
     // Nobody has declared it.
@@ -142,6 +145,10 @@ async fn an_internal_error_of_a_server_is_retried_for_a_read_only() {
     let error = writes.call("protocol_error", "{}").await.unwrap_err();
     assert_eq!(fault(error), coded(Class::ToolExecution, "-32603"));
     assert_eq!(log.count("call protocol_error"), 1);
+    // Nor is time that ran out behind the server.
+    let late = writes.call("protocol_error", r#"{"code":-32001}"#).await;
+    assert!(matches!(late, Err(CallError::Unknown { .. })), "{late:?}");
+    assert_eq!(log.count("call protocol_error"), 2);
     writes.stop().await;
 }
 
@@ -426,6 +433,118 @@ async fn what_a_tool_of_a_server_has_done_is_undone_by_another_of_its_tools() {
     assert_eq!(log.count("done put"), 1);
     assert_eq!(system.effects().open(), []);
     system.stop().await;
+}
+
+/// What was done in a transaction: something is paid, then this is called, and then the agent's model is
+/// gone. How often that call was made, and how often it was undone.
+async fn undone(tool: &str, arguments: &str) -> (usize, usize) {
+    let (server, log) = shop();
+    let server = server
+        .tool("pay", EffectKind::Compensable)
+        .tool(tool, EffectKind::Compensable)
+        .tool("put", EffectKind::Idempotent)
+        .tool("release", EffectKind::Idempotent);
+    let brain = StubServer::start().await.unwrap();
+    brain.then(Row::tool_calls([("pay", "{}")]));
+    brain.then(Row::tool_calls([(tool, arguments)]));
+    brain.otherwise(Row::error(401, "invalid_api_key", "no"));
+    let nothing = |_: &serde_json::Value| serde_json::json!({});
+    let pay = Reach::new("s/pay").undo("s/put", "put", nothing);
+    let reach = Reach::new(format!("s/{tool}")).undo("s/release", "release", nothing);
+    let agent = Agent::new("llm").tool(ToolSpec::new("pay"), pay).tool(ToolSpec::new(tool), reach);
+    let root = SupervisorSpec::one_for_one("root")
+        .scope(Scope::Transaction)
+        .child(Model::openai(brain.url(), "m").spec("llm"))
+        .supervisor(server.supervisor("s"))
+        .child(agent.spec("agent"));
+    let system = System::start(root).await.unwrap();
+    let agent = system.port::<AgentRequest, AgentReply>("root/agent").unwrap();
+    agent.call("pay").await.unwrap_err();
+    // What was paid first is undone last.
+    log.wait_for("done put", 1).await;
+    system.stop().await;
+    assert_eq!(system.effects().open(), [], "{tool} {arguments}");
+    (log.count(&format!("call {tool}")), log.count("done release"))
+}
+
+#[tokio::test]
+async fn what_a_server_says_has_failed_is_undone_unless_it_shows_that_nothing_was_done() {
+    for says in [
+        "sent, and not filed",
+        "Output validation error: 'seven' is not of type 'number'",
+        "MCP error -32602: Output validation error: Invalid structured content for tool refuse: no",
+        "MCP error -32602: bad amount",
+        "MCP error -32001: Request timed out",
+    ] {
+        let arguments = serde_json::json!({ "say": says }).to_string();
+        assert_eq!(undone("refuse", &arguments).await, (1, 1), "{says}");
+    }
+    for says in [
+        "Unknown tool: refuse",
+        "MCP error -32602: Tool refuse not found",
+        "Input validation error: 'a' is a required property",
+    ] {
+        let arguments = serde_json::json!({ "say": says }).to_string();
+        assert_eq!(undone("refuse", &arguments).await, (1, 0), "{says}");
+    }
+    for code in [-32700, -32600, -32603, -32002, -32021, -32001, -1] {
+        let arguments = format!(r#"{{"code":{code}}}"#);
+        assert_eq!(undone("protocol_error", &arguments).await, (1, 1), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn over_http_an_act_is_made_again_only_when_it_was_refused_before_it_was_made() {
+    let log = Log::new();
+    let http = OverHttp::start(&log);
+    let server = McpServer::url(&http.address).tool("pay", PAY).tool("protocol_error", PAY);
+    let running = Running::start(&server).await;
+    let mut calls = 0;
+    for status in [408, 500, 502, 503, 504] {
+        let lost = running.call("pay", &format!(r#"{{"status":{status}}}"#)).await;
+        assert!(matches!(lost, Err(CallError::Unknown { .. })), "{status}: {lost:?}");
+        calls += 1;
+        assert_eq!(log.count("call pay"), calls, "{status}");
+    }
+    for status in [400, 409, 410, 413, 422] {
+        let error = running.call("pay", &format!(r#"{{"status":{status}}}"#)).await.unwrap_err();
+        let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error:?}") };
+        assert_eq!((fault.class, fault.effect), (Class::InputValidation, EffectState::Failed));
+        calls += 1;
+        assert_eq!(log.count("call pay"), calls, "{status}");
+    }
+    running.call("pay", r#"{"status":429}"#).await.unwrap_err();
+    assert!(log.count("call pay") > calls + 1, "nobody has paid yet");
+    let late = running.call("protocol_error", r#"{"code":-32001}"#).await;
+    assert!(matches!(late, Err(CallError::Unknown { .. })), "{late:?}");
+    assert_eq!(log.count("call protocol_error"), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_stand_in_is_asked_after_a_503_only_for_what_may_be_done_twice() {
+    for (name, kind, twice) in [("pay", PAY, false), ("put", EffectKind::Idempotent, true)] {
+        let (first, (second, second_log)) = (Log::new(), shop());
+        let http = OverHttp::start(&first);
+        // The second does not look at the status that the first one is told to answer with.
+        let servers = [McpServer::url(&http.address), second].map(|it| it.tool(name, kind));
+        let group = GroupSpec::tool("tool")
+            .member_spec(servers[0].tool_named(name).spec("first"))
+            .member_spec(servers[1].tool_named(name).spec("second"));
+        let root = SupervisorSpec::one_for_one("root")
+            .child(servers[0].connection("there"))
+            .child(servers[1].connection("here"))
+            .group(group);
+        let system = System::start(root).await.unwrap();
+        let tool = system.port::<ToolRequest, ToolReply>("root/tool").unwrap();
+        let answer = tool.call(ToolRequest::new(name, r#"{"status":503}"#)).await;
+        let call = format!("call {name}");
+        assert_eq!(first.count(&call), 1, "{name}");
+        assert_eq!(second_log.count(&call), usize::from(twice), "{name}: {answer:?}");
+        assert_eq!(answer.is_ok(), twice, "{answer:?}");
+        assert_eq!(matches!(answer, Err(CallError::Unknown { .. })), !twice, "{answer:?}");
+        system.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -5,14 +5,21 @@
 use std::io::Write;
 use std::time::Duration;
 
+use mainstay::checkpoint::Scope;
 use mainstay::error::CallError;
 use mainstay::fault::{Class, EffectKind, ExitKind};
 use mainstay::port::CallOptions;
+use mainstay::spec::SupervisorSpec;
+use mainstay::system::System;
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, Reach};
 use mainstay_actors::mcp::McpServer;
-use mainstay_actors::tool::ToolRequest;
+use mainstay_actors::model::Model;
+use mainstay_actors::stub_server::{Row, StubServer};
+use mainstay_actors::tool::{ToolRequest, ToolSpec};
+use serde_json::json;
 
 use harness::{Running, lives, scratch, signal, until};
-use servers::{Files, Proxy, WHOLE, free_port, processes, reader_of, script};
+use servers::{Files, Language, Proxy, WHOLE, bank, free_port, processes, reader_of, script};
 
 #[path = "mcp/harness.rs"]
 mod harness;
@@ -263,4 +270,58 @@ async fn over_http_a_stopped_server_is_found_and_a_killed_one_reached_when_it_is
     let said = running.call("get-sum", r#"{"a":2,"b":2}"#).await.unwrap();
     assert!(said.contains('4'), "{said}");
     running.stop().await;
+}
+
+/// A bank whose work is a transaction: something is booked, then this tool is called, and then the agent's
+/// model is gone.
+async fn what_is_left_of_a_call_is_undone(language: Language) {
+    let Some((server, log)) = bank(language) else { return };
+    let can_undo = ["book", "pay", "file"];
+    let server = can_undo
+        .into_iter()
+        .fold(server, |server, name| server.tool(name, EffectKind::Compensable))
+        .tool("undo", EffectKind::Idempotent);
+    let brain = StubServer::start().await.unwrap();
+    brain.otherwise(Row::error(401, "invalid_api_key", "no"));
+    let agent = can_undo.into_iter().fold(Agent::new("llm"), |agent, name| {
+        let reach = Reach::new(format!("s/{name}"));
+        let reach = reach.undo("s/undo", "undo", |asked| json!({"x": asked["x"]}));
+        agent.tool(ToolSpec::new(name), reach)
+    });
+    let root = SupervisorSpec::one_for_one("root")
+        .scope(Scope::Transaction)
+        .child(Model::openai(brain.url(), "m").spec("llm"))
+        .supervisor(server.supervisor("s"))
+        .child(agent.spec("agent"));
+    let system = System::start(root).await.unwrap();
+    let agent = system.port::<AgentRequest, AgentReply>("root/agent").unwrap();
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    for (tool, arguments, expected) in [
+        // The library looks at what the tool has given once it has run.
+        ("pay", r#"{"x":"1"}"#, "book b\npay 1\nundo 1\nundo b\n"),
+        ("file", r#"{"x":"2"}"#, "book b\nfile 2\nundo 2\nundo b\n"),
+        // And at the arguments before.
+        ("pay", r#"{"x":3}"#, "book b\nundo b\n"),
+    ] {
+        let _ = std::fs::remove_file(&log);
+        brain.then(Row::tool_calls([("book", r#"{"x":"b"}"#)]));
+        brain.then(Row::tool_calls([(tool, arguments)]));
+        agent.call("pay").await.unwrap_err();
+        // What was booked first is undone last.
+        until("the last undo", || lines().ends_with("undo b\n")).await;
+        assert_eq!(lines(), expected, "{tool} {arguments}");
+    }
+    system.stop().await;
+    assert_eq!(system.effects().open(), []);
+    std::fs::remove_file(log).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_server_in_typescript_has_done_and_says_has_failed_is_undone() {
+    what_is_left_of_a_call_is_undone(Language::TypeScript).await;
+}
+
+#[tokio::test]
+async fn what_a_server_in_python_has_done_and_says_has_failed_is_undone() {
+    what_is_left_of_a_call_is_undone(Language::Python).await;
 }

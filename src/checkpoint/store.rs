@@ -44,6 +44,8 @@ pub enum Durability {
 #[must_use = "a batch is nothing until it is committed"]
 pub struct Batch {
     pub(crate) items: Vec<Item>,
+    /// It is written in order to give up more than it takes, and no quota refuses it.
+    pub(crate) makes_room: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +103,11 @@ impl Batch {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    pub(crate) fn making_room(mut self, it_does: bool) -> Self {
+        self.makes_room = it_does;
+        self
     }
 
     pub(crate) fn item(mut self, item: Item) -> Self {

@@ -225,6 +225,22 @@ fn a_relapse_within_the_hold_doubles_as_a_bad_probe_would_and_a_later_one_starts
 }
 
 #[test]
+fn a_hold_is_as_long_as_it_is_told_to_be() {
+    for (hold, opened_for) in [(0, 5000), (1000, 5000), (1001, 10_000)] {
+        let mut circuit = Circuit::new(Arc::new(CircuitSpec::default().with_hold(ms(hold))));
+        for _ in 0..3 {
+            circuit.on(failed(), at(0));
+        }
+        probe(&mut circuit, Verdict::Success, 5000);
+        probe(&mut circuit, Verdict::Success, 5000);
+        for _ in 0..3 {
+            circuit.on(failed(), at(6000));
+        }
+        assert_eq!(open_until(&circuit, 6000), at(6000 + opened_for), "held for {hold} ms");
+    }
+}
+
+#[test]
 fn what_opened_it_is_forgotten_when_it_closes() {
     let mut circuit = opened(0);
     probe(&mut circuit, Verdict::Success, 5000);

@@ -13,34 +13,60 @@ use crate::ledger::{Input, Record};
 /// them.
 const REMEMBERED: usize = if cfg!(test) { 40 } else { 10_000 };
 
+/// How many bytes of requests, undos and results of theirs: as many as are kept of replies. The last one is
+/// remembered whatever it weighs.
+const WEIGHT: usize = if cfg!(test) { 64 << 10 } else { 64 << 20 };
+
 /// Requests that acted and have their fates.
 #[derive(Default)]
 pub(super) struct Ended {
     /// The oldest first; those with another stamp have ended again since, or act again.
     order: VecDeque<(u64, Arc<str>)>,
-    stamps: HashMap<Arc<str>, u64>,
+    stamps: HashMap<Arc<str>, Stamp>,
+    /// Of all that have a stamp.
+    weight: usize,
     /// Those that were forgotten but for what is open of them.
     open: HashSet<Arc<str>>,
     next: u64,
 }
 
+#[derive(Clone, Copy)]
+struct Stamp {
+    number: u64,
+    weight: usize,
+}
+
 impl Ended {
-    fn push(&mut self, task: Arc<str>) {
+    fn push(&mut self, task: Arc<str>, weight: usize) {
         self.next += 1;
-        self.stamps.insert(Arc::clone(&task), self.next);
+        self.remove(&task);
+        self.weight += weight;
+        self.stamps.insert(Arc::clone(&task), Stamp { number: self.next, weight });
         self.order.push_back((self.next, task));
         if self.order.len() > 2 * self.stamps.len() + 64 {
             let stamps = &self.stamps;
-            self.order.retain(|(stamp, task)| stamps.get(task) == Some(stamp));
+            self.order.retain(|(number, task)| {
+                stamps.get(task).is_some_and(|stamp| stamp.number == *number)
+            });
         }
     }
 
-    /// The oldest, when there are more than are remembered.
+    fn remove(&mut self, task: &str) {
+        if let Some(stamp) = self.stamps.remove(task) {
+            self.weight -= stamp.weight;
+        }
+    }
+
+    fn is_heavy(&self) -> bool {
+        self.weight > WEIGHT && self.stamps.len() > 1
+    }
+
+    /// The oldest, when there is more than is remembered.
     fn pop(&mut self) -> Option<Arc<str>> {
-        while self.stamps.len() > REMEMBERED {
-            let (stamp, task) = self.order.pop_front()?;
-            if self.stamps.get(&task) == Some(&stamp) {
-                self.stamps.remove(&task);
+        while self.stamps.len() > REMEMBERED || self.is_heavy() {
+            let (number, task) = self.order.pop_front()?;
+            if self.stamps.get(&task).is_some_and(|stamp| stamp.number == number) {
+                self.remove(&task);
                 return Some(task);
             }
         }
@@ -52,13 +78,26 @@ impl Effects {
     /// A request has its fate. What it has done is remembered for a while, for whoever asks under the
     /// same key; then what is settled of it is forgotten.
     pub(crate) fn ended(&self, task: &str) {
-        if !self.ledger.lock().knows(task) {
-            return;
-        }
-        self.ended.lock().push(Arc::from(task));
-        // Two for one, so that what an earlier process has left over goes by and by.
-        for _ in 0..2 {
-            let Some(task) = self.ended.lock().pop() else { return };
+        let weight = {
+            let ledger = self.ledger.lock();
+            if !ledger.knows(task) {
+                return;
+            }
+            ledger.weight(task)
+        };
+        self.ended.lock().push(Arc::from(task), weight);
+        let mut gone = 0;
+        loop {
+            let task = {
+                let mut ended = self.ended.lock();
+                // Two for one, so that what an earlier process has left over goes by and by.
+                if gone >= 2 && !ended.is_heavy() {
+                    return;
+                }
+                let Some(task) = ended.pop() else { return };
+                task
+            };
+            gone += 1;
             self.note(Input::Retire(Arc::clone(&task)));
             if self.ledger.lock().knows(&task) {
                 self.ended.lock().open.insert(task);
@@ -69,7 +108,7 @@ impl Effects {
     /// A request acts: what it has done before is not forgotten under its hands.
     pub(super) fn begun(&self, task: &str) {
         let mut ended = self.ended.lock();
-        ended.stamps.remove(task);
+        ended.remove(task);
         ended.open.remove(task);
     }
 
@@ -79,19 +118,24 @@ impl Effects {
         if status.is_open() || self.ended.lock().open.is_empty() {
             return;
         }
-        let task = self.ledger.lock().get(*key).map(|entry| Arc::clone(&entry.intent.task));
+        let task = {
+            let ledger = self.ledger.lock();
+            let task = ledger.get(*key).map(|entry| Arc::clone(&entry.intent.task));
+            task.map(|task| (ledger.weight(&task), task))
+        };
         let mut ended = self.ended.lock();
-        if let Some(task) = task
+        if let Some((weight, task)) = task
             && ended.open.remove(&task)
         {
-            ended.push(task);
+            ended.push(task, weight);
         }
     }
 
     /// Takes up the ledger of an earlier process: those of its requests that have their fates ended in the
     /// order in which they acted last.
     pub(crate) fn take_up(&self, is_over: impl Fn(&str) -> bool) {
-        let mut tasks = self.ledger.lock().tasks();
+        let ledger = self.ledger.lock();
+        let mut tasks = ledger.tasks();
         if tasks.is_empty() {
             return;
         }
@@ -99,7 +143,8 @@ impl Effects {
         tasks.retain(|task| is_over(task));
         let mut ended = self.ended.lock();
         for task in tasks {
-            ended.push(task);
+            let weight = ledger.weight(&task);
+            ended.push(task, weight);
         }
     }
 }

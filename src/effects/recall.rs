@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::joined::may_stand;
 use super::{Effects, Site, recorded, unreadable};
 use crate::fault::Fault;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Record};
@@ -21,7 +22,7 @@ impl Effects {
         // What cannot be written down cannot be replayed: nothing else follows from it.
         let written = written.and_then(|it| Some((it.request.clone().ok()?, it)));
         let Some((request, written)) = written else {
-            return call.make(tie, None).await.map_err(Fault::from);
+            return self.asked(&site, call, tie).await;
         };
         let tool = call.target().clone();
         let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, &request);
@@ -32,7 +33,7 @@ impl Effects {
             tie.note(&answer);
             return Ok(answer);
         }
-        let outcome = call.make(tie, None).await.map_err(Fault::from);
+        let outcome = self.asked(&site, call, tie).await;
         let status = match &outcome {
             Ok(answer) => match (written.encode)(&answer.value) {
                 Ok(result) => EffectStatus::Confirmed(Happened {
@@ -64,20 +65,14 @@ impl Effects {
         let Some(EffectStatus::Confirmed(happened)) = ledger.recalled(&site.task, key) else {
             return None;
         };
-        let may_stand = |status: &EffectStatus| match status {
-            EffectStatus::Intended
-            | EffectStatus::Unknown
-            | EffectStatus::Confirmed(_)
-            | EffectStatus::Left(_)
-            | EffectStatus::Compensating
-            | EffectStatus::Stuck(_) => true,
-            EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated => false,
-        };
         let acts = ledger.of_task(&site.task);
         let led = acts.iter().any(|act| {
             act.intent.kind.acts() && act.intent.step > site.step && may_stand(&act.status)
         });
-        led.then(|| happened.clone())
+        let happened = happened.clone();
+        drop(ledger);
+        // Who was asked since may have acted for the task.
+        (led || self.has_asked_since(&site.task, site.step)).then_some(happened)
     }
 
     /// What came of a call when the request was handled first.
@@ -95,7 +90,10 @@ impl Effects {
             Some(act) => (act.request.clone(), act.decode),
             None => match call.written() {
                 Some(written) => (written.request, written.decode),
-                None => return Err(missing("is no effect, and its answer was not recorded")),
+                None => {
+                    let why = "is no effect, and its answer was not recorded";
+                    return self.recall_answer(site, call).ok_or_else(|| missing(why));
+                }
             },
         };
         let request = request.map_err(|error| missing(&format!("cannot be read: {error}")))?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CallError;
-use crate::fault::{Class, Fault};
+use crate::fault::{Class, EffectState, Fault};
 
 /// A failed inner call, seen by the outer child: its ladder is spent, so the outer one does not retry
 /// it. An effect that may have happened stays unknown; a call that was turned away can be repeated.
@@ -35,7 +35,11 @@ impl<Q> From<CallError<Q>> for Fault {
                 };
                 let mut outer = Self::new(class, text);
                 outer.code.clone_from(&fault.code);
-                outer.effect = fault.effect;
+                outer.effect = match fault.effect {
+                    // A ladder that is spent never says that nothing has happened.
+                    EffectState::Failed if class == Class::Exhausted => EffectState::Unstated,
+                    effect => effect,
+                };
                 outer.source = Some(Arc::new(Self { retry_after, ..*fault }));
                 outer
             }

@@ -28,7 +28,8 @@ pub enum RecoverError {
         /// What is different, a line each.
         difference: Vec<String>,
     },
-    /// An accepted request cannot be delivered again.
+    /// An accepted request cannot be delivered again: see
+    /// [`RecoverOptions::set_unreadable_aside`](crate::system::RecoverOptions::set_unreadable_aside).
     #[error("the request {key:?} accepted by \"{child}\" cannot be delivered again: {why}")]
     Request {
         /// Who accepted it.
@@ -38,7 +39,8 @@ pub enum RecoverError {
         /// What is wrong.
         why: String,
     },
-    /// A child's checkpoints cannot be read now.
+    /// A child's checkpoints cannot be read now, or this program does not understand them: the versions are
+    /// named ([`RecoverOptions::give_up_states`](crate::system::RecoverOptions::give_up_states)).
     #[error("the state of \"{child}\": {why}")]
     State {
         /// The child.

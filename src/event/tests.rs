@@ -80,6 +80,7 @@ fn number(event: &Event) -> usize {
         Event::LineMissed { .. } => 33,
         Event::UndoStopped { .. } => 34,
         Event::Replayed { .. } => 35,
+        Event::Noted { .. } => 36,
     }
 }
 
@@ -219,6 +220,7 @@ fn each() -> Vec<Event> {
             stands: 2,
         },
         Event::Replayed { child: path("it"), requests: 2, lost: 1 },
+        Event::Noted { child: path("it"), request, what: "turns", count: 3 },
     ]
 }
 

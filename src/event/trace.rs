@@ -78,6 +78,9 @@ impl Event {
             Self::Replayed { child, requests, lost } => {
                 tracing::error!(target: "mainstay", %child, requests, lost, "replayed, but for some");
             }
+            Self::Noted { child, request, what, count } => {
+                tracing::info!(target: "mainstay", %child, %request, what, count, "noted");
+            }
             Self::LineDrawn { supervisor, line, scope, children } => {
                 tracing::info!(target: "mainstay", %supervisor, %line, %scope, children, "recovery line drawn");
             }

@@ -13,9 +13,9 @@ use crate::fault::{EffectKind, ExitCause};
 use crate::id::ChildPath;
 use crate::moment::Moment;
 use crate::policy::Standing;
-use crate::port::{Accept, AcceptOptions, Envelope, Home};
+use crate::port::{Accept, AcceptOptions, Envelope, Home, Reading};
 use crate::slot::{Recorder, Refusal, refused};
-use crate::spec::AllDown;
+use crate::spec::{AllDown, Codec};
 
 /// Why no member took a request.
 pub(super) struct Refused {
@@ -147,6 +147,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
     fn effect_kind(&self) -> EffectKind {
         let kinds = self.seats.iter().map(|seat| seat.member.effect_kind());
         kinds.max().unwrap_or_default()
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        self.durable.as_ref().map(Codec::reading)
+    }
+
+    fn is_left_open(&self, mail: &Arc<Envelope<Q, R>>) -> bool {
+        mail.is_joined() && self.hub.is_suspending()
     }
 
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>) {

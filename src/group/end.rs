@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::Group;
+use super::{Group, UNTRIED};
+use crate::circuit::{self, Verdict};
 use crate::error::CallError;
 use crate::event::Event;
 use crate::fate::Fate;
@@ -33,7 +34,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         if self.durable.is_some() {
             self.recorder().ended(mail, fate);
         }
-        self.ended(mail, fate);
+        // Whoever it failed at has been judged for that; that it waited here is nobody's failure.
+        self.settled(mail, fate, UNTRIED);
         let now = self.hub.now();
         hub::note(&self.hub, mail, fate, None, now);
         let trail = mail.trail();
@@ -81,5 +83,21 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             });
         }
         mail.deliver(Err(error));
+    }
+
+    /// Counts the fate of a request, and tells the circuit of whoever had it last what that says of them.
+    pub(super) fn settled(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate, verdict: Verdict) {
+        let now = self.hub.now();
+        let member = mail.member();
+        self.settle_copies(mail, None, now);
+        let extra = self.takes_extra(mail);
+        let change = {
+            let mut desk = self.desk.lock();
+            desk.extra -= usize::from(extra);
+            desk.counts.add(fate);
+            desk.counts.open -= 1;
+            desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now)
+        };
+        self.changed(member, change);
     }
 }

@@ -29,7 +29,8 @@ pub(super) async fn perform<W: Worker>(
     let before = tie.called();
     // Also of a task that its asker has named: it is asked again under the same name.
     let is_kept = slot.spec.durable || context.key.is_some();
-    let recorded = |call: &Call| call.act.is_some() || (is_kept && call.is_written());
+    let recorded =
+        |call: &Call| call.act.is_some() || (is_kept && (call.is_written() || call.is_joined()));
     let recorded = calls.iter().any(recorded);
     let task: Option<Arc<str>> = recorded.then(|| Arc::from(context.key()));
     let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {

@@ -88,16 +88,25 @@ impl Past {
         let (trail, back) = (Trail::default(), Back::default());
         let open = Open { deadline: None, trail, taken: 0, back, ..open.clone() };
         self.kept.insert(key, (stamp, open));
-        while self.kept.len() > REPLAYED || self.bytes > REPLAYED_BYTES {
-            let Some((stamp, old)) = self.order.pop_front() else { break };
-            if self.kept.get(&old).is_some_and(|(kept, _)| *kept == stamp) {
-                self.remove(&old);
-            }
-        }
+        self.bound(REPLAYED, REPLAYED_BYTES);
         // Those that were removed in between leave their places behind.
         if self.order.len() > 2 * self.kept.len() + 64 {
             let kept = &self.kept;
             self.order.retain(|(stamp, key)| kept.get(key).is_some_and(|(at, _)| at == stamp));
+        }
+    }
+
+    /// The older half goes.
+    pub(super) fn halve(&mut self) {
+        self.bound(self.kept.len() / 2, self.bytes / 2);
+    }
+
+    fn bound(&mut self, count: usize, bytes: usize) {
+        while self.kept.len() > count || self.bytes > bytes {
+            let Some((stamp, old)) = self.order.pop_front() else { break };
+            if self.kept.get(&old).is_some_and(|(kept, _)| *kept == stamp) {
+                self.remove(&old);
+            }
         }
     }
 

@@ -155,6 +155,20 @@ impl State {
         Ok(None)
     }
 
+    /// Every key under which a request is open or was answered, and whether it was.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        let open = self.places.keys().map(|key| (key, false));
+        let answered = self.fated.iter().filter(|(_, known)| known.fate == Fate::Done);
+        open.chain(answered.map(|(key, _)| (key, true)))
+    }
+
+    /// Nothing is said of a request any more.
+    pub(super) fn let_go(&mut self, key: &str) {
+        self.take(key);
+        self.work.remove(key);
+        self.past.remove(key);
+    }
+
     /// What is certain about a key.
     pub(super) fn known(&self, key: &str) -> Option<Journaled> {
         if let Some(unsure) = self.unsure.get(key) {
@@ -481,9 +495,16 @@ impl State {
         Some(known)
     }
 
+    /// There is no room for all that is remembered: the older half goes of the replies, whose fates stay, and of
+    /// what is kept for replays.
+    pub(super) fn forget_older_texts(&mut self) {
+        self.bound_replies(self.reply_bytes / 2);
+        self.past.halve();
+    }
+
     /// The oldest replies go when all of them weigh too much; their fates stay.
-    fn bound_replies(&mut self) {
-        while self.reply_bytes > REPLY_BYTES && self.replies.len() > 1 {
+    fn bound_replies(&mut self, bytes: usize) {
+        while self.reply_bytes > bytes && self.replies.len() > 1 {
             let Some((stamp, key)) = self.replies.pop_front() else { break };
             let known = self.fated.get_mut(&key).filter(|known| known.stamp == stamp);
             if let Some(reply) = known.and_then(|known| known.reply.take()) {
@@ -515,7 +536,7 @@ impl State {
                     self.replies.push_back((stamp, Arc::clone(&key)));
                 }
                 self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, reply });
-                self.bound_replies();
+                self.bound_replies(REPLY_BYTES);
                 self.order.push_back((stamp, key));
                 while self.order.len() > REMEMBERED {
                     let Some((stamp, old)) = self.order.pop_front() else { break };

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn intent(ordinal: u32, kind: EffectKind) -> Intent {
+pub(super) fn intent(ordinal: u32, kind: EffectKind) -> Intent {
     let tool = ChildPath::new("desk/refund");
     Intent {
         key: EffectKey::of("task", 1, ordinal, &tool, b"{}"),
@@ -36,7 +36,7 @@ fn happened() -> Happened {
     Happened::new(result())
 }
 
-const KINDS: [EffectKind; 6] = [
+pub(super) const KINDS: [EffectKind; 6] = [
     EffectKind::Pure,
     EffectKind::Read,
     EffectKind::Idempotent,
@@ -123,17 +123,20 @@ fn a_rejected_act_may_be_dispatched_again_with_the_same_key() {
 fn an_act_the_tool_failed_at_fails_the_same_way_again_unless_it_may_be_repeated() {
     let fault = Fault::tool_execution("no paper");
     for (kind, expected) in KINDS.into_iter().zip([
-        Verdict::Again,
-        Verdict::Again,
-        Verdict::Again,
+        Verdict::Dispatch,
+        Verdict::Dispatch,
+        Verdict::Dispatch,
         Verdict::Failed(fault.clone()),
         Verdict::Failed(fault.clone()),
         Verdict::Failed(fault.clone()),
     ]) {
         let mut ledger = Ledger::default();
         ask(&mut ledger, kind);
+        let before = ledger.get(key()).unwrap().idempotency_key();
         ledger.on(Input::Failed(key(), fault.clone()));
+        assert!(!ledger.get(key()).unwrap().status.is_open(), "nobody is waited for");
         assert_eq!(ask(&mut ledger, kind), expected, "{kind:?}");
+        assert_eq!(ledger.get(key()).unwrap().idempotency_key(), before, "{kind:?}");
     }
 }
 

@@ -103,9 +103,13 @@ impl Cause<'_> {
     }
 
     /// The class by which siblings are chosen: the fault's own; a crash is as a defect of the child,
-    /// any other end as a child that cannot answer.
+    /// any other end as a child that cannot answer, and so is one that keeps to limits of its own: whoever
+    /// shares its account may have room.
     pub const fn sibling_class(&self) -> Class {
         match self.class() {
+            Some(Class::RateLimit) if matches!(self, Self::Fault(fault) if fault.own_limits) => {
+                Class::ModelUnavailable
+            }
             Some(class) => class,
             None if self.is_crash() => Class::Internal,
             None => Class::ModelUnavailable,

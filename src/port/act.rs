@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::{AcceptOptions, Call, CallOptions, Making, Port, Tie, Waiting};
 use crate::error::CallError;
 use crate::fate::Ended;
-use crate::fault::{EffectKind, EffectState, Fault};
-use crate::ledger::{Resolution, Undo};
+use crate::fault::{EffectKind, Fault};
+use crate::ledger::{Resolution, Trace, Undo};
 use crate::text;
 
 /// A reply whose type only the call knows.
@@ -42,9 +42,11 @@ pub(super) fn decode<R: DeserializeOwned + Send + Sync + 'static>(
     text::read::<R>(bytes).map(|reply| Box::new(reply) as Reply)
 }
 
-pub(super) fn encode<R: Serialize + 'static>(reply: &Reply) -> Result<Arc<[u8]>, String> {
+pub(super) fn encode<R: Serialize + DeserializeOwned + 'static>(
+    reply: &Reply,
+) -> Result<Arc<[u8]>, String> {
     match reply.downcast_ref::<R>() {
-        Some(reply) => text::canonical(reply).map(Arc::from),
+        Some(reply) => text::storable(reply).map(Arc::from),
         None => Err("the reply has another type".to_owned()),
     }
 }
@@ -87,6 +89,9 @@ where
     /// The effect for a step to return in `Step::Perform`: as [`Port::ask`], but recorded in the
     /// ledger, so that it happens once however often the step is done.
     ///
+    /// It is known again by its request, as text. A request that is written in another order each time, as one
+    /// with a `HashSet` is, is another effect each time: use a `BTreeSet`. The order of a map does not matter.
+    ///
     /// What the tool does to the world is what its spec says
     /// ([`ChildSpec::effect`](crate::spec::ChildSpec::effect)). The tool finds the effect's
     /// idempotency key in its [`Context::key`](crate::behavior::Context::key).
@@ -124,7 +129,8 @@ where
 
 impl<R: Serialize + Send + 'static> Effect<R> {
     /// How it is reversed: by asking this child or group this. It must be able to cope with an effect
-    /// that has never happened, since it is also asked when nobody knows; and be durable or at least
+    /// that has never happened, or in part, since it is also asked when nobody knows and when the tool has
+    /// failed; and be durable or at least
     /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process: with
     /// another one the effect is refused with the code `effect_undo`, and its tool is not asked.
     pub fn undo<Q: Serialize + Send + Sync + 'static, A: Send + 'static>(
@@ -221,31 +227,11 @@ pub(crate) struct Unanswered {
     pub(crate) doubtful: bool,
 }
 
-/// What is known of an effect whose call had no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trace {
-    /// Nothing happened: it was refused.
-    Refused,
-    /// No attempt has ended; if the tool is one that may not be repeated, none was made.
-    Waited,
-    /// The tool says that it failed.
-    Failed,
-    /// Nobody knows.
-    Lost,
-}
-
 impl<Q> From<CallError<Q>> for Unanswered {
     fn from(error: CallError<Q>) -> Self {
         let trace = match &error {
             CallError::Full { .. } | CallError::Refused { .. } => Trace::Refused,
-            CallError::RecoveryExhausted { fault, .. } => match fault.effect {
-                EffectState::NotApplied => Trace::Refused,
-                EffectState::Unstated if fault.class.is_refusal() => Trace::Refused,
-                EffectState::Unstated if !fault.leaves_unknown(EffectKind::Irreversible) => {
-                    Trace::Failed
-                }
-                _ => Trace::Lost,
-            },
+            CallError::RecoveryExhausted { fault, .. } => Trace::of(fault),
             CallError::Expired { trail, .. } if trail.0.is_empty() => Trace::Waited,
             _ => Trace::Lost,
         };
@@ -253,7 +239,7 @@ impl<Q> From<CallError<Q>> for Unanswered {
             CallError::RecoveryExhausted { trail, .. } => {
                 let (_, earlier) = trail.0.split_last().unzip();
                 earlier.unwrap_or_default().iter().any(|attempt| match attempt.ended {
-                    Ended::Fault { class, .. } => !class.is_refusal(),
+                    Ended::Fault { class, .. } => Trace::may_have_acted(class),
                     Ended::Exit(_) => true,
                 })
             }

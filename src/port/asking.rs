@@ -2,6 +2,7 @@
 //!
 //! *Invariant.* What is asked is put into text only for those whose answers are to be written down.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::act::{Decode, Encode, boxed, decode, encode};
 use super::waiting::Waiting;
-use super::{Accept, AcceptOptions, Act, CallOptions, Port, Reply, Tie, Unanswered, accept};
+use super::{
+    Accept, AcceptOptions, Act, CallOptions, Port, Reply, Tie, Unanswered, accept, unwound,
+};
 use crate::fate::Answer;
 use crate::fault::Fault;
 use crate::id::ChildPath;
@@ -31,7 +34,34 @@ trait Make: Send {
     fn is_written(&self) -> bool {
         false
     }
+    /// How the question is known to somebody whose requests survive the process.
+    fn question(&self) -> Option<Question> {
+        None
+    }
+    fn is_joined(&self) -> bool {
+        false
+    }
 }
+
+/// A reply as its giver knows it.
+pub(crate) type AnyReply = Box<dyn Any + Send>;
+
+/// How the requests and replies of a durable child or group are text.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) write_request: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    pub(crate) read_reply: fn(&[u8]) -> Result<AnyReply, String>,
+}
+
+/// What a question to somebody durable is known by when it is asked once more, and how its answer is read.
+pub(crate) struct Question {
+    pub(crate) request: Result<Vec<u8>, String>,
+    /// Whether answering it twice does no harm.
+    pub(crate) may_repeat: bool,
+    pub(crate) read: Read,
+}
+
+type Read = Box<dyn Fn(&[u8]) -> Result<Reply, String> + Send + Sync>;
 
 /// What a call whose answer is written down is known by, and how the answer is read.
 pub(crate) struct Written {
@@ -92,7 +122,17 @@ impl Call {
         self.make.written()
     }
 
-    /// Makes the call, with this idempotency key if it is an effect.
+    /// Whether it goes to somebody whose requests survive the process, under no key of the asker's own.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.act.is_none() && self.make.is_joined()
+    }
+
+    /// What such a call is known by.
+    pub(crate) fn question(&self) -> Option<Question> {
+        self.make.question().filter(|_| self.act.is_none())
+    }
+
+    /// Makes the call, with this idempotency key if it is an effect or is to be joined.
     pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
         self.make.make(tie, key)
     }
@@ -112,17 +152,39 @@ struct Ask<Q, R> {
 }
 
 impl<Q: Send + Sync + 'static, R: Send + Sync + 'static> Make for Ask<Q, R> {
-    fn make(self: Box<Self>, tie: Arc<Tie>, _: Option<Arc<str>>) -> Making {
+    fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
         let Self { target, message, options } = *self;
         boxed(async move {
             // The step waits for its calls as a whole, so the pause of the attempt clock is the
             // runtime's, and only what the answer says is passed on here.
             let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
+            if key.is_some() {
+                let more = options.more();
+                (more.key, more.joined) = (key, true);
+            }
             let envelope = accept(&*target, message, &mut options).map_err(Unanswered::from)?;
             let waiting = Waiting::accepted(&target, envelope, tie);
             let answer = waiting.await.map_err(Unanswered::from)?;
             Ok(answer.map(|value| Box::new(value) as Reply))
         })
+    }
+
+    fn question(&self) -> Option<Question> {
+        let reading = self.target.reading().filter(|_| self.options.key.is_none())?;
+        let text = unwound(|| (reading.write_request)(&self.message as &dyn Any));
+        let read = move |bytes: &[u8]| {
+            let reply = (reading.read_reply)(bytes)?.downcast::<R>();
+            reply.map(|reply| reply as Reply).map_err(|_| "it is of another type".to_owned())
+        };
+        Some(Question {
+            request: text.and_then(|text| text),
+            may_repeat: self.target.is_replay_safe(),
+            read: Box::new(read),
+        })
+    }
+
+    fn is_joined(&self) -> bool {
+        self.options.key.is_none() && self.target.reading().is_some()
     }
 }
 
@@ -146,10 +208,23 @@ where
     fn is_written(&self) -> bool {
         true
     }
+
+    fn question(&self) -> Option<Question> {
+        self.0.question()
+    }
+
+    fn is_joined(&self) -> bool {
+        self.0.is_joined()
+    }
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     /// The call for a step to return in `Step::Perform`.
+    ///
+    /// Asked of a [durable](crate::spec::ChildSpec::durable) child or group, by one that is durable itself or
+    /// whose request has a key, it is asked once: a step that is done again, also by another process, joins
+    /// what it has asked for, or is given the answer. A request that went back to before it asks anew, unless
+    /// something was done for the answer that stands.
     pub fn ask(&self, message: impl Into<Q>) -> Call
     where
         R: Sync,
@@ -172,8 +247,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     /// request had made of the state is lost. And an answer since which the request has acted on the world is
     /// given again where the request begins anew: another one might make it act once more.
     ///
-    /// Whoever is asked is asked again whenever the step is done again for any other reason: an answer that is
-    /// never to be given twice is that of an [`effect`](Port::effect).
+    /// Whoever is asked, unless it is durable itself, is asked again whenever the step is done again for any
+    /// other reason: an answer that is never to be given twice is that of an [`effect`](Port::effect).
     pub fn ask_recorded(&self, message: impl Into<Q>) -> Call
     where
         Q: Serialize,

@@ -168,13 +168,17 @@ impl<Q, R> Envelope<Q, R> {
         if let Some(trial) = options.tie.as_ref().and_then(|tie| tie.trial().cloned()) {
             options.more().trial.get_or_insert(trial);
         }
+        let soft = match &options.tie {
+            Some(tie) => Some(Arc::clone(&tie.soft)),
+            None => options.more.as_mut().and_then(|more| more.soft.take()),
+        };
         Self {
             id,
             accepted_at,
             deadline,
             more: options.more.take(),
             cast: options.cast,
-            soft: options.tie.as_ref().map(|tie| Arc::clone(&tie.soft)),
+            soft,
             request: Kept::new(request),
             home,
             book: Mutex::new(None),
@@ -224,6 +228,11 @@ impl<Q, R> Envelope<Q, R> {
     /// What it waits for before anything is done about it, if it is durable.
     pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
         self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// Whether its asker, should it be cut short, asks for it again under the same key.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.joined)
     }
 
     /// Whether another request asked for this one: what its ladder cannot mend, that one judges.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Back, CallOptions, Gate, Tie, Trying};
+use super::{Back, CallOptions, Gate, Soft, Tie, Trying};
 use crate::policy::budget::{Limits, Purse};
 
 /// [`CallOptions`] and what comes with a call inside the runtime.
@@ -30,6 +30,10 @@ pub(crate) struct More {
     pub(crate) recovered: bool,
     /// It was accepted before, and needs no room.
     pub(crate) has_place: bool,
+    /// Its asker, should it be cut short, asks for it again under the same key.
+    pub(crate) joined: bool,
+    /// Another process has accepted it for somebody who asks for it again: the soft failures of that one.
+    pub(crate) soft: Option<Soft>,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
     /// Whether the process ends with it in hand, for one that an earlier process has left or that such a one

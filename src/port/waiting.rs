@@ -1,6 +1,6 @@
 //! A caller that waits for the fate of its request.
 //!
-//! *Invariant.* A caller that leaves has its request called off, and the clock of the attempt that
+//! *Invariant.* A caller that leaves has its request called off, unless it asks for it again later, and the clock of the attempt that
 //! calls stands still exactly while it waits.
 
 use std::future::Future;
@@ -111,10 +111,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
 impl<Q: Send + Sync + 'static, R: Send + 'static> Drop for Waiting<'_, Q, R> {
     fn drop(&mut self) {
         if let Some(envelope) = self.envelope.take() {
-            envelope.state.fetch_or(CANCELLED, Ordering::AcqRel);
+            let is_open = self.target.is_left_open(&envelope);
+            if !is_open {
+                envelope.state.fetch_or(CANCELLED, Ordering::AcqRel);
+            }
             let left = std::mem::replace(&mut *envelope.cell.lock(), Cell::Gone);
             drop(left);
-            self.target.cancel(&envelope);
+            if !is_open {
+                self.target.cancel(&envelope);
+            }
         }
     }
 }

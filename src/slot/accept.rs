@@ -15,7 +15,7 @@ use crate::journal::Open;
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
-use crate::port::{Accept, AcceptOptions, Back, Cut, Envelope, Gate};
+use crate::port::{Accept, AcceptOptions, Back, Cut, Envelope, Gate, Reading};
 use crate::quarantine::{Quarantined, Shelved, hold};
 use crate::slot::worker::{Worker, unwound};
 use crate::spec::Codec;
@@ -77,6 +77,14 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
 
     fn effect_kind(&self) -> EffectKind {
         self.spec.effect
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        self.spec.codec.as_ref().filter(|_| self.spec.durable).map(Codec::reading)
+    }
+
+    fn is_left_open(&self, mail: &Mail<W>) -> bool {
+        mail.is_joined() && self.hub.is_suspending()
     }
 
     fn cancel(&self, mail: &Mail<W>) {

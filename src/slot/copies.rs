@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use super::{Cause, Mail, Slot};
+use crate::circuit::Domain;
 use crate::decision::{Action, Decision};
 use crate::event::Event;
 use crate::fate::Cost;
-use crate::fault::{Class, EffectKind};
+use crate::fault::{EffectKind, Fault};
 use crate::id::{ChildPath, Delivery, RequestId};
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
@@ -103,17 +104,23 @@ impl<W: Worker> Slot<W> {
         mail.set_member(other);
         if let Cause::Fault(fault) = cause {
             self.hub.count_failure(fault.class, fault.code.as_deref());
-            let mut domain = self.domain().lock();
-            if domain.told(fault.class, fault.retry_after, now)
-                && let Some(name) = &self.spec.quota_domain
-            {
-                let until = domain.open_at();
-                self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
-            }
+            self.tell_domain(&mut self.domain().lock(), fault, now);
         }
         self.told(mail.id, ticket, cause, attempt, &decision, None);
-        self.gave_up(mail, cause.class().unwrap_or(Class::Internal), now);
+        self.gave_up(mail, cause.health_class(), now);
         true
+    }
+
+    /// What a failure says to all that share the quota domain. Limits that the child keeps to by itself are
+    /// no matter of theirs.
+    pub(super) fn tell_domain(&self, domain: &mut Domain, fault: &Fault, now: Moment) {
+        if !fault.own_limits
+            && domain.told(fault.class, fault.retry_after, now)
+            && let Some(name) = &self.spec.quota_domain
+        {
+            let until = domain.open_at();
+            self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
+        }
     }
 
     /// The events of a failure and of what is done about it.

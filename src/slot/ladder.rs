@@ -529,12 +529,8 @@ impl<W: Worker> Slot<W> {
             changed: policy_cause.changes_next(book.feedback.as_deref()),
         };
         let mut domain = self.domain().lock();
-        if let Cause::Fault(fault) = cause
-            && domain.told(fault.class, fault.retry_after, now)
-            && let Some(name) = &self.spec.quota_domain
-        {
-            let until = domain.open_at();
-            self.hub.emit(Event::DomainClosed { domain: name.to_string(), until });
+        if let Cause::Fault(fault) = cause {
+            self.tell_domain(&mut domain, fault, now);
         }
         let cost = RetryBudget::cost(&policy_cause);
         let outlook = Outlook {

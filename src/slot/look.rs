@@ -268,7 +268,9 @@ impl<W: Worker> Slot<W> {
         now: Moment,
     ) -> Option<Duration> {
         if let Some(group) = &mail.home {
-            return group.rests(now);
+            // Members that keep to limits of their own take others, and are not known to rest.
+            let own = || fault.retry_after.filter(|_| fault.own_limits);
+            return group.rests(now).or_else(own);
         }
         let open_at = self.known_domain().map_or(now, |domain| domain.lock().open_at());
         if open_at > now { Some(open_at.left(now)) } else { fault.retry_after_known() }

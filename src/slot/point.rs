@@ -15,7 +15,7 @@ use crate::checkpoint::Batch;
 use crate::decision::{Action, Decision, Rung};
 use crate::event::Event;
 use crate::fate::{Answer, Fate};
-use crate::fault::{Class, EffectKind};
+use crate::fault::EffectKind;
 use crate::hub;
 use crate::id::{ChildPath, Delivery, Incarnation};
 use crate::mailbox::{self, Order, Ticket};
@@ -458,7 +458,7 @@ impl<W: Worker> Slot<W> {
             return;
         };
         if let Some(group) = &mail.home {
-            self.gave_up(&mail, pending.cause.class().unwrap_or(Class::Internal), now);
+            self.gave_up(&mail, pending.cause.health_class(), now);
             group.ended(&mail, fate);
         }
         // A person's word says nothing about the ladder: neither recovered nor lost.

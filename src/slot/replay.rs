@@ -105,7 +105,8 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// A step of a replay begins: whoever waits for the child to stand still need not wait for it.
+    /// A step of a replay begins, or the first of a request that something came before: whoever waits for the
+    /// child to stand still need not wait for it.
     pub(crate) fn stands_between(&self, ticket: Ticket) {
         let mut desk = self.desk();
         if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == ticket) {

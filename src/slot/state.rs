@@ -437,10 +437,12 @@ impl<W: Worker> Slot<W> {
                 self.kept(Some(writing), job, context).await?;
             }
             if !self.rules.in_transaction {
+                self.give_up(0, context).await?;
                 return Ok::<_, NotBack>((life, self.hub.effects.standing(&context.key())));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
             self.all_undone(context).await?;
+            self.give_up(0, context).await?;
             if undone != Undone::default() {
                 // What it does from here on is not undone, should the process end.
                 self.keep_undone(base, 0, job, context).await?;
@@ -479,6 +481,7 @@ impl<W: Worker> Slot<W> {
         let work = async {
             let undone = self.hub.effects.compensate_from(&context.key(), step).await;
             self.all_undone(context).await?;
+            self.give_up(step, context).await?;
             let mid = {
                 let mut desk = self.desk();
                 let mid = desk.saved.as_mut().and_then(|saved| saved.mid.as_mut());
@@ -500,6 +503,14 @@ impl<W: Worker> Slot<W> {
                 Err(Unkept::failed(Fault::timeout(late).with_code("rollback")).into())
             }
         }
+    }
+
+    /// What others have answered the request in hand at this step and later is asked anew.
+    async fn give_up(&self, step: u64, context: &Context) -> Result<(), Unkept> {
+        if self.hub.journal.get().is_none() {
+            return Ok(());
+        }
+        self.hub.effects.give_up(&context.key(), step).await.map_err(Unkept::failed)
     }
 
     /// Fails when a tool was not asked to undo what it is to undo: the next process goes on with that, when this

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::behavior::Behavior;
 use crate::id::RequestId;
-use crate::port::{AcceptOptions, NotUndone, Port};
+use crate::port::{AcceptOptions, AnyReply, NotUndone, Port, Reading};
 use crate::text;
 
 type AnyPort = Arc<dyn Any + Send + Sync>;
@@ -24,6 +24,8 @@ pub(crate) struct Codec {
     pub(crate) port_name: &'static str,
     pub(crate) write_request: fn(&dyn Any) -> Result<Vec<u8>, String>,
     pub(crate) write_reply: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    /// A reply, for whoever asks the same again.
+    pub(crate) read_reply: fn(&[u8]) -> Result<AnyReply, String>,
     /// A request, to be handled again.
     pub(crate) read_request: fn(&[u8]) -> Result<AnyRequest, String>,
     /// Asks what stands behind a port, and waits for the fate.
@@ -41,8 +43,14 @@ impl Codec {
         Self {
             port: TypeId::of::<Port<B::Request, B::Reply>>(),
             port_name: type_name::<Port<B::Request, B::Reply>>(),
-            write_request: write::<B::Request>,
+            write_request: |value| match value.downcast_ref::<B::Request>() {
+                Some(value) => text::storable(value),
+                None => Err(format!("it is not {}", type_name::<B::Request>())),
+            },
             write_reply: write::<B::Reply>,
+            read_reply: |bytes| {
+                text::read::<B::Reply>(bytes).map(|reply| Box::new(reply) as AnyReply)
+            },
             read_request: |bytes| {
                 text::read::<B::Request>(bytes).map(|it| Box::new(it) as AnyRequest)
             },
@@ -57,6 +65,13 @@ impl Codec {
                 port.post(request, options).map_err(|error| error.to_string())
             },
         }
+    }
+}
+
+impl Codec {
+    /// What of it whoever asks needs.
+    pub(crate) const fn reading(&self) -> Reading {
+        Reading { write_request: self.write_request, read_reply: self.read_reply }
     }
 }
 

@@ -7,7 +7,7 @@
 //! become a life that works. Nobody works between the first life that is stopped and the last one that
 //! has begun.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +24,14 @@ use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
 use crate::mirror::LineView;
-use crate::slot::{Answered, Held, Look, Prepared, told_apart};
+use crate::slot::{Held, Look, Prepared};
 
 mod fall;
 mod lines;
 mod options;
 mod progress;
 mod scopes;
+mod since;
 mod words;
 
 pub(crate) use fall::Fallen;
@@ -38,6 +39,7 @@ pub(crate) use lines::Lines;
 use options::{Wanted, has_in_hand, used_up};
 use progress::Phase;
 pub(crate) use progress::Rollbacks;
+use since::Since;
 pub use words::{Report, RollbackError, To, Wider};
 
 /// What is rolled back: a subtree, or one child of a supervisor.
@@ -296,8 +298,8 @@ impl Place {
                 return Err(RollbackError::Restart(gone));
             }
         }
-        let (replayed, missing) = missing(&journal, &returned, &children);
-        let told = self.settle(&journal, &children, (used, &missing), &phase).await?;
+        let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
+        let told = self.settle(&journal, &children, since, &phase).await?;
         drop(held);
         Ok(Report {
             at: self.at().clone(),
@@ -534,7 +536,7 @@ impl Place {
         &self,
         journal: &Journal,
         children: &[Arc<dyn Look>],
-        (used, missing): (Vec<CheckpointId>, &[(ChildPath, Arc<str>)]),
+        since: Since,
         phase: &Phase,
     ) -> Result<Undone, RollbackError> {
         // Before anything is undone: a process that ends half-way through goes on from the states that
@@ -547,8 +549,7 @@ impl Place {
             undoing.extend(task.is_some().then(|| Arc::clone(child)));
             (child, task)
         });
-        let missing: Vec<_> = missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-        self.keep(journal, each.collect(), used, &missing).await?;
+        self.keep(journal, each.collect(), since).await?;
         phase.set("undoing effects");
         let told = self.settle_effects(children).await;
         // All is undone: what they do from here on is not.
@@ -560,25 +561,20 @@ impl Place {
         }
         if !undoing.is_empty() {
             phase.set("writing that all is undone");
-            self.keep(
-                journal,
-                undoing.iter().map(|child| (child, None)).collect(),
-                Vec::new(),
-                &[],
-            )
-            .await?;
+            let undoing = undoing.iter().map(|child| (child, None)).collect();
+            self.keep(journal, undoing, Since::default()).await?;
         }
         Ok(told)
     }
 
-    /// Stores what these have become, which counts as returned to as well as `used` does.
+    /// Stores what these have become, which counts as returned to as well as what was used since.
     async fn keep(
         &self,
         journal: &Journal,
         children: Vec<(&Arc<dyn Look>, Option<String>)>,
-        mut used: Vec<CheckpointId>,
-        missing: &[Arc<str>],
+        since: Since,
     ) -> Result<(), RollbackError> {
+        let Since { mut used, missing, given_up } = since;
         let mut batch = Batch::new();
         let mut members = Vec::with_capacity(children.len());
         for (child, undoing) in children {
@@ -589,7 +585,8 @@ impl Place {
             }
         }
         used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
-        journal.returned(&used, missing, &[], batch).await?;
+        let batch = journal.without(&given_up, batch)?;
+        journal.returned(&used, &missing, &[], batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }
@@ -619,18 +616,6 @@ impl Place {
         self.node.hub.emit(Event::RollbackFailed { at, scope, wider, reason: reason.clone() });
         reason
     }
-}
-
-/// The requests whose work is not in what was returned to: those that are replayed, and the others.
-fn missing(
-    journal: &Journal,
-    returned: &[(ChildPath, Option<CheckpointId>)],
-    children: &[Arc<dyn Look>],
-) -> (Answered, Answered) {
-    let step_of = |id| journal.store.find(id).map_or(0, |listed| listed.checkpoint.step);
-    let states = returned.iter().map(|(child, id)| (child.clone(), id.map_or(0, step_of)));
-    let known: HashMap<_, _> = children.iter().map(|child| (child.path(), &**child)).collect();
-    told_apart(journal, journal.work_since(&states.collect()), |path| known.get(path).copied())
 }
 
 impl Report {

@@ -61,9 +61,7 @@ impl QuarantineRef {
     /// No such request was set aside; it cannot be written down.
     pub fn export(&self, id: &str) -> Result<String, QuarantineError> {
         if let Some(aside) = self.journal().and_then(|journal| journal.aside(id)) {
-            let asked = serde_json::from_str(&aside.open.request)
-                .map_err(|error| QuarantineError::Export(error.to_string()))?;
-            return written(&told(&aside), &asked);
+            return exported(&aside);
         }
         let shelf = &self.system.inner.hub.shelf;
         let (place, shelved) = shelf.take(id).ok_or_else(|| unknown(id))?;
@@ -238,7 +236,14 @@ impl QuarantineRef {
     }
 }
 
-fn told(aside: &Aside) -> Quarantined {
+/// A durable request as JSON, with what was asked.
+pub(super) fn exported(aside: &Aside) -> Result<String, QuarantineError> {
+    let asked = serde_json::from_str(&aside.open.request)
+        .map_err(|error| QuarantineError::Export(error.to_string()))?;
+    written(&told(aside), &asked)
+}
+
+pub(super) fn told(aside: &Aside) -> Quarantined {
     Quarantined {
         id: Arc::clone(&aside.open.key),
         child: aside.open.child.clone(),
@@ -259,6 +264,6 @@ fn written(told: &Quarantined, asked: &Value) -> Result<String, QuarantineError>
     Ok(text.to_string())
 }
 
-fn unknown(id: &str) -> QuarantineError {
+pub(super) fn unknown(id: &str) -> QuarantineError {
     QuarantineError::NotFound(id.to_owned())
 }

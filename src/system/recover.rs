@@ -11,7 +11,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::Keep;
+use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -19,7 +19,7 @@ use crate::fault::Class;
 use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
-use crate::port::{AcceptOptions, More};
+use crate::port::{AcceptOptions, More, Soft};
 use crate::slot::{Adopted, Look, told_apart};
 use crate::spec::SupervisorSpec;
 
@@ -45,6 +45,19 @@ pub struct RecoverOptions {
     /// # Default
     /// No: it is refused, with the difference named.
     pub adopt_topology: bool,
+    /// Whether children begin anew whose states this program cannot read, since another version of it has
+    /// written them: of a later schema, of one it does not know, or of one it has no migration from. Their
+    /// states stay in the store, until retention drops them.
+    ///
+    /// # Default
+    /// No: the store is refused, with the child, what was found and what is expected.
+    pub give_up_states: bool,
+    /// Whether open requests are set aside ([`System::quarantine`], [`Recovered::set_aside`]) that cannot be
+    /// read, since another version of this program wrote them.
+    ///
+    /// # Default
+    /// No: the store is refused, with the request's child and key, and what is wrong.
+    pub set_unreadable_aside: bool,
 }
 
 /// What was taken up.
@@ -56,8 +69,9 @@ pub struct Recovered {
     /// The same requests, the oldest first, for whoever wants to know what becomes of them
     /// ([`System::journaled`]): whoever asked is gone.
     pub open: Vec<RecoveredRequest>,
-    /// Accepted requests without a fate to children that are no more, which were set aside: see
-    /// [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`].
+    /// Accepted requests without a fate to children that are no more, or that cannot read them, which were set
+    /// aside: see [`System::quarantine`]. Only with [`RecoverOptions::adopt_topology`] and
+    /// [`RecoverOptions::set_unreadable_aside`].
     pub set_aside: Vec<RecoveredRequest>,
     /// Accepted requests without a fate with which in hand the process has ended too often
     /// ([`ChildSpec::process_deaths`](crate::spec::ChildSpec::process_deaths)), which were set aside: see
@@ -237,8 +251,9 @@ impl System {
             .open_requests()
             .into_iter()
             .filter(|it| !deadly.contains_key(&it.key))
-            .partition(|open| {
-                !options.adopt_topology || self.inner.registry.recorded(&open.child).is_some()
+            .partition(|open| match self.inner.registry.recorded(&open.child) {
+                None => !options.adopt_topology,
+                Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
             });
         for request in &open {
             self.check_request(request)?;
@@ -333,6 +348,14 @@ impl System {
                     Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
                 },
                 Err(why) if why.is_retryable() => return Err(failed(why)),
+                // The states before it are of that version, too: without this, it would begin anew unasked.
+                Err(why)
+                    if matches!(why, CheckpointError::Incompatible { .. })
+                        && !options.give_up_states
+                        && recovered.children.last().is_none_or(|last| last.child != path) =>
+                {
+                    return Err(failed(why));
+                }
                 Err(why) => why,
             };
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
@@ -343,15 +366,17 @@ impl System {
         Ok(())
     }
 
-    /// Nothing in this tree has its path, and a person has said that the tree is right: the request is for a
-    /// person, too.
+    /// Nothing in this tree has its path, or what has cannot read it, and a person has said that the tree is
+    /// right: the request is for a person, too.
     async fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Result<(), RecoverError> {
+        let is_there = self.inner.registry.recorded(&request.child).is_some();
+        let code = if is_there { "request_unreadable" } else { "child_gone" };
         let gone = Attempt {
             at: self.inner.hub.now(),
             child: request.child.clone(),
             attempt: 0,
             delivery: Delivery::NONE,
-            ended: Ended::Fault { class: Class::Internal, code: Some("child_gone".to_owned()) },
+            ended: Ended::Fault { class: Class::Internal, code: Some(code.to_owned()) },
             action: Action::Quarantine,
             declined: Vec::new(),
         };
@@ -369,12 +394,24 @@ impl System {
         }
     }
 
+    /// Whether a step of another request that is open has asked for this, and joins it.
+    fn is_nested(&self, request: &Open, journal: &Journal) -> bool {
+        let is_open = |task: &str| journal.known(task) == Some(Journaled::Open);
+        match AskKey::verified(&request.key, &request.child, request.request.as_bytes()) {
+            Some(asked) => is_open(asked.task),
+            None => self.inner.hub.effects.waits_for(&request.key, is_open),
+        }
+    }
+
     fn deliver_again(&self, journal: &Arc<Journal>, request: Open) -> Result<(), RecoverError> {
         let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
         let now = Now::read(&*self.inner.hub.clock);
+        // What its ladder cannot mend is then for the ladder of whoever asked.
+        let nested = self.is_nested(&request, journal);
         let options = AcceptOptions::with(More {
+            soft: nested.then(Soft::default),
             // One whose time is over gets its fate at once.
             deadline: request.deadline.map(|deadline| Wall(deadline).since(now.wall)),
             key: Some(Arc::clone(&request.key)),

@@ -2,6 +2,7 @@
 
 use mainstay::circuit::DomainSpec;
 use mainstay::error::{SpecError, StartError};
+use mainstay::spec::AllDown;
 use tokio::task::JoinSet;
 
 use super::siblings::{exact, member};
@@ -233,4 +234,67 @@ async fn how_many_attempts_the_requests_of_a_domain_cause_is_in_the_metrics() {
     other.call_with("z", hurry).await.unwrap_err();
     let closed = system.metrics().domains["account"].closed_for;
     assert!(closed.is_some_and(|left| left > secs(0) && left <= secs(2)), "{closed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_only_waited_for_its_group_opens_nobodys_circuit() {
+    let (first, second) = (echo(), echo());
+    first.then_fault(Fault::rate_limit("slow down").with_retry_after(secs(20)));
+    let member = |script: &Script, id| script.stateless(id).quota_domain("account");
+    let group = GroupSpec::model("llm")
+        .member_spec(member(&first, "first"))
+        .member_spec(member(&second, "second"))
+        .all_down(AllDown::WaitUntil)
+        .policy(Policy::playbook_exact());
+    let (system, port) = grouped(group).await;
+    let mut events = system.events();
+    let limited = tokio::spawn({
+        let port = port.clone();
+        async move { port.call("x").await }
+    });
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        let options = CallOptions::new().deadline(secs(1));
+        let expired = port.call_with("y", options).await;
+        assert!(matches!(expired, Err(CallError::Expired { .. })), "{expired:?}");
+    }
+    assert_eq!((first.count(), second.count()), (1, 0), "nobody was asked");
+    while let Some(event) = events.try_next() {
+        assert!(!matches!(event.event, Event::Circuit { .. }), "{:?}", event.event);
+    }
+    assert_eq!(limited.await.unwrap().unwrap().elapsed, secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_a_member_keeps_to_by_itself_close_neither_its_domain_nor_its_circuit() {
+    let full = || Fault::rate_limit("my own").with_retry_after(secs(60)).by_own_limits();
+    let (script, first) = member("first");
+    let (sibling, second) = member("second");
+    let group = exact()
+        .member_spec(first.quota_domain("account"))
+        .member_spec(second.quota_domain("account"));
+    let (system, port) = grouped(group).await;
+    let mut events = system.events();
+    // More in a row than a circuit bears, each for the sibling of the same account.
+    for _ in 0..6 {
+        script.then_fault(full());
+        let answer = port.call("x").await.unwrap();
+        assert_eq!(answer.served_by, "root/llm/second");
+    }
+    // What fits goes where it always goes, at once.
+    let answer = port.call("x").await.unwrap();
+    assert_eq!(answer.served_by, "root/llm/first");
+    // Where nobody has room the caller is told the wait, and the next request is served all the same.
+    script.then_fault(full());
+    sibling.then_fault(full().with_retry_after(secs(40)));
+    let error = port.call("x").await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(secs(40)), "{error}");
+    assert_eq!(port.call("x").await.unwrap().served_by, "root/llm/first");
+    assert_eq!((script.count(), sibling.count(), now(&system)), (9, 7, 0));
+    system.stop().await;
+    while let Some(stamped) = events.try_next() {
+        let event = stamped.event;
+        let told = matches!(event, Event::DomainClosed { .. } | Event::Circuit { .. });
+        assert!(!told, "{event:?}");
+    }
 }

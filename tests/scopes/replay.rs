@@ -71,6 +71,8 @@ enum Ask {
     Inside(String),
     /// Fails the first time, with feedback.
     Twice(String),
+    /// Takes its time.
+    Slow(Duration),
     /// What the state says.
     Tell,
 }
@@ -119,6 +121,10 @@ impl Stateful for Agent {
             if ctx.is_replay() && self.world.strays.load(Ordering::SeqCst) { "!" } else { "" };
         let call = match (ask, turn) {
             (Ask::Tell, _) => return Ok(Step::Reply((*self.memory).clone())),
+            (Ask::Slow(long), _) => {
+                tokio::time::sleep(*long).await;
+                return Ok(Step::Reply((*self.memory).clone()));
+            }
             (Ask::Act(what), Turn::First) => model.ask_recorded(format!("{what}?{stray}")),
             (Ask::Plain(what), Turn::First) => model.ask(format!("{what}?")),
             (Ask::Twice(_), Turn::First) if ctx.feedback().is_none() => {
@@ -297,6 +303,24 @@ async fn a_replay_that_strays_panics_or_hangs_costs_nobody_but_itself() {
         let fates = bench.system.fates();
         assert_eq!((fates.quarantined, fates.failed), (0, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_replay_takes_is_not_taken_from_the_request_behind_it() {
+    let bench = Bench::new().await;
+    let line = bench.system.checkpoint("top").await.unwrap();
+    bench.ask("one", act("a")).await;
+    bench.world.hangs.store(true, Ordering::SeqCst);
+    bench.system.rollback("top", To::Line(line)).await.unwrap();
+    let mut events = bench.system.events();
+    // The replay has taken its two seconds; this has as long, and takes longer than the grace of a hang.
+    bench.ask("slow", Ask::Slow(Duration::from_millis(1_900))).await;
+    assert_eq!(keys(&bench.system.lost_work()), ["one"]);
+    while let Some(event) = events.try_next() {
+        let is_end = matches!(event.event, Event::Zombie { .. } | Event::Failed { .. });
+        assert!(!is_end, "{:?}", event.event);
+    }
+    assert_eq!(bench.system.fates().failed, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,12 @@
 //! The conversation of a task, in rounds: what it began with, then a round for each answer of the model
 //! with the results of the tools it asked for.
 //!
-//! *Invariant.* A round that is over is not touched again, except by compaction, which happens once. So
+//! *Invariant.* A round that is over is not touched again, except where the conversation has become too long. So
 //! a snapshot of a long conversation costs what the last round costs.
 
 use std::sync::Arc;
 
+use super::turns::{LeftOut, leave_out_turns, said_bytes};
 use crate::chat::{Message, Role};
 
 /// A tool result that is at most so long, in bytes, is not shortened.
@@ -37,6 +38,35 @@ impl Conversation {
 
     pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.rounds.iter().flat_map(|round| round.iter())
+    }
+
+    /// Leaves out the oldest half of the turns before the question in hand, or `all` of them; how many.
+    pub(super) fn leave_out_turns(&mut self, all: bool) -> u32 {
+        let Some(beginning) = self.rounds.first_mut() else { return 0 };
+        let question = beginning.iter().rposition(|message| message.role == Role::User);
+        let Some(before) = question.and_then(|at| beginning.get(..at)) else { return 0 };
+        let mut history = before.to_vec();
+        let half = said_bytes(&history).div_ceil(2);
+        let turns = leave_out_turns(&mut history, if all { usize::MAX } else { half });
+        if turns > 0 {
+            let end = before.len();
+            Arc::make_mut(beginning).splice(..end, history);
+        }
+        turns
+    }
+
+    /// Leaves out the rounds that are over, but for the last; how many. Each has the calls of the model with
+    /// all their results, or a refused answer with what was wrong with it.
+    pub(super) fn leave_out_rounds(&mut self) -> u32 {
+        let over = self.rounds.len().saturating_sub(1).max(1);
+        u32::try_from(self.rounds.drain(1..over).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Tells the model what was left out.
+    pub(super) fn tell(&mut self, left_out: LeftOut) {
+        if let Some(beginning) = self.rounds.first_mut() {
+            left_out.tell(Arc::make_mut(beginning));
+        }
     }
 
     /// Shortens tool results, those the model has dealt with first of all; whether anything became

@@ -67,13 +67,14 @@ impl Reach {
     }
 
     /// How a call is undone: by asking `tool`, of the child or group under this need, with the arguments
-    /// that `map` makes of those of the call. It is asked for what is confirmed or unknown when a
-    /// transaction fails, the latest first, and must cope with a call that has never happened. That
+    /// that `map` makes of those of the call. It is asked for what is confirmed, unknown or failed when a
+    /// transaction fails, the latest first, and must cope with a call that has never happened, or in part. That
     /// child must be durable or [`recorded`](mainstay::spec::ChildSpec::recorded), as the tools of this crate are; with another one
     /// the call is refused with the code `effect_undo`.
     ///
     /// # Default
-    /// None: a transaction that comes to such a call stops undoing there and calls a person.
+    /// None: a transaction that comes to such a call stops undoing there and calls a person, unless the call
+    /// has failed.
     #[must_use]
     pub fn undo(
         mut self,

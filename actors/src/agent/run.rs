@@ -12,7 +12,8 @@ use serde_json::json;
 
 use super::context::{Conversation, cut};
 use super::state::{Failed, Memory, Planned, Same};
-use super::{AgentReply, Plan, ToolUse, past};
+use super::turns::LeftOut;
+use super::{AgentReply, AgentRequest, Plan, ToolUse, past};
 use crate::chat::{ChatReply, ChatRequest, Message, ToolCall};
 
 /// Tool calls of one answer that are made; for the others the model is told that they were too many.
@@ -42,6 +43,7 @@ pub(super) struct Run {
     pub(super) context: Conversation,
     pub(super) used: Arc<Vec<ToolUse>>,
     pub(super) memory: Arc<Memory>,
+    pub(super) left_out: LeftOut,
 }
 
 impl Run {
@@ -52,22 +54,26 @@ impl Run {
             context: Conversation::new(Vec::new()),
             used: Arc::default(),
             memory: Arc::default(),
+            left_out: LeftOut::default(),
         }
     }
 
-    pub(super) fn new(plan: Arc<Plan>, task: String, history: &[Message], text: &str) -> Self {
-        let mut messages = Vec::with_capacity(history.len() + 2);
+    pub(super) fn new(plan: Arc<Plan>, task: String, request: &AgentRequest) -> Self {
+        let history = &request.history;
+        let mut messages = Vec::with_capacity(history.len() + 3);
         if let Some(system) = &plan.system {
             messages.push(Message::system(system.clone()));
         }
         messages.extend_from_slice(history);
-        messages.push(Message::user(text));
+        LeftOut::turns(request.left_out).tell(&mut messages);
+        messages.push(Message::user(request.text.as_str()));
         let memory = Memory { task: Some(task), ..Memory::default() };
         Self {
             plan,
             context: Conversation::new(messages),
             used: Arc::default(),
             memory: Arc::new(memory),
+            left_out: LeftOut::default(),
         }
     }
 
@@ -158,6 +164,7 @@ impl Run {
                 steps: self.memory.steps,
                 tools_used: self.used.to_vec(),
                 compacted: self.memory.compacted,
+                left_out: self.left_out,
             }));
         };
         if self.memory.regenerations >= MAX_REGENERATIONS {
@@ -186,14 +193,30 @@ impl Run {
         Err(Fault::exhausted(text).with_code("step_limit"))
     }
 
-    /// The model could not be asked: with a conversation that is too long, once more with a shorter one.
-    pub(super) fn on_model_fault(&mut self, fault: Fault) -> Result<Next, Fault> {
-        let long = innermost(&fault).class == Class::ContextLength;
-        if long && !self.memory.compacted && self.context.compact() {
-            self.memory().compacted = true;
+    /// The model could not be asked: with a conversation that is too long, again with a shorter one.
+    /// `earlier` turns had been left out before the task.
+    pub(super) fn on_model_fault(&mut self, fault: Fault, earlier: u32) -> Result<Next, Fault> {
+        if innermost(&fault).class == Class::ContextLength && self.make_room(earlier) {
             return Ok(self.ask());
         }
         Err(fault)
+    }
+
+    /// Makes the conversation shorter, by what hurts least; whether it has become shorter. Of each there is
+    /// less the next time, so this comes to an end.
+    fn make_room(&mut self, earlier: u32) -> bool {
+        if !self.memory.compacted && self.context.compact() {
+            self.memory().compacted = true;
+            return true;
+        }
+        // Half of them first: a window is usually missed by little.
+        let turns = self.context.leave_out_turns(self.left_out.turns > 0);
+        let steps = if turns == 0 { self.context.leave_out_rounds() } else { 0 };
+        self.left_out.turns = self.left_out.turns.saturating_add(turns);
+        self.left_out.steps = self.left_out.steps.saturating_add(steps);
+        let turns_in_all = self.left_out.turns.saturating_add(earlier);
+        self.context.tell(LeftOut { turns: turns_in_all, ..self.left_out });
+        turns + steps > 0
     }
 
     /// The need a call goes to, or why it is not made.

@@ -17,6 +17,7 @@ use super::ToolUse;
 use super::budget::Spent;
 use super::context::Conversation;
 use super::run::Run;
+use super::turns::LeftOut;
 use crate::chat::{Message, ToolCall};
 
 /// The version of the agents' schema.
@@ -92,6 +93,11 @@ impl Run {
         let snapshot = Snapshot::new("agent", VERSION)
             .with("tools_used", Arc::clone(&self.used))
             .with("memory", Arc::clone(&self.memory));
+        // A piece of its own, and only where there is something to say: earlier versions know of none.
+        let snapshot = match self.left_out.is_nothing() {
+            true => snapshot,
+            false => snapshot.with("left_out", Arc::new(self.left_out)),
+        };
         let rounds = self.context.rounds.iter().enumerate();
         rounds.fold(snapshot, |snapshot, (index, round)| match index {
             0 => snapshot.with("context", Arc::clone(round)),
@@ -110,6 +116,10 @@ impl Run {
             plan: Arc::clone(&self.plan),
             context: Conversation { rounds },
             used: snapshot.get("tools_used")?,
+            left_out: match snapshot.has("left_out") {
+                true => *snapshot.get::<LeftOut>("left_out")?,
+                false => LeftOut::default(),
+            },
             memory,
         })
     }

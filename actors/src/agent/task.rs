@@ -5,6 +5,7 @@
 use mainstay::fault::Class;
 use serde::{Deserialize, Serialize};
 
+use super::turns::LeftOut;
 use crate::chat::Message;
 use crate::chat::stream::StreamSink;
 
@@ -19,6 +20,13 @@ pub struct AgentRequest {
     /// # Default
     /// None.
     pub history: Vec<Message>,
+    /// How many turns of the conversation the caller has left out of the history, for lack of room; the model
+    /// is told. See [`leave_out_turns`](super::leave_out_turns).
+    ///
+    /// # Default
+    /// 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
     /// Who listens to the answer while it is written. Not stored: a task that goes on in another
     /// process has no listener.
     ///
@@ -45,12 +53,24 @@ impl AgentRequest {
         self
     }
 
+    /// Sets [`AgentRequest::left_out`].
+    #[must_use]
+    pub const fn left_out(mut self, turns: u32) -> Self {
+        self.left_out = turns;
+        self
+    }
+
     /// Sets [`AgentRequest::stream`].
     #[must_use]
     pub fn stream_to(mut self, sink: StreamSink) -> Self {
         self.stream = Some(sink);
         self
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl From<&str> for AgentRequest {
@@ -79,6 +99,10 @@ pub struct AgentReply {
     /// the model.
     #[serde(default)]
     pub compacted: bool,
+    /// What of the conversation was left out, because it had become too long for the model also without long
+    /// tool results.
+    #[serde(default)]
+    pub left_out: LeftOut,
 }
 
 /// A tool call of a task.

@@ -8,7 +8,7 @@ use mainstay::fault::Fault;
 use super::budget::Spent;
 use super::reach::Reach;
 use super::run::{Next, Run};
-use super::{Agent, AgentReply, AgentRequest, LINES};
+use super::{Agent, AgentReply, AgentRequest, LINES, SHORTENED, STEPS_LEFT_OUT, TURNS_LEFT_OUT};
 use crate::chat::{ChatReply, ChatRequest};
 use crate::tool::ToolReply;
 
@@ -31,7 +31,7 @@ impl Agent {
         let performed = self.take_up(request, turn, ctx)?;
         self.count_time(ctx);
         let next = match performed {
-            Some(performed) => self.heard(&performed, ctx),
+            Some(performed) => self.heard(request, &performed, ctx),
             None => Ok(self.run.resume()),
         };
         let rounds = self.run.context.rounds.len();
@@ -78,9 +78,7 @@ impl Agent {
     ) -> Result<Option<Performed>, Fault> {
         let task = ctx.key();
         let here = self.run.task() == Some(&*task);
-        let fresh = |agent: &Self| {
-            Run::new(agent.plan.clone(), task.clone(), &request.history, &request.text)
-        };
+        let fresh = |agent: &Self| Run::new(agent.plan.clone(), task.clone(), request);
         let (run, performed) = match turn {
             Turn::Performed(performed) if here => (None, Some(performed)),
             Turn::RolledBack(undone) => {
@@ -128,7 +126,12 @@ impl Agent {
         }
     }
 
-    fn heard(&mut self, performed: &Performed, ctx: &Context) -> Result<Next, Fault> {
+    fn heard(
+        &mut self,
+        request: &AgentRequest,
+        performed: &Performed,
+        ctx: &Context,
+    ) -> Result<Next, Fault> {
         // What failed was paid for, too.
         self.run.memory().spent.add(performed.cost());
         self.note_spent();
@@ -141,7 +144,7 @@ impl Agent {
                 Err(fault) => {
                     // What ran out of the task's time is denied, and not the model's failure.
                     self.plan.budget.share(self.spent(), 1, ctx.now())?;
-                    return self.run.on_model_fault(fault);
+                    return self.with_less(fault, request.left_out, ctx);
                 }
             },
             count => {
@@ -152,6 +155,23 @@ impl Agent {
             }
         };
         next.inspect_err(|fault| self.till.lock().ended = Some(fault.clone()))
+    }
+
+    /// Where the conversation was too long: the same with less, and it is told.
+    fn with_less(&mut self, fault: Fault, earlier: u32, ctx: &Context) -> Result<Next, Fault> {
+        let (compacted, before) = (self.run.memory.compacted, self.run.left_out);
+        let next = self.run.on_model_fault(fault, earlier)?;
+        let now = self.run.left_out;
+        for (what, count) in [
+            (SHORTENED, u32::from(self.run.memory.compacted != compacted)),
+            (TURNS_LEFT_OUT, now.turns - before.turns),
+            (STEPS_LEFT_OUT, now.steps - before.steps),
+        ] {
+            if count > 0 {
+                ctx.note(what, u64::from(count));
+            }
+        }
+        Ok(next)
     }
 
     fn spent(&self) -> &Spent {

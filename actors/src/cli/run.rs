@@ -25,6 +25,7 @@ use super::points;
 use super::{Failed, Show, say, tell};
 use lines::{Lines, Typed};
 use page::Page;
+use said::Said;
 use served::Served;
 use taken::Answered;
 use talk::Talk;
@@ -34,8 +35,9 @@ mod alerts;
 mod lines;
 mod metrics;
 mod page;
+mod said;
 mod served;
-mod settle;
+pub(crate) mod settle;
 mod taken;
 mod talk;
 mod words;
@@ -46,6 +48,11 @@ pub(crate) use lines::is_interactive;
 const PIECES: usize = 64;
 /// How long is waited to hear who gave an answer that is there already.
 const TOLD: Duration = Duration::from_secs(2);
+/// Why turns are left out.
+const NO_ROOM: &str = "for lack of room in the model's window (/forget begins a new one)";
+/// Why turns are left out.
+const TOO_MUCH: &str =
+    "since no more than 256 KiB go along with a question (/forget begins a new one)";
 const HELP: &str = "\
 /tree     the live tree
 /effects  what nobody knows the outcome of, and how to settle it
@@ -60,7 +67,7 @@ pub(crate) struct Session {
     system: System,
     asked: Asked,
     show: Show,
-    history: Vec<Message>,
+    said: Said,
     /// Where a conversation is kept; `None` where nothing is kept of who is asked.
     talk: Option<Talk>,
     /// What another process had asked, and what has happened since it was taken up.
@@ -104,6 +111,7 @@ impl Session {
                 }
                 let mut options = RecoverOptions::default();
                 options.adopt_topology = adopt;
+                options.set_unreadable_aside = adopt;
                 options.system = watched;
                 let (system, recovered, events) =
                     System::recover_observed(spec, store, options).await.map_err(with_hint)?;
@@ -121,12 +129,12 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
-        let (history, leaving, helped, served, lines) = Default::default();
+        let (said, leaving, helped, served, lines) = Default::default();
         Ok(Self {
             system,
             asked,
             show,
-            history,
+            said,
             talk,
             taken,
             early,
@@ -232,24 +240,49 @@ impl Session {
     /// Asks, shows what happens meanwhile, and stops asking on Ctrl-C. Also says whether the answer
     /// has been shown as it came.
     async fn ask(&mut self, prompt: &str) -> (Result<Outcome, Why>, bool) {
-        let (sink, stream) = self.listen().unzip();
         match self.asked.clone() {
             Asked::Agent(port) => {
-                let request = AgentRequest::new(prompt).history(self.history.iter().cloned());
+                let (sink, stream) = self.listen().unzip();
+                let request = AgentRequest::new(prompt)
+                    .history(self.said.turns().iter().cloned())
+                    .left_out(self.said.left_out());
                 let call = port
                     .call(sink.into_iter().fold(request, |request, sink| request.stream_to(sink)));
                 let call =
                     async { call.await.map(Outcome::agent).map_err(|error| Why::of(&error)) };
-                self.wait(call, stream).await
+                let (outcome, shown) = self.wait(call, stream).await;
+                if let Ok(Outcome { left_out, .. }) = &outcome {
+                    // The next question does not fail first.
+                    self.said.leave_out(left_out.turns);
+                    tell_left_out(left_out.turns, NO_ROOM);
+                }
+                (outcome, shown)
             }
-            Asked::Model(port, mut request) => {
-                request.messages.extend(self.history.iter().cloned());
-                request.messages.push(Message::user(prompt));
-                request.stream = sink;
-                let call = port.call(request);
-                let call =
-                    async { call.await.map(Outcome::model).map_err(|error| Why::of(&error)) };
-                self.wait(call, stream).await
+            Asked::Model(port, request) => {
+                let (before, mut left_out) = (self.said.clone(), 0);
+                loop {
+                    let (sink, stream) = self.listen().unzip();
+                    let mut request = request.clone();
+                    self.said.tell(&mut request.messages);
+                    request.messages.push(Message::user(prompt));
+                    request.stream = sink;
+                    let call = port.call(request);
+                    let call =
+                        async { call.await.map(Outcome::model).map_err(|error| Why::of(&error)) };
+                    let (outcome, shown) = self.wait(call, stream).await;
+                    let too_long = outcome.as_ref().is_err_and(|why| why.too_long);
+                    let turns = if too_long { self.said.make_room(left_out > 0) } else { 0 };
+                    left_out += turns;
+                    if turns > 0 {
+                        continue;
+                    }
+                    match &outcome {
+                        Ok(_) => tell_left_out(left_out, NO_ROOM),
+                        // It was not the conversation.
+                        Err(_) => self.said = before,
+                    }
+                    break (outcome, shown);
+                }
             }
         }
     }
@@ -434,16 +467,16 @@ impl Session {
     pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
         let path = self.path();
         self.lines = Some(Lines::new(history)?);
-        self.history = self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?;
+        self.go_on_from(self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?);
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
             // The conversation goes on from there.
             if let Ok(outcome) = &answered.outcome {
-                self.history = answered.question.history;
+                self.go_on_from(answered.question.history);
                 self.remember(&answered.question.text, &outcome.text).await;
             }
         }
-        if !self.history.is_empty() {
+        if !self.said.turns().is_empty() {
             tell("the conversation goes on where it was left; /forget begins a new one");
         }
         let pending = if self.people.is_empty() { "" } else { "/pending, " };
@@ -471,7 +504,7 @@ impl Session {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
                 "/forget" => {
-                    self.history.clear();
+                    self.said = Said::default();
                     if let Some(talk) = &self.talk {
                         not_kept(talk.forget().await);
                     }
@@ -496,12 +529,29 @@ impl Session {
         }
     }
 
+    /// What was said in earlier processes.
+    fn go_on_from(&mut self, turns: Vec<Message>) {
+        let (said, over) = Said::of(turns);
+        self.said = said;
+        tell_left_out(over, TOO_MUCH);
+    }
+
     async fn remember(&mut self, question: &str, answer: &str) {
-        self.history.extend(talk::pair(question, answer));
+        tell_left_out(self.said.add(question, answer), TOO_MUCH);
         if let Some(talk) = &self.talk {
             not_kept(talk.keep(question, answer).await);
         }
     }
+}
+
+/// Says that the model does not hear all of the conversation any more.
+fn tell_left_out(turns: u32, why: &str) {
+    let what = match turns {
+        0 => return,
+        1 => "the oldest turn".to_owned(),
+        _ => format!("the {turns} oldest turns"),
+    };
+    tell(format_args!("  {what} of this conversation: left out from now on, {why}"));
 }
 
 /// A store that takes no more of a conversation is said, and ends nothing.

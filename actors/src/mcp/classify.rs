@@ -18,16 +18,17 @@ use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::model::headers::{Headers, retry_after};
 use crate::tool::ToolReply;
+use proof::Refusal;
 
 /// Under which a call carries its idempotency key.
 const KEY: &str = "mainstay/idempotencyKey";
-/// How the reference servers begin the text of a protocol error that they put into a result.
-const PREFIX: &str = "MCP error ";
 /// How the official libraries say that the other side of a connection is gone. A gateway in front of a
 /// server that died says it of that server, with or without the code that goes with it.
 const CLOSED: i32 = -32000;
 /// The code of a call whose result is lost with a connection.
 const LOST: &str = "connection_lost";
+/// The code of a result that is not as the tool has promised.
+const OUTPUT: &str = "output_invalid";
 /// The code of a result that is longer than may be.
 const TOO_LARGE: &str = "result_too_large";
 
@@ -67,10 +68,12 @@ pub(super) fn reply(
     let result = match outcome {
         CallToolResponse::Complete(result) => result,
         CallToolResponse::InputRequired(_) => {
+            // It may have begun.
             return Err(Fault::business(format!(
                 "\"{name}\" asks for a person's input, and nobody is there"
             ))
-            .with_code("input_required"));
+            .with_code("input_required")
+            .effect_failed());
         }
         _ => {
             return Err(Fault::indeterminate(format!(
@@ -90,23 +93,38 @@ pub(super) fn reply(
     if says_closed(&said) {
         return Err(lost_behind());
     }
-    if let Some(code) =
-        said.strip_prefix(PREFIX).and_then(|rest| rest.split(':').next()?.parse().ok())
-    {
-        return Err(protocol(code, said).0);
+    let (code, text) = proof::split(&said);
+    if let Some(code) = code {
+        return Err(protocol(name, code, said, true).0);
     }
-    Err(if !listed {
-        Fault::input_validation(said).with_code("unknown_tool")
-    } else if transient {
-        Fault::tool_execution(said).with_code("tool_error")
-    } else {
-        Fault::business(said).with_code("tool_error")
+    if proof::is_about_output(name, text) {
+        return Err(not_as_promised(said));
+    }
+    if proof::is_late(text) {
+        return Err(Fault::timeout(said).with_code("behind_gateway").effect_unknown());
+    }
+    Err(match proof::refusal(name, text) {
+        Some(Refusal::Tool) => {
+            Fault::input_validation(said).with_code("unknown_tool").not_applied()
+        }
+        Some(Refusal::Arguments) => {
+            Fault::input_validation(said).with_code("bad_arguments").not_applied()
+        }
+        // It did what it did before it failed.
+        None if !listed => Fault::input_validation(said).with_code("unknown_tool").effect_failed(),
+        None if transient => Fault::tool_execution(said).with_code("tool_error").effect_failed(),
+        None => Fault::business(said).with_code("tool_error").effect_failed(),
     })
 }
 
 fn says_closed(text: &str) -> bool {
-    let bare = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix("-32000: "));
-    bare.unwrap_or(text).trim() == "Connection closed"
+    let (code, bare) = proof::split(text);
+    code.is_none_or(|code| code == CLOSED) && bare.trim() == "Connection closed"
+}
+
+/// The tool has run, and what it has given is not what it said it would.
+fn not_as_promised(what: String) -> Fault {
+    Fault::output_invalid(what).with_code(OUTPUT).effect_unknown()
 }
 
 /// The gateway answers, the server behind it does not: nobody knows what that has done.
@@ -176,17 +194,20 @@ fn json_or_text(text: String) -> Value {
     }
 }
 
-/// A call without a result.
-pub(super) fn error(error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
+/// A call of this tool without a result.
+pub(super) fn error(tool: &str, error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
     match error {
-        ServiceError::McpError(error) => protocol(error.code.0, error.message.into_owned()),
+        ServiceError::McpError(error) => {
+            protocol(tool, error.code.0, error.message.into_owned(), false)
+        }
         ServiceError::TransportSend(error) => sending(&*error.error, wall),
         ServiceError::TransportClosed => (
             Fault::indeterminate("the connection ended before the result came").with_code(LOST),
             Verdict::Doubtful,
         ),
         ServiceError::Cancelled { .. } => {
-            (Fault::cancelled("the server called it off"), Verdict::Answered)
+            let fault = Fault::cancelled("the server called it off");
+            (fault.effect_unknown(), Verdict::Answered)
         }
         ServiceError::Timeout { timeout } => {
             (Fault::timeout(format!("no result within {timeout:?}")), Verdict::Doubtful)
@@ -201,15 +222,21 @@ pub(super) fn error(error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
     }
 }
 
-/// A JSON-RPC error.
-fn protocol(code: i32, message: String) -> (Fault, Verdict) {
+/// A JSON-RPC error, or one that is told in a result.
+fn protocol(tool: &str, code: i32, message: String, in_result: bool) -> (Fault, Verdict) {
     if code == TOO_LONG {
         return (too_large(message), Verdict::Answered);
     }
     if code == CLOSED && says_closed(&message) {
         return (lost_behind(), Verdict::Useless);
     }
+    // A library sends on an error that was thrown with its code in its text, too.
+    let (_, text) = proof::split(&message);
+    if proof::is_about_output(tool, text) {
+        return (not_as_promised(message), Verdict::Answered);
+    }
     let class = match code {
+        _ if proof::is_late_code(code) => Class::Timeout,
         -32700 | -32600 | -32602 => Class::InputValidation,
         // It is not there: no use to ask again, and another server may have it.
         -32601 | -32002 => Class::Exhausted,
@@ -219,8 +246,16 @@ fn protocol(code: i32, message: String) -> (Fault, Verdict) {
     };
     let verdict =
         if class == Class::ModelUnavailable { Verdict::Useless } else { Verdict::Answered };
+    // A tool may be told this by whom it asks itself, and then it is not said bare.
+    let no_method = code == -32601 && !in_result && message == "Method not found";
+    let refused = no_method || proof::refusal(tool, text).is_some();
     let fault = Fault::new(class, message).with_code(code.to_string());
-    (if class == Class::Exhausted { fault.not_applied() } else { fault }, verdict)
+    let fault = match class {
+        Class::Timeout => fault.effect_unknown(),
+        _ if refused => fault.not_applied(),
+        _ => fault.effect_failed(),
+    };
+    (fault, verdict)
 }
 
 /// A request that could not be sent, or, over HTTP, was sent and not answered.
@@ -233,15 +268,19 @@ fn sending(error: &(dyn Error + 'static), wall: SystemTime) -> (Fault, Verdict) 
         }
         next = error.source();
     }
+    broken()
+}
+
+fn broken() -> (Fault, Verdict) {
     let fault = Fault::indeterminate("the connection broke with the request under way");
-    let fault = fault.with_code(LOST);
-    (fault, Verdict::Doubtful)
+    (fault.with_code(LOST), Verdict::Doubtful)
 }
 
 fn known(error: &(dyn Error + 'static), wall: SystemTime) -> Option<(Fault, Verdict)> {
     if let Some(error) = error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
-        return over_http(error, wall);
+        return Some(over_http(error, wall).unwrap_or_else(broken));
     }
+    // Over HTTP it says nothing about what was sent before, and is not looked for.
     if error.is::<std::io::Error>() {
         // A line that was not written whole is not read.
         let fault = Fault::network("the request could not be written").with_code("not_written");
@@ -317,8 +356,15 @@ fn status(code: u16, retry_after: Option<Duration>) -> Fault {
     let mut fault = Fault::new(class, format!("the server answered with status {code}"))
         .with_code(code.to_string());
     fault.retry_after = retry_after;
-    fault
+    match class {
+        _ if proof::is_refusal_status(code) => fault.not_applied(),
+        // A gateway says so, too, when it has lost the server with the request.
+        Class::Timeout | Class::ServerTransient | Class::Overloaded => fault.effect_unknown(),
+        _ => fault.effect_failed(),
+    }
 }
+
+mod proof;
 
 #[cfg(test)]
 mod tests;

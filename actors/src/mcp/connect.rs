@@ -195,7 +195,7 @@ async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> {
             Ok(page) => page,
             // A server may have other things than tools.
             Err(ServiceError::McpError(error)) if error.code.0 == -32601 => return Ok(tools),
-            Err(error) => return Err(classify::error(error, SystemTime::now()).0),
+            Err(error) => return Err(classify::error("", error, SystemTime::now()).0),
         };
         tools.extend(page.tools);
         cursor = page.next_cursor;
@@ -278,7 +278,8 @@ async fn ask(peer: &Peer<RoleClient>) -> Result<(), ServiceError> {
 async fn refused(error: ClientInitializeError, said: Said) -> Fault {
     let (fault, text) = match error {
         ClientInitializeError::TransportError { error, context } => {
-            let (fault, _) = classify::error(ServiceError::TransportSend(error), SystemTime::now());
+            let (fault, _) =
+                classify::error("", ServiceError::TransportSend(error), SystemTime::now());
             let text = format!("{}, when {context}", fault.message);
             (fault, text)
         }
@@ -286,7 +287,7 @@ async fn refused(error: ClientInitializeError, said: Said) -> Fault {
             (Fault::network(""), format!("the connection ended at once: {why}"))
         }
         ClientInitializeError::JsonRpcError(error) => {
-            let (fault, _) = classify::error(ServiceError::McpError(error), SystemTime::now());
+            let (fault, _) = classify::error("", ServiceError::McpError(error), SystemTime::now());
             let text = format!("the server refused the session: {}", fault.message);
             (fault, text)
         }

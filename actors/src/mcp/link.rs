@@ -73,6 +73,7 @@ impl Live {
         call: CallToolRequestParams,
         time: Duration,
     ) -> Result<CallToolResponse, Fault> {
+        let tool = call.name.clone();
         let mut doubtful = Doubt { live: self, answered: false };
         let outcome = timeout(time, self.peer.call_tool_once(call)).await;
         let Ok(outcome) = outcome else {
@@ -80,7 +81,7 @@ impl Live {
         };
         outcome
             .map_err(|error| {
-                let (fault, verdict) = classify::error(error, SystemTime::now());
+                let (fault, verdict) = classify::error(&tool, error, SystemTime::now());
                 doubtful.answered = verdict == Verdict::Answered;
                 if verdict == Verdict::Useless {
                     self.useless.notify_one();

@@ -4,7 +4,8 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::wire::{
-    Delta, Found, Stop, arguments, decimal, list_at, number_at, schema, set, text_at,
+    Delta, Found, Stop, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
+    text_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
@@ -86,45 +87,45 @@ pub(crate) fn whole(answer: &Value) -> Found {
     if !answer.get("content").is_some_and(Value::is_array) {
         return Err("no list of content".to_owned());
     }
-    let mut found = begun(answer);
-    for (number, block) in list_at(answer, "/content").iter().enumerate() {
-        found.extend(opened(number as u64, block, true));
+    let mut found = begun(answer)?;
+    for (number, block) in list_at(answer, "/content")?.iter().enumerate() {
+        found.extend(opened(number as u64, block, true)?);
     }
     found.extend(usage(answer.get("usage")));
-    found.extend(text_at(answer, "/stop_reason").map(stopped));
+    found.extend(text_at(answer, "/stop_reason")?.map(stopped));
     found.push(Delta::End);
     Ok(found)
 }
 
 pub(crate) fn frame(frame: &Value) -> Found {
-    let number = number_at(frame, "/index").unwrap_or(0);
-    Ok(match text_at(frame, "/type").as_deref() {
+    let number = number_at(frame, "/index")?.unwrap_or(0);
+    Ok(match text_at(frame, "/type")?.as_deref() {
         Some("message_start") => {
-            let message = frame.get("message").ok_or("a start without its message")?;
-            let mut found = begun(message);
+            let message = object_at(frame, "/message")?.ok_or("a start without its message")?;
+            let mut found = begun(message)?;
             found.extend(usage(message.get("usage")));
             found
         }
         Some("content_block_start") => {
-            let block = frame.get("content_block").ok_or("a block without content")?;
-            opened(number, block, false).into_iter().collect()
+            let block = object_at(frame, "/content_block")?.ok_or("a block without content")?;
+            opened(number, block, false)?.into_iter().collect()
         }
-        Some("content_block_delta") => match text_at(frame, "/delta/type").as_deref() {
+        Some("content_block_delta") => match text_at(frame, "/delta/type")?.as_deref() {
             Some("text_delta") => {
-                text_at(frame, "/delta/text").map(Delta::Text).into_iter().collect()
+                text_at(frame, "/delta/text")?.map(Delta::Text).into_iter().collect()
             }
             Some("input_json_delta") => vec![Delta::Call {
                 number,
                 id: None,
                 name: None,
-                arguments: text_at(frame, "/delta/partial_json").unwrap_or_default(),
+                arguments: text_at(frame, "/delta/partial_json")?.unwrap_or_default(),
             }],
             // Thinking, signatures, citations.
             _ => Vec::new(),
         },
         Some("message_delta") => {
             let mut found = usage(frame.get("usage"));
-            found.extend(text_at(frame, "/delta/stop_reason").map(stopped));
+            found.extend(text_at(frame, "/delta/stop_reason")?.map(stopped));
             found
         }
         Some("message_stop") => vec![Delta::End],
@@ -133,35 +134,35 @@ pub(crate) fn frame(frame: &Value) -> Found {
     })
 }
 
-fn begun(message: &Value) -> Vec<Delta> {
-    text_at(message, "/model").map(Delta::Model).into_iter().collect()
+fn begun(message: &Value) -> Found {
+    Ok(text_at(message, "/model")?.map(Delta::Model).into_iter().collect())
 }
 
 /// A block as it begins. In a stream its input is an empty object, and comes in pieces.
-fn opened(number: u64, block: &Value, whole: bool) -> Option<Delta> {
-    match text_at(block, "/type").as_deref() {
-        Some("text") => text_at(block, "/text").filter(|text| !text.is_empty()).map(Delta::Text),
+fn opened(number: u64, block: &Value, whole: bool) -> Result<Option<Delta>, String> {
+    Ok(match text_at(block, "/type")?.as_deref() {
+        Some("text") => text_at(block, "/text")?.filter(|text| !text.is_empty()).map(Delta::Text),
         Some("tool_use") => Some(Delta::Call {
             number,
-            id: text_at(block, "/id"),
-            name: text_at(block, "/name"),
+            id: text_at(block, "/id")?,
+            name: text_at(block, "/name")?,
             arguments: match block.get("input") {
                 Some(input) if whole => input.to_string(),
                 _ => String::new(),
             },
         }),
         _ => None,
-    }
+    })
 }
 
 fn usage(usage: Option<&Value>) -> Vec<Delta> {
     let Some(usage) = usage else { return Vec::new() };
     // What was read from or written to a cache is not in `input_tokens`.
-    let kinds = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
-    let counted = kinds.map(|kind| usage.get(kind).and_then(Value::as_u64));
+    let kinds = ["/input_tokens", "/cache_creation_input_tokens", "/cache_read_input_tokens"];
+    let counted = kinds.map(|kind| count_at(usage, kind));
     let input =
         counted.iter().flatten().copied().reduce(u64::saturating_add).filter(|sum| *sum > 0);
-    vec![Delta::Usage { input, output: number_at(usage, "/output_tokens") }]
+    vec![Delta::Usage { input, output: count_at(usage, "/output_tokens") }]
 }
 
 fn stopped(reason: String) -> Delta {

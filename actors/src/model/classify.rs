@@ -60,7 +60,15 @@ pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -
 
 /// Whether the body of a response with status 200 is an error all the same.
 pub(crate) fn is_error(body: &Value) -> bool {
-    body.get("error").is_some_and(|error| !error.is_null())
+    // Google wraps the object in a list, where it would have answered with one.
+    body.get(0).unwrap_or(body).get("error").is_some_and(|error| !error.is_null())
+}
+
+/// Whether this looks like a code, and not like what somebody has said.
+pub(crate) fn is_code(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= CODE
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
 }
 
 fn judge(status: u16, report: &Report) -> Class {
@@ -312,11 +320,7 @@ impl Report {
 
     /// The code for events: only one that looks like one, since events hold no user data.
     fn code(&self) -> Option<&str> {
-        let plain = |code: &&str| {
-            !code.is_empty()
-                && code.len() <= CODE
-                && code.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
-        };
+        let plain = |code: &&str| is_code(code);
         // The one the class came from, if it came from one, else the first.
         let mut codes = self.codes().filter(plain);
         self.codes().filter(plain).find(|code| by_code(code).is_some()).or_else(|| codes.next())

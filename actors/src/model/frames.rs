@@ -22,6 +22,8 @@ pub(crate) enum Framing {
 pub(crate) enum Frame {
     /// The data of an event, or a line.
     Data(Vec<u8>),
+    /// The data of an event that is called an error, which its data need not say once more.
+    Error(Vec<u8>),
     /// Something without data: it only shows that the other side is there.
     Beat,
 }
@@ -36,6 +38,8 @@ pub(crate) struct Frames {
     framing: Framing,
     line: Vec<u8>,
     data: Option<Vec<u8>>,
+    /// The event that is being read is an error.
+    error: bool,
     /// The last byte ended a line as a carriage return; a line feed that follows belongs to it.
     returned: bool,
     first: bool,
@@ -53,6 +57,7 @@ impl Frames {
             framing,
             line: Vec::new(),
             data: None,
+            error: false,
             returned: false,
             first: true,
             ready: VecDeque::new(),
@@ -114,23 +119,29 @@ impl Frames {
         match name {
             // A comment.
             b"" => self.ready.push_back(Frame::Beat),
-            b"data" => match &mut self.data {
-                Some(data) if data.len() + 1 + value.len() > self.most => return Err(TooLong),
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
+            // Some servers have a field of their own for what went wrong.
+            b"data" | b"error" => {
+                self.error |= name == b"error";
+                match &mut self.data {
+                    Some(data) if data.len() + 1 + value.len() > self.most => return Err(TooLong),
+                    Some(data) => {
+                        data.push(b'\n');
+                        data.extend_from_slice(value);
+                    }
+                    data => *data = Some(value.to_vec()),
                 }
-                data => *data = Some(value.to_vec()),
-            },
-            // The type of the event stands in its data, too; ids and delays are for browsers.
+            }
+            b"event" => self.error = value == b"error",
+            // Any other type of an event stands in its data, too; ids and delays are for browsers.
             _ => {}
         }
         Ok(())
     }
 
     fn end_event(&mut self) {
+        let kind = if std::mem::take(&mut self.error) { Frame::Error } else { Frame::Data };
         let frame = self.data.take().filter(|data| !data.is_empty());
-        self.ready.push_back(frame.map_or(Frame::Beat, Frame::Data));
+        self.ready.push_back(frame.map_or(Frame::Beat, kind));
     }
 
     /// The stream has ended. What was not ended properly is a frame all the same: some servers leave
@@ -206,6 +217,25 @@ mod tests {
             assert_eq!(read(Framing::Events, text.as_bytes(), 3), [data("[DONE]")]);
         }
         assert_eq!(read(Framing::Events, b"", 1), []);
+    }
+
+    #[test]
+    fn an_event_that_is_called_an_error_is_one_and_the_next_is_not() {
+        for (text, error) in [
+            ("event: error\ndata: busy\n\n", true),
+            ("data: busy\nevent: error\n\n", true),
+            ("error: busy\n\n", true),
+            ("event: error\nevent: ping\ndata: busy\n\n", false),
+            ("event: errors\ndata: busy\n\n", false),
+        ] {
+            let frames = read(Framing::Events, format!("{text}data: x\n\n").as_bytes(), 1);
+            let expected = if error { Frame::Error(b"busy".to_vec()) } else { data("busy") };
+            assert_eq!(frames, [expected, data("x")], "{text}");
+        }
+        assert_eq!(
+            read(Framing::Events, b"event: error\n\ndata: x\n\n", 9),
+            [Frame::Beat, data("x")]
+        );
     }
 
     #[test]

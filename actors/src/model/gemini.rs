@@ -3,9 +3,10 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::classify::is_error;
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, arguments, at, decimal, list_at, number_at, schema, set,
-    text_at, tool_of,
+    Delta, Found, NO_CHOICE, Stop, arguments, at, count_at, decimal, list_at, object_at, schema,
+    set, text_at, tool_of, truth_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
@@ -100,51 +101,67 @@ pub(crate) fn body(request: &ChatRequest) -> Result<Value, Fault> {
     Ok(body)
 }
 
-/// Reads an answer, or the frame of this number.
-pub(crate) fn read(answer: &Value, frame: u64) -> Found {
+/// Reads an answer.
+pub(crate) fn whole(answer: &Value) -> Found {
+    // Asked for a stream without its events, a list of frames is what comes.
+    let frames = match answer {
+        Value::Array(frames) => frames.as_slice(),
+        answer => std::slice::from_ref(answer),
+    };
+    let (mut found, mut answered) = (Vec::new(), false);
+    for (number, answer) in (0..).zip(frames) {
+        if is_error(answer) {
+            found.push(Delta::Error(answer.clone()));
+        }
+        let said = frame(answer, number)?;
+        // A prompt that was blocked has no candidate, but an end.
+        answered |= at(answer, "/candidates/0")?.is_some() || said.contains(&Delta::End);
+        found.extend(said);
+    }
+    if answered { Ok(found) } else { Err(NO_CHOICE.to_owned()) }
+}
+
+/// Reads the frame of this number. One without a candidate says nothing, or what was used.
+pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
     let mut found = Vec::new();
-    found.extend(text_at(answer, "/modelVersion").map(Delta::Model));
+    found.extend(text_at(answer, "/modelVersion")?.map(Delta::Model));
     if let Some(usage) = answer.get("usageMetadata") {
-        let output = number_at(usage, "/candidatesTokenCount");
+        let output = count_at(usage, "/candidatesTokenCount");
         // Thinking is paid for like what is said.
-        let thought = number_at(usage, "/thoughtsTokenCount");
+        let thought = count_at(usage, "/thoughtsTokenCount");
         let output = match (output, thought) {
             (None, None) => None,
             (said, thought) => Some(said.unwrap_or(0).saturating_add(thought.unwrap_or(0))),
         };
-        found.push(Delta::Usage { input: number_at(usage, "/promptTokenCount"), output });
+        found.push(Delta::Usage { input: count_at(usage, "/promptTokenCount"), output });
     }
-    if let Some(reason) = text_at(answer, "/promptFeedback/blockReason") {
+    if let Some(reason) = text_at(answer, "/promptFeedback/blockReason")? {
         found.push(Delta::Stop(Stop::Filtered(reason)));
         found.push(Delta::End);
         return Ok(found);
     }
-    let Some(candidate) = at(answer, "/candidates/0") else {
-        // A frame may hold the usage alone.
-        let known = found.iter().any(|delta| matches!(delta, Delta::Usage { .. }));
-        return if known { Ok(found) } else { Err(NO_CHOICE.to_owned()) };
-    };
-    for (place, part) in list_at(candidate, "/content/parts").iter().enumerate() {
-        if part.get("thought").and_then(Value::as_bool) == Some(true) {
+    let Some(candidate) = at(answer, "/candidates/0")? else { return Ok(found) };
+    for (place, part) in list_at(candidate, "/content/parts")?.iter().enumerate() {
+        if truth_at(part, "/thought")? == Some(true) {
             continue;
         }
-        found.extend(text_at(part, "/text").filter(|text| !text.is_empty()).map(Delta::Text));
-        if let Some(call) = part.get("functionCall") {
+        found.extend(text_at(part, "/text")?.filter(|text| !text.is_empty()).map(Delta::Text));
+        if let Some(call) = object_at(part, "/functionCall")? {
             let number = (frame << 16) | place as u64;
-            let id = text_at(call, "/id").unwrap_or_else(|| format!("call-{number}"));
-            let id = match text_at(part, "/thoughtSignature") {
+            let id = text_at(call, "/id")?.unwrap_or_else(|| format!("call-{number}"));
+            let id = match text_at(part, "/thoughtSignature")? {
                 Some(signature) => format!("{id}{SIGNED}{signature}"),
                 None => id,
             };
             found.push(Delta::Call {
                 number,
                 id: Some(id),
-                name: text_at(call, "/name"),
+                name: text_at(call, "/name")?,
                 arguments: call.get("args").map(Value::to_string).unwrap_or_default(),
             });
         }
     }
-    if let Some(reason) = text_at(candidate, "/finishReason") {
+    if let Some(reason) = text_at(candidate, "/finishReason")? {
         found.push(Delta::Stop(match reason.as_str() {
             "STOP" => Stop::Complete,
             "MAX_TOKENS" => Stop::Truncated,

@@ -87,7 +87,8 @@ impl RateLimits {
     }
 
     /// How long a request may wait for its turn. Where it would be longer, or beyond the deadline, the
-    /// request is refused at once, so that a sibling can take it. The attempt's own timeout runs while
+    /// request is refused at once, so that a sibling can take it. That closes the quota domain to nobody:
+    /// a smaller request may fit. The attempt's own timeout runs while
     /// it waits.
     ///
     /// # Default
@@ -102,11 +103,13 @@ impl RateLimits {
     ///
     /// # Errors
     /// `RateLimit`, `local_limit`, not applied: the turn would come too late. It carries the wait where
-    /// that is known.
+    /// that is known, and says that these are [own limits](Fault::by_own_limits): others may have room.
     pub async fn admit(&self, tokens: u64, time_left: Duration) -> Result<Permit, Fault> {
         let begun = Instant::now();
         let most = self.max_wait.min(time_left);
-        let refused = |text: String| Fault::rate_limit(text).with_code("local_limit").not_applied();
+        let refused = |text: String| {
+            Fault::rate_limit(text).with_code("local_limit").not_applied().by_own_limits()
+        };
         let slot = match &self.slots {
             None => None,
             Some(slots) => match timeout(most, Arc::clone(slots).acquire_owned()).await {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::openai::tools;
 use super::wire::{
-    Delta, Found, Stop, arguments, decimal, list_at, number_at, schema, set, text_at, tool_of,
-    unsupported,
+    Delta, Found, Stop, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
+    tool_of, truth_at, unsupported,
 };
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
 
@@ -58,34 +58,37 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
     Ok(body)
 }
 
-/// Reads an answer, or the frame of this number.
-pub(crate) fn read(answer: &Value, frame: u64) -> Found {
-    let done = answer.get("done").and_then(Value::as_bool) == Some(true);
-    if !done && !answer.get("message").is_some_and(Value::is_object) {
-        return Err("no message".to_owned());
+/// Reads an answer.
+pub(crate) fn whole(answer: &Value) -> Found {
+    match truth_at(answer, "/done")? {
+        // The beginning of a stream that lost its name on the way looks like this.
+        Some(false) => Err("an answer that is not done".to_owned()),
+        None if object_at(answer, "/message")?.is_none() => Err("no message".to_owned()),
+        _ => frame(answer, 0),
     }
+}
+
+/// Reads the frame of this number. One without a message says nothing, or that it was the last.
+pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
     let mut found = Vec::new();
-    found.extend(text_at(answer, "/model").map(Delta::Model));
+    found.extend(text_at(answer, "/model")?.map(Delta::Model));
     found.extend(
-        text_at(answer, "/message/content").filter(|text| !text.is_empty()).map(Delta::Text),
+        text_at(answer, "/message/content")?.filter(|text| !text.is_empty()).map(Delta::Text),
     );
-    for (place, call) in list_at(answer, "/message/tool_calls").iter().enumerate() {
+    for (place, call) in list_at(answer, "/message/tool_calls")?.iter().enumerate() {
         found.push(Delta::Call {
             number: (frame << 16) | place as u64,
-            id: text_at(call, "/id"),
-            name: text_at(call, "/function/name"),
-            arguments: call
-                .pointer("/function/arguments")
-                .map(Value::to_string)
-                .unwrap_or_default(),
+            id: text_at(call, "/id")?,
+            name: text_at(call, "/function/name")?,
+            arguments: at(call, "/function/arguments")?.map(Value::to_string).unwrap_or_default(),
         });
     }
-    if done {
+    if truth_at(answer, "/done")? == Some(true) {
         found.push(Delta::Usage {
-            input: number_at(answer, "/prompt_eval_count"),
-            output: number_at(answer, "/eval_count"),
+            input: count_at(answer, "/prompt_eval_count"),
+            output: count_at(answer, "/eval_count"),
         });
-        found.push(Delta::Stop(match text_at(answer, "/done_reason").as_deref() {
+        found.push(Delta::Stop(match text_at(answer, "/done_reason")?.as_deref() {
             None | Some("stop") => Stop::Complete,
             Some("length") => Stop::Truncated,
             Some(other) => Stop::Other(other.to_owned()),

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, at, decimal, list_at, number_at, raw, schema, text_at,
-    unwritable,
+    Delta, Found, NO_CHOICE, Stop, at, count_at, decimal, list_at, number_at, object_at, raw,
+    schema, text_at, unwritable,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
 
@@ -201,72 +201,75 @@ pub(crate) fn whole(answer: &Value) -> Found {
     if !answer.get("choices").is_some_and(Value::is_array) {
         return Err("no list of choices".to_owned());
     }
-    let choice = at(answer, "/choices/0").ok_or(NO_CHOICE)?;
-    if let Some(error) = choice.get("error").filter(|error| !error.is_null()) {
+    let choice = at(answer, "/choices/0")?.ok_or(NO_CHOICE)?;
+    if let Some(error) = at(choice, "/error")? {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
-    if !choice.get("message").is_some_and(Value::is_object) {
+    let Some(message) = object_at(choice, "/message")? else {
         return Err("a choice without a message".to_owned());
-    }
-    let mut found = common(answer);
-    said(choice, "message", &mut found)?;
+    };
+    let mut found = common(answer)?;
+    said(message, &mut found)?;
+    found.extend(text_at(choice, "/finish_reason")?.map(ended));
     found.push(Delta::End);
     Ok(found)
 }
 
 pub(crate) fn frame(frame: &Value) -> Found {
-    let mut found = common(frame);
+    let mut found = common(frame)?;
     // The frame with the usage has an empty list; a gateway's heartbeat may have none.
-    let Some(choice) = at(frame, "/choices/0") else { return Ok(found) };
-    if let Some(error) = choice.get("error").filter(|error| !error.is_null()) {
+    let Some(choice) = at(frame, "/choices/0")? else { return Ok(found) };
+    if let Some(error) = at(choice, "/error")? {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
-    said(choice, "delta", &mut found)?;
+    if let Some(delta) = object_at(choice, "/delta")? {
+        said(delta, &mut found)?;
+    }
+    found.extend(text_at(choice, "/finish_reason")?.map(ended));
     Ok(found)
 }
 
-fn common(answer: &Value) -> Vec<Delta> {
+fn common(answer: &Value) -> Found {
     let mut found = Vec::new();
-    found.extend(text_at(answer, "/model").map(Delta::Model));
+    found.extend(text_at(answer, "/model")?.map(Delta::Model));
     if answer.get("usage").is_some_and(Value::is_object) {
         found.push(Delta::Usage {
-            input: number_at(answer, "/usage/prompt_tokens"),
-            output: number_at(answer, "/usage/completion_tokens"),
+            input: count_at(answer, "/usage/prompt_tokens"),
+            output: count_at(answer, "/usage/completion_tokens"),
         });
     }
-    found
+    Ok(found)
 }
 
-fn said(choice: &Value, holder: &str, found: &mut Vec<Delta>) -> Result<(), String> {
-    let message = choice.get(holder).unwrap_or(&Value::Null);
+fn said(message: &Value, found: &mut Vec<Delta>) -> Result<(), String> {
     match message.get("content") {
         None | Some(Value::Null) => {}
         Some(Value::String(text)) => found.push(Delta::Text(text.clone())),
         // A list of parts is what is sent to it, and what some servers send back.
         Some(Value::Array(parts)) => {
-            let texts = parts.iter().filter_map(|part| text_at(part, "/text"));
-            found.extend(texts.map(Delta::Text));
+            for part in parts {
+                found.extend(text_at(part, "/text")?.map(Delta::Text));
+            }
         }
-        Some(_) => return Err("a content that is no text".to_owned()),
+        Some(_) => return Err("/content is no text".to_owned()),
     }
-    if text_at(message, "/refusal").is_some_and(|refusal| !refusal.is_empty()) {
+    if text_at(message, "/refusal")?.is_some_and(|refusal| !refusal.is_empty()) {
         found.push(Delta::Refused);
     }
-    for (place, call) in list_at(message, "/tool_calls").iter().enumerate() {
-        let arguments = match at(call, "/function/arguments") {
-            None | Some(Value::Null) => String::new(),
+    for (place, call) in list_at(message, "/tool_calls")?.iter().enumerate() {
+        let arguments = match at(call, "/function/arguments")? {
+            None => String::new(),
             Some(Value::String(text)) => text.clone(),
             // A text by the book; some servers send the object.
             Some(value) => value.to_string(),
         };
         found.push(Delta::Call {
-            number: number_at(call, "/index").unwrap_or(place as u64),
-            id: text_at(call, "/id"),
-            name: text_at(call, "/function/name"),
+            number: number_at(call, "/index")?.unwrap_or(place as u64),
+            id: text_at(call, "/id")?,
+            name: text_at(call, "/function/name")?,
             arguments,
         });
     }
-    found.extend(text_at(choice, "/finish_reason").map(ended));
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::openai::choice;
 use super::wire::{
-    Delta, Found, Stop, decimal, list_at, number_at, schema, set, text_at, unsupported,
+    Delta, Found, Stop, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
+    unsupported,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role};
 
@@ -61,81 +62,101 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
 }
 
 pub(crate) fn whole(answer: &Value) -> Found {
+    if text_at(answer, "/type")?.as_deref() == Some("error") {
+        return Ok(vec![Delta::Error(answer.clone())]);
+    }
     if !answer.get("output").is_some_and(Value::is_array) {
         return Err("no list of outputs".to_owned());
     }
+    let mut found = output(answer)?;
+    let status = text_at(answer, "/status")?;
+    found.extend(ended(answer, status.as_deref().unwrap_or("completed"))?);
+    Ok(found)
+}
+
+fn output(response: &Value) -> Found {
     let mut found = Vec::new();
-    for (number, item) in list_at(answer, "/output").iter().enumerate() {
-        match text_at(item, "/type").as_deref() {
+    for (number, item) in list_at(response, "/output")?.iter().enumerate() {
+        match text_at(item, "/type")?.as_deref() {
             Some("message") => {
-                for part in list_at(item, "/content") {
-                    match text_at(part, "/type").as_deref() {
+                for part in list_at(item, "/content")? {
+                    match text_at(part, "/type")?.as_deref() {
                         Some("refusal") => found.push(Delta::Refused),
-                        _ => found.extend(text_at(part, "/text").map(Delta::Text)),
+                        _ => found.extend(text_at(part, "/text")?.map(Delta::Text)),
                     }
                 }
             }
-            Some("function_call") => found.push(call(number as u64, item)),
+            Some("function_call") => found.push(call(number as u64, item)?),
             // Reasoning and the provider's own tools.
             _ => {}
         }
     }
-    found.extend(ended(answer));
     Ok(found)
 }
 
-fn call(number: u64, item: &Value) -> Delta {
-    Delta::Call {
+fn call(number: u64, item: &Value) -> Result<Delta, String> {
+    Ok(Delta::Call {
         number,
-        id: text_at(item, "/call_id").or_else(|| text_at(item, "/id")),
-        name: text_at(item, "/name"),
-        arguments: text_at(item, "/arguments").unwrap_or_default(),
-    }
+        id: text_at(item, "/call_id")?.or(text_at(item, "/id")?),
+        name: text_at(item, "/name")?,
+        arguments: text_at(item, "/arguments")?.unwrap_or_default(),
+    })
 }
 
-/// What a response says of itself when it is over.
-fn ended(response: &Value) -> Vec<Delta> {
+/// What a response says of itself when it is over in this way.
+fn ended(response: &Value, status: &str) -> Found {
     let mut found = Vec::new();
-    found.extend(text_at(response, "/model").map(Delta::Model));
+    found.extend(text_at(response, "/model")?.map(Delta::Model));
     found.push(Delta::Usage {
-        input: number_at(response, "/usage/input_tokens"),
-        output: number_at(response, "/usage/output_tokens"),
+        input: count_at(response, "/usage/input_tokens"),
+        output: count_at(response, "/usage/output_tokens"),
     });
-    match text_at(response, "/status").as_deref() {
-        Some("incomplete") => {
-            let reason = text_at(response, "/incomplete_details/reason").unwrap_or_default();
+    match status {
+        "completed" => found.push(Delta::Stop(Stop::Complete)),
+        "incomplete" => {
+            let reason = text_at(response, "/incomplete_details/reason")?.unwrap_or_default();
             found.push(Delta::Stop(match reason.as_str() {
                 "content_filter" => Stop::Filtered(reason),
                 _ => Stop::Truncated,
             }));
         }
-        Some("failed" | "cancelled") => {
+        "failed" | "cancelled" => {
             let error = response.get("error").filter(|error| !error.is_null());
             let error = error.cloned().unwrap_or_else(|| json!({ "type": "server_error" }));
             found.push(Delta::Error(json!({ "error": error })));
         }
-        _ => found.push(Delta::Stop(Stop::Complete)),
+        // Queued, or being worked on: there is more to come, but not here.
+        _ => return Err("a response that is not over".to_owned()),
     }
     found.push(Delta::End);
-    found
+    Ok(found)
 }
 
 pub(crate) fn frame(frame: &Value) -> Found {
-    let number = number_at(frame, "/output_index").unwrap_or(0);
-    Ok(match text_at(frame, "/type").as_deref() {
+    let number = number_at(frame, "/output_index")?.unwrap_or(0);
+    Ok(match text_at(frame, "/type")?.as_deref() {
         Some("response.output_text.delta") => {
-            text_at(frame, "/delta").map(Delta::Text).into_iter().collect()
+            text_at(frame, "/delta")?.map(Delta::Text).into_iter().collect()
         }
         Some("response.refusal.delta" | "response.refusal.done") => vec![Delta::Refused],
         // The whole call; the pieces of its arguments before it say nothing more.
-        Some("response.output_item.done") => match frame.get("item") {
-            Some(item) if text_at(item, "/type").as_deref() == Some("function_call") => {
-                vec![call(number, item)]
+        Some("response.output_item.done") => match object_at(frame, "/item")? {
+            Some(item) if text_at(item, "/type")?.as_deref() == Some("function_call") => {
+                vec![call(number, item)?]
             }
             _ => Vec::new(),
         },
-        Some("response.completed" | "response.incomplete" | "response.failed") => {
-            ended(frame.get("response").ok_or("an end without its response")?)
+        Some(kind @ ("response.completed" | "response.incomplete" | "response.failed")) => {
+            let response = object_at(frame, "/response")?.ok_or("an end without its response")?;
+            // Some servers stream next to nothing, and say all of it here.
+            let mut found = vec![Delta::Again(output(response)?)];
+            // The event's name says how it ended; where the two differ, the worse is believed.
+            let status = match text_at(response, "/status")? {
+                Some(bad) if matches!(&*bad, "incomplete" | "failed" | "cancelled") => bad,
+                _ => kind.trim_start_matches("response.").to_owned(),
+            };
+            found.extend(ended(response, &status)?);
+            found
         }
         Some("error") => vec![Delta::Error(frame.clone())],
         _ => Vec::new(),

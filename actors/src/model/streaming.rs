@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use mainstay::fault::Fault;
 use reqwest::Response;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::commit::{Input, Machine, Output, Rules};
-use super::frames::{Frame, Frames, Framing, TooLong};
+use super::frames::{Frame, Frames, Framing, MAX_FRAME, TooLong};
 use super::transport::{Head, read_whole, too_large, transport};
 use super::wire::{Draft, Wire, outcome};
 use super::{Course, MAX_BODY, Model, superseded};
@@ -51,12 +51,26 @@ pub(crate) async fn answer(
         machine: Machine::new(*rules),
         start: Instant::now(),
         received: 0,
+        framing,
+        unframed: Some(Vec::new()),
+        said: None,
         idle: rules.idle,
         secrets,
         veil: Veil::default(),
     };
     let ended = reader.run(&mut writer, course).await;
-    let Reader { draft, mut machine, start, mut veil, .. } = reader;
+    let Reader { draft, mut machine, start, mut veil, unframed, .. } = reader;
+    if let (Err(_), Some(body)) = (&ended, unframed.as_deref())
+        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef'))
+        && let (outcome, usage) = outcome(wire, &head, body, &request.response_format, sent)
+        && !outcome.as_ref().is_err_and(|fault| fault.code.as_deref() == Some("not_json"))
+    {
+        // No stream at all: an answer, or an error, under the name of one.
+        return match outcome.map(|reply| secrets.cleaned(reply)) {
+            Ok(reply) => (give(writer, rules, reply).await, usage),
+            fault => (fault, usage),
+        };
+    }
     let (outcome, usage) = match ended {
         Ok(()) => draft.finish(&request.response_format, &head),
         Err(fault) => (Err(fault), draft.usage()),
@@ -84,7 +98,11 @@ pub(crate) async fn answer(
 
 /// How the body is to be read; `None` for whole.
 fn framing(wire: Wire, response: &Response) -> Option<Framing> {
-    if !response.status().is_success() {
+    let packed = |encoding: &HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    // Nothing can be read of what is packed, which was not asked for, and that is to be said.
+    if !response.status().is_success()
+        || response.headers().get(CONTENT_ENCODING).is_some_and(packed)
+    {
         return None;
     }
     let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes());
@@ -160,20 +178,30 @@ struct Reader<'a> {
     machine: Machine,
     start: Instant,
     received: usize,
+    framing: Framing,
+    /// All that came, up to the first frame. A line is one if it can be read.
+    unframed: Option<Vec<u8>>,
+    /// When all had been said.
+    said: Option<Instant>,
     idle: Duration,
     secrets: &'a Secrets,
     veil: Veil,
 }
 
 impl Reader<'_> {
-    /// Reads to the final frame. An answer that was all said needs no final frame.
+    /// Reads to the final frame. An answer that was all said needs none, nor is it any the worse for what
+    /// comes instead.
     async fn run(&mut self, writer: &mut StreamWriter, course: &Course<'_>) -> Result<(), Fault> {
+        let mut broken = None;
         loop {
             course.used(self.draft.usage());
             while let Some(frame) = self.frames.next() {
-                let text = match frame {
-                    Frame::Data(data) => self.veil.push(self.secrets, self.draft.frame(&data)?),
-                    Frame::Beat => String::new(),
+                let text = match self.text_of(frame) {
+                    Ok(text) => text,
+                    Err(fault) => {
+                        self.rest().await;
+                        return self.unless_said(fault);
+                    }
                 };
                 self.step(Input::Frame(text), writer).await?;
                 if self.draft.is_over() {
@@ -181,9 +209,14 @@ impl Reader<'_> {
                     return Ok(());
                 }
             }
+            if let Some(fault) = broken {
+                return self.unless_said(fault);
+            }
             let mut wake = self.start + self.machine.next_tick();
             if self.draft.is_complete() {
-                wake = wake.min(Instant::now() + LAST);
+                // Signs of life do not prolong it.
+                let last = *self.said.get_or_insert_with(Instant::now) + LAST;
+                wake = wake.min(last);
             }
             match timeout_at(wake, self.response.chunk()).await {
                 // All was said, and the final frame does not come.
@@ -192,15 +225,59 @@ impl Reader<'_> {
                 Ok(Ok(Some(chunk))) => {
                     self.received += chunk.len();
                     if self.received > MAX_BODY {
-                        return Err(too_large());
+                        return self.unless_said(too_large());
                     }
-                    self.frames.push(&chunk).map_err(too_long)?;
+                    self.keep(&chunk);
+                    // What was whole before it is still to be read.
+                    broken = self.frames.push(&chunk).map_err(too_long).err();
                 }
                 Ok(Ok(None)) => return self.ended(writer).await,
-                Ok(Err(_)) if self.draft.is_complete() => return Ok(()),
-                Ok(Err(error)) => return Err(transport(error)),
+                Ok(Err(error)) => return self.unless_said(transport(error)),
             }
         }
+    }
+
+    /// What a frame says that a listener may hear.
+    fn text_of(&mut self, frame: Frame) -> Result<String, Fault> {
+        if self.framing == Framing::Events && frame != Frame::Beat {
+            self.unframed = None;
+        }
+        let text = match frame {
+            Frame::Data(data) => self.draft.frame(&data)?,
+            Frame::Error(data) => {
+                self.draft.failed(&data);
+                String::new()
+            }
+            Frame::Beat => return Ok(String::new()),
+        };
+        self.unframed = None;
+        Ok(self.veil.push(self.secrets, text))
+    }
+
+    fn keep(&mut self, chunk: &[u8]) {
+        let whole = self.unframed.as_ref().map_or(0, Vec::len) + chunk.len() <= MAX_FRAME;
+        match &mut self.unframed {
+            Some(all) if whole => all.extend_from_slice(chunk),
+            all => *all = None,
+        }
+    }
+
+    /// The first frame cannot be read: what is no stream is looked at whole.
+    async fn rest(&mut self) {
+        let idle = self.idle;
+        let rest = async {
+            while self.unframed.is_some()
+                && let Ok(Some(chunk)) = self.response.chunk().await
+            {
+                self.keep(&chunk);
+            }
+        };
+        let _ = timeout(idle, rest).await;
+    }
+
+    /// A failure after all was said is none.
+    fn unless_said(&self, fault: Fault) -> Result<(), Fault> {
+        if self.draft.is_complete() { Ok(()) } else { Err(fault) }
     }
 
     /// The final frame is there. Usually the body's end comes with it, and only a body that was read to
@@ -212,14 +289,13 @@ impl Reader<'_> {
 
     /// The body has ended.
     async fn ended(&mut self, writer: &mut StreamWriter) -> Result<(), Fault> {
-        self.frames.end().map_err(too_long)?;
+        if let Err(error) = self.frames.end() {
+            return self.unless_said(too_long(error));
+        }
         while let Some(frame) = self.frames.next() {
-            if let Frame::Data(data) = frame {
-                // Half a frame is no frame.
-                let Ok(text) = self.draft.frame(&data) else { break };
-                let text = self.veil.push(self.secrets, text);
-                self.step(Input::Frame(text), writer).await?;
-            }
+            // Half a frame is no frame.
+            let Ok(text) = self.text_of(frame) else { break };
+            self.step(Input::Frame(text), writer).await?;
         }
         if self.draft.is_complete() || self.draft.is_over() {
             return Ok(());

@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Response, Url, redirect};
 
 use super::MAX_BODY;
@@ -47,6 +47,12 @@ impl Head {
     /// What the body is said to be.
     pub(crate) fn content_type(&self) -> Option<Cow<'_, str>> {
         let value = self.headers.get(CONTENT_TYPE)?;
+        Some(String::from_utf8_lossy(value.as_bytes()))
+    }
+
+    /// How the body is said to be packed.
+    pub(crate) fn encoding(&self) -> Option<Cow<'_, str>> {
+        let value = self.headers.get(CONTENT_ENCODING)?;
         Some(String::from_utf8_lossy(value.as_bytes()))
     }
 
@@ -104,20 +110,21 @@ pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
 /// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing
 /// unknown and is `Network` even when the request had been sent.
 pub(crate) fn transport(error: reqwest::Error) -> Fault {
-    // The URL may hold a secret in its query.
+    let host = error.url().map(host).unwrap_or_default();
+    // The rest of the URL may hold a secret.
     let error = error.without_url();
     let text = chain(&error);
     let fault = if error.is_connect() {
-        let (code, what) = if error.is_timeout() {
-            ("connect_timeout", "not reached in time")
+        let (code, text) = if error.is_timeout() {
+            ("connect_timeout", format!("{host} was not reached in time"))
         } else if io_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
-            ("connection_refused", "refused")
-        } else if is_tls(&error) {
-            ("tls", "no secure connection")
+            ("connection_refused", format!("{host} refused the connection"))
+        } else if let Some(why) = tls(&error) {
+            ("tls", format!("no secure connection to {host}: {why}"))
         } else {
-            ("connect", "not reached")
+            ("connect", format!("{host} was not reached: {text}"))
         };
-        Fault::network(format!("{what}: {text}")).with_code(code).not_applied()
+        Fault::network(text).with_code(code).not_applied()
     } else if error.is_timeout() {
         Fault::timeout("the deadline passed before the answer came").with_code("deadline")
     } else if error.is_builder() {
@@ -128,17 +135,20 @@ pub(crate) fn transport(error: reqwest::Error) -> Fault {
     fault.with_source(error)
 }
 
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    if error.is::<rustls::Error>() {
-        return true;
+/// The host and port of a URL.
+fn host(url: &Url) -> String {
+    let name = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
+}
+
+/// Why there is no secure connection, if it is that.
+fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return Some(error);
     }
     // An I/O error shows the cause of what it wraps, not what it wraps.
-    if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-        && is_tls(inner)
-    {
-        return true;
-    }
-    error.source().is_some_and(is_tls)
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inner.and_then(|inner| tls(inner)).or_else(|| error.source().and_then(tls))
 }
 
 fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {

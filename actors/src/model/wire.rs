@@ -4,12 +4,14 @@
 //! *Invariant.* No format says what a failure means; each says what happened, and this module and
 //! [`classify`](super::classify) judge it, so that the same thing has the same class everywhere.
 
+use std::borrow::Cow;
+
 use mainstay::fault::Fault;
 use reqwest::Url;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use super::classify::is_error;
+use super::classify::{is_code, is_error};
 use super::openai::typed;
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
@@ -43,6 +45,8 @@ pub(crate) enum Delta {
     Usage { input: Option<u64>, output: Option<u64> },
     /// The model declined.
     Refused,
+    /// All of it once more: what had not been said is said now.
+    Again(Vec<Delta>),
     /// Why it ended. What was to be said has been said.
     Stop(Stop),
     /// The last frame.
@@ -145,8 +149,8 @@ impl Wire {
             Self::Chat => openai::whole(answer),
             Self::Responses => responses::whole(answer),
             Self::Anthropic => anthropic::whole(answer),
-            Self::Gemini => gemini::read(answer, 0),
-            Self::Ollama => ollama::read(answer, 0),
+            Self::Gemini => gemini::whole(answer),
+            Self::Ollama => ollama::whole(answer),
         }
     }
 
@@ -158,8 +162,8 @@ impl Wire {
             Self::Chat => openai::frame(frame),
             Self::Responses => responses::frame(frame),
             Self::Anthropic => anthropic::frame(frame),
-            Self::Gemini => gemini::read(frame, number),
-            Self::Ollama => ollama::read(frame, number),
+            Self::Gemini => gemini::frame(frame, number),
+            Self::Ollama => ollama::frame(frame, number),
         }
     }
 }
@@ -211,7 +215,8 @@ impl Draft {
         self.received += data.len();
         self.frames += 1;
         if data.trim_ascii() == b"[DONE]" {
-            self.ended = true;
+            // Where it is no word of the format, a gateway says it, which may not know.
+            self.ended = self.wire == Wire::Chat || self.stop.is_some();
             return Ok(String::new());
         }
         if let Some(found) = self.wire.frame_of(data) {
@@ -233,6 +238,17 @@ impl Draft {
         Ok(self.text[before..].to_owned())
     }
 
+    /// Reads the data of an event that is called an error, whatever it says.
+    pub(crate) fn failed(&mut self, data: &[u8]) {
+        self.received += data.len();
+        self.frames += 1;
+        self.error = Some(match serde_json::from_slice::<Value>(data) {
+            Ok(error) if is_error(&error) => error,
+            Ok(error) => json!({ "error": error }),
+            Err(_) => json!({ "error": String::from_utf8_lossy(data) }),
+        });
+    }
+
     /// Whether the final frame was read, or an error.
     pub(crate) fn is_over(&self) -> bool {
         self.ended || self.error.is_some()
@@ -241,6 +257,10 @@ impl Draft {
     /// Whether everything that was to be said has been said, even if the final frame is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.ended || self.stop.is_some()
+    }
+
+    fn says_nothing(&self) -> bool {
+        self.text.is_empty() && self.calls.is_empty()
     }
 
     fn take(&mut self, found: impl IntoIterator<Item = Delta>) {
@@ -276,6 +296,15 @@ impl Draft {
                     self.output = output.or(self.output);
                 }
                 Delta::Refused => self.refused = true,
+                Delta::Again(all) => {
+                    let (silent, idle) = (self.text.is_empty(), self.calls.is_empty());
+                    let missed = all.into_iter().filter(|delta| match delta {
+                        Delta::Text(_) => silent,
+                        Delta::Call { .. } => idle,
+                        _ => true,
+                    });
+                    self.take(missed.collect::<Vec<_>>());
+                }
                 Delta::Stop(stop) => self.stop = Some(stop),
                 Delta::End => self.ended = true,
                 Delta::Error(error) => self.error = Some(error),
@@ -290,13 +319,16 @@ impl Draft {
         let said = self.text.len() + calls.sum::<usize>();
         // Frames are mostly packaging.
         let guess = estimate(self.sent, if self.frames > 0 { said } else { self.received });
-        let (input, output) = (self.input.unwrap_or(0), self.output.unwrap_or(0));
-        match (input, output) {
-            (0, 0) => guess,
-            _ if self.is_complete() => Usage { input, output, estimated: false },
-            _ => Usage {
-                input: if input == 0 { guess.input } else { input },
-                output: output.max(guess.output),
+        match (self.input, self.output) {
+            (None | Some(0), None | Some(0)) => guess,
+            (input, output) if self.is_complete() => Usage {
+                input: input.unwrap_or(guess.input),
+                output: output.unwrap_or(guess.output),
+                estimated: input.is_none() || output.is_none(),
+            },
+            (input, output) => Usage {
+                input: input.filter(|input| *input > 0).unwrap_or(guess.input),
+                output: output.unwrap_or(0).max(guess.output),
                 estimated: true,
             },
         }
@@ -317,6 +349,9 @@ impl Draft {
         if let Some(error) = self.error {
             return Err(head.judge(error.to_string().as_bytes()));
         }
+        if self.frames > 0 && self.stop.is_none() && !self.refused && self.says_nothing() {
+            return Err(bad_shape(NO_CHOICE.to_owned()));
+        }
         let finish = match self.stop {
             Some(Stop::Truncated) => {
                 return Err(Fault::output_invalid("the answer was cut off at its token limit")
@@ -324,7 +359,7 @@ impl Draft {
             }
             Some(Stop::Filtered(code)) => {
                 let text = "the provider filtered the answer";
-                return Err(Fault::content_filtered(text).with_code(code));
+                return Err(Fault::content_filtered(text).with_code(plain(code, "content_filter")));
             }
             Some(Stop::ContextLength) => {
                 return Err(Fault::context_length("the answer did not fit the context window")
@@ -332,7 +367,7 @@ impl Draft {
             }
             Some(Stop::BadOutput(code)) => {
                 let text = "the model made a tool call that cannot be read";
-                return Err(Fault::output_invalid(text).with_code(code));
+                return Err(Fault::output_invalid(text).with_code(plain(code, "bad_tool_call")));
             }
             _ if self.refused => {
                 return Err(Fault::content_filtered("the model refused").with_code("refusal"));
@@ -378,6 +413,7 @@ pub(crate) fn outcome(
     format: &ResponseFormat,
     sent: usize,
 ) -> (Result<ChatReply, Fault>, Usage) {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     if !head.is_success() {
         return (Err(head.judge(body)), Usage::default());
     }
@@ -392,7 +428,11 @@ pub(crate) fn outcome(
         // not heard, and the page may be gone the next time.
         let (status, kind) = (head.status, head.content_type());
         let kind = kind.as_deref().unwrap_or("no content type");
-        let text = format!("status {status} with a body that is not JSON ({kind})");
+        let packed = match head.encoding() {
+            Some(encoding) => format!(", packed as {encoding}, which was not asked for"),
+            None => String::new(),
+        };
+        let text = format!("status {status} with a body that is not JSON ({kind}{packed})");
         return (Err(Fault::server_transient(text).with_code("not_json")), Usage::default());
     };
     if is_error(&value) {
@@ -406,6 +446,11 @@ pub(crate) fn outcome(
         Err(what) => return (Err(bad_shape(what)), draft.usage()),
     }
     draft.finish(format, head)
+}
+
+/// The provider's word as a code, or ours where it is none: events hold no user data.
+fn plain(code: String, otherwise: &'static str) -> Cow<'static, str> {
+    if is_code(&code) { code.into() } else { otherwise.into() }
 }
 
 fn bad_shape(what: String) -> Fault {
@@ -457,9 +502,9 @@ pub(crate) fn arguments(text: &str) -> Value {
     match serde_json::from_str::<Value>(text) {
         Ok(value @ Value::Object(_)) => value,
         Ok(Value::Null) => Value::Object(serde_json::Map::new()),
-        Ok(value) => serde_json::json!({ "value": value }),
+        Ok(value) => json!({ "value": value }),
         Err(_) if text.trim().is_empty() => Value::Object(serde_json::Map::new()),
-        Err(_) => serde_json::json!({ "value": text }),
+        Err(_) => json!({ "value": text }),
     }
 }
 
@@ -469,26 +514,80 @@ pub(crate) fn tool_of<'a>(request: &'a ChatRequest, id: &str) -> Option<&'a str>
     calls.into_iter().find(|call| call.id == id).map(|call| call.name.as_str())
 }
 
-/// What is at this place, such as `/choices/0/message`. As [`Value::pointer`], which makes a text of each
-/// part of the place to look for escapes; there are none in ours, and this is most of reading an answer.
-pub(crate) fn at<'a>(value: &'a Value, place: &str) -> Option<&'a Value> {
-    place.strip_prefix('/')?.split('/').try_fold(value, |value, part| match value {
-        Value::Object(fields) => fields.get(part),
-        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
-        _ => None,
-    })
+/// What is at this place, such as `/choices/0/message`; `None` if there is nothing, or null. As
+/// [`Value::pointer`], which makes a text of each part of the place to look for escapes; there are none in
+/// ours, and this is most of reading an answer.
+///
+/// # Errors
+/// What stands on the way to it is of another type: nothing would be an answer that nobody gave.
+pub(crate) fn at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a Value>, String> {
+    let mut found = value;
+    for part in place.strip_prefix('/').unwrap_or(place).split('/') {
+        let is_item = part.starts_with(|first: char| first.is_ascii_digit());
+        let next = match found {
+            Value::Null => None,
+            Value::Object(fields) if !is_item => fields.get(part),
+            Value::Array(items) if is_item => {
+                part.parse::<usize>().ok().and_then(|number| items.get(number))
+            }
+            _ => return Err(format!("{place} is looked for in {}", kind(found))),
+        };
+        match next {
+            None | Some(Value::Null) => return Ok(None),
+            Some(next) => found = next,
+        }
+    }
+    Ok(Some(found))
 }
 
-pub(crate) fn text_at(value: &Value, pointer: &str) -> Option<String> {
-    at(value, pointer).and_then(Value::as_str).map(str::to_owned)
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
-pub(crate) fn number_at(value: &Value, pointer: &str) -> Option<u64> {
-    at(value, pointer).and_then(Value::as_u64)
+/// The same of this type.
+fn typed_at<'a, T>(
+    value: &'a Value,
+    place: &str,
+    wanted: &str,
+    read: impl FnOnce(&'a Value) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let Some(found) = at(value, place)? else { return Ok(None) };
+    read(found).map(Some).ok_or_else(|| format!("{place} is {}, not {wanted}", kind(found)))
 }
 
-pub(crate) fn list_at<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    at(value, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+pub(crate) fn text_at(value: &Value, place: &str) -> Result<Option<String>, String> {
+    typed_at(value, place, "a text", |found| found.as_str().map(str::to_owned))
+}
+
+pub(crate) fn number_at(value: &Value, place: &str) -> Result<Option<u64>, String> {
+    typed_at(value, place, "a whole number", Value::as_u64)
+}
+
+pub(crate) fn truth_at(value: &Value, place: &str) -> Result<Option<bool>, String> {
+    typed_at(value, place, "a truth value", Value::as_bool)
+}
+
+pub(crate) fn object_at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a Value>, String> {
+    typed_at(value, place, "an object", |found| found.is_object().then_some(found))
+}
+
+/// Empty if there is none.
+pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], String> {
+    let list = typed_at(value, place, "a list", |found| found.as_array().map(Vec::as_slice))?;
+    Ok(list.unwrap_or_default())
+}
+
+/// Tokens that were counted. What is no number was not counted: an answer is worth more than its bill,
+/// which is estimated then.
+pub(crate) fn count_at(value: &Value, place: &str) -> Option<u64> {
+    at(value, place).ok()?.and_then(Value::as_u64)
 }
 
 /// Sets a field unless there is nothing to say.

@@ -6,7 +6,7 @@ use super::harness::{Folder, Said, shop};
 use super::models::run;
 
 /// An agent with the reservations of the shop's server, in a transaction.
-fn tree(server: &StubServer, acts: &str) -> Folder {
+pub(crate) fn tree(server: &StubServer, acts: &str) -> Folder {
     let text = format!(
         r#"[supervisor]
 scope = "transaction"

@@ -179,3 +179,91 @@ fn lines_are_kept_only_when_asked() {
     assert_eq!(said.code, 2);
     assert!(said.err.contains("--history is for a conversation"), "{said:?}");
 }
+
+/// What a model was told, without the roles.
+fn told(server: &StubServer, at: usize) -> Vec<String> {
+    let request = server.requests()[at].json();
+    let messages = request["messages"].as_array().unwrap().clone();
+    messages.iter().map(|it| it["content"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+async fn talk(folder: Folder, input: String) -> super::harness::Said {
+    let chat = move || folder.run(&["run", "t.toml", "--chat"], &input);
+    tokio::task::spawn_blocking(chat).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_no_longer_fits_goes_on_without_its_oldest_turns() {
+    let too_long = || Row::error(400, "context_length_exceeded", "at most 8192 tokens");
+    let ask = "[ask]\nsystem = \"be kind\"\n";
+    let agent = "[agents.a]\nmodel = \"llm\"\nsystem = \"be kind\"\n";
+    for asked in [ask, agent] {
+        let server = StubServer::start().await.unwrap();
+        for n in 1..=4 {
+            server.then(Row::reply(&format!("a{n}")));
+        }
+        server.then(too_long());
+        server.then(Row::reply("a5"));
+        server.then(too_long());
+        server.then(too_long());
+        server.then(Row::reply("a6"));
+        server.then(Row::reply("a7"));
+        let folder = model(&server);
+        let text = std::fs::read_to_string(folder.0.join("t.toml")).unwrap();
+        std::fs::write(folder.0.join("t.toml"), format!("{text}{asked}")).unwrap();
+        let said = talk(folder, (1..=7).map(|n| format!("q{n}\n")).collect()).await;
+        assert_eq!(said.out, "a1\na2\na3\na4\na5\na6\na7\n", "{said:?}");
+        let line = |what: &str| {
+            format!(
+                "  {what} of this conversation: left out from now on, for lack of room in the model's window (/forget begins a new one)\n"
+            )
+        };
+        let lines: String = said.err.split_inclusive('\n').skip(1).collect();
+        let expected = line("the 2 oldest turns") + &line("the 3 oldest turns");
+        assert_eq!(lines, expected, "{said:?}");
+        let note = |turns| {
+            format!(
+                "be kind\n\n[Left out to make room: the {turns} oldest turns of this conversation. If you need what was said there, say so, or call the tool again.]"
+            )
+        };
+        assert_eq!(told(&server, 5), [&*note(2), "q3", "a3", "q4", "a4", "q5"]);
+        assert_eq!(told(&server, 8), [&*note(5), "q6"]);
+        // The next question does not fail first, and has what was said since.
+        assert_eq!(told(&server, 9), [&*note(5), "q6", "a6", "q7"]);
+        assert_eq!(server.count(), 10);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_alone_is_too_long_is_no_answer_and_forgets_nothing() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply("a1"));
+    for _ in 0..2 {
+        server.then(Row::error(400, "context_length_exceeded", "at most 8192 tokens"));
+    }
+    server.then(Row::reply("a3"));
+    let said = talk(model(&server), "q1\nq2\nq3\n".to_owned()).await;
+    assert!(said.out == "a1\na3\n" && said.err.contains("no answer: "), "{said:?}");
+    assert!(!said.err.contains("left out"), "{said:?}");
+    assert_eq!(
+        told(&server, 2),
+        [
+            "[Left out to make room: the oldest turn of this conversation. If you need what was said there, say so, or call the tool again.]",
+            "q2"
+        ]
+    );
+    assert_eq!(told(&server, 3), ["q1", "a1", "q3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_along_with_a_question_has_an_end() {
+    let server = StubServer::start().await.unwrap();
+    let long = "x".repeat(100 * 1024);
+    server.otherwise(Row::reply(&long));
+    let said = talk(model(&server), "q1\nq2\nq3\nq4\n".to_owned()).await;
+    assert!(said.err.contains("  the oldest turn of this conversation: left out from now on, since no more than 256 KiB go along with a question"), "{}", said.err);
+    assert_eq!(said.out.len(), 4 * (long.len() + 1));
+    let last = told(&server, 3);
+    assert_eq!((last.len(), &*last[1], last.last().unwrap().as_str()), (6, "q2", "q4"));
+    assert!(last[0].starts_with("[Left out to make room: the oldest turn"), "{}", last[0]);
+}

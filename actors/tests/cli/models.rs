@@ -232,3 +232,26 @@ fn a_capability_of_each_kind_needs_a_grant_when_it_is_weaker() {
         assert!(said.err.contains(&format!("`b` may not stand in for `a`: {what}")), "{said:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_told_when_whoever_could_serve_is_back() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::error(429, "rate_limit_exceeded", "slower").header("retry-after", "90"));
+    let model = format!(
+        "[policy]\nmax_retries = 0\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+        server.url()
+    );
+    for asked in ["", "[agents.a]\nmodel = \"llm\"\n"] {
+        let folder = Folder::with("t.toml", &format!("{model}{asked}"));
+        let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+        let error = serde_json::from_str::<Value>(&said.out).unwrap()["error"].take();
+        assert_eq!((said.code, &error["kind"]), (1, &"recovery_exhausted".into()), "{said:?}");
+        let wait = error["retry_after"].as_f64().unwrap();
+        assert!((80.0..=90.0).contains(&wait), "{error}");
+    }
+    // Nobody comes back by himself: there is nothing to wait for.
+    server.otherwise(Row::error(401, "invalid_api_key", "no"));
+    let said = run(&Folder::with("t.toml", &model), &["run", "t.toml", "--json", "hello"]).await;
+    let error = serde_json::from_str::<Value>(&said.out).unwrap()["error"].take();
+    assert_eq!((&error["class"], error.get("retry_after")), (&"permission".into(), None));
+}

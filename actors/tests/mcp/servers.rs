@@ -28,6 +28,38 @@ pub(crate) fn script(name: &str) -> Option<String> {
     Some(path.to_str().unwrap().to_owned())
 }
 
+/// In which a server is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Language {
+    TypeScript,
+    Python,
+}
+
+/// A bank on the official library for this language, and its log; if the library is here.
+pub(crate) fn bank(language: Language) -> Option<(McpServer, PathBuf)> {
+    let log = scratch("bank");
+    let written = log.to_str().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let fixture = |name: &str| fixtures.join(name).to_str().unwrap().to_owned();
+    let server = match language {
+        Language::TypeScript => {
+            let everything = PathBuf::from(script("everything")?);
+            // The folder that holds the packages, four above the script of one of them.
+            let modules = everything.ancestors().nth(4).unwrap().to_str().unwrap();
+            McpServer::command("node", [&*fixture("bank.cjs"), modules, written])
+        }
+        Language::Python => {
+            let Ok(packages) = std::env::var("MAINSTAY_MCP_PYTHON") else {
+                println!("SKIPPED: MAINSTAY_MCP_PYTHON does not say where the library is");
+                return None;
+            };
+            let server = McpServer::command("python3", [&*fixture("bank.py"), written]);
+            server.env("PYTHONPATH", packages)
+        }
+    };
+    Some((server, log))
+}
+
 /// The node processes whose command line holds this text.
 pub(crate) fn processes(text: &str) -> Vec<u32> {
     let list = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();

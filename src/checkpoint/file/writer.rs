@@ -196,7 +196,8 @@ impl Writer {
     fn job(&mut self, job: Job, group: &mut Group) {
         match job {
             Job::Commit { batch, durability, answerer } => {
-                match self.add(batch, group, Room::Needed) {
+                let room = if batch.makes_room { Room::Made } else { Room::Needed };
+                match self.add(batch, group, room) {
                     Ok(receipt) => {
                         group.needs_sync |= durability == Durability::Sync;
                         group.waiting.push((answerer, receipt));

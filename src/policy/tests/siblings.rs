@@ -75,6 +75,17 @@ fn each_class_is_handed_only_to_members_that_fit_it() {
 }
 
 #[test]
+fn who_keeps_to_limits_of_its_own_may_be_stood_in_for_from_the_same_account() {
+    let long = || Fault::rate_limit("").with_retry_after(ms(60_000));
+    let same_domain = || three(|member| member.same_quota_domain = true);
+    refuses(given(long()).members(same_domain()), Declined::NoFitSibling);
+    substitutes(given(long().by_own_limits()).members(same_domain()), 1);
+    // Alone, it is told the wait as by anybody else.
+    let short = Fault::rate_limit("").with_retry_after(ms(7000)).by_own_limits();
+    assert_eq!(given(short).judge().action, Action::Retry { delay: ms(7000), at: NOW + ms(7000) });
+}
+
+#[test]
 fn later_members_of_a_step_group_are_simpler_flows() {
     for name in [Class::InputValidation, Class::ContextLength, Class::ContentFiltered] {
         substitutes(class(name).group(GroupKind::Step).members(three(|_| {})), 1);

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Phase, Place, Report, RollbackError, To, Wider};
+use super::{Phase, Place, Report, RollbackError, Since, To, Wider};
 use crate::event::Event;
-use crate::id::CheckpointId;
 use crate::journal::Journal;
 use crate::moment::Moment;
 use crate::slot::{Held, Look};
@@ -45,7 +44,8 @@ impl Place {
                 journal.use_up(used.iter().copied());
                 let (at, scope) = (self.at().clone(), self.scope());
                 let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());
-                let (replayed, missing) = super::missing(&journal, &returned, &children);
+                let (since, replayed, missing) =
+                    Since::of(&self, &journal, used, &returned, &children);
                 let elapsed = hub.now().since(begun);
                 let report = Report {
                     at,
@@ -60,7 +60,7 @@ impl Place {
                     missing,
                     elapsed,
                 };
-                Some(Fallen { place: self, journal, children, report, used, begun, held })
+                Some(Fallen { place: self, journal, children, report, since, begun, held })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
@@ -115,7 +115,7 @@ pub(crate) struct Fallen {
     journal: Arc<Journal>,
     children: Vec<Arc<dyn Look>>,
     report: Report,
-    used: Vec<CheckpointId>,
+    since: Since,
     begun: Moment,
     held: Held,
 }
@@ -123,15 +123,14 @@ pub(crate) struct Fallen {
 impl Fallen {
     /// All are up.
     pub(crate) fn come_up(self) {
-        let Self { place, journal, children, mut report, used, begun, held } = self;
-        let missing = report.missing.clone();
+        let Self { place, journal, children, mut report, since, begun, held } = self;
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();
             let limit = hub.clock.sleep_until(begun + place.scope().limit());
             let settled = tokio::select! {
                 biased;
-                settled = place.settle(&journal, &children, (used, &missing), &phase) => settled,
+                settled = place.settle(&journal, &children, since, &phase) => settled,
                 () = limit => Err(place.too_late(place.scope().limit(), phase.get())),
             };
             hub.count_rollback(place.scope(), settled.is_ok(), begun);

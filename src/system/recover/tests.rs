@@ -128,3 +128,50 @@ fn what_the_requests_of_earlier_processes_have_done_is_forgotten_as_that_of_this
         assert_eq!(system.effects().list().len(), REMEMBERED, "the store knows no more either");
     });
 }
+
+#[test]
+fn what_requests_have_done_is_remembered_up_to_a_weight_however_few_they_are() {
+    const HEAVY: usize = 20 << 10;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let heavy = |n: u32| format!("{n}{}", "x".repeat(HEAVY));
+    let send = |port: Port<String, ()>, n: u32| async move {
+        let options = CallOptions::new().key(format!("heavy-{n}"));
+        port.call_with(heavy(n), options).await.unwrap();
+    };
+    let tasks = |system: &System| -> Vec<String> {
+        let mut tasks: Vec<_> =
+            system.effects().list().iter().map(|effect| effect.task.to_string()).collect();
+        tasks.sort();
+        tasks
+    };
+    runtime().block_on(async {
+        let (system, port) = open(&store).await;
+        for n in 0..9 {
+            send(port.clone(), n).await;
+        }
+        // Three of 20 KiB are 60 of 64, as they are here.
+        assert_eq!(tasks(&system), ["heavy-6", "heavy-7", "heavy-8"]);
+    });
+    runtime().block_on(async {
+        let (system, port) = open(&store).await;
+        assert_eq!(
+            tasks(&system),
+            ["heavy-6", "heavy-7", "heavy-8"],
+            "nor does the store know more"
+        );
+        send(port.clone(), 9).await;
+        assert_eq!(
+            tasks(&system),
+            ["heavy-7", "heavy-8", "heavy-9"],
+            "what was taken up weighs, too"
+        );
+        // One that is heavier than all that is remembered is remembered alone.
+        let options = CallOptions::new().key("huge");
+        port.call_with("x".repeat(5 * HEAVY), options).await.unwrap();
+        assert_eq!(tasks(&system), ["huge"]);
+        for n in 10..13 {
+            send(port.clone(), n).await;
+        }
+        assert_eq!(tasks(&system), ["heavy-10", "heavy-11", "heavy-12"]);
+    });
+}

@@ -19,13 +19,13 @@ fn plan() -> Arc<Plan> {
 }
 
 fn run() -> Run {
-    Run::new(plan(), "task".to_owned(), &[], "where is it?")
+    Run::new(plan(), "task".to_owned(), &"where is it?".into())
 }
 
 fn with_plan(change: impl FnOnce(&mut Plan)) -> Run {
     let mut plan = Arc::unwrap_or_clone(plan());
     change(&mut plan);
-    Run::new(Arc::new(plan), "task".to_owned(), &[], "where is it?")
+    Run::new(Arc::new(plan), "task".to_owned(), &"where is it?".into())
 }
 
 fn call(id: &str, name: &str, arguments: &str) -> ToolCall {
@@ -236,16 +236,69 @@ fn a_regeneration_is_a_step_and_the_step_limit_holds_for_it() {
 fn a_conversation_that_is_too_long_is_shortened_once() {
     let too_long = || Fault::exhausted("models").with_source(Fault::context_length("8192"));
     let mut run = run();
-    assert_eq!(run.on_model_fault(too_long()).unwrap_err().class, Class::Exhausted);
+    assert_eq!(run.on_model_fault(too_long(), 0).unwrap_err().class, Class::Exhausted);
     run.on_model(asks([call("a", "look", "{}")])).unwrap();
     let before = asked(run.on_tools([Ok("x".repeat(20_000))]).unwrap());
-    assert_eq!(run.on_model_fault(Fault::network("x")).unwrap_err().class, Class::Network);
-    let after = asked(run.on_model_fault(too_long()).unwrap());
+    assert_eq!(run.on_model_fault(Fault::network("x"), 0).unwrap_err().class, Class::Network);
+    let after = asked(run.on_model_fault(too_long(), 0).unwrap());
     assert!(after.messages[3].text.len() * 4 < before.messages[3].text.len());
     assert_eq!(after.messages[..3], before.messages[..3]);
-    assert_eq!(run.on_model_fault(too_long()).unwrap_err().class, Class::Exhausted);
+    assert_eq!(run.on_model_fault(too_long(), 0).unwrap_err().class, Class::Exhausted);
     let Next::Done(reply) = run.on_model(ChatReply::text("there")).unwrap() else { panic!() };
     assert!(reply.compacted);
+}
+
+/// What is asked, without the tools.
+fn texts(request: &ChatRequest) -> Vec<&str> {
+    request.messages.iter().map(|message| &*message.text).collect()
+}
+
+#[test]
+fn a_conversation_that_is_still_too_long_loses_its_oldest_turns_and_then_its_oldest_steps() {
+    let too_long = || Fault::exhausted("models").with_source(Fault::context_length("8192"));
+    let turn = |n: u32| [Message::user(format!("q{n}")), Message::assistant(format!("a{n}"))];
+    let request = AgentRequest::new("where is it?").history((1..=4).flat_map(turn)).left_out(2);
+    let mut run = Run::new(plan(), "task".to_owned(), &request);
+    let said = |parts: &str| {
+        format!(
+            "be kind\n\n[Left out to make room: {parts}. If you need what was said there, say so, or call the tool again.]"
+        )
+    };
+    let first = asked(run.resume());
+    assert_eq!(texts(&first)[..2], [&*said("the 2 oldest turns of this conversation"), "q1"]);
+    let calls = |run: &mut Run, id: &str| {
+        planned(run.on_model(asks([call(id, "look", "{}"), call("y", "pay", "{}")])).unwrap());
+        run.on_tools([Ok(format!("{id} found")), Ok("paid".into())]).unwrap();
+    };
+    calls(&mut run, "a");
+    calls(&mut run, "b");
+    let half = asked(run.on_model_fault(too_long(), 2).unwrap());
+    let note = said("the 4 oldest turns of this conversation");
+    let rounds = ["", "a found", "paid", "", "b found", "paid"];
+    assert_eq!(
+        texts(&half),
+        [&[&*note, "q3", "a3", "q4", "a4", "where is it?"][..], &rounds].concat()
+    );
+    let none = asked(run.on_model_fault(too_long(), 2).unwrap());
+    let note = said("the 6 oldest turns of this conversation");
+    assert_eq!(texts(&none), [&[&*note, "where is it?"][..], &rounds].concat());
+    // A copy from the store goes on as the original.
+    let mut run = Run::idle(plan()).restored(&with_rounds(&mut run).snapshot()).unwrap();
+    let last = asked(run.on_model_fault(too_long(), 2).unwrap());
+    let note = said(
+        "the 6 oldest turns of this conversation and the oldest step of your work on this task",
+    );
+    assert_eq!(texts(&last), [&*note, "where is it?", "", "b found", "paid"]);
+    assert_eq!(last.messages[2].tool_calls.len(), 2);
+    assert_eq!(run.on_model_fault(too_long(), 2).unwrap_err().class, Class::Exhausted);
+    let Next::Done(reply) = run.on_model(ChatReply::text("there")).unwrap() else { panic!() };
+    assert_eq!((reply.left_out, reply.compacted), (LeftOut { turns: 4, steps: 1 }, false));
+}
+
+/// As a turn leaves it.
+fn with_rounds(run: &mut Run) -> &Run {
+    run.memory().rounds = run.context.rounds.len() as u32;
+    run
 }
 
 #[test]

@@ -43,14 +43,14 @@ pub(super) async fn command(system: &System, words: &str) -> String {
 }
 
 /// What a tool would have answered.
-fn reply(result: &str) -> Value {
+pub(crate) fn reply(result: &str) -> Value {
     match serde_json::from_str(result) {
         Ok(Value::Object(object)) if object.contains_key("content") => Value::Object(object),
         _ => json!({"content": result}),
     }
 }
 
-fn short(key: EffectKey) -> String {
+pub(crate) fn short(key: EffectKey) -> String {
     key.to_string().chars().take(SHOWN).collect()
 }
 

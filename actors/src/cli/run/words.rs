@@ -5,9 +5,9 @@ use std::time::Duration;
 use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::{Answer, Trail};
-use mainstay::fault::ExitKind;
+use mainstay::fault::{Class, ExitKind, Fault};
 use mainstay::id::ChildPath;
-use mainstay_actors::agent::{AgentReply, ToolUse};
+use mainstay_actors::agent::{AgentReply, LeftOut, ToolUse};
 use mainstay_actors::chat::ChatReply;
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ pub(super) struct Outcome {
     /// Model calls of an agent.
     pub(super) steps: Option<u32>,
     pub(super) tools_used: Vec<ToolUse>,
+    /// What of the conversation an agent has left out, for lack of room.
+    pub(super) left_out: LeftOut,
     pub(super) tokens: u64,
     pub(super) money_micros: u64,
     /// Whether another process had asked.
@@ -65,7 +67,13 @@ impl Outcome {
 
     /// What an agent says, whoever asked it.
     pub(super) fn with(self, reply: AgentReply) -> Self {
-        Self { text: reply.text, steps: Some(reply.steps), tools_used: reply.tools_used, ..self }
+        Self {
+            text: reply.text,
+            steps: Some(reply.steps),
+            tools_used: reply.tools_used,
+            left_out: reply.left_out,
+            ..self
+        }
     }
 
     pub(super) fn model(answer: Answer<ChatReply>) -> Self {
@@ -79,6 +87,8 @@ impl Outcome {
 pub(super) struct Why {
     pub(super) text: String,
     pub(super) json: Value,
+    /// What was asked, with all that goes along with it, is too long for whoever could serve.
+    pub(super) too_long: bool,
 }
 
 impl Why {
@@ -86,6 +96,7 @@ impl Why {
         Self {
             text: "called off".to_owned(),
             json: json!({"error": {"kind": "cancelled", "message": "called off"}}),
+            too_long: false,
         }
     }
 
@@ -103,6 +114,7 @@ impl Why {
             CallError::Quarantined { trail, .. } => ("quarantined", Some(trail)),
             CallError::Cancelled { .. } => ("cancelled", None),
             CallError::Stopped { .. } => ("stopped", None),
+            CallError::Suspended { .. } => ("suspended", None),
             _ => ("other", None),
         };
         let mut body = json!({"kind": kind, "message": error.to_string()});
@@ -110,11 +122,24 @@ impl Why {
             body["class"] = json!(fault.class);
             body["code"] = json!(fault.code);
         }
+        if let Some(wait) = error.retry_after() {
+            body["retry_after"] = json!(wait.as_secs_f64());
+        }
         if let Some(Trail(attempts)) = trail {
             body["trail"] = json!(attempts);
         }
-        Self { text: format!("no answer: {error}"), json: json!({"error": body}) }
+        let too_long = matches!(
+            error,
+            CallError::RecoveryExhausted { fault, .. } if is_too_long(fault)
+        );
+        Self { text: format!("no answer: {error}"), json: json!({"error": body}), too_long }
     }
+}
+
+/// Whether this is, in the end, about a text that is too long.
+fn is_too_long(fault: &Fault) -> bool {
+    let inner = fault.source.as_ref().and_then(|source| source.downcast_ref::<Fault>());
+    fault.class == Class::ContextLength || inner.is_some_and(is_too_long)
 }
 
 impl Outcome {
@@ -133,6 +158,9 @@ impl Outcome {
         });
         if self.taken_up {
             body["taken_up"] = json!(true);
+        }
+        if !self.left_out.is_nothing() {
+            body["left_out"] = json!(self.left_out);
         }
         if !self.stood_in.is_empty() {
             let all: Vec<_> = self.stood_in.iter().map(StoodIn::as_json).collect();
@@ -201,6 +229,9 @@ pub(super) fn line(event: &Event) -> Option<String> {
         Event::Restarting { child, .. } => format!("{child}: restarting"),
         Event::ChildQuarantined { child, .. } => {
             format!("{child}: set aside, it restarts too often")
+        }
+        Event::Noted { child, what, count, .. } => {
+            format!("{child}: {}: {count}", what.replace('_', " "))
         }
         Event::Escalated { supervisor, .. } => format!("{supervisor}: gave up"),
         Event::Checkpointed { child, step, .. } => format!("{child}: checkpoint at step {step}"),

@@ -1,7 +1,7 @@
 use std::any::TypeId;
 use std::collections::BTreeSet;
 
-use mainstay::fault::EffectState;
+use mainstay::fault::{EffectKind, EffectState};
 
 use rmcp::model::{ErrorCode, ErrorData, InputRequiredResult};
 use rmcp::transport::DynamicTransportError;
@@ -28,8 +28,8 @@ struct Row {
     class: Class,
     code: Option<String>,
     wait_ms: Option<u64>,
-    /// It is certain that nothing was done.
-    safe: Option<bool>,
+    /// What is shown of the act.
+    effect: EffectState,
 }
 
 fn rows() -> Vec<Row> {
@@ -69,6 +69,10 @@ impl Row {
         } else {
             match self.other.as_deref() {
                 Some("session_expired") => over(StreamableHttpError::SessionExpired),
+                Some("broken") => {
+                    let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+                    over(StreamableHttpError::Io(reset))
+                }
                 Some("closed") => ServiceError::TransportClosed,
                 Some("cancelled") => ServiceError::Cancelled { reason: None },
                 Some("timeout") => ServiceError::Timeout { timeout: Duration::from_secs(1) },
@@ -76,7 +80,7 @@ impl Row {
                 other => panic!("{}: {other:?} says nothing", self.name),
             }
         };
-        error(failed, wall).0
+        error("x", failed, wall).0
     }
 }
 
@@ -87,10 +91,10 @@ fn every_answer_and_every_silence_of_a_server_gets_its_class() {
         let fault = row.fault();
         let wait = row.wait_ms.map(Duration::from_millis);
         let code = row.code.as_deref();
-        let unsafe_now = row.safe == Some(true) && fault.effect != EffectState::NotApplied;
         let differs = code.is_some() && fault.code.as_deref() != code;
-        if fault.class != row.class || differs || fault.retry_after != wait || unsafe_now {
-            wrong.push(format!("{}: {fault:?}, expected {}", row.name, row.class));
+        let as_told = fault.class == row.class && fault.effect == row.effect;
+        if !as_told || differs || fault.retry_after != wait {
+            wrong.push(format!("{}: {fault:?}, not {} {:?}", row.name, row.class, row.effect));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -101,10 +105,10 @@ fn no_row_of_the_table_is_missing_and_none_stands_twice() {
     let rows = rows();
     let names: BTreeSet<_> = rows.iter().map(|row| &row.name).collect();
     assert_eq!(names.len(), rows.len());
-    for code in [-32700, -32600, -32602, -32601, -32002, -32603, -32020, -32021, -32022] {
+    for code in [-32700, -32600, -32602, -32601, -32002, -32603, -32020, -32021, -32022, -32001] {
         assert!(rows.iter().any(|row| row.rpc == Some(code)), "{code}");
     }
-    for code in [400, 401, 403, 404, 408, 429, 500, 502, 503, 504] {
+    for code in [400, 401, 403, 404, 408, 409, 410, 422, 429, 500, 502, 503, 504] {
         assert!(rows.iter().any(|row| row.http == Some(code)), "{code}");
     }
     for code in ["session_expired", "input_required", "unexpected_answer", "connection_lost"] {
@@ -116,9 +120,22 @@ fn no_row_of_the_table_is_missing_and_none_stands_twice() {
 fn what_is_not_known_is_not_retried() {
     for code in (-33000..-32000).chain(-5..5) {
         let known = [-32700, -32600, -32601, -32602, -32603, -32002, -32020, -32021, -32022];
-        let (fault, _) = protocol(code, String::new());
-        let listed = known.contains(&code) || code == TOO_LONG;
+        let (fault, _) = protocol("x", code, String::new(), false);
+        let listed = known.contains(&code) || proof::is_late_code(code) || code == TOO_LONG;
         assert_eq!(fault.class == Class::Unknown, !listed, "{code}");
+        assert!(!fault.is_replay_safe(EffectKind::Irreversible), "{code} alone shows nothing");
     }
     assert!(!Class::Unknown.is_retryable());
+}
+
+#[test]
+fn no_status_but_those_that_refuse_lets_an_act_be_made_again() {
+    for code in 300..600 {
+        let fault = status(code, None);
+        let again = fault.is_replay_safe(EffectKind::Irreversible);
+        assert_eq!(again, proof::is_refusal_status(code), "{code}");
+        assert!(fault.is_replay_safe(EffectKind::Read), "{code}");
+        let held = matches!(code, 408 | 500..);
+        assert_eq!(fault.leaves_unknown(EffectKind::Irreversible), held, "{code}");
+    }
 }

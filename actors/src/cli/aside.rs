@@ -1,0 +1,382 @@
+//! `mainstay store`: what a store has set aside, and what nobody knows the outcome of, in a person's hands.
+//!
+//! *Invariant.* The tree is not started and nobody is asked anything. User data is shown only where it is
+//! asked for.
+
+use std::fmt::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Subcommand, ValueEnum};
+use mainstay::checkpoint::{FileStore, Listed, MemoryStore, Store, Wall};
+use mainstay::id::{CheckpointId, EffectKey};
+use mainstay::quarantine::Quarantined;
+use mainstay::system::{EffectView, Upkeep};
+use serde_json::{Value, json};
+
+use super::build;
+use super::run::settle;
+use super::{Failed, say};
+
+/// What is done with a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Act {
+    /// Show what was set aside and what waits for a person.
+    List,
+    /// Print it as JSON, one object on a line: all of it, or one.
+    Export {
+        /// A key as `list` prints it, or enough of its beginning.
+        key: Option<String>,
+        /// With what was asked and stored, which may hold what users have said. Otherwise it is left out.
+        #[arg(long)]
+        user_data: bool,
+    },
+    /// Have the next start do a request after all, or restore a checkpoint again.
+    Release {
+        /// A key as `list` prints it, or enough of its beginning.
+        key: String,
+    },
+    /// Give up a request, or a checkpoint, for good.
+    Discard {
+        /// A key as `list` prints it, or enough of its beginning.
+        key: String,
+    },
+    /// Say what became of an effect that waits for a person.
+    Settle {
+        /// A key as `list` prints it, or enough of its beginning.
+        key: String,
+        /// What became of it.
+        word: Word,
+        /// What the tool would have answered, where it did happen: JSON or a text.
+        result: Option<String>,
+    },
+}
+
+/// A person's word on an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Word {
+    /// It did happen.
+    Happened,
+    /// It did not, and will not: who asks for it again has it take place.
+    DidNotHappen,
+    /// Its undo, which is stuck or stopped before it, was made by hand.
+    Undone,
+    /// It was left standing where an undo stopped, and rightly so.
+    Stands,
+}
+
+impl Word {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Happened => "happened",
+            Self::DidNotHappen => "did-not-happen",
+            Self::Undone => "undone",
+            Self::Stands => "stands",
+        }
+    }
+}
+
+/// Something that a person can do something about.
+enum Thing {
+    Request(Quarantined),
+    Checkpoint(Listed),
+    Effect(EffectView),
+}
+
+impl Thing {
+    fn key(&self) -> String {
+        match self {
+            Self::Request(it) => it.id.to_string(),
+            Self::Checkpoint(it) => it.checkpoint.id.to_string(),
+            Self::Effect(it) => it.key.to_string(),
+        }
+    }
+
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "request",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Effect(_) => "effect",
+        }
+    }
+
+    /// Without user data.
+    fn as_json(&self) -> Value {
+        let mut body = match self {
+            Self::Request(it) => json!({"child": it.child, "at": it.at, "trail": it.trail.0}),
+            Self::Checkpoint(it) => json!({
+                "child": it.checkpoint.child,
+                "step": it.checkpoint.step,
+                "at": it.checkpoint.created_at,
+                "reason": it.bad,
+            }),
+            Self::Effect(it) => json!({
+                "status": it.status, "owner": it.owner, "tool": it.tool, "request_key": it.task,
+                "step": it.step, "ordinal": it.ordinal, "effect_kind": it.kind,
+            }),
+        };
+        body["kind"] = json!(self.kind());
+        body["key"] = json!(self.key());
+        body
+    }
+}
+
+/// For people.
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(it) => {
+                write!(f, "{}  to {}, {}", it.id, it.child, ago(it.at))?;
+                if it.trail.is_empty() { Ok(()) } else { write!(f, "\n      {}", it.trail) }
+            }
+            Self::Checkpoint(it) => {
+                let about = &it.checkpoint;
+                let reason = it.bad.as_deref().unwrap_or_default();
+                let age = ago(about.created_at);
+                write!(f, "{}  of {}, step {}, {age}: {reason}", about.id, about.child, about.step)
+            }
+            Self::Effect(it) => write!(
+                f,
+                "{}  {}: {} for {} ({:?}), request {}",
+                settle::short(it.key),
+                it.status,
+                it.tool,
+                it.owner,
+                it.kind,
+                it.task
+            ),
+        }
+    }
+}
+
+/// Does what was asked with the store of a tree file.
+pub(crate) async fn run(file: &Path, act: Option<Act>, json: bool) -> anyhow::Result<()> {
+    let Some(folder) = build::store_folder(file)? else {
+        let what = "keeps nothing: it has no [store] with a `path`";
+        anyhow::bail!("{} {what}", file.display());
+    };
+    let store: Arc<dyn Store> = match folder.exists() {
+        true => {
+            let opened = FileStore::open(&folder);
+            Arc::new(opened.map_err(|error| Failed(error.to_string()))?)
+        }
+        // Nobody has asked the tree anything yet, and looking does not begin a store.
+        false => Arc::new(MemoryStore::new()),
+    };
+    let failed = |error: &dyn fmt::Display| Failed(format!("{}: {error}", folder.display()));
+    let upkeep = Upkeep::of(store).map_err(|error| failed(&error))?;
+    let said = act.unwrap_or(Act::List).perform(&upkeep, &folder, json).await?;
+    if !said.is_empty() {
+        say(said.trim_end());
+    }
+    Ok(())
+}
+
+impl Act {
+    async fn perform(
+        self,
+        upkeep: &Upkeep,
+        folder: &Path,
+        json: bool,
+    ) -> Result<String, anyhow::Error> {
+        let things = things(upkeep)?;
+        let (verb, key, word) = match self {
+            Self::List if json => return Ok(as_json(upkeep, &things, folder).to_string()),
+            Self::List => return Ok(page(upkeep, &things, folder)),
+            Self::Export { key, user_data } => {
+                let chosen = match &key {
+                    None => things,
+                    Some(key) => vec![find(things, key)?],
+                };
+                let lines = chosen.iter().map(|thing| line(upkeep, thing, user_data));
+                return Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"));
+            }
+            Self::Release { key } => ("released", key, None),
+            Self::Discard { key } => ("discarded", key, None),
+            Self::Settle { key, word, result } => ("settled", key, Some((word, result))),
+        };
+        let thing = find(things, &key)?;
+        done(upkeep, verb, &thing, word).await?;
+        let key = thing.key();
+        if json {
+            return Ok(json!({(verb): key, "kind": thing.kind()}).to_string());
+        }
+        let then = match (verb, &thing) {
+            ("released", Thing::Request(_)) => ": the next start of the tree does it",
+            ("released", _) => ": the next start of the tree looks at it again",
+            _ => "",
+        };
+        Ok(format!("{verb} {} {key}{then}", thing.kind()))
+    }
+}
+
+/// All that a person can do something about.
+fn things(upkeep: &Upkeep) -> Result<Vec<Thing>, Failed> {
+    let bad = upkeep.checkpoints().map_err(|error| Failed(error.to_string()))?;
+    let requests = upkeep.requests().into_iter().map(Thing::Request);
+    let bad = bad.into_iter().map(Thing::Checkpoint);
+    Ok(requests.chain(bad).chain(upkeep.effects().open().into_iter().map(Thing::Effect)).collect())
+}
+
+/// The one with this key, or whose key alone begins like this.
+fn find(things: Vec<Thing>, key: &str) -> Result<Thing, Failed> {
+    let begins = |thing: &&Thing| !key.is_empty() && thing.key().starts_with(key);
+    let is_it = things.iter().any(|thing| thing.key() == key);
+    match things.iter().filter(begins).count() {
+        0 => Err(Failed(format!(
+            "nothing that waits for a person has a key that begins with `{key}`"
+        ))),
+        many if many > 1 && !is_it => {
+            Err(Failed(format!("{many} keys begin with `{key}`: give more of the one you mean")))
+        }
+        _ => {
+            let fits = |thing: &Thing| if is_it { thing.key() == key } else { begins(&thing) };
+            let found = things.into_iter().find(fits);
+            found.ok_or_else(|| Failed(format!("there is no `{key}`")))
+        }
+    }
+}
+
+async fn done(
+    upkeep: &Upkeep,
+    verb: &str,
+    thing: &Thing,
+    word: Option<(Word, Option<String>)>,
+) -> Result<(), Failed> {
+    let not = |error: String| Failed(format!("not {verb}: {error}"));
+    let result = match (thing, word) {
+        (Thing::Request(it), None) => match verb {
+            "released" => upkeep.release(&it.id).await,
+            _ => upkeep.discard(&it.id).await,
+        },
+        (Thing::Checkpoint(it), None) => match verb {
+            "released" => upkeep.release_checkpoint(it.checkpoint.id).await,
+            _ => upkeep.discard_checkpoint(it.checkpoint.id).await,
+        },
+        (Thing::Effect(it), None) => {
+            let what = "is an effect: say what became of it with `settle`";
+            return Err(not(format!("{} {what}", it.key)));
+        }
+        (Thing::Effect(it), Some((word, result))) => {
+            return settled(upkeep, it.key, word, result).await.map_err(not);
+        }
+        (other, Some(_)) => {
+            let what = format!("is a {}: `release` or `discard` it", other.kind());
+            return Err(not(format!("{} {what}", other.key())));
+        }
+    };
+    result.map_err(|error| not(error.to_string()))
+}
+
+async fn settled(
+    upkeep: &Upkeep,
+    key: EffectKey,
+    word: Word,
+    result: Option<String>,
+) -> Result<(), String> {
+    if result.is_some() && word != Word::Happened {
+        return Err(format!("what {} has no result", word.name()));
+    }
+    let effects = upkeep.effects();
+    let settled = match word {
+        Word::Happened => effects.happened(key, &settle::reply(&result.unwrap_or_default())).await,
+        Word::DidNotHappen => effects.did_not_happen(key).await,
+        Word::Undone => effects.undone(key).await,
+        Word::Stands => effects.stands(key).await,
+    };
+    settled.map_err(|error| error.to_string())
+}
+
+/// One thing as a line of an export.
+fn line(upkeep: &Upkeep, thing: &Thing, user_data: bool) -> Result<String, Failed> {
+    let mut body = thing.as_json();
+    if user_data {
+        let failed = |error: &dyn fmt::Display| Failed(format!("{}: {error}", thing.key()));
+        match thing {
+            Thing::Request(it) => {
+                let whole = upkeep.export(&it.id).map_err(|error| failed(&error))?;
+                let whole = serde_json::from_str::<Value>(&whole);
+                body["request"] = whole.map_err(|error| failed(&error))?["request"].take();
+            }
+            Thing::Effect(it) => {
+                let asked = upkeep.effects().request(it.key).unwrap_or_default();
+                let asked = serde_json::from_str(&asked).unwrap_or(Value::String(asked));
+                body["request"] = asked;
+            }
+            Thing::Checkpoint(it) => {
+                let id: CheckpointId = it.checkpoint.id;
+                let bytes = upkeep.export_checkpoint(id).map_err(|error| failed(&error))?;
+                body["export_hex"] = json!(hex(&bytes));
+            }
+        }
+    }
+    Ok(body.to_string())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn as_json(upkeep: &Upkeep, things: &[Thing], folder: &Path) -> Value {
+    let of = |kind: &str| -> Vec<Value> {
+        things.iter().filter(|thing| thing.kind() == kind).map(Thing::as_json).collect()
+    };
+    json!({
+        "store": folder.display().to_string(),
+        "open_requests": upkeep.open_requests(),
+        "requests": of("request"),
+        "checkpoints": of("checkpoint"),
+        "effects": of("effect"),
+    })
+}
+
+/// What `list` prints for people.
+fn page(upkeep: &Upkeep, things: &[Thing], folder: &Path) -> String {
+    let open = upkeep.open_requests();
+    let mut text = format!("{}: ", folder.display());
+    let _ = match open {
+        0 => write!(text, "no request goes on at the next start"),
+        1 => write!(text, "1 request goes on at the next start"),
+        _ => write!(text, "{open} requests go on at the next start"),
+    };
+    let parts = [
+        ("request", "set aside", "release KEY | discard KEY"),
+        ("checkpoint", "that could not be restored", "release KEY | discard KEY"),
+        (
+            "effect",
+            "for a person to settle",
+            "settle KEY happened [RESULT] | did-not-happen | undone | stands",
+        ),
+    ];
+    for (kind, what, how) in parts {
+        let its: Vec<_> = things.iter().filter(|thing| thing.kind() == kind).collect();
+        if its.is_empty() {
+            continue;
+        }
+        let many = if its.len() == 1 { "" } else { "s" };
+        let _ = write!(text, "\n{} {kind}{many} {what} ({how}):", its.len());
+        for thing in its {
+            let _ = write!(text, "\n  {thing}");
+        }
+    }
+    if things.is_empty() {
+        text.push_str("\nnothing was set aside, and nothing waits for a person");
+    }
+    text
+}
+
+/// How long ago that was.
+fn ago(at: Wall) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let past = now.saturating_sub(Duration::from_millis(at.0)).as_secs();
+    match past {
+        0..=119 => format!("{past} s ago"),
+        120..=7199 => format!("{} min ago", past / 60),
+        7200..=172_799 => format!("{} h ago", past / 3600),
+        _ => format!("{} days ago", past / 86_400),
+    }
+}

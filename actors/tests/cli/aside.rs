@@ -1,0 +1,129 @@
+//! `mainstay store`: a person looks at what a store has set aside, and says what becomes of it.
+
+use mainstay_actors::stub_server::{Row, StubServer};
+use serde_json::Value;
+
+use super::harness::{Folder, Said};
+use super::models::run;
+use super::{acts, store};
+
+fn json(said: &Said) -> Value {
+    assert_eq!(said.out.lines().count(), 1, "{said:?}");
+    serde_json::from_str(&said.out).unwrap()
+}
+
+async fn ask(folder: &Folder, words: &[&str]) -> Said {
+    run(folder, &[&["store", "t.toml"], words].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_that_nobody_knows_is_listed_exported_and_settled() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("reserve", "{\"seat\":\"A7\",\"lose\":\"after\"}")]));
+    server.otherwise(Row::reply("it is being checked"));
+    let folder = acts::tree(&server, "");
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "it is being checked\n"), "{said:?}");
+
+    let said = ask(&folder, &[]).await;
+    let first = said.out.lines().next().unwrap();
+    assert_eq!(first, "state: no request goes on at the next start", "{said:?}");
+    assert!(said.out.contains("1 effect for a person to settle (settle KEY happened"), "{said:?}");
+    assert!(said.out.contains("unknown: t/box/reserve for t/a (Irreversible)"), "{said:?}");
+    let effect = json(&ask(&folder, &["list", "--json"]).await)["effects"][0].take();
+    let key = effect["key"].as_str().unwrap();
+
+    // What was asked is the user's, and shown to who asks for it.
+    let plain = ask(&folder, &["export"]).await;
+    assert!(!plain.out.contains("A7") && json(&plain) == effect, "{plain:?}");
+    let whole = json(&ask(&folder, &["export", &key[..8], "--user-data"]).await);
+    assert!(whole["request"].to_string().contains("A7"), "{whole}");
+
+    for (words, why) in [
+        (["release", key].as_slice(), "is an effect: say what became of it with `settle`"),
+        (&["settle", key, "undone"], "is unknown and does not wait"),
+        (&["settle", key, "did-not-happen", "x"], "not settled: what did-not-happen has no result"),
+        (&["settle", "nothing", "happened"], "has a key that begins with `nothing`"),
+        (&["discard", ""], "has a key that begins with ``"),
+    ] {
+        let said = ask(&folder, words).await;
+        assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
+        assert!(said.err.contains(why), "{said:?}");
+    }
+    let said = ask(&folder, &["settle", &key[..8], "happened", "{\"seat\":\"A7\"}"]).await;
+    assert_eq!((said.code, said.out), (0, format!("settled effect {key}\n")));
+    let said = ask(&folder, &["list"]).await;
+    assert!(said.out.ends_with("nothing was set aside, and nothing waits for a person\n"));
+    let said = run(&folder, &["run", "t.toml", "--progress", "hello"]).await;
+    assert!(said.err.contains("1 effect not to be repeated"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_an_agent_that_is_no_more_is_released_once_the_agent_is_back() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    server.otherwise(Row::reply("done"));
+    let text = |agent: &str| {
+        let store = "[store]\npath = \"state\"\n[models.llm]\nkind = \"openai\"\nmodel = \"m\"\n";
+        format!("{store}base_url = \"{}\"\n[agents.{agent}]\nmodel = \"llm\"\n", server.url())
+    };
+    let folder = Folder::with("t.toml", &text("helper"));
+    let write = |agent: &str| std::fs::write(folder.0.join("t.toml"), text(agent)).unwrap();
+    let first = store::start(&folder, &["run", "t.toml", "my secret"]);
+    server.asked(1).await;
+    // One process at a time, and who it is.
+    let said = ask(&folder, &["list", "--json"]).await;
+    let holder = first.0.id().to_string();
+    assert_eq!((said.code, &json(&said)["error"]["kind"]), (1, &"store".into()), "{said:?}");
+    assert!(said.err.contains(&holder), "process {holder}: {said:?}");
+    drop(first);
+    let said = ask(&folder, &["list"]).await;
+    assert!(said.out.starts_with("state: 1 request goes on at the next start\n"), "{said:?}");
+
+    write("other");
+    let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;
+    assert!(said.err.contains("  set aside: request "), "{said:?}");
+    let said = ask(&folder, &["list"]).await;
+    assert!(said.out.contains("\n1 request set aside (release KEY | discard KEY):\n"), "{said:?}");
+    assert!(said.out.contains("  to t/helper, ") && !said.out.contains("secret"), "{said:?}");
+    let request = json(&ask(&folder, &["export"]).await);
+    assert_eq!((&request["kind"], &request["child"]), (&"request".into(), &"t/helper".into()));
+    let key = request["key"].as_str().unwrap();
+    let whole = json(&ask(&folder, &["export", key, "--user-data"]).await);
+    assert_eq!(whole["request"]["text"], "my secret");
+    for (words, why) in [
+        (["release", key].as_slice(), "nothing durable is at \"t/helper\""),
+        (&["settle", key, "happened"], "is a request: `release` or `discard` it"),
+    ] {
+        let said = ask(&folder, words).await;
+        assert!(said.code == 1 && said.err.contains(why) && said.err.contains(key), "{said:?}");
+    }
+
+    // The agent is back, and the request is done.
+    write("helper");
+    let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "done\n"), "{said:?}");
+    let said = ask(&folder, &["release", key, "--json"]).await;
+    assert_eq!(said.out, format!("{{\"kind\":\"request\",\"released\":\"{key}\"}}\n"));
+    let said = run(&folder, &["run", "t.toml", "my secret"]).await;
+    assert!(said.out == "done\n" && said.err.contains("1 open request"), "{said:?}");
+    let said = ask(&folder, &["discard", key]).await;
+    assert!(said.code == 1 && said.err.contains("has a key that begins with"), "{said:?}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made_by_looking() {
+    // Nothing but the store of the file has to be right.
+    let model = "[models.m]\nkind = \"openai\"\nkey_env = \"MAINSTAY_TEST_KEY\"\n";
+    let folder = Folder::with("t.toml", &format!("[store]\npath = \"state\"\n{model}"));
+    let said = folder.run(&["store", "t.toml"], "");
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
+    assert!(said.out.ends_with("nothing was set aside, and nothing waits for a person\n"));
+    assert_eq!(folder.run(&["store", "t.toml", "export"], "").out, "");
+    assert!(!folder.0.join("state").exists());
+    for text in [model.to_owned(), format!("[store]\ndurability = \"memory\"\n{model}")] {
+        let said = Folder::with("t.toml", &text).run(&["store", "t.toml"], "");
+        let why = "mainstay: t.toml keeps nothing: it has no [store] with a `path`\n";
+        assert_eq!((said.code, &*said.err), (2, why), "{said:?}");
+    }
+}
