@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::*;
 use crate::checkpoint::store::Answerer;
