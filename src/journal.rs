@@ -10,7 +10,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,6 +26,7 @@ use crate::moment::Moment;
 use crate::policy::budget::Limits;
 use crate::port::Back;
 
+mod handed;
 mod keep;
 mod line;
 mod nested;
@@ -34,6 +34,7 @@ mod past;
 mod state;
 mod trial;
 
+pub(crate) use handed::Handed;
 use line::Line;
 pub(crate) use state::Aside;
 use state::{State, Token};
@@ -557,56 +558,6 @@ impl Journal {
                 self.store.commit(batch.append(STREAM, bytes), durability)
             }
             Err(error) => Commit::ready(Err(error)),
-        }
-    }
-}
-
-/// A change that was handed to the store. It counts once the store says so, whether or not anybody
-/// waits for that.
-#[must_use = "a change has not happened until the store says so"]
-pub(crate) struct Handed {
-    commit: Option<Commit>,
-    token: Option<(Arc<Journal>, Token)>,
-}
-
-impl Handed {
-    /// A commit that the journal has no part in.
-    pub(crate) const fn plain(commit: Commit) -> Self {
-        Self { commit: Some(commit), token: None }
-    }
-}
-
-impl Future for Handed {
-    type Output = Result<(), StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(commit) = &mut self.commit else {
-            return Poll::Ready(Err(StoreError::Closed { store: String::new() }));
-        };
-        let Poll::Ready(result) = Pin::new(commit).poll(task) else { return Poll::Pending };
-        self.commit = None;
-        if let (Ok(receipt), Some((journal, _))) = (&result, &self.token) {
-            journal.note_reached(receipt);
-        }
-        let result = result.map(drop);
-        if let Some((journal, token)) = self.token.take() {
-            journal.answered(&token, &result);
-        }
-        Poll::Ready(result)
-    }
-}
-
-impl Drop for Handed {
-    fn drop(&mut self) {
-        let (Some(mut commit), Some((journal, token))) = (self.commit.take(), self.token.take())
-        else {
-            return;
-        };
-        let mut task = TaskContext::from_waker(Waker::noop());
-        if let Poll::Ready(result) = Pin::new(&mut commit).poll(&mut task) {
-            journal.answered(&token, &result.map(drop));
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { journal.answered(&token, &commit.await.map(drop)) });
         }
     }
 }

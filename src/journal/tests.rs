@@ -1,6 +1,7 @@
 //! What the journal claims, whatever the store answers, and when.
 
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
