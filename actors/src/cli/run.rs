@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,7 +23,7 @@ use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
-use super::{Failed, Show, say, tell};
+use super::{Failed, Show, UNREAD, say, tell};
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -494,7 +495,18 @@ impl Session {
         ));
         let mut interrupted = false;
         loop {
-            let line = match next_or_end(&mut self.lines).await {
+            if UNREAD.load(Ordering::Relaxed) {
+                // What is asked costs, and nobody would hear the answer.
+                tell("nobody reads the answers any more");
+                return Ok(());
+            }
+            let typed = tokio::select! {
+                biased;
+                // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
+                _ = tokio::signal::ctrl_c() => Some(Typed::Interrupt),
+                typed = next_or_end(&mut self.lines) => typed,
+            };
+            let line = match typed {
                 None => return Ok(()),
                 Some(Typed::Interrupt) if interrupted => return Ok(()),
                 Some(Typed::Interrupt) => {
@@ -572,9 +584,18 @@ fn not_kept(done: Result<(), StoreError>) {
 
 /// What can be done about a store of another tree.
 fn with_hint(error: RecoverError) -> anyhow::Error {
-    let is_other = matches!(error, RecoverError::Topology { .. });
+    let hint = match &error {
+        RecoverError::Topology { .. } => Some("--adopt takes the store up all the same"),
+        RecoverError::Request { .. } => {
+            Some("--adopt sets it aside, where `mainstay store` shows it and gives it up")
+        }
+        _ => None,
+    };
     let error = anyhow::Error::new(error);
-    if is_other { error.context("--adopt takes the store up all the same") } else { error }
+    match hint {
+        Some(hint) => error.context(hint),
+        None => error,
+    }
 }
 
 /// What became of a question of before.
