@@ -52,6 +52,9 @@ pub(crate) struct Place {
 
 type Line = (Option<LineId>, Vec<(Arc<dyn Look>, Option<Validated>)>);
 
+/// A child, and the task and the state of whose undo it is to say.
+type Became<'a> = (&'a Arc<dyn Look>, Option<(String, Undoing)>);
+
 impl Place {
     pub(crate) fn find(registry: &Arc<Registry>, path: &ChildPath) -> Result<Self, RollbackError> {
         let missing = || LookupError::NotFound(path.clone());
@@ -576,7 +579,7 @@ impl Place {
     async fn keep(
         &self,
         journal: &Journal,
-        children: Vec<(&Arc<dyn Look>, Option<(String, Undoing)>)>,
+        children: Vec<Became<'_>>,
         since: Since,
     ) -> Result<(), RollbackError> {
         let Since { mut used, missing, given_up } = since;
