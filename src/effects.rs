@@ -1,16 +1,17 @@
 //! Carrying out effects: the ledger is asked, the journal written, then the tool.
 //!
 //! *Invariant.* No tool is asked before the intent is where the journal's durability says it must be,
-//! and no step hears of an outcome before that outcome is. An attempt that is dropped half-way leaves
-//! the effect as lost, never as failed.
+//! and no step hears of an outcome before that outcome is. What may not be repeated is waited for to its end,
+//! whoever has left; an attempt that is dropped half-way leaves any other effect as lost, never as failed.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::behavior::{PastAct, Undone};
@@ -22,13 +23,15 @@ use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, Unanswered};
+use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie};
 
+mod dispatch;
 mod ended;
 mod joined;
 mod recall;
 mod settling;
 
+use dispatch::{Lost, NoAnswer};
 pub(crate) use joined::AskKey;
 pub use settling::{EffectView, EffectsRef};
 
@@ -52,6 +55,9 @@ pub(crate) struct Effects {
     used: AtomicBool,
     /// Requests that acted and have their fates.
     ended: Mutex<ended::Ended>,
+    runtime: OnceLock<Handle>,
+    /// How many acts are with their tools, in tasks of their own.
+    apart: AtomicUsize,
 }
 
 /// What is known of a request that a durable tool has accepted.
@@ -124,6 +130,8 @@ impl Effects {
             emit: Box::new(emit),
             used: AtomicBool::new(false),
             ended: Mutex::default(),
+            runtime: OnceLock::new(),
+            apart: AtomicUsize::new(0),
         })
     }
 
@@ -167,6 +175,15 @@ impl Effects {
         }
         drop(ledger);
         self.described(told)
+    }
+
+    /// Whether anything that a task has done to the world stands, or may.
+    pub(crate) fn may_stand(&self, task: &str) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.of_task(task).iter().any(|entry| {
+            let gone = matches!(entry.status, EffectStatus::Rejected | EffectStatus::Compensated);
+            entry.intent.kind.acts() && !gone
+        })
     }
 
     /// Adds what the effects were.
@@ -275,7 +292,7 @@ impl Effects {
         self.described(told)
     }
 
-    /// The effect once nobody waits for its tool any more.
+    /// The effect once its tool is not at work on it any more.
     async fn at_rest(&self, key: EffectKey) -> Option<Entry> {
         loop {
             let mut told = std::pin::pin!(self.changed.notified());
@@ -413,6 +430,28 @@ impl Effects {
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
         self.begun(&site.task);
+        let tool = call.target().clone();
+        let output = loop {
+            // Whoever asked before may have left its tool at work.
+            self.at_rest(key).await;
+            let output = self.begin(&site, &tool, &act, &tie, &intent).await?;
+            if output.verdict != Some(Verdict::Busy) {
+                break output;
+            }
+        };
+        self.carry_out(site, call, act, tie, key, output).await
+    }
+
+    /// What is to be done about an effect that is asked for, once it was found out where it can be.
+    async fn begin(
+        &self,
+        site: &Site,
+        tool: &ChildPath,
+        act: &Act,
+        tie: &Arc<Tie>,
+        intent: &Intent,
+    ) -> Result<Output, Fault> {
+        let key = intent.key;
         let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
         if status == Some(EffectStatus::Compensating) {
             // A rollback that an earlier process did not end: it is ended first.
@@ -425,11 +464,11 @@ impl Effects {
             _ => false,
         };
         if status.is_none_or(asked_anew) {
-            self.check_undo(&intent)?;
+            self.check_undo(intent)?;
         }
         let mut output = self.ledger.lock().on(Input::Begin(intent.clone()));
         if output.verdict == Some(Verdict::Verify) {
-            let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(&tie)));
+            let asked = act.verify.as_ref().map(|verify| verify(Arc::clone(tie)));
             let resolution = match asked {
                 Some(asked) => asked.await,
                 None => Resolution::CannotTell,
@@ -437,11 +476,11 @@ impl Effects {
             let told = resolution != Resolution::CannotTell;
             self.feed(Input::Resolved(key, resolution)).await?;
             if !told {
-                return Err(unknown(&site, call.target()));
+                return Err(unknown(site, tool));
             }
-            output = self.ledger.lock().on(Input::Begin(intent));
+            output = self.ledger.lock().on(Input::Begin(intent.clone()));
         }
-        self.carry_out(site, call, act, tie, key, output).await
+        Ok(output)
     }
 
     /// An act that is to be undone by somebody who could not be asked to is not done: whoever relies on
@@ -549,17 +588,17 @@ impl Effects {
             .with_code(EFFECT_UNKNOWN)
             .effect_unknown()),
             Verdict::Dispatch | Verdict::Again => {
-                let mut guard = Lost { effects: &self, key, armed: true, dispatched: false };
+                let mut guard = Lost::new(Arc::clone(&self), key);
                 if let Some(record) = record {
                     self.tell(&record);
                     self.keep(record).await?;
                 }
                 let idempotency = self.ledger.lock().get(key).map(Entry::idempotency_key);
                 let idempotency: Option<Arc<str>> = idempotency.map(Arc::from);
-                guard.dispatched = true;
+                guard.dispatched();
                 let tool = call.target().clone();
                 if let Some(joined) = self.join(&idempotency).await? {
-                    guard.armed = false;
+                    guard.disarm();
                     let Some(reply) = joined else {
                         self.feed(Input::Lost(key)).await?;
                         return Err(unknown(&site, &tool));
@@ -570,33 +609,12 @@ impl Effects {
                     self.feed(Input::Confirmed(key, happened.clone())).await?;
                     return Ok(recorded(value, &tool, happened));
                 }
-                let made = call.make(Arc::clone(&tie), idempotency).await;
-                guard.armed = false;
-                match made {
-                    Ok(answer) => {
-                        let bytes = (act.encode)(&answer.value).map_err(|error| {
-                            self.note(Input::Lost(key));
-                            Fault::internal(format!("a result cannot be recorded: {error}"))
-                        })?;
-                        let happened = Happened {
-                            result: bytes,
-                            served_by: (answer.served_by != tool).then(|| answer.served_by.clone()),
-                            degraded: answer.degraded,
-                            defaulted: answer.defaulted,
-                            stands: false,
-                        };
-                        self.feed(Input::Confirmed(key, happened)).await?;
-                        Ok(answer)
-                    }
-                    Err(unanswered) => {
-                        let Unanswered { fault, trace, doubtful } = &unanswered;
-                        let input = trace.input(key, act.kind, *doubtful, fault);
-                        let output = self.feed(input).await?;
-                        if let Some(Record::Status(_, EffectStatus::Unknown)) = output.record {
-                            let unknown = unknown(&site, &tool).with_source(unanswered.fault);
-                            return self.find_out(key, &tool, act, tie, unknown).await;
-                        }
-                        Err(unanswered.fault)
+                match self.dispatch(guard, call, &act, Arc::clone(&tie), idempotency).await {
+                    Ok(answer) => Ok(answer),
+                    Err(NoAnswer { fault, unknown: false }) => Err(fault),
+                    Err(NoAnswer { fault, .. }) => {
+                        let unknown = unknown(&site, &tool).with_source(fault);
+                        self.find_out(key, &tool, act, tie, unknown).await
                     }
                 }
             }
@@ -632,25 +650,6 @@ impl Drop for Undoing<'_> {
     fn drop(&mut self) {
         self.effects.undoing.lock().remove(&self.key);
         self.effects.changed.notify_waiters();
-    }
-}
-
-/// An attempt that is dropped while it waits leaves its effect lost.
-struct Lost<'a> {
-    effects: &'a Effects,
-    key: EffectKey,
-    armed: bool,
-    dispatched: bool,
-}
-
-impl Drop for Lost<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            // Before the tool was asked, it is certain that nothing has happened.
-            let input =
-                if self.dispatched { Input::Lost(self.key) } else { Input::Rejected(self.key) };
-            self.effects.note(input);
-        }
     }
 }
 

@@ -205,6 +205,8 @@ pub(crate) struct Hub {
     pub(crate) shelf: Shelf,
     /// The shape of the tree.
     pub(crate) topology: OnceLock<Digest>,
+    /// Whom the groups of the tree allow to stand in for whom.
+    pub(crate) allowed: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
     /// Attempts of children that are gone: the others count their own.
@@ -243,6 +245,7 @@ impl Hub {
             let (events, clock) = (Arc::clone(&events), Arc::clone(&clock));
             Effects::new(move |event| events.emit(clock.now(), event))
         };
+        effects.runs_on(runtime.clone());
         let hub = Arc::new(Self {
             clock,
             events,
@@ -254,6 +257,7 @@ impl Hub {
             journal: OnceLock::new(),
             shelf: Shelf::default(),
             topology: OnceLock::new(),
+            allowed: OnceLock::new(),
             retired: Mutex::default(),
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),

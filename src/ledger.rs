@@ -349,7 +349,25 @@ impl Ledger {
     /// Applies a record that was written before.
     pub fn apply(&mut self, record: Record) {
         match record {
-            Record::Intent(intent, epoch) => self.insert(intent, epoch, false),
+            Record::Intent(intent, epoch) => {
+                // A journal that was being written anew when its process ended says what it had come to a
+                // second time: that is no later act. One that was refused or has failed, and is asked for
+                // again, is.
+                let said = self.entries.get(&intent.key).filter(|known| {
+                    let asked_again = match known.status {
+                        EffectStatus::Rejected => true,
+                        EffectStatus::Failed(_) => known.intent.kind.is_replay_safe(),
+                        _ => false,
+                    };
+                    known.epoch == epoch && !asked_again
+                });
+                let seq = said.map(|known| known.seq);
+                let key = intent.key;
+                self.insert(intent, epoch, false);
+                if let (Some(seq), Some(entry)) = (seq, self.entries.get_mut(&key)) {
+                    entry.seq = seq;
+                }
+            }
             Record::Status(key, status) => {
                 if let Some(entry) = self.entries.get_mut(&key) {
                     entry.status = status;
@@ -468,6 +486,13 @@ impl Ledger {
                 self.forget(&task);
                 Output { verdict: None, record: had.then_some(Record::Retired(task)) }
             }
+        }
+    }
+
+    /// Nobody waits for its outcome any more, and the next process finds it as it is.
+    pub(crate) fn let_go(&mut self, key: EffectKey) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.in_flight = false;
         }
     }
 

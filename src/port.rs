@@ -31,17 +31,17 @@ mod replay;
 mod trial;
 mod waiting;
 
-pub(crate) use act::{Act, NotUndone, Reply, Unanswered};
+pub(crate) use act::{Act, Encode, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
-pub(crate) use asking::{AnyReply, Making, Outcome, Question, Reading};
+pub(crate) use asking::{AnyReply, Left, Making, Outcome, Question, Reading};
 pub(crate) use envelope::{Book, Envelope};
 pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use options::{AcceptOptions, More};
 pub(crate) use replay::{Replayed, is_replayed};
-pub(crate) use trial::{Back, Taking, Trial};
+pub(crate) use trial::{Back, Trial, Trying, Turning};
 use waiting::Waiting;
 
 /// How a call differs from its defaults.
@@ -287,6 +287,9 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
     fn is_left_open(&self, envelope: &Arc<Envelope<Q, R>>) -> bool;
     /// The caller has left.
     fn cancel(&self, envelope: &Arc<Envelope<Q, R>>);
+    /// The caller has left, and what was begun is to be finished: takes it out, with the fate `Cancelled`, if
+    /// it has never been handed out. Whether it was taken out.
+    fn take_back(&self, envelope: &Arc<Envelope<Q, R>>) -> bool;
 }
 
 /// A group that an envelope belongs to. Its members tell it how the request fares with them; it knows

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -230,6 +231,9 @@ impl Drop for Watch {
 }
 
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
+
+/// For how long the end of a system waits for outcomes to be written down.
+const OUTCOMES: Duration = Duration::from_secs(1);
 
 impl System {
     /// Validates the spec and starts the tree, left to right. Returns once every child that is not
@@ -514,6 +518,14 @@ impl System {
         root.ask_stop(ExitCause::Stopped, false);
         root.wait_ended().await;
         root.abandon(&ExitCause::Stopped);
+        let hub = &self.inner.hub;
+        let limit = hub.clock.sleep_until(hub.now() + OUTCOMES);
+        // Every tool's request has its fate by now: what came of it is written down.
+        tokio::select! {
+            biased;
+            () = hub.effects.all_at_rest() => {}
+            () = limit => {}
+        }
         if let Some(journal) = self.inner.hub.journal.get() {
             journal.ends_in_order().await;
         }

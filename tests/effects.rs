@@ -19,6 +19,9 @@ use mainstay::system::System;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[path = "effects/left.rs"]
+mod left;
+
 /// What the world has seen.
 #[derive(Default)]
 struct World {

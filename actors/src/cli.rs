@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use mainstay::checkpoint::MemoryStore;
 use mainstay::system::System;
@@ -18,6 +19,7 @@ use mainstay::system::System;
 use build::Tree;
 use chaos::Trial;
 use run::Session;
+use signals::{Ended, Signals};
 use snag::Snags;
 
 mod aside;
@@ -30,6 +32,7 @@ mod points;
 mod profile;
 mod run;
 mod shop;
+mod signals;
 mod snag;
 mod verify;
 mod watch;
@@ -281,6 +284,7 @@ pub(crate) fn main() -> ExitCode {
         let kind = match () {
             () if error.is::<Snags>() => "file",
             () if about_store => "store",
+            () if error.is::<Ended>() => "ended",
             () => "not_asked",
         };
         let message = causes(&error);
@@ -289,6 +293,10 @@ pub(crate) fn main() -> ExitCode {
     if let Some(snags) = error.downcast_ref::<Snags>() {
         tell(snags.to_string().trim_end());
         return ExitCode::from(2);
+    }
+    if let Some(ended) = error.downcast_ref::<Ended>() {
+        tell(format_args!("mainstay: {ended}"));
+        return ExitCode::from(ended.code());
     }
     let said = error.downcast_ref::<Failed>();
     if said.is_none_or(|failed| !failed.0.is_empty()) {
@@ -320,12 +328,36 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                     "--history is for a conversation; add --chat to have one without a terminal"
                 );
             }
-            let mut session = Session::start(&mut tree, show, adopt).await?;
-            let result = match converse {
-                true => session.converse(history).await,
-                false => session.once(prompt).await,
+            let mut signals = Signals::new().context("the signals")?;
+            let mut session = tokio::select! {
+                session = Session::start(&mut tree, show, adopt) => session?,
+                ended = signals.next() => return Err(ended.into()),
             };
-            session.stop().await;
+            let system = session.system();
+            let result = {
+                let work = async {
+                    match converse {
+                        true => session.converse(history).await,
+                        false => session.once(prompt).await,
+                    }
+                };
+                let mut work = std::pin::pin!(work);
+                tokio::select! {
+                    result = &mut work => result,
+                    ended = signals.next() => {
+                        // The work is not called off before: what is durable goes on at the next start.
+                        tokio::select! {
+                            _ = system.stop() => {}
+                            _ = signals.next() => {}
+                        }
+                        Err(ended.into())
+                    }
+                }
+            };
+            tokio::select! {
+                () = session.stop() => {}
+                _ = signals.next() => {}
+            }
             result
         }
         Command::Check { file, chaos: true, requests, seed, json } => {

@@ -176,6 +176,22 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
             }
         }
     }
+
+    fn take_back(&self, mail: &Arc<Envelope<Q, R>>) -> bool {
+        let waited = {
+            let mut desk = self.desk.lock();
+            let mut waiting = desk.waiting.iter();
+            let at = waiting.position(|(it, _)| it.id == mail.id && it.book().is_none());
+            at.and_then(|at| desk.waiting.remove(at))
+        };
+        match waited {
+            Some((mail, _)) => {
+                self.end(&mail, Fate::Cancelled, &ExitCause::Stopped);
+                true
+            }
+            None => self.seats[mail.member()].member.take_back(mail),
+        }
+    }
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {

@@ -40,6 +40,8 @@ pub(crate) trait Member<Q, R>: Send + Sync {
     fn call_off(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> Cost;
     fn standing(&self) -> Standing;
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
+    /// Takes it out, and ends it, if it waits here and has never been handed out; whether it did.
+    fn take_back(&self, mail: &Arc<Envelope<Q, R>>) -> bool;
     /// Gives back the requests of the group that wait here and have not been tried here.
     fn withdraw(&self) -> Vec<Arc<Envelope<Q, R>>>;
     /// The quota domain, made if there was none.
@@ -82,6 +84,10 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
 
     fn hand_out(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> Option<(Delivery, bool)> {
         Slot::hand_out(self, mail)
+    }
+
+    fn take_back(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> bool {
+        self.take_untried(mail)
     }
 
     fn call_off(&self, mail: &Arc<Envelope<W::Request, W::Reply>>, now: Moment) -> Cost {

@@ -63,6 +63,10 @@ pub(super) async fn keep<B: Stateful>(
             let _ = unwound(move || drop(reply));
             failed(life, before, fault, again, context)
         }
+        Err(Unkept::Late) => {
+            let _ = unwound(move || drop(reply));
+            late(life, before, context)
+        }
         Err(Unkept::Ended(cause)) => {
             let _ = unwound(move || drop((reply, before)));
             (None, Ended::Crash(lost(life, cause), is_tainted(context)))
@@ -88,6 +92,19 @@ pub(super) fn failed<B: Stateful>(
     (Some(life), Ended::Fault(fault, again, unknown || is_tainted(context)))
 }
 
+/// The request has ended, and nothing of its step counts.
+pub(super) fn late<B: Stateful>(
+    mut life: Box<B>,
+    before: B,
+    context: &Context,
+) -> (Option<Box<B>>, Ended<B::Reply>) {
+    let gone = std::mem::replace(&mut *life, before);
+    if let Err(text) = unwound(move || drop(gone)) {
+        return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), is_tainted(context)));
+    }
+    (Some(life), Ended::Cut(Cut::Cancel, is_tainted(context)))
+}
+
 /// What an attempt had to keep before its first step was not.
 pub(super) fn not_kept<B, R>(
     life: Box<B>,
@@ -98,6 +115,7 @@ pub(super) fn not_kept<B, R>(
     match unkept {
         Unkept::Failed(fault) => (Some(life), Ended::Fault(fault, again, tainted)),
         Unkept::Ended(cause) => (None, Ended::Crash(lost(life, cause), tainted)),
+        Unkept::Late => (Some(life), Ended::Cut(Cut::Cancel, tainted)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The calls of a step.
 //!
-//! *Invariant.* All are made at once, and the step goes on when the last has its outcome; one that is cut
-//! short leaves the others behind as lost, never as failed.
+//! *Invariant.* All are made at once, and the step goes on when the last has its outcome. A step that is cut
+//! short leaves acts that may not be repeated to their ends, and the others as lost, never as failed.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -23,6 +23,11 @@ pub(super) async fn perform<W: Worker>(
     step: u64,
     acted: bool,
 ) -> Result<Performed, Cut> {
+    let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
+    // What was asked while the step computed: nothing is begun for a request that has its fate.
+    if let Some(cut) = context.flight.asked(heard) {
+        return Err(cut);
+    }
     let tie = context.tie();
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
@@ -69,7 +74,6 @@ pub(super) async fn perform<W: Worker>(
         }
         if open == 0 { Poll::Ready(()) } else { Poll::Pending }
     });
-    let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
     let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
     tie.waits_for(Vec::new());
     let cost = tie.called().without(before);

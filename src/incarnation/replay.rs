@@ -116,6 +116,7 @@ async fn renewed<B: Stateful>(
             Err((None, Ended::Crash(Box::new(cause), false)))
         }
         Err(Unkept::Ended(cause)) => Err((None, Ended::Crash(Box::new(cause), false))),
+        Err(Unkept::Late) => Err((None, Ended::Crash(Box::new(ExitCause::Killed), false))),
     }
 }
 

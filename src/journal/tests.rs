@@ -12,6 +12,7 @@ use crate::checkpoint::{
     Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
+use crate::effects::Keep;
 use crate::id::{CheckpointId, Incarnation};
 use crate::ledger::{Happened, Input, Ledger};
 

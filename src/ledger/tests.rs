@@ -328,3 +328,43 @@ fn what_an_undo_left_standing_waits_for_a_person_or_for_its_task() {
     assert!(ledger.on(Input::Left(key())).record.is_none());
     assert!(ledger.on(Input::Stands(key())).record.is_none());
 }
+
+#[test]
+fn what_is_said_twice_by_a_journal_that_was_being_written_anew_keeps_its_order() {
+    let mut ledger = Ledger::default();
+    for ordinal in 0..4 {
+        let mut intent = intent(0, EffectKind::Compensable);
+        // A step whose acts are asked for in another order than their keys have.
+        intent.ordinal = ordinal;
+        intent.key = EffectKey::of("task", 1, ordinal, &intent.tool, b"{}");
+        let key = intent.key;
+        ledger.on(Input::Begin(intent));
+        if ordinal != 2 {
+            ledger.on(Input::Confirmed(key, happened()));
+        }
+    }
+    let told = |ledger: &Ledger| -> Vec<(u32, EffectStatus)> {
+        let of_task = ledger.of_task("task");
+        of_task.iter().map(|entry| (entry.intent.ordinal, entry.status.clone())).collect()
+    };
+    let records = ledger.records();
+    // An intent and its outcome stand in the same batch.
+    let ends = (0..=records.len())
+        .filter(|end| !matches!(records.get(*end), Some(Record::Status(..))))
+        .collect::<Vec<_>>();
+    assert_eq!(ends.len(), 5);
+    for end in ends {
+        let twice = Ledger::replayed(records.iter().chain(&records[..end]).cloned());
+        assert_eq!(told(&twice), told(&ledger), "after {end} of {}", records.len());
+    }
+    // One that was refused and is made after all is a later act.
+    let key = EffectKey::of("task", 1, 2, &ChildPath::new("desk/refund"), b"{}");
+    let mut again = Vec::new();
+    again.extend(ledger.on(Input::Rejected(key)).record);
+    let mut intent = intent(0, EffectKind::Compensable);
+    (intent.ordinal, intent.key) = (2, key);
+    again.extend(ledger.on(Input::Begin(intent)).record);
+    assert_eq!(again.len(), 2);
+    let replayed = Ledger::replayed(records.into_iter().chain(again));
+    assert_eq!(told(&replayed), told(&ledger));
+}

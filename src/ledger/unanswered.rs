@@ -22,6 +22,8 @@ pub(crate) enum Trace {
     Waited,
     /// The tool says that it failed.
     Failed,
+    /// The next process goes on with it.
+    Suspended,
     /// Nobody knows.
     Lost,
 }
@@ -61,7 +63,7 @@ impl Trace {
             Self::Refused => Input::Rejected(key),
             Self::Waited if !repeats => Input::Rejected(key),
             Self::Failed => Input::Failed(key, fault.clone()),
-            Self::Waited | Self::Lost => Input::Lost(key),
+            Self::Waited | Self::Suspended | Self::Lost => Input::Lost(key),
         }
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{AcceptOptions, Call, CallOptions, Making, Port, Tie, Waiting};
+use super::asking::Make;
+use super::{Accept, AcceptOptions, Call, CallOptions, Left, Making, Port, Tie, Waiting};
 use crate::error::CallError;
 use crate::fate::Ended;
 use crate::fault::{EffectKind, Fault};
@@ -102,7 +103,6 @@ where
     /// [`Port::effect`] with options. [`CallOptions::key`] changes nothing: an effect has a key of its
     /// own.
     pub fn effect_with(&self, message: impl Into<Q>, options: CallOptions) -> Effect<R> {
-        let port = Self { target: Arc::clone(&self.target), tie: None };
         let message = message.into();
         let act = Act {
             kind: self.target.effect_kind(),
@@ -112,18 +112,55 @@ where
             decode: decode::<R>,
             encode: encode::<R>,
         };
-        let call = Call::new(self.path().clone(), move |tie, key| {
-            boxed(async move {
-                let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
-                options.more().key = key;
-                let envelope =
-                    port.target.accept(message, &mut options).map_err(Unanswered::from)?;
-                let waiting = Waiting::accepted(&port.target, envelope, tie);
-                let answer = waiting.await.map_err(Unanswered::from)?;
-                Ok(answer.map(|value| Box::new(value) as Reply))
-            })
-        });
+        let asked = Asked { target: Arc::clone(&self.target), message, options };
+        let call = Call::new(self.path().clone(), asked);
         Effect { call, act, reply: PhantomData }
+    }
+}
+
+/// What a tool is asked for.
+struct Asked<Q, R> {
+    target: Arc<dyn Accept<Q, R>>,
+    message: Q,
+    options: CallOptions,
+}
+
+impl<Q: Send + Sync + 'static, R: Send + Sync + 'static> Make for Asked<Q, R> {
+    fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
+        let Self { target, message, options } = *self;
+        boxed(async move {
+            let mut options = AcceptOptions::new(options, Some(Arc::clone(&tie)));
+            options.more().key = key;
+            let envelope = target.accept(message, &mut options).map_err(Unanswered::from)?;
+            let answer = Waiting::accepted(&target, envelope, tie).await;
+            Ok(answer.map_err(Unanswered::from)?.map(|value| Box::new(value) as Reply))
+        })
+    }
+
+    fn finish(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>, left: Left) -> Making {
+        let Self { target, message, options } = *self;
+        boxed(async move {
+            let mut options = AcceptOptions::new(options, Some(Arc::new(tie.without_deadline())));
+            options.more().key = key;
+            let envelope = target.accept(message, &mut options).map_err(Unanswered::from)?;
+            let mut waiting = Waiting::accepted(&target, Arc::clone(&envelope), tie);
+            let mut taken_back = false;
+            let answer = tokio::select! {
+                biased;
+                answer = &mut waiting => answer,
+                () = left => {
+                    taken_back = target.take_back(&envelope);
+                    drop(envelope);
+                    waiting.await
+                }
+            };
+            let answer = answer.map_err(|error| {
+                let unanswered = Unanswered::from(error);
+                // Nobody was ever asked.
+                if taken_back { unanswered.refused() } else { unanswered }
+            });
+            Ok(answer?.map(|value| Box::new(value) as Reply))
+        })
     }
 }
 
@@ -227,12 +264,20 @@ pub(crate) struct Unanswered {
     pub(crate) doubtful: bool,
 }
 
+impl Unanswered {
+    /// The same, when it is certain that nobody has begun.
+    fn refused(self) -> Self {
+        Self { trace: Trace::Refused, doubtful: false, ..self }
+    }
+}
+
 impl<Q> From<CallError<Q>> for Unanswered {
     fn from(error: CallError<Q>) -> Self {
         let trace = match &error {
             CallError::Full { .. } | CallError::Refused { .. } => Trace::Refused,
             CallError::RecoveryExhausted { fault, .. } => Trace::of(fault),
             CallError::Expired { trail, .. } if trail.0.is_empty() => Trace::Waited,
+            CallError::Suspended { .. } => Trace::Suspended,
             _ => Trace::Lost,
         };
         let doubtful = match &error {

@@ -24,9 +24,16 @@ pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Answer<Reply>, Unans
 
 pub(crate) type Outcome = Result<Answer<Reply>, Fault>;
 
+/// Completes when nobody waits for a call any more.
+pub(crate) type Left = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// How a call is made.
-trait Make: Send {
+pub(super) trait Make: Send {
     fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making;
+    /// As [`Make::make`], to the end of it, whoever has left: then only what nobody has begun is called off.
+    fn finish(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>, _: Left) -> Making {
+        self.make(tie, key)
+    }
     /// How what is asked and answered is written down, for one whose answer is.
     fn written(&self) -> Option<Written> {
         None
@@ -71,15 +78,6 @@ pub(crate) struct Written {
     pub(crate) encode: Encode,
 }
 
-impl<F> Make for F
-where
-    F: FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send,
-{
-    fn make(self: Box<Self>, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
-        self(tie, key)
-    }
-}
-
 /// A call to another child that the runtime makes for a step. Made by [`Port::ask`] or
 /// [`Port::ask_recorded`], or from an [`Effect`](super::Effect).
 #[must_use = "a call is made only when it is returned in `Step::Perform`"]
@@ -90,10 +88,7 @@ pub struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(
-        target: ChildPath,
-        make: impl FnOnce(Arc<Tie>, Option<Arc<str>>) -> Making + Send + 'static,
-    ) -> Self {
+    pub(super) fn new(target: ChildPath, make: impl Make + 'static) -> Self {
         Self { target, make: Box::new(make), act: None }
     }
 
@@ -135,6 +130,12 @@ impl Call {
     /// Makes the call, with this idempotency key if it is an effect or is to be joined.
     pub(crate) fn make(self, tie: Arc<Tie>, key: Option<Arc<str>>) -> Making {
         self.make.make(tie, key)
+    }
+
+    /// As [`Call::make`], to the end of it: the deadline of whoever asks is none of the request's, and once
+    /// `left` completes, only what nobody has begun is called off.
+    pub(crate) fn finish(self, tie: Arc<Tie>, key: Option<Arc<str>>, left: Left) -> Making {
+        self.make.finish(tie, key, left)
     }
 }
 

@@ -90,6 +90,10 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     fn cancel(&self, mail: &Mail<W>) {
         self.cancel_mail(mail);
     }
+
+    fn take_back(&self, mail: &Mail<W>) -> bool {
+        self.take_untried(mail)
+    }
 }
 
 /// What room a request may take in a mailbox.
@@ -235,6 +239,42 @@ impl<W: Worker> Slot<W> {
         self.wake(desk, now);
         drop(dropped);
         self.tell(settled, &ExitCause::Stopped);
+    }
+}
+
+impl<W: Worker> Slot<W> {
+    /// The fate of a request whose time is over or for which nobody waits, which must not say that it may be
+    /// repeated while an act of it is with its tool, or nobody knows what came of one. What a transaction
+    /// undoes of it, it undoes.
+    pub(crate) fn unless_in_doubt(&self, mail: &Mail<W>, fate: Fate) -> Fate {
+        let repeats = matches!(fate, Fate::Expired | Fate::Cancelled | Fate::Stopped);
+        if !repeats || !self.spec.stateful || !self.hub.effects.is_used() {
+            return fate;
+        }
+        let in_doubt = self.hub.effects.is_in_doubt(&self.task_of(mail), self.rules.in_transaction);
+        if in_doubt { Fate::Unknown } else { fate }
+    }
+
+    /// Takes a request out that waits here and has never been handed out; whether it did.
+    pub(crate) fn take_untried(&self, mail: &Mail<W>) -> bool {
+        let now = self.hub.now();
+        let mut desk = self.desk();
+        let untried = desk.mailbox.waiting().any(|(id, delivery, mail_here)| {
+            id == mail.id && delivery == Delivery::NONE && mail_here.book().is_none()
+        });
+        if !untried || mail.was_copied() {
+            return false;
+        }
+        let input = mailbox::Input::Cancel(mail.id);
+        let found = desk.mailbox.on(input, &self.rules.bounds, self.rules.order, now);
+        let mailbox::Output::Removed(mail) = found else { return false };
+        self.left(&mut desk, &mail);
+        let settled = self.settle(&mut desk, mail, Fate::Cancelled);
+        let taken = settled.is_some();
+        self.publish(&mut desk);
+        self.wake(desk, now);
+        self.tell(settled, &ExitCause::Stopped);
+        taken
     }
 }
 

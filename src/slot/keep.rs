@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::anchor::Anchor;
 use super::state::{InHand, Mid, Saved, StoredInHand, Undoing};
-use super::{Job, Slot};
+use super::{Desk, Job, Slot};
 use crate::behavior::Context;
 use crate::checkpoint::{Batch, Draft, Interval, Now, Sealed, Snapshot};
 use crate::event::Event;
@@ -17,7 +17,7 @@ use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
 use crate::id::Incarnation;
 use crate::journal::{self, Handed, Journal};
-use crate::port::Cut;
+use crate::port::{Cut, Recording};
 use crate::slot::worker::{Watched, Worker, unwound, watched};
 
 impl<W: Worker> Slot<W> {
@@ -37,6 +37,7 @@ impl<W: Worker> Slot<W> {
         };
         let (due, snapshot, before) = {
             let mut desk = self.desk();
+            desk.counts_still(job)?;
             let saved = desk.saved.get_or_insert_with(Saved::new);
             let snapshot = match saved.latest() {
                 Some(before) => snapshot.following(before),
@@ -64,20 +65,22 @@ impl<W: Worker> Slot<W> {
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
         let in_hand =
             StoredInHand { key: Arc::from(context.key()), step, back: false, undo: Undoing::No };
-        self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
+        self.write_in_hand(journal, snapshot, (job, context), &in_hand).map(Some)
     }
 
     pub(super) fn write_in_hand(
         &self,
         journal: &Journal,
         snapshot: Snapshot,
-        job: &Job<W>,
+        (job, context): (&Job<W>, &Context),
         in_hand: &StoredInHand,
     ) -> Result<Writing, Unkept> {
         let envelope =
             serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
-        let (draft, steps) = self.draft(snapshot, job.life);
+        let (draft, steps) = self.draft(snapshot, job.life, 0);
+        let draft = draft.budgets(self.spent(job, context));
         let sealed = seal(draft.envelope(envelope))?;
+        self.desk().counts_still(job)?;
         let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
         let durability = self.spec.durability;
         let further = job.mail.trial().is_some_and(|trial| trial.is_further(in_hand.step));
@@ -130,10 +133,10 @@ impl<W: Worker> Slot<W> {
             self.hub.tidy(journal);
         }
         if let Some(sealed) = &writing.sealed {
-            self.stored(sealed, writing.steps, writing.mid);
+            self.stored(sealed, job, writing.steps, writing.mid);
         }
         if let Some(trial) = job.mail.trial().filter(|_| writing.further) {
-            trial.got_on();
+            trial.trial.got_on();
         }
         Ok(())
     }
@@ -149,24 +152,56 @@ impl<W: Worker> Slot<W> {
         reply: &W::Reply,
     ) -> Result<(Option<Snapshot>, Option<Writing>), Unkept> {
         let mut snapshot = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)?;
-        if let Some(now) = snapshot.take() {
-            let mut desk = self.desk();
-            let saved = desk.saved.get_or_insert_with(Saved::new);
-            saved.count(context, &self.spec.checkpoint);
-            snapshot = Some(match saved.latest() {
-                Some(before) => now.following(before),
-                None => now,
-            });
+        let journal = self.hub.journal.get();
+        if snapshot.is_none() && journal.is_none() && !self.rules.in_transaction {
+            return Ok((None, None));
         }
-        let Some(journal) = self.hub.journal.get() else { return Ok((snapshot, None)) };
-        let recording = self.recording(&job.mail).zip(job.mail.key());
+        let recording = journal.and_then(|_| self.recording(&job.mail)).zip(job.mail.key());
+        let standing = {
+            let mut desk = self.desk();
+            let standing = desk.counts_still(job)?;
+            if let Some(now) = snapshot.take() {
+                let saved = desk.saved.get_or_insert_with(Saved::new);
+                saved.count(context, &self.spec.checkpoint);
+                snapshot = Some(match saved.latest() {
+                    Some(before) => now.following(before),
+                    None => now,
+                });
+            }
+            if standing == Standing::Current && recording.is_some() {
+                // Whatever ends it from here on leaves the fate to what is written.
+                job.mail.note_journaled();
+            }
+            standing
+        };
+        let Some(journal) = journal else { return Ok((snapshot, None)) };
+        // Its caller was told another fate: that one stands, and so does what it has made of the state.
+        let recording = recording.filter(|_| standing == Standing::Current);
+        let noted = recording.is_some();
+        let written =
+            self.write_reply(journal, recording, snapshot.as_ref(), (job, context), reply);
+        if noted && written.is_err() {
+            job.mail.forget_journaled();
+        }
+        Ok((snapshot, written?))
+    }
+
+    fn write_reply(
+        &self,
+        journal: &Arc<Journal>,
+        recording: Option<(Recording, &Arc<str>)>,
+        snapshot: Option<&Snapshot>,
+        (job, context): (&Job<W>, &Context),
+        reply: &W::Reply,
+    ) -> Result<Option<Writing>, Unkept> {
         let mut batch = Batch::new();
         let (mut sealed, mut steps) = (None, 0);
-        if let Some(snapshot) = &snapshot
+        if let Some(snapshot) = snapshot
             && self.spec.durable
             && self.spec.checkpoint != Interval::Never
         {
-            let (draft, at) = self.draft(snapshot.clone(), job.life);
+            let (draft, at) = self.draft(snapshot.clone(), job.life, 1);
+            let draft = draft.budgets(self.spent(job, context));
             let done = seal(draft)?;
             batch = self.let_base_go(batch.checkpoint(&done));
             sealed = Some(done);
@@ -178,24 +213,28 @@ impl<W: Worker> Slot<W> {
                     .map_err(Unkept::panicked)?
                     .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
                 let reply = String::from_utf8_lossy(&text).into_owned();
-                job.mail.note_journaled();
+                self.desk().counts_still(job)?;
                 let work = sealed.is_some().then(|| (self.path.clone(), steps));
                 let batch = (batch, recording.durability);
                 journal.fated(key, Fate::Done, Some(reply), work, batch)
             }
             // The group that accepted it keeps no fates, but the state is this child's own.
-            None if sealed.is_some() => journal.commit_state(batch, self.spec.durability),
-            None => return Ok((snapshot, None)),
+            None if sealed.is_some() => {
+                self.desk().counts_still(job)?;
+                journal.commit_state(batch, self.spec.durability)
+            }
+            None => return Ok(None),
         };
-        Ok((snapshot, Some(Writing::new(handed, sealed, steps))))
+        Ok(Some(Writing::new(handed, sealed, steps)))
     }
 
-    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
+    /// A checkpoint with the work of so many requests more than the state between two requests.
+    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation, more: u64) -> (Draft, u64) {
         let now = Now::read(&*self.hub.clock);
         let desk = self.desk();
-        let (parent, steps) = match &desk.saved {
-            Some(saved) => (saved.parent.clone(), saved.steps),
-            None => (None, 0),
+        let (parent, steps, answered) = match &desk.saved {
+            Some(saved) => (saved.parent.clone(), saved.steps, saved.answered),
+            None => (None, 0, 0),
         };
         drop(desk);
         let topology = self.hub.topology.get().copied().unwrap_or_default();
@@ -203,6 +242,8 @@ impl<W: Worker> Slot<W> {
         let draft = Draft::new(self.path.clone(), snapshot, now)
             .at(life, steps)
             .topology(topology)
+            .policy(self.policy_digest())
+            .mailbox_cut(answered + more)
             .ledger(ledger);
         match parent {
             Some(parent) => (draft.after(&parent), steps),
@@ -210,11 +251,12 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    fn stored(&self, sealed: &Sealed, step: u64, mid: bool) {
+    fn stored(&self, sealed: &Sealed, job: &Job<W>, step: u64, mid: bool) {
         let checkpoint = sealed.checkpoint();
         {
             let mut desk = self.desk();
-            if let Some(saved) = &mut desk.saved {
+            let is_current = desk.standing(job) != Standing::Stale;
+            if is_current && let Some(saved) = &mut desk.saved {
                 saved.parent = Some(Arc::clone(checkpoint));
                 if !mid {
                     saved.anchor = Anchor::between(checkpoint.id);
@@ -251,12 +293,46 @@ impl Writing {
     }
 }
 
+/// What an attempt's work is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its lease is the one that counts.
+    Current,
+    /// Its request has a fate already.
+    Late,
+    /// Its request was handed out again, or its life has ended: nothing it does changes anything.
+    Stale,
+}
+
+impl<W: Worker> Desk<W> {
+    pub(super) fn standing(&self, job: &Job<W>) -> Standing {
+        match self.mailbox.flight(job.ticket) {
+            Some(flight) if self.life.incarnation() == job.life => {
+                let is_late = flight.orphan || job.mail.is_fated();
+                if is_late { Standing::Late } else { Standing::Current }
+            }
+            _ => Standing::Stale,
+        }
+    }
+
+    /// Fails when nothing of this attempt may be kept.
+    pub(super) fn counts_still(&self, job: &Job<W>) -> Result<Standing, Unkept> {
+        match self.standing(job) {
+            Standing::Stale => Err(Unkept::Ended(ExitCause::Killed)),
+            Standing::Late if job.mail.is_given_up() => Err(Unkept::Late),
+            standing => Ok(standing),
+        }
+    }
+}
+
 /// Why a state was not kept.
 pub(crate) enum Unkept {
     /// It could not be written: the step fails.
     Failed(Box<Fault>),
     /// The user's code panicked, or the life was killed meanwhile: it ends.
     Ended(ExitCause),
+    /// The request has a fate for which its work is undone: the state goes back to before it.
+    Late,
 }
 
 /// Why a state was not gone back to.

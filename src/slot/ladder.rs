@@ -84,9 +84,7 @@ impl<W: Worker> Slot<W> {
         ended: Ended<W::Reply>,
     ) {
         let now = self.hub.now();
-        if let Some(reservation) = job.reservation.take() {
-            reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
-        }
+        job.settle(!matches!(&ended, Ended::Fault(fault, ..) if fault.own_limits));
         if let Some(bill) = &job.bill {
             let index = self.member.get().map_or(0, |member| member.index);
             job.mail.open_book(index, job.ticket.lease.delivery).spent.add(bill.all);
@@ -227,7 +225,8 @@ impl<W: Worker> Slot<W> {
         // A caller who left is not waited for by the next life.
         if cut == Cut::Cancel || (job.mail.is_cancelled() && !tainted) {
             if let Some(mail) = self.finish(&mut desk, job.ticket, now) {
-                let fate = if tainted { Fate::Unheard } else { Fate::Cancelled };
+                // Nothing was answered, and what it had called may have acted.
+                let fate = if tainted { Fate::Unknown } else { Fate::Cancelled };
                 let settled = self.settle(&mut desk, mail, fate);
                 self.publish(&mut desk);
                 self.wake(desk, now);

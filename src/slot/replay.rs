@@ -123,13 +123,15 @@ impl<W: Worker> Slot<W> {
         context: &Context,
     ) -> Result<(), Unkept> {
         let Replayed { done, lost, state } = replayed;
+        self.desk().counts_still(job)?;
         if let Some(journal) = self.journal()
             && (state.is_some() || !lost.is_empty())
         {
             let mut batch = Batch::new();
             let mut sealed = None;
             if let Some((snapshot, step)) = &state {
-                let (mut draft, _) = self.draft(snapshot.clone(), job.life);
+                let more = done.len() as u64;
+                let (mut draft, _) = self.draft(snapshot.clone(), job.life, more);
                 draft = draft.at(job.life, *step);
                 if job.place.as_ref().is_some_and(|place| place.back) {
                     // The request that waits goes back to here, also in the next process.
@@ -148,10 +150,12 @@ impl<W: Worker> Slot<W> {
             self.kept(Some(Writing::new(handed, sealed, step)), job, context).await?;
         }
         let mut desk = self.desk();
+        desk.counts_still(job)?;
         desk.rare().behind = false;
         if let Some((snapshot, step)) = state {
             let saved = desk.saved.get_or_insert_with(Saved::new);
             saved.steps = step;
+            saved.answered += done.len() as u64;
             let before = saved.base.replace(snapshot);
             desk.discard(before);
         }

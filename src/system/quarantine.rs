@@ -29,7 +29,7 @@ impl fmt::Debug for QuarantineRef {
 }
 
 impl System {
-    /// The requests that ended two lives, and the checkpoints that could not be restored: to be listed,
+    /// The requests that ended two lives, or the process too often, and the checkpoints that could not be restored: to be listed,
     /// exported and released.
     pub fn quarantine(&self) -> QuarantineRef {
         QuarantineRef { system: self.clone() }

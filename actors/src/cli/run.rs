@@ -157,6 +157,10 @@ impl Session {
         }
     }
 
+    pub(crate) fn system(&self) -> System {
+        self.system.clone()
+    }
+
     pub(crate) async fn stop(self) {
         tokio::select! {
             _ = self.system.stop() => {}
@@ -170,8 +174,13 @@ impl Session {
         let prompt = match prompt {
             Some(prompt) => prompt,
             None => {
-                let mut bytes = Vec::new();
-                std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+                // In a thread of its own: meanwhile others ask for the end.
+                let read = || {
+                    let mut bytes = Vec::new();
+                    std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+                };
+                let bytes = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::new);
+                let bytes = bytes.and_then(|bytes| Ok(bytes?)).context("standard input")?;
                 String::from_utf8(bytes).map_err(|error| {
                     let at = error.utf8_error().valid_up_to() + 1;
                     anyhow::anyhow!("standard input is not UTF-8, from byte {at} on")

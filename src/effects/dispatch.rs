@@ -1,0 +1,212 @@
+//! An act with its tool: asked, waited for to the end, and what came of it written down.
+//!
+//! *Invariant.* An act that may not be repeated belongs to a task of its own from the moment its intent is
+//! durable until its outcome is: while its tool works on it, it is in flight, whoever has left, so that nobody
+//! asks again, verifies or undoes it meanwhile. The task ends when the tool's request has its fate, which the
+//! end of the system brings about at the latest; one that panics leaves its act lost.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::Effects;
+use crate::fate::Answer;
+use crate::fault::{EffectKind, Fault};
+use crate::ledger::{EffectKey, EffectStatus, Happened, Input, Record, Trace};
+use crate::port::{Act, Call, Encode, Reply, Tie, Unanswered, unwound};
+
+/// A call without an answer.
+pub(super) struct NoAnswer {
+    pub(super) fault: Fault,
+    /// Nobody knows whether it happened.
+    pub(super) unknown: bool,
+}
+
+impl NoAnswer {
+    const fn told(fault: Fault) -> Self {
+        Self { fault, unknown: false }
+    }
+}
+
+/// Whoever is dropped while it waits leaves its effect lost.
+pub(super) struct Lost {
+    effects: Arc<Effects>,
+    key: EffectKey,
+    armed: bool,
+    dispatched: bool,
+}
+
+impl Lost {
+    pub(super) const fn new(effects: Arc<Effects>, key: EffectKey) -> Self {
+        Self { effects, key, armed: true, dispatched: false }
+    }
+
+    /// From now on the tool may have been asked.
+    pub(super) const fn dispatched(&mut self) {
+        self.dispatched = true;
+    }
+
+    /// What came of it is known.
+    pub(super) const fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if self.armed {
+            // Before the tool was asked, it is certain that nothing has happened.
+            let input =
+                if self.dispatched { Input::Lost(self.key) } else { Input::Rejected(self.key) };
+            self.effects.note(input);
+        }
+    }
+}
+
+/// An act in a task of its own.
+struct Apart(Arc<Effects>);
+
+impl Apart {
+    fn new(effects: &Arc<Effects>) -> Self {
+        effects.apart.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(effects))
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.0.apart.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Effects {
+    /// Where acts go on whose askers have left.
+    pub(crate) fn runs_on(&self, runtime: Handle) {
+        let _ = self.runtime.set(runtime);
+    }
+
+    /// Asks the tool, and writes down what came of it. Of what may not be repeated the latter is done also
+    /// when this is dropped.
+    pub(super) async fn dispatch(
+        self: &Arc<Self>,
+        guard: Lost,
+        call: Call,
+        act: &Act,
+        tie: Arc<Tie>,
+        key: Option<Arc<str>>,
+    ) -> Result<Answer<Reply>, NoAnswer> {
+        let Act { kind, encode, .. } = *act;
+        if kind.is_replay_safe() {
+            let tool = call.target().clone();
+            let made = call.make(tie, key).await;
+            return guard.came(made, &tool, kind, encode).await;
+        }
+        let (stays, left) = oneshot::channel::<Infallible>();
+        let (tell, told) = oneshot::channel();
+        let apart = Apart::new(self);
+        let going_on = async move {
+            let _apart = apart;
+            let mut guard = guard;
+            if tell.is_closed() {
+                guard.dispatched = false;
+                return;
+            }
+            let over = tie.over();
+            let left = Box::pin(async move {
+                tokio::select! {
+                    _ = left => {}
+                    () = over => {}
+                }
+            });
+            let tool = call.target().clone();
+            let made = call.finish(tie, key, left).await;
+            let came = guard.came(made, &tool, kind, encode).await;
+            if let Err(came) = tell.send(came) {
+                // The user's reply, which nobody hears.
+                let _ = unwound(move || drop(came));
+            }
+        };
+        match self.runtime.get() {
+            Some(runtime) => drop(runtime.spawn(going_on)),
+            None => drop(tokio::spawn(going_on)),
+        }
+        let told = told.await;
+        drop(stays);
+        told.unwrap_or_else(|_| {
+            let fault = Fault::internal("what came of it could not be written down");
+            Err(NoAnswer { fault, unknown: true })
+        })
+    }
+
+    /// Once no act is with its tool.
+    pub(crate) async fn all_at_rest(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.changed.notified());
+            told.as_mut().enable();
+            if self.apart.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Whether something of this task may be happening, or may have happened, that may not be repeated.
+    /// `is_undone`: what can be undone of it will be.
+    pub(crate) fn is_in_doubt(&self, task: &str, is_undone: bool) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.of_task(task).into_iter().any(|entry| {
+            let open = matches!(entry.status, EffectStatus::Intended | EffectStatus::Unknown);
+            let undone = is_undone && entry.intent.undo.is_some();
+            open && !undone && !entry.intent.kind.is_replay_safe()
+        })
+    }
+}
+
+impl Lost {
+    /// Has the ledger know what came of a call.
+    async fn came(
+        mut self,
+        made: Result<Answer<Reply>, Unanswered>,
+        tool: &crate::id::ChildPath,
+        kind: EffectKind,
+        encode: Encode,
+    ) -> Result<Answer<Reply>, NoAnswer> {
+        let (effects, key) = (Arc::clone(&self.effects), self.key);
+        match made {
+            Ok(answer) => {
+                let bytes = encode(&answer.value).map_err(|error| {
+                    NoAnswer::told(Fault::internal(format!("a result cannot be recorded: {error}")))
+                })?;
+                let happened = Happened {
+                    result: bytes,
+                    served_by: (answer.served_by != *tool).then(|| answer.served_by.clone()),
+                    degraded: answer.degraded,
+                    defaulted: answer.defaulted,
+                    stands: false,
+                };
+                self.disarm();
+                let fed = effects.feed(Input::Confirmed(key, happened)).await;
+                fed.map_err(NoAnswer::told)?;
+                Ok(answer)
+            }
+            Err(Unanswered { fault, trace: Trace::Suspended, .. }) if !kind.is_replay_safe() => {
+                self.disarm();
+                effects.ledger.lock().let_go(key);
+                effects.changed.notify_waiters();
+                Err(NoAnswer::told(fault))
+            }
+            Err(Unanswered { fault, trace, doubtful }) => {
+                self.disarm();
+                let input = trace.input(key, kind, doubtful, &fault);
+                let output = effects.feed(input).await.map_err(NoAnswer::told)?;
+                let unknown =
+                    matches!(output.record, Some(Record::Status(_, EffectStatus::Unknown)));
+                Err(NoAnswer { fault, unknown })
+            }
+        }
+    }
+}

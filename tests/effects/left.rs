@@ -1,0 +1,349 @@
+//! An act whose asker has left while its tool is at work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::checkpoint::{MemoryStore, Schema, Scope, Snapshot, Store};
+use mainstay::error::{CallError, CheckpointError};
+use mainstay::event::Event;
+use mainstay::fate::Fate;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::journal::Journaled;
+use mainstay::ledger::EffectCounts;
+use mainstay::policy::Policy;
+use mainstay::port::{CallOptions, Needs, Port, Verified};
+use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::system::{System, To};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize, Serializer};
+use tokio::sync::Notify;
+
+/// A bank that takes its time: a payment is under way until the bank is told to go on.
+#[derive(Default)]
+struct Till {
+    log: Mutex<Vec<String>>,
+    begun: Notify,
+    goes_on: Notify,
+}
+
+impl Till {
+    fn log(&self) -> Vec<String> {
+        self.log.lock().clone()
+    }
+
+    fn has_paid(&self) -> bool {
+        self.log.lock().iter().any(|line| line == "paid")
+    }
+}
+
+#[derive(Clone)]
+struct Clerk(Arc<Till>);
+
+impl Behavior for Clerk {
+    type Request = String;
+    type Reply = Slip;
+}
+
+/// What a payment is answered with; one of a torn one cannot be written down.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Slip(u32);
+
+const TORN: u32 = 13;
+
+impl Serialize for Slip {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 != TORN, "it is torn");
+        self.0.serialize(to)
+    }
+}
+
+impl Stateless for Clerk {
+    async fn serve(&self, order: &String, _: &Context) -> Result<Slip, Fault> {
+        if order == "undo" {
+            self.0.log.lock().push("undone".to_owned());
+            return Ok(Slip(0));
+        }
+        self.0.log.lock().push("begun".to_owned());
+        self.0.begun.notify_one();
+        self.0.goes_on.notified().await;
+        self.0.log.lock().push("paid".to_owned());
+        Ok(Slip(order.parse().unwrap()))
+    }
+}
+
+/// Says whether it was paid.
+#[derive(Clone)]
+struct Looks(Arc<Till>);
+
+impl Behavior for Looks {
+    type Request = ();
+    type Reply = bool;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Read);
+}
+
+impl Stateless for Looks {
+    async fn serve(&self, (): &(), _: &Context) -> Result<bool, Fault> {
+        Ok(self.0.has_paid())
+    }
+}
+
+/// Takes its siblings along.
+#[derive(Clone)]
+struct Bomb;
+
+impl Behavior for Bomb {
+    type Request = ();
+    type Reply = ();
+}
+
+impl Stateful for Bomb {
+    async fn step(&mut self, (): &(), _: Turn, _: &Context) -> Result<Step<()>, Fault> {
+        panic!("it goes off");
+    }
+}
+
+/// Pays, and remembers how much.
+#[derive(Clone, Default)]
+struct Payer {
+    paid: Arc<u32>,
+}
+
+impl Behavior for Payer {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<String, Slip>>("clerk").needs::<Port<(), bool>>("looks")
+    }
+}
+
+impl Stateful for Payer {
+    async fn step(&mut self, amount: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        if *amount == 0 {
+            return Ok(Step::Reply(*self.paid));
+        }
+        if let Turn::Performed(performed) = &turn {
+            self.paid = Arc::new(*self.paid + performed.get::<Slip>(0)?.value.0);
+            return Ok(Step::Reply(*self.paid));
+        }
+        let clerk = ctx.port::<String, Slip>("clerk")?;
+        let looks = ctx.port::<(), bool>("looks")?;
+        let act = clerk.effect(amount.to_string()).verify(&looks, (), |paid| {
+            if *paid { Verified::Happened(Slip(0)) } else { Verified::NotHappened }
+        });
+        // An even amount is given back where it is to be.
+        let act = if *amount % 2 == 0 { act.undo(&clerk, "undo") } else { act };
+        Ok(Step::Perform(vec![Call::from(act)]))
+    }
+
+    fn schema() -> Option<Schema> {
+        Some(Schema::new("payer", 1).field::<u32>("paid"))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("payer", 1).with("paid", Arc::clone(&self.paid)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.paid = snapshot.get("paid")?;
+        Ok(())
+    }
+}
+
+/// A shop whose bank's acts are of this kind, and whose supervisor has this scope.
+async fn shop(kind: EffectKind, scope: Scope, at_once: u32) -> (System, Arc<Till>) {
+    let (till, store): (Arc<Till>, Arc<dyn Store>) = (Arc::default(), Arc::new(MemoryStore::new()));
+    let system = shop_on(&till, &store, kind, scope, at_once).await;
+    (system, till)
+}
+
+async fn shop_on(
+    till: &Arc<Till>,
+    store: &Arc<dyn Store>,
+    kind: EffectKind,
+    scope: Scope,
+    at_once: u32,
+) -> System {
+    let (clerk, looks) = (Clerk(Arc::clone(till)), Looks(Arc::clone(till)));
+    let clerk = ChildSpec::stateless("clerk", move || clerk.clone())
+        .effect(kind)
+        .policy(Policy::without_retries())
+        .attempt_timeout(HOUR)
+        .concurrency(at_once)
+        .recorded::<Clerk>();
+    let flow = SupervisorSpec::rest_for_one("flow")
+        .scope(scope)
+        .intensity(10, HOUR)
+        .child(ChildSpec::stateful("bomb", || Bomb))
+        .child(ChildSpec::stateful("payer", Payer::default).durable::<Payer>());
+    let spec = SupervisorSpec::one_for_one("shop")
+        .child(clerk)
+        .child(ChildSpec::stateless("looks", move || looks.clone()))
+        .supervisor(flow);
+    System::recover(spec, Arc::clone(store)).await.unwrap().0
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Once something is written down of the act.
+async fn told(system: &System, status: &'static str) {
+    let mut events = system.events();
+    let told = |event: &Event| matches!(event, Event::Effect { status: now, .. } if *now == status);
+    tokio::time::timeout(HOUR, events.wait_for(told)).await.expect(status);
+}
+
+fn payer(system: &System) -> Port<u32, u32> {
+    system.port::<u32, u32>("shop/flow/payer").unwrap()
+}
+
+/// How somebody leaves while the act of its request is under way; the fate that is told.
+async fn leaves(system: &System, till: &Till, amount: u32, how: &str) -> Option<Journaled> {
+    let options = CallOptions::new().key("k");
+    match how {
+        "deadline" => {
+            let call = payer(system).call_with(amount, options.deadline(SECOND)).await;
+            call.expect_err("it is late");
+        }
+        _ => {
+            let port = payer(system);
+            let call = port.call_with(amount, options);
+            tokio::select! {
+                _ = call => panic!("the bank takes its time"),
+                () = till.begun.notified() => {}
+            }
+            let mut events = system.events();
+            let fated = |event: &Event| matches!(event, Event::Fated { .. });
+            events.wait_for(fated).await.unwrap();
+        }
+    }
+    system.journaled("k")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_whose_asker_has_left_is_finished_and_its_outcome_recorded() {
+    for how in ["deadline", "left"] {
+        let (system, till) = shop(EffectKind::Irreversible, Scope::Flow, 1).await;
+        let fate = leaves(&system, &till, 5, how).await;
+        assert_eq!(fate, Some(Journaled::Fated(Fate::Unknown, None)), "{how}");
+        assert_eq!(system.effects().counts().intended, 1, "{how}");
+        assert_eq!(payer(&system).call(0_u32).await.unwrap().value, 0, "the payer is free");
+        till.goes_on.notify_one();
+        told(&system, "confirmed").await;
+        assert_eq!(till.log(), ["begun", "paid"], "{how}");
+        let counts = EffectCounts { confirmed: 1, ..EffectCounts::default() };
+        assert_eq!(system.effects().counts(), counts, "{how}");
+        assert!(system.fates().is_balanced());
+        system.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_is_not_undone_before_its_tool_is_done_with_it() {
+    for how in ["deadline", "left"] {
+        let (system, till) = shop(EffectKind::Compensable, Scope::Transaction, 4).await;
+        let fate = leaves(&system, &till, 4, how).await;
+        let expected = if how == "deadline" { Fate::Expired } else { Fate::Cancelled };
+        assert_eq!(fate, Some(Journaled::Fated(expected, None)), "it is undone, as a whole");
+        assert_eq!(payer(&system).call(0_u32).await.unwrap().value, 0, "{how}");
+        assert_eq!(till.log(), ["begun"], "{how}");
+        till.goes_on.notify_one();
+        told(&system, "compensated").await;
+        assert_eq!(till.log(), ["begun", "paid", "undone"], "{how}");
+        system.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_by_hand_waits_for_the_act_that_it_undoes() {
+    let (system, till) = shop(EffectKind::Compensable, Scope::Transaction, 4).await;
+    assert_eq!(payer(&system).call(0_u32).await.unwrap().value, 0);
+    system.checkpoint("shop/flow").await.unwrap();
+    let port = payer(&system);
+    let call = tokio::spawn(async move { port.call(4_u32).await.unwrap().value });
+    till.begun.notified().await;
+    let rollback = system.rollback("shop/flow", To::Latest);
+    let mut events = system.events();
+    let goes_on = async {
+        let stops = |event: &Event| matches!(event, Event::Interrupted { .. });
+        events.wait_for(stops).await.unwrap();
+        // Time enough for an undo that does not wait.
+        tokio::time::timeout(SECOND, events.wait_for(|_| false)).await.unwrap_err();
+        till.goes_on.notify_one();
+    };
+    let (report, ()) = tokio::join!(rollback, goes_on);
+    assert_eq!(report.unwrap().undone.len(), 1);
+    till.goes_on.notify_one();
+    assert_eq!(call.await.unwrap(), 4);
+    assert_eq!(till.log(), ["begun", "paid", "undone", "begun", "paid"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_done_again_waits_for_the_act_that_it_has_left_behind() {
+    for kind in [EffectKind::Verifiable, EffectKind::Irreversible] {
+        let (system, till) = shop(kind, Scope::Flow, 4).await;
+        let port = payer(&system);
+        let call = tokio::spawn(async move { port.call(5_u32).await.unwrap().value });
+        till.begun.notified().await;
+        let mut events = system.events();
+        system.port::<(), ()>("shop/flow/bomb").unwrap().call(()).await.unwrap_err();
+        // Time enough for whoever does not wait.
+        let _ = tokio::time::timeout(SECOND, events.wait_for(|_| false)).await;
+        assert_eq!(till.log(), ["begun"], "{kind:?}");
+        till.goes_on.notify_one();
+        assert_eq!(call.await.unwrap(), 5, "{kind:?}");
+        assert_eq!(till.log(), ["begun", "paid"], "{kind:?}");
+        system.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_its_tool_has_not_begun_is_taken_back_when_its_asker_leaves() {
+    let (system, till) = shop(EffectKind::Irreversible, Scope::Flow, 1).await;
+    system.port::<String, Slip>("shop/clerk").unwrap().cast("1").unwrap();
+    till.begun.notified().await;
+    let fate = leaves(&system, &till, 5, "deadline").await;
+    // It is taken back in the same moment.
+    assert!(
+        matches!(fate, Some(Journaled::Fated(Fate::Expired | Fate::Unknown, None))),
+        "{fate:?}"
+    );
+    till.goes_on.notify_one();
+    system.stop().await;
+    assert_eq!(till.log(), ["begun", "paid"], "only what was begun before");
+    assert_eq!(system.effects().counts(), EffectCounts::default(), "it has not happened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_whose_result_panics_when_it_is_written_down_is_in_doubt_and_waits_for_nobody() {
+    let (system, till) = shop(EffectKind::Irreversible, Scope::Flow, 1).await;
+    till.goes_on.notify_one();
+    let error = payer(&system).call_with(TORN, CallOptions::new().key("k")).await.unwrap_err();
+    assert!(matches!(error, CallError::Unknown { .. }), "{error}");
+    assert_eq!(system.effects().counts().unknown, 1);
+    assert_eq!(payer(&system).call(0_u32).await.unwrap().value, 0);
+    tokio::time::timeout(HOUR, system.stop()).await.expect("nothing is left behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_is_finished_while_the_system_stops_is_not_done_again_by_the_next() {
+    let (till, store): (Arc<Till>, Arc<dyn Store>) = (Arc::default(), Arc::new(MemoryStore::new()));
+    let system = shop_on(&till, &store, EffectKind::Irreversible, Scope::Flow, 1).await;
+    payer(&system).submit(5_u32, CallOptions::new().key("k")).await.unwrap();
+    till.begun.notified().await;
+    let mut events = system.events();
+    let goes_on = async {
+        let stops = |event: &Event| matches!(event, Event::Interrupted { .. });
+        events.wait_for(stops).await.unwrap();
+        till.goes_on.notify_one();
+    };
+    tokio::join!(system.stop(), goes_on);
+    let system = shop_on(&till, &store, EffectKind::Irreversible, Scope::Flow, 1).await;
+    let mut events = system.events();
+    while !matches!(system.journaled("k"), Some(Journaled::Fated(..))) {
+        events.next().await.unwrap();
+    }
+    let done = Some(Journaled::Fated(Fate::Done, Some("5".to_owned())));
+    assert_eq!((system.journaled("k"), till.log().len()), (done, 2));
+}
