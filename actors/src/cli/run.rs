@@ -24,6 +24,7 @@ use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::{Failed, Show, UNREAD, say, tell};
+use interrupt::interrupted;
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -33,6 +34,7 @@ use talk::Talk;
 use words::{Outcome, Why, line};
 
 mod alerts;
+mod interrupt;
 mod lines;
 mod metrics;
 mod page;
@@ -163,7 +165,7 @@ impl Session {
         tokio::select! {
             _ = self.system.stop() => {}
             // A tool that does not end need not be waited for.
-            _ = tokio::signal::ctrl_c() => {}
+            () = interrupted() => {}
         }
     }
 
@@ -351,7 +353,7 @@ impl Session {
         events: &mut EventStream,
     ) -> Option<T> {
         (self.helped, self.served) = Default::default();
-        let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
+        let (mut work, mut interrupt) = (pin!(work), pin!(interrupted()));
         let mut told = BTreeSet::new();
         let mut lines = self.lines.take();
         let done = loop {
@@ -359,7 +361,7 @@ impl Session {
             let waits = self.ask_people(&mut told, lines.is_some(), page);
             tokio::select! {
                 biased;
-                _ = &mut interrupt => break None,
+                () = &mut interrupt => break None,
                 done = &mut work => break Some(done),
                 piece = page.next() => page.show(piece, self.show.progress),
                 event = events.next() => match event {
@@ -503,7 +505,7 @@ impl Session {
             let typed = tokio::select! {
                 biased;
                 // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
-                _ = tokio::signal::ctrl_c() => Some(Typed::Interrupt),
+                () = interrupt::interrupted() => Some(Typed::Interrupt),
                 typed = next_or_end(&mut self.lines) => typed,
             };
             let line = match typed {
