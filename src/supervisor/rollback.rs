@@ -572,7 +572,7 @@ impl Place {
     async fn keep(
         &self,
         journal: &Journal,
-        children: Vec<(&Arc<dyn Look>, Option<(String, Undoing)>)>,
+        children: Vec<(&Arc<dyn Look>, Owes)>,
         since: Since,
     ) -> Result<(), RollbackError> {
         let Since { mut used, missing, given_up } = since;
@@ -647,6 +647,9 @@ trait Work<T>: Send + 'static {
         phase: Phase,
     ) -> impl Future<Output = Result<T, RollbackError>> + Send;
 }
+
+/// The request of which something is to be undone, or is undone by now.
+type Owes = Option<(String, Undoing)>;
 
 struct Draw;
 
