@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
-use super::{AcceptOptions, Gate, Home, Kept, More, Soft, Trial, unwound};
+use super::{AcceptOptions, Gate, Home, Kept, Late, More, Soft, Trial, unwound};
 use crate::decision::Action;
 use crate::error::CallError;
 use crate::fate::{Answer, Cost, Fate};
@@ -227,6 +227,11 @@ impl<Q, R> Envelope<Q, R> {
     /// What it waits for before anything is done about it, if it is durable.
     pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
         self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// Whom its answer is of use to also after its fate.
+    pub(crate) fn late(&self) -> Option<&Late> {
+        self.more.as_ref()?.late.as_ref()
     }
 
     /// Whether its asker, should it be cut short, asks for it again under the same key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Back, CallOptions, Gate, Soft, Tie, Trial};
+use super::{Back, CallOptions, Gate, Late, Soft, Tie, Trial};
 use crate::policy::budget::{Limits, Purse};
 
 /// [`CallOptions`] and what comes with a call inside the runtime.
@@ -38,6 +38,8 @@ pub(crate) struct More {
     pub(crate) gate: Option<Arc<Gate>>,
     /// Whether the process ends with it in hand, for one that an earlier process has left.
     pub(crate) trial: Option<Arc<dyn Trial>>,
+    /// Whom its answer is of use to also after its fate.
+    pub(crate) late: Option<Late>,
     /// What was returned for it by earlier processes.
     pub(crate) back: Back,
 }
