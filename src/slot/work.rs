@@ -401,8 +401,8 @@ impl<W: Worker> Slot<W> {
             self.deliver(settled, (job.attempt, cost), reply, said, now);
         } else {
             // The other copy within a group has told it, and a transaction that has ended is undone.
-            let counts = !late && !(self.spec.stateful && self.rules.in_transaction);
-            match job.mail.late().filter(|_| counts) {
+            let is_moot = late || self.spec.stateful && self.rules.in_transaction;
+            match job.mail.late().filter(|_| !is_moot) {
                 Some(heard) => {
                     let cost = Cost::default();
                     let elapsed = now.since(job.mail.accepted_at);
