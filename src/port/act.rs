@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::asking::Make;
-use super::{Accept, AcceptOptions, Call, CallOptions, Left, Making, Port, Tie, Waiting};
+use super::{Accept, AcceptOptions, Call, CallOptions, Late, Left, Making, Port, Tie, Waiting};
 use crate::error::CallError;
-use crate::fate::Ended;
+use crate::fate::{Answer, Ended};
 use crate::fault::{EffectKind, Fault};
 use crate::ledger::{Resolution, Trace, Undo};
 use crate::text;
@@ -141,19 +141,32 @@ impl<Q: Send + Sync + 'static, R: Send + Sync + 'static> Make for Asked<Q, R> {
         let Self { target, message, options } = *self;
         boxed(async move {
             let mut options = AcceptOptions::new(options, Some(Arc::new(tie.without_deadline())));
-            options.more().key = key;
+            let (late, mut told) = Late::new();
+            let more = options.more();
+            (more.key, more.late) = (key, Some(late));
             let envelope = target.accept(message, &mut options).map_err(Unanswered::from)?;
-            let mut waiting = Waiting::accepted(&target, Arc::clone(&envelope), tie);
+            let mut waiting = Waiting::accepted(&target, Arc::clone(&envelope), Arc::clone(&tie));
             let mut taken_back = false;
             let answer = tokio::select! {
                 biased;
-                answer = &mut waiting => answer,
+                answer = &mut waiting => {
+                    drop(envelope);
+                    answer
+                }
                 () = left => {
                     taken_back = target.take_back(&envelope);
                     drop(envelope);
                     waiting.await
                 }
             };
+            if let Err(CallError::Unknown { .. }) = &answer
+                // Its time is over, and it may still be at work.
+                && let Ok(late) = (&mut told).await
+                && let Ok(answer) = late.downcast::<Answer<R>>()
+            {
+                tie.note(&answer);
+                return Ok(answer.map(|value| Box::new(value) as Reply));
+            }
             let answer = answer.map_err(|error| {
                 let unanswered = Unanswered::from(error);
                 // Nobody was ever asked.

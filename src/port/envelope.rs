@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
-use super::{AcceptOptions, Gate, Home, Kept, More, Soft, Trying, unwound};
+use super::{AcceptOptions, Gate, Home, Kept, Late, More, Soft, Trying, unwound};
 use crate::checkpoint::Budgets;
 use crate::decision::Action;
 use crate::error::CallError;
@@ -236,6 +236,11 @@ impl<Q, R> Envelope<Q, R> {
     /// What it has spent in other processes.
     pub(crate) fn before(&self) -> Budgets {
         self.more.as_ref().map_or_else(Budgets::default, |more| more.before)
+    }
+
+    /// Whom its answer is of use to also after its fate.
+    pub(crate) fn late(&self) -> Option<&Late> {
+        self.more.as_ref()?.late.as_ref()
     }
 
     /// Whether its asker, should it be cut short, asks for it again under the same key.

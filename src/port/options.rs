@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Back, CallOptions, Gate, Soft, Tie, Trying};
+use super::{Back, CallOptions, Gate, Late, Soft, Tie, Trying};
 use crate::checkpoint::Budgets;
 use crate::policy::budget::{Limits, Purse};
 
@@ -42,6 +42,8 @@ pub(crate) struct More {
     /// Whether the process ends with it in hand, for one that an earlier process has left or that such a one
     /// asks for.
     pub(crate) trial: Option<Trying>,
+    /// Whom its answer is of use to also after its fate.
+    pub(crate) late: Option<Late>,
     /// What was returned for it by earlier processes.
     pub(crate) back: Back,
 }

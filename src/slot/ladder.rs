@@ -651,6 +651,9 @@ impl<W: Worker> Slot<W> {
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);
         let orphan = desk.mailbox.flight(ticket)?.orphan;
         let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, false);
+        if let Some(late) = mail.late() {
+            late.give_up();
+        }
         if orphan {
             self.finish(desk, ticket, now);
         }

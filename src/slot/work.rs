@@ -421,7 +421,21 @@ impl<W: Worker> Slot<W> {
         if let Some(settled) = settled {
             self.deliver(settled, (job.attempt, cost), reply, said, now);
         } else {
-            let _ = unwound(move || drop(reply));
+            // The other copy within a group has told it, and a transaction that has ended is undone.
+            let is_moot = late || self.spec.stateful && self.rules.in_transaction;
+            match job.mail.late().filter(|_| !is_moot) {
+                Some(heard) => {
+                    let cost = Cost::default();
+                    let elapsed = now.since(job.mail.accepted_at);
+                    let answer = Answer { elapsed, cost, ..Answer::new(reply, self.path.clone()) };
+                    heard.tell(Box::new(Answer {
+                        degraded: said.degraded,
+                        defaulted: said.defaulted,
+                        ..answer
+                    }));
+                }
+                _ => drop(unwound(move || drop(reply))),
+            }
             if late {
                 self.stale(&job.mail, job.ticket);
             }

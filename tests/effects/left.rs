@@ -50,6 +50,7 @@ impl Behavior for Clerk {
 struct Slip(u32);
 
 const TORN: u32 = 13;
+const LARGE: u32 = 100;
 
 impl Serialize for Slip {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -129,7 +130,9 @@ impl Stateful for Payer {
         }
         let clerk = ctx.port::<String, Slip>("clerk")?;
         let looks = ctx.port::<(), bool>("looks")?;
-        let act = clerk.effect(amount.to_string()).verify(&looks, (), |paid| {
+        // For a large one there is a second.
+        let time = CallOptions::new().deadline(if *amount < LARGE { HOUR } else { SECOND });
+        let act = clerk.effect_with(amount.to_string(), time).verify(&looks, (), |paid| {
             if *paid { Verified::Happened(Slip(0)) } else { Verified::NotHappened }
         });
         // An even amount is given back where it is to be.
@@ -346,4 +349,74 @@ async fn an_act_that_is_finished_while_the_system_stops_is_not_done_again_by_the
     }
     let done = Some(Journaled::Fated(Fate::Done, Some("5".to_owned())));
     assert_eq!((system.journaled("k"), till.log().len()), (done, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_its_tool_is_late_with_is_waited_for_before_anybody_asks_or_undoes() {
+    for kind in [EffectKind::Verifiable, EffectKind::Compensable, EffectKind::Irreversible] {
+        let (system, till) = shop(kind, Scope::Transaction, 4).await;
+        let port = payer(&system);
+        let call = tokio::spawn(async move { port.call(LARGE).await.map(|paid| paid.value) });
+        till.begun.notified().await;
+        let mut events = system.events();
+        let late = |event: &Event| matches!(event, Event::Fated { fate: Fate::Unknown, .. });
+        events.wait_for(late).await.unwrap();
+        // Time enough for whoever does not wait.
+        tokio::time::timeout(SECOND, events.wait_for(|_| false)).await.unwrap_err();
+        assert_eq!(till.log(), ["begun"], "{kind:?}");
+        till.goes_on.notify_one();
+        assert_eq!(call.await.unwrap().unwrap(), LARGE, "{kind:?}");
+        assert_eq!(till.log(), ["begun", "paid"], "{kind:?}");
+        let counts = EffectCounts { confirmed: 1, ..EffectCounts::default() };
+        assert_eq!(system.effects().counts(), counts, "{kind:?}");
+        system.stop().await;
+    }
+}
+
+/// Thinks until the bank goes on, and pays then.
+#[derive(Clone)]
+struct Thinker(Arc<Till>);
+
+impl Behavior for Thinker {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<String, Slip>>("clerk")
+    }
+}
+
+impl Stateful for Thinker {
+    async fn step(&mut self, amount: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        if let Turn::Performed(performed) = &turn {
+            return Ok(Step::Reply(performed.get::<Slip>(0)?.value.0));
+        }
+        if *amount == 0 {
+            return Ok(Step::Reply(0));
+        }
+        self.0.goes_on.notified().await;
+        let clerk = ctx.port::<String, Slip>("clerk")?;
+        Ok(Step::Perform(vec![Call::from(clerk.effect(amount.to_string()))]))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_asks_for_an_act_after_the_fate_of_its_request_does_not_act() {
+    let till = Arc::<Till>::default();
+    let (clerk, thinker) = (Clerk(Arc::clone(&till)), Thinker(Arc::clone(&till)));
+    let clerk = ChildSpec::stateless("clerk", move || clerk.clone())
+        .effect(EffectKind::Irreversible)
+        .policy(Policy::without_retries());
+    let spec = SupervisorSpec::one_for_one("shop")
+        .child(clerk)
+        .child(ChildSpec::stateful("thinker", move || thinker.clone()));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<u32, u32>("shop/thinker").unwrap();
+    let error = port.call_with(5_u32, CallOptions::new().deadline(SECOND)).await.unwrap_err();
+    assert!(matches!(error, CallError::Expired { .. }), "{error}");
+    till.goes_on.notify_one();
+    assert_eq!(port.call(0_u32).await.unwrap().value, 0, "it is at its next request");
+    system.stop().await;
+    assert_eq!(till.log(), Vec::<String>::new());
+    assert_eq!(system.effects().counts(), EffectCounts::default());
 }
