@@ -136,7 +136,7 @@ impl Stateful for Payer {
             if *paid { Verified::Happened(Slip(0)) } else { Verified::NotHappened }
         });
         // An even amount is given back where it is to be.
-        let act = if *amount % 2 == 0 { act.undo(&clerk, "undo") } else { act };
+        let act = if amount.is_multiple_of(2) { act.undo(&clerk, "undo") } else { act };
         Ok(Step::Perform(vec![Call::from(act)]))
     }
 
