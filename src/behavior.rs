@@ -463,6 +463,14 @@ impl Context {
         }
     }
 
+    /// [`Context::key`], shared with the request where it has one.
+    pub(crate) fn task(&self) -> Arc<str> {
+        match &self.key {
+            Some(key) => Arc::clone(key),
+            None => Arc::from(default_key(self.seat.identity(), self.request)),
+        }
+    }
+
     /// What the last attempt that had something to say about its failure left for the next
     /// ([`Fault::with_feedback`]), whoever made it: a substitute hears it, too. `None` for a first
     /// attempt, and for a request that another process had accepted: feedback is not stored.

@@ -222,9 +222,57 @@ pub(crate) fn seal_value<T: Serialize>(
     seal(schema, BINCODE, &to_payload(value)?)
 }
 
-/// An envelope around a value that is encoded already.
-pub(crate) fn seal_payload(schema: &SchemaId, payload: &[u8]) -> Result<Vec<u8>, CodecError> {
-    seal(schema, BINCODE, payload)
+/// An envelope whose payload is written right where it will stand.
+pub(crate) struct Blank {
+    bytes: Vec<u8>,
+    payload: usize,
+}
+
+impl Blank {
+    /// With room for a payload of so many bytes.
+    pub(crate) fn new(schema: &SchemaId, room: usize) -> Self {
+        let name = schema.name.as_bytes();
+        let payload = HEAD + name.len();
+        let mut bytes = Vec::with_capacity(payload + room);
+        bytes.resize(HEAD, 0);
+        bytes.extend_from_slice(name);
+        Self { bytes, payload }
+    }
+
+    /// The bytes up to now, to be written on.
+    pub(crate) const fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[self.payload..]
+    }
+
+    /// The envelope around an encoded value of this schema, the one it was begun with.
+    pub(crate) fn seal(mut self, schema: &SchemaId) -> Result<Vec<u8>, CodecError> {
+        let len = self.payload().len();
+        if len >= COMPRESS_FROM || schema.name.len() > MAX_SCHEMA_NAME {
+            return seal(schema, BINCODE, self.payload());
+        }
+        write_head(&mut self.bytes[..HEAD], schema, (BINCODE, 0), (len, len));
+        let sum = checksum(&self.bytes);
+        self.bytes[HEAD - 4..HEAD].copy_from_slice(&sum.to_le_bytes());
+        Ok(self.bytes)
+    }
+}
+
+/// All of the head but its checksum, which is left as it is. The lengths are capped, so they fit their fields.
+fn write_head(
+    head: &mut [u8],
+    schema: &SchemaId,
+    (codec, flags): (u8, u8),
+    (plain, stored): (usize, usize),
+) {
+    head[..4].copy_from_slice(&MAGIC);
+    head[4..8].copy_from_slice(&[FORMAT, codec, flags, schema.name.len() as u8]);
+    head[8..12].copy_from_slice(&schema.version.to_le_bytes());
+    head[12..20].copy_from_slice(&(plain as u64).to_le_bytes());
+    head[20..28].copy_from_slice(&(stored as u64).to_le_bytes());
 }
 
 /// As [`seal_raw`], for bytes that nobody asks for by the name of their content.
@@ -241,13 +289,8 @@ fn seal(schema: &SchemaId, codec: u8, payload: &[u8]) -> Result<Vec<u8>, CodecEr
     let stored = packed.as_deref().unwrap_or(payload);
     let name = schema.name.as_bytes();
     let mut bytes = Vec::with_capacity(HEAD + name.len() + stored.len());
-    bytes.extend_from_slice(&MAGIC);
-    // Both lengths are capped above, so they fit their fields.
-    bytes.extend_from_slice(&[FORMAT, codec, flags, name.len() as u8]);
-    bytes.extend_from_slice(&schema.version.to_le_bytes());
-    bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&(stored.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.resize(HEAD, 0);
+    write_head(&mut bytes, schema, (codec, flags), (payload.len(), stored.len()));
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(stored);
     let sum = checksum(&bytes);

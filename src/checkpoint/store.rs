@@ -111,6 +111,10 @@ impl Batch {
     }
 
     pub(crate) fn item(mut self, item: Item) -> Self {
+        if self.items.is_empty() {
+            // Most have one or two, and an item is large.
+            self.items.reserve_exact(2);
+        }
         self.items.push(item);
         self
     }
@@ -118,6 +122,11 @@ impl Batch {
     /// A checkpoint with its pieces. Pieces that the store has are not written again.
     pub fn checkpoint(self, sealed: &Sealed) -> Self {
         self.item(Item::Checkpoint(sealed.clone()))
+    }
+
+    /// As [`Batch::checkpoint`], of one that nobody else needs.
+    pub(crate) fn sealed(self, sealed: Sealed) -> Self {
+        self.item(Item::Checkpoint(sealed))
     }
 
     /// A recovery line; its checkpoints are in the store, or before it in this batch.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Scope;
-use crate::checkpoint::codec::{self, SchemaId};
+use crate::checkpoint::codec::{self, Blank, SchemaId};
 use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::{Budgets, Checkpoint, Digest, Lineage, Pin, Topology, Wall};
 use crate::error::CodecError;
@@ -126,11 +126,13 @@ fn scope_of(number: u8) -> Result<Scope, CodecError> {
 
 /// [`BodyV1`] as it is written. By hand, since each step of each durable child has one, and serde would
 /// take the digests byte by byte; a test compares it with what serde writes.
-fn body(checkpoint: &Checkpoint) -> Vec<u8> {
+fn body(checkpoint: &Checkpoint) -> Blank {
     let Checkpoint { lineage, budgets, .. } = checkpoint;
     let names: usize = checkpoint.pieces.iter().map(|(name, _)| name.len() + 40).sum();
     // With room for the signature.
-    let mut pen = Pen(Vec::with_capacity(400 + checkpoint.child.as_str().len() + names));
+    let room = 400 + checkpoint.child.as_str().len() + names;
+    let mut blank = Blank::new(&SchemaId::new(CHECKPOINT, VERSION), room);
+    let mut pen = Pen(blank.bytes());
     pen.wide(checkpoint.id.0);
     pen.text(checkpoint.child.as_str());
     pen.number(checkpoint.incarnation.0.into());
@@ -157,19 +159,19 @@ fn body(checkpoint: &Checkpoint) -> Vec<u8> {
     pen.digest(checkpoint.policy);
     let Budgets { attempts, tokens, money_micros, wall_millis } = *budgets;
     [attempts, tokens, money_micros, wall_millis].into_iter().for_each(|it| pen.number(it));
-    pen.0
+    blank
 }
 
 /// Writes as the codec's encoding does.
-struct Pen(Vec<u8>);
+struct Pen<'a>(&'a mut Vec<u8>);
 
-impl Pen {
+impl Pen<'_> {
     fn number(&mut self, number: u64) {
-        codec::put_number(&mut self.0, number.into());
+        codec::put_number(self.0, number.into());
     }
 
     fn wide(&mut self, number: u128) {
-        codec::put_number(&mut self.0, number);
+        codec::put_number(self.0, number);
     }
 
     fn text(&mut self, text: &str) {
@@ -183,7 +185,7 @@ impl Pen {
 }
 
 pub(crate) fn checkpoint_digest(checkpoint: &Checkpoint) -> Digest {
-    Digest::of(&body(checkpoint))
+    Digest::of(body(checkpoint).payload())
 }
 
 /// Fills in the digest, and the chain that `chain` makes of it; returns the checkpoint as it is stored.
@@ -193,7 +195,7 @@ pub(crate) fn sign_checkpoint(
     chain: impl FnOnce(Digest) -> Digest,
 ) -> Result<Vec<u8>, CodecError> {
     let body = body(checkpoint);
-    checkpoint.digest = Digest::of(&body);
+    checkpoint.digest = Digest::of(body.payload());
     checkpoint.lineage.chain = chain(checkpoint.digest);
     with_signature(checkpoint, body)
 }
@@ -203,10 +205,10 @@ pub(crate) fn write_checkpoint(checkpoint: &Checkpoint) -> Result<Vec<u8>, Codec
 }
 
 /// A structure is its fields one after the other, and 32 bytes are 32 bytes: see [`CheckpointV1`].
-fn with_signature(checkpoint: &Checkpoint, mut body: Vec<u8>) -> Result<Vec<u8>, CodecError> {
-    body.extend_from_slice(&checkpoint.digest.0);
-    body.extend_from_slice(&checkpoint.lineage.chain.0);
-    codec::seal_payload(&SchemaId::new(CHECKPOINT, VERSION), &body)
+fn with_signature(checkpoint: &Checkpoint, mut body: Blank) -> Result<Vec<u8>, CodecError> {
+    body.bytes().extend_from_slice(&checkpoint.digest.0);
+    body.bytes().extend_from_slice(&checkpoint.lineage.chain.0);
+    body.seal(&SchemaId::new(CHECKPOINT, VERSION))
 }
 
 pub(crate) fn read_checkpoint(bytes: &[u8]) -> Result<Checkpoint, CodecError> {

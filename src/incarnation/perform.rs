@@ -37,7 +37,7 @@ pub(super) async fn perform<W: Worker>(
     let recorded =
         |call: &Call| call.act.is_some() || (is_kept && (call.is_written() || call.is_joined()));
     let recorded = calls.iter().any(recorded);
-    let task: Option<Arc<str>> = recorded.then(|| Arc::from(context.key()));
+    let task: Option<Arc<str>> = recorded.then(|| context.task());
     let making = |(ordinal, call): (usize, Call)| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         match &task {
             Some(task) => {

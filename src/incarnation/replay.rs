@@ -213,7 +213,7 @@ fn recall<W: Worker>(
     context: &Context,
     step: u64,
 ) -> Result<Performed, Fault> {
-    let task: Arc<str> = Arc::from(context.key());
+    let task: Arc<str> = context.task();
     let mut outcomes = Vec::with_capacity(calls.len());
     for (ordinal, call) in calls.iter().enumerate() {
         let site = Site {

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::Slot;
-use crate::checkpoint::{Batch, LONGEST_PIN, Pin, Sealed, Wall};
+use crate::checkpoint::{Batch, LONGEST_PIN, Pin, Wall};
 use crate::id::CheckpointId;
 use crate::journal::Journal;
 use crate::slot::worker::Worker;
@@ -45,9 +45,8 @@ impl Anchor {
 impl<W: Worker> Slot<W> {
     /// Adds to the checkpoint of a step what holds the one the request began with: where that is none,
     /// since it is the child's first request, the first of its own.
-    pub(super) fn hold_base(&self, journal: &Journal, batch: Batch, sealed: &Sealed) -> Batch {
+    pub(super) fn hold_base(&self, journal: &Journal, batch: Batch, own: CheckpointId) -> Batch {
         let now = Wall::from(self.hub.clock.wall());
-        let own = sealed.checkpoint().id;
         let base = {
             let desk = self.desk();
             let Some(saved) = &desk.saved else { return batch };

@@ -11,7 +11,7 @@ use super::anchor::Anchor;
 use super::state::{InHand, Mid, Saved, StoredInHand, Undoing};
 use super::{Desk, Job, Slot};
 use crate::behavior::Context;
-use crate::checkpoint::{Batch, Draft, Interval, Now, Sealed, Snapshot};
+use crate::checkpoint::{Batch, Checkpoint, Draft, Interval, Now, Sealed, Snapshot};
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
@@ -63,8 +63,7 @@ impl<W: Worker> Slot<W> {
         // What it alone still had is the user's, and is not dropped under the lock.
         let _ = unwound(move || drop(before));
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
-        let in_hand =
-            StoredInHand { key: Arc::from(context.key()), step, back: false, undo: Undoing::No };
+        let in_hand = StoredInHand { key: context.task(), step, back: false, undo: Undoing::No };
         self.write_in_hand(journal, snapshot, (job, context), &in_hand).map(Some)
     }
 
@@ -81,7 +80,8 @@ impl<W: Worker> Slot<W> {
         let draft = draft.budgets(self.spent(job, context));
         let sealed = seal(draft.envelope(envelope))?;
         self.desk().counts_still(job)?;
-        let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
+        let checkpoint = Arc::clone(sealed.checkpoint());
+        let batch = self.hold_base(journal, Batch::new().sealed(sealed), checkpoint.id);
         let durability = self.spec.durability;
         let further = job.mail.trial().is_some_and(|trial| trial.is_further(in_hand.step));
         let handed = match job.mail.key() {
@@ -92,7 +92,7 @@ impl<W: Worker> Slot<W> {
             Some(key) if further => Handed::plain(journal.commit_further(key, batch, durability)),
             _ => journal.commit_state(batch, durability),
         };
-        Ok(Writing { handed, sealed: Some(sealed), steps, mid: true, further })
+        Ok(Writing { handed, checkpoint: Some(checkpoint), steps, mid: true, further })
     }
 
     /// Waits until what was handed to the store is as durable as the spec wants, as long as the attempt
@@ -132,8 +132,8 @@ impl<W: Worker> Slot<W> {
         {
             self.hub.tidy(journal);
         }
-        if let Some(sealed) = &writing.sealed {
-            self.stored(sealed, job, writing.steps, writing.mid);
+        if let Some(checkpoint) = &writing.checkpoint {
+            self.stored(checkpoint, job, writing.steps, writing.mid);
         }
         if let Some(trial) = job.mail.trial().filter(|_| writing.further) {
             trial.trial.got_on();
@@ -195,7 +195,7 @@ impl<W: Worker> Slot<W> {
         reply: &W::Reply,
     ) -> Result<Option<Writing>, Unkept> {
         let mut batch = Batch::new();
-        let (mut sealed, mut steps) = (None, 0);
+        let (mut checkpoint, mut steps) = (None, 0);
         if let Some(snapshot) = snapshot
             && self.spec.durable
             && self.spec.checkpoint != Interval::Never
@@ -203,8 +203,8 @@ impl<W: Worker> Slot<W> {
             let (draft, at) = self.draft(snapshot.clone(), job.life, 1);
             let draft = draft.budgets(self.spent(job, context));
             let done = seal(draft)?;
-            batch = self.let_base_go(batch.checkpoint(&done));
-            sealed = Some(done);
+            checkpoint = Some(Arc::clone(done.checkpoint()));
+            batch = self.let_base_go(batch.sealed(done));
             steps = at;
         }
         let handed = match recording {
@@ -214,18 +214,18 @@ impl<W: Worker> Slot<W> {
                     .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
                 let reply = String::from_utf8_lossy(&text).into_owned();
                 self.desk().counts_still(job)?;
-                let work = sealed.is_some().then(|| (self.path.clone(), steps));
+                let work = checkpoint.is_some().then(|| (self.path.clone(), steps));
                 let batch = (batch, recording.durability);
                 journal.fated(key, Fate::Done, Some(reply), work, batch)
             }
             // The group that accepted it keeps no fates, but the state is this child's own.
-            None if sealed.is_some() => {
+            None if checkpoint.is_some() => {
                 self.desk().counts_still(job)?;
                 journal.commit_state(batch, self.spec.durability)
             }
             None => return Ok(None),
         };
-        Ok(Some(Writing::new(handed, sealed, steps)))
+        Ok(Some(Writing::new(handed, checkpoint, steps)))
     }
 
     /// A checkpoint with the work of so many requests more than the state between two requests.
@@ -251,8 +251,7 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    fn stored(&self, sealed: &Sealed, job: &Job<W>, step: u64, mid: bool) {
-        let checkpoint = sealed.checkpoint();
+    fn stored(&self, checkpoint: &Arc<Checkpoint>, job: &Job<W>, step: u64, mid: bool) {
         {
             let mut desk = self.desk();
             let is_current = desk.standing(job) != Standing::Stale;
@@ -279,7 +278,7 @@ impl<W: Worker> Slot<W> {
 /// A write that was handed to the store.
 pub(crate) struct Writing {
     handed: Handed,
-    sealed: Option<Sealed>,
+    checkpoint: Option<Arc<Checkpoint>>,
     steps: u64,
     mid: bool,
     /// The request has got on with it, from where an earlier process had left it.
@@ -288,8 +287,12 @@ pub(crate) struct Writing {
 
 impl Writing {
     /// The state between two requests, after so many steps.
-    pub(super) const fn new(handed: Handed, sealed: Option<Sealed>, steps: u64) -> Self {
-        Self { handed, sealed, steps, mid: false, further: false }
+    pub(super) const fn new(
+        handed: Handed,
+        checkpoint: Option<Arc<Checkpoint>>,
+        steps: u64,
+    ) -> Self {
+        Self { handed, checkpoint, steps, mid: false, further: false }
     }
 }
 

@@ -128,26 +128,26 @@ impl<W: Worker> Slot<W> {
             && (state.is_some() || !lost.is_empty())
         {
             let mut batch = Batch::new();
-            let mut sealed = None;
+            let mut checkpoint = None;
             if let Some((snapshot, step)) = &state {
                 let more = done.len() as u64;
                 let (mut draft, _) = self.draft(snapshot.clone(), job.life, more);
                 draft = draft.at(job.life, *step);
                 if job.place.as_ref().is_some_and(|place| place.back) {
                     // The request that waits goes back to here, also in the next process.
-                    let key = Arc::from(context.key());
+                    let key = context.task();
                     let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
                     let bytes = serde_json::to_vec(&in_hand);
                     draft = draft
                         .envelope(bytes.map_err(|error| Unkept::failed(journal::failed(&error)))?);
                 }
                 let made = super::keep::seal(draft)?;
-                batch = self.let_base_go(batch.checkpoint(&made));
-                sealed = Some(made);
+                checkpoint = Some(Arc::clone(made.checkpoint()));
+                batch = self.let_base_go(batch.sealed(made));
             }
             let handed = Handed::plain(journal.returned(&[], &lost, &done, batch));
             let step = state.as_ref().map_or(0, |(_, step)| *step);
-            self.kept(Some(Writing::new(handed, sealed, step)), job, context).await?;
+            self.kept(Some(Writing::new(handed, checkpoint, step)), job, context).await?;
         }
         let mut desk = self.desk();
         desk.counts_still(job)?;

@@ -430,7 +430,7 @@ impl<W: Worker> Slot<W> {
             let life = self.life_from(Some(&base), job).await?;
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
-                let key = Arc::from(context.key());
+                let key = context.task();
                 let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
                 let writing =
                     self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
@@ -544,7 +544,7 @@ impl<W: Worker> Slot<W> {
         context: &Context,
     ) -> Result<(), Unkept> {
         let Some(journal) = self.journal() else { return Ok(()) };
-        let key = Arc::from(context.key());
+        let key = context.task();
         let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
         let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
         self.kept(Some(writing), job, context).await

@@ -143,6 +143,18 @@ struct Group {
     needs_sync: bool,
 }
 
+impl Group {
+    /// Ready for the next batches, with the room it has, unless that is much.
+    fn emptied(mut self) -> Self {
+        const KEPT: usize = 4 << 20;
+        if self.frames.bytes.capacity() > KEPT {
+            return Self::default();
+        }
+        self.frames.bytes.clear();
+        Self { frames: self.frames, waiting: self.waiting, ..Self::default() }
+    }
+}
+
 /// However the writer ends, nobody waits for it any longer.
 struct Last(Arc<Shared>);
 
@@ -160,11 +172,13 @@ pub(super) struct Writer {
     tail: Tail,
     /// Since when something written is not durable.
     unsynced: Option<Instant>,
+    /// An empty group with room: what each needs anew the system would have to fetch and clear.
+    spare: Group,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
-        Self { shared, tail, unsynced: None }
+        Self { shared, tail, unsynced: None, spare: Group::default() }
     }
 
     pub(super) fn run(mut self) {
@@ -181,7 +195,7 @@ impl Writer {
                 drop(self.sync());
                 continue;
             }
-            let mut group = Group::default();
+            let mut group = std::mem::take(&mut self.spare);
             for job in jobs.drain(..) {
                 self.job(job, &mut group);
                 if group.frames.bytes.len() >= GROUP {
@@ -301,8 +315,9 @@ impl Writer {
     }
 
     /// Writes a group, makes it durable if any of it must be, and answers all of it.
-    fn write(&mut self, group: Group) {
+    fn write(&mut self, mut group: Group) {
         if group.commits == 0 {
+            self.spare = group.emptied();
             return;
         }
         let done = self.put(&group.frames.bytes, group.needs_sync);
@@ -321,17 +336,18 @@ impl Writer {
         self.shared.bytes.fetch_add(group.frames.bytes.len() as u64, Ordering::Relaxed);
         {
             let mut index = self.shared.index.write();
-            for change in group.frames.changes {
+            for change in group.frames.changes.drain(..) {
                 index.apply(place(change, &self.tail.segment, start));
             }
             index.commits += group.commits;
         }
-        for (answerer, receipt) in group.waiting {
+        for (answerer, receipt) in group.waiting.drain(..) {
             answerer.answer(Ok(receipt));
         }
-        for (answer, plan) in group.retained {
+        for (answer, plan) in group.retained.drain(..) {
             tell(&answer, Ok(plan));
         }
+        self.spare = group.emptied();
         if self.tail.len >= self.shared.options.segment {
             // One that cannot be begun now is begun after a later write; until then this one grows.
             drop(self.roll());
