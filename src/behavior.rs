@@ -23,7 +23,7 @@ use crate::fate::{Answer, Cost};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
 use crate::moment::Moment;
-use crate::policy::budget::Purse;
+use crate::policy::budget::{Limits, Purse};
 use crate::policy::eligibility::Role;
 pub use crate::port::Call;
 use crate::port::{Flight, Needs, Outcome, Port, PortTable, Soft, Tie};
@@ -502,6 +502,28 @@ impl Context {
         if self.seat.counts() == Some(what) {
             self.notes.units.fetch_add(n, Ordering::Relaxed);
         }
+    }
+
+    /// What is left of the request's budget, and of every budget around it, beside what this attempt and
+    /// others under way have reserved. Without a budget nothing is limited.
+    pub fn budget_left(&self) -> Limits {
+        self.purse.as_ref().map_or_else(Limits::default, Purse::left)
+    }
+
+    /// Sets aside in the request's budget what the attempt may cost from now on, instead of what was
+    /// reserved before and not [spent](Context::spend). Call it before anything that costs is asked for,
+    /// and [`Context::owe`] when it is: an attempt that ends is charged what it has spent and owes, and the
+    /// rest goes back. Without a budget nothing is set aside, and nothing refused.
+    ///
+    /// # Errors
+    /// `BudgetDenied`, not applied: so much is not left. It is [of this child](Fault::by_own_limits), so that
+    /// a cheaper sibling may be asked.
+    pub fn reserve(&self, cost: Cost) -> Result<(), Fault> {
+        if self.purse.is_none() {
+            return Ok(());
+        }
+        let reserved = self.tie().reserve(cost, self.now());
+        reserved.map_err(|denied| Fault::from(denied).by_own_limits())
     }
 
     /// Tells whoever listens to the [events](crate::event::Event::Noted) that this has happened so often.

@@ -152,7 +152,7 @@ impl fmt::Display for Unavailable {
             Self::ShuttingDown => "shutting down",
             Self::Isolated => "every member is isolated by hand; release one",
             Self::RuntimeGone => "the runtime it was started on was dropped",
-            Self::Duplicate => "it has accepted a request with this key before",
+            Self::Duplicate => "a request with this key was accepted before, here or elsewhere",
             Self::Unrecordable => "the request cannot be written down",
             Self::Replaying => "not asked: the request that asks is being replayed",
         })

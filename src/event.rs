@@ -167,6 +167,14 @@ pub enum Event {
         /// The checkpoint, if it is in the store.
         checkpoint: Option<CheckpointId>,
     },
+    /// A life began with a state that was taken under another policy, or with other allow-lists in the tree:
+    /// what is decided about its failures from now on may be something else.
+    PolicyChanged {
+        /// The child.
+        child: ChildPath,
+        /// The state.
+        checkpoint: CheckpointId,
+    },
     /// A child had a state, and nothing of it can be restored: it begins as at the very beginning.
     BeganAnew {
         /// The child.
@@ -453,6 +461,7 @@ impl Event {
             | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
             | Self::BeganAnew { child, .. }
+            | Self::PolicyChanged { child, .. }
             | Self::Replayed { child, .. }
             | Self::Noted { child, .. }
             | Self::ScopeRolledBack { at: child, .. }

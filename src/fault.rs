@@ -352,7 +352,8 @@ impl Fault {
     /// The same fault, saying that the child keeps to limits of its own and nobody else was asked. It says
     /// nothing about the account: the quota domain stays open, whatever [wait](Fault::retry_after) this
     /// request is told, and any sibling may take it. Nor does it say that the child is ill: no circuit
-    /// counts it.
+    /// counts it. Of [`Class::BudgetDenied`] it says that the budget does not cover what *this* child may
+    /// cost: a cheaper sibling may be asked, where else that class ends the request.
     #[must_use]
     pub fn by_own_limits(mut self) -> Self {
         self.own_limits = true;

@@ -30,6 +30,7 @@ use crate::slot::{Membership, Refusal, count_fallback, uncount_fallback};
 use crate::spec::{AllDown, Codec, GroupSpec, Role};
 
 mod accept;
+mod allowed;
 mod end;
 mod hedge;
 mod member;
@@ -97,6 +98,8 @@ pub(crate) trait AnyGroup: Send + Sync {
     fn close(&self, cause: &ExitCause);
     fn open(&self);
     fn isolate(&self, member: &str, isolate: bool) -> bool;
+    /// A line for each member: whom its requests may go to.
+    fn allowed(&self) -> Vec<String>;
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
@@ -499,6 +502,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
 
     fn kind(&self) -> GroupKind {
         self.kind
+    }
+
+    fn allowed(&self) -> Vec<String> {
+        self.allowed_lines()
     }
 
     fn count_set_aside(&self) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::RuntimeFlavor;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock};
 
 use crate::checkpoint::{Digest, Retention, Scope, Wall};
 use crate::circuit::{Domain, DomainSpec};
@@ -156,6 +156,8 @@ impl Stats {
 /// Checkpoints of a child that stay in the store, besides those that are pinned, such as the one the
 /// request in hand began with.
 const RETAINED: Retention = Retention { checkpoints: 128, lines: 8 };
+/// How long a stop waits for whoever tidies the store.
+const TIDIED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many codes of failures are told apart.
 const CODES: usize = 1000;
@@ -205,6 +207,8 @@ pub(crate) struct Hub {
     pub(crate) shelf: Shelf,
     /// The shape of the tree.
     pub(crate) topology: OnceLock<Digest>,
+    /// Whom the groups of the tree allow to stand in for whom.
+    pub(crate) allowed: OnceLock<Digest>,
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
     /// Attempts of children that are gone: the others count their own.
@@ -220,6 +224,8 @@ pub(crate) struct Hub {
     sooner: Arc<Notify>,
     domains: Mutex<HashMap<Arc<str>, Known>>,
     casts: Mutex<CastFates>,
+    /// Whoever tidies the store reads it, and a stop waits for them: it belongs to others from then on.
+    tidying: Arc<RwLock<()>>,
 }
 
 impl fmt::Debug for Hub {
@@ -255,6 +261,7 @@ impl Hub {
             journal: OnceLock::new(),
             shelf: Shelf::default(),
             topology: OnceLock::new(),
+            allowed: OnceLock::new(),
             retired: Mutex::default(),
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),
@@ -266,6 +273,7 @@ impl Hub {
             sooner: Arc::default(),
             domains: Mutex::default(),
             casts: Mutex::default(),
+            tidying: Arc::default(),
         });
         let weak = Arc::downgrade(&hub);
         hub.runtime.spawn(run_timers(weak, Arc::clone(&hub.sooner)));
@@ -418,6 +426,7 @@ impl Hub {
     /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing
     /// is lost by keeping more.
     pub(crate) fn tidy(&self, journal: &Arc<Journal>) {
+        let Some(busy) = self.begin_tidying() else { return };
         let (journal, effects) = (Arc::clone(journal), Arc::clone(&self.effects));
         let now = Wall::from(self.clock.wall());
         let runtime = self.runtime.clone();
@@ -430,8 +439,30 @@ impl Hub {
                 if let Err(error) = journal.make_room(RETAINED, now) {
                     tracing::warn!(target: "mainstay", %error, "the store could not be tidied");
                 }
+                // Not before the store is let go of, too: the next system may open it at once.
+                drop(journal);
+                drop(busy);
             });
         });
+    }
+
+    /// Nobody begins to tidy what is about to be left to the next process.
+    fn begin_tidying(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        if self.is_shutting_down() {
+            return None;
+        }
+        Arc::clone(&self.tidying).try_read_owned().ok()
+    }
+
+    /// Waits until nobody tidies the store any more, for as long as that may take a stop.
+    pub(crate) async fn tidied(&self) {
+        tokio::select! {
+            biased;
+            end = self.tidying.write() => drop(end),
+            () = self.clock.sleep_until(self.now() + TIDIED_WITHIN) => {
+                tracing::warn!(target: "mainstay", "the store is tidied still, and not free at once");
+            }
+        }
     }
 
     /// As [`Hub::tidy`], for a store that is taken up: one process after the other may end before anything is
@@ -440,10 +471,13 @@ impl Hub {
         const SMALL: u64 = 64 << 20;
         let waits = journal.weight().is_ok_and(|bytes| bytes < SMALL);
         let (journal, now) = (Arc::clone(journal), Wall::from(self.clock.wall()));
+        let busy = self.begin_tidying();
         let made = self.runtime.spawn_blocking(move || {
             if let Err(error) = journal.make_room(RETAINED, now) {
                 tracing::warn!(target: "mainstay", %error, "the store could not be tidied");
             }
+            drop(journal);
+            drop(busy);
         });
         if waits {
             let _ = made.await;

@@ -24,8 +24,8 @@ use crate::fault::{ExitCause, Fault};
 use crate::journal;
 use crate::port::{Cut, Flight};
 use crate::slot::{
-    Bill, Ended, Job, Next, Said, Slot, Unkept, Wake, Watched, Worker, let_go, poll_watched,
-    unwound, watched,
+    Bill, Ended, Job, Next, OnTrial, Said, Slot, Unkept, Wake, Watched, Worker, let_go,
+    poll_watched, unwound, watched,
 };
 
 mod apart;
@@ -350,8 +350,8 @@ async fn attempt<B: Stateful>(
     {
         return (Some(life), ended);
     }
-    let _in_hand = match slot.take_up(job, context).await {
-        Ok(in_hand) => in_hand,
+    let mut hand = match slot.take_up(job, context).await {
+        Ok(hand) => hand,
         Err(ended) => return (Some(life), ended),
     };
     if job.behind {
@@ -426,7 +426,13 @@ async fn attempt<B: Stateful>(
                 };
                 // A fault is large, and moved at every await on its way: not with every reply.
                 let step = || life.step(&job.mail.request, turn, context);
-                (before, watched(step, boxed_fault, flight, &HEARD).await)
+                let step = if hand.is_some() {
+                    let step = || OnTrial::around(&mut hand, step());
+                    Box::pin(watched(step, boxed_fault, flight, &HEARD)).await
+                } else {
+                    watched(step, boxed_fault, flight, &HEARD).await
+                };
+                (before, step)
             }
         };
         let over = 'over: {
@@ -475,7 +481,12 @@ async fn attempt<B: Stateful>(
                         }
                     }
                     let asked = perform(slot, calls, context, done, acted);
-                    match slot.waits_for(asked, job, context).await {
+                    let performed = if hand.is_some() {
+                        Box::pin(slot.waits_for(&mut hand, asked, context)).await
+                    } else {
+                        asked.await
+                    };
+                    match performed {
                         Ok(performed) => {
                             turn = Turn::Performed(performed);
                             done += 1;
@@ -606,15 +617,21 @@ async fn serve<B: Stateless>(
     } else {
         &[Cut::Kill, Cut::Timeout]
     };
-    let mut _in_hand = None;
+    let mut hand = None;
     if job.mail.trial().is_some() {
         match Box::pin(slot.take_up(&job, &context)).await {
-            Ok(in_hand) => _in_hand = in_hand,
+            Ok(taken) => hand = taken,
             Err(ended) => return (job, ended),
         }
     }
     let served = || life.serve(&job.mail.request, &context);
-    let done = watched(served, boxed_fault, &context.flight, heard).await;
+    let done = if hand.is_some() {
+        let served =
+            watched(|| OnTrial::around(&mut hand, served()), boxed_fault, &context.flight, heard);
+        Box::pin(served).await
+    } else {
+        watched(served, boxed_fault, &context.flight, heard).await
+    };
     let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
     let ended = match done {
         Watched::Done(Ok(reply)) if slot.keeps(&job.mail) => {

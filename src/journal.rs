@@ -7,10 +7,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,7 +16,6 @@ use parking_lot::Mutex;
 use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::{Batch, Commit, Durability, Receipt, Retention, Store, Wall};
 use crate::clock::Clock;
-use crate::effects::{Asked, Keep, Keeping};
 use crate::error::{RecoverError, StoreError};
 pub(crate) use crate::error::{failed, late};
 use crate::fate::{Fate, Trail};
@@ -28,12 +25,15 @@ use crate::moment::Moment;
 use crate::policy::budget::Limits;
 use crate::port::Back;
 
+mod handed;
+mod keep;
 mod line;
 mod nested;
 mod past;
 mod state;
 mod trial;
 
+pub(crate) use handed::Handed;
 use line::Line;
 pub(crate) use state::Aside;
 use state::{State, Token};
@@ -561,56 +561,6 @@ impl Journal {
     }
 }
 
-/// A change that was handed to the store. It counts once the store says so, whether or not anybody
-/// waits for that.
-#[must_use = "a change has not happened until the store says so"]
-pub(crate) struct Handed {
-    commit: Option<Commit>,
-    token: Option<(Arc<Journal>, Token)>,
-}
-
-impl Handed {
-    /// A commit that the journal has no part in.
-    pub(crate) const fn plain(commit: Commit) -> Self {
-        Self { commit: Some(commit), token: None }
-    }
-}
-
-impl Future for Handed {
-    type Output = Result<(), StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(commit) = &mut self.commit else {
-            return Poll::Ready(Err(StoreError::Closed { store: String::new() }));
-        };
-        let Poll::Ready(result) = Pin::new(commit).poll(task) else { return Poll::Pending };
-        self.commit = None;
-        if let (Ok(receipt), Some((journal, _))) = (&result, &self.token) {
-            journal.note_reached(receipt);
-        }
-        let result = result.map(drop);
-        if let Some((journal, token)) = self.token.take() {
-            journal.answered(&token, &result);
-        }
-        Poll::Ready(result)
-    }
-}
-
-impl Drop for Handed {
-    fn drop(&mut self) {
-        let (Some(mut commit), Some((journal, token))) = (self.commit.take(), self.token.take())
-        else {
-            return;
-        };
-        let mut task = TaskContext::from_waker(Waker::noop());
-        if let Poll::Ready(result) = Pin::new(&mut commit).poll(&mut task) {
-            journal.answered(&token, &result.map(drop));
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { journal.answered(&token, &commit.await.map(drop)) });
-        }
-    }
-}
-
 fn append(batch: Batch, line: &Line) -> Result<Batch, StoreError> {
     Ok(batch.append(STREAM, sealed(line)?))
 }
@@ -642,71 +592,6 @@ fn in_batches(lines: &[Line]) -> Result<(Vec<Batch>, u64), StoreError> {
     }
     batches.push(batch);
     Ok((batches, all))
-}
-
-impl Keep for Journal {
-    fn keep(&self, record: Record) -> Keeping {
-        // The ledger has changed already: a journal that is being written anew either has this change, too,
-        // or is handed over first.
-        let state = self.state.lock();
-        let commit = self.commit(Batch::new(), &Line::from(record), Durability::Sync);
-        drop(state);
-        let limit = self.clock.sleep_until(self.clock.now() + KEPT_WITHIN);
-        Box::pin(async move {
-            tokio::select! {
-                biased;
-                kept = commit => kept.map(drop).map_err(|error| failed(&error)),
-                () = limit => Err(late(KEPT_WITHIN)),
-            }
-        })
-    }
-
-    fn known(&self, key: &str) -> Option<Asked> {
-        let Some(known) = Self::known(self, key) else {
-            // About to be accepted, it is as if it were open: whoever asks waits for what becomes of that.
-            return (!self.state.lock().is_free(key)).then_some(Asked::Open);
-        };
-        Some(match known {
-            Journaled::Open => Asked::Open,
-            Journaled::Fated(Fate::Done, reply) => Asked::Done(reply),
-            Journaled::Fated(Fate::Quarantined, _) => Asked::Aside,
-            Journaled::Fated(fate, _) => Asked::Over(fate),
-        })
-    }
-
-    fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {
-        let freed = self.freed(key);
-        Box::pin(async move { freed.await.map_err(|error| failed(&error)) })
-    }
-
-    fn asked_by(&self, task: &str) -> Vec<(Arc<str>, bool)> {
-        self.nested(task)
-    }
-
-    fn let_go(&self, keys: &[Arc<str>]) -> Keeping {
-        let commit = self.without(keys, Batch::new());
-        let commit = commit.map(|batch| self.store.commit(batch, Durability::Sync));
-        Box::pin(async move {
-            let kept = match commit {
-                Ok(commit) => commit.await.map(drop),
-                Err(error) => Err(error),
-            };
-            kept.map_err(|error| failed(&error))
-        })
-    }
-
-    fn told(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let mut told = Box::pin(self.changed.notified());
-        // From now on, and not from when it is waited for.
-        told.as_mut().enable();
-        told
-    }
-
-    fn note(&self, record: Record) {
-        // Nobody can wait for it: what is not written is found out again by whoever asks next.
-        let _state = self.state.lock();
-        drop(self.commit(Batch::new(), &Line::from(record), Durability::Async));
-    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use crate::id::ChildPath;
 pub use crate::id::EffectKey;
 pub(crate) use unanswered::Trace;
 
+mod questions;
 mod unanswered;
 
 #[cfg(test)]
@@ -332,9 +333,6 @@ pub struct Ledger {
     asked_bytes: usize,
     next: u64,
 }
-
-/// What the answers to questions may weigh: those of the oldest tasks go, and with them their replay.
-const ASKED_BYTES: usize = 64 << 20;
 
 impl Ledger {
     /// A ledger as these records left it. What was under way then has no outcome now.
@@ -647,32 +645,6 @@ impl Ledger {
             entry.status = status.clone();
         }
         Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
-    }
-
-    fn note_asked(&mut self, task: Arc<str>, key: EffectKey, status: EffectStatus) {
-        self.asked_bytes += weight(&status);
-        let asked = self.asked.entry(Arc::clone(&task)).or_insert_with(|| {
-            self.askers.push_back(task);
-            BTreeMap::new()
-        });
-        if let Some(before) = asked.insert(key, status) {
-            self.asked_bytes -= weight(&before);
-        }
-        while self.asked_bytes > ASKED_BYTES && self.asked.len() > 1 {
-            let Some(oldest) = self.askers.pop_front() else { break };
-            self.forget_asked(&oldest);
-        }
-        // Tasks that were forgotten in between leave their places behind.
-        if self.askers.len() > 2 * self.asked.len() + 64 {
-            let asked = &self.asked;
-            self.askers.retain(|task| asked.contains_key(task));
-        }
-    }
-
-    fn forget_asked(&mut self, task: &str) {
-        for status in self.asked.remove(task).iter().flat_map(BTreeMap::values) {
-            self.asked_bytes -= weight(status);
-        }
     }
 
     fn forget(&mut self, task: &str) {

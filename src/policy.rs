@@ -150,7 +150,7 @@ impl Default for Outlook<'_> {
 /// Before the ladder come the ends that no rung may prevent, in this order: an effect whose outcome is
 /// unknown is held, a request that ends its second life is quarantined, one that is out at a second
 /// member is left to that one, a class that ends the request
-/// wherever it occurs ends it, and a request whose time is over expires. An unknown outcome comes
+/// wherever it occurs ends it, unless only this child costs too much and a sibling can take it, and a request whose time is over expires. An unknown outcome comes
 /// before the deadline, since a caller who hears "expired" would believe that the request may be
 /// repeated.
 pub fn decide(
@@ -186,19 +186,29 @@ impl Case<'_> {
             return end(Action::AwaitCopy, [Declined::CopyOut; 4]);
         }
         if let Some(class @ (Class::BudgetDenied | Class::Cancelled)) = self.cause.class() {
-            let why = [
-                Declined::ClassNotRetryable(class),
-                Declined::ClassNotEligible(class),
-                Declined::NothingToRollBack,
-                Declined::Terminal(class),
-            ];
-            return end(Action::Fail, why);
+            return self.denied(class);
         }
         if self.request.deadline <= self.now {
             let why = Declined::Deadline { needed: Duration::ZERO, left: Duration::ZERO };
             return end(Action::Expire, [why; 4]);
         }
         self.climb()
+    }
+
+    /// Nobody pays for it, or nobody wants it. What only this child costs too much for, a sibling may do.
+    fn denied(&self, class: Class) -> Decision {
+        let no_retry = Declined::ClassNotRetryable(class);
+        let substitute = match self.cause.is_by_own_limits() && self.request.deadline > self.now {
+            true => self.substitute(),
+            false => Err(Declined::ClassNotEligible(class)),
+        };
+        match substitute {
+            Ok(action) => Decision { action, declined: vec![(Rung::Retry, no_retry)] },
+            Err(why) => {
+                let end_of_it = Declined::Terminal(class);
+                end(Action::Fail, [no_retry, why, Declined::NothingToRollBack, end_of_it])
+            }
+        }
     }
 
     /// The ladder, gentlest rung first.

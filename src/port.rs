@@ -43,7 +43,7 @@ pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use late::Late;
 pub(crate) use options::{AcceptOptions, More};
 pub(crate) use replay::{Replayed, is_replayed};
-pub(crate) use trial::{Back, Taking, Trial};
+pub(crate) use trial::{Back, Trial, Trying, Turning};
 use waiting::Waiting;
 
 /// How a call differs from its defaults.
@@ -55,7 +55,9 @@ pub struct CallOptions {
     /// # Default
     /// `None`: what the child's spec says; within a supervised attempt, at most what is left of it.
     pub deadline: Option<Duration>,
-    /// The idempotency key.
+    /// The idempotency key: the name of this task in the whole system, whoever is asked. Two children that are
+    /// asked under the same key are taken for two parts of one task: of durable ones the second is refused as
+    /// [`Unavailable::Duplicate`], and the same effect at the same place of both is done once.
     ///
     /// # Default
     /// `None`: one made from the request's id.
@@ -210,7 +212,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
     /// For a child that is not [durable](crate::spec::ChildSpec::durable), the same as
     /// [`Port::cast_with`].
     ///
-    /// Under a key that this child has accepted before, in whatever process, it is refused as
+    /// Under a key that was accepted before, by whatever durable child and in whatever process, it is refused as
     /// [`Unavailable::Duplicate`]: the other one stands.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef};
 
 use crate::behavior::Seat;
-use crate::checkpoint::{Interval, Scope};
+use crate::checkpoint::{Digest, Interval, Scope};
 use crate::circuit::Domain;
 use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
@@ -47,6 +47,7 @@ mod hold;
 mod keep;
 mod line;
 mod look;
+mod marks;
 mod point;
 mod rare;
 mod recovery;
@@ -67,7 +68,8 @@ pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
 pub(crate) use replay::{Answered, Replay, Replayed, told_apart};
-pub(crate) use state::{Adopted, Saved};
+pub(crate) use state::{Adopted, Saved, Undoing};
+pub(crate) use trial::OnTrial;
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, unwound, watched};
 
@@ -125,6 +127,8 @@ pub(crate) struct Rules {
     /// Whether that is within a transaction: what a request has done is undone when it is rolled back, or
     /// ends without an answer.
     pub(crate) in_transaction: bool,
+    /// Of all that decides about failures, once somebody has asked: see [`Slot::policy_digest`].
+    digest: OnceLock<Digest>,
 }
 
 impl Rules {
@@ -152,6 +156,7 @@ impl Rules {
             },
             scope: within.scope,
             in_transaction: within.in_transaction,
+            digest: OnceLock::new(),
             policy,
         }
     }

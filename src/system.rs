@@ -511,7 +511,8 @@ impl System {
     }
 
     /// Stops the tree in reverse order, each child within its shutdown limit, and returns when all is
-    /// stopped. What was open has the fate `Stopped`, or `Unknown` where an effect was under way.
+    /// stopped. What was open has the fate `Stopped`, or `Unknown` where an effect was under way. Nobody is at
+    /// work on the store any more, unless it takes longer than 10 s to tidy it.
     pub async fn stop(&self) {
         self.inner.hub.begin_shutdown();
         let root = &self.inner.root;
@@ -529,6 +530,7 @@ impl System {
         if let Some(journal) = self.inner.hub.journal.get() {
             journal.ends_in_order().await;
         }
+        self.inner.hub.tidied().await;
     }
 
     /// Waits until the root has ended, by itself or because it was stopped, and says why.

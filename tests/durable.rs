@@ -31,6 +31,8 @@ mod stale;
 mod versions;
 #[path = "durable/joined.rs"]
 mod joined;
+#[path = "durable/marks.rs"]
+mod marks;
 
 /// The world outside: it is there before and after the process.
 #[derive(Default)]

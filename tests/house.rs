@@ -63,11 +63,15 @@ const IMPURE: [&str; 10] = [
 
 /// Files that may sleep in a test, each with its reason. An entry that is no longer needed is a
 /// finding, too.
-const MAY_SLEEP: [(&str, &str); 5] = [
+const MAY_SLEEP: [(&str, &str); 6] = [
     ("actors/tests/agent.rs", "plays a model that takes its time, on a paused clock"),
     ("tests/real_llm.rs", "asks another process, now and then, whether it is there again"),
     ("actors/tests/mcp/harness.rs", "waits for what another process does, of which no event tells"),
     ("actors/tests/mcp_real.rs", "gives servers that write no log time to begin a call"),
+    (
+        "tests/crash/harness.rs",
+        "waits until another process has its store, of which no event tells",
+    ),
     ("tests/crash.rs", "kills real processes at random times, which no clock of ours can pause"),
 ];
 

@@ -296,3 +296,28 @@ fn a_store_that_answers_after_the_attempt_was_over_does_not_make_it_count_twice(
         assert_eq!(counter.call(2_u64).await.unwrap().value, 6);
     });
 }
+
+/// So many requests write more than is left untidied.
+const TIDIED_FROM: u32 = 2_100;
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_whoever_tidies_the_store() {
+    let desk = Desk::new();
+    let (system, counter) = desk.open().await;
+    desk.moody.hold_tidying(true);
+    for _ in 0..TIDIED_FROM {
+        counter.call(2_u64).await.unwrap();
+    }
+    desk.moody.tidies().await;
+    let stopping = tokio::spawn({
+        let system = system.clone();
+        async move { system.stop().await }
+    });
+    system.wait().await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!stopping.is_finished(), "somebody is at work on the store");
+    desk.moody.hold_tidying(false);
+    stopping.await.unwrap();
+}

@@ -9,13 +9,13 @@ use std::time::Duration;
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Interval, MemoryStore, Scope, Snapshot, Store};
 use mainstay::error::{CallError, CheckpointError, ResolveError};
-use mainstay::event::Event;
+use mainstay::event::{Event, Stamped};
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::{System, To};
+use mainstay::system::{RecoverOptions, System, To};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -34,10 +34,16 @@ enum Order {
     Credit(u32),
     UndoDebit(u32),
     UndoCredit(u32),
-    Told { done: bool },
+    Told {
+        done: bool,
+    },
+    /// Only asked, by whoever was told that so much was undone.
+    Asked {
+        undone: usize,
+    },
 }
 
-use Order::{Credit, Debit, Told, UndoCredit, UndoDebit};
+use Order::{Asked, Credit, Debit, Told, UndoCredit, UndoDebit};
 
 /// How a credit goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +96,13 @@ impl Behavior for Desk {
 impl Stateless for Desk {
     async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
         let goes = match order {
-            Credit(_) => self.0.credits.lock().pop_front().or(*self.0.always.lock()),
+            Credit(_) | Asked { .. } => self.0.credits.lock().pop_front().or(*self.0.always.lock()),
             Told { .. } if self.0.mute.load(Ordering::SeqCst) => Some(Goes::No),
             _ => None,
         };
+        if matches!(order, Asked { .. }) {
+            self.0.log.lock().push(*order);
+        }
         match goes {
             Some(Goes::Refused) => return Err(Fault::network("refused")),
             Some(Goes::No) => return Err(Fault::business("the account is closed")),
@@ -103,7 +112,8 @@ impl Stateless for Desk {
             }
             Some(Goes::Lost | Goes::Half) | None => {}
         }
-        if self.0.done.lock().insert(ctx.key(), *order).is_none() {
+        let asks = matches!(order, Asked { .. });
+        if !asks && self.0.done.lock().insert(ctx.key(), *order).is_none() {
             self.0.log.lock().push(*order);
         }
         match goes {
@@ -122,6 +132,9 @@ const ALONE: u32 = 77;
 
 /// What is credited and cannot be taken back there.
 const FOREIGN: u32 = 900;
+
+/// Of this it asks before it tells that it is undone.
+const RARE: u32 = 8;
 
 /// Moves an amount, and counts what it has moved.
 #[derive(Clone, Default)]
@@ -155,6 +168,11 @@ impl Stateful for Teller {
                 let told = (undone.kept.len(), undone.unknown.len());
                 assert_eq!(told, (0, doubtful), "{undone:?}");
                 self.stage = Arc::new(10);
+                if *amount == RARE {
+                    let undone = undone.undone.len();
+                    self.stage = Arc::new(9);
+                    return Ok(Step::Perform(vec![bank.ask(Asked { undone })]));
+                }
             }
             _ => {}
         }
@@ -211,10 +229,17 @@ async fn open_as(
     tells: bool,
     interval: Interval,
 ) -> (System, Port<u32, u32>) {
+    let tree = spec(kind, bank, tells, interval);
+    let (system, _) = System::recover(tree, Arc::clone(store)).await.unwrap();
+    let teller = system.port::<u32, u32>("bank/teller").unwrap();
+    (system, teller)
+}
+
+fn spec(kind: EffectKind, bank: &Arc<Bank>, tells: bool, interval: Interval) -> SupervisorSpec {
     let (desk, undoes) = (Desk(Arc::clone(bank)), Desk(Arc::clone(bank)));
     // Durable, so that it is asked once also by two processes.
     let undoer = ChildSpec::stateless("undoer", move || undoes.clone()).durable::<Desk>();
-    let spec = SupervisorSpec::one_for_one("bank")
+    SupervisorSpec::one_for_one("bank")
         .scope(Scope::Transaction)
         .child(undoer)
         .child(
@@ -227,10 +252,7 @@ async fn open_as(
             ChildSpec::stateful("teller", move || Teller { tells, ..Teller::default() })
                 .durable::<Teller>()
                 .checkpoint(interval),
-        );
-    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
-    let teller = system.port::<u32, u32>("bank/teller").unwrap();
-    (system, teller)
+        )
 }
 
 fn runtime() -> Runtime {
@@ -518,62 +540,65 @@ fn a_request_taken_up_in_the_middle_can_still_go_back_to_its_beginning() {
     }
 }
 
-/// What the world has seen, without the undo of a credit that hung: nobody can tell that it did not happen.
-fn seen(bank: &Bank) -> Vec<Order> {
-    bank.log().into_iter().filter(|act| *act != UndoCredit(7)).collect()
+/// The next process, after one that ended when all was undone and the teller asked about it: nothing is undone or
+/// returned to once more, and the teller is told the same.
+fn goes_on_after_its_rollback(bank: &Arc<Bank>, store: &Arc<dyn Store>, undone: usize) {
+    let before = bank.log();
+    assert_eq!(before.last(), Some(&Asked { undone }), "{before:?}");
+    runtime().block_on(async {
+        let spec = spec(EffectKind::Idempotent, bank, true, Interval::Never);
+        let recovering =
+            System::recover_observed(spec, Arc::clone(store), RecoverOptions::default());
+        let (system, _, mut events) = recovering.await.unwrap();
+        assert_eq!(settled(&system, "it").await, Fate::Done);
+        assert_eq!(bank.log()[before.len()..], [Asked { undone }, Told { done: false }]);
+        assert_eq!(system.effects().open(), []);
+        assert!(system.fates().is_balanced(), "{:?}", system.fates());
+        while let Some(Stamped { event, .. }) = events.try_next() {
+            let back = matches!(event, Event::RolledBack { .. } | Event::ScopeRolledBack { .. });
+            assert!(!back, "it was done before: {event:?}");
+        }
+    });
 }
-
-const AGAIN: [Order; 3] = [Debit(7), UndoDebit(7), Debit(7)];
-const AGAIN_AND_DONE: [Order; 5] =
-    [Debit(7), UndoDebit(7), Debit(7), Credit(7), Told { done: true }];
 
 #[test]
 fn a_rollback_of_a_request_that_was_done_is_not_done_again_by_the_next_process() {
-    // No state is stored on the way but those of the rollback.
-    let (bank, store, seldom) = (Arc::new(Bank::default()), store(), Interval::Never);
+    // No state is stored after the rollback but its own.
+    let (bank, store) = (Arc::new(Bank::default()), store());
     runtime().block_on(async {
-        let (_system, teller) = open_with(&bank, &store, false, seldom.clone()).await;
+        let (_system, teller) = open_with(&bank, &store, true, Interval::Never).await;
         bank.credits.lock().extend([Goes::No, Goes::Hangs]);
-        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        teller.submit(RARE, CallOptions::new().key("it")).await.unwrap();
         bank.hung.notified().await;
-        assert_eq!(bank.log(), AGAIN, "undone and begun again");
     });
-    runtime().block_on(async {
-        let (system, _) = open_with(&bank, &store, false, seldom).await;
-        assert_eq!(settled(&system, "seven").await, Fate::Done);
-        assert_eq!(seen(&bank), AGAIN_AND_DONE, "what was done since stands");
-        assert_eq!(system.effects().open(), []);
-    });
+    assert_eq!(bank.log(), [Debit(RARE), UndoDebit(RARE), Asked { undone: 1 }]);
+    goes_on_after_its_rollback(&bank, &store, 1);
 }
 
 #[test]
 fn a_rollback_by_hand_undoes_what_another_process_has_done_and_a_third_does_not_undo_it_again() {
-    let (bank, store, seldom) = (Arc::new(Bank::default()), store(), Interval::Never);
+    let (bank, store) = (Arc::new(Bank::default()), store());
     let line = runtime().block_on(async {
-        let (system, teller) = open_with(&bank, &store, false, seldom.clone()).await;
+        let (system, teller) = open_with(&bank, &store, true, Interval::Never).await;
         let line = system.checkpoint("bank").await.unwrap();
-        bank.credits.lock().extend([Goes::Hangs, Goes::Hangs, Goes::Hangs]);
-        teller.submit(7_u32, CallOptions::new().key("seven")).await.unwrap();
+        bank.credits.lock().extend([Goes::Hangs; 3]);
+        teller.submit(RARE, CallOptions::new().key("it")).await.unwrap();
         bank.hung.notified().await;
         line
     });
-    assert_eq!(bank.log(), [Debit(7)]);
+    assert_eq!(bank.log(), [Debit(RARE)]);
     runtime().block_on(async {
-        let (system, _) = open_with(&bank, &store, false, seldom.clone()).await;
+        let (system, _) = open_with(&bank, &store, true, Interval::Never).await;
         bank.hung.notified().await;
-        assert_eq!(bank.log(), [Debit(7)], "it has gone on where it was");
+        assert_eq!(bank.log(), [Debit(RARE)], "it has gone on where it was");
         let report = system.rollback("bank", To::Line(line)).await.unwrap();
         assert_eq!((report.line, report.undone.len()), (Some(line), 2), "{report:?}");
         bank.hung.notified().await;
-        assert_eq!(seen(&bank), AGAIN, "undone and begun again");
     });
-    runtime().block_on(async {
-        let (system, _) = open_with(&bank, &store, false, seldom).await;
-        assert_eq!(settled(&system, "seven").await, Fate::Done);
-        assert_eq!(seen(&bank), AGAIN_AND_DONE, "what was done since stands");
-        assert_eq!(system.effects().open(), []);
-        assert!(system.fates().is_balanced(), "{:?}", system.fates());
-    });
+    // Nobody can tell that the credit which hung did not happen.
+    let undone = [Debit(RARE), UndoCredit(RARE), UndoDebit(RARE), Asked { undone: 2 }];
+    assert_eq!(bank.log(), undone);
+    goes_on_after_its_rollback(&bank, &store, 2);
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use mainstay::checkpoint::MemoryStore;
 use mainstay::system::System;
@@ -17,6 +19,7 @@ use mainstay::system::System;
 use build::Tree;
 use chaos::Trial;
 use run::Session;
+use signals::{Ended, Signals};
 use snag::Snags;
 
 mod aside;
@@ -29,6 +32,7 @@ mod points;
 mod profile;
 mod run;
 mod shop;
+mod signals;
 mod snag;
 mod verify;
 mod watch;
@@ -176,11 +180,28 @@ struct Show {
     stream: bool,
 }
 
-/// Writes a line to standard output. A reader that has gone away is nobody's failure.
+/// Why something that was to be on standard output is not there.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// Whether the reader of standard output has gone away.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line to standard output.
 fn say(text: impl fmt::Display) {
+    write_out(&format!("{text}\n"));
+}
+
+/// Writes to standard output. A reader that has gone away is nobody's failure; a full disk is one, at the end.
+fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
-    let text = harmless(text.to_string(), out.is_terminal());
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    let text = harmless(text.to_owned(), out.is_terminal());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            UNREAD.store(true, Ordering::Relaxed);
+        }
+        Err(error) => drop(UNWRITTEN.get_or_init(|| error.to_string())),
+        Ok(()) => {}
+    }
 }
 
 /// Writes a line to standard error.
@@ -193,7 +214,7 @@ fn tell(text: impl fmt::Display) {
 /// What a model, a tool or a file says may hold codes that a terminal obeys: it is shown them, and does
 /// not get them. What goes elsewhere stays as it is.
 fn harmless(text: String, is_terminal: bool) -> String {
-    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let obeyed = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns_around(c);
     if !is_terminal || !text.contains(obeyed) {
         return text;
     }
@@ -205,6 +226,12 @@ fn harmless(text: String, is_terminal: bool) -> String {
         c => Some(char::from_u32(0x2400 + c as u32).filter(|_| c < ' ').unwrap_or('\u{fffd}')),
     };
     text.chars().filter_map(shown).collect()
+}
+
+/// Whether what comes after it is shown in another order than it is written: what a text says could then look
+/// like something else.
+pub(crate) const fn turns_around(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// There is no answer. Empty when it has been said why already.
@@ -247,12 +274,17 @@ pub(crate) fn main() -> ExitCode {
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    let Err(error) = result else {
+        let Some(error) = UNWRITTEN.get() else { return ExitCode::SUCCESS };
+        tell(format_args!("mainstay: standard output: {error}"));
+        return ExitCode::from(1);
+    };
     if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
         // A program reads standard output, and reads of this failure there, too.
         let kind = match () {
             () if error.is::<Snags>() => "file",
             () if about_store => "store",
+            () if error.is::<Ended>() => "ended",
             () => "not_asked",
         };
         let message = causes(&error);
@@ -261,6 +293,10 @@ pub(crate) fn main() -> ExitCode {
     if let Some(snags) = error.downcast_ref::<Snags>() {
         tell(snags.to_string().trim_end());
         return ExitCode::from(2);
+    }
+    if let Some(ended) = error.downcast_ref::<Ended>() {
+        tell(format_args!("mainstay: {ended}"));
+        return ExitCode::from(ended.code());
     }
     let said = error.downcast_ref::<Failed>();
     if said.is_none_or(|failed| !failed.0.is_empty()) {
@@ -292,12 +328,36 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                     "--history is for a conversation; add --chat to have one without a terminal"
                 );
             }
-            let mut session = Session::start(&mut tree, show, adopt).await?;
-            let result = match converse {
-                true => session.converse(history).await,
-                false => session.once(prompt).await,
+            let mut signals = Signals::new().context("the signals")?;
+            let mut session = tokio::select! {
+                session = Session::start(&mut tree, show, adopt) => session?,
+                ended = signals.next() => return Err(ended.into()),
             };
-            session.stop().await;
+            let system = session.system();
+            let result = {
+                let work = async {
+                    match converse {
+                        true => session.converse(history).await,
+                        false => session.once(prompt).await,
+                    }
+                };
+                let mut work = std::pin::pin!(work);
+                tokio::select! {
+                    result = &mut work => result,
+                    ended = signals.next() => {
+                        // The work is not called off before: what is durable goes on at the next start.
+                        tokio::select! {
+                            _ = system.stop() => {}
+                            _ = signals.next() => {}
+                        }
+                        Err(ended.into())
+                    }
+                }
+            };
+            tokio::select! {
+                () = session.stop() => {}
+                _ = signals.next() => {}
+            }
             result
         }
         Command::Check { file, chaos: true, requests, seed, json } => {

@@ -67,6 +67,7 @@
 pub mod agent;
 pub mod chat;
 pub mod default;
+mod exact;
 mod http;
 pub mod human;
 pub mod local;
@@ -74,6 +75,7 @@ pub mod mcp;
 pub mod model;
 pub mod scripted;
 pub mod search;
+mod names;
 mod secrets;
 pub mod stub_server;
 pub mod tool;

@@ -62,6 +62,7 @@
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ use mainstay::spec::{ChildSpec, SupervisorSpec};
 use reqwest::Url;
 
 use crate::chat::ToolSpec;
+use crate::names;
 use crate::secrets::Secrets;
 use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
 use connect::Connection;
@@ -378,7 +380,7 @@ impl McpServer {
     }
 
     /// The connection and every tool declared or offered, below a supervisor of this id. The tools
-    /// are found at `{id}/{name}`.
+    /// are found at `{id}/{name}`, the name as [`tool_id`](McpServer::tool_id) has it.
     ///
     /// A server that dies is started again after 200 ms, doubling to 10 s; one that dies more than 10
     /// times a minute is set aside.
@@ -390,8 +392,14 @@ impl McpServer {
             .restart_backoff(Duration::from_millis(200), Duration::from_secs(10))
             .child(self.connection(CONNECTION));
         self.plan.effects.keys().fold(supervisor, |supervisor, name| {
-            supervisor.child(self.tool_named(name.clone()).spec(name))
+            supervisor.child(self.tool_named(name.clone()).spec(Self::tool_id(name)))
         })
+    }
+
+    /// The id of the child that a tool of this name is: its name, or where that has a slash and can be no
+    /// id, the name that models are told.
+    pub fn tool_id(name: &str) -> Cow<'_, str> {
+        if name.is_empty() || name.contains('/') { names::alias(name) } else { name.into() }
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fate::Cost;
-use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -24,10 +24,13 @@ use crate::chat::{ChatReply, ChatRequest, Usage};
 use crate::model::commit::Rules;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
+use crate::model::share::{Share, share};
 use crate::model::wire::Wire;
+use crate::names;
 use crate::secrets::Secrets;
 
 pub use crate::model::commit::{CommitPoint, WhenFull};
+pub use crate::model::share::BUDGETED_ANSWER;
 
 mod anthropic;
 pub mod classify;
@@ -40,6 +43,7 @@ pub mod limits;
 mod ollama;
 mod openai;
 mod responses;
+mod share;
 mod streaming;
 mod transport;
 mod wire;
@@ -77,6 +81,17 @@ pub const CONCURRENCY: u32 = 8;
 /// The child's [`attempt_timeout`](ChildSpec::attempt_timeout) bounds the whole answer, not the pause
 /// between its pieces: set it for answers that take longer.
 ///
+/// # Budgets
+/// What a request may cost is reserved in the budget of whoever asks before it is sent, and settled with
+/// what it used: a token for four bytes of the request, and the tokens its answer may have
+/// ([`ChatRequest::max_tokens`]), at the [price](Model::price_per_million). What is not left is not begun,
+/// and a cheaper sibling may be asked. Under a budget of tokens, or of money where there is a price, a
+/// request without a limit of its own is given what is left, at most [`BUDGETED_ANSWER`].
+///
+/// An attempt that nobody knows the end of is charged for what it had reserved: one that was dropped, timed
+/// out, or lost its connection before its answer was whole. Of a stream that had begun that is what had come
+/// so far, by the same estimate.
+///
 /// # Errors
 /// By [`classify`](classify::classify) for what the server says, in a status, in the body of a 200 or
 /// in a stream, and:
@@ -96,6 +111,7 @@ pub const CONCURRENCY: u32 = 8;
 /// | more was held back before the commit than may be, and [`WhenFull::Fail`] | `OutputInvalid`, `buffer_full` |
 /// | the listener of a stream does not listen | `Cancelled`, `listener_stalled` |
 /// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
+/// | the budget does not cover it | `BudgetDenied`, not applied |
 /// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
 #[derive(Clone)]
 pub struct Model {
@@ -252,7 +268,7 @@ impl Model {
     /// [`Answer::cost`](mainstay::fate::Answer::cost).
     ///
     /// # Default
-    /// 0: only tokens are counted.
+    /// 0: only tokens are counted, and a budget of money is no limit.
     #[must_use]
     pub fn price_per_million(mut self, input_micros: u64, output_micros: u64) -> Self {
         self.price = (input_micros, output_micros);
@@ -375,9 +391,12 @@ impl Model {
             return (Ok(part), Usage::default());
         }
         let mut secrets = Arc::default();
-        let (outcome, usage) = match self.exchange(request, time_left, &mut secrets, course).await {
+        // What it is charged if nobody says what it used.
+        let mut at_stake = Usage::default();
+        let exchange = self.exchange(request, time_left, &mut secrets, &mut at_stake, course);
+        let (outcome, usage) = match exchange.await {
             Ok(settled) => settled,
-            Err(fault) => (Err(fault), Usage::default()),
+            Err(fault) => (Err(fault), at_stake),
         };
         // What a listener has heard is hidden from nobody, but the fault that goes with it is.
         let outcome = match outcome {
@@ -416,6 +435,7 @@ impl Model {
         request: &ChatRequest,
         time_left: Duration,
         secrets: &mut Arc<Secrets>,
+        at_stake: &mut Usage,
         course: &Course<'_>,
     ) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
         let ready = self.client.as_ref().ok_or_else(|| {
@@ -433,33 +453,58 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let body = self.wire.body(&self.model, request, stream, ready.official)?;
+        let told = names::told(request);
+        let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
+        let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
+        let limit = share.map(|share| share.limit).or(request.max_tokens);
+        if limit != request.max_tokens {
+            let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
+            body = self.wire.body(&self.model, &limited, stream, ready.official)?;
+        }
         let sent = body.len();
         let mut time_left = time_left;
         let permit = match &self.limits {
             Some(limits) => {
                 let start = tokio::time::Instant::now();
-                let output = u64::from(request.max_tokens.unwrap_or(0));
-                let tokens = (sent as u64).div_ceil(4).saturating_add(output);
+                let output = u64::from(limit.unwrap_or(0));
+                let tokens = wire::estimate(sent, 0).input.saturating_add(output);
                 let permit = limits.admit(tokens, time_left).await?;
                 time_left = time_left.saturating_sub(start.elapsed());
                 Some(permit)
             }
             None => None,
         };
-        let response = self.send(ready, credentials, body, stream, time_left).await?;
+        if let Some(share) = share {
+            course.used(share.usage);
+            *at_stake = share.usage;
+        }
+        let response = match self.send(ready, credentials, body, stream, time_left).await {
+            Ok(response) => response,
+            Err(fault) => {
+                if fault.effect == EffectState::NotApplied {
+                    *at_stake = Usage::default();
+                }
+                return Err(fault);
+            }
+        };
+        if !response.status().is_success() {
+            // An error costs nothing, whatever becomes of its text.
+            *at_stake = Usage::default();
+            course.used(Usage::default());
+        }
         let (outcome, usage) = match &request.stream {
             Some(sink) => {
                 // Boxed, so that what has no stream is small.
                 Box::pin(streaming::answer(self, response, sent, request, sink, secrets, course))
-                    .await
+                    .await?
             }
             None => {
                 // Whoever has begun to answer has read what was sent.
-                course.used(wire::estimate(sent, 0));
+                if share.is_none() {
+                    course.used(wire::estimate(sent, 0));
+                }
                 let (head, body) = transport::read_whole(response).await?;
-                let (outcome, usage) =
-                    wire::outcome(self.wire, &head, &body, &request.response_format, sent);
+                let (outcome, usage) = wire::outcome(self.wire, &head, &body, request, sent);
                 (outcome.map(|reply| secrets.cleaned(reply)), usage)
             }
         };
@@ -486,13 +531,7 @@ impl Model {
     }
 
     fn cost(&self, usage: Usage) -> Cost {
-        let (input, output) = self.price;
-        let micros = u128::from(usage.input) * u128::from(input)
-            + u128::from(usage.output) * u128::from(output);
-        Cost {
-            tokens: usage.total(),
-            money_micros: u64::try_from(micros.div_ceil(1_000_000)).unwrap_or(u64::MAX),
-        }
+        share::cost(self.price, usage)
     }
 }
 
@@ -522,6 +561,17 @@ pub(crate) struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// Reserves what a request may use of the payer's budget, if that has limits.
+    fn share(&self, prompt: u64, limit: Option<u32>) -> Result<Option<Share>, Fault> {
+        let Some((model, ctx)) = self.payer else { return Ok(None) };
+        let share = share(prompt, limit, model.price, &ctx.budget_left())
+            .map_err(|denied| Fault::from(denied).by_own_limits())?;
+        if let Some(share) = share {
+            ctx.reserve(model.cost(share.usage))?;
+        }
+        Ok(share)
+    }
+
     /// So much was used so far: it is charged if the attempt is dropped now.
     pub(crate) fn used(&self, usage: Usage) {
         if let Some((model, ctx)) = self.payer {

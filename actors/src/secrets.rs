@@ -9,7 +9,7 @@ use std::fmt;
 use mainstay::fault::Fault;
 use reqwest::Url;
 
-use crate::chat::ChatReply;
+use crate::chat::{ChatReply, Finish};
 
 /// What replaces a secret in a text.
 const HIDDEN: &str = "[key]";
@@ -84,7 +84,11 @@ impl Secrets {
     pub(crate) fn cleaned(&self, mut reply: ChatReply) -> ChatReply {
         self.clean(&mut reply.text);
         self.clean(&mut reply.model);
+        if let Finish::Other(why) = &mut reply.finish {
+            self.clean(why);
+        }
         for call in &mut reply.tool_calls {
+            self.clean(&mut call.id);
             self.clean(&mut call.name);
             self.clean(&mut call.arguments);
         }

@@ -460,8 +460,8 @@ async fn give(to: &mut (impl AsyncWrite + Unpin), stream: &Stream) -> io::Result
         if let (0, Some(meeting)) = (number, &stream.meeting) {
             meeting.wait().await;
         }
-        // The shortest sleep takes a millisecond.
-        if !stream.pause.is_zero() {
+        // The shortest sleep takes a millisecond, and what has not left when a reset comes is lost.
+        if !stream.pause.is_zero() || stream.end != StreamEnd::Whole {
             tokio::time::sleep(stream.pause).await;
         }
     }

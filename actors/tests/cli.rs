@@ -14,6 +14,8 @@ mod chaos;
 mod chat;
 #[path = "cli/durable.rs"]
 mod durable;
+#[path = "cli/ended.rs"]
+mod ended;
 #[path = "cli/harness.rs"]
 mod harness;
 #[path = "cli/hedge.rs"]

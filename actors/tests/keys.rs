@@ -132,6 +132,11 @@ async fn fail_in_every_way() {
             // Good answers that hold it.
             Row::reply(&echo),
             Row::tool_calls([(key, echo.as_str())]),
+            Row::completion(
+                serde_json::json!({ "content": null, "tool_calls": [
+                { "id": key, "function": { "name": "f", "arguments": "{}" } }] }),
+                key,
+            ),
             Row::reply_stream(["it is ", &key[..7], &key[7..], ", ", key, &key[..9]]),
         ]
     };

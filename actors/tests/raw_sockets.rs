@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::error::CallError;
-use mainstay::fault::{Class, Fault};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
 use mainstay_actors::chat::stream::open;
@@ -231,6 +231,37 @@ async fn a_whole_answer_that_is_no_answer_is_judged_by_what_it_is() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_not_taken_for_that_of_the_next_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let answer = |text: &str| {
+                    let body =
+                        format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}");
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+                    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+                };
+                // One for each request, and one more at once, on a connection that stays.
+                while connection.read(&mut vec![0; 64 * 1024]).await.is_ok_and(|read| read > 0) {
+                    let both = answer("asked for") + &answer("not asked for");
+                    connection.write_all(both.as_bytes()).await.ok()?;
+                }
+                Some(())
+            });
+        }
+    });
+    let mut model = Model::openai(&url, "m");
+    model.connect().unwrap();
+    for _ in 0..20 {
+        let reply = model.ask(&"hello".into(), LONG, 1).await.unwrap();
+        assert_eq!(reply.text, "asked for");
+    }
+    server.abort();
+}
+
+#[tokio::test]
 async fn a_request_to_a_server_that_drips_has_its_fate_and_its_connection_is_closed() {
     let closed = Arc::new(AtomicU32::new(0));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -288,6 +319,22 @@ async fn the_bearer_of_a_tool_server_is_read_from_the_variable_that_is_named() {
     let told = "environment variable MAINSTAY_NO_SUCH_VARIABLE is not set";
     assert_eq!((&*fault.message, fault.class), (told, Class::Permission));
     assert_eq!(server.count(), asked, "nothing is sent without it");
+}
+
+#[tokio::test]
+async fn a_tool_whose_name_can_be_no_id_keeps_no_tree_from_starting() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(mainstay_actors::stub_server::Row::new(401, ""));
+    let tools = McpServer::url(server.url()).tool("x/y", EffectKind::Read);
+    let tools = tools.tool("x_y", EffectKind::Read).tool("", EffectKind::Read);
+    let root = SupervisorSpec::one_for_one("root").supervisor(tools.supervisor("s"));
+    // It got as far as to the server, which refuses it.
+    let error = System::start(root).await.unwrap_err();
+    assert!(error.to_string().contains("401") && server.count() > 0, "{error}");
+    assert_eq!(
+        (&*McpServer::tool_id("x_y"), McpServer::tool_id("x/y").contains('/')),
+        ("x_y", false)
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::mishaps::Mishaps;
+
 /// Writes small Python functions with a supervised agent, checks them with the real interpreter, and has
 /// what is wrong written again.
 ///
@@ -14,8 +16,8 @@ use clap::{Parser, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "codegen", after_help = AFTER, max_term_width = 100)]
 pub(crate) struct Args {
-    /// Where its state is kept. Run again with the same store and seed after it was killed, and it goes
-    /// on where it was. Without it, the state lives as long as the process
+    /// Where its state is kept. Run again with the same store, seed and rate or model after it was killed,
+    /// and it goes on where it was. Without it, the state lives as long as the process
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
@@ -53,14 +55,20 @@ pub(crate) struct Args {
     /// from a process that had ended), slo
     #[arg(long, value_name = "FORMAT")]
     pub(crate) summary: Option<Summary>,
+
+    #[command(flatten)]
+    pub(crate) mishaps: Mishaps,
 }
 
 const AFTER: &str = "\
 Progress goes to stderr, the report to stdout.
 
 Exit codes:
-  0  every function has its fate
-  2  nothing was written: bad arguments, no python3, a store or a server that cannot be used";
+  0    every function has its fate
+  2    nothing was written: bad arguments, no python3, a server that does not answer, or a store that
+       cannot be used: unwritable, in use, of another run or program, corrupt
+  3    the store failed, as when the disk is full; what it had is kept, and the same arguments go on
+  130  Ctrl-C: stopped in order; the same arguments go on with it";
 
 /// A format of the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

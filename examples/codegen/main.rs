@@ -10,21 +10,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use mainstay::checkpoint::{FileStore, MemoryStore, Store};
+use mainstay::checkpoint::{FileOptions, MemoryStore, Store};
+use mainstay::clock::Clock;
+use mainstay::error::StoreError;
 use mainstay::event::{Event, EventStream};
 use mainstay::fate::Fate;
 use mainstay::fault::Class;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Port};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System, SystemOptions};
 use mainstay_actors::chat::ChatRequest;
 use mainstay_actors::model::Model;
 
 use args::{Args, Summary};
 use coder::{CODER, Written};
 use faults::Faults;
+use points::{Pointed, Points};
 use python::Python;
 use report::{Outcome, Report};
+use shifted::Shifted;
 use specs::Spec;
 use writer::Source;
 
@@ -37,24 +41,45 @@ mod writer;
 mod coder;
 mod report;
 
+// What every example needs that is killed and begun again.
+#[allow(dead_code, reason = "its database wants to know more")]
+#[path = "../finance/points.rs"]
+mod points;
+#[path = "../finance/mishaps.rs"]
+mod mishaps;
+#[path = "../finance/shifted.rs"]
+mod shifted;
+#[path = "../finance/stamp.rs"]
+mod stamp;
+
 /// How long a server may take to answer the question whether it is there.
 const HELLO: Duration = Duration::from_secs(30);
 /// Whatever happens, the journal is looked at so often.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How it ends, if not well.
+const NOT_BEGUN: u8 = 2;
+const STORE_FAILED: u8 = 3;
+const INTERRUPTED: u8 = 130;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let points = Points::new(args.mishaps.die_at, args.mishaps.die_after);
+    let result = run(&args, &points).await;
+    if args.mishaps.count_points {
+        let _ = writeln!(stderr(), "points: {}", points.passed());
+    }
+    match result {
+        Ok(code) => ExitCode::from(code),
         Err(text) => {
             let _ = writeln!(stderr(), "error: {text}");
-            ExitCode::from(2)
+            ExitCode::from(NOT_BEGUN)
         }
     }
 }
 
-async fn run(args: &Args) -> Result<(), String> {
+async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
     let specs = specs::read(args.limit.map(|limit| limit.get()))?;
     let model = model(args).await?;
     // With a model the faults are its own.
@@ -64,24 +89,47 @@ async fn run(args: &Args) -> Result<(), String> {
         Some(_) => Source::Model,
         None => Source::Rules(faults, Duration::from_millis(args.pace.into())),
     };
-    let store: Arc<dyn Store> = match &args.store {
-        None => Arc::new(MemoryStore::new()),
-        Some(folder) => Arc::new(
-            FileStore::open(folder)
-                .map_err(|error| format!("--store {}: {error}", folder.display()))?,
-        ),
+    let of_store = |error: &dyn std::fmt::Display| match &args.store {
+        Some(folder) => format!("--store {}: {error}", folder.display()),
+        None => error.to_string(),
     };
+    let store = open(args).map_err(|error| of_store(&error))?;
+    let store: Arc<dyn Store> = Arc::new(Pointed::new(store, Arc::clone(points)));
+    let traits = traits(args);
+    stamp::fits(&*store, &traits).map_err(|error| of_store(&error))?;
     let tree = coder::spec(python, &source, model);
-    let (system, recovered) =
-        System::recover(tree, store).await.map_err(|error| error.to_string())?;
+    let clock: Arc<dyn Clock> = Arc::new(Shifted::new(args.mishaps.clock_jump));
+    let mut options = RecoverOptions::default();
+    options.system = SystemOptions::new().clock(clock);
+    let (system, recovered) = System::recover_with(tree, Arc::clone(&store), options)
+        .await
+        .map_err(|error| of_store(&error))?;
     let mut events = system.events();
     let port = system.port::<Spec, Written>(CODER).map_err(|error| error.to_string())?;
     let started = Instant::now();
-    submit(&system, &port, &specs, args.seed).await?;
-    let (outcomes, checkpoints) = wait(&system, &mut events, specs, args.seed).await?;
+    let work = async {
+        stamp::write(&*store, &traits).await?;
+        submit(&system, &port, &specs, args.seed).await?;
+        wait(&system, &mut events, &specs, args.seed).await
+    };
+    let worked = tokio::select! {
+        biased;
+        error = points.failure() => return Ok(store_failed(&of_store(&error))),
+        worked = work => worked,
+        _ = tokio::signal::ctrl_c() => {
+            let _ = writeln!(stderr(), "stopping in order; the same arguments go on with it");
+            system.stop().await;
+            return Ok(INTERRUPTED);
+        }
+    };
     let took = started.elapsed();
     let tree = system.tree().to_string();
     system.stop().await;
+    // Whoever waits for a commit may hear of a store that fails before it is told here.
+    if let Some(error) = points.failed() {
+        return Ok(store_failed(&of_store(&error)));
+    }
+    let (outcomes, checkpoints) = worked?;
     let fates = system.fates();
     let report = Report {
         setting: setting(args),
@@ -102,7 +150,38 @@ async fn run(args: &Args) -> Result<(), String> {
     if !fates.is_balanced() || fates.open > 0 {
         return Err(format!("{} requests have no fate; that is a bug", fates.open));
     }
-    Ok(())
+    Ok(0)
+}
+
+/// Nothing that is done from here on could be kept: the next start finds what was.
+fn store_failed(text: &str) -> u8 {
+    let _ = writeln!(
+        stderr(),
+        "error: {text}; what was kept is there, and the same arguments go on with it"
+    );
+    STORE_FAILED
+}
+
+fn open(args: &Args) -> Result<Arc<dyn Store>, StoreError> {
+    let Some(folder) = &args.store else { return Ok(Arc::new(MemoryStore::new())) };
+    let mut options = FileOptions::new();
+    if let Some(bytes) = args.mishaps.quota {
+        options = options.quota(bytes);
+    }
+    Ok(Arc::new(options.open(folder)?))
+}
+
+/// What another start has to be begun with to go on with this one.
+fn traits(args: &Args) -> stamp::Traits {
+    let writes = match &args.model {
+        Some(model) => ("--model", model.clone()),
+        None => ("--fault-rate", args.fault_rate.to_string()),
+    };
+    let model = if args.model.is_some() { "a model" } else { "rules" };
+    let seed = ("--seed", args.seed.to_string());
+    [("program", "codegen".to_owned()), ("functions by", model.to_owned()), seed, writes]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
 }
 
 /// The name under which a function is known to the journal.
@@ -131,21 +210,21 @@ async fn submit(
 async fn wait(
     system: &System,
     events: &mut EventStream,
-    specs: Vec<Spec>,
+    specs: &[Spec],
     seed: u64,
 ) -> Result<(Vec<Outcome>, u64), String> {
     let total = specs.len();
-    let mut open: Vec<_> = specs.into_iter().enumerate().collect();
+    let mut open: Vec<_> = specs.iter().enumerate().collect();
     let (mut outcomes, mut checkpoints) = (Vec::with_capacity(total), 0);
     loop {
         let mut waits = Vec::new();
         for (index, spec) in open {
-            match outcome(system, &key(&spec, seed))? {
+            match outcome(system, &key(spec, seed))? {
                 None => waits.push((index, spec)),
                 Some(outcome) => {
                     let name = &spec.name;
                     let _ = writeln!(stderr(), "{}/{total} {name}", outcomes.len() + 1);
-                    outcomes.push((index, (spec, outcome)));
+                    outcomes.push((index, (spec.clone(), outcome)));
                 }
             }
         }

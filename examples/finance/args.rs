@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::mishaps::Mishaps;
+
 /// Moves money between accounts in an embedded database, and can be killed at any moment.
 ///
 /// Each transfer is a debit, a credit and one notice in the user's outbox: all of it, or all of it
@@ -35,32 +37,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) summary: Option<Summary>,
 
-    /// Ends the process at this numbered point: each commit of the store and each act of the database
-    /// is one
-    #[arg(long, value_name = "N", hide = true)]
-    pub(crate) die_at: Option<u64>,
-
-    /// Ends it right after that point, before anybody hears of it, instead of right before
-    #[arg(long, hide = true, requires = "die_at")]
-    pub(crate) die_after: bool,
-
-    /// Says on stderr how many points were passed
-    #[arg(long, hide = true)]
-    pub(crate) count_points: bool,
-
-    /// How many bytes the runtime's store may have
-    #[arg(long, value_name = "BYTES", hide = true)]
-    pub(crate) quota: Option<u64>,
-
-    /// By how many seconds the clock that people read is wrong
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 0,
-        hide = true,
-        allow_negative_numbers = true
-    )]
-    pub(crate) clock_jump: i64,
+    #[command(flatten)]
+    pub(crate) mishaps: Mishaps,
 
     /// The wait before the first retry in milliseconds, instead of the playbook's
     #[arg(long, value_name = "MS", hide = true)]

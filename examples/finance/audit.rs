@@ -188,6 +188,18 @@ impl Books {
         }
     }
 
+    /// Whether there is anything of this transfer.
+    pub(crate) fn has(&self, transfer: u32) -> bool {
+        !self.of(transfer).is_empty() || !self.told(transfer).is_empty()
+    }
+
+    /// Whether one side of a transfer was posted and not taken back.
+    pub(crate) fn stands(&self, transfer: Transfer, is_credit: bool) -> bool {
+        let account = if is_credit { transfer.to } else { transfer.from };
+        let of_side = self.of(transfer.id).iter().filter(|leg| leg.account == account);
+        of_side.map(|leg| leg.amount).sum::<i64>() != 0
+    }
+
     /// By how much the entries of a transfer lower the sum.
     fn missing(&self, transfer: u32) -> i64 {
         -self.of(transfer).iter().map(|entry| entry.amount).sum::<i64>()

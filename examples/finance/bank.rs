@@ -5,9 +5,11 @@
 //! for each idempotency key, and one that was undone stays undone, also if it comes later than its
 //! undo. The outbox takes no keys: whoever writes to it twice has written twice.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex};
 use redb::{
     Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, WriteTransaction,
@@ -88,7 +90,12 @@ database_errors!(
 /// See the [module](self).
 pub(crate) struct Bank {
     database: Database,
+    /// Nobody else's.
+    id: u64,
     points: Arc<Points>,
+    /// Whether its tools may use it.
+    is_open: Mutex<bool>,
+    opened: Condvar,
 }
 
 impl Bank {
@@ -103,12 +110,16 @@ impl Bank {
             |error: &dyn std::fmt::Display| format!("database \"{}\": {error}", path.display());
         if !path.exists() {
             if !fresh {
-                return Err(fail(&"it is missing, and the store beside it belongs to a run"));
+                return Err(fail(
+                    &"it is missing, and the store beside it belongs to a run: restore it from a copy of \
+                           the same moment as the store, or use another --store",
+                ));
             }
             found(path, plan).map_err(|error| fail(&error))?;
         }
         let database = Database::open(path).map_err(|error| fail(&error))?;
-        let bank = Self { database, points };
+        let (is_open, opened) = (Mutex::new(false), Condvar::new());
+        let mut bank = Self { database, id: 0, points, is_open, opened };
         let number = |name| bank.number(name).map_err(|error| fail(&error));
         let (transfers, seed) = (number("transfers")?, number("seed")?);
         if (transfers, seed) != (u64::from(plan.transfers), plan.seed) {
@@ -118,7 +129,28 @@ impl Bank {
                 plan.transfers, plan.seed
             )));
         }
+        let earlier =
+            || fail(&"an earlier version of this program has made it; use another --store");
+        bank.id = bank.number("id").map_err(|_| earlier())?;
         Ok(bank)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// From now on its tools are served. Before that they wait, and nobody has acted or looked.
+    pub(crate) fn serve(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    /// A tool waits until it is served.
+    fn enter(&self) {
+        let mut is_open = self.is_open.lock();
+        while !*is_open {
+            self.opened.wait(&mut is_open);
+        }
     }
 
     /// Refuses a store that ends before what the bank was written after: it has lost what it had made
@@ -199,6 +231,7 @@ impl Bank {
 
     /// The number of this notice, if it was written.
     pub(crate) fn noticed(&self, notice: Notice) -> Result<Option<u64>, Refused> {
+        self.enter();
         let told = self.database.begin_read()?.open_table(TOLD)?;
         Ok(told.get((notice.transfer, notice.done))?.map(|number| number.value()))
     }
@@ -237,6 +270,7 @@ impl Bank {
         &self,
         act: impl FnOnce(&WriteTransaction) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
+        self.enter();
         self.points.pass(|| {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
@@ -291,6 +325,8 @@ fn found(path: &Path, plan: &Plan) -> Result<(), Refused> {
         let mut meta = act.open_table(META)?;
         meta.insert("transfers", u64::from(plan.transfers))?;
         meta.insert("seed", plan.seed)?;
+        // A bank and a store that were begun together know each other by it.
+        meta.insert("id", RandomState::new().build_hasher().finish())?;
         meta.insert("commits", 0)?;
         meta.insert("sum", u64::from(ACCOUNTS) * OPENING.unsigned_abs())?;
         // A table that was never opened cannot be read.

@@ -25,8 +25,10 @@ use report::Report;
 use shifted::Shifted;
 use work::Work;
 
+mod mishaps;
 mod args;
 mod plan;
+mod stamp;
 mod points;
 mod bank;
 mod audit;
@@ -34,6 +36,7 @@ mod teller;
 mod desk;
 mod shifted;
 mod work;
+mod agree;
 mod report;
 
 /// From this size on the store gives back the room of what it no longer needs.
@@ -49,7 +52,7 @@ const INTERRUPTED: u8 = 130;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let points = Points::new(args.die_at, args.die_after);
+    let points = Points::new(args.mishaps.die_at, args.mishaps.die_after);
     let result = match &args.store {
         Some(folder) => run(&args, folder, &points).await,
         None => match tempfile::tempdir() {
@@ -57,7 +60,7 @@ async fn main() -> ExitCode {
             Err(error) => Err((UNUSABLE, format!("no temporary folder: {error}"))),
         },
     };
-    if args.count_points {
+    if args.mishaps.count_points {
         complain(&format!("points: {}", points.passed()));
     }
     match result {
@@ -77,9 +80,9 @@ fn unusable(error: impl std::fmt::Display) -> Failed {
 
 async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Failed> {
     let plan = Plan::new(args.transfers, args.seed, args.fault_rate);
-    let clock: Arc<dyn Clock> = Arc::new(Shifted::new(args.clock_jump));
+    let clock: Arc<dyn Clock> = Arc::new(Shifted::new(args.mishaps.clock_jump));
     let mut options = FileOptions::new();
-    if let Some(bytes) = args.quota {
+    if let Some(bytes) = args.mishaps.quota {
         options = options.quota(bytes);
     }
     // First, since it also keeps a second process out.
@@ -87,8 +90,13 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     let store: Arc<dyn Store> = Arc::new(Pointed::new(Arc::new(store), Arc::clone(points)));
     let info = store.info().map_err(unusable)?;
     let fresh = info.commits == 0;
+    let name = |text: String| unusable(format!("--store \"{}\": {text}", folder.display()));
+    let mut run = traits(args);
+    stamp::fits(&*store, &run).map_err(name)?;
     let bank = Bank::open(&folder.join("bank.redb"), &plan, fresh, Arc::clone(points));
     let bank = Arc::new(bank.map_err(unusable)?);
+    run.push(("bank.redb number".to_owned(), bank.id().to_string()));
+    stamp::fits(&*store, &run).map_err(name)?;
     bank.check(&info.name, info.commits).map_err(unusable)?;
     if !fresh {
         tidy(&*store, &*clock).map_err(unusable)?;
@@ -99,6 +107,16 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     let spec = desk::spec(&bank, plan, args.backoff_ms.map(Duration::from_millis));
     let recovering = System::recover_with(spec, Arc::clone(&store), options);
     let (system, recovered) = recovering.await.map_err(unusable)?;
+    // What goes on by itself waits at the bank's door meanwhile.
+    let fits = match stamp::write(&*store, &run).await {
+        Ok(()) => agree::agree(&system, &bank, &plan),
+        Err(text) => Err(text),
+    };
+    if let Err(text) = fits {
+        complain(&format!("error: --store \"{}\": {text}", folder.display()));
+        std::process::exit(i32::from(UNUSABLE));
+    }
+    bank.serve();
     if recovered.requests > 0 {
         complain(&format!("{} transfers were under way and go on", recovered.requests));
     }
@@ -151,6 +169,20 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
         Ok(()) if audit.is_sound() => Ok(0),
         Ok(()) => Err((UNSOUND, audit.verdict())),
     }
+}
+
+/// What another start has to be begun with to go on with this one.
+fn traits(args: &Args) -> stamp::Traits {
+    let rate =
+        args.fault_rate.map_or_else(|| "of the playbook".to_owned(), |rate| rate.to_string());
+    [
+        ("program", "finance".to_owned()),
+        ("--transfers", args.transfers.to_string()),
+        ("--seed", args.seed.to_string()),
+        ("--fault-rate", rate),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
 }
 
 /// The objectives of the case, over the whole run.

@@ -2,7 +2,8 @@
 //! (journal, ledger, checkpoint) and every act of the database.
 //!
 //! *Invariant.* Nothing else changes: a commit goes to the store in the order it came, and its answer
-//! comes back as it is.
+//! comes back as it is. Only after one that failed there is no other: a smaller one might still have room, and
+//! say that a request has failed for which the next process will have room again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +27,7 @@ pub(crate) struct Points {
     /// The last commit of the store that survives a power cut.
     durable: AtomicU64,
     failure: Mutex<Option<StoreError>>,
-    failed: Notify,
+    told: Notify,
 }
 
 impl Points {
@@ -73,11 +74,16 @@ impl Points {
         self.passed.load(Ordering::SeqCst)
     }
 
+    /// Why the store has failed, if it has.
+    pub(crate) fn failed(&self) -> Option<StoreError> {
+        self.failure.lock().clone()
+    }
+
     /// Waits until the store has failed, if it ever does.
     pub(crate) async fn failure(&self) -> StoreError {
         loop {
-            let told = self.failed.notified();
-            if let Some(error) = self.failure.lock().clone() {
+            let told = self.told.notified();
+            if let Some(error) = self.failed() {
                 return error;
             }
             told.await;
@@ -86,7 +92,7 @@ impl Points {
 
     fn fail(&self, error: &StoreError) {
         self.failure.lock().get_or_insert_with(|| error.clone());
-        self.failed.notify_waiters();
+        self.told.notify_waiters();
     }
 }
 
@@ -107,6 +113,9 @@ impl Pointed {
 
 impl Store for Pointed {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
+        if let Some(error) = self.points.failed() {
+            return Commit::ready(Err(error));
+        }
         let point = self.points.before();
         let commit = self.inner.commit(batch, durability);
         let (answerer, answer) = Commit::pending();

@@ -202,7 +202,8 @@ fn given_up(fate: Fate) -> bool {
     !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown)
 }
 
-fn key(id: u32) -> String {
+/// The name under which a transfer is known to the journal.
+pub(crate) fn key(id: u32) -> String {
     format!("t-{id}")
 }
 

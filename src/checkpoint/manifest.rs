@@ -16,8 +16,10 @@ use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::snapshot::{Encoded, Snapshot};
 use crate::checkpoint::{Scope, VALIDITY, stored};
 use crate::error::CheckpointError;
+use crate::fate::Cost;
 use crate::id::{CheckpointId, ChildPath, Incarnation};
 use crate::moment::Moment;
+use crate::policy::budget::Spent;
 
 /// The name of a content: 32 bytes of BLAKE3. Equal contents have equal names.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -157,7 +159,8 @@ pub struct Lineage {
     pub chain: Digest,
 }
 
-/// What had been spent when the checkpoint was taken. Budgets do not roll back; this is for the record.
+/// What the request in hand, or the one just answered, had spent when the checkpoint was taken, in this process
+/// and those before it. Budgets do not roll back: a process that goes on with the request charges it to its budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
     /// Attempts.
@@ -168,6 +171,23 @@ pub struct Budgets {
     pub money_micros: u64,
     /// Time, in milliseconds.
     pub wall_millis: u64,
+}
+
+impl From<Budgets> for Spent {
+    fn from(spent: Budgets) -> Self {
+        let Budgets { attempts, tokens, money_micros, .. } = spent;
+        Self { attempts, cost: Cost { tokens, money_micros } }
+    }
+}
+
+impl fmt::Display for Budgets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempts, tokens, money_micros, wall_millis } = self;
+        write!(
+            f,
+            "attempts {attempts}, tokens {tokens}, millionths {money_micros}, ms {wall_millis}"
+        )
+    }
 }
 
 /// A stored state: everything but the pieces themselves.
@@ -199,13 +219,15 @@ pub struct Checkpoint {
     pub valid_until: Wall,
     /// How far the effect ledger was.
     pub ledger: u64,
-    /// The last request accepted before it. The runtime writes 0: which requests are delivered again is in
-    /// the journal.
+    /// The last request whose work is in it, as a number from 1: how many the child had answered, over all its
+    /// lives and processes. What was accepted later, or is in hand, is not in it.
     pub mailbox_cut: u64,
-    /// The policy in force; [`Digest::NONE`] when not recorded, which is what the runtime writes: a state is
-    /// taken up under whatever policy there is then.
+    /// What decided about failures when it was taken: the child's policy, what its work does to the world, its
+    /// scope and limits of time, and the allow-lists of the tree's groups. [`Digest::NONE`] when not recorded.
+    /// A state is taken up under whatever there is then; that it is another is told
+    /// ([`Event::PolicyChanged`](crate::event::Event::PolicyChanged)).
     pub policy: Digest,
-    /// What had been spent. The runtime writes none: money does not roll back, so nothing would be restored.
+    /// What the request in hand, or the one just answered, had spent.
     pub budgets: Budgets,
     /// Over all of the above but the chain.
     pub digest: Digest,
@@ -236,6 +258,15 @@ impl Checkpoint {
     /// Whether its chain goes on from its parent's.
     pub(crate) fn follows(&self, parent: Digest) -> bool {
         self.lineage.chain == chain(parent, self.digest)
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    /// One line, without any of the state.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, child, step, incarnation, mailbox_cut, policy, budgets, .. } = self;
+        write!(f, "{id} of \"{child}\": step {step}, life {incarnation}, ")?;
+        write!(f, "{mailbox_cut} requests answered, policy {policy:?}, spent: {budgets}")
     }
 }
 
@@ -371,7 +402,7 @@ impl Draft {
         self
     }
 
-    /// The last request accepted.
+    /// The last request whose work is in it.
     pub const fn mailbox_cut(mut self, request: u64) -> Self {
         self.checkpoint.mailbox_cut = request;
         self

@@ -81,6 +81,7 @@ fn number(event: &Event) -> usize {
         Event::UndoStopped { .. } => 34,
         Event::Replayed { .. } => 35,
         Event::Noted { .. } => 36,
+        Event::PolicyChanged { .. } => 37,
     }
 }
 
@@ -221,6 +222,7 @@ fn each() -> Vec<Event> {
         },
         Event::Replayed { child: path("it"), requests: 2, lost: 1 },
         Event::Noted { child: path("it"), request, what: "turns", count: 3 },
+        Event::PolicyChanged { child: path("it"), checkpoint },
     ]
 }
 

@@ -69,6 +69,9 @@ impl Event {
             Self::RestoreFailed { child, checkpoint } => {
                 tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");
             }
+            Self::PolicyChanged { child, checkpoint } => {
+                tracing::warn!(target: "mainstay", %child, %checkpoint, "taken up under another policy");
+            }
             Self::BeganAnew { child, incarnation } => {
                 tracing::error!(target: "mainstay", %child, %incarnation, "no state could be restored");
             }

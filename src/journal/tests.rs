@@ -1,6 +1,7 @@
 //! What the journal claims, whatever the store answers, and when.
 
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use crate::checkpoint::{
     Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
+use crate::effects::Keep;
 use crate::id::{CheckpointId, Incarnation};
 use crate::ledger::{Happened, Input, Ledger};
 

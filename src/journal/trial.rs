@@ -5,6 +5,9 @@
 //! judges the number ([`deaths`](crate::policy::deaths)). All of it survives the process and need not survive
 //! a power cut, of which no request is guilty: it waits for no disk.
 //!
+//! A request is in hand while its own code runs, or that of a request it has asked for; who waits for others, or
+//! for the world, is not.
+//!
 //! *Invariant.* Work on a request begins once its number is with the operating system. Of those that are
 //! suspected one is in hand at a time, unless it is for longer than [`LONG`].
 
@@ -21,7 +24,7 @@ use crate::checkpoint::{Batch, Commit, Durability};
 use crate::clock::Clock;
 use crate::id::ChildPath;
 use crate::moment::Moment;
-use crate::port::{Taking, Trial};
+use crate::port::{Trial, Turning};
 
 /// For how long others wait for one that is suspected: it may itself wait for what is done behind them.
 const LONG: Duration = Duration::from_secs(30);
@@ -38,61 +41,71 @@ pub(crate) struct Tried {
 struct Stand {
     /// After how many steps it was taken up.
     from: u64,
-    in_hand: bool,
+    /// By how many it is worked on: the request itself, and those it has asked for.
+    hands: u32,
     /// It has got on.
     over: bool,
 }
 
 impl Tried {
     pub(crate) fn new(journal: &Arc<Journal>, key: &Arc<str>, alone: bool) -> Arc<Self> {
-        let stand = Mutex::new(Stand { from: u64::MAX, in_hand: false, over: false });
+        let stand = Mutex::new(Stand { from: u64::MAX, hands: 0, over: false });
         let (journal, key) = (Arc::clone(journal), Arc::clone(key));
         let tried = Arc::new(Self { journal, key, alone, stand });
         tried.journal.tried.lock().push(Arc::downgrade(&tried));
         tried
     }
+
+    /// So many work on it from now on.
+    fn leave(&self, left: impl FnOnce(u32) -> u32) -> Option<Commit> {
+        let mut stand = self.stand.lock();
+        let before = stand.hands;
+        stand.hands = left(before);
+        if before == 0 || stand.hands > 0 {
+            return None;
+        }
+        // Under the lock, so that whoever takes it up again is written after this.
+        let commit = self.journal.counts(&self.key, |n| n.saturating_sub(1));
+        drop(stand);
+        self.journal.turn.leave(&self.key);
+        commit
+    }
 }
 
 impl Trial for Tried {
-    fn take_up(&self, step: u64) -> Taking<'_> {
+    fn turn(&self) -> Turning<'_> {
         Box::pin(async move {
-            {
-                let mut stand = self.stand.lock();
-                if stand.over || stand.in_hand {
-                    return Ok(());
-                }
-                stand.from = stand.from.min(step);
-            }
-            if self.alone {
+            let is_over = self.stand.lock().over;
+            if self.alone && !is_over {
                 self.journal.turn.come(&self.key, &*self.journal.clock).await;
-            }
-            let commit = {
-                let mut stand = self.stand.lock();
-                stand.in_hand = true;
-                self.journal.counts(&self.key, |n| n.saturating_add(1))
-            };
-            match commit {
-                Some(commit) => commit.await.map(drop),
-                None => Ok(()),
             }
         })
     }
 
-    fn put_down(&self) -> Option<Commit> {
+    fn take_up(&self, step: u64) -> Option<Commit> {
         let mut stand = self.stand.lock();
-        let commit = match std::mem::take(&mut stand.in_hand) {
-            true => self.journal.counts(&self.key, |n| n.saturating_sub(1)),
-            false => None,
-        };
-        drop(stand);
-        self.journal.turn.leave(&self.key);
-        commit
+        if stand.over {
+            drop(stand);
+            self.journal.turn.leave(&self.key);
+            return None;
+        }
+        stand.from = stand.from.min(step);
+        stand.hands += 1;
+        match stand.hands {
+            1 => self.journal.counts(&self.key, |n| n.saturating_add(1)),
+            // An empty one: what was written for the first of them is there once it is.
+            _ => Some(self.journal.store.commit(Batch::new(), Durability::Async)),
+        }
+    }
+
+    fn put_down(&self) -> Option<Commit> {
+        self.leave(|hands| hands.saturating_sub(1))
     }
 
     fn got_on(&self) {
         let mut stand = self.stand.lock();
         stand.over = true;
-        stand.in_hand = false;
+        stand.hands = 0;
         drop(stand);
         self.journal.turn.leave(&self.key);
     }
@@ -216,7 +229,7 @@ impl Journal {
         }
         let tried: Vec<_> = self.tried.lock().iter().filter_map(Weak::upgrade).collect();
         for request in tried {
-            drop(request.put_down());
+            drop(request.leave(|_| 0));
         }
         // An empty one: what was written before it is there once it is.
         let commit = self.store.commit(Batch::new(), Durability::Async);

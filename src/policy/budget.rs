@@ -1,8 +1,9 @@
 //! What retries and requests may spend: the retry budget of a quota domain, its amplification, and
 //! the purse of a request.
 //!
-//! *Invariant.* Nothing is dispatched on credit: whatever is spent was withdrawn or reserved before.
-//! A refusal is a value that names what ran out.
+//! *Invariant.* Nothing is dispatched on credit by whoever knows what it may cost: that was withdrawn or
+//! reserved before. Others are let through until what was settled has reached the limit. A refusal is a
+//! value that names what ran out.
 //!
 //! # Why a budget and not just a cap?
 //!
@@ -200,15 +201,15 @@ pub struct Spent {
 }
 
 impl Spent {
-    const fn add(&mut self, cost: Cost) {
-        self.attempts = self.attempts.saturating_add(1);
-        self.cost.add(cost);
+    const fn add(&mut self, other: Self) {
+        self.attempts = self.attempts.saturating_add(other.attempts);
+        self.cost.add(other.cost);
     }
 
-    const fn sub(&mut self, cost: Cost) {
-        self.attempts = self.attempts.saturating_sub(1);
-        self.cost.tokens = self.cost.tokens.saturating_sub(cost.tokens);
-        self.cost.money_micros = self.cost.money_micros.saturating_sub(cost.money_micros);
+    const fn sub(&mut self, other: Self) {
+        self.attempts = self.attempts.saturating_sub(other.attempts);
+        self.cost.tokens = self.cost.tokens.saturating_sub(other.cost.tokens);
+        self.cost.money_micros = self.cost.money_micros.saturating_sub(other.cost.money_micros);
     }
 }
 
@@ -325,6 +326,30 @@ impl Purse {
         self.0.book.lock().settled
     }
 
+    /// What is left of everything, here and in every parent, for somebody who has reserved nothing yet.
+    pub fn left(&self) -> Limits {
+        let limits = self.0.limits;
+        let Book { reserved, settled } = *self.0.book.lock();
+        let mut used = settled;
+        used.add(reserved);
+        let less = |limit: Option<u64>, used| limit.map(|limit| limit.saturating_sub(used));
+        let own = Limits {
+            attempts: less(limits.attempts, used.attempts),
+            tokens: less(limits.tokens, used.cost.tokens),
+            money_micros: less(limits.money_micros, used.cost.money_micros),
+            deadline: limits.deadline,
+        };
+        let Some(parent) = &self.0.parent else { return own };
+        let parent = parent.left();
+        let smaller = |own: Option<u64>, other: Option<u64>| own.into_iter().chain(other).min();
+        Limits {
+            attempts: smaller(own.attempts, parent.attempts),
+            tokens: smaller(own.tokens, parent.tokens),
+            money_micros: smaller(own.money_micros, parent.money_micros),
+            deadline: own.deadline.min(parent.deadline),
+        }
+    }
+
     /// Sets aside one attempt that may cost as much as `cost`, here and in every parent, or nothing
     /// anywhere. Call it before dispatch. Where the cost is not known before, reserve none: it is
     /// granted until what was settled has reached the limit.
@@ -333,29 +358,38 @@ impl Purse {
     ///
     /// [`Denied`] names the first thing that does not suffice.
     pub fn reserve(&self, cost: Cost, now: Moment) -> Result<Reservation, Denied> {
-        self.take(cost, now)?;
-        Ok(Reservation { purse: self.clone(), cost, open: true })
+        self.hold(Spent { attempts: 1, cost }, now)
+    }
+
+    /// Sets aside what an attempt that was reserved may cost more, as [`Purse::reserve`] does.
+    pub(crate) fn reserve_more(&self, cost: Cost, now: Moment) -> Result<Reservation, Denied> {
+        self.hold(Spent { attempts: 0, cost }, now)
+    }
+
+    fn hold(&self, held: Spent, now: Moment) -> Result<Reservation, Denied> {
+        self.take(held, now)?;
+        Ok(Reservation { purse: self.clone(), held, open: true })
     }
 
     /// Whether a reservation of `cost` would be granted now. Somebody else may be quicker.
     pub fn covers(&self, cost: Cost, now: Moment) -> bool {
-        self.0.check(&self.0.book.lock(), cost, now).is_ok()
+        self.0.check(&self.0.book.lock(), Spent { attempts: 1, cost }, now).is_ok()
             && self.0.parent.as_ref().is_none_or(|parent| parent.covers(cost, now))
     }
 
-    fn take(&self, cost: Cost, now: Moment) -> Result<(), Denied> {
+    fn take(&self, held: Spent, now: Moment) -> Result<(), Denied> {
         // The lock is kept while the parent is asked, so that all of them change or none. Locks are
         // always taken from child to parent, so nobody waits in a circle.
         let mut book = self.0.book.lock();
-        self.0.check(&book, cost, now)?;
+        self.0.check(&book, held, now)?;
         if let Some(parent) = &self.0.parent {
-            parent.take(cost, now)?;
+            parent.take(held, now)?;
         }
-        book.reserved.add(cost);
+        book.reserved.add(held);
         Ok(())
     }
 
-    fn put(&self, reserved: Cost, actual: Option<Cost>) {
+    fn put(&self, reserved: Spent, actual: Option<Spent>) {
         let mut book = self.0.book.lock();
         book.reserved.sub(reserved);
         if let Some(actual) = actual {
@@ -369,30 +403,40 @@ impl Purse {
 }
 
 impl Inner {
-    fn check(&self, book: &Book, cost: Cost, now: Moment) -> Result<(), Denied> {
+    fn check(&self, book: &Book, held: Spent, now: Moment) -> Result<(), Denied> {
         if now >= self.limits.deadline {
             return Err(Denied { what: Resource::Time, asked: 1, left: 0 });
         }
         let Book { reserved, settled } = book;
         let uses = [
-            (Resource::Attempts, self.limits.attempts, reserved.attempts, settled.attempts, 1),
+            (
+                Resource::Attempts,
+                self.limits.attempts,
+                reserved.attempts,
+                settled.attempts,
+                held.attempts,
+            ),
             (
                 Resource::Tokens,
                 self.limits.tokens,
                 reserved.cost.tokens,
                 settled.cost.tokens,
-                cost.tokens,
+                held.cost.tokens,
             ),
             (
                 Resource::Money,
                 self.limits.money_micros,
                 reserved.cost.money_micros,
                 settled.cost.money_micros,
-                cost.money_micros,
+                held.cost.money_micros,
             ),
         ];
         for (what, limit, reserved, settled, asked) in uses {
             let Some(limit) = limit else { continue };
+            // What adds to an attempt that is under way takes only what it asks for.
+            if held.attempts == 0 && asked == 0 {
+                continue;
+            }
             let left = limit.saturating_sub(reserved).saturating_sub(settled);
             // What an attempt costs is often known only afterwards. It may go past the limit; with
             // nothing left, none is begun.
@@ -411,14 +455,22 @@ impl Inner {
 #[derive(Debug)]
 pub struct Reservation {
     purse: Purse,
-    cost: Cost,
+    held: Spent,
     open: bool,
 }
 
 impl Reservation {
     /// What was set aside.
     pub const fn cost(&self) -> Cost {
-        self.cost
+        self.held.cost
+    }
+
+    /// Takes over what was set aside for the same attempt later: both are settled as one.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.purse.0, &other.purse.0), "two purses");
+        if std::mem::take(&mut other.open) {
+            self.held.add(other.held);
+        }
     }
 
     /// The attempt cost this much. More than was reserved is charged as it is: the money is gone, and
@@ -434,13 +486,14 @@ impl Reservation {
 
     fn close(&mut self, actual: Option<Cost>) {
         if std::mem::take(&mut self.open) {
-            self.purse.put(self.cost, actual);
+            let attempts = self.held.attempts;
+            self.purse.put(self.held, actual.map(|cost| Spent { attempts, cost }));
         }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.close(Some(self.cost));
+        self.close(Some(self.held.cost));
     }
 }

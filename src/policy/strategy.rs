@@ -56,6 +56,11 @@ impl Cause<'_> {
         }
     }
 
+    /// Whether the child turned the request away by [limits of its own](Fault::by_own_limits).
+    pub const fn is_by_own_limits(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.own_limits)
+    }
+
     /// Whether the request may have ended this life: a panic, a hang, a kill, or a fault whose
     /// strategy ends the life. A life that did not start, was stopped, or fell with its supervisor
     /// is not held against the request.
@@ -104,10 +109,10 @@ impl Cause<'_> {
 
     /// The class by which siblings are chosen: the fault's own; a crash is as a defect of the child,
     /// any other end as a child that cannot answer, and so is one that keeps to limits of its own: whoever
-    /// shares its account may have room.
+    /// shares its account may have room, and somebody else may be cheaper.
     pub const fn sibling_class(&self) -> Class {
         match self.class() {
-            Some(Class::RateLimit) if matches!(self, Self::Fault(fault) if fault.own_limits) => {
+            Some(Class::RateLimit | Class::BudgetDenied) if self.is_by_own_limits() => {
                 Class::ModelUnavailable
             }
             Some(class) => class,

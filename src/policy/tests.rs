@@ -214,6 +214,18 @@ fn every_plain_class_alone_at_the_root_says_why_it_ends() {
             ),
         );
     }
+    // What only this child costs too much for goes to whoever is there, and to nobody above.
+    let priced = || given(Fault::budget_denied("").not_applied().by_own_limits());
+    let two = || [Candidate::new(0), Candidate::new(1)];
+    check(priced().members(two()), "substitute member 1; no retry: budget_denied is never retried");
+    check(
+        priced().look(|look| look.has_parent = true).checkpoint(false, true),
+        "fail; no retry: budget_denied is never retried; no substitute: no group; \
+         no rollback: nothing to roll back; no escalate: budget_denied ends the request",
+    );
+    assert_eq!(priced().members(two()).left(ms(0)).judge().action, Action::Fail);
+    let spent = priced().members(two()).look(|look| look.request_budget = false).judge();
+    assert_eq!(spent.declined(Rung::Substitute), Some(Declined::RequestBudget));
 }
 
 #[test]

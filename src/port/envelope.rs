@@ -11,7 +11,8 @@ use std::time::Duration;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
-use super::{AcceptOptions, Gate, Home, Kept, Late, More, Soft, Trial, unwound};
+use super::{AcceptOptions, Gate, Home, Kept, Late, More, Soft, Trying, unwound};
+use crate::checkpoint::Budgets;
 use crate::decision::Action;
 use crate::error::CallError;
 use crate::fate::{Answer, Cost, Fate};
@@ -163,7 +164,7 @@ impl<Q, R> Envelope<Q, R> {
             let more = options.more();
             more.purse = match (more.budget.take(), inherited) {
                 (Some(own), Some(parent)) => Some(parent.child(own)),
-                (Some(own), None) => Some(Purse::new(own)),
+                (Some(own), None) => Some(Purse::resumed(own, more.before.into())),
                 (None, parent) => parent,
             };
         }
@@ -171,6 +172,9 @@ impl<Q, R> Envelope<Q, R> {
             Some(tie) => Some(Arc::clone(&tie.soft)),
             None => options.more.as_mut().and_then(|more| more.soft.take()),
         };
+        if let Some(trial) = options.tie.as_ref().and_then(|tie| tie.trial().cloned()) {
+            options.more().trial.get_or_insert(trial);
+        }
         Self {
             id,
             accepted_at,
@@ -208,8 +212,8 @@ impl<Q, R> Envelope<Q, R> {
             .is_none_or(|more| more.gate.is_none() && more.purse.is_none() && more.trial.is_none())
     }
 
-    /// Whether the process ends with it in hand, if an earlier one has left it.
-    pub(crate) fn trial(&self) -> Option<&Arc<dyn Trial>> {
+    /// Whether the process ends with it in hand, if an earlier one has left it or the one that asked for it.
+    pub(crate) fn trial(&self) -> Option<&Trying> {
         self.more.as_ref()?.trial.as_ref()
     }
 
@@ -227,6 +231,11 @@ impl<Q, R> Envelope<Q, R> {
     /// What it waits for before anything is done about it, if it is durable.
     pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
         self.more.as_ref()?.gate.as_ref()
+    }
+
+    /// What it has spent in other processes.
+    pub(crate) fn before(&self) -> Budgets {
+        self.more.as_ref().map_or_else(Budgets::default, |more| more.before)
     }
 
     /// Whom its answer is of use to also after its fate.

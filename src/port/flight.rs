@@ -1,19 +1,20 @@
 //! An attempt under way, as those see it who may cut it short, and the calls it makes.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Trying;
 use crate::clock::Clock;
 use crate::fate::{Answer, Cost};
 use crate::id::ChildPath;
 use crate::moment::Moment;
 use crate::policy::SoftFailures;
-use crate::policy::budget::Purse;
+use crate::policy::budget::{Denied, Purse, Reservation};
 
 /// The soft failures of one task, shared by all that is done for it.
 pub(crate) type Soft = Arc<Mutex<SoftFailures>>;
@@ -28,6 +29,8 @@ pub(crate) struct Tie {
     clock: Arc<dyn Clock>,
     degraded: AtomicBool,
     tainted: AtomicU32,
+    /// What its calls come with while its request is on trial.
+    trial: OnceLock<Trying>,
     inner: Mutex<TieState>,
 }
 
@@ -38,6 +41,8 @@ struct TieState {
     own: Cost,
     /// What it would cost more, did it end now.
     owed: Cost,
+    /// What was set aside for it, beside the attempt itself.
+    held: Option<Reservation>,
     waiting: u32,
     since: Moment,
     paused: Duration,
@@ -58,6 +63,7 @@ impl Tie {
             clock,
             degraded: AtomicBool::new(false),
             tainted: AtomicU32::new(0),
+            trial: OnceLock::new(),
             inner: Mutex::new(TieState::default()),
         }
     }
@@ -65,12 +71,25 @@ impl Tie {
     /// For a request that outlasts the attempt: the same budget and soft failures, and no deadline.
     pub(crate) fn without_deadline(&self) -> Self {
         let (purse, soft) = (self.purse.clone(), Some(Arc::clone(&self.soft)));
-        Self::new(Moment::NEVER, Arc::clone(&self.clock), purse, soft)
+        let tie = Self::new(Moment::NEVER, Arc::clone(&self.clock), purse, soft);
+        if let Some(trial) = self.trial.get() {
+            let _ = tie.trial.set(trial.clone());
+        }
+        tie
     }
 
     /// Completes when the time of the attempt's request is over.
     pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         self.clock.sleep_until(self.deadline)
+    }
+
+    /// Its calls are made on behalf of a request that is on trial.
+    pub(crate) fn tries(&self, trial: &Trying) {
+        let _ = self.trial.set(trial.on_behalf());
+    }
+
+    pub(crate) fn trial(&self) -> Option<&Trying> {
+        self.trial.get()
     }
 
     /// Stops the attempt's clock until the guard is dropped.
@@ -109,6 +128,30 @@ impl Tie {
     /// What it would cost more, did it end now: instead of what was said before.
     pub(crate) fn owe(&self, cost: Cost) {
         self.inner.lock().owed = cost;
+    }
+
+    /// Sets aside what the attempt may cost from now on.
+    pub(crate) fn reserve(&self, cost: Cost, now: Moment) -> Result<(), Denied> {
+        let Some(purse) = &self.purse else { return Ok(()) };
+        let mut inner = self.inner.lock();
+        let mut needed = inner.own;
+        needed.add(cost);
+        let held = inner.held.as_ref().map_or_else(Cost::default, Reservation::cost);
+        let more = Cost {
+            tokens: needed.tokens.saturating_sub(held.tokens),
+            money_micros: needed.money_micros.saturating_sub(held.money_micros),
+        };
+        let more = purse.reserve_more(more, now)?;
+        match &mut inner.held {
+            Some(held) => held.join(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+
+    /// What was set aside, for whoever settles it.
+    pub(crate) fn take_held(&self) -> Option<Reservation> {
+        self.inner.lock().held.take()
     }
 
     pub(crate) fn owed(&self) -> Cost {

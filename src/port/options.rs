@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Back, CallOptions, Gate, Late, Soft, Tie, Trial};
+use super::{Back, CallOptions, Gate, Late, Soft, Tie, Trying};
+use crate::checkpoint::Budgets;
 use crate::policy::budget::{Limits, Purse};
 
 /// [`CallOptions`] and what comes with a call inside the runtime.
@@ -34,10 +35,13 @@ pub(crate) struct More {
     pub(crate) joined: bool,
     /// Another process has accepted it for somebody who asks for it again: the soft failures of that one.
     pub(crate) soft: Option<Soft>,
+    /// What it has spent in other processes.
+    pub(crate) before: Budgets,
     /// What a durable request waits for before anything is done about it.
     pub(crate) gate: Option<Arc<Gate>>,
-    /// Whether the process ends with it in hand, for one that an earlier process has left.
-    pub(crate) trial: Option<Arc<dyn Trial>>,
+    /// Whether the process ends with it in hand, for one that an earlier process has left or that such a one
+    /// asks for.
+    pub(crate) trial: Option<Trying>,
     /// Whom its answer is of use to also after its fate.
     pub(crate) late: Option<Late>,
     /// What was returned for it by earlier processes.

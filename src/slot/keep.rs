@@ -65,19 +65,20 @@ impl<W: Worker> Slot<W> {
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
         let in_hand =
             StoredInHand { key: Arc::from(context.key()), step, back: false, undo: Undoing::No };
-        self.write_in_hand(journal, snapshot, job, &in_hand).map(Some)
+        self.write_in_hand(journal, snapshot, (job, context), &in_hand).map(Some)
     }
 
     pub(super) fn write_in_hand(
         &self,
         journal: &Journal,
         snapshot: Snapshot,
-        job: &Job<W>,
+        (job, context): (&Job<W>, &Context),
         in_hand: &StoredInHand,
     ) -> Result<Writing, Unkept> {
         let envelope =
             serde_json::to_vec(in_hand).map_err(|error| Unkept::failed(journal::failed(&error)))?;
-        let (draft, steps) = self.draft(snapshot, job.life);
+        let (draft, steps) = self.draft(snapshot, job.life, 0);
+        let draft = draft.budgets(self.spent(job, context));
         let sealed = seal(draft.envelope(envelope))?;
         self.desk().counts_still(job)?;
         let batch = self.hold_base(journal, Batch::new().checkpoint(&sealed), &sealed);
@@ -135,7 +136,7 @@ impl<W: Worker> Slot<W> {
             self.stored(sealed, job, writing.steps, writing.mid);
         }
         if let Some(trial) = job.mail.trial().filter(|_| writing.further) {
-            trial.got_on();
+            trial.trial.got_on();
         }
         Ok(())
     }
@@ -177,7 +178,8 @@ impl<W: Worker> Slot<W> {
         // Its caller was told another fate: that one stands, and so does what it has made of the state.
         let recording = recording.filter(|_| standing == Standing::Current);
         let noted = recording.is_some();
-        let written = self.write_reply(journal, recording, snapshot.as_ref(), job, reply);
+        let written =
+            self.write_reply(journal, recording, snapshot.as_ref(), (job, context), reply);
         if noted && written.is_err() {
             job.mail.forget_journaled();
         }
@@ -189,7 +191,7 @@ impl<W: Worker> Slot<W> {
         journal: &Arc<Journal>,
         recording: Option<(Recording, &Arc<str>)>,
         snapshot: Option<&Snapshot>,
-        job: &Job<W>,
+        (job, context): (&Job<W>, &Context),
         reply: &W::Reply,
     ) -> Result<Option<Writing>, Unkept> {
         let mut batch = Batch::new();
@@ -198,7 +200,8 @@ impl<W: Worker> Slot<W> {
             && self.spec.durable
             && self.spec.checkpoint != Interval::Never
         {
-            let (draft, at) = self.draft(snapshot.clone(), job.life);
+            let (draft, at) = self.draft(snapshot.clone(), job.life, 1);
+            let draft = draft.budgets(self.spent(job, context));
             let done = seal(draft)?;
             batch = self.let_base_go(batch.checkpoint(&done));
             sealed = Some(done);
@@ -225,12 +228,13 @@ impl<W: Worker> Slot<W> {
         Ok(Some(Writing::new(handed, sealed, steps)))
     }
 
-    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation) -> (Draft, u64) {
+    /// A checkpoint with the work of so many requests more than the state between two requests.
+    pub(super) fn draft(&self, snapshot: Snapshot, life: Incarnation, more: u64) -> (Draft, u64) {
         let now = Now::read(&*self.hub.clock);
         let desk = self.desk();
-        let (parent, steps) = match &desk.saved {
-            Some(saved) => (saved.parent.clone(), saved.steps),
-            None => (None, 0),
+        let (parent, steps, answered) = match &desk.saved {
+            Some(saved) => (saved.parent.clone(), saved.steps, saved.answered),
+            None => (None, 0, 0),
         };
         drop(desk);
         let topology = self.hub.topology.get().copied().unwrap_or_default();
@@ -238,6 +242,8 @@ impl<W: Worker> Slot<W> {
         let draft = Draft::new(self.path.clone(), snapshot, now)
             .at(life, steps)
             .topology(topology)
+            .policy(self.policy_digest())
+            .mailbox_cut(answered + more)
             .ledger(ledger);
         match parent {
             Some(parent) => (draft.after(&parent), steps),

@@ -84,9 +84,7 @@ impl<W: Worker> Slot<W> {
         ended: Ended<W::Reply>,
     ) {
         let now = self.hub.now();
-        if let Some(reservation) = job.reservation.take() {
-            reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
-        }
+        job.settle(!matches!(&ended, Ended::Fault(fault, ..) if fault.own_limits));
         if let Some(bill) = &job.bill {
             let index = self.member.get().map_or(0, |member| member.index);
             job.mail.open_book(index, job.ticket.lease.delivery).spent.add(bill.all);

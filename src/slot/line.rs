@@ -5,14 +5,14 @@
 //! installed. Once it is, the next life is it, whatever the old one becomes.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::state::{InHand, Saved, StoredInHand, Undoing};
 use super::{Look, Mail, Slot};
 use crate::behavior::default_key;
 use crate::checkpoint::{
-    Checkpoint, Draft, Interval, Now, Rules, Schemas, Scope, Sealed, Validated, Validator,
+    Budgets, Checkpoint, Draft, Interval, Now, Rules, Schemas, Scope, Sealed, Validated, Validator,
 };
 use crate::error::CheckpointError;
 use crate::event::Event;
@@ -51,7 +51,7 @@ impl<W: Worker> Slot<W> {
     pub(super) fn capture_state(
         &self,
         scope: Scope,
-        undoing: Option<&str>,
+        undoing: Option<(&str, Undoing)>,
     ) -> Result<Option<Sealed>, CheckpointError> {
         let now = Now::read(&*self.hub.clock);
         let found = {
@@ -59,11 +59,13 @@ impl<W: Worker> Slot<W> {
             let saved = desk.candidate().map(|it| &it.saved).or(desk.saved.as_ref());
             let Some(saved) = saved else { return Ok(None) };
             let key = RefCell::new(None);
+            let spent = Cell::new(Budgets::default());
             let is_open = |request: &InHand| {
                 let is = |mail: &Mail<W>| {
                     let is = request.is::<W>(mail);
                     if is {
                         *key.borrow_mut() = Some(self.key_of(mail));
+                        spent.set(self.spent_in_hand(&desk, mail));
                     }
                     is
                 };
@@ -77,22 +79,35 @@ impl<W: Worker> Slot<W> {
             let in_hand = mid.zip(key.take()).map(|(mid, key)| StoredInHand {
                 step: mid.step,
                 back: mid.back,
-                undo: if undoing == Some(key.as_str()) { Undoing::Due } else { mid.undo },
+                undo: match undoing {
+                    Some((task, undo)) if task == key => undo,
+                    _ => mid.undo,
+                },
                 key: key.into(),
             });
             let in_hand = in_hand.or_else(|| {
-                let key = Arc::from(undoing?);
-                Some(StoredInHand { key, step: 0, back: true, undo: Undoing::No })
+                // It begins again: with the undos, or with being told of them.
+                let (key, undo) = undoing?;
+                let (back, undo) = match undo {
+                    Undoing::Done => (false, undo),
+                    _ => (true, Undoing::No),
+                };
+                Some(StoredInHand { key: Arc::from(key), step: 0, back, undo })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
-            snapshot.map(|it| (it, in_hand, parent, saved.steps, desk.life.incarnation()))
+            let at = (saved.steps, saved.answered, desk.life.incarnation());
+            snapshot.map(|it| (it, in_hand, parent, at, spent.get()))
         };
-        let Some((snapshot, in_hand, parent, steps, life)) = found else { return Ok(None) };
+        let Some((snapshot, in_hand, parent, at, spent)) = found else { return Ok(None) };
+        let (steps, answered, life) = at;
         let topology = self.hub.topology.get().copied().unwrap_or_default();
         let mut draft = Draft::new(self.path.clone(), snapshot, now)
             .at(life, steps)
             .scope(scope)
             .topology(topology)
+            .policy(self.policy_digest())
+            .mailbox_cut(answered)
+            .budgets(spent)
             .ledger(self.journal().map_or(0, |journal| journal.position()));
         if let Some(parent) = &parent {
             draft = draft.after(parent);
@@ -270,6 +285,7 @@ impl<W: Worker> Slot<W> {
                 self.desk().rare().continues = in_hand;
                 let child = self.path.clone();
                 self.hub.emit(Event::Restored { child, incarnation: number, checkpoint, step });
+                self.tell_policy(checkpoint);
                 Ok(life)
             }
             // Its request has got its fate in the meantime: what is older is tried.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
-use super::state::StoredInHand;
+use super::state::{StoredInHand, Undoing};
 use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
-use crate::checkpoint::{Now, Schema, Scope, Sealed, Validated};
+use crate::checkpoint::{Digest, Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
 use crate::fate::Fate;
 use crate::fault::Fault;
@@ -46,6 +46,8 @@ pub(crate) trait Look: Managed {
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// Whether this state is one in the middle of this request.
     fn has_in_hand(&self, validated: &Validated, task: &str) -> bool;
+    /// Whether a state that was taken under this policy is taken up under another one.
+    fn has_other_policy(&self, policy: Digest) -> bool;
     /// Hands out no work and begins no step from now on.
     fn hold(&self, hold: &Arc<Hold>);
     fn unhold(&self, hold: &Arc<Hold>);
@@ -53,12 +55,12 @@ pub(crate) trait Look: Managed {
     fn is_still(&self) -> bool;
     /// What it has become, as a checkpoint that is not in the store yet; `None` when it never lived.
     /// Runs user code.
-    /// `undoing` is the request whose effects are about to be undone: a process that ends meanwhile is gone
-    /// on with from there.
+    /// `undoing` is the request whose effects are about to be undone, or are undone by now: a process that ends
+    /// meanwhile, or before the request knows, is gone on with from there.
     fn capture(
         &self,
         scope: Scope,
-        undoing: Option<&str>,
+        undoing: Option<(&str, Undoing)>,
     ) -> Result<Option<Sealed>, CheckpointError>;
     /// What was captured is in the store.
     fn captured(&self, sealed: &Sealed);
@@ -139,6 +141,10 @@ impl<W: Worker> Look for Slot<W> {
         StoredInHand::of(validated).is_some_and(|stored| *stored.key == *task)
     }
 
+    fn has_other_policy(&self, policy: Digest) -> bool {
+        self.is_other_policy(policy)
+    }
+
     fn hold(&self, hold: &Arc<Hold>) {
         self.hold_still(hold);
     }
@@ -154,7 +160,7 @@ impl<W: Worker> Look for Slot<W> {
     fn capture(
         &self,
         scope: Scope,
-        undoing: Option<&str>,
+        undoing: Option<(&str, Undoing)>,
     ) -> Result<Option<Sealed>, CheckpointError> {
         self.capture_state(scope, undoing)
     }

@@ -130,7 +130,8 @@ impl<W: Worker> Slot<W> {
             let mut batch = Batch::new();
             let mut sealed = None;
             if let Some((snapshot, step)) = &state {
-                let (mut draft, _) = self.draft(snapshot.clone(), job.life);
+                let more = done.len() as u64;
+                let (mut draft, _) = self.draft(snapshot.clone(), job.life, more);
                 draft = draft.at(job.life, *step);
                 if job.place.as_ref().is_some_and(|place| place.back) {
                     // The request that waits goes back to here, also in the next process.
@@ -154,6 +155,7 @@ impl<W: Worker> Slot<W> {
         if let Some((snapshot, step)) = state {
             let saved = desk.saved.get_or_insert_with(Saved::new);
             saved.steps = step;
+            saved.answered += done.len() as u64;
             let before = saved.base.replace(snapshot);
             desk.discard(before);
         }

@@ -33,6 +33,8 @@ pub(crate) struct Saved {
     pub(super) parent: Option<Arc<Checkpoint>>,
     /// Steps done, over all lives.
     pub(super) steps: u64,
+    /// Requests whose work is in the state between two requests, over all lives.
+    pub(super) answered: u64,
     /// What the behavior has counted, over all lives.
     units: u64,
     /// Lives that began with it and ended at once.
@@ -100,7 +102,7 @@ pub(crate) struct Continues {
 
 /// Whether what a request has done from where its state stands is undone first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) enum Undoing {
+pub(crate) enum Undoing {
     #[default]
     No,
     /// A rollback to there is under way.
@@ -135,11 +137,12 @@ impl Saved {
         let mut saved = Saved::new();
         saved.parent = Some(Arc::clone(checkpoint));
         saved.steps = checkpoint.step;
+        saved.answered = checkpoint.mailbox_cut;
         match validated.envelope() {
             Some(bytes) => {
                 let stored: StoredInHand = serde_json::from_slice(bytes)
                     .map_err(|error| format!("the request in hand: {error}"))?;
-                if stored.back {
+                if stored.back || stored.step == 0 && stored.undo == Undoing::Done {
                     // The state in the middle is the one at the beginning.
                     saved.base = Some(validated.snapshot().clone());
                 }
@@ -226,6 +229,7 @@ impl<W: Worker> Slot<W> {
                         checkpoint,
                         step,
                     });
+                    self.tell_policy(checkpoint);
                     return Ok(life);
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -327,13 +331,14 @@ impl<W: Worker> Slot<W> {
         validated: &Validated,
         open: &dyn Fn(&str) -> bool,
     ) -> Result<Adopted, String> {
-        let Saved { base, mid, parent, steps, .. } = *Saved::of(validated)?;
+        let Saved { base, mid, parent, steps, answered, .. } = *Saved::of(validated)?;
         let mut desk = self.desk();
         let newest = desk.saved.is_none();
         let saved = desk.saved.get_or_insert_with(Saved::new);
         if newest {
             saved.parent = parent;
             saved.steps = steps;
+            saved.answered = answered;
         }
         match mid {
             None => {
@@ -427,7 +432,8 @@ impl<W: Worker> Slot<W> {
                 // The process may end half-way through the undos: the next one goes on with them.
                 let key = Arc::from(context.key());
                 let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
-                let writing = self.write_in_hand(journal, base.clone(), job, &in_hand)?;
+                let writing =
+                    self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
             } else if let (Some(journal), Some(recording), Some(key)) =
                 (self.hub.journal.get(), self.recording(&job.mail), job.mail.key())
@@ -540,7 +546,7 @@ impl<W: Worker> Slot<W> {
         let Some(journal) = self.journal() else { return Ok(()) };
         let key = Arc::from(context.key());
         let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
-        let writing = self.write_in_hand(journal, snapshot, job, &in_hand)?;
+        let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
         self.kept(Some(writing), job, context).await
     }
 
@@ -651,6 +657,7 @@ impl Saved {
             mid: None,
             parent: None,
             steps: 0,
+            answered: 0,
             units: 0,
             ended: 0,
             anchor: Anchor::default(),
@@ -674,6 +681,7 @@ impl Saved {
     /// for the caller to drop once no lock is held.
     #[must_use]
     pub(super) fn settle(&mut self, snapshot: Snapshot) -> Past {
+        self.answered += 1;
         (self.base.replace(snapshot), self.mid.take())
     }
 }

@@ -47,22 +47,45 @@ pub(crate) struct Job<W: Worker> {
 }
 
 /// What an attempt has cost.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(crate) struct Bill {
     /// By itself: the calls it made are charged where they were worked on.
     pub(crate) own: Cost,
     /// With the calls it made.
     pub(crate) all: Cost,
+    /// What it had set aside on its way.
+    held: Option<Reservation>,
 }
 
 impl Bill {
     pub(crate) fn of(context: &Context) -> Option<Box<Self>> {
         let (own, all) = (context.own_cost(), context.cost());
-        (all != Cost::default()).then(|| Box::new(Self { own, all }))
+        let held = context.tie.get().and_then(|tie| tie.take_held());
+        (all != Cost::default() || held.is_some()).then(|| Box::new(Self { own, all, held }))
     }
 }
 
 impl<W: Worker> Job<W> {
+    /// The attempt is over: what was set aside is settled with what it has cost. One for which nothing was
+    /// `asked` of anybody gives its attempt back.
+    pub(crate) fn settle(&mut self, asked: bool) {
+        let Some(mut reservation) = self.reservation.take() else { return };
+        let own = match &mut self.bill {
+            Some(bill) => {
+                if let Some(held) = bill.held.take() {
+                    reservation.join(held);
+                }
+                bill.own
+            }
+            None => Cost::default(),
+        };
+        if asked || own != Cost::default() {
+            reservation.settle(own);
+        } else {
+            reservation.release();
+        }
+    }
+
     /// Whether nothing stands between it and the first step of its request, as for most.
     pub(crate) fn is_plain(&self) -> bool {
         self.place.is_none() && !self.refuse && !self.torn && !self.behind && self.mail.is_plain()
@@ -315,9 +338,7 @@ impl<W: Worker> Slot<W> {
         more: bool,
     ) -> Next<W> {
         let now = self.hub.now();
-        if let Some(reservation) = job.reservation.take() {
-            reservation.settle(job.bill.as_ref().map_or_else(Cost::default, |bill| bill.own));
-        }
+        job.settle(true);
         let (mut unused, mut past) = (None, None);
         let mut cost = job.bill.take().map_or_else(Cost::default, |bill| bill.all);
         if job.attempt > 1 || job.ticket.lease.delivery > Delivery(1) || job.mail.was_copied() {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::rollback::Rollbacks;
 use super::{Hung, Supervisor, Ward};
-use crate::checkpoint::Scope;
+use crate::checkpoint::{Scope, Topology};
 use crate::circuit::DomainSpec;
 use crate::effects::{Asking, Undoer};
 use crate::error::SpecError;
@@ -271,6 +271,15 @@ impl Registry {
         let mut found: Vec<_> = found.map(|entry| entry.key().clone()).collect();
         found.sort();
         found
+    }
+
+    /// Whom the groups allow to stand in for whom.
+    pub(crate) fn allowed(&self) -> Topology {
+        let lines = self.entries.iter().filter_map(|entry| match entry.value() {
+            Entry::Group(group) => Some(group.group.allowed()),
+            Entry::Child { .. } | Entry::Supervisor(_) => None,
+        });
+        Topology::new(lines.flatten())
     }
 
     /// How often in a row the process may end with a request in hand that what has this path has accepted.

@@ -24,7 +24,7 @@ use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
 use crate::mirror::LineView;
-use crate::slot::{Held, Look, Prepared};
+use crate::slot::{Held, Look, Prepared, Undoing};
 
 mod fall;
 mod lines;
@@ -51,6 +51,9 @@ pub(crate) struct Place {
 }
 
 type Line = (Option<LineId>, Vec<(Arc<dyn Look>, Option<Validated>)>);
+
+/// A child, and the task and the state of whose undo it is to say.
+type Became<'a> = (&'a Arc<dyn Look>, Option<(String, Undoing)>);
 
 impl Place {
     pub(crate) fn find(registry: &Arc<Registry>, path: &ChildPath) -> Result<Self, RollbackError> {
@@ -550,13 +553,13 @@ impl Place {
         let mut undoing = Vec::new();
         let each = children.iter().map(|child| {
             let task = self.undoing(&**child, &known);
-            undoing.extend(task.is_some().then(|| Arc::clone(child)));
-            (child, task)
+            undoing.extend(task.clone().map(|task| (Arc::clone(child), task)));
+            (child, task.map(|task| (task, Undoing::Due)))
         });
         self.keep(journal, each.collect(), since).await?;
         phase.set("undoing effects");
         let told = self.settle_effects(children).await;
-        // All is undone: what they do from here on is not.
+        // All is undone: what they do from here on is not. Whoever begins again in another process is told.
         let hub = &self.node.hub;
         if hub.is_shutting_down() && known.iter().any(|task| hub.effects.owes(task)) {
             // The next process goes on from the states that have not done it yet.
@@ -565,8 +568,9 @@ impl Place {
         }
         if !undoing.is_empty() {
             phase.set("writing that all is undone");
-            let undoing = undoing.iter().map(|child| (child, None)).collect();
-            self.keep(journal, undoing, Since::default()).await?;
+            let done =
+                undoing.iter().map(|(child, task)| (child, Some((task.clone(), Undoing::Done))));
+            self.keep(journal, done.collect(), Since::default()).await?;
         }
         Ok(told)
     }
@@ -575,14 +579,15 @@ impl Place {
     async fn keep(
         &self,
         journal: &Journal,
-        children: Vec<(&Arc<dyn Look>, Option<String>)>,
+        children: Vec<Became<'_>>,
         since: Since,
     ) -> Result<(), RollbackError> {
         let Since { mut used, missing, given_up } = since;
         let mut batch = Batch::new();
         let mut members = Vec::with_capacity(children.len());
         for (child, undoing) in children {
-            let captured = child.capture(Scope::Step, undoing.as_deref());
+            let undoing = undoing.as_ref().map(|(task, undo)| (task.as_str(), *undo));
+            let captured = child.capture(Scope::Step, undoing);
             if let Some(sealed) = captured.map_err(RollbackError::Store)? {
                 batch = batch.checkpoint(&sealed);
                 members.push((child, sealed));

@@ -29,7 +29,7 @@ impl fmt::Debug for QuarantineRef {
 }
 
 impl System {
-    /// The requests that ended two lives, and the checkpoints that could not be restored: to be listed,
+    /// The requests that ended two lives, or the process too often, and the checkpoints that could not be restored: to be listed,
     /// exported and released.
     pub fn quarantine(&self) -> QuarantineRef {
         QuarantineRef { system: self.clone() }
@@ -54,7 +54,7 @@ impl QuarantineRef {
 
     /// A request as JSON, with what was asked: user data, which stands nowhere else outside the store.
     ///
-    /// `request` is what was asked as it is recorded, and `null` for a child whose requests are not
+    /// `request` is what was asked as it is recorded, as a text if that cannot be read, and `null` for a child whose requests are not
     /// [recorded](crate::spec::ChildSpec::recorded).
     ///
     /// # Errors
@@ -238,9 +238,9 @@ impl QuarantineRef {
 
 /// A durable request as JSON, with what was asked.
 pub(super) fn exported(aside: &Aside) -> Result<String, QuarantineError> {
-    let asked = serde_json::from_str(&aside.open.request)
-        .map_err(|error| QuarantineError::Export(error.to_string()))?;
-    written(&told(aside), &asked)
+    // What nobody can read any more is set aside, too, and is shown as it stands there.
+    let text = || Value::String(aside.open.request.clone());
+    written(&told(aside), &serde_json::from_str(&aside.open.request).unwrap_or_else(|_| text()))
 }
 
 pub(super) fn told(aside: &Aside) -> Quarantined {

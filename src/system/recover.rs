@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
-use crate::checkpoint::{Batch, Durability, Now, Store, Topology, Wall};
+use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
 use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
@@ -92,6 +92,9 @@ pub struct Recovered {
     pub effects: EffectCounts,
 }
 
+/// What requests in hand have spent in processes before this one.
+type Charged = HashMap<Arc<str>, Budgets>;
+
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
     undoing: Vec<EffectKey>,
@@ -130,6 +133,13 @@ pub struct RecoveredChild {
     pub checkpoint: CheckpointId,
     /// How old it is.
     pub age: Duration,
+    /// How many requests the child had answered, whose work is in it.
+    pub answered: u64,
+    /// What the request in hand had spent, if there is one; the last one that was answered, if not.
+    pub spent: Budgets,
+    /// Whether it was taken under another policy, or with other allow-lists in the tree, than there are now: what
+    /// is decided about failures may be something else than before. No reason to refuse it.
+    pub policy_changed: bool,
 }
 
 impl System {
@@ -224,6 +234,8 @@ impl System {
         }
         let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
         let ledger = Ledger::replayed(records);
+        let _ = hub.allowed.set(self.inner.registry.allowed().digest);
+        let mut spent = HashMap::new();
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         // Of a request that is not handed out again, no state in the middle is taken up.
         let deadly = self.deadly(journal.open_requests());
@@ -231,7 +243,7 @@ impl System {
             |key: &str| journal.known(key) == Some(Journaled::Open) && !deadly.contains_key(key);
         for child in &children {
             if child.spec().stateful {
-                self.find_state(&**child, &journal, options, (&open, &mut recovered))?;
+                self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
             }
         }
         let mut states: HashMap<_, _> = children.iter().map(|it| (it.path().clone(), 0)).collect();
@@ -298,7 +310,8 @@ impl System {
         recovered.ended_processes = deadly.iter().map(told).collect();
         let orphans = self.settle_orphans(&journal);
         for request in open {
-            self.deliver_again(&journal, request)?;
+            let before = spent.get(&request.key).copied().unwrap_or_default();
+            self.deliver_again(&journal, request, before)?;
         }
         Ok((recovered, orphans))
     }
@@ -310,7 +323,8 @@ impl System {
         child: &dyn Look,
         journal: &Journal,
         options: &RecoverOptions,
-        (open, recovered): (&dyn Fn(&str) -> bool, &mut Recovered),
+        open: &dyn Fn(&str) -> bool,
+        (recovered, spent): (&mut Recovered, &mut Charged),
     ) -> Result<(), RecoverError> {
         let path = child.path().clone();
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
@@ -340,8 +354,22 @@ impl System {
                     Ok(Adopted::PassedOver) => continue,
                     Ok(adopted) => {
                         if recovered.children.last().is_none_or(|last| last.child != path) {
-                            let child = path.clone();
-                            recovered.children.push(RecoveredChild { child, checkpoint: id, age });
+                            let taken = &listed.checkpoint;
+                            recovered.children.push(RecoveredChild {
+                                child: path.clone(),
+                                checkpoint: id,
+                                age,
+                                answered: taken.mailbox_cut,
+                                spent: taken.budgets,
+                                policy_changed: child.has_other_policy(taken.policy),
+                            });
+                            if adopted == Adopted::Middle {
+                                let requests = journal.open_requests().into_iter();
+                                let here = requests
+                                    .filter(|open| child.has_in_hand(&validated, &open.key))
+                                    .map(|open| (open.key, taken.budgets));
+                                spent.extend(here);
+                            }
                         }
                         if adopted == Adopted::Between {
                             return Ok(());
@@ -406,7 +434,12 @@ impl System {
         }
     }
 
-    fn deliver_again(&self, journal: &Arc<Journal>, request: Open) -> Result<(), RecoverError> {
+    fn deliver_again(
+        &self,
+        journal: &Arc<Journal>,
+        request: Open,
+        before: Budgets,
+    ) -> Result<(), RecoverError> {
         let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
@@ -420,6 +453,8 @@ impl System {
             key: Some(Arc::clone(&request.key)),
             recovered: true,
             budget: request.budget,
+            // The attempt that was under way goes on, and is no new one.
+            before: Budgets { attempts: before.attempts.saturating_sub(1), ..before },
             trial: Some(self.on_trial(journal, &request)),
             back: request.back.clone(),
             // Also where fewer may wait now, or fewer than were waited for and at work together.

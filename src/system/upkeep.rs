@@ -67,7 +67,8 @@ impl Upkeep {
         self.journal.set_aside().iter().map(told).collect()
     }
 
-    /// A request as JSON, with what was asked: user data, which stands nowhere else outside the store.
+    /// A request as JSON, with what was asked, as a text if that cannot be read: user data, which stands nowhere
+    /// else outside the store.
     ///
     /// # Errors
     /// No such request was set aside; it cannot be written down.
@@ -76,7 +77,9 @@ impl Upkeep {
     }
 
     /// Has the next process do a request after all, as one that was accepted and has no fate: with attempts
-    /// and crashes counted anew and the child's own deadline. Effects that were confirmed are not repeated.
+    /// and crashes counted anew and the child's own deadline. Effects that were confirmed are not repeated. One
+    /// that its child cannot read is found by that process, and refused or set aside again, as its
+    /// [options](crate::system::RecoverOptions::set_unreadable_aside) say.
     ///
     /// # Errors
     /// No such request was set aside; the tree that the store belongs to has nothing that would take it; the

@@ -9,7 +9,7 @@ use mainstay::checkpoint::{
 };
 use mainstay::error::StoreError;
 use mainstay::id::{CheckpointId, ChildPath};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 /// What a commit comes to.
@@ -33,6 +33,15 @@ pub(super) struct Moody {
     /// Commits that are still made before it falls silent; more than there ever are, if it does not.
     left: AtomicUsize,
     changed: Notify,
+    tidying: Tidying,
+}
+
+/// Whether whoever tidies is held up.
+#[derive(Debug, Default)]
+struct Tidying {
+    held: Mutex<bool>,
+    free: Condvar,
+    begun: Notify,
 }
 
 #[derive(Default)]
@@ -70,6 +79,19 @@ impl Moody {
                 _ => self.inner.commit(batch, durability).wait(),
             });
         }
+    }
+
+    /// From now on whoever tidies it is held up, or not any more.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn hold_tidying(&self, held: bool) {
+        *self.tidying.held.lock() = held;
+        self.tidying.free.notify_all();
+    }
+
+    /// Waits until somebody is held up.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) async fn tidies(&self) {
+        self.tidying.begun.notified().await;
     }
 
     /// Waits until so many commits wait for an answer.
@@ -149,7 +171,14 @@ impl Store for Moody {
         self.inner.quarantined()
     }
 
+    /// What tidies asks for its weight first.
     fn info(&self) -> Result<StoreInfo, StoreError> {
+        let mut held = self.tidying.held.lock();
+        while *held {
+            self.tidying.begun.notify_one();
+            self.tidying.free.wait(&mut held);
+        }
+        drop(held);
         self.inner.info()
     }
 

@@ -509,6 +509,98 @@ async fn a_call_spends_no_more_tokens_than_its_budget_holds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_attempt_reserves_is_held_charged_or_given_back() {
+    let all = |cost: u64| Cost { tokens: cost, ..Cost::default() };
+    let script = echo();
+    let (_system, port) = alone(&script, |spec| spec).await;
+    let limits = Limits { tokens: Some(100), ..Limits::default() };
+    let budgeted = || CallOptions::new().budget(limits);
+    // Whoever ends without a word is charged what it owes: 60 of 100, and 60 more are not there.
+    let asks = |tokens: u64, owes: bool| {
+        Cue::answer(move |_: &String, ctx| {
+            ctx.reserve(all(tokens))?;
+            ctx.owe(if owes { all(tokens) } else { Cost::default() });
+            Err(Fault::server_transient("lost"))
+        })
+    };
+    script.then(asks(60, true));
+    script.then(asks(60, true));
+    let error = port.call_with("x", budgeted()).await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, trail: tried, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((fault.class, fault.own_limits), (Class::BudgetDenied, true), "{fault}");
+    assert_eq!(fault.message, "budget denied: 60 tokens asked for, 40 left");
+    assert_eq!((script.count(), tried.iter().count()), (2, 2));
+    // What is not owed goes back; what is left is seen; what was spent is not reserved twice.
+    script.forget();
+    script.then(asks(60, false));
+    script.then(Cue::answer(move |text: &String, ctx| {
+        assert_eq!(ctx.budget_left().tokens, Some(100));
+        ctx.reserve(all(70))?;
+        assert_eq!(ctx.budget_left().tokens, Some(30));
+        ctx.spend(all(50));
+        ctx.reserve(all(40))?;
+        assert_eq!(ctx.budget_left().tokens, Some(10));
+        assert!(ctx.reserve(all(51)).is_err());
+        Ok(text.clone())
+    }));
+    assert_eq!(port.call_with("x", budgeted()).await.unwrap().cost, all(50));
+    // A life that is lost with its attempt, too.
+    script.forget();
+    script.then(Cue::answer(move |_: &String, ctx| {
+        ctx.reserve(all(60))?;
+        ctx.owe(all(60));
+        panic!("lost")
+    }));
+    script.then(asks(60, true));
+    let trail = trail(port.call_with("x", budgeted()).await);
+    assert_eq!((script.count(), trail.iter().count()), (2, 2));
+    // Nobody has set a budget: nothing is refused.
+    script.then(Cue::answer(move |text: &String, ctx| {
+        assert_eq!(ctx.budget_left(), Limits::default());
+        ctx.reserve(all(u64::MAX))?;
+        Ok(text.clone())
+    }));
+    assert_eq!(port.call("x").await.unwrap().cost, Cost::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_member_costs_too_much_for_goes_to_a_cheaper_one_and_to_nobody_else() {
+    let price = |micros: u64| {
+        Cue::answer(move |text: &String, ctx| {
+            let cost = Cost { money_micros: micros, ..Cost::default() };
+            ctx.reserve(cost)?;
+            ctx.spend(cost);
+            Ok(text.clone())
+        })
+    };
+    let (dear, first) = member("dear");
+    let (cheap, second) = member("cheap");
+    let (system, port) = grouped(exact().member_spec(first).member_spec(second)).await;
+    let limits = |attempts, money| {
+        let limits = Limits { attempts, money_micros: Some(money), ..Limits::default() };
+        CallOptions::new().budget(limits)
+    };
+    // More in a row than a circuit bears; and who asked nobody gives the attempt back.
+    for _ in 0..5 {
+        dear.then(price(100));
+        cheap.then(price(10));
+        let answer = port.call_with("x", limits(Some(1), 50)).await.unwrap();
+        assert_eq!((answer.served_by.id(), answer.cost.money_micros), ("cheap", 10));
+    }
+    dear.then(price(100));
+    assert_eq!(port.call_with("x", limits(None, 100)).await.unwrap().served_by.id(), "dear");
+    // The stand-in of a free member is not free.
+    dear.then_fail(Class::ModelUnavailable);
+    cheap.then(price(10));
+    let error = port.call_with("x", limits(None, 9)).await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error:?}") };
+    assert_eq!(fault.class, Class::BudgetDenied);
+    assert_eq!((dear.count(), cheap.count(), now(&system)), (7, 6, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_failed_attempts_have_cost_is_in_the_answer_and_in_the_budget() {
     let script = echo();
     script.then(Cue::answer(|_: &String, ctx| {

@@ -1,7 +1,6 @@
 //! What a task may spend.
 //!
-//! *Invariant.* Nothing is asked for on credit: every call is given what is left, and calls that are
-//! made together share it. What was spent does not come back with a rollback.
+//! *Invariant.* Every call is given what is left, and calls that are made together share it. What was spent does not come back with a rollback.
 
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use serde::{Deserialize, Serialize};
 /// What an agent may spend on one task, all calls of models, tools and sub-agents included, whoever
 /// makes them in the end. A budget that the caller has set counts beside it: the tighter one decides.
 ///
-/// A call that has begun may go past the limit, since its cost is known only afterwards; none is begun
-/// when nothing is left. The task then ends as `BudgetDenied`, which nobody retries.
+/// A [`Model`](crate::model::Model) is not asked for more than is left: see its budgets. Another call that
+/// has begun may go past the limit, since its cost is known only afterwards; none is begun when nothing is
+/// left. The task then ends as `BudgetDenied`, which nobody retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskBudget {

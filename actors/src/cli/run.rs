@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,7 +23,8 @@ use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
-use super::{Failed, Show, say, tell};
+use super::{Failed, Show, UNREAD, say, tell};
+use interrupt::interrupted;
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -32,6 +34,7 @@ use talk::Talk;
 use words::{Outcome, Why, line};
 
 mod alerts;
+mod interrupt;
 mod lines;
 mod metrics;
 mod page;
@@ -154,11 +157,15 @@ impl Session {
         }
     }
 
+    pub(crate) fn system(&self) -> System {
+        self.system.clone()
+    }
+
     pub(crate) async fn stop(self) {
         tokio::select! {
             _ = self.system.stop() => {}
             // A tool that does not end need not be waited for.
-            _ = tokio::signal::ctrl_c() => {}
+            () = interrupted() => {}
         }
     }
 
@@ -167,8 +174,13 @@ impl Session {
         let prompt = match prompt {
             Some(prompt) => prompt,
             None => {
-                let mut bytes = Vec::new();
-                std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+                // In a thread of its own: meanwhile others ask for the end.
+                let read = || {
+                    let mut bytes = Vec::new();
+                    std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+                };
+                let bytes = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::new);
+                let bytes = bytes.and_then(|bytes| Ok(bytes?)).context("standard input")?;
                 String::from_utf8(bytes).map_err(|error| {
                     let at = error.utf8_error().valid_up_to() + 1;
                     anyhow::anyhow!("standard input is not UTF-8, from byte {at} on")
@@ -341,7 +353,7 @@ impl Session {
         events: &mut EventStream,
     ) -> Option<T> {
         (self.helped, self.served) = Default::default();
-        let (mut work, mut interrupt) = (pin!(work), pin!(tokio::signal::ctrl_c()));
+        let (mut work, mut interrupt) = (pin!(work), pin!(interrupted()));
         let mut told = BTreeSet::new();
         let mut lines = self.lines.take();
         let done = loop {
@@ -349,7 +361,7 @@ impl Session {
             let waits = self.ask_people(&mut told, lines.is_some(), page);
             tokio::select! {
                 biased;
-                _ = &mut interrupt => break None,
+                () = &mut interrupt => break None,
                 done = &mut work => break Some(done),
                 piece = page.next() => page.show(piece, self.show.progress),
                 event = events.next() => match event {
@@ -485,7 +497,18 @@ impl Session {
         ));
         let mut interrupted = false;
         loop {
-            let line = match next_or_end(&mut self.lines).await {
+            if UNREAD.load(Ordering::Relaxed) {
+                // What is asked costs, and nobody would hear the answer.
+                tell("nobody reads the answers any more");
+                return Ok(());
+            }
+            let typed = tokio::select! {
+                biased;
+                // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
+                () = interrupt::interrupted() => Some(Typed::Interrupt),
+                typed = next_or_end(&mut self.lines) => typed,
+            };
+            let line = match typed {
                 None => return Ok(()),
                 Some(Typed::Interrupt) if interrupted => return Ok(()),
                 Some(Typed::Interrupt) => {
@@ -563,9 +586,18 @@ fn not_kept(done: Result<(), StoreError>) {
 
 /// What can be done about a store of another tree.
 fn with_hint(error: RecoverError) -> anyhow::Error {
-    let is_other = matches!(error, RecoverError::Topology { .. });
+    let hint = match &error {
+        RecoverError::Topology { .. } => Some("--adopt takes the store up all the same"),
+        RecoverError::Request { .. } => {
+            Some("--adopt sets it aside, where `mainstay store` shows it and gives it up")
+        }
+        _ => None,
+    };
     let error = anyhow::Error::new(error);
-    if is_other { error.context("--adopt takes the store up all the same") } else { error }
+    match hint {
+        Some(hint) => error.context(hint),
+        None => error,
+    }
 }
 
 /// What became of a question of before.

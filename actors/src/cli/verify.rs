@@ -98,6 +98,16 @@ impl<'a> Names<'a> {
     }
 }
 
+/// Whether what a server calls a tool can stand in a path.
+pub(crate) fn can_be_a_child(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/') && !name.chars().any(hides)
+}
+
+/// Whether a character of a name would not be seen, or have others be seen elsewhere.
+fn hides(c: char) -> bool {
+    c.is_control() || super::turns_around(c)
+}
+
 fn every_name(file: &TreeFile) -> impl Iterator<Item = (&Spanned<String>, What)> {
     let models = file.models.keys().map(|name| (name, What::Model));
     let tools = file
@@ -151,7 +161,7 @@ impl Verify<'_> {
         if let Some(name) = &self.file.name
             && (name.get_ref().is_empty()
                 || name.get_ref().contains('/')
-                || name.get_ref().chars().any(char::is_control))
+                || name.get_ref().chars().any(hides))
         {
             let message = format!("{:?} cannot be the name of a tree", name.get_ref());
             self.say(name.span(), message, "used in paths", "use letters, digits, `_` and `-`");
@@ -159,7 +169,7 @@ impl Verify<'_> {
         let mut seen = BTreeMap::new();
         for (name, what) in every_name(self.file) {
             let text = name.get_ref();
-            if text.is_empty() || text.contains(['/', '.']) || text.chars().any(char::is_control) {
+            if text.is_empty() || text.contains(['/', '.']) || text.chars().any(hides) {
                 self.say(
                     name.span(),
                     format!("`{text}` cannot be a name"),

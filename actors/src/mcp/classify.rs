@@ -11,11 +11,12 @@ use rmcp::model::{
 
 use rmcp::ServiceError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::bounded::{TOO_LONG, too_long};
 use super::link::Verdict;
 use crate::chat::ToolSpec;
+use crate::exact;
 use crate::model::headers::{Headers, retry_after};
 use crate::tool::ToolReply;
 use proof::Refusal;
@@ -36,6 +37,11 @@ const TOO_LARGE: &str = "result_too_large";
 pub(super) fn object(text: &str) -> Result<JsonObject, Fault> {
     let text = if text.trim().is_empty() { "{}" } else { text };
     let bad = |what: String| Fault::input_validation(what).with_code("bad_arguments").not_applied();
+    if let Some(number) = exact::too_long(text.as_bytes()) {
+        // Read and written anew it would be another number: another account, another order.
+        let why = "does not fit into 64 bits; write it as a text";
+        return Err(bad(format!("arguments: the number {number} {why}")));
+    }
     match serde_json::from_str(text) {
         Ok(Value::Object(arguments)) => Ok(arguments),
         Ok(_) => Err(bad("arguments: not a JSON object".to_owned())),
@@ -54,7 +60,42 @@ pub(super) fn call(name: &str, arguments: JsonObject, key: &str) -> CallToolRequ
 pub(super) fn tool_spec(tool: &Tool) -> ToolSpec {
     ToolSpec::new(&*tool.name)
         .description(tool.description.as_deref().unwrap_or_default())
-        .parameters(Value::Object((*tool.input_schema).clone()))
+        .parameters(parameters(&tool.name, &tool.input_schema))
+}
+
+/// The schema of a tool's arguments; that of any object where it is none that a provider takes, who refuses
+/// the whole request for it, and all other tools with it.
+fn parameters(name: &str, schema: &JsonObject) -> Value {
+    let mut schema = schema.clone();
+    let is_object = match schema.get("type") {
+        None => true,
+        Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
+        Some(kind) => kind == "object",
+    };
+    schema.insert("type".to_owned(), "object".into());
+    let schema = Value::Object(schema);
+    if is_object && !has_loose_end(&schema, &schema) {
+        return schema;
+    }
+    tracing::warn!(
+        target: "mainstay", tool = name,
+        "the tool's schema is none of an object; models are told that it takes any"
+    );
+    json!({ "type": "object" })
+}
+
+/// Whether a schema refers to what is not in it.
+fn has_loose_end(part: &Value, whole: &Value) -> bool {
+    match part {
+        Value::Object(fields) => fields.iter().any(|(name, value)| match value {
+            Value::String(place) if name == "$ref" => {
+                place.strip_prefix('#').is_none_or(|place| whole.pointer(place).is_none())
+            }
+            value => has_loose_end(value, whole),
+        }),
+        Value::Array(items) => items.iter().any(|item| has_loose_end(item, whole)),
+        _ => false,
+    }
 }
 
 /// The result of a call, or the fault it stands for.

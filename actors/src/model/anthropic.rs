@@ -138,7 +138,8 @@ fn begun(message: &Value) -> Found {
     Ok(text_at(message, "/model")?.map(Delta::Model).into_iter().collect())
 }
 
-/// A block as it begins. In a stream its input is an empty object, and comes in pieces.
+/// A block as it begins. In a stream its input is an empty object, and comes in pieces; some gateways have it
+/// all here.
 fn opened(number: u64, block: &Value, whole: bool) -> Result<Option<Delta>, String> {
     Ok(match text_at(block, "/type")?.as_deref() {
         Some("text") => text_at(block, "/text")?.filter(|text| !text.is_empty()).map(Delta::Text),
@@ -147,8 +148,9 @@ fn opened(number: u64, block: &Value, whole: bool) -> Result<Option<Delta>, Stri
             id: text_at(block, "/id")?,
             name: text_at(block, "/name")?,
             arguments: match block.get("input") {
-                Some(input) if whole => input.to_string(),
-                _ => String::new(),
+                Some(Value::Object(fields)) if !whole && fields.is_empty() => String::new(),
+                Some(Value::Null) | None => String::new(),
+                Some(input) => input.to_string(),
             },
         }),
         _ => None,

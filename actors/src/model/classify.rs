@@ -273,7 +273,8 @@ struct Report {
 
 impl Report {
     fn read(body: &[u8]) -> Self {
-        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        let value = serde_json::from_slice::<Value>(body).ok().or_else(|| framed(body));
+        let Some(value) = value else {
             return Self {
                 message: String::from_utf8_lossy(body.get(..MESSAGE * 2).unwrap_or(body))
                     .into_owned(),
@@ -325,6 +326,12 @@ impl Report {
         let mut codes = self.codes().filter(plain);
         self.codes().filter(plain).find(|code| by_code(code).is_some()).or_else(|| codes.next())
     }
+}
+
+/// What the first event of a stream says: some gateways answer with one whatever happened.
+fn framed(body: &[u8]) -> Option<Value> {
+    let mut lines = body.split(|byte| matches!(byte, b'\n' | b'\r'));
+    serde_json::from_slice(lines.find_map(|line| line.strip_prefix(b"data:"))?).ok()
 }
 
 /// What Google's errors say in their details.

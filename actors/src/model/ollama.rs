@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::openai::tools;
 use super::wire::{
     Delta, Found, Stop, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
-    tool_of, truth_at, unsupported,
+    tool_of, truth_at, unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
 
@@ -80,7 +80,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
             number: (frame << 16) | place as u64,
             id: text_at(call, "/id")?,
             name: text_at(call, "/function/name")?,
-            arguments: at(call, "/function/arguments")?.map(Value::to_string).unwrap_or_default(),
+            arguments: written(at(call, "/function/arguments")?),
         });
     }
     if truth_at(answer, "/done")? == Some(true) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::wire::{
     Delta, Found, NO_CHOICE, Stop, at, count_at, decimal, list_at, number_at, object_at, raw,
-    schema, text_at, unwritable,
+    schema, text_at, unwritable, written,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
 
@@ -257,17 +257,11 @@ fn said(message: &Value, found: &mut Vec<Delta>) -> Result<(), String> {
         found.push(Delta::Refused);
     }
     for (place, call) in list_at(message, "/tool_calls")?.iter().enumerate() {
-        let arguments = match at(call, "/function/arguments")? {
-            None => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            // A text by the book; some servers send the object.
-            Some(value) => value.to_string(),
-        };
         found.push(Delta::Call {
             number: number_at(call, "/index")?.unwrap_or(place as u64),
             id: text_at(call, "/id")?,
             name: text_at(call, "/function/name")?,
-            arguments,
+            arguments: written(at(call, "/function/arguments")?),
         });
     }
     Ok(())

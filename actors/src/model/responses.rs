@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::openai::choice;
 use super::wire::{
-    Delta, Found, Stop, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
-    unsupported,
+    Delta, Found, Stop, at, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
+    unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role};
 
@@ -99,7 +99,7 @@ fn call(number: u64, item: &Value) -> Result<Delta, String> {
         number,
         id: text_at(item, "/call_id")?.or(text_at(item, "/id")?),
         name: text_at(item, "/name")?,
-        arguments: text_at(item, "/arguments")?.unwrap_or_default(),
+        arguments: written(at(item, "/arguments")?),
     })
 }
 

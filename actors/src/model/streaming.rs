@@ -17,7 +17,8 @@ use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
 use crate::secrets::{Secrets, Veil};
 
-/// Reads an answer and writes it to the sink.
+/// Reads an answer and writes it to the sink. An error is that of a connection that broke before anything
+/// could be said about what was used.
 pub(crate) async fn answer(
     model: &Model,
     mut response: Response,
@@ -26,22 +27,18 @@ pub(crate) async fn answer(
     sink: &StreamSink,
     secrets: &Secrets,
     course: &Course<'_>,
-) -> (Result<ChatReply, Fault>, Usage) {
+) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
     let Model { wire, rules, .. } = model;
     let wire = *wire;
     let mut writer = if course.rival { sink.rival() } else { sink.attempt() };
     let Some(framing) = framing(wire, &response) else {
         // An error, or a server that does not stream.
-        let (head, body) = match read_whole(response).await {
-            Ok(whole) => whole,
-            Err(fault) => return (Err(fault), Usage::default()),
-        };
-        let format = &request.response_format;
-        let (outcome, usage) = outcome(wire, &head, &body, format, sent);
-        return match outcome.map(|reply| secrets.cleaned(reply)) {
+        let (head, body) = read_whole(response).await?;
+        let (outcome, usage) = outcome(wire, &head, &body, request, sent);
+        return Ok(match outcome.map(|reply| secrets.cleaned(reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
-        };
+        });
     };
     let head = Head::take(&mut response);
     let mut reader = Reader {
@@ -62,17 +59,17 @@ pub(crate) async fn answer(
     let Reader { draft, mut machine, start, mut veil, unframed, .. } = reader;
     if let (Err(_), Some(body)) = (&ended, unframed.as_deref())
         && matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef'))
-        && let (outcome, usage) = outcome(wire, &head, body, &request.response_format, sent)
+        && let (outcome, usage) = outcome(wire, &head, body, request, sent)
         && !outcome.as_ref().is_err_and(|fault| fault.code.as_deref() == Some("not_json"))
     {
         // No stream at all: an answer, or an error, under the name of one.
-        return match outcome.map(|reply| secrets.cleaned(reply)) {
+        return Ok(match outcome.map(|reply| secrets.cleaned(reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
-        };
+        });
     }
     let (outcome, usage) = match ended {
-        Ok(()) => draft.finish(&request.response_format, &head),
+        Ok(()) => draft.finish(request, &head),
         Err(fault) => (Err(fault), draft.usage()),
     };
     let outcome = outcome.map(|reply| secrets.cleaned(reply));
@@ -93,7 +90,7 @@ pub(crate) async fn answer(
             writer.fail(fault).map(|part| ChatReply { usage, ..part })
         }
     };
-    (outcome, usage)
+    Ok((outcome, usage))
 }
 
 /// How the body is to be read; `None` for whole.

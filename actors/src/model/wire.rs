@@ -16,6 +16,7 @@ use super::openai::typed;
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
+use crate::{exact, names};
 
 /// The wire formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +233,8 @@ impl Draft {
             };
             Fault::server_transient(format!("a frame of the stream {what}")).with_code(code)
         })?;
-        let found = self.wire.frame(&value, self.frames).map_err(bad_shape)?;
+        let found = self.wire.frame(&value, self.frames).and_then(|found| exact(found, data));
+        let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);
         Ok(self.text[before..].to_owned())
@@ -338,11 +340,12 @@ impl Draft {
     /// paid for.
     pub(crate) fn finish(
         self,
-        format: &ResponseFormat,
+        request: &ChatRequest,
         head: &Head,
     ) -> (Result<ChatReply, Fault>, Usage) {
         let usage = self.usage();
-        (self.judge(usage, format, head), usage)
+        let reply = self.judge(usage, &request.response_format, head);
+        (reply.map(|reply| names::heard(reply, request)), usage)
     }
 
     fn judge(self, usage: Usage, format: &ResponseFormat, head: &Head) -> Result<ChatReply, Fault> {
@@ -410,7 +413,7 @@ pub(crate) fn outcome(
     wire: Wire,
     head: &Head,
     body: &[u8],
-    format: &ResponseFormat,
+    request: &ChatRequest,
     sent: usize,
 ) -> (Result<ChatReply, Fault>, Usage) {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
@@ -421,7 +424,7 @@ pub(crate) fn outcome(
     draft.received = body.len();
     if let Some(found) = wire.whole_of(body) {
         draft.take(found);
-        return draft.finish(format, head);
+        return draft.finish(request, head);
     }
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         // Something that is not the model has answered: a proxy's page, a login form. The model was
@@ -438,14 +441,27 @@ pub(crate) fn outcome(
     if is_error(&value) {
         return (Err(head.judge(body)), Usage::default());
     }
-    match wire.whole(&value) {
+    match wire.whole(&value).and_then(|found| exact(found, body)) {
         Ok(found) => {
             draft.take(found);
             draft.ended = true;
         }
         Err(what) => return (Err(bad_shape(what)), draft.usage()),
     }
-    draft.finish(format, head)
+    draft.finish(request, head)
+}
+
+/// What was found, unless the arguments of a call in it have become other ones by being read: where they
+/// are an object, they are written anew.
+fn exact(found: Vec<Delta>, text: &[u8]) -> Found {
+    let written = |delta: &Delta| {
+        matches!(delta, Delta::Call { arguments, .. } if !arguments.is_empty())
+            || matches!(delta, Delta::Again(_))
+    };
+    match found.iter().any(written).then(|| exact::too_long(text)).flatten() {
+        Some(number) => Err(format!("with a tool call is a number that does not fit: {number}")),
+        None => Ok(found),
+    }
 }
 
 /// The provider's word as a code, or ours where it is none: events hold no user data.
@@ -582,6 +598,16 @@ pub(crate) fn object_at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a 
 pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], String> {
     let list = typed_at(value, place, "a list", |found| found.as_array().map(Vec::as_slice))?;
     Ok(list.unwrap_or_default())
+}
+
+/// The arguments of a call as text. Some formats have them so and some as an object, and not all servers
+/// keep to theirs.
+pub(crate) fn written(arguments: Option<&Value>) -> String {
+    match arguments {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    }
 }
 
 /// Tokens that were counted. What is no number was not counted: an answer is worth more than its bill,

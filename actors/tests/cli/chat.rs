@@ -141,6 +141,69 @@ async fn an_interrupt_calls_the_request_off_down_to_the_wire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_between_two_questions_is_heard_without_a_terminal_too() {
+    let server = StubServer::start().await.unwrap();
+    let folder = model(&server);
+    let mut child = command(&folder.0, &["run", "t.toml", "--chat"]).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"hello\n").unwrap();
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let work = tokio::task::spawn_blocking(move || {
+        let interrupt = || {
+            let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            assert!(sent.unwrap().success());
+        };
+        out.read_exact(&mut [0; 3]).unwrap();
+        let mut said = String::new();
+        interrupt();
+        while !said.contains("Ctrl-C again leaves.\n") {
+            let mut bytes = [0; 512];
+            let read = err.read(&mut bytes).unwrap();
+            assert!(read > 0, "{said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        interrupt();
+        child.wait().unwrap().code()
+    });
+    assert_eq!(work.await.unwrap(), Some(0));
+    drop(stdin);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_more_is_asked_once_nobody_reads_the_answers() {
+    let server = StubServer::start().await.unwrap();
+    let folder = model(&server);
+    let mut child = command(&folder.0, &["run", "t.toml", "--chat"]).spawn().unwrap();
+    let work = tokio::task::spawn_blocking(move || {
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, b"one\n").unwrap();
+        // As `head -1` does.
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut [0; 3]).unwrap();
+        drop(out);
+        std::io::Write::write_all(&mut stdin, b"two\nthree\nfour\n").unwrap();
+        child.wait().unwrap().code()
+    });
+    assert_eq!(work.await.unwrap(), Some(0));
+    assert_eq!(server.count(), 2, "its reader has gone by the second answer");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_written_is_no_success() {
+    let server = StubServer::start().await.unwrap();
+    let folder = model(&server);
+    for arguments in [&["run", "t.toml", "hello"][..], &["check", "t.toml"]] {
+        let mut full = command(&folder.0, arguments);
+        full.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let ended = tokio::task::spawn_blocking(move || full.output().unwrap()).await.unwrap();
+        let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{err}");
+        assert!(err.starts_with("mainstay: standard output: "), "{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_has_its_commands_and_remembers_what_was_said() {
     let server = StubServer::start().await.unwrap();
     let folder = std::sync::Arc::new(model(&server));

@@ -2,10 +2,12 @@
 //! that a key goes nowhere with them.
 
 use mainstay::fault::{Class, EffectState};
+use mainstay_actors::chat::stream::{StreamEvent, open};
+use mainstay_actors::chat::{ChatRequest, Message, ToolCall, ToolSpec};
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::{Value, json};
 
-use crate::wires::{KEY, WIRES, Wire, ask, connected, fault, hear, said, what};
+use crate::wires::{KEY, LONG, WIRES, Wire, ask, connected, fault, hear, said, what};
 
 /// An answer of the server, and what is made of it when it is asked for whole and as a stream.
 type Case = (&'static str, Row, (Class, &'static str), (Class, &'static str));
@@ -310,6 +312,89 @@ async fn what_a_stream_of_responses_says_only_at_its_end_is_heard() {
         let (reply, heard) = hear(&model).await;
         let reply = reply.unwrap();
         assert_eq!((&*reply.text, &*said(&heard), reply.tool_calls.len()), ("hello", "hello", 1));
+    }
+}
+
+/// The names of the tools and of the calls that a request told.
+fn names_told(wire: Wire, body: &Value) -> Vec<String> {
+    let places: [&str; 2] = match wire {
+        Wire::Chat | Wire::Ollama => ["/tools", "/messages/1/tool_calls"],
+        Wire::Responses => ["/tools", "/input"],
+        Wire::Anthropic => ["/tools", "/messages/1/content"],
+        Wire::Gemini => ["/tools/0/functionDeclarations", "/contents/1/parts"],
+    };
+    let items = places.iter().flat_map(|place| body.pointer(place).unwrap().as_array().unwrap());
+    let name = |item: &Value| {
+        let holder = ["/function/name", "/functionCall/name", "/name"];
+        let name = holder.iter().find_map(|place| item.pointer(place))?;
+        name.as_str().map(str::to_owned)
+    };
+    items.filter_map(name).collect()
+}
+
+#[tokio::test]
+async fn a_tool_is_told_by_a_name_that_providers_take_and_called_by_its_own_in_every_wire() {
+    let server = StubServer::start().await.unwrap();
+    let odd = ["admin.tools.list", "x/y", "get weather", "\u{dc}n\u{ef}", &"q".repeat(80)]
+        .map(str::to_owned);
+    let request = odd
+        .iter()
+        .fold(ChatRequest::from("x"), |request, name| request.tool(ToolSpec::new(name.as_str())));
+    let call = ToolCall { id: "c0".into(), name: odd[1].clone(), arguments: "{}".into() };
+    let request = request
+        .message(Message::tool_calls("", vec![call]))
+        .message(Message::tool_result("c0", "done"));
+    for wire in WIRES {
+        let model = wire.model(server.url());
+        server.then(row("application/json", wire.whole("hello").to_string()));
+        model.ask(&request, LONG, 1).await.unwrap();
+        let told = names_told(wire, &server.requests().last().unwrap().json());
+        let fits = |name: &String| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+            (1..=64).contains(&name.len()) && name.bytes().all(plain)
+        };
+        assert!(told.len() == 6 && told.iter().all(fits), "{wire:?}: {told:?}");
+        assert_eq!(told[5], told[1], "a call of before has the name that its tool has: {wire:?}");
+        for (name, alias) in odd.iter().zip(&told) {
+            let mut frames = wire.begin();
+            frames.extend(wire.call(&["{}"]));
+            frames.extend(wire.stop());
+            let bytes = wire.all_written(&frames).replace("\"find\"", &format!("\"{alias}\""));
+            server.then(wire.row([bytes]));
+            let (sink, mut stream) = open(64);
+            let reply = model.ask(&request.clone().stream_to(sink), LONG, 1).await.unwrap();
+            assert_eq!(&reply.tool_calls[0].name, name, "{wire:?}");
+            let expected = StreamEvent::ToolCall(reply.tool_calls[0].clone());
+            assert_eq!(stream.next().await, Some(expected), "{wire:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_would_become_another_one_is_a_fault_in_every_wire_that_reads_arguments() {
+    let server = StubServer::start().await.unwrap();
+    for wire in WIRES {
+        let model = wire.model(server.url());
+        let frames = |number: &str| {
+            let mut frames = wire.begin();
+            frames.extend(wire.call(&["{\"account\":4711}"]));
+            frames.extend(wire.stop());
+            wire.all_written(&frames).replace("4711", number)
+        };
+        server.then(wire.row([frames("18446744073709551615")]));
+        let reply = hear(&model).await.0.unwrap();
+        assert!(reply.tool_calls[0].arguments.contains("18446744073709551615"), "{wire:?}");
+        let long = "123456789012345678901234567890";
+        server.then(wire.row([frames(long)]));
+        match hear(&model).await.0 {
+            // Where they come as a text they are what the model wrote.
+            Ok(reply) => assert!(reply.tool_calls[0].arguments.contains(long), "{wire:?}"),
+            Err(fault) => {
+                let found = (fault.class, fault.code.as_deref());
+                assert_eq!(found, (Class::OutputInvalid, Some("bad_shape")), "{wire:?}");
+                assert!(fault.message.contains(long), "{wire:?}: {fault:?}");
+            }
+        }
     }
 }
 

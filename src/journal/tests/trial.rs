@@ -29,6 +29,14 @@ fn on_trial(journal: &Arc<Journal>, key: &str, alone: bool) -> Arc<Tried> {
     Tried::new(journal, &Arc::from(key), alone)
 }
 
+/// Somebody works on it, once it may.
+async fn takes_up(trial: &Tried, step: u64) {
+    trial.turn().await;
+    if let Some(written) = trial.take_up(step) {
+        written.await.unwrap();
+    }
+}
+
 /// Whether it is over at once.
 async fn is_ready(future: impl Future) -> bool {
     tokio::time::timeout(Duration::ZERO, future).await.is_ok()
@@ -39,7 +47,7 @@ async fn a_process_that_ends_with_a_request_in_hand_is_counted_by_the_next() {
     let store = with_open(&["one", "two"]).await;
     for ends in 1..=2 {
         let journal = next(&store);
-        on_trial(&journal, "one", false).take_up(0).await.unwrap();
+        takes_up(&on_trial(&journal, "one", false), 0).await;
         assert_eq!(counts(&next(&store)), [ends, 0]);
     }
     // Written anew the journal says the same.
@@ -53,16 +61,19 @@ async fn a_process_that_ends_with_a_request_in_hand_is_counted_by_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_is_not_in_hand_and_one_that_has_got_on_never_again() {
     let store = with_open(&["one"]).await;
-    on_trial(&next(&store), "one", false).take_up(0).await.unwrap();
+    takes_up(&on_trial(&next(&store), "one", false), 0).await;
     let journal = next(&store);
     let trial = on_trial(&journal, "one", false);
-    trial.take_up(4).await.unwrap();
-    trial.take_up(4).await.unwrap();
-    assert_eq!(counts(&next(&store)), [2], "taken up once");
+    takes_up(&trial, 4).await;
+    // Also by one that it has asked for.
+    takes_up(&trial, u64::MAX).await;
+    assert_eq!(counts(&next(&store)), [2], "counted once");
+    assert!(trial.put_down().is_none(), "it is in one more hand");
+    assert_eq!(counts(&next(&store)), [2]);
     trial.put_down().unwrap().await.unwrap();
     assert!(trial.put_down().is_none(), "put down once");
     assert_eq!(counts(&next(&store)), [1], "what was before stays");
-    trial.take_up(u64::MAX).await.unwrap();
+    takes_up(&trial, u64::MAX).await;
     assert_eq!(counts(&next(&store)), [2]);
     assert_eq!([3, 4, 5, 6].map(|step| trial.is_further(step)), [false, false, true, true]);
     let kept = [4, 5, 6, 7, 8, 9, 12].map(|step| trial.wants_kept(step));
@@ -71,7 +82,7 @@ async fn a_request_that_waits_is_not_in_hand_and_one_that_has_got_on_never_again
     journal.commit_further(&key, Batch::new(), Durability::Sync).await.unwrap();
     trial.got_on();
     assert!(!trial.is_further(5) && trial.wants_kept(5));
-    trial.take_up(5).await.unwrap();
+    takes_up(&trial, 5).await;
     assert_eq!(counts(&next(&store)), [0]);
 }
 
@@ -81,7 +92,7 @@ async fn a_process_that_ends_in_order_is_not_counted() {
     let journal = next(&store);
     let trials = ["one", "two"].map(|key| on_trial(&journal, key, false));
     for trial in &trials {
-        trial.take_up(0).await.unwrap();
+        takes_up(trial, 0).await;
     }
     assert_eq!(counts(&next(&store)), [1, 1]);
     journal.ends_in_order().await;
@@ -93,29 +104,29 @@ async fn of_those_that_are_suspected_one_is_in_hand_at_a_time() {
     let store = with_open(&["one", "two", "three", "four"]).await;
     let journal = next(&store);
     let [one, two, three] = ["one", "two", "three"].map(|key| on_trial(&journal, key, true));
-    one.take_up(0).await.unwrap();
-    on_trial(&journal, "four", false).take_up(0).await.unwrap();
-    assert!(!is_ready(two.take_up(0)).await && !is_ready(three.take_up(0)).await);
+    takes_up(&one, 0).await;
+    takes_up(&on_trial(&journal, "four", false), 0).await;
+    assert!(!is_ready(takes_up(&two, 0)).await && !is_ready(takes_up(&three, 0)).await);
     assert_eq!(counts(&next(&store)), [1, 0, 0, 1]);
     drop(one.put_down());
-    two.take_up(0).await.unwrap();
-    assert!(!is_ready(one.take_up(0)).await);
+    takes_up(&two, 0).await;
+    assert!(!is_ready(takes_up(&one, 0)).await);
     two.got_on();
-    one.take_up(0).await.unwrap();
+    takes_up(&one, 0).await;
     // For one that may itself wait for the others they do not wait for ever.
     let since = tokio::time::Instant::now();
-    three.take_up(0).await.unwrap();
+    takes_up(&three, 0).await;
     assert_eq!(since.elapsed(), Duration::from_secs(30));
     // And it does not give the turn back that is not its own any more.
     drop(one.put_down());
-    assert!(!is_ready(one.take_up(0)).await);
+    assert!(!is_ready(takes_up(&one, 0)).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_counted_and_returned_ends_with_the_quarantine() {
     let store = with_open(&["one"]).await;
     let (journal, key) = (next(&store), Arc::from("one"));
-    on_trial(&journal, "one", false).take_up(0).await.unwrap();
+    takes_up(&on_trial(&journal, "one", false), 0).await;
     let back = (Batch::new(), Durability::Sync);
     journal.goes_back(&key, None, back.clone()).await.unwrap();
     journal.returns_for(&key, &ChildPath::new("desk")).await;

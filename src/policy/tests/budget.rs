@@ -86,6 +86,35 @@ fn a_child_purse_is_never_wider_than_its_parent_and_charges_it() {
 }
 
 #[test]
+fn what_is_reserved_on_the_way_is_settled_with_its_attempt() {
+    let parent = Purse::new(Limits { money_micros: Some(50), ..Limits::default() });
+    let limits = Limits { attempts: Some(1), tokens: Some(100), ..Limits::default() };
+    let purse = parent.child(limits);
+    assert_eq!(purse.left(), Limits { money_micros: Some(50), ..limits });
+    let mut attempt = purse.reserve(cost(0, 0), NOW).unwrap();
+    // The last attempt is under way, and may still be found to cost something.
+    attempt.join(purse.reserve_more(cost(70, 40), NOW).unwrap());
+    let left = purse.left();
+    assert_eq!((left.attempts, left.tokens, left.money_micros), (Some(0), Some(30), Some(10)));
+    for (more, what, left) in
+        [(cost(31, 0), Resource::Tokens, 30), (cost(0, 11), Resource::Money, 10)]
+    {
+        let denied = purse.reserve_more(more, NOW).unwrap_err();
+        assert_eq!((denied.what, denied.left), (what, left));
+    }
+    attempt.join(purse.reserve_more(cost(30, 0), NOW).unwrap());
+    assert_eq!(attempt.cost(), cost(100, 40));
+    attempt.settle(cost(20, 5));
+    assert_eq!(purse.spent(), Spent { attempts: 1, cost: cost(20, 5) });
+    assert_eq!((purse.left().tokens, parent.left().money_micros), (Some(80), Some(45)));
+    // Lost with its attempt, it is charged in full.
+    let mut lost = parent.reserve(cost(0, 0), NOW).unwrap();
+    lost.join(parent.reserve_more(cost(9, 25), NOW).unwrap());
+    drop(lost);
+    assert_eq!((parent.left().money_micros, parent.spent().attempts), (Some(20), 2));
+}
+
+#[test]
 fn what_was_spent_before_a_crash_stays_spent() {
     let limits = Limits { attempts: Some(2), ..Limits::default() };
     let purse = Purse::resumed(limits, Spent { attempts: 2, cost: Cost::default() });

@@ -16,7 +16,7 @@ use crate::fault::Class;
 use crate::id::Delivery;
 use crate::journal::{Journal, Open, Tried};
 use crate::policy::deaths::{Again, again};
-use crate::port::Trial;
+use crate::port::Trying;
 
 /// What the trail of such a request says of each attempt.
 const PROCESS_ENDED: &str = "process_ended";
@@ -44,8 +44,8 @@ impl System {
     }
 
     /// What a request that is handed out again comes with.
-    pub(super) fn on_trial(&self, journal: &Arc<Journal>, open: &Open) -> Arc<dyn Trial> {
-        Tried::new(journal, &open.key, self.again(open) == Again::Alone)
+    pub(super) fn on_trial(&self, journal: &Arc<Journal>, open: &Open) -> Trying {
+        Trying::new(Tried::new(journal, &open.key, self.again(open) == Again::Alone))
     }
 
     /// Its fate is told here: whoever asked is gone, and no child has it.

@@ -274,3 +274,16 @@ fn an_effect_that_nobody_knows_the_outcome_of_is_settled_before_the_next_process
         assert_eq!((recovered.effects.confirmed, recovered.effects.unknown), (1, 0));
     });
 }
+
+#[test]
+fn what_nobody_can_read_any_more_is_exported_as_it_stands_there() {
+    let (world, store): (_, Arc<dyn Store>) = (Arc::default(), Arc::new(MemoryStore::new()));
+    runtime().block_on(async {
+        let (system, _) = recover(&world, &store).await;
+        assert!(!ask(&system, "poison", "one").await);
+        let mut aside = system.inner.hub.journal.get().unwrap().aside("one").unwrap();
+        aside.open.request = "[".repeat(300);
+        let text: serde_json::Value = serde_json::from_str(&exported(&aside).unwrap()).unwrap();
+        assert_eq!(text["request"], "[".repeat(300));
+    });
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 use mainstay_actors::agent::{Agent, TaskBudget, Team};
 use mainstay_actors::chat::ToolSpec;
+use mainstay_actors::mcp::McpServer;
 use serde_json::json;
 
 use super::super::file;
@@ -91,7 +92,7 @@ impl Tree {
             let tools = server.tools().into_iter().filter(wanted);
             return tools
                 .map(|spec| {
-                    let need = format!("{head}/{}", spec.name);
+                    let need = format!("{head}/{}", McpServer::tool_id(&spec.name));
                     (spec, need)
                 })
                 .collect();

@@ -5,6 +5,7 @@
 use mainstay::fault::EffectKind;
 use mainstay::port::Verified;
 use mainstay_actors::agent::Reach;
+use mainstay_actors::mcp::McpServer;
 use serde_json::{Map, Value};
 
 use super::super::file::{Group, Question, Sign, Tool, Undo, json};
@@ -285,7 +286,9 @@ pub(super) fn asked_of_group(group: &Group) -> impl Iterator<Item = &toml::Spann
 /// The need and the tool under which the runtime knows what the file calls so.
 fn asked(name: &str) -> (String, String) {
     match name.split_once('.') {
-        Some((server, inner)) => (format!("{server}/{inner}"), inner.to_owned()),
+        Some((server, inner)) => {
+            (format!("{server}/{}", McpServer::tool_id(inner)), inner.to_owned())
+        }
         None => (name.to_owned(), name.to_owned()),
     }
 }

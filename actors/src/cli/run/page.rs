@@ -1,10 +1,10 @@
 //! An answer while it is written, on standard output; what is said besides, on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use mainstay_actors::chat::stream::{ChatStream, StreamEvent};
 
-use super::super::{harmless, say, tell};
+use super::super::{say, tell, write_out};
 
 /// An answer on its way to the terminal.
 pub(super) struct Page {
@@ -42,9 +42,7 @@ impl Page {
         match piece {
             None => self.stream = None,
             Some(StreamEvent::Text(piece)) => {
-                let mut out = std::io::stdout().lock();
-                let shown = harmless(piece.clone(), out.is_terminal());
-                let _ = write!(out, "{shown}").and_then(|()| out.flush());
+                write_out(&piece);
                 self.midline = !piece.ends_with('\n');
                 self.text.push_str(&piece);
             }

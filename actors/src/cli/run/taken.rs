@@ -33,7 +33,8 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     let known = effects.intended + effects.unknown + effects.stuck;
     let still = recovered.children.is_empty() && effects.confirmed == 0;
     let nothing = recovered.requests == 0 && known == 0 && (still || !progress);
-    if nothing && recovered.refused.is_empty() && recovered.set_aside.is_empty() {
+    let aside = recovered.set_aside.len() + recovered.ended_processes.len();
+    if nothing && recovered.refused.is_empty() && aside == 0 {
         return None;
     }
     let many = |number: usize| if number == 1 { "" } else { "s" };
@@ -63,8 +64,15 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     for gone in &recovered.set_aside {
         let _ = write!(
             text,
-            "\n  set aside: request {:?}, accepted by {}, which is no more",
+            "\n  set aside: request {:?}, accepted by {}, which is no more or cannot read it (see `mainstay store`)",
             gone.key, gone.child
+        );
+    }
+    for ended in &recovered.ended_processes {
+        let _ = write!(
+            text,
+            "\n  set aside: request {:?} to {}, with which in hand the process has ended too often",
+            ended.key, ended.child
         );
     }
     for refused in &recovered.refused {

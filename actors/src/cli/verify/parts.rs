@@ -552,6 +552,12 @@ impl Verify<'_> {
             self.say(store.span(), "a store without a path", "nowhere to write", hint);
         }
         if let Some(path) = &section.path
+            && path.get_ref().as_os_str().is_empty()
+        {
+            let hint = "name a folder; it is made if it is not there";
+            self.say(path.span(), "a store without a path", "empty", hint);
+        }
+        if let Some(path) = &section.path
             && self.folder.join(path.get_ref()).is_file()
         {
             let hint = "name a folder; it is made if it is not there";

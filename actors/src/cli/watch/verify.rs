@@ -6,6 +6,7 @@ use std::time::Duration;
 use mainstay::watch::SHORTEST_WINDOW;
 
 use super::super::snag::{list, meant};
+use super::super::turns_around;
 use super::*;
 
 /// The longest window, and the longest rest.
@@ -123,7 +124,7 @@ impl Verify<'_> {
         section: &str,
     ) {
         let text = id.get_ref();
-        if text.trim().is_empty() || text.chars().any(char::is_control) {
+        if text.trim().is_empty() || text.chars().any(|c| c.is_control() || turns_around(c)) {
             let hint = "use letters, digits, `.`, `_` and `-`";
             self.say(id.span(), format!("{text:?} cannot be a name"), "shown in lines", hint);
         }

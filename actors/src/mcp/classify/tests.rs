@@ -1,5 +1,6 @@
 use std::any::TypeId;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mainstay::fault::{EffectKind, EffectState};
 
@@ -137,5 +138,53 @@ fn no_status_but_those_that_refuse_lets_an_act_be_made_again() {
         assert!(fault.is_replay_safe(EffectKind::Read), "{code}");
         let held = matches!(code, 408 | 500..);
         assert_eq!(fault.leaves_unknown(EffectKind::Irreversible), held, "{code}");
+    }
+}
+
+#[test]
+fn a_number_that_would_become_another_one_is_refused_before_anything_is_asked() {
+    for (text, fits) in [
+        ("{\"a\":18446744073709551615,\"b\":\"123456789012345678901234567890\"}", true),
+        ("{\"a\":123456789012345678901234567890}", false),
+        ("{\"f\":907.3038322028689}", true),
+    ] {
+        match object(text) {
+            Ok(arguments) => {
+                assert!(fits, "{text}");
+                assert_eq!(Value::Object(arguments).to_string(), text);
+            }
+            Err(fault) => {
+                assert!(!fits, "{text}");
+                assert_eq!(fault.code.as_deref(), Some("bad_arguments"));
+                assert_eq!(fault.effect, EffectState::NotApplied);
+                assert!(fault.message.contains("write it as a text"), "{}", fault.message);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
+    let any = json!({"type": "object"});
+    let good = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}, "$ref": {"type": "string"}},
+        "$defs": {"a": {"type": "string"}}});
+    let untyped = json!({"properties": {"a": {}}});
+    let typed = json!({"properties": {"a": {}}, "type": "object"});
+    let cases = [
+        (good.clone(), good),
+        (untyped, typed.clone()),
+        (json!({"properties": {"a": {}}, "type": ["object", "null"]}), typed),
+        (json!({}), any.clone()),
+        (json!({"type": "string"}), any.clone()),
+        (json!({"type": ["string", "null"]}), any.clone()),
+        (json!({"type": 7}), any.clone()),
+        (json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}}), any.clone()),
+        (json!({"type": "object", "allOf": [{"$ref": "http://elsewhere/x"}]}), any),
+    ];
+    for (listed, told) in cases {
+        let tool = Tool::new("t", "does", Arc::new(listed.as_object().unwrap().clone()));
+        let spec = tool_spec(&tool);
+        assert_eq!(serde_json::from_str::<Value>(&spec.parameters).unwrap(), told, "{listed}");
+        assert_eq!((&*spec.name, &*spec.description), ("t", "does"));
     }
 }

@@ -38,7 +38,7 @@ fn written(wire: Wire, request: &ChatRequest, stream: bool) -> Value {
 
 fn read(wire: Wire, body: &Value) -> (Result<ChatReply, Fault>, Usage) {
     let body = body.to_string().into_bytes();
-    outcome(wire, &Head::of(200), &body, &ResponseFormat::Text, 40)
+    outcome(wire, &Head::of(200), &body, &ChatRequest::default(), 40)
 }
 
 /// The text as it came in, and what it all came to.
@@ -51,8 +51,7 @@ fn streamed(wire: Wire, frames: &[&str]) -> (Vec<String>, Result<ChatReply, Faul
     }
     assert!(draft.is_complete());
     texts.retain(|text| !text.is_empty());
-    let format = ResponseFormat::Text;
-    let (reply, usage) = draft.finish(&format, &Head::of(200));
+    let (reply, usage) = draft.finish(&ChatRequest::default(), &Head::of(200));
     (texts, reply, usage)
 }
 
@@ -488,6 +487,43 @@ fn calls_without_ids_get_ids_that_differ() {
     assert_eq!(calls.len(), 2);
     assert_ne!(calls[0].id, calls[1].id);
     assert!(calls[0].id.ends_with("~s"));
+}
+
+#[test]
+fn the_arguments_of_a_call_are_read_as_a_text_and_as_an_object_in_every_format() {
+    let object = json!({"x": [1, "é"]});
+    for arguments in [object.clone(), object.to_string().into()] {
+        let call = json!({"name": "f", "arguments": arguments});
+        let answers = [
+            (Wire::Chat, json!({"choices": [{"message": {"tool_calls": [{"function": call}]}}]})),
+            (
+                Wire::Responses,
+                json!({"output": [{"type": "function_call", "name": "f", "arguments": arguments}]}),
+            ),
+            (Wire::Ollama, json!({"done": true, "message": {"tool_calls": [{"function": call}]}})),
+        ];
+        for (wire, answer) in answers {
+            let (reply, _) = read(wire, &answer);
+            assert_eq!(reply.unwrap().tool_calls[0].arguments, object.to_string(), "{wire:?}");
+        }
+    }
+    // A gateway that does not cut them into pieces.
+    let start = json!({"type": "content_block_start", "index": 0, "content_block":
+        {"type": "tool_use", "id": "a", "name": "f", "input": object}});
+    let end = r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"}}"#;
+    let (_, reply, _) = streamed(Wire::Anthropic, &[&start.to_string(), end]);
+    assert_eq!(reply.unwrap().tool_calls[0].arguments, object.to_string());
+}
+
+#[test]
+fn a_count_that_is_left_out_or_is_none_is_estimated_by_itself() {
+    for output in [Value::Null, json!("5"), json!(5.5)] {
+        let usage = json!({"prompt_tokens": 11, "completion_tokens": output});
+        let answer = json!({"usage": usage, "choices": [{"message": {"content": "12345678"}}]});
+        let (_, usage) = read(Wire::Chat, &answer);
+        assert_eq!((usage.input, usage.estimated), (11, true), "{output}");
+        assert!(usage.output > 0, "{output}");
+    }
 }
 
 #[test]

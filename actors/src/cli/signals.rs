@@ -1,0 +1,66 @@
+//! The signals that ask a process to end, and not only to call off what it does: from `kill`, a container,
+//! a service manager or `timeout`, and from a terminal that is closed.
+//!
+//! *Invariant.* Whoever has these signals answers them: from then on the system no longer ends the process.
+
+use std::fmt;
+
+/// Why the command ended before its work was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    name: &'static str,
+    number: u8,
+}
+
+impl Ended {
+    /// As shells have it.
+    pub(crate) fn code(self) -> u8 {
+        128 + self.number
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ended by {}", self.name)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+#[cfg(unix)]
+pub(crate) struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (terminate, hang_up) = (SignalKind::terminate(), SignalKind::hangup());
+        Ok(Self { terminate: signal(terminate)?, hang_up: signal(hang_up)? })
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Ended {
+        tokio::select! {
+            _ = self.terminate.recv() => Ended { name: "SIGTERM", number: 15 },
+            _ = self.hang_up.recv() => Ended { name: "SIGHUP", number: 1 },
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// There are none here.
+    pub(crate) async fn next(&mut self) -> Ended {
+        std::future::pending().await
+    }
+}
