@@ -412,10 +412,14 @@ async fn a_step_that_asks_for_an_act_after_the_fate_of_its_request_does_not_act(
         .child(ChildSpec::stateful("thinker", move || thinker.clone()));
     let system = System::start(spec).await.unwrap();
     let port = system.port::<u32, u32>("shop/thinker").unwrap();
+    let mut events = system.events();
     let error = port.call_with(5_u32, CallOptions::new().deadline(SECOND)).await.unwrap_err();
     assert!(matches!(error, CallError::Expired { .. }), "{error}");
     till.goes_on.notify_one();
     assert_eq!(port.call(0_u32).await.unwrap().value, 0, "it is at its next request");
+    let acts = events.wait_for(|event| matches!(event, Event::Effect { .. }));
+    let begun = tokio::time::timeout(SECOND, acts).await;
+    assert!(begun.is_err(), "not even its intent: {begun:?}");
     system.stop().await;
     assert_eq!(till.log(), Vec::<String>::new());
     assert_eq!(system.effects().counts(), EffectCounts::default());
