@@ -131,8 +131,7 @@ impl Behavior for Helper {
 
 impl Stateless for Helper {
     async fn serve(&self, _: &String, _: &Context) -> Result<u32, Fault> {
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        Ok(1)
+        std::future::pending().await
     }
 }
 
