@@ -220,7 +220,7 @@ fn every_plain_class_alone_at_the_root_says_why_it_ends() {
     check(priced().members(two()), "substitute member 1; no retry: budget_denied is never retried");
     check(
         priced().look(|look| look.has_parent = true).checkpoint(false, true),
-        "fail; no retry: budget_denied is never retried; no substitute: no group; \
+        "fail; no retry: budget_denied is never retried; no substitute: stands in no group; \
          no rollback: nothing to roll back; no escalate: budget_denied ends the request",
     );
     assert_eq!(priced().members(two()).left(ms(0)).judge().action, Action::Fail);
