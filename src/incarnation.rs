@@ -367,7 +367,9 @@ async fn attempt<B: Stateful>(
     let mut first = !(job.behind || back || undo || job.torn);
     if back {
         let began = slot.hub.now();
-        let gone = slot.go_back(job, context).await;
+        // What it waits for now is not its code, and may be another request on trial.
+        drop(hand.take());
+        let gone = Box::pin(slot.go_back(job, context)).await;
         slot.hub.count_rollback(slot.rules.scope, gone.is_ok(), began);
         match gone {
             Ok((fresh, undone)) => {
@@ -376,10 +378,17 @@ async fn attempt<B: Stateful>(
                 turn = Turn::RolledBack(undone);
                 done = 0;
             }
-            Err(why) => return not_back(life, why, Place::START, tainted()),
+            Err((fresh, why)) => {
+                if let Some(fresh) = fresh {
+                    let old = std::mem::replace(&mut life, fresh);
+                    let _ = unwound(move || drop(old));
+                }
+                return not_back(life, why, Place::START, tainted());
+            }
         }
     }
     if undo {
+        drop(hand.take());
         match Box::pin(slot.undo_from(done, job, context)).await {
             Ok(undone) => turn = Turn::Resumed(undone),
             Err(why) => {
@@ -387,6 +396,12 @@ async fn attempt<B: Stateful>(
                 return not_back(life, why, again, tainted());
             }
         }
+    }
+    if back || undo {
+        hand = match slot.take_up(job, context).await {
+            Ok(hand) => hand,
+            Err(ended) => return (Some(life), ended),
+        };
     }
     if job.torn {
         match slot.mend(job).await {

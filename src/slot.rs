@@ -476,7 +476,10 @@ impl<W: Worker> Slot<W> {
         let recording = self.recording(&mail);
         let suspended = recording.is_some()
             && (fate == Fate::Stopped && self.hub.is_suspending() || self.hub.is_lost());
-        let fate = if suspended { Fate::Suspended } else { self.unless_in_doubt(&mail, fate) };
+        let (ends, fate) = match suspended {
+            true => (Fate::Suspended, Fate::Suspended),
+            false => (fate, self.unless_in_doubt(&mail, fate)),
+        };
         if mail.home.is_none() {
             desk.counts.add(fate);
         }
@@ -485,7 +488,7 @@ impl<W: Worker> Slot<W> {
         }
         self.remember(desk, &mail, fate, recording.is_some());
         if self.rules.in_transaction && self.spec.stateful {
-            self.undo_unfinished(&mail, fate);
+            self.undo_unfinished(&mail, ends);
         }
         Some(Settled { mail, fate })
     }

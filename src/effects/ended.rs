@@ -134,13 +134,13 @@ impl Effects {
     /// Takes up the ledger of an earlier process: those of its requests that have their fates ended in the
     /// order in which they acted last.
     pub(crate) fn take_up(&self, is_over: impl Fn(&str) -> bool) {
-        let ledger = self.ledger.lock();
-        let mut tasks = ledger.tasks();
+        let mut tasks = self.ledger.lock().tasks();
         if tasks.is_empty() {
             return;
         }
         self.used.store(true, std::sync::atomic::Ordering::Relaxed);
         tasks.retain(|task| is_over(task));
+        let ledger = self.ledger.lock();
         let mut ended = self.ended.lock();
         for task in tasks {
             let weight = ledger.weight(&task);

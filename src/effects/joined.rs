@@ -104,6 +104,12 @@ impl Effects {
             let told = journal.told();
             match journal.known(key)? {
                 Asked::Open => told.await,
+                // Of an answer whose text is not kept any more nothing else can be told.
+                Asked::Done(None) if question.may_repeat => {
+                    if let Err(fault) = journal.let_go(&[Arc::clone(key)]).await {
+                        return Some(Err(fault));
+                    }
+                }
                 Asked::Over(fate) if question.may_repeat || is_untouched(fate) => {
                     if let Err(fault) = Arc::clone(journal).free(key).await {
                         return Some(Err(fault));
@@ -173,12 +179,15 @@ impl Effects {
 
     /// Whether the tool of an effect without an outcome was asked under this key, by a task that is open.
     pub(crate) fn waits_for(&self, key: &str, is_open: impl Fn(&str) -> bool) -> bool {
-        let ledger = self.ledger.lock();
-        ledger.entries().into_iter().any(|entry| {
-            entry.status == EffectStatus::Intended
-                && entry.idempotency_key() == key
-                && is_open(&entry.intent.task)
-        })
+        // Not asked under the lock: a journal that is written anew takes both the other way round.
+        let tasks: Vec<_> = {
+            let ledger = self.ledger.lock();
+            let entries = ledger.entries().into_iter().filter(|entry| {
+                entry.status == EffectStatus::Intended && entry.idempotency_key() == key
+            });
+            entries.map(|entry| Arc::clone(&entry.intent.task)).collect()
+        };
+        tasks.iter().any(|task| is_open(task))
     }
 }
 

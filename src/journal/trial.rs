@@ -139,7 +139,9 @@ impl Turn {
                 let mut holder = self.holder.lock();
                 let now = clock.now();
                 match &*holder {
-                    Some((who, since)) if who != key && now.since(*since) < LONG => *since + LONG,
+                    // Since when is for the others, who wait.
+                    Some((who, _)) if who == key => return,
+                    Some((_, since)) if now.since(*since) < LONG => *since + LONG,
                     _ => {
                         *holder = Some((Arc::clone(key), now));
                         return;

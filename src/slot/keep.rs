@@ -92,7 +92,8 @@ impl<W: Worker> Slot<W> {
             Some(key) if further => Handed::plain(journal.commit_further(key, batch, durability)),
             _ => journal.commit_state(batch, durability),
         };
-        Ok(Writing { handed, checkpoint: Some(checkpoint), steps, mid: true, further })
+        let writing = Writing::new(handed, Some(checkpoint), steps);
+        Ok(Writing { mid: true, further, ..writing })
     }
 
     /// Waits until what was handed to the store is as durable as the spec wants, as long as the attempt
@@ -120,8 +121,10 @@ impl<W: Worker> Slot<W> {
             Watched::Panicked(text) => Err(Unkept::panicked(text)),
         };
         if let Err(unkept) = kept {
-            // The fate it will have after all is another.
-            job.mail.forget_journaled();
+            if writing.answers {
+                // The fate it will have after all is another.
+                job.mail.forget_journaled();
+            }
             if let Some(saved) = &mut self.desk().saved {
                 saved.anchor.doubt();
             }
@@ -153,10 +156,10 @@ impl<W: Worker> Slot<W> {
     ) -> Result<(Option<Snapshot>, Option<Writing>), Unkept> {
         let mut snapshot = unwound(|| W::snapshot(life)).map_err(Unkept::panicked)?;
         let journal = self.hub.journal.get();
-        if snapshot.is_none() && journal.is_none() && !self.rules.in_transaction {
+        let recording = journal.and_then(|_| self.recording(&job.mail)).zip(job.mail.key());
+        if snapshot.is_none() && recording.is_none() && !self.rules.in_transaction {
             return Ok((None, None));
         }
-        let recording = journal.and_then(|_| self.recording(&job.mail)).zip(job.mail.key());
         let standing = {
             let mut desk = self.desk();
             let standing = desk.counts_still(job)?;
@@ -207,6 +210,7 @@ impl<W: Worker> Slot<W> {
             batch = self.let_base_go(batch.sealed(done));
             steps = at;
         }
+        let answers = recording.is_some();
         let handed = match recording {
             Some((recording, key)) => {
                 let text = unwound(|| (recording.write_reply)(reply as &dyn Any))
@@ -225,7 +229,7 @@ impl<W: Worker> Slot<W> {
             }
             None => return Ok(None),
         };
-        Ok(Some(Writing::new(handed, checkpoint, steps)))
+        Ok(Some(Writing { answers, ..Writing::new(handed, checkpoint, steps) }))
     }
 
     /// A checkpoint with the work of so many requests more than the state between two requests.
@@ -281,6 +285,8 @@ pub(crate) struct Writing {
     checkpoint: Option<Arc<Checkpoint>>,
     steps: u64,
     mid: bool,
+    /// It is the answer to the request.
+    answers: bool,
     /// The request has got on with it, from where an earlier process had left it.
     further: bool,
 }
@@ -292,7 +298,7 @@ impl Writing {
         checkpoint: Option<Arc<Checkpoint>>,
         steps: u64,
     ) -> Self {
-        Self { handed, checkpoint, steps, mid: false, further: false }
+        Self { handed, checkpoint, steps, mid: false, answers: false, further: false }
     }
 }
 

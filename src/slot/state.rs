@@ -8,6 +8,7 @@
 //! guarded, and never under the lock. What could not be written fails the step.
 
 use std::convert::identity;
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
@@ -410,24 +411,30 @@ impl<W: Worker> Slot<W> {
         &self,
         job: &Job<W>,
         context: &Context,
-    ) -> Result<(W::Life, Arc<Undone>), NotBack> {
-        let base = {
-            let mut desk = self.desk();
-            let (base, left) = match &mut desk.saved {
-                Some(saved) => (saved.base.clone(), saved.mid.take()),
-                None => (None, None),
-            };
-            desk.discard(left);
-            base
-        };
+    ) -> Result<(W::Life, Arc<Undone>), (Option<W::Life>, NotBack)> {
+        let base = self.desk().saved.as_ref().and_then(|saved| saved.base.clone());
         let Some(base) = base else {
             let gone = Fault::internal("the checkpoint is gone").with_code("store");
-            return Err(Unkept::failed(gone).into());
+            return Err((None, Unkept::failed(gone).into()));
         };
         let scope = self.rules.scope;
-        let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        let late = || {
+            let late = format!("the rollback took longer than {:?}", scope.limit());
+            NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
+        };
+        let mut limit = pin!(self.hub.clock.sleep_until(self.hub.now() + scope.limit()));
+        let life = tokio::select! {
+            biased;
+            life = self.life_from(Some(&base), job) => life.map_err(|why| (None, why.into()))?,
+            () = &mut limit => return Err((None, late())),
+        };
+        {
+            // From here on it is this life that the child goes on with, however the rest ends.
+            let mut desk = self.desk();
+            let left = desk.saved.as_mut().and_then(|saved| saved.mid.take());
+            desk.discard(left);
+        }
         let work = async {
-            let life = self.life_from(Some(&base), job).await?;
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
                 let key = context.task();
@@ -444,7 +451,7 @@ impl<W: Worker> Slot<W> {
             }
             if !self.rules.in_transaction {
                 self.give_up(0, context).await?;
-                return Ok::<_, NotBack>((life, self.hub.effects.standing(&context.key())));
+                return Ok::<_, NotBack>(self.hub.effects.standing(&context.key()));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
             self.all_undone(context).await?;
@@ -453,15 +460,16 @@ impl<W: Worker> Slot<W> {
                 // What it does from here on is not undone, should the process end.
                 self.keep_undone(base, 0, job, context).await?;
             }
-            Ok((life, undone))
+            Ok(undone)
         };
-        let (life, undone) = tokio::select! {
+        let done = tokio::select! {
             biased;
-            done = work => done?,
-            () = limit => {
-                let late = format!("the rollback took longer than {:?}", scope.limit());
-                return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")).into());
-            }
+            done = work => done,
+            () = limit => Err(late()),
+        };
+        let undone = match done {
+            Ok(undone) => undone,
+            Err(why) => return Err((Some(life), why)),
         };
         self.hub.emit(Event::RolledBack {
             child: self.path.clone(),
@@ -617,6 +625,8 @@ impl<W: Worker> Slot<W> {
 
     /// A request within a transaction ended without an answer: what it has done to the world does not
     /// stay half done, unless nobody knows what it has done.
+    ///
+    /// `fate` is the one it would have had: an act that is under way and makes it unknown is waited for.
     pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate) {
         if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
             return;
@@ -675,6 +685,14 @@ impl Saved {
         let before = self.units;
         self.units += context.take_units();
         interval.is_due(self.steps, before, self.units)
+    }
+
+    /// The request in hand ended while its answer was written, and is undone: the state is in its middle.
+    #[must_use]
+    pub(super) fn leave_torn(&mut self, request: RequestId, snapshot: Snapshot) -> Past {
+        let request = InHand::Here(request);
+        let mid = Mid { request, step: 0, snapshot, stored: false, back: false, undo: Undoing::No };
+        (None, self.mid.replace(mid))
     }
 
     /// The request in hand was answered with this state. What was kept before it is the user's, and is

@@ -14,11 +14,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Ended, Job, Slot};
-use crate::behavior::{Context, Place};
+use crate::behavior::Context;
 use crate::checkpoint::Commit;
 use crate::clock::Clock;
 use crate::error::StoreError;
-use crate::journal::failed;
 use crate::port::{Cut, Tie, Trying};
 use crate::slot::worker::{Watched, Worker, watched};
 
@@ -72,7 +71,11 @@ impl OnTrial {
             let rests = hand.clock.sleep_until(hand.clock.now() + REST);
             tokio::select! {
                 biased;
-                () = woken.0.notified() => continue,
+                () = woken.0.notified() => {
+                    // One that wakes itself would keep the thread, and hear nothing.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 () = rests => {}
             }
             if let Some(written) = hand.put_down() {
@@ -124,7 +127,10 @@ impl<W: Worker> Slot<W> {
         }
         match watched(|| hand.take_up(step), identity, &context.flight, &HEARD).await {
             Watched::Done(Err(error)) => {
-                return Err(Ended::Fault(Box::new(failed(&error)), Place::START, false));
+                // It is worked on all the same; only that the process ends with it would not be known.
+                if let Some(journal) = self.hub.journal.get() {
+                    journal.note_failure(&error);
+                }
             }
             Watched::Cut(cut) => return Err(Ended::Cut(cut, false)),
             Watched::Done(Ok(())) | Watched::Panicked(_) => {}

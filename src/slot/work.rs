@@ -355,13 +355,14 @@ impl<W: Worker> Slot<W> {
         if let Some(out) = out {
             desk.out.swap_remove(out);
         }
-        let mut late = false;
+        let (mut late, mut is_orphan) = (false, false);
         let settled = match finished {
             mailbox::Output::Finished(mail) => {
                 self.left(&mut desk, &mail);
                 self.settle(&mut desk, mail, Fate::Done)
             }
             mailbox::Output::Orphan(_) => {
+                is_orphan = true;
                 late = job.mail.was_copied();
                 None
             }
@@ -378,7 +379,11 @@ impl<W: Worker> Slot<W> {
             if current && carrier.is_some() && desk.life.stage() != Stage::Down {
                 desk.parked = Some(life);
                 if let (Some(state), Some(saved)) = (said.state.take(), &mut desk.saved) {
-                    past = Some(saved.settle(*state));
+                    past = Some(match is_orphan && job.mail.is_given_up() {
+                        // What it did is undone: the next request begins where this one did.
+                        true => saved.leave_torn(job.mail.id, *state),
+                        false => saved.settle(*state),
+                    });
                 }
             } else {
                 unused = Some(life);

@@ -363,13 +363,12 @@ impl System {
                                 spent: taken.budgets,
                                 policy_changed: child.has_other_policy(taken.policy),
                             });
-                            if adopted == Adopted::Middle {
-                                let requests = journal.open_requests().into_iter();
-                                let here = requests
-                                    .filter(|open| child.has_in_hand(&validated, &open.key))
-                                    .map(|open| (open.key, taken.budgets));
-                                spent.extend(here);
-                            }
+                            // Also of one that goes back to where it began: money does not.
+                            let requests = journal.open_requests().into_iter();
+                            let here = requests
+                                .filter(|open| child.has_in_hand(&validated, &open.key))
+                                .map(|open| (open.key, taken.budgets));
+                            spent.extend(here);
                         }
                         if adopted == Adopted::Between {
                             return Ok(());

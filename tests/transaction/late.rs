@@ -10,7 +10,12 @@ use super::*;
 
 /// What was moved, and undone.
 #[derive(Clone, Default)]
-struct Moves(Arc<Mutex<Vec<String>>>);
+struct Moves {
+    log: Arc<Mutex<Vec<String>>>,
+    /// Undoing takes until it is told to end.
+    is_slow: Arc<AtomicBool>,
+    undoes: Arc<Notify>,
+}
 
 impl Behavior for Moves {
     type Request = String;
@@ -20,10 +25,18 @@ impl Behavior for Moves {
 
 impl Stateless for Moves {
     async fn serve(&self, what: &String, _: &Context) -> Result<u32, Fault> {
-        self.0.lock().push(what.clone());
+        if what.starts_with("undo") && self.is_slow.load(Ordering::SeqCst) {
+            self.undoes.notified().await;
+        }
+        self.log.lock().push(what.clone());
         Ok(1)
     }
 }
+
+/// Moved, and then it fails.
+const FAILS: u32 = 1_000;
+/// Moved, and then something is done that cannot be undone.
+const ONCE: u32 = 2_000;
 
 /// Moves what it is asked, takes its time over that, and adds up. Asked for 0 it tells what it has moved.
 #[derive(Clone)]
@@ -41,7 +54,7 @@ impl Behavior for Mover {
 
     fn needs() -> Needs {
         let needs = Needs::none().needs::<Port<String, u32>>("moves");
-        needs.needs::<Port<String, u32>>("helper")
+        needs.needs::<Port<String, u32>>("helper").needs::<Port<String, u32>>("once")
     }
 }
 
@@ -60,6 +73,18 @@ impl Stateful for Mover {
             let helper = ctx.port::<String, u32>("helper")?;
             self.moved = Arc::new(1);
             return Ok(Step::Perform(vec![helper.ask("help")]));
+        }
+        if *amount == FAILS {
+            if matches!(turn, Turn::Performed(_)) {
+                self.moved = Arc::new(*self.moved + amount);
+                return Ok(Step::Continue);
+            }
+            return Err(Fault::business("it cannot be done"));
+        }
+        if *amount == ONCE && !matches!(turn, Turn::Again) && *self.moved == 0 {
+            self.moved = Arc::new(ONCE);
+            let once = ctx.port::<String, u32>("once")?;
+            return Ok(Step::Perform(vec![Call::from(once.effect("once"))]));
         }
         self.finishes.notified().await;
         self.moved = Arc::new(*self.moved + amount);
@@ -113,6 +138,7 @@ impl Run {
             .scope(Scope::Transaction)
             .child(ChildSpec::stateless("moves", move || moves.clone()).recorded::<Moves>())
             .child(ChildSpec::stateless("helper", move || helper.clone()))
+            .child(ChildSpec::stateless("once", || Helper))
             .child(mover);
         let (system, _) = System::recover(spec, Arc::clone(&self.store)).await.unwrap();
         let port = system.port("top/mover").unwrap();
@@ -150,7 +176,7 @@ fn a_reply_that_comes_after_the_deadline_of_a_transaction_changes_nothing() {
             assert_eq!(run.ended.load(Ordering::SeqCst), 1, "its step has ended");
             assert_eq!(told, 0, "acts {acts}, durable {durable}");
             let expected: &[&str] = if acts { &["move 5", "undo 5"] } else { &[] };
-            assert_eq!(*run.moves.0.lock(), expected);
+            assert_eq!(*run.moves.log.lock(), expected);
             assert_eq!(system.fates().expired, 1);
             if durable {
                 let known = system.journaled("k");
@@ -183,5 +209,46 @@ fn who_leaves_while_nobody_knows_what_was_done_leaves_an_unknown_fate_and_no_ans
         assert_eq!(system.journaled("k"), Some(Journaled::Fated(Fate::Unknown, None)));
         let fates = system.fates();
         assert_eq!((fates.unheard, fates.unknown), (0, 1), "{fates:?}");
+    });
+}
+
+#[test]
+fn a_deadline_within_a_rollback_leaves_nothing_of_the_request_in_the_state() {
+    for durable in [true, false] {
+        let run = Run::new();
+        run.moves.is_slow.store(true, Ordering::SeqCst);
+        runtime().block_on(async {
+            let (system, port) = run.open(true, durable).await;
+            let options = CallOptions::new().key("k").deadline(Duration::from_secs(2));
+            let late = port.call_with(FAILS, options).await;
+            assert!(matches!(late, Err(CallError::Expired { .. })), "{late:?}");
+            run.moves.undoes.notify_one();
+            assert_eq!(port.call(0_u32).await.unwrap().value, 0, "durable {durable}");
+            assert_eq!(*run.moves.log.lock(), ["move 1000", "undo 1000"]);
+            system.stop().await;
+        });
+        if durable {
+            runtime().block_on(async {
+                let (_system, port) = run.open(true, durable).await;
+                assert_eq!(port.call(0_u32).await.unwrap().value, 0);
+            });
+        }
+    }
+}
+
+#[test]
+fn what_was_done_before_an_act_that_was_never_begun_is_undone() {
+    let run = Run::new();
+    runtime().block_on(async {
+        let (system, port) = run.open(true, true).await;
+        // Whoever is to act is busy, for ever.
+        let once = system.port::<String, u32>("top/once").unwrap();
+        once.cast("first").unwrap();
+        let options = CallOptions::new().key("k").deadline(Duration::from_secs(2));
+        port.call_with(ONCE, options).await.unwrap_err();
+        assert_eq!(port.call(0_u32).await.unwrap().value, 0);
+        settled(&system, "k").await;
+        assert_eq!(*run.moves.log.lock(), ["move 2000", "undo 2000"]);
+        assert_eq!(system.effects().counts().unknown, 0, "nothing of it is in doubt");
     });
 }
