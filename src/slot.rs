@@ -39,6 +39,7 @@ use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
 mod anchor;
+mod back;
 mod copies;
 mod ladder;
 mod lives;

@@ -1,0 +1,174 @@
+//! Going back: the state of a request in hand returns to where it began, and within a transaction the world does.
+//!
+//! *Invariant.* A rollback that does not come to its end leaves the child where the request began or where it
+//! stood, never with a state of the one and a record of the other.
+
+use std::convert::identity;
+use std::pin::pin;
+use std::sync::Arc;
+
+use super::keep::{NotBack, Unkept, Writing};
+use super::state::{StoredInHand, Undoing};
+use super::{Job, Slot};
+use crate::behavior::{Context, Undone};
+use crate::checkpoint::{Batch, Snapshot};
+use crate::event::Event;
+use crate::fault::Fault;
+use crate::journal::Handed;
+use crate::port::Cut;
+use crate::slot::worker::{Worker, watched};
+
+impl<W: Worker> Slot<W> {
+    /// Brings the state back to where the request in hand began, in a newly made life; and within a
+    /// transaction, the world: what the request has done to it is undone, the latest first.
+    pub(crate) async fn go_back(
+        &self,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(W::Life, Arc<Undone>), (Option<W::Life>, NotBack)> {
+        let base = self.desk().saved.as_ref().and_then(|saved| saved.base.clone());
+        let Some(base) = base else {
+            let gone = Fault::internal("the checkpoint is gone").with_code("store");
+            return Err((None, Unkept::failed(gone).into()));
+        };
+        let scope = self.rules.scope;
+        let late = || {
+            let late = format!("the rollback took longer than {:?}", scope.limit());
+            NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
+        };
+        let mut limit = pin!(self.hub.clock.sleep_until(self.hub.now() + scope.limit()));
+        let life = tokio::select! {
+            biased;
+            life = self.life_from(Some(&base), job) => life.map_err(|why| (None, why.into()))?,
+            () = &mut limit => return Err((None, late())),
+        };
+        {
+            // From here on it is this life that the child goes on with, however the rest ends.
+            let mut desk = self.desk();
+            let left = desk.saved.as_mut().and_then(|saved| saved.mid.take());
+            desk.discard(left);
+        }
+        let work = async {
+            if let Some(journal) = self.journal() {
+                // The process may end half-way through the undos: the next one goes on with them.
+                let key = context.task();
+                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                let writing =
+                    self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
+                self.kept(Some(writing), job, context).await?;
+            } else if let (Some(journal), Some(recording), Some(key)) =
+                (self.hub.journal.get(), self.recording(&job.mail), job.mail.key())
+            {
+                let counted = journal.goes_back(key, None, (Batch::new(), recording.durability));
+                let writing = Writing::new(Handed::plain(counted), None, 0);
+                self.kept(Some(writing), job, context).await?;
+            }
+            if !self.rules.in_transaction {
+                self.give_up(0, context).await?;
+                return Ok::<_, NotBack>(self.hub.effects.standing(&context.key()));
+            }
+            let undone = self.hub.effects.compensate(&context.key()).await;
+            self.all_undone(context).await?;
+            self.give_up(0, context).await?;
+            if undone != Undone::default() {
+                // What it does from here on is not undone, should the process end.
+                self.keep_undone(base, 0, job, context).await?;
+            }
+            Ok(undone)
+        };
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            () = limit => Err(late()),
+        };
+        let undone = match done {
+            Ok(undone) => undone,
+            Err(why) => return Err((Some(life), why)),
+        };
+        self.hub.emit(Event::RolledBack {
+            child: self.path.clone(),
+            request: job.mail.id,
+            scope,
+            kept: undone.kept.len(),
+            undone: undone.undone.len(),
+            unknown: undone.unknown.len(),
+        });
+        Ok((life, Arc::new(undone)))
+    }
+
+    /// Goes on with a rollback to this step of the request that another process has not come to the end of:
+    /// what was done from there on is undone.
+    pub(crate) async fn undo_from(
+        &self,
+        step: u64,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<Arc<Undone>, NotBack> {
+        let scope = self.rules.scope;
+        let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        let work = async {
+            let undone = self.hub.effects.compensate_from(&context.key(), step).await;
+            self.all_undone(context).await?;
+            self.give_up(step, context).await?;
+            let mid = {
+                let mut desk = self.desk();
+                let mid = desk.saved.as_mut().and_then(|saved| saved.mid.as_mut());
+                mid.map(|mid| {
+                    mid.undo = Undoing::Done;
+                    mid.snapshot.clone()
+                })
+            };
+            if let Some(mid) = mid {
+                self.keep_undone(mid, step, job, context).await?;
+            }
+            Ok(Arc::new(undone))
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = limit => {
+                let late = format!("the rollback took longer than {:?}", scope.limit());
+                Err(Unkept::failed(Fault::timeout(late).with_code("rollback")).into())
+            }
+        }
+    }
+
+    /// What others have answered the request in hand at this step and later is asked anew.
+    async fn give_up(&self, step: u64, context: &Context) -> Result<(), Unkept> {
+        if self.hub.journal.get().is_none() {
+            return Ok(());
+        }
+        self.hub.effects.give_up(&context.key(), step).await.map_err(Unkept::failed)
+    }
+
+    /// Fails when a tool was not asked to undo what it is to undo: the next process goes on with that, when this
+    /// one is about to end.
+    async fn all_undone(&self, context: &Context) -> Result<(), NotBack> {
+        if !self.hub.effects.owes(&context.key()) {
+            return Ok(());
+        }
+        if self.hub.is_shutting_down() {
+            let heard = &[Cut::Kill, Cut::Stop];
+            watched(std::future::pending::<()>, identity, &context.flight, heard).await;
+            return Err(NotBack::Stopped);
+        }
+        let why = "whoever is to undo something was away or full";
+        Err(Unkept::failed(Fault::internal(why).with_code("rollback")).into())
+    }
+
+    /// All is undone that this step and those after it have done: a process that ends later goes on from
+    /// there, and undoes nothing of what was done since.
+    async fn keep_undone(
+        &self,
+        snapshot: Snapshot,
+        step: u64,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<(), Unkept> {
+        let Some(journal) = self.journal() else { return Ok(()) };
+        let key = context.task();
+        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
+        let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
+        self.kept(Some(writing), job, context).await
+    }
+}
