@@ -44,8 +44,8 @@ pub(crate) trait Look: Managed {
     fn count_set_aside(&self);
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
-    /// Whether this state is one in the middle of this request.
-    fn has_in_hand(&self, validated: &Validated, task: &str) -> bool;
+    /// The request in whose middle this state is, by its key.
+    fn in_hand(&self, validated: &Validated) -> Option<Arc<str>>;
     /// Whether a state that was taken under this policy is taken up under another one.
     fn has_other_policy(&self, policy: Digest) -> bool;
     /// Hands out no work and begins no step from now on.
@@ -137,8 +137,8 @@ impl<W: Worker> Look for Slot<W> {
         Slot::adopt_beginning(self, oldest);
     }
 
-    fn has_in_hand(&self, validated: &Validated, task: &str) -> bool {
-        StoredInHand::of(validated).is_some_and(|stored| *stored.key == *task)
+    fn in_hand(&self, validated: &Validated) -> Option<Arc<str>> {
+        StoredInHand::of(validated).map(|stored| stored.key)
     }
 
     fn has_other_policy(&self, policy: Digest) -> bool {

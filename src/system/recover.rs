@@ -364,11 +364,8 @@ impl System {
                                 policy_changed: child.has_other_policy(taken.policy),
                             });
                             // Also of one that goes back to where it began: money does not.
-                            let requests = journal.open_requests().into_iter();
-                            let here = requests
-                                .filter(|open| child.has_in_hand(&validated, &open.key))
-                                .map(|open| (open.key, taken.budgets));
-                            spent.extend(here);
+                            let here = child.in_hand(&validated).filter(|key| open(key));
+                            spent.extend(here.map(|key| (key, taken.budgets)));
                         }
                         if adopted == Adopted::Between {
                             return Ok(());

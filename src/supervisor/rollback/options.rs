@@ -29,7 +29,9 @@ impl Wanted {
 pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &Asks) -> bool {
     lives.iter().any(|(child, validated)| {
         let validated = validated.as_ref().filter(|_| *child.path() == asked.child);
-        validated.is_some_and(|validated| child.has_in_hand(validated, &asked.task))
+        validated.is_some_and(|validated| {
+            child.in_hand(validated).is_some_and(|key| *key == *asked.task)
+        })
     })
 }
 
