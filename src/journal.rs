@@ -385,6 +385,16 @@ impl Journal {
         lost.drain(..over);
     }
 
+    /// Whose work is in no state any more, as far as nobody was told.
+    pub(crate) fn untold(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.state.lock().untold()
+    }
+
+    /// Somebody was told that the work of these is in no state any more: those who follow are not.
+    pub(crate) fn told_missing(&self, keys: &[Arc<str>]) -> Commit {
+        self.returned(&[], keys, keys, Batch::new())
+    }
+
     pub(crate) fn lost(&self) -> Vec<(ChildPath, Arc<str>)> {
         self.lost.lock().iter().cloned().collect()
     }

@@ -88,6 +88,8 @@ pub(super) struct State {
     returned: BTreeSet<CheckpointId>,
     /// In whose state, and after how many steps, the work of a request that was answered is.
     work: Works,
+    /// Of those whose work is in no state any more, and of whom that was not told yet: where it was.
+    untold: BTreeMap<Arc<str>, (ChildPath, u64)>,
     /// Requests whose work is in a state, to be replayed when that goes back.
     past: Past,
     /// Counts places, stamps and changes.
@@ -225,7 +227,7 @@ impl State {
             .iter()
             .filter_map(|(stamp, key)| {
                 let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                let work = self.work.get(key).cloned();
+                let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
                 let line = fated(key, known.fate, known.reply.clone(), work);
                 Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
             })
@@ -237,7 +239,8 @@ impl State {
         }
         lines.extend(self.open.values().map(Line::from));
         let used: Vec<_> = self.returned.iter().copied().collect();
-        lines.extend(returned(&used, &[], &[]));
+        let untold: Vec<_> = self.untold.keys().map(Arc::clone).collect();
+        lines.extend(returned(&used, &untold, &[]));
         lines
     }
 
@@ -292,20 +295,29 @@ impl State {
         });
     }
 
-    /// It was told that the work of these is in no state any more.
+    /// The work of these is in no state any more, which somebody is still to be told.
     pub(super) fn note_missing(&mut self, keys: &[Arc<str>]) {
         for key in keys {
+            if let Some(work) = self.work.get(key).filter(|_| self.fated.contains_key(key)) {
+                self.untold.insert(Arc::clone(key), work.clone());
+            }
             self.work.remove(key);
             self.past.remove(key);
         }
     }
 
     /// The work of these is in a state again. Should that go back once more, they are not handled a third
-    /// time: the state may be one that their work makes unusable.
+    /// time: the state may be one that their work makes unusable. Or it is missing, and that was told.
     pub(super) fn note_replayed(&mut self, keys: &[Arc<str>]) {
         for key in keys {
             self.past.remove(key);
+            self.untold.remove(key);
         }
+    }
+
+    /// Whose work is in no state any more, in the order of the keys, as far as nobody was told.
+    pub(super) fn untold(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.untold.iter().map(|(key, (child, _))| (child.clone(), Arc::clone(key))).collect()
     }
 
     /// The requests, in the order of their answers, whose work is in none of these states.
@@ -543,6 +555,7 @@ impl State {
                     if self.fated.get(&old).is_some_and(|known| known.stamp == stamp) {
                         self.forget(&old);
                         self.work.remove(&old);
+                        self.untold.remove(&old);
                         self.past.remove(&old);
                     }
                 }
@@ -566,7 +579,7 @@ pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
 }
 
 /// The records that say that these were returned to, that the work of those is missing, and that of the others
-/// in a state again.
+/// in a state again; of a request in both lists, that somebody was told that it is missing.
 pub(super) fn returned(
     ids: &[CheckpointId],
     missing: &[Arc<str>],

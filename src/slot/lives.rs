@@ -9,7 +9,7 @@ use crate::behavior::{Lifeline, StartContext};
 use crate::event::Event;
 use crate::family::Shutdown;
 use crate::fate::{Fate, FateCounts};
-use crate::fault::{Class, ExitCause};
+use crate::fault::{Class, ExitCause, Fault};
 use crate::id::{ChildPath, Incarnation};
 use crate::lifecycle::{self, Output, Stage};
 use crate::mailbox::{self, Ticket};
@@ -131,19 +131,7 @@ impl<W: Worker> Slot<W> {
             }
         };
         let limit = self.hub.now() + self.rules.start_timeout;
-        let timeout = self.hub.clock.sleep_until(limit);
-        let started = {
-            let start = guarded(|| W::start(&mut life, context));
-            tokio::select! {
-                biased;
-                started = start => started,
-                () = timeout => Ok(Err(crate::fault::Fault::timeout(format!(
-                    "start took longer than {:?}",
-                    self.rules.start_timeout
-                )))),
-            }
-        };
-        match started {
+        match self.started(&mut life, context, limit).await {
             Ok(Ok(())) => {
                 self.keep_start(&life)?;
                 Ok(life)
@@ -154,10 +142,40 @@ impl<W: Worker> Slot<W> {
             }
             Err(text) => {
                 unwound(move || drop(life)).ok();
-                self.start_panicked();
+                if self.start_panicked() && self.starts_without_state(context, limit).await {
+                    self.convict();
+                }
                 Err(failed(format!("start panicked: {text}")))
             }
         }
+    }
+
+    /// Runs a life's start until this moment; the text of its panic.
+    async fn started(
+        &self,
+        life: &mut W::Life,
+        context: &StartContext,
+        limit: Moment,
+    ) -> Result<Result<(), Fault>, String> {
+        let timeout = self.hub.clock.sleep_until(limit);
+        let start = guarded(|| W::start(life, context));
+        tokio::select! {
+            biased;
+            started = start => started,
+            () = timeout => Ok(Err(Fault::timeout(format!(
+                "start took longer than {:?}",
+                self.rules.start_timeout
+            )))),
+        }
+    }
+
+    /// Whether a life that has no state begins: what keeps that from it is no fault of a state's. It is for
+    /// this only, and dropped.
+    async fn starts_without_state(&self, context: &StartContext, limit: Moment) -> bool {
+        let Ok(mut life) = unwound(|| self.worker.construct()) else { return false };
+        let started = self.started(&mut life, context, limit).await;
+        unwound(move || drop(life)).ok();
+        matches!(started, Ok(Ok(())))
     }
 
     async fn end_now(self: Arc<Self>, how: Ending) {

@@ -257,6 +257,8 @@ impl System {
         };
         (recovered.replayed, recovered.missing) =
             told_apart(&journal, journal.work_since(&states), find);
+        // And what a rollback has lost in whose middle the process ended.
+        recovered.missing.extend(journal.untold());
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
         let (open, gone): (Vec<_>, Vec<_>) = journal
@@ -277,7 +279,7 @@ impl System {
         if !recovered.missing.is_empty() {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            journal.returned(&[], &told, &[], Batch::new()).await?;
+            journal.told_missing(&told).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }
