@@ -192,9 +192,13 @@ impl Recorder<'_> {
     /// A durable request has a fate without an answer.
     pub(crate) fn ended<Q, R>(&self, mail: &Envelope<Q, R>, fate: Fate) {
         if let (Some(journal), Some(key)) = (self.hub.journal.get(), mail.key())
-            && !mail.is_journaled()
             && fate != Fate::Suspended
         {
+            // An answer is written before anybody hears of it. Whatever else it has ended with counts from
+            // now on, and comes after an answer that was handed to the store.
+            if matches!(fate, Fate::Done | Fate::Unheard) && mail.is_journaled() {
+                return;
+            }
             drop(match fate {
                 Fate::Quarantined => {
                     let at = Wall::from(self.hub.clock.wall());
@@ -383,16 +387,20 @@ impl<W: Worker> Timed for Slot<W> {
             self.left(&mut desk, &mail);
             settled.extend(self.settle(&mut desk, mail, fate));
         }
+        let told = self.told_at_deadline(&desk, now);
         let mut after = Vec::new();
         for ticket in ticked.overdue {
             after.extend(self.overdue(&mut desk, ticket, now));
         }
-        let next = desk.mailbox.next_due();
+        let next = desk.mailbox.next_due().min(self.answer_due(&desk));
         self.arm(&mut desk, next);
         self.publish(&mut desk);
         self.wake(desk, now);
         drop(dropped);
         self.tell(settled, &ExitCause::Stopped);
+        for (mail, error) in told {
+            mail.deliver(Err(error));
+        }
         for action in after {
             action();
         }

@@ -306,6 +306,7 @@ impl<W: Worker> Slot<W> {
                     flight.ask(Cut::Kill);
                 }
                 desk.abandon(out);
+                self.drop_answer(desk, out.ticket, true);
             }
         }
         desk.out = out;
@@ -337,6 +338,10 @@ impl<W: Worker> Slot<W> {
             .map(|out| out.ticket.lease.request)
             .collect();
         self.note_hand_outs(&desk);
+        let out: Vec<_> = desk.mailbox.flights().map(|flight| flight.ticket).collect();
+        for ticket in out {
+            self.drop_answer(&mut desk, ticket, true);
+        }
         let drained =
             desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
         let mailbox::Output::Drained(all) = drained else { return };
@@ -351,6 +356,7 @@ impl<W: Worker> Slot<W> {
             };
             // A group may still have somebody to serve what only waited here.
             if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
+                self.take_back(&mut desk, None);
                 group_owned.push(mail);
             } else {
                 settled.extend(self.settle(&mut desk, mail, fate));

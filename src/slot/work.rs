@@ -506,6 +506,14 @@ impl<W: Worker> Slot<W> {
             });
         }
         let by = self.path.clone();
+        if fate == Fate::Unheard
+            && let Some(heard) = mail.late()
+        {
+            // Who was told at the deadline waits for how it has ended.
+            let answer = Answer { elapsed, cost, ..Answer::new(value, by) };
+            heard.tell(Box::new(Answer { degraded, defaulted, attempts, ..answer }));
+            return;
+        }
         if attempts <= 1 && !degraded && !defaulted && cost == Cost::default() {
             mail.reply(value, by, elapsed);
             return;

@@ -81,6 +81,13 @@ impl Moody {
         }
     }
 
+    /// The process has ended: what waits is not made, and the next one finds it well.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn lose(&self) {
+        self.waiting.lock().0.clear();
+        self.turn(Mood::Well);
+    }
+
     /// From now on whoever tidies it is held up, or not any more.
     #[allow(dead_code, reason = "not every test file needs it")]
     pub(super) fn hold_tidying(&self, held: bool) {

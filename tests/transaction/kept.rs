@@ -1,0 +1,181 @@
+//! What ends a request while its answer is on its way into the store: there is one fate, and the world, the state
+//! and the store agree with it.
+
+use mainstay::error::CallError;
+use mainstay::spec::GroupSpec;
+use tokio::task::JoinHandle;
+
+use super::late::{Mover, Run};
+use super::moody::{Mood, Moody};
+use super::*;
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// A durable child within a transaction.
+    Durable,
+    /// A durable child that a group has asked which is not: the answer is not recorded, the state is.
+    Member,
+    /// A durable child without a transaction.
+    Alone,
+}
+
+/// What becomes of the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Write {
+    Succeeds,
+    Fails,
+    /// The store answers when the attempt is over.
+    IsLate,
+    /// The store never answers, and has written nothing when the process ends.
+    Hangs,
+}
+
+/// What ends it meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Deadline,
+    /// An operator kills the life.
+    Kill,
+    /// An operator stops the child, and does not wait.
+    Stop,
+    /// The caller leaves.
+    Leaves,
+}
+
+struct Desk {
+    run: Run,
+    moody: Arc<Moody>,
+    who: Who,
+}
+
+impl Desk {
+    fn new(who: Who) -> Self {
+        let moody = Moody::new();
+        let mut run = Run::new();
+        run.store = Arc::clone(&moody) as Arc<dyn Store>;
+        Self { run, moody, who }
+    }
+
+    async fn open(&self) -> (System, Port<u32, u32>) {
+        let mover = self.run.mover(true).durable::<Mover>();
+        let mut spec = self.run.top();
+        if self.who != Who::Alone {
+            spec = spec.scope(Scope::Transaction);
+        }
+        let spec = match self.who {
+            Who::Member => spec.group(GroupSpec::step("group").member_spec(mover)),
+            _ => spec.child(mover),
+        };
+        let path = if self.who == Who::Member { "top/group" } else { "top/mover" };
+        let (system, _) = System::recover(spec, Arc::clone(&self.run.store)).await.unwrap();
+        let port = system.port(path).unwrap();
+        (system, port)
+    }
+
+    /// Asks for 5, until the answer waits for the store.
+    async fn ask(
+        &self,
+        system: &System,
+        port: &Port<u32, u32>,
+    ) -> JoinHandle<Result<u32, Option<Fate>>> {
+        let port = port.clone();
+        let options = CallOptions::new().key("k").deadline(Duration::from_secs(10));
+        let call = tokio::spawn(async move {
+            let answer = port.call_with(5_u32, options).await;
+            answer.map(|answer| answer.value).map_err(|error: CallError<u32>| error.fate())
+        });
+        // It has moved, and its outcome is recorded.
+        quiet(system).await;
+        assert_eq!(*self.run.moves.log.lock(), ["move 5"]);
+        self.moody.turn(Mood::Silent);
+        self.run.finishes.notify_one();
+        self.moody.held(1).await;
+        call
+    }
+
+    fn becomes(&self, write: Write) {
+        match write {
+            Write::Succeeds | Write::IsLate => self.moody.turn(Mood::Well),
+            Write::Fails => {
+                self.moody.turn(Mood::Full);
+                self.moody.turn(Mood::Well);
+            }
+            Write::Hangs => {}
+        }
+    }
+}
+
+/// Until nothing happens any more.
+async fn quiet(system: &System) {
+    let mut events = system.events();
+    while tokio::time::timeout(Duration::from_secs(1), events.next()).await.is_ok() {}
+}
+
+async fn fated(system: &System) {
+    let mut events = system.events();
+    while system.fates().open > 0 {
+        events.next().await.unwrap();
+    }
+}
+
+#[test]
+fn a_deadline_within_the_write_of_an_answer_leaves_one_fate() {
+    for who in [Who::Durable, Who::Member, Who::Alone] {
+        for write in [Write::Succeeds, Write::Fails, Write::IsLate, Write::Hangs] {
+            let case = format!("{who:?} {write:?}");
+            let desk = Desk::new(who);
+            let done = write == Write::Succeeds;
+            let undone = !done && who != Who::Alone;
+            let world: &[&str] = if undone { &["move 5", "undo 5"] } else { &["move 5"] };
+            let state = if done { 5 } else { 0 };
+            let known = match (who, done) {
+                (Who::Member, _) => None,
+                (_, true) => Some(Journaled::Fated(Fate::Done, Some("5".to_owned()))),
+                (_, false) => Some(Journaled::Fated(Fate::Expired, None)),
+            };
+            runtime().block_on(async {
+                let (system, port) = desk.open().await;
+                let began = system.clock().now();
+                let call = desk.ask(&system, &port).await;
+                // The caller hears of the deadline, and that nobody knows yet; there is no fate.
+                assert_eq!(call.await.unwrap(), Err(Some(Fate::Unknown)), "{case}");
+                assert_eq!(system.clock().now().since(began), Duration::from_secs(10), "{case}");
+                assert_eq!(system.fates().open, 1, "{case}");
+                assert!(system.fates().is_balanced(), "{case}");
+                if write == Write::Succeeds || write == Write::Fails {
+                    desk.becomes(write);
+                }
+                fated(&system).await;
+                // It is over with the attempt at the latest.
+                let limit = Duration::from_secs(32);
+                assert!(system.clock().now().since(began) <= limit, "{case}");
+                let fates = system.fates();
+                let (unheard, expired) = (u64::from(done), u64::from(!done));
+                assert_eq!((fates.unheard, fates.expired), (unheard, expired), "{case} {fates:?}");
+                if write == Write::Hangs {
+                    // As by kill -9.
+                    return;
+                }
+                desk.becomes(write);
+                quiet(&system).await;
+                if who != Who::Member {
+                    assert_eq!(system.journaled("k"), known, "{case}");
+                }
+                assert_eq!(*desk.run.moves.log.lock(), world, "{case}");
+            });
+            desk.moody.lose();
+            runtime().block_on(async {
+                let (system, port) = desk.open().await;
+                quiet(&system).await;
+                if write != Write::Hangs && who != Who::Member {
+                    assert_eq!(system.journaled("k"), known, "{case}");
+                }
+                if write != Write::Hangs {
+                    assert_eq!(*desk.run.moves.log.lock(), world, "{case}, reopened");
+                    assert_eq!(port.call(0_u32).await.unwrap().value, state, "{case}, reopened");
+                }
+            });
+        }
+    }
+}
