@@ -34,13 +34,14 @@ enum Write {
 /// What ends it meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    Deadline,
     /// An operator kills the life.
     Kill,
-    /// An operator stops the child, and does not wait.
+    /// An operator stops the child, and the store is silent for longer than that waits.
     Stop,
-    /// The caller leaves.
+    /// The caller leaves, and the write succeeds.
     Leaves,
+    /// The caller leaves, and the write fails.
+    LeavesInVain,
 }
 
 struct Desk {
@@ -178,4 +179,134 @@ fn a_deadline_within_the_write_of_an_answer_leaves_one_fate() {
             });
         }
     }
+}
+
+#[test]
+fn whatever_else_falls_into_the_write_of_an_answer_leaves_one_fate() {
+    for who in [Who::Durable, Who::Alone] {
+        for end in [End::Kill, End::Stop, End::Leaves, End::LeavesInVain] {
+            let case = format!("{who:?} {end:?}");
+            let desk = Desk::new(who);
+            let (fate, done) = match end {
+                End::Kill | End::Leaves => (Fate::Done, true),
+                End::Stop => (Fate::Stopped, false),
+                End::LeavesInVain => (Fate::Cancelled, false),
+            };
+            let undone = !done && who == Who::Durable;
+            let world: &[&str] = if undone { &["move 5", "undo 5"] } else { &["move 5"] };
+            let reply = done.then(|| "5".to_owned());
+            let known = Some(Journaled::Fated(fate, reply));
+            runtime().block_on(async {
+                let (system, port) = desk.open().await;
+                let call = desk.ask(&system, &port).await;
+                match end {
+                    End::Kill => {
+                        system.kill("top/mover").unwrap();
+                        desk.becomes(Write::Succeeds);
+                        desk.run.finishes.notify_one();
+                        assert_eq!(call.await.unwrap(), Ok(5), "{case}");
+                    }
+                    End::Stop => {
+                        let top = system.supervisor("top").unwrap();
+                        top.terminate_child("mover").await.unwrap();
+                        assert_eq!(call.await.unwrap(), Err(Some(Fate::Stopped)), "{case}");
+                        desk.becomes(Write::IsLate);
+                        quiet(&system).await;
+                        top.restart_child("mover").await.unwrap();
+                    }
+                    End::Leaves | End::LeavesInVain => {
+                        call.abort();
+                        let _ = call.await;
+                        let fails = end == End::LeavesInVain;
+                        desk.becomes(if fails { Write::Fails } else { Write::Succeeds });
+                    }
+                }
+                quiet(&system).await;
+                assert_eq!(system.journaled("k"), known, "{case}");
+                assert_eq!(*desk.run.moves.log.lock(), world, "{case}");
+                let fates = system.fates();
+                assert!(fates.is_balanced(), "{case} {fates:?}");
+                let heard = if end == End::Leaves { Fate::Unheard } else { fate };
+                // What moves has answered, too.
+                let count = if heard == Fate::Done { 2 } else { 1 };
+                assert_eq!((fates.of(heard), fates.open), (count, 0), "{case} {fates:?}");
+                let state = if done { 5 } else { 0 };
+                assert_eq!(port.call(0_u32).await.unwrap().value, state, "{case}");
+            });
+            desk.moody.lose();
+            runtime().block_on(async {
+                let (system, port) = desk.open().await;
+                assert_eq!(system.journaled("k"), known, "{case}, reopened");
+                let state = if done { 5 } else { 0 };
+                assert_eq!(port.call(0_u32).await.unwrap().value, state, "{case}, reopened");
+            });
+        }
+    }
+}
+
+/// Pays, once it is told to.
+#[derive(Clone)]
+struct Till(Arc<Notify>);
+
+impl Behavior for Till {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateless for Till {
+    async fn serve(&self, amount: &u32, _: &Context) -> Result<u32, Fault> {
+        self.0.notified().await;
+        Ok(*amount)
+    }
+}
+
+/// Has the till pay.
+#[derive(Clone)]
+struct Payer;
+
+impl Behavior for Payer {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u32, u32>>("till")
+    }
+}
+
+impl Stateful for Payer {
+    async fn step(&mut self, amount: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        match turn {
+            Turn::Performed(performed) => Ok(Step::Reply(*performed.get::<u32>(0)?.value)),
+            _ => {
+                let pay = ctx.port::<u32, u32>("till")?.effect(*amount);
+                Ok(Step::Perform(vec![Call::from(pay)]))
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_for_an_act_hears_of_an_outcome_that_was_being_kept_at_the_deadline() {
+    let (moody, pays) = (Moody::new(), Arc::<Notify>::default());
+    let till = Till(Arc::clone(&pays));
+    let till = ChildSpec::stateless("till", move || till.clone())
+        .effect(EffectKind::Irreversible)
+        .durable::<Till>()
+        .deadline(Duration::from_secs(5));
+    let payer = ChildSpec::stateful("payer", || Payer);
+    let spec = SupervisorSpec::one_for_one("top").child(till).child(payer);
+    let store = Arc::clone(&moody) as Arc<dyn Store>;
+    let (system, _) = System::recover(spec, store).await.unwrap();
+    let payer = system.port::<u32, u32>("top/payer").unwrap();
+    let call = tokio::spawn(async move { payer.call(3_u32).await.map(|answer| answer.value) });
+    quiet(&system).await;
+    moody.turn(Mood::Silent);
+    pays.notify_one();
+    moody.held(1).await;
+    // The till's own deadline passes.
+    let open = tokio::time::timeout(Duration::from_secs(10), fated(&system)).await;
+    assert!(open.is_err(), "neither has a fate");
+    moody.turn(Mood::Well);
+    assert_eq!(call.await.unwrap().unwrap(), 3);
+    assert_eq!(system.effects().counts().unknown, 0);
 }
