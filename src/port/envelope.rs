@@ -346,7 +346,8 @@ impl<Q, R> Envelope<Q, R> {
     /// The fate of this request when it ends so.
     pub(crate) fn ends_as(&self, fate: Fate) -> Fate {
         match fate {
-            Fate::Done if self.is_cancelled() || self.was_told() => Fate::Unheard,
+            // Of a cast nobody hears anyway.
+            Fate::Done if self.is_cancelled() || self.was_told() && !self.cast => Fate::Unheard,
             // What ends a person's time to decide must not say that it may be repeated.
             Fate::Expired | Fate::Cancelled | Fate::Stopped if self.is_unknown() => Fate::Unknown,
             fate => fate,

@@ -259,6 +259,19 @@ impl<W: Worker> Slot<W> {
         if in_doubt { Fate::Unknown } else { fate }
     }
 
+    /// A group ends a request that was here last, and is in nobody's hands: what follows is as for one that ends
+    /// here. The fate that it has.
+    pub(crate) fn ended_by_group(&self, mail: &Mail<W>, fate: Fate) -> Fate {
+        let told = self.unless_in_doubt(mail, fate);
+        if self.spec.stateful && self.hub.effects.is_used() {
+            self.hub.effects.ended(&self.task_of(mail));
+        }
+        if self.rules.in_transaction && self.spec.stateful {
+            self.undo_unfinished(mail, fate);
+        }
+        told
+    }
+
     /// Takes a request out that waits here and has never been handed out; whether it did.
     pub(crate) fn take_untried(&self, mail: &Mail<W>) -> bool {
         let now = self.hub.now();

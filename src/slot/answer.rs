@@ -55,12 +55,33 @@ impl<W: Worker> Slot<W> {
         let deadline = flight.payload.deadline;
         self.falls_due(desk, ticket, deadline);
         self.arm(desk, deadline);
-        if may_be_kept
-            && self.keeps_state()
+        if may_be_kept {
+            self.doubt(desk);
+        }
+    }
+
+    /// The store may have a state that this child does not stand by.
+    pub(super) fn doubt(&self, desk: &mut Desk<W>) {
+        if self.keeps_state()
             && let Some(saved) = &mut desk.saved
         {
             saved.is_doubtful = true;
         }
+    }
+
+    /// Whether an answer comes too late to count, although its request has no fate yet: whoever has taken the
+    /// life away, or has said that the answer does not count, does with the request what is to be done.
+    pub(super) fn is_fenced(
+        &self,
+        desk: &Desk<W>,
+        carrier: Option<u32>,
+        job: &Job<W>,
+        kept: bool,
+    ) -> bool {
+        let fenced = carrier
+            .is_some_and(|number| desk.carrier_no != number || desk.life.incarnation() != job.life);
+        (fenced || kept && !job.mail.is_answering())
+            && desk.mailbox.flight(job.ticket).is_some_and(|flight| !flight.orphan)
     }
 
     /// The requests whose deadline has passed while their answers are kept, with what their callers hear.
@@ -131,11 +152,11 @@ impl<W: Worker> Slot<W> {
         recorded: Option<&Recording>,
     ) {
         let answered = matches!(fate, Fate::Done | Fate::Unheard | Fate::Suspended);
-        let fated = recorded.map(|recording| (Arc::clone(mail), fate, recording.durability));
         if !answered && desk.saved.as_ref().is_some_and(|saved| saved.is_doubtful) {
+            let fated = recorded.map(|recording| (Arc::clone(mail), fate, recording.durability));
             self.take_back(desk, fated);
-        } else if let Some((mail, fate, durability)) = fated {
-            self.journal_fate(&mail, fate, durability);
+        } else if let Some(recording) = recorded {
+            self.journal_fate(mail, fate, recording.durability);
         }
     }
 

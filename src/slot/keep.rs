@@ -127,6 +127,11 @@ impl<W: Worker> Slot<W> {
             if writing.answers {
                 // The fate it will have after all is another.
                 self.drop_answer(&mut desk, job.ticket, !is_refused);
+                if !is_refused && job.mail.is_fated() && desk.standing(job) == Standing::Late {
+                    // It has another, and no more follows.
+                    self.doubt(&mut desk);
+                    self.take_back(&mut desk, None);
+                }
             }
             if let Some(saved) = &mut desk.saved {
                 saved.anchor.doubt();

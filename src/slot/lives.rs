@@ -261,6 +261,7 @@ impl<W: Worker> Slot<W> {
         let mut interrupted = Vec::new();
         let mut settled = Vec::new();
         for (ticket, safe) in outs {
+            self.drop_answer(&mut desk, ticket, true);
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             let (orphan, mail) = (flight.orphan, Arc::clone(flight.payload));
             if orphan {
@@ -306,7 +307,6 @@ impl<W: Worker> Slot<W> {
                     flight.ask(Cut::Kill);
                 }
                 desk.abandon(out);
-                self.drop_answer(desk, out.ticket, true);
             }
         }
         desk.out = out;
@@ -410,6 +410,7 @@ impl<W: Worker> Slot<W> {
         let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), false);
         let mut climbs = Vec::new();
         for (ticket, safe) in outs {
+            self.drop_answer(&mut desk, ticket, true);
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             if flight.orphan {
                 self.finish(&mut desk, ticket, now);
