@@ -679,12 +679,14 @@ async fn kept<B: Stateless>(
     reply: B::Reply,
     tainted: bool,
 ) -> Ended<B::Reply> {
-    let kept = match slot.keep_reply(life, job, context, &reply) {
+    let written = slot.keep_reply(life, job, context, &reply);
+    let answers = job.mail.is_answering();
+    let kept = match written {
         Ok((_, writing)) => slot.kept(writing, job, context).await,
         Err(unkept) => Err(unkept),
     };
     let unkept = match kept {
-        Ok(()) => return Ended::Reply(reply, Said::of(context)),
+        Ok(()) => return Ended::Reply(reply, Said { kept: answers, ..Said::of(context) }),
         Err(unkept) => unkept,
     };
     let _ = unwound(move || drop(reply));

@@ -39,6 +39,7 @@ use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
 mod anchor;
+mod answer;
 mod back;
 mod copies;
 mod ladder;
@@ -484,9 +485,7 @@ impl<W: Worker> Slot<W> {
         if mail.home.is_none() {
             desk.counts.add(fate);
         }
-        if let Some(recording) = recording {
-            self.journal_fate(&mail, fate, recording.durability);
-        }
+        self.write_fate(desk, &mail, fate, recording.as_ref());
         self.remember(desk, &mail, fate, recording.is_some());
         if self.rules.in_transaction && self.spec.stateful {
             self.undo_unfinished(&mail, ends);

@@ -25,6 +25,10 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "durable/again.rs"]
+mod again;
+#[path = "common/moody.rs"]
+mod moody;
 #[path = "durable/stale.rs"]
 mod stale;
 #[path = "durable/versions.rs"]

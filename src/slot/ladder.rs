@@ -130,6 +130,7 @@ impl<W: Worker> Slot<W> {
             }
             _ => {}
         }
+        self.drop_answer(&mut desk, job.ticket, true);
         let lease = desk.mailbox.flight(job.ticket).map(|flight| flight.orphan);
         let rest = desk.resting();
         match lease {
@@ -326,6 +327,9 @@ impl<W: Worker> Slot<W> {
             self.wake(desk, now);
             return;
         }
+        if self.ends_told(mail, ticket, tainted, now) {
+            return;
+        }
         let done = place.as_ref().map_or(0, |place| place.step);
         let mut decision = self.judge(mail, ticket, &cause, tainted, done, now);
         let left = mail.is_cancelled()
@@ -445,6 +449,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
+                    self.take_back(&mut self.desk(), None);
                     let to = group.member_path(member);
                     count_fallback(&self.hub, group.path(), &to);
                     group.hand_on(mail, member);
@@ -454,6 +459,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
+                    self.take_back(&mut self.desk(), None);
                     group.wait(mail, until);
                     return;
                 }
@@ -648,6 +654,7 @@ impl<W: Worker> Slot<W> {
         let tainted = !self.effect_of(desk.flight_of(&out)).is_replay_safe();
         // Otherwise its own copy would count as somebody at work.
         drop(out);
+        self.drop_answer(desk, ticket, true);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);
         let orphan = desk.mailbox.flight(ticket)?.orphan;
         let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, false);

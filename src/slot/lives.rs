@@ -279,6 +279,7 @@ impl<W: Worker> Slot<W> {
         let mut interrupted = Vec::new();
         let mut settled = Vec::new();
         for (ticket, safe) in outs {
+            self.drop_answer(&mut desk, ticket, true);
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             let (orphan, mail) = (flight.orphan, Arc::clone(flight.payload));
             if orphan {
@@ -355,6 +356,10 @@ impl<W: Worker> Slot<W> {
             .map(|out| out.ticket.lease.request)
             .collect();
         self.note_hand_outs(&desk);
+        let out: Vec<_> = desk.mailbox.flights().map(|flight| flight.ticket).collect();
+        for ticket in out {
+            self.drop_answer(&mut desk, ticket, true);
+        }
         let drained =
             desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
         let mailbox::Output::Drained(all) = drained else { return };
@@ -369,6 +374,7 @@ impl<W: Worker> Slot<W> {
             };
             // A group may still have somebody to serve what only waited here.
             if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
+                self.take_back(&mut desk, None);
                 group_owned.push(mail);
             } else {
                 settled.extend(self.settle(&mut desk, mail, fate));
@@ -422,6 +428,7 @@ impl<W: Worker> Slot<W> {
         let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), false);
         let mut climbs = Vec::new();
         for (ticket, safe) in outs {
+            self.drop_answer(&mut desk, ticket, true);
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             if flight.orphan {
                 self.finish(&mut desk, ticket, now);

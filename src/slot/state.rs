@@ -40,6 +40,8 @@ pub(crate) struct Saved {
     ended: u32,
     /// What the request in hand goes back to, in the store.
     pub(super) anchor: Anchor,
+    /// The store may have the state after an answer that does not count.
+    pub(super) is_doubtful: bool,
 }
 
 /// States that are not needed any more.
@@ -516,6 +518,7 @@ impl Saved {
             units: 0,
             ended: 0,
             anchor: Anchor::default(),
+            is_doubtful: false,
         })
     }
 
