@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 
 #[path = "effects/left.rs"]
 mod left;
+#[path = "effects/outlived.rs"]
+mod outlived;
 
 /// What the world has seen.
 #[derive(Default)]

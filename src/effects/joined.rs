@@ -201,7 +201,7 @@ fn is_below(key: &str, task: &str) -> bool {
 }
 
 /// Whether nothing can have been done by what may not be done twice.
-fn is_untouched(fate: Fate) -> bool {
+pub(super) fn is_untouched(fate: Fate) -> bool {
     matches!(fate, Fate::Expired | Fate::Cancelled | Fate::Stopped)
 }
 

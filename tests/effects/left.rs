@@ -1,6 +1,7 @@
 //! An act whose asker has left while its tool is at work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
@@ -21,14 +22,19 @@ use tokio::sync::Notify;
 
 /// A bank that takes its time: a payment is under way until the bank is told to go on.
 #[derive(Default)]
-struct Till {
+pub(super) struct Till {
     log: Mutex<Vec<String>>,
-    begun: Notify,
-    goes_on: Notify,
+    pub(super) begun: Notify,
+    pub(super) goes_on: Notify,
+    /// Somebody takes its time about something else.
+    pub(super) blocked: Notify,
+    pub(super) unblocks: Notify,
+    /// How often was asked whether it was paid.
+    pub(super) looks: AtomicU32,
 }
 
 impl Till {
-    fn log(&self) -> Vec<String> {
+    pub(super) fn log(&self) -> Vec<String> {
         self.log.lock().clone()
     }
 
@@ -38,7 +44,7 @@ impl Till {
 }
 
 #[derive(Clone)]
-struct Clerk(Arc<Till>);
+pub(super) struct Clerk(pub(super) Arc<Till>);
 
 impl Behavior for Clerk {
     type Request = String;
@@ -47,7 +53,7 @@ impl Behavior for Clerk {
 
 /// What a payment is answered with; one of a torn one cannot be written down.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Slip(u32);
+pub(super) struct Slip(pub(super) u32);
 
 const TORN: u32 = 13;
 const LARGE: u32 = 100;
@@ -65,6 +71,11 @@ impl Stateless for Clerk {
             self.0.log.lock().push("undone".to_owned());
             return Ok(Slip(0));
         }
+        if order == "block" {
+            self.0.blocked.notify_one();
+            self.0.unblocks.notified().await;
+            return Ok(Slip(0));
+        }
         self.0.log.lock().push("begun".to_owned());
         self.0.begun.notify_one();
         self.0.goes_on.notified().await;
@@ -75,7 +86,7 @@ impl Stateless for Clerk {
 
 /// Says whether it was paid.
 #[derive(Clone)]
-struct Looks(Arc<Till>);
+pub(super) struct Looks(pub(super) Arc<Till>);
 
 impl Behavior for Looks {
     type Request = ();
@@ -85,6 +96,7 @@ impl Behavior for Looks {
 
 impl Stateless for Looks {
     async fn serve(&self, (): &(), _: &Context) -> Result<bool, Fault> {
+        self.0.looks.fetch_add(1, Ordering::SeqCst);
         Ok(self.0.has_paid())
     }
 }
@@ -106,7 +118,7 @@ impl Stateful for Bomb {
 
 /// Pays, and remembers how much.
 #[derive(Clone, Default)]
-struct Payer {
+pub(super) struct Payer {
     paid: Arc<u32>,
 }
 
@@ -131,7 +143,7 @@ impl Stateful for Payer {
         let clerk = ctx.port::<String, Slip>("clerk")?;
         let looks = ctx.port::<(), bool>("looks")?;
         // For a large one there is a second.
-        let time = CallOptions::new().deadline(if *amount < LARGE { HOUR } else { SECOND });
+        let time = CallOptions::new().deadline(if *amount < LARGE { HOUR * 24 } else { SECOND });
         let act = clerk.effect_with(amount.to_string(), time).verify(&looks, (), |paid| {
             if *paid { Verified::Happened(Slip(0)) } else { Verified::NotHappened }
         });
@@ -187,17 +199,17 @@ async fn shop_on(
     System::recover(spec, Arc::clone(store)).await.unwrap().0
 }
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Once something is written down of the act.
-async fn told(system: &System, status: &'static str) {
+pub(super) async fn told(system: &System, status: &'static str) {
     let mut events = system.events();
     let told = |event: &Event| matches!(event, Event::Effect { status: now, .. } if *now == status);
     tokio::time::timeout(HOUR, events.wait_for(told)).await.expect(status);
 }
 
-fn payer(system: &System) -> Port<u32, u32> {
+pub(super) fn payer(system: &System) -> Port<u32, u32> {
     system.port::<u32, u32>("shop/flow/payer").unwrap()
 }
 
