@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 mod left;
 #[path = "effects/outlived.rs"]
 mod outlived;
+#[path = "effects/stuck.rs"]
+mod stuck;
 
 /// What the world has seen.
 #[derive(Default)]

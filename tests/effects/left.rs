@@ -1,7 +1,7 @@
 //! An act whose asker has left while its tool is at work.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
@@ -11,7 +11,7 @@ use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
-use mainstay::ledger::EffectCounts;
+use mainstay::ledger::{EffectCounts, NOTHING_TO_UNDO};
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port, Verified};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -29,6 +29,10 @@ pub(super) struct Till {
     /// Somebody takes its time about something else.
     pub(super) blocked: Notify,
     pub(super) unblocks: Notify,
+    /// Undoing takes until it is unblocked.
+    pub(super) undo_waits: AtomicBool,
+    /// What comes of an undo, if not the undo.
+    pub(super) undo_fails: Mutex<Option<Fault>>,
     /// How often was asked whether it was paid.
     pub(super) looks: AtomicU32,
 }
@@ -57,6 +61,8 @@ pub(super) struct Slip(pub(super) u32);
 
 const TORN: u32 = 13;
 const LARGE: u32 = 100;
+/// It is paid, and then it fails.
+pub(super) const FAILS: u32 = 66;
 
 impl Serialize for Slip {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -68,6 +74,13 @@ impl Serialize for Slip {
 impl Stateless for Clerk {
     async fn serve(&self, order: &String, _: &Context) -> Result<Slip, Fault> {
         if order == "undo" {
+            if self.0.undo_waits.load(Ordering::SeqCst) {
+                self.0.blocked.notify_one();
+                self.0.unblocks.notified().await;
+            }
+            if let Some(fault) = self.0.undo_fails.lock().clone() {
+                return Err(fault);
+            }
             self.0.log.lock().push("undone".to_owned());
             return Ok(Slip(0));
         }
@@ -103,7 +116,7 @@ impl Stateless for Looks {
 
 /// Takes its siblings along.
 #[derive(Clone)]
-struct Bomb;
+pub(super) struct Bomb;
 
 impl Behavior for Bomb {
     type Request = ();
@@ -138,6 +151,9 @@ impl Stateful for Payer {
         }
         if let Turn::Performed(performed) = &turn {
             self.paid = Arc::new(*self.paid + performed.get::<Slip>(0)?.value.0);
+            if *amount == FAILS {
+                return Err(Fault::business("it was not to be paid"));
+            }
             return Ok(Step::Reply(*self.paid));
         }
         let clerk = ctx.port::<String, Slip>("clerk")?;
@@ -266,6 +282,32 @@ async fn an_act_is_not_undone_before_its_tool_is_done_with_it() {
         till.goes_on.notify_one();
         told(&system, "compensated").await;
         assert_eq!(till.log(), ["begun", "paid", "undone"], "{how}");
+        system.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_that_finds_nothing_to_undo_has_undone_it_and_any_other_fault_calls_a_person() {
+    for found_nothing in [true, false] {
+        let (system, till) = shop(EffectKind::Compensable, Scope::Transaction, 4).await;
+        let fault = Fault::business("there is no such payment");
+        let fault = if found_nothing { fault.with_code(NOTHING_TO_UNDO) } else { fault };
+        *till.undo_fails.lock() = Some(fault);
+        leaves(&system, &till, 4, "left").await;
+        let mut events = system.events();
+        till.goes_on.notify_one();
+        told(&system, if found_nothing { "compensated" } else { "stuck" }).await;
+        let called = events.wait_for(|it| matches!(it, Event::UndoStopped { .. }));
+        let called = tokio::time::timeout(SECOND, called).await.is_ok();
+        assert_eq!(called, !found_nothing);
+        assert_eq!(system.stats().alerts, u64::from(!found_nothing));
+        if !found_nothing {
+            let open = system.effects().open();
+            assert_eq!(open.len(), 1);
+            system.effects().undone(open[0].key).await.unwrap();
+        }
+        let counts = EffectCounts { compensated: 1, ..EffectCounts::default() };
+        assert_eq!(system.effects().counts(), counts);
         system.stop().await;
     }
 }

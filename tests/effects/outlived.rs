@@ -19,7 +19,7 @@ use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{RecoverOptions, System};
 use tokio::runtime::{Builder, Runtime};
 
-use super::left::{Clerk, HOUR, Looks, Payer, SECOND, Slip, Till, payer, told};
+use super::left::{Clerk, FAILS, HOUR, Looks, Payer, SECOND, Slip, Till, payer, told};
 
 /// A shop whose bank is durable, and does one thing after the other.
 async fn shop(till: &Arc<Till>, store: &Arc<dyn Store>, kind: EffectKind, scope: Scope) -> System {
@@ -181,6 +181,41 @@ fn a_deadline_while_a_tool_goes_on_with_an_act_does_not_have_it_undone_before() 
             system.stop().await;
         });
     }
+}
+
+#[test]
+fn a_rollback_whose_processes_end_in_the_middle_of_its_undo_comes_to_its_end() {
+    let (till, store) = world();
+    let kind = EffectKind::Idempotent;
+    till.undo_waits.store(true, Ordering::SeqCst);
+    till.goes_on.notify_one();
+    runtime().block_on(async {
+        let system = shop(&till, &store, kind, Scope::Transaction).await;
+        payer(&system).submit(FAILS, CallOptions::new().key("k")).await.unwrap();
+        till.blocked.notified().await;
+    });
+    for _ in 0..2 {
+        // Each ends while the code of the undo runs.
+        runtime().block_on(async {
+            let system = shop(&till, &store, kind, Scope::Transaction).await;
+            till.blocked.notified().await;
+            let mut events = system.events();
+            let moment = Duration::from_millis(50);
+            tokio::time::timeout(moment, events.wait_for(|_| false)).await.unwrap_err();
+        });
+    }
+    till.undo_waits.store(false, Ordering::SeqCst);
+    till.goes_on.notify_one();
+    runtime().block_on(async {
+        let system = shop(&till, &store, kind, Scope::Transaction).await;
+        assert_eq!(fate(&system, "k").await, Journaled::Fated(Fate::Failed, None));
+        a_while(&system).await;
+        let again = ["begun", "paid", "undone"];
+        assert_eq!(till.log(), [again, again].concat(), "undone, tried again, and undone");
+        assert!(system.clock().now() < Moment::START + Duration::from_secs(20), "nobody waited");
+        assert_eq!(system.effects().open(), []);
+        system.stop().await;
+    });
 }
 
 #[test]
