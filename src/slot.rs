@@ -692,5 +692,6 @@ impl<W: Worker> std::fmt::Debug for Slot<W> {
 impl Hub {
     pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
+        self.effects.look_again();
     }
 }

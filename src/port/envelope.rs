@@ -243,7 +243,7 @@ impl<Q, R> Envelope<Q, R> {
     }
 
     /// Whom its answer is of use to also after its fate.
-    pub(crate) fn late(&self) -> Option<&Late> {
+    pub(crate) fn late(&self) -> Option<&Arc<Late>> {
         self.more.as_ref()?.late.as_ref()
     }
 

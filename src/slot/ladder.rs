@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
+use crate::ledger::NOTHING_TO_UNDO;
 use crate::lifecycle;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
@@ -622,7 +623,8 @@ impl<W: Worker> Slot<W> {
     /// with a ladder of its own; where there is nobody above, somebody is alerted, once. A missing
     /// permission is told where it is missing, too: no ladder above mends it.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        if !mail.is_nested() || fault.class == Class::Permission {
+        let is_failure = fault.code.as_deref() != Some(NOTHING_TO_UNDO);
+        if is_failure && !mail.is_nested() || fault.class == Class::Permission {
             self.alert(mail, ended, attempts);
         }
         if let Some(group) = &mail.home {

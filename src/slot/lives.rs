@@ -10,11 +10,12 @@ use crate::event::Event;
 use crate::family::Shutdown;
 use crate::fate::{Fate, FateCounts};
 use crate::fault::{Class, ExitCause, Fault};
+use crate::hub::Timed;
 use crate::id::{ChildPath, Incarnation};
 use crate::lifecycle::{self, Output, Stage};
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
-use crate::port::Cut;
+use crate::port::{Cut, Late};
 use crate::slot::worker::{Worker, guarded, unwound};
 
 /// How a life is ended.
@@ -324,11 +325,23 @@ impl<W: Worker> Slot<W> {
                 if let Some(flight) = desk.flight_of(out) {
                     flight.ask(Cut::Kill);
                 }
+                self.expect_late(desk, out.ticket);
                 desk.abandon(out);
             }
         }
         desk.out = out;
         cut
+    }
+
+    /// Nobody waits for the answer of this attempt here. Whoever has to know how its work ends waits no longer
+    /// for code that does not come back than for one that hangs.
+    fn expect_late(&self, desk: &Desk<W>, ticket: Ticket) {
+        let flight = desk.mailbox.flight(ticket);
+        if let Some(late) = flight.and_then(|flight| flight.payload.late()) {
+            let grace = self.rules.attempt_timeout + self.rules.policy.hang_grace;
+            let who = Arc::downgrade(late) as Weak<dyn Timed>;
+            self.hub.arm(self.hub.now() + grace, who);
+        }
     }
 
     /// The carrier is not needed any more.
@@ -356,6 +369,9 @@ impl<W: Worker> Slot<W> {
             .map(|out| out.ticket.lease.request)
             .collect();
         self.note_hand_outs(&desk);
+        for out in &desk.out {
+            self.expect_late(&desk, out.ticket);
+        }
         let out: Vec<_> = desk.mailbox.flights().map(|flight| flight.ticket).collect();
         for ticket in out {
             self.drop_answer(&mut desk, ticket, true);
@@ -479,6 +495,12 @@ impl<W: Worker> Slot<W> {
             self.cut_off(&mut desk, life);
         }
         self.end_killed(desk, ExitCause::Killed, now);
+    }
+}
+
+impl Timed for Late {
+    fn on_time(&self, _: Moment) {
+        self.give_up();
     }
 }
 

@@ -99,6 +99,8 @@ type Charged = HashMap<Arc<str>, Budgets>;
 struct Orphans {
     undoing: Vec<EffectKey>,
     owing: BTreeSet<Arc<str>>,
+    /// Acts that nobody asks for again, and whose tools work on their own requests.
+    waiting: Vec<EffectKey>,
 }
 
 /// A request of before that is delivered again.
@@ -468,7 +470,7 @@ impl System {
     /// were interrupted go on, and those that a transaction without an answer still owes are begun.
     fn settle_orphans(&self, journal: &Journal) -> Orphans {
         let effects = Arc::clone(&self.inner.hub.effects);
-        let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut waiting, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Not under the lock: a journal that is written anew takes both the other way round.
         let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
         // Where the undoing has stopped, a person was called.
@@ -494,27 +496,47 @@ impl System {
                 {
                     owing.insert(Arc::clone(task));
                 }
-                EffectStatus::Intended if known != Some(Journaled::Open) => {
-                    lost.push(entry.intent.key);
+                EffectStatus::Intended | EffectStatus::Unknown
+                    if known != Some(Journaled::Open) =>
+                {
+                    waiting.push(entry.intent.key);
                 }
                 EffectStatus::Compensating => undoing.push(entry.intent.key),
                 _ => {}
             }
         }
-        for key in lost {
-            effects.note(Input::Lost(key));
-        }
-        Orphans { undoing, owing }
+        waiting.retain(|key| {
+            let waits = effects.is_key_with_tool(*key);
+            if !waits {
+                effects.note(Input::Lost(*key));
+            }
+            waits
+        });
+        Orphans { undoing, owing, waiting }
     }
 
     /// Goes on with the undos that an earlier process has begun, or owes.
     fn undo_orphans(&self, orphans: Orphans) {
-        let Orphans { undoing, owing } = orphans;
+        let Orphans { undoing, mut owing, waiting } = orphans;
+        let (effects, runtime) = (&self.inner.hub.effects, &self.inner.hub.runtime);
+        for key in waiting {
+            let effects = Arc::clone(effects);
+            runtime.spawn(async move { effects.settle_orphan(key).await });
+        }
+        // Nobody else waits for a tool that takes its time.
+        owing.retain(|task| {
+            let waits = effects.is_task_with_tools(task);
+            if waits {
+                let (effects, task) = (Arc::clone(effects), Arc::clone(task));
+                runtime.spawn(async move { effects.compensate(&task).await });
+            }
+            !waits
+        });
         if undoing.is_empty() && owing.is_empty() {
             return;
         }
-        let effects = Arc::clone(&self.inner.hub.effects);
-        self.inner.hub.runtime.spawn(async move {
+        let effects = Arc::clone(effects);
+        runtime.spawn(async move {
             for key in undoing {
                 effects.undo(key).await;
             }
