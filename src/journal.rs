@@ -25,6 +25,7 @@ use crate::moment::Moment;
 use crate::policy::budget::Limits;
 use crate::port::Back;
 
+mod hand;
 mod handed;
 mod keep;
 mod line;
@@ -33,6 +34,7 @@ mod past;
 mod state;
 mod trial;
 
+pub(crate) use hand::Hand;
 pub(crate) use handed::Handed;
 use line::Line;
 pub(crate) use state::Aside;
@@ -47,8 +49,8 @@ const SCHEMA: &str = "mainstay.journal";
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
-/// ended, and what was returned for a request.
-const VERSION: u32 = 6;
+/// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out.
+const VERSION: u32 = 7;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -85,6 +87,8 @@ pub(crate) struct Open {
     pub(crate) taken: u32,
     /// What was returned for it.
     pub(crate) back: Back,
+    /// Whether somebody has begun with it who may have acted.
+    pub(crate) hand: Hand,
 }
 
 /// See the [module](self).
@@ -166,6 +170,7 @@ impl Journal {
                 let text = opened.raw().map_err(|e| unreadable(e.to_string()))?;
                 let line: Line =
                     serde_json::from_slice(text).map_err(|e| unreadable(e.to_string()))?;
+                let line = line.of_version(opened.schema.version);
                 records.extend(state.read(line).map_err(unreadable)?);
             }
             if page.len() < PAGE {

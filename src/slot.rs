@@ -44,6 +44,7 @@ mod copies;
 mod ladder;
 mod lives;
 mod desk;
+mod hand;
 mod hold;
 mod keep;
 mod line;

@@ -31,6 +31,8 @@ mod stale;
 mod versions;
 #[path = "durable/joined.rs"]
 mod joined;
+#[path = "durable/handed.rs"]
+mod handed;
 #[path = "durable/marks.rs"]
 mod marks;
 

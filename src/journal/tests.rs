@@ -110,6 +110,7 @@ fn open(key: &str) -> Open {
         budget: None,
         taken: 0,
         back: Back::default(),
+        hand: Hand::default(),
     }
 }
 
@@ -484,6 +485,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
 }
 
 mod golden;
+mod hand;
 mod trial;
 
 #[tokio::test(start_paused = true)]
