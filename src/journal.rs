@@ -399,21 +399,47 @@ impl Journal {
         self.state.lock().is_used_up(id)
     }
 
-    /// Commits that these were returned to, that the work of those requests is missing since, and that the
-    /// work of the others is in a state again, together with `batch`.
+    /// Commits that these were returned to, and that the work of those requests is missing since, together with
+    /// `batch`.
     pub(crate) fn returned(
         &self,
         ids: &[CheckpointId],
         missing: &[Arc<str>],
-        replayed: &[Arc<str>],
-        mut batch: Batch,
+        batch: Batch,
     ) -> Commit {
         // Under the lock, so that a journal that is written anew has them, too.
         let mut state = self.state.lock();
         state.use_up(ids.iter().copied());
         state.note_missing(missing);
+        self.say_returned(state::returned(ids, missing, &[]), batch)
+    }
+
+    /// Commits that the work of these requests is in a state again, and that of those in none, together with
+    /// `batch`. Here it is known once [`Journal::note_replayed`] has said it: a state that nobody goes on with
+    /// has brought nothing back. Returns also how often the journal was written anew.
+    pub(crate) fn replayed(
+        &self,
+        missing: &[Arc<str>],
+        replayed: &[Arc<str>],
+        batch: Batch,
+    ) -> (Commit, u64) {
+        let state = self.state.lock();
+        let lines = state::returned(&[], missing, replayed);
+        (self.say_returned(lines, batch), state.tidied())
+    }
+
+    /// A child goes on with a state that was committed so, after the journal was written anew so often.
+    pub(crate) fn note_replayed(&self, missing: &[Arc<str>], replayed: &[Arc<str>], tidied: u64) {
+        let mut state = self.state.lock();
+        state.note_missing(missing);
         state.note_replayed(replayed);
-        let lines = state::returned(ids, missing, replayed);
+        if state.tidied() != tidied {
+            // It was written anew without this.
+            drop(self.say_returned(state::returned(&[], missing, replayed), Batch::new()));
+        }
+    }
+
+    fn say_returned(&self, lines: Vec<Line>, mut batch: Batch) -> Commit {
         self.written.fetch_add(lines.len() as u64, Ordering::Relaxed);
         for line in lines {
             batch = match append(batch, &line) {

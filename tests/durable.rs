@@ -25,6 +25,8 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "durable/replies.rs"]
+mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
 #[path = "durable/versions.rs"]

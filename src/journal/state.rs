@@ -343,6 +343,11 @@ impl State {
         self.returned.retain(|id| is_there(*id));
     }
 
+    /// How often the journal was written anew.
+    pub(super) const fn tidied(&self) -> u64 {
+        self.tidied
+    }
+
     /// The journal is written anew, from [`State::lines`].
     pub(super) fn note_tidied(&mut self) {
         self.tidied += 1;

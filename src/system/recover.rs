@@ -280,7 +280,7 @@ impl System {
         if !recovered.missing.is_empty() {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            journal.returned(&[], &told, &[], Batch::new()).await?;
+            journal.returned(&[], &told, Batch::new()).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }
