@@ -633,7 +633,7 @@ async fn serve<B: Stateless>(
         &[Cut::Kill, Cut::Timeout]
     };
     let mut hand = None;
-    if job.mail.trial().is_some() {
+    if job.mail.trial().is_some() || slot.hands_out(&job.mail) {
         match Box::pin(slot.take_up(&job, &context)).await {
             Ok(taken) => hand = taken,
             Err(ended) => return (job, ended),

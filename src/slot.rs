@@ -45,6 +45,7 @@ mod copies;
 mod ladder;
 mod lives;
 mod desk;
+mod hand;
 mod hold;
 mod keep;
 mod line;

@@ -179,6 +179,7 @@ impl fmt::Debug for System {
     }
 }
 
+mod doubt;
 mod quarantine;
 mod recover;
 mod rollback;

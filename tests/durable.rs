@@ -29,12 +29,16 @@ mod dying;
 mod again;
 #[path = "common/moody.rs"]
 mod moody;
+#[path = "durable/replies.rs"]
+mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
 #[path = "durable/versions.rs"]
 mod versions;
 #[path = "durable/joined.rs"]
 mod joined;
+#[path = "durable/handed.rs"]
+mod handed;
 #[path = "durable/marks.rs"]
 mod marks;
 

@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 mod dying;
 #[path = "scopes/ended.rs"]
 mod ended;
+#[path = "common/moody.rs"]
+mod moody;
 #[path = "scopes/replay.rs"]
 mod replay;
 #[path = "scopes/request.rs"]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::line::{Line, key_of};
 use super::past::{Past, Works};
-use super::{Journaled, Open};
+use super::{Hand, Journaled, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
@@ -102,7 +102,7 @@ impl State {
     /// Takes up a record that was read.
     pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
         match line {
-            Line::Accepted { child, key, request, deadline, trail, budget, taken, back } => {
+            Line::Accepted { child, key, request, deadline, trail, budget, taken, back, hand } => {
                 if !self.places.contains_key(&key) {
                     let known = self.opens(Open {
                         child,
@@ -113,6 +113,7 @@ impl State {
                         budget,
                         taken,
                         back,
+                        hand,
                     });
                     self.take(&key);
                     self.put(key, known);
@@ -140,6 +141,9 @@ impl State {
             Line::Withdrawn { key } => drop(self.take(&key)),
             Line::TakenUp { key, n } => drop(self.counts(&key, |_| n)),
             Line::WentBack { key, to } => self.goes_back(&key, to),
+            Line::HandedOut { key, out } => {
+                self.hands(&key, if out { Hand::Out } else { Hand::In });
+            }
             Line::Intent(stored) => return Ok(Some(stored.into_record()?)),
             Line::Status { key, status } => {
                 return Ok(Some(Record::Status(key_of(&key)?, status.into())));
@@ -351,6 +355,11 @@ impl State {
         self.returned.retain(|id| is_there(*id));
     }
 
+    /// How often the journal was written anew.
+    pub(super) const fn tidied(&self) -> u64 {
+        self.tidied
+    }
+
     /// The journal is written anew, from [`State::lines`].
     pub(super) fn note_tidied(&mut self) {
         self.tidied += 1;
@@ -363,6 +372,27 @@ impl State {
         let before = open.taken;
         open.taken = to(before);
         (open.taken != before).then_some(open.taken)
+    }
+
+    /// Those that nobody knows whether they were done, in the order in which they ended.
+    pub(super) fn in_doubt(&self) -> Vec<Arc<str>> {
+        let unknown = self.order.iter().filter(|(stamp, key)| {
+            let known = self.fated.get(key).filter(|known| known.stamp == *stamp);
+            known.is_some_and(|known| known.fate == Fate::Unknown)
+        });
+        unknown.map(|(_, key)| Arc::clone(key)).collect()
+    }
+
+    /// Whether somebody may have acted on this request, which is open.
+    pub(super) fn is_out(&self, key: &str) -> bool {
+        let open = self.places.get(key).and_then(|place| self.open.get(place));
+        open.is_some_and(|open| open.hand == Hand::Out)
+    }
+
+    /// What is known of whoever works on this request; whether it is open, and that has changed.
+    pub(super) fn hands(&mut self, key: &str, hand: Hand) -> bool {
+        let open = self.places.get(key).and_then(|place| self.open.get_mut(place));
+        open.is_some_and(|open| std::mem::replace(&mut open.hand, hand) != hand)
     }
 
     /// A request goes back to where it began, or the supervisor with this path is to return for it.
@@ -470,6 +500,7 @@ impl State {
                 open.trail.0.extend(trail.0);
                 // Should it be released, all of this begins anew.
                 (open.taken, open.back) = (0, Back::default());
+                open.hand = open.hand.released();
                 Known::Aside(self.number(), Aside { open, at })
             }
             Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),

@@ -211,9 +211,10 @@ impl<Q, R> Envelope<Q, R> {
 
     /// Whether it comes with nothing that an attempt has to look at first.
     pub(crate) fn is_plain(&self) -> bool {
-        self.more
-            .as_ref()
-            .is_none_or(|more| more.gate.is_none() && more.purse.is_none() && more.trial.is_none())
+        self.more.as_ref().is_none_or(|more| {
+            let waits = more.gate.is_some() || more.recovered;
+            !waits && more.purse.is_none() && more.trial.is_none()
+        })
     }
 
     /// Whether the process ends with it in hand, if an earlier one has left it or the one that asked for it.

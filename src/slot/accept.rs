@@ -11,7 +11,7 @@ use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, Delivery, RequestId};
-use crate::journal::Open;
+use crate::journal::{Hand, Open};
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
@@ -46,6 +46,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
             path: &self.path,
             codec: self.spec.codec.as_ref(),
             durability: self.spec.durability,
+            acts: self.acts(),
         };
         let full = || self.desk().mailbox.depth() >= self.rules.bounds.count;
         if self.spec.durable
@@ -131,6 +132,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) path: &'a ChildPath,
     pub(crate) codec: Option<&'a Codec>,
     pub(crate) durability: Durability,
+    /// Whether somebody may work on it whose work may not be repeated.
+    pub(crate) acts: bool,
 }
 
 impl Recorder<'_> {
@@ -169,6 +172,7 @@ impl Recorder<'_> {
             budget: more.budget.map(|limits| Limits { deadline: Moment::NEVER, ..limits }),
             taken: 0,
             back: Back::default(),
+            hand: Hand::of(self.acts),
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);

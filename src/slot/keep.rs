@@ -14,11 +14,14 @@ use crate::behavior::Context;
 use crate::checkpoint::{Batch, Checkpoint, Draft, Now, Sealed, Snapshot};
 use crate::event::Event;
 use crate::fate::Fate;
-use crate::fault::{ExitCause, Fault};
-use crate::id::Incarnation;
+use crate::fault::{Class, ExitCause, Fault};
+use crate::id::{ChildPath, Incarnation};
 use crate::journal::{self, Handed, Journal};
 use crate::port::{Cut, Recording};
 use crate::slot::worker::{Watched, Worker, unwound, watched};
+
+/// The code of a fault that tells of a reply that cannot be kept.
+const UNRECORDABLE: &str = "reply_unrecordable";
 
 impl<W: Worker> Slot<W> {
     /// After a step that has more to come. `step` is the logical step at which the request goes on;
@@ -220,7 +223,7 @@ impl<W: Worker> Slot<W> {
             Some((recording, key)) => {
                 let text = unwound(|| (recording.write_reply)(reply as &dyn Any))
                     .map_err(Unkept::panicked)?
-                    .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
+                    .map_err(|why| Unkept::failed(unrecordable(&self.path, &why)))?;
                 let reply = String::from_utf8_lossy(&text).into_owned();
                 self.desk().counts_still(job)?;
                 let work = checkpoint.is_some().then(|| (self.path.clone(), steps));
@@ -371,6 +374,13 @@ impl Unkept {
     pub(super) fn panicked(text: String) -> Self {
         Self::Ended(ExitCause::Panic(text))
     }
+}
+
+/// The fault of a child whose reply cannot be kept: whoever asked for it again would never hear it. What it did
+/// to the world for it, it did.
+fn unrecordable(child: &ChildPath, why: &str) -> Fault {
+    let text = format!("the reply of \"{child}\" cannot be recorded: {why}");
+    Fault::new(Class::OutputInvalid, text).with_code(UNRECORDABLE).effect_unknown()
 }
 
 pub(super) fn seal(draft: Draft) -> Result<Sealed, Unkept> {

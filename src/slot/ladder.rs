@@ -86,6 +86,7 @@ impl<W: Worker> Slot<W> {
     ) {
         let now = self.hub.now();
         job.settle(!matches!(&ended, Ended::Fault(fault, ..) if fault.own_limits));
+        self.hand_back(&job, &ended);
         if let Some(bill) = &job.bill {
             let index = self.member.get().map_or(0, |member| member.index);
             job.mail.open_book(index, job.ticket.lease.delivery).spent.add(bill.all);

@@ -489,7 +489,7 @@ impl<W: Worker> Slot<W> {
     /// A durable request has a fate without an answer.
     pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate, durability: Durability) {
         let Self { hub, path, .. } = self;
-        Recorder { hub, path, codec: None, durability }.ended(mail, fate);
+        Recorder { hub, path, codec: None, durability, acts: self.acts() }.ended(mail, fate);
     }
 
     /// How the fate of this request is written down: by the group that accepted it, or here.

@@ -16,7 +16,7 @@ use crate::circuit::DomainSpec;
 use crate::effects::{Asking, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
-use crate::fate::FateCounts;
+use crate::fate::{Fate, FateCounts};
 use crate::fault::Fault;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
@@ -291,11 +291,21 @@ impl Registry {
         }
     }
 
-    /// A request of before is set aside without being handed out: it counts as accepted here, too.
-    pub(crate) fn count_set_aside(&self, path: &ChildPath) {
+    /// Whether somebody may work on what this path has accepted whose work may not be repeated.
+    pub(crate) fn acts(&self, path: &ChildPath) -> bool {
         match self.get(path) {
-            Some(Entry::Child { slot, .. }) => slot.count_set_aside(),
-            Some(Entry::Group(group)) => group.group.count_set_aside(),
+            Some(Entry::Child { slot, .. }) => !slot.spec().effect.is_replay_safe(),
+            Some(Entry::Group(group)) => group.group.acts(),
+            // Nobody knows what was there.
+            Some(Entry::Supervisor(_)) | None => true,
+        }
+    }
+
+    /// A request of before has this fate without being handed out: it counts as accepted here, too.
+    pub(crate) fn count_ended(&self, path: &ChildPath, fate: Fate) {
+        match self.get(path) {
+            Some(Entry::Child { slot, .. }) => slot.count_ended(fate),
+            Some(Entry::Group(group)) => group.group.count_ended(fate),
             Some(Entry::Supervisor(_)) | None => {}
         }
     }

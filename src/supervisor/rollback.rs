@@ -576,7 +576,7 @@ impl Place {
         }
         used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
         let batch = journal.without(&given_up, batch)?;
-        journal.returned(&used, &missing, &[], batch).await?;
+        journal.returned(&used, &missing, batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }

@@ -77,6 +77,11 @@ pub struct Recovered {
     /// ([`ChildSpec::process_deaths`](crate::spec::ChildSpec::process_deaths)), which were set aside: see
     /// [`System::quarantine`], where their trails say how often that was.
     pub ended_processes: Vec<RecoveredRequest>,
+    /// Accepted requests without a fate that may have been done, and may not be done again: code that acts on
+    /// the world had begun with them when the process ended ([`ChildSpec::effect`](crate::spec::ChildSpec::effect)).
+    /// Their fate is `Unknown` now, and a person has to find out what has become of them
+    /// ([`System::did_not_happen`]).
+    pub in_doubt: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
@@ -240,9 +245,8 @@ impl System {
         let mut spent = HashMap::new();
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         // Of a request that is not handed out again, no state in the middle is taken up.
-        let deadly = self.deadly(journal.open_requests());
-        let open =
-            |key: &str| journal.known(key) == Some(Journaled::Open) && !deadly.contains_key(key);
+        let ended = self.ended_with(journal.open_requests());
+        let open = |key: &str| journal.known(key) == Some(Journaled::Open) && !ended.has(key);
         for child in &children {
             if child.spec().stateful {
                 self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
@@ -263,14 +267,13 @@ impl System {
         recovered.missing.extend(journal.untold());
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
-        let (open, gone): (Vec<_>, Vec<_>) = journal
-            .open_requests()
-            .into_iter()
-            .filter(|it| !deadly.contains_key(&it.key))
-            .partition(|open| match self.inner.registry.recorded(&open.child) {
-                None => !options.adopt_topology,
-                Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
-            });
+        let (open, gone): (Vec<_>, Vec<_>) =
+            journal.open_requests().into_iter().filter(|it| !ended.has(&it.key)).partition(
+                |open| match self.inner.registry.recorded(&open.child) {
+                    None => !options.adopt_topology,
+                    Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
+                },
+            );
         for request in &open {
             self.check_request(request)?;
         }
@@ -295,9 +298,11 @@ impl System {
         for request in &gone {
             self.set_aside(&journal, request).await?;
         }
-        let deadly = deadly::in_order(deadly);
-        for request in &deadly {
+        for request in &ended.deadly {
             self.set_deadly_aside(&journal, request).await?;
+        }
+        for request in &ended.in_doubt {
+            self.settle_in_doubt(&journal, request).await?;
         }
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
@@ -311,7 +316,8 @@ impl System {
         };
         recovered.open = open.iter().map(told).collect();
         recovered.set_aside = gone.iter().map(told).collect();
-        recovered.ended_processes = deadly.iter().map(told).collect();
+        recovered.ended_processes = ended.deadly.iter().map(told).collect();
+        recovered.in_doubt = ended.in_doubt.iter().map(told).collect();
         let orphans = self.settle_orphans(&journal);
         for request in open {
             let before = spent.get(&request.key).copied().unwrap_or_default();

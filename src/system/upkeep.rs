@@ -26,7 +26,7 @@ use crate::quarantine::Quarantined;
 /// It reads the store once, when it is made: nobody else may write to the store meanwhile. A
 /// [`FileStore`](crate::checkpoint::FileStore) sees to that, and names whoever has it.
 pub struct Upkeep {
-    journal: Arc<Journal>,
+    pub(super) journal: Arc<Journal>,
     effects: Arc<Effects>,
 }
 
