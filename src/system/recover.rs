@@ -97,7 +97,8 @@ type Charged = HashMap<Arc<str>, Budgets>;
 
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
-    undoing: Vec<EffectKey>,
+    /// With the epochs that are undone: what was done since is not.
+    undoing: Vec<(EffectKey, u32)>,
     owing: BTreeSet<Arc<str>>,
 }
 
@@ -495,7 +496,7 @@ impl System {
                 EffectStatus::Intended if known != Some(Journaled::Open) => {
                     lost.push(entry.intent.key);
                 }
-                EffectStatus::Compensating => undoing.push(entry.intent.key),
+                EffectStatus::Compensating => undoing.push((entry.intent.key, entry.epoch)),
                 _ => {}
             }
         }
@@ -513,8 +514,9 @@ impl System {
         }
         let effects = Arc::clone(&self.inner.hub.effects);
         self.inner.hub.runtime.spawn(async move {
-            for key in undoing {
-                effects.undo(key).await;
+            for (key, epoch) in undoing {
+                // The life of a request that is open goes on with it, too, and may act once more meanwhile.
+                effects.undo(key, Some(epoch)).await;
             }
             for task in owing {
                 effects.compensate(&task).await;
