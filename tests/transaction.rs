@@ -27,6 +27,8 @@ use dying::Dying;
 mod dying;
 #[path = "transaction/late.rs"]
 mod late;
+#[path = "transaction/returned.rs"]
+mod returned;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Order {

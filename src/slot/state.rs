@@ -54,6 +54,13 @@ pub(super) struct Mid {
     pub(super) undo: Undoing,
 }
 
+impl Mid {
+    /// Whether its request has not begun there, and begins again: the state is one between two requests.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.back || self.step == 0 && self.undo == Undoing::Done
+    }
+}
+
 /// A request, also one that another process had in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InHand {
