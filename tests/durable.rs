@@ -29,6 +29,8 @@ mod dying;
 mod stale;
 #[path = "durable/versions.rs"]
 mod versions;
+#[path = "durable/older.rs"]
+mod older;
 #[path = "durable/joined.rs"]
 mod joined;
 #[path = "durable/marks.rs"]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::state::{Mid, Saved, StoredInHand, Undoing};
+use super::state::{Saved, StoredInHand, Undoing};
 use super::{Job, Look, Slot, Unkept, Writing};
 use crate::behavior::{Context, Place, Turn};
 use crate::checkpoint::{Batch, Snapshot};
@@ -74,7 +74,7 @@ impl<W: Worker> Slot<W> {
         let step = {
             let desk = self.desk();
             match &desk.saved {
-                Some(saved) if saved.mid.as_ref().is_none_or(Mid::is_beginning) => saved.steps,
+                Some(saved) if saved.is_between() => saved.steps,
                 Some(_) => return Vec::new(),
                 None => 0,
             }
