@@ -271,7 +271,7 @@ impl Effects {
                     stop |= entry.intent.undo.is_none();
                 }
             }
-            if !stop && self.undo(key).await {
+            if !stop && self.undo(key, None).await {
                 told.undone.push(key);
                 continue;
             }
@@ -328,8 +328,9 @@ impl Effects {
     }
 
     /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
-    /// asks for one that is under way waits for that.
-    pub(crate) async fn undo(&self, key: EffectKey) -> bool {
+    /// asks for one that is under way waits for that. `begun` is the epoch of an undo that is only gone on with:
+    /// its task may have come to the end of it, and have acted anew.
+    pub(crate) async fn undo(&self, key: EffectKey, begun: Option<u32>) -> bool {
         let _turn = loop {
             let mut told = std::pin::pin!(self.changed.notified());
             told.as_mut().enable();
@@ -342,6 +343,12 @@ impl Effects {
         let entry = self.at_rest_unless_stopping(key).await;
         if entry.is_none_or(|entry| self.is_with_tool(&entry)) {
             return false;
+        }
+        if let Some(epoch) = begun {
+            let is_it = |it: &Entry| it.epoch == epoch && it.status == EffectStatus::Compensating;
+            if !self.ledger.lock().get(key).is_some_and(is_it) {
+                return false;
+            }
         }
         let Ok(output) = self.feed(Input::Undo(key)).await else { return false };
         let entry = self.ledger.lock().get(key).cloned();
@@ -458,7 +465,7 @@ impl Effects {
         let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
         if status == Some(EffectStatus::Compensating) {
             // A rollback that an earlier process did not end: it is ended first.
-            self.undo(key).await;
+            self.undo(key, None).await;
         }
         // What was done before is not refused any more.
         let asked_anew = |status| match status {

@@ -403,14 +403,10 @@ async fn attempt<B: Stateful>(
             Err(ended) => return (Some(life), ended),
         };
     }
-    if job.torn {
-        match slot.mend(job).await {
-            Ok(Some(fresh)) => {
-                let old = std::mem::replace(&mut life, fresh);
-                let _ = unwound(move || drop(old));
-            }
-            Ok(None) => {}
-            Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
+    if back || job.torn {
+        match Box::pin(replay::brought_up(slot, life, job, context, &turn)).await {
+            Ok(there) => life = there,
+            Err(ended) => return ended,
         }
     }
     if !first {

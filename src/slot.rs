@@ -66,7 +66,7 @@ pub(crate) use desk::{Counts, LastEnd, Locked};
 pub(crate) use hold::Held;
 pub(crate) use keep::{NotBack, Unkept, Writing};
 pub(crate) use ladder::Cause;
-pub(crate) use line::{Kept, Prepared};
+pub(crate) use line::{Kept, Prepared, given_up};
 pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};

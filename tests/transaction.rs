@@ -31,6 +31,8 @@ mod kept;
 mod late;
 #[path = "common/moody.rs"]
 mod moody;
+#[path = "transaction/returned.rs"]
+mod returned;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Order {

@@ -56,6 +56,13 @@ pub(super) struct Mid {
     pub(super) undo: Undoing,
 }
 
+impl Mid {
+    /// Whether its request has not begun there, and begins again: the state is one between two requests.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.back || self.step == 0 && self.undo == Undoing::Done
+    }
+}
+
 /// A request, also one that another process had in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InHand {
@@ -414,13 +421,11 @@ impl<W: Worker> Slot<W> {
 
     /// A life with the state between two requests, in the place of one in the middle of a request that
     /// has ended without an answer.
-    pub(crate) async fn mend(&self, job: &Job<W>) -> Result<Option<W::Life>, Unkept> {
-        let base = self.desk().saved.as_ref().and_then(|saved| saved.base.clone());
-        let Some(base) = base else { return Ok(None) };
+    pub(crate) async fn mend(&self, job: &Job<W>) -> Result<W::Life, Unkept> {
         let limit = self.hub.clock.sleep_until(self.hub.now() + self.rules.scope.limit());
-        let life = tokio::select! {
+        let (life, _) = tokio::select! {
             biased;
-            life = self.life_from(Some(&base), job) => life?,
+            life = self.life_between(job) => life?,
             () = limit => {
                 let late = "the state before the last request could not be restored in time";
                 return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
@@ -430,7 +435,7 @@ impl<W: Worker> Slot<W> {
         let torn = desk.saved.as_mut().and_then(|saved| saved.mid.take());
         desk.discard(torn);
         drop(desk);
-        Ok(Some(life))
+        Ok(life)
     }
 
     /// The state between two requests.
@@ -444,16 +449,26 @@ impl<W: Worker> Slot<W> {
         base: Option<&Snapshot>,
         job: &Job<W>,
     ) -> Result<W::Life, Unkept> {
+        let life = self.restored(base)?;
+        let life = life.map_err(|why| Unkept::failed(Fault::internal(why).with_code("restore")))?;
+        self.begun(life, job).await
+    }
+
+    /// A newly made life with this state that has not begun, or why it cannot have it.
+    pub(super) fn restored(
+        &self,
+        base: Option<&Snapshot>,
+    ) -> Result<Result<W::Life, String>, Unkept> {
         let mut life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
-        match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.drop_bad(false, None, &error.to_string());
-                let fault = Fault::internal(error.to_string()).with_code("restore");
-                return Err(Unkept::failed(fault));
-            }
-            Err(text) => return Err(Unkept::panicked(text)),
-        }
+        Ok(match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
+            Ok(Ok(())) => Ok(life),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(text) => Err(format!("restore panicked: {text}")),
+        })
+    }
+
+    /// A life in the place of the one of this job, once it has begun.
+    pub(super) async fn begun(&self, mut life: W::Life, job: &Job<W>) -> Result<W::Life, Unkept> {
         let start = self.start_context(job.life);
         match guarded(|| W::start(&mut life, &start)).await {
             Ok(Ok(())) => Ok(life),
@@ -520,6 +535,18 @@ impl Saved {
             anchor: Anchor::default(),
             is_doubtful: false,
         })
+    }
+
+    /// As a new life begins.
+    pub(super) fn beginning(base: Snapshot) -> Box<Self> {
+        let mut saved = Self::new();
+        saved.base = Some(base);
+        saved
+    }
+
+    /// Whether it is one between two requests.
+    pub(super) fn is_between(&self) -> bool {
+        self.mid.as_ref().is_none_or(Mid::is_beginning)
     }
 
     pub(super) fn latest(&self) -> Option<&Snapshot> {

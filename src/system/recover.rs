@@ -20,7 +20,7 @@ use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More, Soft};
-use crate::slot::{Adopted, Look, told_apart};
+use crate::slot::{Adopted, Look, given_up, told_apart};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -32,7 +32,8 @@ pub struct RecoverOptions {
     /// # Default
     /// As [`System::start`].
     pub system: SystemOptions,
-    /// How old a child's last state may be. An older one is refused, and the child begins anew.
+    /// How old a child's last state may be. An older one is refused, and the child begins anew. What the request
+    /// in its middle began with may be older.
     ///
     /// # Default
     /// `None`: of any age. The hour after which a checkpoint is not rolled back to does not bind here:
@@ -45,9 +46,10 @@ pub struct RecoverOptions {
     /// # Default
     /// No: it is refused, with the difference named.
     pub adopt_topology: bool,
-    /// Whether children begin anew whose states this program cannot read, since another version of it has
-    /// written them: of a later schema, of one it does not know, or of one it has no migration from. Their
-    /// states stay in the store, until retention drops them.
+    /// Whether children begin anew that have states and none that can be taken up. This program cannot read what
+    /// another version of it has written (of a later schema, of one it does not know or has no migration from, with
+    /// fields that are missing or are something else), its migration fails, or all are damaged. Their states stay in
+    /// the store, until retention drops them.
     ///
     /// # Default
     /// No: the store is refused, with the child, what was found and what is expected.
@@ -102,7 +104,8 @@ type Charged = HashMap<Arc<str>, Budgets>;
 
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
-    undoing: Vec<EffectKey>,
+    /// With the epochs that are undone: what was done since is not.
+    undoing: Vec<(EffectKey, u32)>,
     owing: BTreeSet<Arc<str>>,
     /// Acts that nobody asks for again, and whose tools work on their own requests.
     waiting: Vec<EffectKey>,
@@ -344,27 +347,41 @@ impl System {
         if let Some(schema) = child.schema() {
             schemas = schemas.register(schema).map_err(crate::error::StartError::from)?;
         }
-        let mut oldest = None;
-        for listed in store.checkpoints(&path)? {
-            let id = listed.checkpoint.id;
-            oldest = Some((id, listed.checkpoint.lineage.parent));
-            let created = listed.checkpoint.created_at;
-            // Its age is judged below, by another measure than that of a rollback.
-            let judged = Rules::at(Now { wall: created, ..now });
-            let rules = Rules { ledger: journal.position(), ..judged };
-            let age = now.wall.since(created);
+        let all = store.checkpoints(&path)?;
+        let given_up = given_up(journal, &all, all.first().map(|listed| listed.checkpoint.id));
+        let (mut oldest, mut unfit, mut is_doubted) = (None, None, false);
+        // How many requests were answered before the newest that is of use; and before the one in whose middle it
+        // is gone on.
+        let (mut newest, mut middle) = (None, None);
+        for listed in all {
+            let taken = &listed.checkpoint;
+            let id = taken.id;
+            oldest = Some((id, taken.lineage.parent));
+            if given_up.contains(&id) || middle.is_some_and(|answered| taken.mailbox_cut > answered)
+            {
+                continue;
+            }
+            if middle.is_some_and(|answered| taken.mailbox_cut < answered) {
+                // It did not begin with this one: returned to it, it would lose what was answered since.
+                return Ok(());
+            }
+            let rules = Rules { ledger: journal.position(), ..Rules::of_any_age(taken) };
+            let age = now.wall.since(taken.created_at);
             let result = match options.max_age {
-                Some(limit) if age > limit => {
+                // What a request began with is of use as long as the state in its middle is.
+                Some(limit) if age > limit && newest.is_none() => {
                     Err(CheckpointError::Expired { checkpoint: id, age, limit })
                 }
                 _ => Validator::new(store, &schemas, rules).validate(id),
             };
             let why = match result {
                 Ok(validated) => match child.adopt(&validated, open) {
-                    Ok(Adopted::PassedOver) => continue,
+                    Ok(Adopted::PassedOver) => {
+                        newest.get_or_insert(taken.mailbox_cut);
+                        continue;
+                    }
                     Ok(adopted) => {
                         if recovered.children.last().is_none_or(|last| last.child != path) {
-                            let taken = &listed.checkpoint;
                             recovered.children.push(RecoveredChild {
                                 child: path.clone(),
                                 checkpoint: id,
@@ -380,12 +397,14 @@ impl System {
                         if adopted == Adopted::Between {
                             return Ok(());
                         }
+                        middle = Some(taken.mailbox_cut);
+                        newest = newest.or(middle);
                         continue;
                     }
                     Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
                 },
                 Err(why) if why.is_retryable() => return Err(failed(why)),
-                // The states before it are of that version, too: without this, it would begin anew unasked.
+                // The states before it may be of a version that fits, and are older.
                 Err(why)
                     if matches!(why, CheckpointError::Incompatible { .. })
                         && !options.give_up_states
@@ -395,9 +414,23 @@ impl System {
                 }
                 Err(why) => why,
             };
+            is_doubted = true;
+            // What is too old, or was set aside, was said to be of no use.
+            if !matches!(why, CheckpointError::Expired { .. } | CheckpointError::Quarantined { .. })
+            {
+                unfit.get_or_insert_with(|| why.clone());
+            }
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
         }
-        if let Some((oldest, None)) = oldest {
+        let is_first = newest == Some(0);
+        let anew = middle.is_none() && !is_first;
+        if let Some(why) = unfit.filter(|_| anew && !options.give_up_states) {
+            // It has a state, and would begin anew unasked.
+            return Err(failed(why));
+        }
+        if let Some((oldest, None)) = oldest
+            && (is_first || anew && !is_doubted)
+        {
             child.adopt_beginning(oldest);
         }
         Ok(())
@@ -507,7 +540,7 @@ impl System {
                 {
                     waiting.push(entry.intent.key);
                 }
-                EffectStatus::Compensating => undoing.push(entry.intent.key),
+                EffectStatus::Compensating => undoing.push((entry.intent.key, entry.epoch)),
                 _ => {}
             }
         }
@@ -543,8 +576,9 @@ impl System {
         }
         let effects = Arc::clone(effects);
         runtime.spawn(async move {
-            for key in undoing {
-                effects.undo(key).await;
+            for (key, epoch) in undoing {
+                // The life of a request that is open goes on with it, too, and may act once more meanwhile.
+                effects.undo(key, Some(epoch)).await;
             }
             for task in owing {
                 effects.compensate(&task).await;

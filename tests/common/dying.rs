@@ -14,7 +14,7 @@ use mainstay::id::{CheckpointId, ChildPath};
 #[derive(Debug)]
 pub(super) struct Dying {
     inner: Arc<dyn Store>,
-    left: AtomicU32,
+    pub(super) left: AtomicU32,
     /// The commit after those is made, too, but nobody hears of it.
     last: AtomicBool,
 }
