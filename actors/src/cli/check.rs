@@ -33,6 +33,7 @@ pub(crate) fn page(tree: &Tree) -> String {
     classes(&mut page, &policy);
     allow_list(&mut page, tree);
     acts(&mut page, tree);
+    aliases(&mut page, tree);
     endpoints(&mut page, tree);
     limits(&mut page, tree, &policy);
 
@@ -198,6 +199,18 @@ fn acts(page: &mut String, tree: &Tree) {
     }
 }
 
+/// The tools whose own names cannot stand in a path; nothing where the file names none.
+fn aliases(page: &mut String, tree: &Tree) {
+    let lines: Vec<_> = tree
+        .aliases()
+        .map(|(here, own)| [here.to_owned(), format!("its server calls it {own:?}")])
+        .collect();
+    if !lines.is_empty() {
+        let _ = writeln!(page, "\nTools by other names, in paths and for models");
+        align(page, &lines);
+    }
+}
+
 fn endpoints(page: &mut String, tree: &Tree) {
     let _ = writeln!(page, "\nModels");
     let head = ["name", "kind", "at a time", "account", "tokens cost", "keeps to"];
@@ -304,7 +317,7 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     let _ = writeln!(page);
     let breaker = CircuitSpec::new();
     let supervisor = tree.supervision();
-    let rows = [
+    let mut rows = vec![
         (
             "S46",
             "a checkpoint is valid for",
@@ -345,6 +358,14 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
             ),
         ),
     ];
+    if tree.outlives_the_process() {
+        let ends = match tree.process_deaths() {
+            u32::MAX => "is begun again without end".to_owned(),
+            ends => format!("is begun again {}, then set aside", times(ends)),
+        };
+        // Below the one that ends a life.
+        rows.insert(7, ("", "a request that ends the process", ends));
+    }
     let lines: Vec<_> =
         rows.into_iter().map(|row| [row.0.to_owned(), row.1.to_owned(), row.2]).collect();
     align(page, &lines);

@@ -19,6 +19,7 @@ use super::watch::Watch;
 mod acts;
 mod lists;
 mod span;
+pub(crate) mod tools;
 
 pub(crate) use acts::{Act, Question, Sign, Undo, json};
 pub(crate) use span::{After, Span};
@@ -94,6 +95,7 @@ pub(crate) enum Durability {
 pub(crate) struct Store {
     pub(crate) path: Option<Spanned<PathBuf>>,
     pub(crate) durability: Option<Spanned<Durability>>,
+    pub(crate) process_deaths: Option<Spanned<NonZeroU32>>,
 }
 
 /// How a model is asked where no agent does it.

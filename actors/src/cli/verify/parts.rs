@@ -567,6 +567,11 @@ impl Verify<'_> {
             let hint = "write `durability = \"sync\"` or \"async\", or remove the path";
             self.say(path.span(), "a path for what stays in memory", "never written", hint);
         }
+        if let (Durability::Memory, Some(ends)) = (kind, &section.process_deaths) {
+            let hint = "remove it, or add a `path` and write `durability = \"sync\"` or \"async\"";
+            let message = "ends of the process counted in what ends with it";
+            self.say(ends.span(), message, "never more than none", hint);
+        }
         if let (Some(durability), Some(_)) = (durability, finance)
             && kind != Durability::Sync
         {
