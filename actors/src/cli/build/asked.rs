@@ -33,6 +33,18 @@ pub(crate) fn kept_group(file: &TreeFile) -> Option<&str> {
     group.durable.as_ref().is_none_or(|durable| *durable.get_ref()).then_some(entry)
 }
 
+/// Whether the requests of a group survive the process: of the one that is asked, and of those of models that
+/// say so, which their agents join again.
+pub(crate) fn keeps(file: &TreeFile, name: &str) -> bool {
+    let inner = || {
+        find(&file.groups, name).is_some_and(|group| {
+            let says = group.durable.as_ref().is_some_and(|durable| *durable.get_ref());
+            says && group.kind.get_ref().is_of_models() && file.store.is_some()
+        })
+    };
+    kept_group(file) == Some(name) || inner()
+}
+
 /// The model whose requests survive the process: the one that is asked, where there is a store and no
 /// agent asks it, too.
 pub(crate) fn kept_model(file: &TreeFile) -> Option<&str> {

@@ -145,6 +145,9 @@ pub(super) fn model(
             if let Some(idle) = &model.idle_timeout {
                 endpoint = endpoint.idle_timeout(idle.get_ref().0);
             }
+            if let Some(tokens) = &model.answer_tokens {
+                endpoint = endpoint.answer_tokens(tokens.get_ref().get());
+            }
             endpoint.spec(name)
         }
         (None, _) => match (&model.text, model.kind.get_ref()) {
