@@ -183,7 +183,7 @@ pub(crate) struct Model {
     pub(crate) provider: Option<String>,
     pub(crate) guardrail: Option<u8>,
     pub(crate) residency: Option<String>,
-    pub(crate) context_window: Option<u32>,
+    pub(crate) context_window: Option<NonZeroU32>,
     pub(crate) price_cap: Option<Spanned<f64>>,
     #[serde(default)]
     pub(crate) tool_rights: BTreeSet<String>,

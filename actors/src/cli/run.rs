@@ -124,7 +124,9 @@ impl Session {
                 if let (false, Some(summary)) = (show.json, summary) {
                     tell(format_args!("mainstay: {summary}"));
                 }
-                (system, recovered.open, Some(events))
+                // What agents had asked is theirs to hear.
+                let open = recovered.open.into_iter().filter(|it| !tree.is_inner(&it.child));
+                (system, open.collect(), Some(events))
             }
         };
         tokio::spawn(alerts::tell(system.events(), |line| tell(format_args!("mainstay: {line}"))));
@@ -596,10 +598,9 @@ fn with_hint(error: RecoverError) -> anyhow::Error {
         }
         _ => None,
     };
-    let error = anyhow::Error::new(error);
     match hint {
-        Some(hint) => error.context(hint),
-        None => error,
+        Some(hint) => anyhow::anyhow!("{error}; {hint}"),
+        None => anyhow::Error::new(error),
     }
 }
 

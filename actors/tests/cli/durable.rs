@@ -265,6 +265,10 @@ async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once(
                 asked += 1;
                 server.asked(asked).await;
                 drop(process);
+                // That of whom you have asked, and that of the group.
+                let left = run(&folder, &["store", "t.toml"]).await.out;
+                let both = "state: 2 requests go on at the next start\n";
+                assert!(left.starts_with(both), "{kills:?}: {left}");
             }
             asked += 1;
         }

@@ -1,6 +1,7 @@
 //! Who is asked, and whose requests a store keeps.
 
 use mainstay::checkpoint::Durability;
+use mainstay::id::ChildPath;
 use mainstay::policy::deaths::PROCESS_DEATHS;
 
 use super::super::file::{self, GroupKind, TreeFile};
@@ -83,6 +84,11 @@ impl Tree {
     pub(crate) fn process_deaths(&self) -> u32 {
         let store = self.file.store.as_ref().and_then(|it| it.get_ref().process_deaths.as_ref());
         store.map_or(PROCESS_DEATHS, |ends| ends.get_ref().get())
+    }
+
+    /// Whether this is a group that agents ask, and nobody else.
+    pub(crate) fn is_inner(&self, child: &ChildPath) -> bool {
+        kept_group(&self.file) != Some(child.id()) && keeps(&self.file, child.id())
     }
 
     /// Whether who is asked is begun again by the process after this one.
