@@ -129,7 +129,9 @@ pub enum Unavailable {
     },
     /// The runtime that the system was started on is gone.
     RuntimeGone,
-    /// It is durable, and has accepted a request under the same idempotency key before.
+    /// It is durable, and a request under the same idempotency key was accepted before: by this or another
+    /// durable child or group, in this process or an earlier one. That one stands;
+    /// [`System::journaled`](crate::system::System::journaled) tells what became of it.
     Duplicate,
     /// It is durable, and this request cannot be written down.
     Unrecordable,

@@ -25,6 +25,16 @@ pub(crate) fn alias(name: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}_{hash:08x}"))
 }
 
+/// Whether it can be one part of a path, and be seen there as what it is.
+pub(crate) fn can_be_an_id(name: &str) -> bool {
+    // Some letters have what comes after them shown in another order.
+    let hides = |letter: char| {
+        let turns = matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        letter.is_control() || turns || letter == '/'
+    };
+    !name.is_empty() && !name.contains(hides)
+}
+
 /// The request as a provider is told it.
 pub(crate) fn told(request: &ChatRequest) -> Cow<'_, ChatRequest> {
     let calls = request.messages.iter().flat_map(|message| &message.tool_calls);
