@@ -35,6 +35,7 @@ pub use crate::model::share::BUDGETED_ANSWER;
 mod anthropic;
 pub mod classify;
 mod commit;
+mod ending;
 mod frames;
 mod gemini;
 pub mod headers;

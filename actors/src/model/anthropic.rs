@@ -3,9 +3,9 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::Stop;
 use super::wire::{
-    Delta, Found, Stop, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
-    text_at,
+    Delta, Found, arguments, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 

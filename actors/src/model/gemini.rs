@@ -4,9 +4,10 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::classify::is_error;
+use super::ending::Stop;
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, arguments, at, count_at, decimal, list_at, object_at, schema,
-    set, text_at, tool_of, truth_at,
+    Delta, Found, NO_CHOICE, arguments, at, count_at, decimal, list_at, object_at, schema, set,
+    text_at, tool_of, truth_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 

@@ -3,9 +3,10 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::Stop;
 use super::openai::tools;
 use super::wire::{
-    Delta, Found, Stop, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
+    Delta, Found, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
     tool_of, truth_at, unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};

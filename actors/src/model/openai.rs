@@ -5,9 +5,10 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::ending::Stop;
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, at, count_at, decimal, list_at, number_at, object_at, raw,
-    schema, text_at, unwritable, written,
+    Delta, Found, NO_CHOICE, at, count_at, decimal, list_at, number_at, object_at, raw, schema,
+    text_at, unwritable, written,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
 

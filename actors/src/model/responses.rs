@@ -3,9 +3,10 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::Stop;
 use super::openai::choice;
 use super::wire::{
-    Delta, Found, Stop, at, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
+    Delta, Found, at, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
     unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role};

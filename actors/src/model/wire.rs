@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::classify::{is_code, is_error};
+use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
@@ -54,18 +55,6 @@ pub(crate) enum Delta {
     End,
     /// An error, as the body that reports it.
     Error(Value),
-}
-
-/// Why an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    Complete,
-    ToolCalls,
-    Truncated,
-    Filtered(String),
-    ContextLength,
-    BadOutput(String),
-    Other(String),
 }
 
 /// How a format reads: what it found, or why the answer has not the shape it must have.
@@ -183,6 +172,7 @@ pub(crate) struct Draft {
     output: Option<u64>,
     refused: bool,
     stop: Option<Stop>,
+    ending: Ending,
     ended: bool,
     error: Option<Value>,
 }
@@ -202,6 +192,7 @@ impl Draft {
             output: None,
             refused: false,
             stop: None,
+            ending: Ending::default(),
             ended: false,
             error: None,
         }
@@ -217,12 +208,13 @@ impl Draft {
         self.frames += 1;
         if data.trim_ascii() == b"[DONE]" {
             // Where it is no word of the format, a gateway says it, which may not know.
-            self.ended = self.wire == Wire::Chat || self.stop.is_some();
+            self.ended = self.wire == Wire::Chat || self.ending.said != Said::Nothing;
             return Ok(String::new());
         }
         if let Some(found) = self.wire.frame_of(data) {
             let before = self.text.len();
             self.take(found);
+            self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| {
@@ -237,6 +229,7 @@ impl Draft {
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);
+        self.ending.weigh();
         Ok(self.text[before..].to_owned())
     }
 
@@ -258,7 +251,15 @@ impl Draft {
 
     /// Whether everything that was to be said has been said, even if the final frame is missing.
     pub(crate) fn is_complete(&self) -> bool {
-        self.ended || self.stop.is_some()
+        self.ended || self.ending.said == Said::All
+    }
+
+    /// The stream has ended: whether it was whole. Where each frame said that it was the last, one was.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        if self.ending.said == Said::Perhaps {
+            self.ending.said = Said::All;
+        }
+        self.is_complete() || self.is_over()
     }
 
     fn says_nothing(&self) -> bool {
@@ -268,10 +269,18 @@ impl Draft {
     fn take(&mut self, found: impl IntoIterator<Item = Delta>) {
         for delta in found {
             match delta {
-                // The whole of most answers.
-                Delta::Text(text) if self.text.is_empty() => self.text = text,
-                Delta::Text(text) => self.text.push_str(&text),
+                Delta::Text(text) => {
+                    self.ending.content |= !text.is_empty();
+                    if self.text.is_empty() {
+                        // The whole of most answers.
+                        self.text = text;
+                    } else {
+                        self.text.push_str(&text);
+                    }
+                }
                 Delta::Call { number, id, name, arguments } => {
+                    let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
+                    self.ending.content |= names || !arguments.is_empty();
                     // Some servers give every call the same number; their ids tell them apart.
                     let other = |call: &ToolCall| {
                         let id = id.as_deref().unwrap_or_default();
@@ -307,7 +316,10 @@ impl Draft {
                     });
                     self.take(missed.collect::<Vec<_>>());
                 }
-                Delta::Stop(stop) => self.stop = Some(stop),
+                Delta::Stop(stop) => {
+                    self.ending.stopped = true;
+                    self.stop = Some(stop);
+                }
                 Delta::End => self.ended = true,
                 Delta::Error(error) => self.error = Some(error),
             }
