@@ -3,6 +3,10 @@
 //! *Invariant.* What is taken for the end of a stream was followed by nothing: a server may call every frame
 //! the last one.
 
+use serde_json::Value;
+
+use super::wire::text_at;
+
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -13,6 +17,20 @@ pub(crate) enum Stop {
     ContextLength,
     BadOutput(String),
     Other(String),
+}
+
+/// Whether this says why an answer ended. Where it has not ended, some servers say nothing in words.
+pub(crate) fn is_reason(word: &str) -> bool {
+    let word = word.trim();
+    !(word.is_empty()
+        || word.eq_ignore_ascii_case("null")
+        || word.eq_ignore_ascii_case("none")
+        || word.ends_with("_REASON_UNSPECIFIED"))
+}
+
+/// The reason at this place, if one is given.
+pub(crate) fn reason_at(value: &Value, place: &str) -> Result<Option<String>, String> {
+    Ok(text_at(value, place)?.filter(|word| is_reason(word)))
 }
 
 /// How far what was said of the end is to be believed. Some servers say in every frame that it is the last.

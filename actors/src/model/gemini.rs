@@ -4,7 +4,7 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::classify::is_error;
-use super::ending::Stop;
+use super::ending::{Stop, reason_at};
 use super::wire::{
     Delta, Found, NO_CHOICE, arguments, at, count_at, decimal, list_at, object_at, schema, set,
     text_at, tool_of, truth_at,
@@ -136,7 +136,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
         };
         found.push(Delta::Usage { input: count_at(usage, "/promptTokenCount"), output });
     }
-    if let Some(reason) = text_at(answer, "/promptFeedback/blockReason")? {
+    if let Some(reason) = reason_at(answer, "/promptFeedback/blockReason")? {
         found.push(Delta::Stop(Stop::Filtered(reason)));
         found.push(Delta::End);
         return Ok(found);
@@ -162,7 +162,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
             });
         }
     }
-    if let Some(reason) = text_at(candidate, "/finishReason")? {
+    if let Some(reason) = reason_at(candidate, "/finishReason")? {
         found.push(Delta::Stop(match reason.as_str() {
             "STOP" => Stop::Complete,
             "MAX_TOKENS" => Stop::Truncated,

@@ -3,7 +3,7 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
-use super::ending::Stop;
+use super::ending::{Stop, reason_at};
 use super::openai::tools;
 use super::wire::{
     Delta, Found, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
@@ -89,7 +89,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
             input: count_at(answer, "/prompt_eval_count"),
             output: count_at(answer, "/eval_count"),
         });
-        found.push(Delta::Stop(match text_at(answer, "/done_reason")?.as_deref() {
+        found.push(Delta::Stop(match reason_at(answer, "/done_reason")?.as_deref() {
             None | Some("stop") => Stop::Complete,
             Some("length") => Stop::Truncated,
             Some(other) => Stop::Other(other.to_owned()),

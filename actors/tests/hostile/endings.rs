@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use mainstay::fault::{Class, Fault};
-use mainstay_actors::chat::ChatReply;
+use mainstay_actors::chat::{ChatReply, Finish};
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
 use serde_json::{Value, json};
 
-use crate::wires::{Wire, fault, hear, said, what};
+use crate::wires::{Wire, ask, fault, hear, said, what};
 
 /// A frame that says this text, and that it is the last.
 fn last(wire: Wire, text: &str) -> Value {
+    with_reason(wire, text, if wire == Wire::Gemini { "STOP" } else { "stop" })
+}
+
+/// A frame that says this text, and this of the end, where the format can say both.
+fn with_reason(wire: Wire, text: &str, reason: &str) -> Value {
     match wire {
         Wire::Gemini => json!({"candidates": [
-            {"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}]}),
+            {"content": {"parts": [{"text": text}]}, "finishReason": reason}]}),
         _ => {
-            json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]})
+            json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
         }
     }
 }
@@ -86,4 +91,46 @@ async fn a_failure_is_one_although_the_frame_before_was_called_the_last() {
         let (whole, _) = answer(wire, stream(wire, whole).end_after(2, StreamEnd::Reset)).await;
         assert_eq!(whole.unwrap().text, "one two", "{wire:?}");
     }
+}
+
+#[tokio::test]
+async fn a_word_for_nothing_is_no_reason_to_end_in_any_wire() {
+    // A frame whose reason is such a word ends nothing: what breaks off after it is broken off.
+    let broken = |wire: Wire, frame: Value| async move {
+        let frames = [wire.text("one "), frame.to_string()];
+        let row = stream(wire, frames).end_after(2, StreamEnd::Whole);
+        let (cut, _) = answer(wire, row).await;
+        assert_eq!(what(&cut), Some((Class::Network, "stream_cut")), "{wire:?}, {frame}");
+    };
+    for word in ["", "null", " ", "None"] {
+        broken(Wire::Chat, with_reason(Wire::Chat, "two", word)).await;
+        // As it is read where the short way does not do.
+        let mut long = with_reason(Wire::Chat, "two", word);
+        long["choices"][0]["delta"]["content"] = json!([{"type": "text", "text": "two"}]);
+        broken(Wire::Chat, long).await;
+        broken(Wire::Anthropic, json!({"type": "message_delta", "delta": {"stop_reason": word}}))
+            .await;
+        broken(Wire::Gemini, with_reason(Wire::Gemini, "two", word)).await;
+    }
+    broken(Wire::Gemini, with_reason(Wire::Gemini, "two", "FINISH_REASON_UNSPECIFIED")).await;
+    // And the rest of the answer is heard.
+    let slow = |wire: Wire, word: &'static str| async move {
+        let mut frames: Vec<_> = ["one ", "two ", "three"]
+            .iter()
+            .map(|text| with_reason(wire, text, word).to_string())
+            .collect();
+        frames.extend(wire.stop());
+        frames.extend(wire.last());
+        let row = stream(wire, frames).pause(Duration::from_millis(400));
+        let reply = answer(wire, row).await.0.unwrap();
+        assert_eq!((&*reply.text, &reply.finish), ("one two three", &Finish::Stop), "{wire:?}");
+    };
+    tokio::join!(slow(Wire::Chat, ""), slow(Wire::Gemini, "FINISH_REASON_UNSPECIFIED"));
+    // A prompt that is not blocked is answered.
+    let mut good = Wire::Gemini.whole("hello");
+    good["promptFeedback"] = json!({"blockReason": "BLOCK_REASON_UNSPECIFIED"});
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::new(200, good.to_string()));
+    let reply = ask(&Wire::Gemini.model(server.url())).await.unwrap();
+    assert_eq!(reply.text, "hello");
 }
