@@ -136,6 +136,8 @@ struct Ready {
     urls: [Url; 2],
     /// Whether it is the one whose names are newer than everybody else's.
     official: bool,
+    /// The ids of calls that are taken there.
+    ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
 }
@@ -361,7 +363,8 @@ impl Model {
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
         let official = base.host_str() == Some("api.openai.com");
-        Ok(Ready { client: transport::client(&base)?, base, urls, official, credentials })
+        let ids = self.wire.ids(base.host_str());
+        Ok(Ready { client: transport::client(&base)?, base, urls, official, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -454,7 +457,7 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = names::told(request);
+        let told = names::told(request, ready.ids);
         let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
         let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
         let limit = share.map(|share| share.limit).or(request.max_tokens);

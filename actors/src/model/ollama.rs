@@ -7,16 +7,18 @@ use super::ending::{Stop, reason_at};
 use super::openai::tools;
 use super::wire::{
     Delta, Found, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
-    tool_of, truth_at, unsupported, written,
+    truth_at, unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
+use crate::names;
 
 /// The body of a request.
 pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<Value, Fault> {
     let messages: Vec<_> = request
         .messages
         .iter()
-        .map(|message| {
+        .zip(names::tools(&request.messages))
+        .map(|(message, tool)| {
             let mut wire = json!({ "role": message.role.name(), "content": message.text });
             if !message.tool_calls.is_empty() {
                 let calls = message.tool_calls.iter().map(|call| {
@@ -26,7 +28,6 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
                 });
                 wire["tool_calls"] = calls.collect();
             }
-            let tool = message.tool_call_id.as_deref().and_then(|id| tool_of(request, id));
             set(&mut wire, "tool_name", tool);
             wire
         })

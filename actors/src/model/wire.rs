@@ -17,7 +17,8 @@ use super::openai::typed;
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
-use crate::{exact, names};
+use crate::exact;
+use crate::names::{self, Ids};
 
 /// The wire formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,17 @@ impl Wire {
             url.query_pairs_mut().append_pair("alt", "sse");
         }
         Some(url)
+    }
+
+    /// The ids of calls that the server at this host takes.
+    pub(crate) fn ids(self, host: Option<&str>) -> Ids {
+        let is_mistral = |host: &str| host == "mistral.ai" || host.ends_with(".mistral.ai");
+        match self {
+            Self::Chat if host.is_some_and(is_mistral) => Ids::Nine,
+            Self::Chat | Self::Responses => Ids::Short,
+            Self::Anthropic => Ids::Plain,
+            Self::Gemini | Self::Ollama => Ids::Any,
+        }
     }
 
     /// The body of a request.
@@ -281,19 +293,14 @@ impl Draft {
                 Delta::Call { number, id, name, arguments } => {
                     let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
                     self.ending.content |= names || !arguments.is_empty();
-                    // Some servers give every call the same number; their ids tell them apart.
-                    let other = |call: &ToolCall| {
-                        let id = id.as_deref().unwrap_or_default();
-                        !id.is_empty() && !call.id.is_empty() && call.id != id
-                    };
-                    let at = self.calls.iter().rposition(|(its, _)| *its == number);
-                    let at = at.filter(|at| !other(&self.calls[*at].1)).unwrap_or_else(|| {
+                    let at = self.call_at(number, id.as_deref(), name.as_deref());
+                    let at = at.unwrap_or_else(|| {
                         let (id, name) = (String::new(), String::new());
                         self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
                         self.calls.len() - 1
                     });
                     let call = &mut self.calls[at].1;
-                    if let Some(id) = id.filter(|id| !id.is_empty()) {
+                    if let Some(id) = id.filter(|_| call.id.is_empty()) {
                         call.id = id;
                     }
                     if let Some(name) = name.filter(|name| !name.is_empty()) {
@@ -324,6 +331,23 @@ impl Draft {
                 Delta::Error(error) => self.error = Some(error),
             }
         }
+    }
+
+    /// The call that this is a piece of, if it has begun. Some servers give every call the same number: their
+    /// ids tell them apart. Others give every piece another id: only the first has a name.
+    fn call_at(&self, number: u64, id: Option<&str>, name: Option<&str>) -> Option<usize> {
+        let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
+        let with = |wanted: &dyn Fn(&ToolCall) -> bool| {
+            self.calls.iter().rposition(|(its, call)| *its == number && wanted(call))
+        };
+        let latest = with(&|_| true)?;
+        if id.is_empty() {
+            return Some(latest);
+        }
+        let same = with(&|call| call.id == id);
+        same.or_else(|| {
+            Some(latest).filter(|at| name.is_empty() || self.calls[*at].1.id.is_empty())
+        })
     }
 
     /// Tokens used, by the provider's word or by our estimate. A stream that broke off has not had its
@@ -534,12 +558,6 @@ pub(crate) fn arguments(text: &str) -> Value {
         Err(_) if text.trim().is_empty() => Value::Object(serde_json::Map::new()),
         Err(_) => json!({ "value": text }),
     }
-}
-
-/// The name of the tool whose call has this id.
-pub(crate) fn tool_of<'a>(request: &'a ChatRequest, id: &str) -> Option<&'a str> {
-    let calls = request.messages.iter().rev().flat_map(|message| &message.tool_calls);
-    calls.into_iter().find(|call| call.id == id).map(|call| call.name.as_str())
 }
 
 /// What is at this place, such as `/choices/0/message`; `None` if there is nothing, or null. As
