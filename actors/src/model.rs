@@ -35,6 +35,7 @@ pub use crate::model::share::BUDGETED_ANSWER;
 mod anthropic;
 pub mod classify;
 mod commit;
+mod ending;
 mod frames;
 mod gemini;
 pub mod headers;
@@ -138,6 +139,8 @@ struct Ready {
     urls: [Url; 2],
     /// Whether it is the one whose names are newer than everybody else's.
     official: bool,
+    /// The ids of calls that are taken there.
+    ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
 }
@@ -376,7 +379,8 @@ impl Model {
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
         let official = base.host_str() == Some("api.openai.com");
-        Ok(Ready { client: transport::client(&base)?, base, urls, official, credentials })
+        let ids = self.wire.ids(base.host_str());
+        Ok(Ready { client: transport::client(&base)?, base, urls, official, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -469,7 +473,7 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = names::told(request);
+        let told = names::told(request, ready.ids);
         let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
         let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
         let reserved = share.map(|share| share.limit).or(request.max_tokens);

@@ -3,10 +3,10 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::share::BUDGETED_ANSWER;
 use super::wire::{
-    Delta, Found, Stop, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
-    text_at,
+    Delta, Found, arguments, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
@@ -92,7 +92,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
         found.extend(opened(number as u64, block, true)?);
     }
     found.extend(usage(answer.get("usage")));
-    found.extend(text_at(answer, "/stop_reason")?.map(stopped));
+    found.extend(reason_at(answer, "/stop_reason")?.map(stopped));
     found.push(Delta::End);
     Ok(found)
 }
@@ -125,7 +125,7 @@ pub(crate) fn frame(frame: &Value) -> Found {
         },
         Some("message_delta") => {
             let mut found = usage(frame.get("usage"));
-            found.extend(text_at(frame, "/delta/stop_reason")?.map(stopped));
+            found.extend(reason_at(frame, "/delta/stop_reason")?.map(stopped));
             found
         }
         Some("message_stop") => vec![Delta::End],
