@@ -133,9 +133,12 @@ impl Ids {
     }
 }
 
+/// The ids of each message's calls, and the id of the call that each message is the result of.
+type Retold = (Vec<Vec<String>>, Vec<Option<String>>);
+
 /// The id that a provider is told for each call, and for each result, if there are others to tell than they
 /// have.
-fn retold(messages: &[Message], ids: Ids) -> Option<(Vec<Vec<String>>, Vec<Option<String>>)> {
+fn retold(messages: &[Message], ids: Ids) -> Option<Retold> {
     let mut calls = messages.iter().flat_map(|message| &message.tool_calls).peekable();
     if ids == Ids::Any || calls.peek().is_none() {
         return None;
