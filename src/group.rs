@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::checkpoint::Durability;
+use crate::checkpoint::{Durability, Topology};
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::event::Event;
 use crate::fate::{Cost, Fate, FateCounts};
@@ -527,6 +527,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
 
     fn open(&self) {
         self.desk.lock().closed = false;
+        let digest = Topology::new(self.allowed_lines()).digest;
+        self.hub.emit(Event::AllowList { group: self.path.clone(), digest });
     }
 
     fn isolate(&self, member: &str, isolate: bool) -> bool {

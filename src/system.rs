@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::behavior::Behavior;
+use crate::checkpoint::Topology;
 use crate::clock::{Clock, TokioClock};
 pub use crate::effects::{EffectView, EffectsRef};
 use crate::error::{ChildError, LookupError, RootEnded, SpecError, StartError};
@@ -410,6 +411,12 @@ impl System {
     /// Requests by fate, over the whole system. At any moment `accepted = sum of fates + open`.
     pub fn fates(&self) -> FateCounts {
         self.inner.registry.fates()
+    }
+
+    /// Whom a group allows to stand in for whom: a line of JSON for each member, and their digest, which
+    /// [`Event::AllowList`](crate::event::Event::AllowList) has told. `None` for what is no group.
+    pub fn allow_list(&self, group: impl Into<ChildPath>) -> Option<Topology> {
+        self.inner.registry.allow_list(&group.into())
     }
 
     pub(crate) fn roster(&self) -> &Roster {

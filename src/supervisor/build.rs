@@ -282,6 +282,14 @@ impl Registry {
         Topology::new(lines.flatten())
     }
 
+    /// Whom the group that has this path allows to stand in for whom.
+    pub(crate) fn allow_list(&self, path: &ChildPath) -> Option<Topology> {
+        match self.get(path)? {
+            Entry::Group(group) => Some(Topology::new(group.group.allowed())),
+            Entry::Child { .. } | Entry::Supervisor(_) => None,
+        }
+    }
+
     /// How often in a row the process may end with a request in hand that what has this path has accepted.
     pub(crate) fn process_deaths(&self, path: &ChildPath) -> u32 {
         match self.get(path) {

@@ -27,7 +27,7 @@ use super::points;
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
-pub(crate) use asked::{entries, entry, kept_group, kept_model};
+pub(crate) use asked::{entries, entry, keeps, kept_group, kept_model};
 use read::parse;
 pub(crate) use read::store_folder;
 use stage::Stage;
@@ -531,7 +531,7 @@ impl Tree {
                 file::AllDown::Fail => AllDown::Fail,
             });
         }
-        if kept_group(&self.file) != Some(name) {
+        if !keeps(&self.file, name) {
             return Ok(spec);
         }
         // Who is asked takes what agents take, or what models take: nobody asks a tool.

@@ -15,7 +15,7 @@ use mainstay::watch::MIN_SAMPLES;
 use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
-use super::build::{Tree, kept_group, kept_model};
+use super::build::{Tree, keeps, kept_group, kept_model};
 use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
 use super::{points, watch};
@@ -184,7 +184,7 @@ fn allow_list(page: &mut String, tree: &Tree) {
             };
             let _ = writeln!(page, "    while all rest: a request {then}");
         }
-        if kept_group(&tree.file) == Some(name.get_ref()) {
+        if keeps(&tree.file, name.get_ref()) {
             let _ = writeln!(page, "    durable: what it accepts survives the process");
         }
     }
@@ -245,10 +245,15 @@ fn keeps_to(models: &Named<Model>, model: &Model) -> String {
     let shared = model.quota_domain.as_ref().and_then(|_| models.values().find(account));
     let limits = model.limits.as_ref().or_else(|| shared?.limits.as_ref());
     let remote = model.kind.get_ref().example().is_some();
+    let answers = model
+        .answer_tokens
+        .as_ref()
+        .map(|tokens| format!("answers of {tokens} tokens where nobody says"));
     let Some(limits) = limits.filter(|_| remote).map(|limits| *limits.get_ref()) else {
-        return if remote { "what the provider says" } else { "-" }.to_owned();
+        let usual = if remote { "what the provider says" } else { "-" };
+        return answers.unwrap_or_else(|| usual.to_owned());
     };
-    let mut parts = Vec::new();
+    let mut parts = Vec::from_iter(answers);
     if let Some(requests) = limits.requests_per_minute {
         parts.push(format!("{requests} requests a minute"));
     }

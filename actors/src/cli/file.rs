@@ -175,6 +175,7 @@ pub(crate) struct Model {
     pub(crate) text: Option<Spanned<String>>,
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) idle_timeout: Option<Spanned<Span>>,
+    pub(crate) answer_tokens: Option<Spanned<NonZeroU32>>,
     pub(crate) concurrency: Option<Spanned<u32>>,
     pub(crate) price_per_million: Option<Spanned<Price>>,
     pub(crate) limits: Option<Spanned<Limits>>,
@@ -182,7 +183,7 @@ pub(crate) struct Model {
     pub(crate) provider: Option<String>,
     pub(crate) guardrail: Option<u8>,
     pub(crate) residency: Option<String>,
-    pub(crate) context_window: Option<u32>,
+    pub(crate) context_window: Option<NonZeroU32>,
     pub(crate) price_cap: Option<Spanned<f64>>,
     #[serde(default)]
     pub(crate) tool_rights: BTreeSet<String>,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::classify::{is_code, is_error};
 use super::openai::typed;
 use super::transport::Head;
-use super::{anthropic, gemini, ollama, openai, responses};
+use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
 use crate::{exact, names};
 
@@ -358,7 +358,7 @@ impl Draft {
         let finish = match self.stop {
             Some(Stop::Truncated) => {
                 return Err(Fault::output_invalid("the answer was cut off at its token limit")
-                    .with_code("truncated"));
+                    .with_code(share::TRUNCATED));
             }
             Some(Stop::Filtered(code)) => {
                 let text = "the provider filtered the answer";

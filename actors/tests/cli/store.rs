@@ -177,7 +177,11 @@ async fn a_store_of_other_agents_is_refused_with_the_difference_until_it_is_adop
     std::fs::write(folder.0.join("t.toml"), other).unwrap();
     let said = run(&folder, &["run", "t.toml", "hello"]).await;
     assert_eq!(said.code, 2);
-    for part in ["--adopt takes the store up", "- t/helper", "+ t/other"] {
+    for part in [
+        "mainstay: the store belongs to another tree: - t/helper",
+        "+ t/other",
+        "; --adopt takes the store up",
+    ] {
         assert!(said.err.contains(part), "{said:?}");
     }
     let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;

@@ -1,6 +1,7 @@
 //! Who is asked, and whose requests a store keeps.
 
 use mainstay::checkpoint::Durability;
+use mainstay::id::ChildPath;
 use mainstay::policy::deaths::PROCESS_DEATHS;
 
 use super::super::file::{self, GroupKind, TreeFile};
@@ -31,6 +32,18 @@ pub(crate) fn kept_group(file: &TreeFile) -> Option<&str> {
     let entry = entry(file).filter(|_| file.store.is_some())?;
     let group = find(&file.groups, entry)?;
     group.durable.as_ref().is_none_or(|durable| *durable.get_ref()).then_some(entry)
+}
+
+/// Whether the requests of a group survive the process: of the one that is asked, and of those of models that
+/// say so, which their agents join again.
+pub(crate) fn keeps(file: &TreeFile, name: &str) -> bool {
+    let inner = || {
+        find(&file.groups, name).is_some_and(|group| {
+            let says = group.durable.as_ref().is_some_and(|durable| *durable.get_ref());
+            says && group.kind.get_ref().is_of_models() && file.store.is_some()
+        })
+    };
+    kept_group(file) == Some(name) || inner()
 }
 
 /// The model whose requests survive the process: the one that is asked, where there is a store and no
@@ -71,6 +84,11 @@ impl Tree {
     pub(crate) fn process_deaths(&self) -> u32 {
         let store = self.file.store.as_ref().and_then(|it| it.get_ref().process_deaths.as_ref());
         store.map_or(PROCESS_DEATHS, |ends| ends.get_ref().get())
+    }
+
+    /// Whether this is a group that agents ask, and nobody else.
+    pub(crate) fn is_inner(&self, child: &ChildPath) -> bool {
+        kept_group(&self.file) != Some(child.id()) && keeps(&self.file, child.id())
     }
 
     /// Whether who is asked is begun again by the process after this one.

@@ -60,6 +60,7 @@ impl Verify<'_> {
                 ("model", model.model.as_ref().map(Spanned::span)),
                 ("key_env", model.key_env.as_ref().map(Spanned::span)),
                 ("idle_timeout", model.idle_timeout.as_ref().map(Spanned::span)),
+                ("answer_tokens", model.answer_tokens.as_ref().map(Spanned::span)),
                 ("price_per_million", model.price_per_million.as_ref().map(Spanned::span)),
                 ("limits", model.limits.as_ref().map(Spanned::span)),
             ];
