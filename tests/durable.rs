@@ -25,6 +25,12 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "durable/again.rs"]
+mod again;
+#[path = "common/moody.rs"]
+mod moody;
+#[path = "durable/replies.rs"]
+mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
 #[path = "durable/versions.rs"]
@@ -33,6 +39,8 @@ mod versions;
 mod older;
 #[path = "durable/joined.rs"]
 mod joined;
+#[path = "durable/handed.rs"]
+mod handed;
 #[path = "durable/marks.rs"]
 mod marks;
 

@@ -20,7 +20,7 @@ use mainstay::spec::Kind;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 
-use crate::chat::{ChatReply, ChatRequest, Usage};
+use crate::chat::{ChatReply, ChatRequest, Finish, Usage};
 use crate::model::commit::Rules;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
@@ -35,6 +35,7 @@ pub use crate::model::share::BUDGETED_ANSWER;
 mod anthropic;
 pub mod classify;
 mod commit;
+mod ending;
 mod frames;
 mod gemini;
 pub mod headers;
@@ -86,7 +87,9 @@ pub const CONCURRENCY: u32 = 8;
 /// what it used: a token for four bytes of the request, and the tokens its answer may have
 /// ([`ChatRequest::max_tokens`]), at the [price](Model::price_per_million). What is not left is not begun,
 /// and a cheaper sibling may be asked. Under a budget of tokens, or of money where there is a price, a
-/// request without a limit of its own is given what is left, at most [`BUDGETED_ANSWER`].
+/// request without a limit of its own is given what is left, at most its
+/// [`answer_tokens`](Model::answer_tokens). One that is cut off there is no answer: the fault says where the
+/// limit came from, and what to raise.
 ///
 /// An attempt that nobody knows the end of is charged for what it had reserved: one that was dropped, timed
 /// out, or lost its connection before its answer was whole. Of a stream that had begun that is what had come
@@ -124,6 +127,7 @@ pub struct Model {
     price: (u64, u64),
     rules: Rules,
     limits: Option<RateLimits>,
+    answer_tokens: u32,
     client: Option<Ready>,
 }
 
@@ -135,6 +139,8 @@ struct Ready {
     urls: [Url; 2],
     /// Whether it is the one whose names are newer than everybody else's.
     official: bool,
+    /// The ids of calls that are taken there.
+    ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
 }
@@ -182,6 +188,7 @@ impl Model {
             price: (0, 0),
             rules: Rules::default(),
             limits: None,
+            answer_tokens: BUDGETED_ANSWER,
             client: None,
         }
     }
@@ -286,6 +293,18 @@ impl Model {
         self
     }
 
+    /// The most tokens of an answer to a request that names no limit of its own
+    /// ([`ChatRequest::max_tokens`]), where one has to be named: under a budget of tokens, or of money where
+    /// there is a price, and for Anthropic always. Otherwise the provider decides. At least 1.
+    ///
+    /// # Default
+    /// [`BUDGETED_ANSWER`].
+    #[must_use]
+    pub fn answer_tokens(mut self, tokens: u32) -> Self {
+        self.answer_tokens = tokens.max(1);
+        self
+    }
+
     /// How much of a stream must have come before the listener hears of it.
     ///
     /// # Default
@@ -360,7 +379,8 @@ impl Model {
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
         let official = base.host_str() == Some("api.openai.com");
-        Ok(Ready { client: transport::client(&base)?, base, urls, official, credentials })
+        let ids = self.wire.ids(base.host_str());
+        Ok(Ready { client: transport::client(&base)?, base, urls, official, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -453,11 +473,13 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = names::told(request);
+        let told = names::told(request, ready.ids);
         let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
         let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
-        let limit = share.map(|share| share.limit).or(request.max_tokens);
-        if limit != request.max_tokens {
+        let reserved = share.map(|share| share.limit).or(request.max_tokens);
+        let must_say = self.wire == Wire::Anthropic;
+        let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
+        if limit != request.max_tokens.or_else(|| must_say.then_some(BUDGETED_ANSWER)) {
             let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
             body = self.wire.body(&self.model, &limited, stream, ready.official)?;
         }
@@ -466,7 +488,7 @@ impl Model {
         let permit = match &self.limits {
             Some(limits) => {
                 let start = tokio::time::Instant::now();
-                let output = u64::from(limit.unwrap_or(0));
+                let output = u64::from(reserved.unwrap_or(0));
                 let tokens = wire::estimate(sent, 0).input.saturating_add(output);
                 let permit = limits.admit(tokens, time_left).await?;
                 time_left = time_left.saturating_sub(start.elapsed());
@@ -511,6 +533,18 @@ impl Model {
         if let Some(permit) = permit {
             permit.settle(usage.total());
         }
+        let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
+            Some(limit) => {
+                let named = |fault| share::cut_off(fault, limit, self.answer_tokens);
+                outcome.map_err(named).map(|reply| match reply {
+                    ChatReply { finish: Finish::Partial(fault), .. } => {
+                        ChatReply { finish: Finish::Partial(Box::new(named(*fault))), ..reply }
+                    }
+                    reply => reply,
+                })
+            }
+            None => outcome,
+        };
         Ok((outcome, usage))
     }
 
@@ -564,7 +598,7 @@ impl Course<'_> {
     /// Reserves what a request may use of the payer's budget, if that has limits.
     fn share(&self, prompt: u64, limit: Option<u32>) -> Result<Option<Share>, Fault> {
         let Some((model, ctx)) = self.payer else { return Ok(None) };
-        let share = share(prompt, limit, model.price, &ctx.budget_left())
+        let share = share(prompt, limit, model.answer_tokens, model.price, &ctx.budget_left())
             .map_err(|denied| Fault::from(denied).by_own_limits())?;
         if let Some(share) = share {
             ctx.reserve(model.cost(share.usage))?;

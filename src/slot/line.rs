@@ -307,7 +307,12 @@ impl<W: Worker> Slot<W> {
     pub(super) fn install_life(&self, prepared: Prepared) {
         let Ok(candidate) = prepared.0.downcast::<Candidate<W::Life>>() else { return };
         let before = self.desk().rare().candidate.replace(candidate);
-        let _ = unwound(move || drop(before));
+        if let Some(before) = before {
+            // Not here: a supervisor may have put it there, and what it drops is user code.
+            self.hub.runtime.spawn(async move {
+                let _ = unwound(move || drop(before));
+            });
+        }
     }
 
     /// The candidate begins, with its state and not with what the last life had become.

@@ -137,6 +137,7 @@ impl<W: Worker> Slot<W> {
     ) -> Result<(), Unkept> {
         let Replayed { done, lost, state } = replayed;
         self.desk().counts_still(job)?;
+        let mut tidied = None;
         if let Some(journal) = self.journal()
             && (state.is_some() || !lost.is_empty())
         {
@@ -157,12 +158,19 @@ impl<W: Worker> Slot<W> {
                 checkpoint = Some(Arc::clone(made.checkpoint()));
                 batch = self.let_base_go(batch.sealed(made));
             }
-            let handed = Handed::plain(journal.returned(&[], &lost, &done, batch));
+            let (commit, so_often) = journal.replayed(&lost, &done, batch);
+            tidied = Some(so_often);
+            let handed = Handed::plain(commit);
             let step = state.as_ref().map_or(0, |(_, step)| *step);
             self.kept(Some(Writing::new(handed, checkpoint, step)), job, context).await?;
         }
         let mut desk = self.desk();
-        desk.counts_still(job)?;
+        // It is the child's state, whatever has become of the request that waits; but where another life has begun
+        // meanwhile, that has begun without it, and has it all to do again.
+        let standing = desk.counts_still(job);
+        if matches!(standing, Err(Unkept::Ended(_))) {
+            return standing.map(drop);
+        }
         desk.rare().behind = false;
         if let Some((snapshot, step)) = state {
             let saved = desk.saved.get_or_insert_with(Saved::new);
@@ -176,6 +184,9 @@ impl<W: Worker> Slot<W> {
             let before = saved.base.replace(snapshot);
             desk.discard((before, again));
         }
+        if let (Some(journal), Some(tidied)) = (self.journal(), tidied) {
+            journal.note_replayed(&lost, &done, tidied);
+        }
         drop(desk);
         if !done.is_empty() || !lost.is_empty() {
             let (child, requests, count) = (self.path.clone(), done.len(), lost.len());
@@ -184,6 +195,6 @@ impl<W: Worker> Slot<W> {
             }
             self.hub.emit(Event::Replayed { child, requests, lost: count });
         }
-        Ok(())
+        standing.map(drop)
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Saved {
     ended: u32,
     /// What the request in hand goes back to, in the store.
     pub(super) anchor: Anchor,
+    /// The store may have the state after an answer that does not count.
+    pub(super) is_doubtful: bool,
 }
 
 /// States that are not needed any more.
@@ -261,23 +263,23 @@ impl<W: Worker> Slot<W> {
         })
     }
 
-    /// The start of a life panicked. One that had begun with a state makes that state suspect, and the
-    /// second one bad.
-    pub(super) fn start_panicked(&self) {
-        let Some((_, in_hand, checkpoint)) = self.next_to_restore() else { return };
-        let bad = {
-            let mut desk = self.desk();
-            let Some(saved) = &mut desk.saved else { return };
-            saved.ended += 1;
-            saved.ended > 1
-        };
-        if bad {
-            self.drop_bad(
-                in_hand.is_some(),
-                checkpoint,
-                "two lives that began with it ended at once",
-            );
+    /// The start of a life panicked. Whether it had begun with a state that is suspect by now: it is the second
+    /// one in a row.
+    pub(super) fn start_panicked(&self) -> bool {
+        if self.next_to_restore().is_none() {
+            return false;
         }
+        let mut desk = self.desk();
+        let Some(saved) = &mut desk.saved else { return false };
+        saved.ended += 1;
+        saved.ended > 1
+    }
+
+    /// Lives that begin with the state end at once, and one without it does not.
+    pub(super) fn convict(&self) {
+        let Some((_, in_hand, checkpoint)) = self.next_to_restore() else { return };
+        let why = "two lives that began with it ended at once, and one without it did not";
+        self.drop_bad(in_hand.is_some(), checkpoint, why);
     }
 
     /// The latest state, if its request is still to be done; else the one between two requests.
@@ -502,7 +504,7 @@ impl<W: Worker> Slot<W> {
     /// A durable request has a fate without an answer.
     pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate, durability: Durability) {
         let Self { hub, path, .. } = self;
-        Recorder { hub, path, codec: None, durability }.ended(mail, fate);
+        Recorder { hub, path, codec: None, durability, acts: self.acts() }.ended(mail, fate);
     }
 
     /// How the fate of this request is written down: by the group that accepted it, or here.
@@ -531,6 +533,7 @@ impl Saved {
             units: 0,
             ended: 0,
             anchor: Anchor::default(),
+            is_doubtful: false,
         })
     }
 

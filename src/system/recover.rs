@@ -79,6 +79,11 @@ pub struct Recovered {
     /// ([`ChildSpec::process_deaths`](crate::spec::ChildSpec::process_deaths)), which were set aside: see
     /// [`System::quarantine`], where their trails say how often that was.
     pub ended_processes: Vec<RecoveredRequest>,
+    /// Accepted requests without a fate that may have been done, and may not be done again: code that acts on
+    /// the world had begun with them when the process ended ([`ChildSpec::effect`](crate::spec::ChildSpec::effect)).
+    /// Their fate is `Unknown` now, and a person has to find out what has become of them
+    /// ([`System::did_not_happen`]).
+    pub in_doubt: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
@@ -102,6 +107,8 @@ struct Orphans {
     /// With the epochs that are undone: what was done since is not.
     undoing: Vec<(EffectKey, u32)>,
     owing: BTreeSet<Arc<str>>,
+    /// Acts that nobody asks for again, and whose tools work on their own requests.
+    waiting: Vec<EffectKey>,
 }
 
 /// A request of before that is delivered again.
@@ -241,9 +248,8 @@ impl System {
         let mut spent = HashMap::new();
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         // Of a request that is not handed out again, no state in the middle is taken up.
-        let deadly = self.deadly(journal.open_requests());
-        let open =
-            |key: &str| journal.known(key) == Some(Journaled::Open) && !deadly.contains_key(key);
+        let ended = self.ended_with(journal.open_requests());
+        let open = |key: &str| journal.known(key) == Some(Journaled::Open) && !ended.has(key);
         for child in &children {
             if child.spec().stateful {
                 self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
@@ -260,16 +266,17 @@ impl System {
         };
         (recovered.replayed, recovered.missing) =
             told_apart(&journal, journal.work_since(&states), find);
+        // And what a rollback has lost in whose middle the process ended.
+        recovered.missing.extend(journal.untold());
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
-        let (open, gone): (Vec<_>, Vec<_>) = journal
-            .open_requests()
-            .into_iter()
-            .filter(|it| !deadly.contains_key(&it.key))
-            .partition(|open| match self.inner.registry.recorded(&open.child) {
-                None => !options.adopt_topology,
-                Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
-            });
+        let (open, gone): (Vec<_>, Vec<_>) =
+            journal.open_requests().into_iter().filter(|it| !ended.has(&it.key)).partition(
+                |open| match self.inner.registry.recorded(&open.child) {
+                    None => !options.adopt_topology,
+                    Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
+                },
+            );
         for request in &open {
             self.check_request(request)?;
         }
@@ -280,7 +287,7 @@ impl System {
         if !recovered.missing.is_empty() {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            journal.returned(&[], &told, &[], Batch::new()).await?;
+            journal.told_missing(&told).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }
@@ -294,9 +301,11 @@ impl System {
         for request in &gone {
             self.set_aside(&journal, request).await?;
         }
-        let deadly = deadly::in_order(deadly);
-        for request in &deadly {
+        for request in &ended.deadly {
             self.set_deadly_aside(&journal, request).await?;
+        }
+        for request in &ended.in_doubt {
+            self.settle_in_doubt(&journal, request).await?;
         }
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
@@ -310,7 +319,8 @@ impl System {
         };
         recovered.open = open.iter().map(told).collect();
         recovered.set_aside = gone.iter().map(told).collect();
-        recovered.ended_processes = deadly.iter().map(told).collect();
+        recovered.ended_processes = ended.deadly.iter().map(told).collect();
+        recovered.in_doubt = ended.in_doubt.iter().map(told).collect();
         let orphans = self.settle_orphans(&journal);
         for request in open {
             let before = spent.get(&request.key).copied().unwrap_or_default();
@@ -499,7 +509,7 @@ impl System {
     /// were interrupted go on, and those that a transaction without an answer still owes are begun.
     fn settle_orphans(&self, journal: &Journal) -> Orphans {
         let effects = Arc::clone(&self.inner.hub.effects);
-        let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut waiting, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Not under the lock: a journal that is written anew takes both the other way round.
         let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
         // Where the undoing has stopped, a person was called.
@@ -525,27 +535,47 @@ impl System {
                 {
                     owing.insert(Arc::clone(task));
                 }
-                EffectStatus::Intended if known != Some(Journaled::Open) => {
-                    lost.push(entry.intent.key);
+                EffectStatus::Intended | EffectStatus::Unknown
+                    if known != Some(Journaled::Open) =>
+                {
+                    waiting.push(entry.intent.key);
                 }
                 EffectStatus::Compensating => undoing.push((entry.intent.key, entry.epoch)),
                 _ => {}
             }
         }
-        for key in lost {
-            effects.note(Input::Lost(key));
-        }
-        Orphans { undoing, owing }
+        waiting.retain(|key| {
+            let waits = effects.is_key_with_tool(*key);
+            if !waits {
+                effects.note(Input::Lost(*key));
+            }
+            waits
+        });
+        Orphans { undoing, owing, waiting }
     }
 
     /// Goes on with the undos that an earlier process has begun, or owes.
     fn undo_orphans(&self, orphans: Orphans) {
-        let Orphans { undoing, owing } = orphans;
+        let Orphans { undoing, mut owing, waiting } = orphans;
+        let (effects, runtime) = (&self.inner.hub.effects, &self.inner.hub.runtime);
+        for key in waiting {
+            let effects = Arc::clone(effects);
+            runtime.spawn(async move { effects.settle_orphan(key).await });
+        }
+        // Nobody else waits for a tool that takes its time.
+        owing.retain(|task| {
+            let waits = effects.is_task_with_tools(task);
+            if waits {
+                let (effects, task) = (Arc::clone(effects), Arc::clone(task));
+                runtime.spawn(async move { effects.compensate(&task).await });
+            }
+            !waits
+        });
         if undoing.is_empty() && owing.is_empty() {
             return;
         }
-        let effects = Arc::clone(&self.inner.hub.effects);
-        self.inner.hub.runtime.spawn(async move {
+        let effects = Arc::clone(effects);
+        runtime.spawn(async move {
             for (key, epoch) in undoing {
                 // The life of a request that is open goes on with it, too, and may act once more meanwhile.
                 effects.undo(key, Some(epoch)).await;

@@ -28,6 +28,12 @@ impl Dying {
             last: AtomicBool::new(last),
         }
     }
+
+    /// From now on so many more.
+    #[allow(dead_code, reason = "not each of the tests that share this waits for its start")]
+    pub(super) fn dies_after(&self, commits: u32) {
+        self.left.store(commits, Ordering::SeqCst);
+    }
 }
 
 impl Store for Dying {

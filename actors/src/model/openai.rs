@@ -5,9 +5,10 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, at, count_at, decimal, list_at, number_at, object_at, raw,
-    schema, text_at, unwritable, written,
+    Delta, Found, NO_CHOICE, at, count_at, decimal, list_at, number_at, object_at, raw, schema,
+    text_at, unwritable, written,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
 
@@ -210,7 +211,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
     };
     let mut found = common(answer)?;
     said(message, &mut found)?;
-    found.extend(text_at(choice, "/finish_reason")?.map(ended));
+    found.extend(reason_at(choice, "/finish_reason")?.map(ended));
     found.push(Delta::End);
     Ok(found)
 }
@@ -225,7 +226,7 @@ pub(crate) fn frame(frame: &Value) -> Found {
     if let Some(delta) = object_at(choice, "/delta")? {
         said(delta, &mut found)?;
     }
-    found.extend(text_at(choice, "/finish_reason")?.map(ended));
+    found.extend(reason_at(choice, "/finish_reason")?.map(ended));
     Ok(found)
 }
 

@@ -3,9 +3,10 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::openai::choice;
 use super::wire::{
-    Delta, Found, Stop, at, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
+    Delta, Found, at, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
     unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role};
@@ -114,7 +115,7 @@ fn ended(response: &Value, status: &str) -> Found {
     match status {
         "completed" => found.push(Delta::Stop(Stop::Complete)),
         "incomplete" => {
-            let reason = text_at(response, "/incomplete_details/reason")?.unwrap_or_default();
+            let reason = reason_at(response, "/incomplete_details/reason")?.unwrap_or_default();
             found.push(Delta::Stop(match reason.as_str() {
                 "content_filter" => Stop::Filtered(reason),
                 _ => Stop::Truncated,

@@ -12,11 +12,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::classify::{is_code, is_error};
+use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
 use super::transport::Head;
-use super::{anthropic, gemini, ollama, openai, responses};
+use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
-use crate::{exact, names};
+use crate::exact;
+use crate::names::{self, Ids};
 
 /// The wire formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,18 +58,6 @@ pub(crate) enum Delta {
     Error(Value),
 }
 
-/// Why an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    Complete,
-    ToolCalls,
-    Truncated,
-    Filtered(String),
-    ContextLength,
-    BadOutput(String),
-    Other(String),
-}
-
 /// How a format reads: what it found, or why the answer has not the shape it must have.
 pub(crate) type Found = Result<Vec<Delta>, String>;
 
@@ -105,6 +95,17 @@ impl Wire {
             url.query_pairs_mut().append_pair("alt", "sse");
         }
         Some(url)
+    }
+
+    /// The ids of calls that the server at this host takes.
+    pub(crate) fn ids(self, host: Option<&str>) -> Ids {
+        let is_mistral = |host: &str| host == "mistral.ai" || host.ends_with(".mistral.ai");
+        match self {
+            Self::Chat if host.is_some_and(is_mistral) => Ids::Nine,
+            Self::Chat | Self::Responses => Ids::Short,
+            Self::Anthropic => Ids::Plain,
+            Self::Gemini | Self::Ollama => Ids::Any,
+        }
     }
 
     /// The body of a request.
@@ -183,6 +184,7 @@ pub(crate) struct Draft {
     output: Option<u64>,
     refused: bool,
     stop: Option<Stop>,
+    ending: Ending,
     ended: bool,
     error: Option<Value>,
 }
@@ -202,6 +204,7 @@ impl Draft {
             output: None,
             refused: false,
             stop: None,
+            ending: Ending::default(),
             ended: false,
             error: None,
         }
@@ -217,12 +220,13 @@ impl Draft {
         self.frames += 1;
         if data.trim_ascii() == b"[DONE]" {
             // Where it is no word of the format, a gateway says it, which may not know.
-            self.ended = self.wire == Wire::Chat || self.stop.is_some();
+            self.ended = self.wire == Wire::Chat || self.ending.said != Said::Nothing;
             return Ok(String::new());
         }
         if let Some(found) = self.wire.frame_of(data) {
             let before = self.text.len();
             self.take(found);
+            self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| {
@@ -237,6 +241,7 @@ impl Draft {
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);
+        self.ending.weigh();
         Ok(self.text[before..].to_owned())
     }
 
@@ -258,7 +263,15 @@ impl Draft {
 
     /// Whether everything that was to be said has been said, even if the final frame is missing.
     pub(crate) fn is_complete(&self) -> bool {
-        self.ended || self.stop.is_some()
+        self.ended || self.ending.said == Said::All
+    }
+
+    /// The stream has ended: whether it was whole. Where each frame said that it was the last, one was.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        if self.ending.said == Said::Perhaps {
+            self.ending.said = Said::All;
+        }
+        self.is_complete() || self.is_over()
     }
 
     fn says_nothing(&self) -> bool {
@@ -268,23 +281,26 @@ impl Draft {
     fn take(&mut self, found: impl IntoIterator<Item = Delta>) {
         for delta in found {
             match delta {
-                // The whole of most answers.
-                Delta::Text(text) if self.text.is_empty() => self.text = text,
-                Delta::Text(text) => self.text.push_str(&text),
+                Delta::Text(text) => {
+                    self.ending.content |= !text.is_empty();
+                    if self.text.is_empty() {
+                        // The whole of most answers.
+                        self.text = text;
+                    } else {
+                        self.text.push_str(&text);
+                    }
+                }
                 Delta::Call { number, id, name, arguments } => {
-                    // Some servers give every call the same number; their ids tell them apart.
-                    let other = |call: &ToolCall| {
-                        let id = id.as_deref().unwrap_or_default();
-                        !id.is_empty() && !call.id.is_empty() && call.id != id
-                    };
-                    let at = self.calls.iter().rposition(|(its, _)| *its == number);
-                    let at = at.filter(|at| !other(&self.calls[*at].1)).unwrap_or_else(|| {
+                    let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
+                    self.ending.content |= names || !arguments.is_empty();
+                    let at = self.call_at(number, id.as_deref(), name.as_deref());
+                    let at = at.unwrap_or_else(|| {
                         let (id, name) = (String::new(), String::new());
                         self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
                         self.calls.len() - 1
                     });
                     let call = &mut self.calls[at].1;
-                    if let Some(id) = id.filter(|id| !id.is_empty()) {
+                    if let Some(id) = id.filter(|_| call.id.is_empty()) {
                         call.id = id;
                     }
                     if let Some(name) = name.filter(|name| !name.is_empty()) {
@@ -307,11 +323,31 @@ impl Draft {
                     });
                     self.take(missed.collect::<Vec<_>>());
                 }
-                Delta::Stop(stop) => self.stop = Some(stop),
+                Delta::Stop(stop) => {
+                    self.ending.stopped = true;
+                    self.stop = Some(stop);
+                }
                 Delta::End => self.ended = true,
                 Delta::Error(error) => self.error = Some(error),
             }
         }
+    }
+
+    /// The call that this is a piece of, if it has begun. Some servers give every call the same number: their
+    /// ids tell them apart. Others give every piece another id: only the first has a name.
+    fn call_at(&self, number: u64, id: Option<&str>, name: Option<&str>) -> Option<usize> {
+        let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
+        let with = |wanted: &dyn Fn(&ToolCall) -> bool| {
+            self.calls.iter().rposition(|(its, call)| *its == number && wanted(call))
+        };
+        let latest = with(&|_| true)?;
+        if id.is_empty() {
+            return Some(latest);
+        }
+        let same = with(&|call| call.id == id);
+        same.or_else(|| {
+            Some(latest).filter(|at| name.is_empty() || self.calls[*at].1.id.is_empty())
+        })
     }
 
     /// Tokens used, by the provider's word or by our estimate. A stream that broke off has not had its
@@ -358,7 +394,7 @@ impl Draft {
         let finish = match self.stop {
             Some(Stop::Truncated) => {
                 return Err(Fault::output_invalid("the answer was cut off at its token limit")
-                    .with_code("truncated"));
+                    .with_code(share::TRUNCATED));
             }
             Some(Stop::Filtered(code)) => {
                 let text = "the provider filtered the answer";
@@ -522,12 +558,6 @@ pub(crate) fn arguments(text: &str) -> Value {
         Err(_) if text.trim().is_empty() => Value::Object(serde_json::Map::new()),
         Err(_) => json!({ "value": text }),
     }
-}
-
-/// The name of the tool whose call has this id.
-pub(crate) fn tool_of<'a>(request: &'a ChatRequest, id: &str) -> Option<&'a str> {
-    let calls = request.messages.iter().rev().flat_map(|message| &message.tool_calls);
-    calls.into_iter().find(|call| call.id == id).map(|call| call.name.as_str())
 }
 
 /// What is at this place, such as `/choices/0/message`; `None` if there is nothing, or null. As

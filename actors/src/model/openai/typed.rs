@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::ended;
+use crate::model::ending::is_reason;
 use crate::model::wire::Delta;
 
 // No field has a default: then a list in the place of an object is read as one only if it has an item of
@@ -119,7 +120,7 @@ fn found(
             arguments: arguments.unwrap_or_default(),
         }
     });
-    let reason = reason.map(|reason| ended(reason.to_owned()));
+    let reason = reason.filter(|reason| is_reason(reason)).map(|reason| ended(reason.to_owned()));
     let refused = refusal.filter(|refusal| !refusal.is_empty()).map(|_| Delta::Refused);
     (model.map(Delta::Model).into_iter())
         .chain(usage)

@@ -49,7 +49,7 @@ fn streamed(wire: Wire, frames: &[&str]) -> (Vec<String>, Result<ChatReply, Faul
         assert!(!draft.is_over(), "{frame} comes after the end");
         texts.push(draft.frame(frame.as_bytes()).unwrap());
     }
-    assert!(draft.is_complete());
+    assert!(draft.is_whole());
     texts.retain(|text| !text.is_empty());
     let (reply, usage) = draft.finish(&ChatRequest::default(), &Head::of(200));
     (texts, reply, usage)
