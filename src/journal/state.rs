@@ -271,6 +271,10 @@ impl State {
         self.past.get(key)
     }
 
+    pub(super) fn work_of(&self, key: &str) -> Option<(ChildPath, u64)> {
+        self.work.get(key).cloned()
+    }
+
     /// The requests whose work is in the state of this child after more than so many steps, in the order in
     /// which it came there.
     pub(super) fn after(&self, child: &ChildPath, step: u64) -> Vec<(u64, Arc<str>)> {
