@@ -30,6 +30,7 @@ struct Options {
     pages: u64,
     cursor: Option<String>,
     sessions: bool,
+    without: Option<String>,
     moved: Option<String>,
 }
 
@@ -42,7 +43,8 @@ impl Options {
 }
 
 fn main() {
-    let mut options = Options { log: None, pages: 1, cursor: None, sessions: false, moved: None };
+    let mut options =
+        Options { log: None, pages: 1, cursor: None, sessions: false, without: None, moved: None };
     let mut over_http = false;
     let mut port = 0;
     let mut arguments = std::env::args().skip(1);
@@ -51,6 +53,7 @@ fn main() {
             "--log" => options.log = arguments.next().map(PathBuf::from),
             "--http" => over_http = true,
             "--cursor" => options.cursor = arguments.next(),
+            "--without" => options.without = arguments.next(),
             "--sessions" => options.sessions = true,
             "--moved" => options.moved = arguments.next(),
             "--pages" => {
@@ -211,6 +214,9 @@ fn page(cursor: &Value, options: &Options) -> Value {
     let number = cursor.as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(1_u64);
     if number >= options.pages {
         let mut last = json!({"tools": tools()});
+        if let (Some(tools), Some(without)) = (last["tools"].as_array_mut(), &options.without) {
+            tools.retain(|tool| tool["name"] != without.as_str());
+        }
         if let Some(cursor) = &options.cursor {
             last["nextCursor"] = cursor.as_str().into();
         }

@@ -119,10 +119,15 @@ impl Connection {
         &self.live.tools
     }
 
-    /// Whether the server has every tool that was declared.
+    /// Whether the server has every tool that was declared. One that was only found may be gone: nobody may
+    /// need it.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Fault> {
-        let missing: Vec<_> =
-            plan.effects.keys().filter(|name| !self.live.has(name)).map(String::as_str).collect();
+        let missing: Vec<_> = plan
+            .effects
+            .keys()
+            .filter(|name| !plan.found_only.contains(*name) && !self.live.has(name))
+            .map(String::as_str)
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use mainstay::fault::Class;
 use mainstay_actors::mcp::McpServer;
 
 use super::harness::Running;
-use super::shop::{Log, OverHttp, shop};
+use super::shop::{Log, OverHttp, shop, shop_program};
 use super::{PAY, READ, coded, fault};
 
 #[tokio::test]
@@ -75,4 +75,20 @@ async fn a_redirect_within_the_origin_is_followed_and_one_elsewhere_is_named() {
     let fault = McpServer::url(&http.address).discover().await.unwrap_err();
     assert!(fault.message.contains("status 307 and refers to elsewhere"), "{fault:?}");
     assert_eq!(fault.code.as_deref(), Some("307"));
+}
+
+#[tokio::test]
+async fn a_tool_that_was_only_found_may_be_gone_later_and_the_others_are_there() {
+    let (whole, _log) = shop();
+    let found = whole.discover().await.unwrap();
+    let log = Log::new();
+    let program = shop_program().to_str().unwrap();
+    let server = McpServer::command(program, ["--log", log.path(), "--without", "many"]);
+    let server = server.tool("sum", READ).offer(found);
+    let running = Running::start(&server).await;
+    assert_eq!(running.call("sum", r#"{"a":1}"#).await.unwrap(), r#"{"sum":1}"#);
+    let error = running.call("many", "{}").await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::InputValidation, "unknown_tool"));
+    assert_eq!(log.count("call many"), 0, "it is not asked for what it has not");
+    running.stop().await;
 }
