@@ -11,9 +11,11 @@ use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::journal::Journaled;
+use mainstay::points::PointSpec;
+use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System, SystemOptions};
 use tokio::runtime::Runtime;
 
 use moody::{Mood, Moody};
@@ -320,4 +322,49 @@ async fn a_stop_waits_for_whoever_tidies_the_store() {
     assert!(!stopping.is_finished(), "somebody is at work on the store");
     desk.moody.hold_tidying(false);
     stopping.await.unwrap();
+}
+
+/// Nobody has let it do anything.
+struct Barred;
+
+impl Behavior for Barred {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateless for Barred {
+    async fn serve(&self, _: &u64, _: &Context) -> Result<u64, Fault> {
+        Err(Fault::new(Class::Permission, "it is not allowed to"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_leaves_while_the_answer_of_a_person_is_written_leaves_one_fate() {
+    let moody = Moody::new();
+    let day = Duration::from_secs(86_400);
+    let child = ChildSpec::stateless("barred", || Barred)
+        .effect(EffectKind::Idempotent)
+        .durable::<Barred>()
+        .policy(Policy::playbook_exact())
+        .deadline(day);
+    let spec = SupervisorSpec::one_for_one("desk").child(child);
+    let mut options = RecoverOptions::default();
+    options.system = SystemOptions::new().points(PointSpec::everywhere(day / 24));
+    let store = Arc::clone(&moody) as Arc<dyn Store>;
+    let (system, _) = System::recover_with(spec, store, options).await.unwrap();
+    let barred = system.port::<u64, u64>("desk/barred").unwrap();
+    let mut events = system.events();
+    let call = tokio::spawn(async move { barred.call_with(1_u64, keyed("k")).await });
+    events.wait_for(|event| matches!(event, Event::PointOpened { .. })).await.unwrap();
+    let shown = system.points().open().remove(0);
+    moody.turn(Mood::Silent);
+    system.points().answer(shown.id, 7_u64, "ada", "").unwrap();
+    moody.held(1).await;
+    call.abort();
+    let _ = call.await;
+    assert_eq!((system.fates().cancelled, system.fates().open), (1, 0));
+    moody.turn(Mood::Well);
+    while tokio::time::timeout(Duration::from_secs(1), events.next()).await.is_ok() {}
+    assert_eq!(system.journaled("k"), Some(Journaled::Fated(Fate::Cancelled, None)));
+    assert!(system.fates().is_balanced());
 }

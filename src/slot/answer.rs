@@ -13,7 +13,6 @@ use super::{Desk, Job, Mail, Slot};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval};
 use crate::error::CallError;
 use crate::fate::Fate;
-use crate::fault::ExitCause;
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
 use crate::port::Recording;
@@ -116,31 +115,6 @@ impl<W: Worker> Slot<W> {
             !flight.orphan && flight.payload.is_answering() && !flight.payload.was_told()
         });
         kept.map(|flight| flight.payload.deadline).min().unwrap_or(Moment::NEVER)
-    }
-
-    /// An answer that came before the deadline was not kept, and its caller has heard that the deadline has
-    /// passed: nothing more is tried. Whether that is so.
-    pub(super) fn ends_told(
-        &self,
-        mail: &Mail<W>,
-        ticket: Ticket,
-        tainted: bool,
-        now: Moment,
-    ) -> bool {
-        if !mail.was_told() {
-            return false;
-        }
-        let safe = !tainted && self.spec.effect.is_replay_safe();
-        let mut desk = self.desk();
-        let mut settled = None;
-        if let Some(mail) = self.finish(&mut desk, ticket, now) {
-            settled =
-                self.settle(&mut desk, mail, if safe { Fate::Expired } else { Fate::Unknown });
-        }
-        self.publish(&mut desk);
-        self.wake(desk, now);
-        self.tell(settled, &ExitCause::Stopped);
-        true
     }
 
     /// A request that is counted here or by its group has its fate: it is written down, if that is `recorded`.

@@ -329,9 +329,6 @@ impl<W: Worker> Slot<W> {
             self.wake(desk, now);
             return;
         }
-        if self.ends_told(mail, ticket, tainted, now) {
-            return;
-        }
         let done = place.as_ref().map_or(0, |place| place.step);
         let mut decision = self.judge(mail, ticket, &cause, tainted, done, now);
         let left = mail.is_cancelled()

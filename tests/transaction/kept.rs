@@ -27,6 +27,8 @@ enum Write {
     Fails,
     /// The store answers when the attempt is over.
     IsLate,
+    /// The life is killed after the deadline, and the store answers then.
+    IsKilled,
     /// The store never answers, and has written nothing when the process ends.
     Hangs,
 }
@@ -97,7 +99,7 @@ impl Desk {
 
     fn becomes(&self, write: Write) {
         match write {
-            Write::Succeeds | Write::IsLate => self.moody.turn(Mood::Well),
+            Write::Succeeds | Write::IsLate | Write::IsKilled => self.moody.turn(Mood::Well),
             Write::Fails => {
                 self.moody.turn(Mood::Full);
                 self.moody.turn(Mood::Well);
@@ -123,7 +125,8 @@ async fn fated(system: &System) {
 #[test]
 fn a_deadline_within_the_write_of_an_answer_leaves_one_fate() {
     for who in [Who::Durable, Who::Member, Who::Alone] {
-        for write in [Write::Succeeds, Write::Fails, Write::IsLate, Write::Hangs] {
+        let writes = [Write::Succeeds, Write::Fails, Write::IsLate, Write::IsKilled, Write::Hangs];
+        for write in writes {
             let case = format!("{who:?} {write:?}");
             let desk = Desk::new(who);
             let done = write == Write::Succeeds;
@@ -144,8 +147,13 @@ fn a_deadline_within_the_write_of_an_answer_leaves_one_fate() {
                 assert_eq!(system.clock().now().since(began), Duration::from_secs(10), "{case}");
                 assert_eq!(system.fates().open, 1, "{case}");
                 assert!(system.fates().is_balanced(), "{case}");
-                if write == Write::Succeeds || write == Write::Fails {
-                    desk.becomes(write);
+                match write {
+                    Write::Succeeds | Write::Fails => desk.becomes(write),
+                    Write::IsKilled if who == Who::Member => {
+                        system.kill("top/group/mover").unwrap();
+                    }
+                    Write::IsKilled => system.kill("top/mover").unwrap(),
+                    Write::IsLate | Write::Hangs => {}
                 }
                 fated(&system).await;
                 // It is over with the attempt at the latest.
@@ -355,5 +363,37 @@ async fn a_tool_whose_life_ends_within_the_write_of_its_answer_has_one_fate_and_
         assert_eq!(system.journaled("k"), Some(Journaled::Fated(fate, reply)), "stops: {stops}");
         assert_eq!(ask(4, "next").await.unwrap(), Ok(4), "stops: {stops}");
         assert!(system.fates().is_balanced());
+    }
+}
+
+#[test]
+fn a_system_that_stops_within_the_write_of_an_answer_leaves_it_to_the_next() {
+    for answers in [true, false] {
+        let desk = Desk::new(Who::Durable);
+        let done = Some(Journaled::Fated(Fate::Done, Some("5".to_owned())));
+        runtime().block_on(async {
+            let (system, port) = desk.open().await;
+            let call = desk.ask(&system, &port).await;
+            let stopping = tokio::spawn({
+                let system = system.clone();
+                async move { system.stop().await }
+            });
+            assert_eq!(call.await.unwrap(), Err(Some(Fate::Suspended)), "{answers}");
+            if answers {
+                desk.becomes(Write::IsLate);
+                stopping.await.unwrap();
+            }
+        });
+        desk.moody.lose();
+        runtime().block_on(async {
+            let (system, port) = desk.open().await;
+            if !answers {
+                desk.run.finishes.notify_one();
+                fated(&system).await;
+            }
+            assert_eq!(system.journaled("k"), done, "{answers}");
+            assert_eq!(port.call(0_u32).await.unwrap().value, 5, "{answers}");
+            assert_eq!(*desk.run.moves.log.lock(), ["move 5"], "{answers}");
+        });
     }
 }
