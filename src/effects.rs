@@ -49,6 +49,8 @@ pub(crate) struct Effects {
     undoer: OnceLock<Weak<dyn Undoer>>,
     /// What is being undone right now.
     undoing: Mutex<HashSet<EffectKey>>,
+    /// The tasks that are being undone after their fates.
+    unwinding: Mutex<Vec<Arc<str>>>,
     /// Something has become of some effect.
     changed: Notify,
     emit: Box<dyn Fn(Event) + Send + Sync>,
@@ -129,6 +131,7 @@ impl Effects {
             journal: OnceLock::new(),
             undoer: OnceLock::new(),
             undoing: Mutex::default(),
+            unwinding: Mutex::default(),
             changed: Notify::new(),
             emit: Box::new(emit),
             used: AtomicBool::new(false),
@@ -440,6 +443,8 @@ impl Effects {
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
         self.begun(&site.task);
+        // Of a request with the same key that has its fate: what it did is undone before it is done again.
+        self.unwound(&site.task).await;
         let tool = call.target().clone();
         let output = loop {
             // Whoever asked before may have left its tool at work.

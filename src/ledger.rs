@@ -654,7 +654,13 @@ impl Ledger {
         self.forget_asked(task);
         let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
         keys.retain(|key| {
-            let open = self.entries.get(key).is_some_and(|entry| entry.status.is_open());
+            let open = self.entries.get(key).is_some_and(|entry| {
+                // To know of one that does no harm when it is repeated nobody will ever want.
+                let is_moot = entry.status == EffectStatus::Intended
+                    && entry.intent.kind.is_replay_safe()
+                    && entry.intent.undo.is_none();
+                entry.status.is_open() && !is_moot
+            });
             if !open {
                 self.entries.remove(key);
             }

@@ -73,6 +73,26 @@ impl Effects {
         acts.iter().any(|entry| self.is_with_tool(entry))
     }
 
+    /// What a request has done that has its fate is undone. From now on, and not from the first poll, whoever
+    /// acts under the same key waits for that.
+    pub(crate) fn unwind(self: &Arc<Self>, task: &str) -> impl Future<Output = ()> + Send + use<> {
+        let unwinding = Unwinding { effects: Arc::clone(self), task: Arc::from(task) };
+        self.unwinding.lock().push(Arc::clone(&unwinding.task));
+        async move { drop(unwinding.effects.compensate(&unwinding.task).await) }
+    }
+
+    /// Once nobody undoes what a request with this key has done before its fate.
+    pub(super) async fn unwound(&self, task: &str) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if !self.unwinding.lock().iter().any(|other| **other == *task) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Who asked for this is gone, and nobody will ask again: once its tool is done with it, too, it is known or
     /// lost. What a tool still works on while the system stops is found by the next process.
     pub(crate) async fn settle_orphan(&self, key: EffectKey) {
@@ -95,6 +115,23 @@ impl Effects {
             EffectStatus::Intended | EffectStatus::Unknown | EffectStatus::Compensating
         );
         is_open.then(|| (journal, Arc::from(entry.idempotency_key())))
+    }
+}
+
+/// A task that is being undone after its fate.
+struct Unwinding {
+    effects: Arc<Effects>,
+    task: Arc<str>,
+}
+
+impl Drop for Unwinding {
+    fn drop(&mut self) {
+        let mut tasks = self.effects.unwinding.lock();
+        if let Some(at) = tasks.iter().position(|task| *task == self.task) {
+            tasks.swap_remove(at);
+        }
+        drop(tasks);
+        self.effects.changed.notify_waiters();
     }
 }
 

@@ -65,15 +65,15 @@ impl EffectsRef {
         ledger.entries().into_iter().map(view).collect()
     }
 
-    /// Those that wait for a person: unknown, stuck in their undo, or left standing where the undo of their
-    /// task stopped.
+    /// Those that wait for a person: unknown, stuck in their undo, with an undo that could not be asked for,
+    /// or left standing where the undo of their task stopped.
     pub fn open(&self) -> Vec<EffectView> {
+        let undoing = self.effects.undoing.lock().clone();
         let ledger = self.effects.ledger.lock();
-        let waits = |entry: &&Entry| {
-            matches!(
-                entry.status,
-                EffectStatus::Unknown | EffectStatus::Stuck(_) | EffectStatus::Left(_)
-            )
+        let waits = |entry: &&Entry| match entry.status {
+            EffectStatus::Unknown | EffectStatus::Stuck(_) | EffectStatus::Left(_) => true,
+            EffectStatus::Compensating => !undoing.contains(&entry.intent.key),
+            _ => false,
         };
         ledger.entries().into_iter().filter(waits).map(view).collect()
     }
@@ -107,13 +107,18 @@ impl EffectsRef {
         self.resolve(key, Resolution::NotHappened).await
     }
 
-    /// Says that an effect whose undo is stuck, or which was left standing, has been undone by hand.
+    /// Says that an effect whose undo is stuck or could not be asked for, or which was left standing, has been
+    /// undone by hand.
     ///
     /// # Errors
-    /// The effect is not known or neither of these, or the journal cannot be written.
+    /// The effect is not known or none of these, its tool is being asked to undo it, or the journal cannot be
+    /// written.
     pub async fn undone(&self, key: EffectKey) -> Result<(), ResolveError> {
-        let fits = |status: &EffectStatus| {
-            matches!(status, EffectStatus::Stuck(_) | EffectStatus::Left(_))
+        let is_asked = self.effects.undoing.lock().contains(&key);
+        let fits = |status: &EffectStatus| match status {
+            EffectStatus::Stuck(_) | EffectStatus::Left(_) => true,
+            EffectStatus::Compensating => !is_asked,
+            _ => false,
         };
         self.feed(key, fits, Input::Undone(key)).await
     }

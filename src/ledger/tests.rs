@@ -216,6 +216,24 @@ fn the_effects_of_a_task_are_told_in_their_order_and_forgotten_with_it() {
 }
 
 #[test]
+fn what_nobody_will_find_out_and_nobody_has_to_know_goes_with_its_task() {
+    for kind in KINDS {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, kind);
+        ledger.on(Input::Lost(key()));
+        ledger.on(Input::Retire("task".into()));
+        assert_eq!(ledger.knows("task"), !kind.is_replay_safe(), "{kind:?}");
+    }
+    // What is to be undone is not forgotten before.
+    let mut ledger = Ledger::default();
+    let undo = intent(0, EffectKind::Compensable).undo;
+    ledger.on(Input::Begin(Intent { undo, ..intent(0, EffectKind::Idempotent) }));
+    ledger.on(Input::Lost(key()));
+    ledger.on(Input::Retire("task".into()));
+    assert!(ledger.knows("task"));
+}
+
+#[test]
 fn a_key_depends_on_each_of_its_parts() {
     let tool = ChildPath::new("t");
     let keys = [

@@ -495,9 +495,9 @@ impl<W: Worker> Slot<W> {
         }
         mail.note_given_up();
         let task = self.task_of(mail);
-        let effects = Arc::clone(&self.hub.effects);
+        let effects = &self.hub.effects;
         if effects.may_stand(&task) {
-            self.hub.runtime.spawn(async move { effects.compensate(&task).await });
+            self.hub.runtime.spawn(effects.unwind(&task));
         }
     }
 

@@ -4,6 +4,7 @@
 //! refused by name, and the store is left as it was.
 
 use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,11 +103,16 @@ pub struct Recovered {
 /// What requests in hand have spent in processes before this one.
 type Charged = HashMap<Arc<str>, Budgets>;
 
+type Unwind = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
     /// With the epochs that are undone: what was done since is not.
     undoing: Vec<(EffectKey, u32)>,
-    owing: BTreeSet<Arc<str>>,
+    /// Requests that have their fates, and owe it to the world to be undone.
+    owing: Vec<Unwind>,
+    /// The same, with tools at work for them.
+    late: Vec<Unwind>,
     /// Acts that nobody asks for again, and whose tools work on their own requests.
     waiting: Vec<EffectKey>,
 }
@@ -513,9 +519,10 @@ impl System {
         // Where the undoing has stopped, a person was called.
         let stopped: BTreeSet<_> = entries
             .iter()
-            .filter(|entry| {
-                use EffectStatus::{Left, Stuck, Unknown};
-                matches!(entry.status, Left(_) | Stuck(_) | Unknown)
+            .filter(|entry| match entry.status {
+                EffectStatus::Left(_) | EffectStatus::Stuck(_) => true,
+                EffectStatus::Unknown => entry.intent.undo.is_none(),
+                _ => false,
             })
             .map(|entry| &entry.intent.task)
             .collect();
@@ -523,7 +530,7 @@ impl System {
             let task = &entry.intent.task;
             let known = journal.known(task);
             match entry.status {
-                EffectStatus::Failed(_)
+                EffectStatus::Failed(_) | EffectStatus::Unknown
                     if !stopped.contains(task) && self.owes_undo(entry, known.as_ref()) =>
                 {
                     owing.insert(Arc::clone(task));
@@ -549,26 +556,26 @@ impl System {
             }
             waits
         });
-        Orphans { undoing, owing, waiting }
+        // From now on whoever asks for one of these anew, under the same key, acts once it is undone.
+        let unwind = |task: &Arc<str>| -> Unwind { Box::pin(effects.unwind(task)) };
+        // Nobody else waits for a tool that takes its time.
+        let (late, owing): (Vec<_>, Vec<_>) =
+            owing.iter().partition(|task| effects.is_task_with_tools(task));
+        let [late, owing] = [late, owing].map(|tasks| tasks.into_iter().map(unwind).collect());
+        Orphans { undoing, owing, late, waiting }
     }
 
     /// Goes on with the undos that an earlier process has begun, or owes.
     fn undo_orphans(&self, orphans: Orphans) {
-        let Orphans { undoing, mut owing, waiting } = orphans;
+        let Orphans { undoing, owing, late, waiting } = orphans;
         let (effects, runtime) = (&self.inner.hub.effects, &self.inner.hub.runtime);
         for key in waiting {
             let effects = Arc::clone(effects);
             runtime.spawn(async move { effects.settle_orphan(key).await });
         }
-        // Nobody else waits for a tool that takes its time.
-        owing.retain(|task| {
-            let waits = effects.is_task_with_tools(task);
-            if waits {
-                let (effects, task) = (Arc::clone(effects), Arc::clone(task));
-                runtime.spawn(async move { effects.compensate(&task).await });
-            }
-            !waits
-        });
+        for unwinds in late {
+            runtime.spawn(unwinds);
+        }
         if undoing.is_empty() && owing.is_empty() {
             return;
         }
@@ -578,8 +585,8 @@ impl System {
                 // The life of a request that is open goes on with it, too, and may act once more meanwhile.
                 effects.undo(key, Some(epoch)).await;
             }
-            for task in owing {
-                effects.compensate(&task).await;
+            for unwinds in owing {
+                unwinds.await;
             }
         });
     }

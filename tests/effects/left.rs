@@ -286,6 +286,74 @@ async fn an_act_is_not_undone_before_its_tool_is_done_with_it() {
     }
 }
 
+/// A shop whose payer does not survive its process, and takes the same key again.
+async fn plain_shop(till: &Arc<Till>) -> System {
+    let (clerk, looks) = (Clerk(Arc::clone(till)), Looks(Arc::clone(till)));
+    let clerk = ChildSpec::stateless("clerk", move || clerk.clone())
+        .effect(EffectKind::Compensable)
+        .policy(Policy::without_retries())
+        .attempt_timeout(HOUR)
+        .recorded::<Clerk>();
+    let flow = SupervisorSpec::one_for_one("flow")
+        .scope(Scope::Transaction)
+        .child(ChildSpec::stateful("payer", Payer::default));
+    let spec = SupervisorSpec::one_for_one("shop")
+        .child(clerk)
+        .child(ChildSpec::stateless("looks", move || looks.clone()))
+        .supervisor(flow);
+    System::start(spec).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_under_the_same_key_acts_once_all_is_undone_that_was_done_before() {
+    let till = Arc::<Till>::default();
+    let system = plain_shop(&till).await;
+    let options = CallOptions::new().key("k");
+    till.undo_waits.store(true, Ordering::SeqCst);
+    payer(&system).call_with(4_u32, options.clone().deadline(SECOND)).await.unwrap_err();
+    let port = payer(&system);
+    let again = tokio::spawn(async move { port.call_with(4_u32, options).await.unwrap().value });
+    let mut events = system.events();
+    tokio::time::timeout(SECOND, events.wait_for(|_| false)).await.unwrap_err();
+    till.goes_on.notify_one();
+    till.blocked.notified().await;
+    tokio::time::timeout(SECOND, events.wait_for(|_| false)).await.unwrap_err();
+    assert_eq!(till.log(), ["begun", "paid"], "it is being undone");
+    till.unblocks.notify_one();
+    till.goes_on.notify_one();
+    assert_eq!(again.await.unwrap(), 4);
+    assert_eq!(till.log(), ["begun", "paid", "undone", "begun", "paid"]);
+    let counts = EffectCounts { confirmed: 1, ..EffectCounts::default() };
+    assert_eq!(system.effects().counts(), counts);
+    system.stop().await;
+}
+
+/// Whoever is to undo something may be away for longer than that is waited for.
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_could_not_be_asked_for_waits_for_a_person_too() {
+    let till = Arc::<Till>::default();
+    let system = plain_shop(&till).await;
+    payer(&system).call_with(4_u32, CallOptions::new().deadline(SECOND)).await.unwrap_err();
+    let mut events = system.events();
+    let mut others = system.events();
+    let goes_on = async {
+        // It has been told to stop by then.
+        tokio::time::timeout(SECOND, others.wait_for(|_| false)).await.unwrap_err();
+        till.goes_on.notify_one();
+    };
+    let shop = system.supervisor("shop").unwrap();
+    let (stopped, ()) = tokio::join!(shop.terminate_child("clerk"), goes_on);
+    stopped.unwrap();
+    assert_eq!(till.log(), ["begun", "paid"]);
+    let called = events.wait_for(|event| matches!(event, Event::UndoStopped { .. }));
+    tokio::time::timeout(HOUR, called).await.unwrap().unwrap();
+    let open = system.effects().open();
+    assert_eq!(open.iter().map(|it| it.status).collect::<Vec<_>>(), ["compensating"]);
+    system.effects().undone(open[0].key).await.unwrap();
+    assert_eq!(system.effects().open(), []);
+    system.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tool_that_finds_nothing_to_undo_has_undone_it_and_any_other_fault_calls_a_person() {
     for found_nothing in [true, false] {

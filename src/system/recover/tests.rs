@@ -7,7 +7,9 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use crate::checkpoint::{Interval, MemoryStore, Snapshot};
+use crate::event::Event;
 use crate::fault::{EffectKind, Fault};
+use crate::ledger::{Intent, Record, Undo};
 use crate::port::{CallOptions, Needs, Port};
 use crate::spec::ChildSpec;
 
@@ -70,6 +72,62 @@ impl Stateful for Agent {
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+/// In the middle of a transaction the answer of a tool was lost, and the process ended with the fate of its request.
+#[test]
+fn what_nobody_knows_is_undone_by_the_next_process_where_this_one_owes_it() {
+    for fate in [Fate::Failed, Fate::Unknown] {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (key, tool, request) = (Arc::<str>::from("k"), ChildPath::from("desk/tool"), "lost");
+        let request: Arc<[u8]> = serde_json::to_vec(request).unwrap().into();
+        let intent = Intent {
+            key: EffectKey::of(&key, 0, 0, &tool, &request),
+            task: Arc::clone(&key),
+            owner: "desk/agent".into(),
+            step: 0,
+            ordinal: 0,
+            tool: tool.clone(),
+            kind: EffectKind::Compensable,
+            request,
+            undo: Some(Undo { tool, request: Arc::from(&b"\"undo\""[..]) }),
+        };
+        runtime().block_on(async {
+            let clock = Arc::new(crate::clock::TokioClock::new());
+            let (journal, _) = Journal::open(Arc::clone(&store), clock).unwrap();
+            let open = Open {
+                child: "desk/agent".into(),
+                key: Arc::clone(&key),
+                request: "\"lost\"".to_owned(),
+                deadline: None,
+                trail: Trail::default(),
+                budget: None,
+                taken: 0,
+                back: Default::default(),
+            };
+            journal.accepted(open, Durability::Sync).unwrap().await.unwrap();
+            let lost = Record::Status(intent.key, EffectStatus::Unknown);
+            for record in [Record::Intent(intent.clone(), 0), lost] {
+                journal.keep(record).await.unwrap();
+            }
+            let none = (Batch::new(), Durability::Sync);
+            journal.fated(&key, fate, None, None, none).await.unwrap();
+        });
+        runtime().block_on(async {
+            let agent = ChildSpec::stateful("agent", || Agent).durable::<Agent>();
+            let spec = SupervisorSpec::one_for_one("desk")
+                .scope(crate::checkpoint::Scope::Transaction)
+                .child(ChildSpec::stateless("tool", || Tool).recorded::<Tool>())
+                .child(agent);
+            let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+            let mut events = system.events();
+            let undone = |event: &Event| matches!(event, Event::Effect { .. });
+            let _ = tokio::time::timeout(Duration::from_secs(1), events.wait_for(undone)).await;
+            let expected = if fate == Fate::Failed { "compensated" } else { "unknown" };
+            assert_eq!(system.effects().list()[0].status, expected, "{fate}");
+            system.stop().await;
+        });
+    }
 }
 
 async fn open(store: &Arc<dyn Store>) -> (System, Port<String, ()>) {
