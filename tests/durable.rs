@@ -29,6 +29,8 @@ mod dying;
 mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
+#[path = "durable/torn.rs"]
+mod torn;
 #[path = "durable/versions.rs"]
 mod versions;
 #[path = "durable/joined.rs"]
