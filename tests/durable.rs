@@ -33,6 +33,8 @@ mod moody;
 mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
+#[path = "durable/torn.rs"]
+mod torn;
 #[path = "durable/versions.rs"]
 mod versions;
 #[path = "durable/older.rs"]

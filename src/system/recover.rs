@@ -255,7 +255,18 @@ impl System {
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         // Of a request that is not handed out again, no state in the middle is taken up.
         let ended = self.ended_with(journal.open_requests());
-        let open = |key: &str| journal.known(key) == Some(Journaled::Open) && !ended.has(key);
+        let (again, gone): (Vec<_>, Vec<_>) =
+            journal.open_requests().into_iter().filter(|it| !ended.has(&it.key)).partition(
+                |open| match self.inner.registry.durable_at(&open.child) {
+                    None => !options.adopt_topology,
+                    Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
+                },
+            );
+        for request in &again {
+            self.check_request(request)?;
+        }
+        let keys: BTreeSet<_> = again.iter().map(|open| Arc::clone(&open.key)).collect();
+        let open = |key: &str| keys.contains(key);
         for child in &children {
             if child.spec().stateful {
                 self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
@@ -274,18 +285,8 @@ impl System {
             told_apart(&journal, journal.work_since(&states), find);
         // And what a rollback has lost in whose middle the process ended.
         recovered.missing.extend(journal.untold());
-        // Nothing has been written so far, and nothing above can fail any more but the requests, which
-        // are read before any is delivered.
-        let (open, gone): (Vec<_>, Vec<_>) =
-            journal.open_requests().into_iter().filter(|it| !ended.has(&it.key)).partition(
-                |open| match self.inner.registry.durable_at(&open.child) {
-                    None => !options.adopt_topology,
-                    Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
-                },
-            );
-        for request in &open {
-            self.check_request(request)?;
-        }
+        let open = again;
+        // Nothing has been written so far.
         if known.as_ref().is_none_or(|known| known.digest != topology.digest) {
             let batch = Batch::new().topology(topology.clone());
             store.commit(batch, Durability::Sync).await?;

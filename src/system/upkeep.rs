@@ -61,7 +61,8 @@ impl Upkeep {
         Ok(Self { journal, effects })
     }
 
-    /// How many accepted requests have no fate yet, and are delivered again by the next process.
+    /// How many accepted requests have no fate yet, and are delivered again by the next process, but for those that
+    /// are [in doubt](Upkeep::in_doubt).
     pub fn open_requests(&self) -> usize {
         self.journal.open_requests().len()
     }

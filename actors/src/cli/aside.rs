@@ -47,7 +47,8 @@ pub(crate) enum Act {
         /// A key as `list` prints it, or enough of its beginning.
         key: String,
     },
-    /// Say what became of an effect that waits for a person.
+    /// Say what became of an effect that waits for a person, or that a request whose fate is unknown did not
+    /// happen (by its whole key): it may then be asked again.
     Settle {
         /// A key as `list` prints it, or enough of its beginning.
         key: String,
@@ -87,6 +88,8 @@ enum Thing {
     Request(Quarantined),
     Checkpoint(Listed),
     Effect(EffectView),
+    /// A request of which nobody knows whether it was done. Not listed: there is nothing that has to be done.
+    Doubt(Arc<str>),
 }
 
 impl Thing {
@@ -95,6 +98,7 @@ impl Thing {
             Self::Request(it) => it.id.to_string(),
             Self::Checkpoint(it) => it.checkpoint.id.to_string(),
             Self::Effect(it) => it.key.to_string(),
+            Self::Doubt(key) => key.to_string(),
         }
     }
 
@@ -103,6 +107,7 @@ impl Thing {
             Self::Request(_) => "request",
             Self::Checkpoint(_) => "checkpoint",
             Self::Effect(_) => "effect",
+            Self::Doubt(_) => "request in doubt",
         }
     }
 
@@ -120,6 +125,7 @@ impl Thing {
                 "status": it.status, "owner": it.owner, "tool": it.tool, "request_key": it.task,
                 "step": it.step, "ordinal": it.ordinal, "effect_kind": it.kind,
             }),
+            Self::Doubt(_) => json!({}),
         };
         body["kind"] = json!(self.kind());
         body["key"] = json!(self.key());
@@ -135,6 +141,7 @@ impl fmt::Display for Thing {
                 write!(f, "{}  to {}, {}", it.id, it.child, ago(it.at))?;
                 if it.trail.is_empty() { Ok(()) } else { write!(f, "\n      {}", it.trail) }
             }
+            Self::Doubt(key) => write!(f, "{key}"),
             Self::Checkpoint(it) => {
                 let about = &it.checkpoint;
                 let reason = it.bad.as_deref().unwrap_or_default();
@@ -197,7 +204,11 @@ impl Act {
             Self::Discard { key } => ("discarded", key, None),
             Self::Settle { key, word, result } => ("settled", key, Some((word, result))),
         };
-        let thing = find(things, &key)?;
+        let doubt = shelf.in_doubt().into_iter().find(|it| **it == *key);
+        let thing = match doubt {
+            Some(doubt) if !things.iter().any(|it| it.key() == key) => Thing::Doubt(doubt),
+            _ => find(things, &key)?,
+        };
         done(shelf, verb, &thing, word).await?;
         let key = thing.key();
         if json {
@@ -275,6 +286,11 @@ async fn done(
         (Thing::Effect(it), Some((word, result))) => {
             return settled(shelf, it.key, word, result).await.map_err(not);
         }
+        (Thing::Doubt(key), Some((Word::DidNotHappen, None))) => shelf.did_not_happen(key).await,
+        (Thing::Doubt(key), _) => {
+            let what = "may have been done: settle it as `did-not-happen`, or leave it";
+            return Err(not(format!("{key} {what}")));
+        }
         (other, Some(_)) => {
             let what = format!("is a {}: `release` or `discard` it", other.kind());
             return Err(not(format!("{} {what}", other.key())));
@@ -318,6 +334,7 @@ fn line(shelf: &Shelf, thing: &Thing, user_data: bool) -> Result<String, Failed>
                 let asked = serde_json::from_str(&asked).unwrap_or(Value::String(asked));
                 body["request"] = asked;
             }
+            Thing::Doubt(_) => {}
             Thing::Checkpoint(it) => {
                 let id: CheckpointId = it.checkpoint.id;
                 let bytes = shelf.export_checkpoint(id).map_err(|error| failed(&error))?;

@@ -2,6 +2,8 @@
 //!
 //! *Invariant.* Both say the same of the same thing.
 
+use std::sync::Arc;
+
 use mainstay::checkpoint::Listed;
 use mainstay::error::QuarantineError;
 use mainstay::id::CheckpointId;
@@ -89,6 +91,21 @@ impl Shelf {
         match self {
             Self::Store(upkeep) => upkeep.release_checkpoint(id).await,
             Self::Live(system) => system.quarantine().release_checkpoint(id).await,
+        }
+    }
+
+    /// Requests that may have been done. A tree at work has told them when it began.
+    pub(super) fn in_doubt(&self) -> Vec<Arc<str>> {
+        match self {
+            Self::Store(upkeep) => upkeep.in_doubt(),
+            Self::Live(_) => Vec::new(),
+        }
+    }
+
+    pub(super) async fn did_not_happen(&self, key: &str) -> Result<(), QuarantineError> {
+        match self {
+            Self::Store(upkeep) => upkeep.did_not_happen(key).await,
+            Self::Live(system) => system.did_not_happen(key).await,
         }
     }
 }

@@ -33,7 +33,8 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
     let known = effects.intended + effects.unknown + effects.stuck;
     let still = recovered.children.is_empty() && effects.confirmed == 0;
     let nothing = recovered.requests == 0 && known == 0 && (still || !progress);
-    let aside = recovered.set_aside.len() + recovered.ended_processes.len();
+    let aside =
+        recovered.set_aside.len() + recovered.ended_processes.len() + recovered.in_doubt.len();
     if nothing && recovered.refused.is_empty() && aside == 0 {
         return None;
     }
@@ -73,6 +74,13 @@ pub(super) fn summary(recovered: &Recovered, progress: bool) -> Option<String> {
             text,
             "\n  set aside: request {:?} to {}, with which in hand the process has ended too often",
             ended.key, ended.child
+        );
+    }
+    for doubt in &recovered.in_doubt {
+        let _ = write!(
+            text,
+            "\n  unknown: request {:?} to {} may have been done, and is not done again (`mainstay store FILE settle KEY did-not-happen` frees it)",
+            doubt.key, doubt.child
         );
     }
     for refused in &recovered.refused {
