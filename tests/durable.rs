@@ -35,8 +35,6 @@ mod replies;
 mod stale;
 #[path = "durable/versions.rs"]
 mod versions;
-#[path = "durable/older.rs"]
-mod older;
 #[path = "durable/joined.rs"]
 mod joined;
 #[path = "durable/handed.rs"]
