@@ -133,9 +133,14 @@ impl Ids {
     }
 }
 
-/// The id that a provider is told for each call, and for each result, if there are others to tell than they
-/// have.
-fn retold(messages: &[Message], ids: Ids) -> Option<(Vec<Vec<String>>, Vec<Option<String>>)> {
+/// The ids that a provider is told: of the calls of each message, and of the call it is the result of.
+struct Retold {
+    calls: Vec<Vec<String>>,
+    results: Vec<Option<String>>,
+}
+
+/// The ids to tell, if they are others than there are.
+fn retold(messages: &[Message], ids: Ids) -> Option<Retold> {
     let mut calls = messages.iter().flat_map(|message| &message.tool_calls).peekable();
     if ids == Ids::Any || calls.peek().is_none() {
         return None;
@@ -162,7 +167,7 @@ fn retold(messages: &[Message], ids: Ids) -> Option<(Vec<Vec<String>>, Vec<Optio
     let told: Vec<_> = told.collect();
     let owners = answered(messages).into_iter();
     let results = owners.map(|owner| owner.map(|(at, call)| told[at][call].clone())).collect();
-    Some((told, results))
+    Some(Retold { calls: told, results })
 }
 
 /// The request as a provider is told it that takes these ids.
@@ -182,7 +187,7 @@ pub(crate) fn told(request: &ChatRequest, ids: Ids) -> Cow<'_, ChatRequest> {
     told.tools.iter_mut().for_each(|tool| rename(&mut tool.name));
     let calls = told.messages.iter_mut().flat_map(|message| &mut message.tool_calls);
     calls.for_each(|call| rename(&mut call.name));
-    if let Some((calls, results)) = ids {
+    if let Some(Retold { calls, results }) = ids {
         for ((message, calls), result) in told.messages.iter_mut().zip(calls).zip(results) {
             for (call, id) in message.tool_calls.iter_mut().zip(calls) {
                 call.id = id;

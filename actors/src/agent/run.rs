@@ -97,7 +97,7 @@ impl Run {
         }
         self.memory().stands = told.stands;
         if let Some(note) = told.note.filter(|_| self.memory.planned.is_empty()) {
-            self.context.push(Message::system(note));
+            self.context.note(&note);
         }
     }
 

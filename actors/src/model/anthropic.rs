@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::ending::{Stop, reason_at};
 use super::share::BUDGETED_ANSWER;
 use super::wire::{
-    Delta, Found, arguments, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
+    Delta, Found, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
+    text_at, thought,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
@@ -120,7 +121,10 @@ pub(crate) fn frame(frame: &Value) -> Found {
                 name: None,
                 arguments: text_at(frame, "/delta/partial_json")?.unwrap_or_default(),
             }],
-            // Thinking, signatures, citations.
+            Some("thinking_delta") => {
+                text_at(frame, "/delta/thinking")?.map(|text| thought(&text)).into_iter().collect()
+            }
+            // Signatures, citations.
             _ => Vec::new(),
         },
         Some("message_delta") => {
@@ -175,6 +179,6 @@ fn stopped(reason: String) -> Delta {
         "refusal" => Delta::Refused,
         "model_context_window_exceeded" => Delta::Stop(Stop::ContextLength),
         // `pause_turn` among others: not an error, the conversation goes on.
-        _ => Delta::Stop(Stop::Other(reason)),
+        _ => Delta::Stop(Stop::foreign(reason)),
     }
 }

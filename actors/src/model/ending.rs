@@ -16,7 +16,45 @@ pub(crate) enum Stop {
     Filtered(String),
     ContextLength,
     BadOutput(String),
+    /// The provider says that it is not what it should be.
+    Spoiled(String),
+    /// The provider has not brought it to its end.
+    Broken(String),
     Other(String),
+}
+
+impl Stop {
+    /// What a word means that is none of its format's own: gateways pass on those of others.
+    pub(crate) fn foreign(word: String) -> Self {
+        match word.to_ascii_lowercase().as_str() {
+            "stop" | "stop_sequence" | "end_turn" | "eos" | "eos_token" | "complete"
+            | "completed" | "finished" => Self::Complete,
+            "tool_calls" | "tool_call" | "tool_use" | "function_call" => Self::ToolCalls,
+            "length" | "max_tokens" | "max_length" | "max_output_tokens" | "model_length"
+            | "error_limit" => Self::Truncated,
+            "content_filter"
+            | "content_filtered"
+            | "safety"
+            | "sensitive"
+            | "error_toxic"
+            | "guardrail_intervened"
+            | "language" => Self::Filtered(word),
+            "other" | "malformed_response" | "missing_thought_signature" => Self::Spoiled(word),
+            "insufficient_system_resource"
+            | "abort"
+            | "aborted"
+            | "cancelled"
+            | "canceled"
+            | "user_cancel"
+            | "timeout"
+            | "error"
+            | "network_error"
+            | "server_error"
+            | "load"
+            | "unload" => Self::Broken(word),
+            _ => Self::Other(word),
+        }
+    }
 }
 
 /// Whether this says why an answer ended. Where it has not ended, some servers say nothing in words.

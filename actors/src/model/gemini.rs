@@ -7,7 +7,7 @@ use super::classify::is_error;
 use super::ending::{Stop, reason_at};
 use super::wire::{
     Delta, Found, NO_CHOICE, arguments, at, count_at, decimal, list_at, object_at, schema, set,
-    text_at, truth_at,
+    text_at, thought, truth_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 use crate::names::{self, SIGNED};
@@ -141,6 +141,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
     let Some(candidate) = at(answer, "/candidates/0")? else { return Ok(found) };
     for (place, part) in list_at(candidate, "/content/parts")?.iter().enumerate() {
         if truth_at(part, "/thought")? == Some(true) {
+            found.extend(text_at(part, "/text")?.map(|text| thought(&text)));
             continue;
         }
         found.extend(text_at(part, "/text")?.filter(|text| !text.is_empty()).map(Delta::Text));
@@ -170,7 +171,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
                 Stop::BadOutput(reason)
             }
             _ if reason.starts_with("IMAGE_") => Stop::Filtered(reason),
-            _ => Stop::Other(reason),
+            _ => Stop::foreign(reason),
         }));
     }
     Ok(found)

@@ -7,7 +7,7 @@ use super::ending::{Stop, reason_at};
 use super::openai::tools;
 use super::wire::{
     Delta, Found, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
-    truth_at, unsupported, written,
+    thought, truth_at, unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
 use crate::names;
@@ -74,6 +74,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
 pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
     let mut found = Vec::new();
     found.extend(text_at(answer, "/model")?.map(Delta::Model));
+    found.extend(text_at(answer, "/message/thinking")?.map(|text| thought(&text)));
     found.extend(
         text_at(answer, "/message/content")?.filter(|text| !text.is_empty()).map(Delta::Text),
     );
@@ -93,7 +94,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
         found.push(Delta::Stop(match reason_at(answer, "/done_reason")?.as_deref() {
             None | Some("stop") => Stop::Complete,
             Some("length") => Stop::Truncated,
-            Some(other) => Stop::Other(other.to_owned()),
+            Some(other) => Stop::foreign(other.to_owned()),
         }));
         found.push(Delta::End);
     }

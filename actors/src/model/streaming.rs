@@ -201,6 +201,8 @@ impl Reader<'_> {
                     }
                 };
                 self.step(Input::Frame(text), writer).await?;
+                let unheard = self.draft.unheard();
+                self.machine.on(Input::Brought(unheard), self.start.elapsed());
                 if self.draft.is_over() {
                     self.leave().await;
                     return Ok(());

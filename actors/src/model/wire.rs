@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::classify::{is_code, is_error};
 use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
+pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
@@ -46,6 +47,8 @@ pub(crate) enum Delta {
     Model(String),
     /// Tokens so far; what is `None` is as before.
     Usage { input: Option<u64>, output: Option<u64> },
+    /// So many letters of what it thinks, which nobody hears.
+    Thought(usize),
     /// The model declined.
     Refused,
     /// All of it once more: what had not been said is said now.
@@ -182,6 +185,8 @@ pub(crate) struct Draft {
     model: String,
     input: Option<u64>,
     output: Option<u64>,
+    /// Letters that came and are no text: of calls, and of what was thought.
+    unheard: usize,
     refused: bool,
     stop: Option<Stop>,
     ending: Ending,
@@ -202,6 +207,7 @@ impl Draft {
             model: String::new(),
             input: None,
             output: None,
+            unheard: 0,
             refused: false,
             stop: None,
             ending: Ending::default(),
@@ -256,6 +262,11 @@ impl Draft {
         });
     }
 
+    /// Letters that came since it was asked last, and are no text.
+    pub(crate) fn unheard(&mut self) -> usize {
+        std::mem::take(&mut self.unheard)
+    }
+
     /// Whether the final frame was read, or an error.
     pub(crate) fn is_over(&self) -> bool {
         self.ended || self.error.is_some()
@@ -307,11 +318,16 @@ impl Draft {
                         call.name = name;
                     }
                     call.arguments.push_str(&arguments);
+                    self.unheard += arguments.chars().count();
                 }
                 Delta::Model(model) => self.model = model,
                 Delta::Usage { input, output } => {
                     self.input = input.or(self.input);
                     self.output = output.or(self.output);
+                }
+                Delta::Thought(letters) => {
+                    self.ending.content |= letters > 0;
+                    self.unheard += letters;
                 }
                 Delta::Refused => self.refused = true,
                 Delta::Again(all) => {
@@ -408,13 +424,27 @@ impl Draft {
                 let text = "the model made a tool call that cannot be read";
                 return Err(Fault::output_invalid(text).with_code(plain(code, "bad_tool_call")));
             }
+            Some(Stop::Spoiled(code)) => {
+                let text = "the provider says that the answer is not as it should be";
+                return Err(Fault::output_invalid(text).with_code(plain(code, "spoiled")));
+            }
+            Some(Stop::Broken(code)) => {
+                let text = "the provider broke the answer off";
+                return Err(Fault::server_transient(text).with_code(plain(code, "broken_off")));
+            }
             _ if self.refused => {
                 return Err(Fault::content_filtered("the model refused").with_code("refusal"));
             }
             Some(Stop::Other(other)) => Finish::Other(other),
             Some(Stop::ToolCalls) => Finish::ToolCalls,
             // Some formats have one word for both.
-            Some(Stop::Complete) | None if self.calls.is_empty() => Finish::Stop,
+            Some(Stop::Complete) | None if self.calls.is_empty() => {
+                if self.text.is_empty() {
+                    let text = "the model said nothing and asked for nothing";
+                    return Err(Fault::output_invalid(text).with_code("empty_answer"));
+                }
+                Finish::Stop
+            }
             Some(Stop::Complete) | None => Finish::ToolCalls,
         };
         let tool_calls: Vec<_> = self
@@ -560,74 +590,17 @@ pub(crate) fn arguments(text: &str) -> Value {
     }
 }
 
-/// What is at this place, such as `/choices/0/message`; `None` if there is nothing, or null. As
-/// [`Value::pointer`], which makes a text of each part of the place to look for escapes; there are none in
-/// ours, and this is most of reading an answer.
-///
-/// # Errors
-/// What stands on the way to it is of another type: nothing would be an answer that nobody gave.
-pub(crate) fn at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a Value>, String> {
-    let mut found = value;
-    for part in place.strip_prefix('/').unwrap_or(place).split('/') {
-        let is_item = part.starts_with(|first: char| first.is_ascii_digit());
-        let next = match found {
-            Value::Null => None,
-            Value::Object(fields) if !is_item => fields.get(part),
-            Value::Array(items) if is_item => {
-                part.parse::<usize>().ok().and_then(|number| items.get(number))
-            }
-            _ => return Err(format!("{place} is looked for in {}", kind(found))),
-        };
-        match next {
-            None | Some(Value::Null) => return Ok(None),
-            Some(next) => found = next,
-        }
-    }
-    Ok(Some(found))
+/// The same as text, and an object as it was written: servers read the arguments of earlier calls, too, and
+/// refuse a whole request for one that is none.
+pub(crate) fn rewritten(text: &str) -> Cow<'_, str> {
+    let is_object = text.trim_start().starts_with('{')
+        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    if is_object { Cow::Borrowed(text) } else { Cow::Owned(arguments(text).to_string()) }
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// The same of this type.
-fn typed_at<'a, T>(
-    value: &'a Value,
-    place: &str,
-    wanted: &str,
-    read: impl FnOnce(&'a Value) -> Option<T>,
-) -> Result<Option<T>, String> {
-    let Some(found) = at(value, place)? else { return Ok(None) };
-    read(found).map(Some).ok_or_else(|| format!("{place} is {}, not {wanted}", kind(found)))
-}
-
-pub(crate) fn text_at(value: &Value, place: &str) -> Result<Option<String>, String> {
-    typed_at(value, place, "a text", |found| found.as_str().map(str::to_owned))
-}
-
-pub(crate) fn number_at(value: &Value, place: &str) -> Result<Option<u64>, String> {
-    typed_at(value, place, "a whole number", Value::as_u64)
-}
-
-pub(crate) fn truth_at(value: &Value, place: &str) -> Result<Option<bool>, String> {
-    typed_at(value, place, "a truth value", Value::as_bool)
-}
-
-pub(crate) fn object_at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a Value>, String> {
-    typed_at(value, place, "an object", |found| found.is_object().then_some(found))
-}
-
-/// Empty if there is none.
-pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], String> {
-    let list = typed_at(value, place, "a list", |found| found.as_array().map(Vec::as_slice))?;
-    Ok(list.unwrap_or_default())
+/// What was thought, of which only the length counts.
+pub(crate) fn thought(text: &str) -> Delta {
+    Delta::Thought(text.chars().count())
 }
 
 /// The arguments of a call as text. Some formats have them so and some as an object, and not all servers
@@ -638,12 +611,6 @@ pub(crate) fn written(arguments: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     }
-}
-
-/// Tokens that were counted. What is no number was not counted: an answer is worth more than its bill,
-/// which is estimated then.
-pub(crate) fn count_at(value: &Value, place: &str) -> Option<u64> {
-    at(value, place).ok()?.and_then(Value::as_u64)
 }
 
 /// Sets a field unless there is nothing to say.

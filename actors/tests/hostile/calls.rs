@@ -201,3 +201,33 @@ async fn a_call_is_put_together_whatever_its_pieces_are_called() {
         assert_eq!(calls, expected);
     }
 }
+
+#[tokio::test]
+async fn arguments_that_are_no_object_go_back_as_one_in_every_wire() {
+    let with =
+        |id: &str, arguments: &str| ToolCall { arguments: arguments.into(), ..call(id, "find") };
+    let long = r#"{"b":123456789012345678901234567890,"a":1}"#;
+    let request = ChatRequest::from("x")
+        .message(Message::tool_calls(
+            "",
+            vec![with("c1", "{\"order\":"), with("c2", long), with("c3", "7"), with("c4", " ")],
+        ))
+        .message(Message::tool_result("c1", "no"));
+    for (wire, place) in [
+        (Wire::Chat, "/messages/1/tool_calls/0/function/arguments"),
+        (Wire::Responses, "/input/1/arguments"),
+    ] {
+        let body = sent(wire, &request).await;
+        let of = |nth: usize| {
+            let place = match wire {
+                Wire::Chat => place.replace("/0/", &format!("/{nth}/")),
+                _ => place.replace("/1/", &format!("/{}/", nth + 1)),
+            };
+            body.pointer(&place).unwrap().as_str().unwrap().to_owned()
+        };
+        assert_eq!(serde_json::from_str::<Value>(&of(0)).unwrap(), json!({"value": "{\"order\":"}));
+        // What is one goes back as it was written.
+        assert_eq!(of(1), long, "{wire:?}");
+        assert_eq!((&*of(2), &*of(3)), ("{\"value\":7}", "{}"), "{wire:?}");
+    }
+}
