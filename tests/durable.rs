@@ -37,8 +37,6 @@ mod stale;
 mod torn;
 #[path = "durable/versions.rs"]
 mod versions;
-#[path = "durable/older.rs"]
-mod older;
 #[path = "durable/joined.rs"]
 mod joined;
 #[path = "durable/handed.rs"]

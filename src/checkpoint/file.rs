@@ -388,6 +388,10 @@ impl Store for FileStore {
         compact::compact(self)
     }
 
+    fn taken_up(&self) {
+        self.shared.index.write().forget_moments();
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         self.ask(|answer| Job::Flush { answer })
     }

@@ -101,6 +101,15 @@ impl<P, J> Default for Index<P, J> {
 }
 
 impl<P, J> Index<P, J> {
+    /// Nothing is known any more of when a checkpoint was taken on a runtime's clock.
+    pub(crate) fn forget_moments(&mut self) {
+        for listed in self.checkpoints.values_mut() {
+            if listed.checkpoint.taken.is_some() {
+                Arc::make_mut(&mut listed.checkpoint).taken = None;
+            }
+        }
+    }
+
     /// Whether the batch agrees with what is there; the receipt it will get.
     pub(crate) fn admit(
         &self,

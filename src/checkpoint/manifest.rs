@@ -231,7 +231,8 @@ pub struct Checkpoint {
     pub budgets: Budgets,
     /// Over all of the above but the chain.
     pub digest: Digest,
-    /// When it was taken on the runtime's clock. Not stored: `None` once read from disk.
+    /// When it was taken on the runtime's clock. Not stored: `None` once read from disk, or taken up by another
+    /// system.
     pub taken: Option<Moment>,
 }
 

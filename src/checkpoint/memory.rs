@@ -184,6 +184,10 @@ impl Store for MemoryStore {
         Ok(Compacted { before, after: self.info()?.bytes })
     }
 
+    fn taken_up(&self) {
+        self.index.lock().forget_moments();
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }

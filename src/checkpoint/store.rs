@@ -526,6 +526,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The medium fails; the store is then as before.
     fn compact(&self) -> Result<Compacted, StoreError>;
 
+    /// A system takes the store up, in the process of another one that had it before, maybe: what was stored so far
+    /// ages by the clock that people read from now on, and not by the other one's, which is not that of this one
+    /// ([`Checkpoint::taken`]).
+    ///
+    /// # Default
+    /// Nothing: right for a store that has read all it knows.
+    fn taken_up(&self) {}
+
     /// Waits until everything committed so far, however durable, survives a power cut.
     ///
     /// # Errors

@@ -209,8 +209,14 @@ impl<W: Worker> Slot<W> {
             );
             CheckpointError::Corrupt { place, what }
         };
-        let mut life = unwound(|| self.worker.construct())
-            .map_err(|text| fails(format!("the constructor panicked: {text}")))?;
+        let mut life = unwound(|| self.worker.construct()).map_err(|text| {
+            // No fault of the state.
+            CheckpointError::Incompatible {
+                what: "the constructor".to_owned(),
+                found: format!("a panic ({text})"),
+                expected: "a new life".to_owned(),
+            }
+        })?;
         let saved = match validated {
             None => Saved::new(),
             Some(validated) => {

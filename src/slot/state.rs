@@ -240,6 +240,11 @@ impl<W: Worker> Slot<W> {
                     self.tell_policy(checkpoint);
                     return Ok(life);
                 }
+                Ok(Err(error)) if error.is_retryable() => {
+                    // Nothing is wrong with the state: the next start has it again.
+                    let _ = unwound(move || drop(life));
+                    return Err(ExitCause::StartFailed(error.to_string()));
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(text) => format!("restore panicked: {text}"),
             };
@@ -462,6 +467,12 @@ impl<W: Worker> Slot<W> {
         let mut life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
         Ok(match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
             Ok(Ok(())) => Ok(life),
+            Ok(Err(error)) if error.is_retryable() => {
+                let _ = unwound(move || drop(life));
+                return Err(Unkept::failed(
+                    Fault::internal(error.to_string()).with_code("restore"),
+                ));
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(text) => Err(format!("restore panicked: {text}")),
         })

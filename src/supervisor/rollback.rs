@@ -466,6 +466,7 @@ impl Place {
                 (Err(why), id) if failed.is_none() => {
                     if let Some(id) = id
                         && !matches!(why, CheckpointError::Incompatible { .. })
+                        && !why.is_retryable()
                     {
                         // It passed every check and is no state all the same.
                         let batch = Batch::new().mark_bad(id, why.to_string());

@@ -248,6 +248,7 @@ impl System {
         {
             return Err(RecoverError::Topology { difference: known.difference(&topology) });
         }
+        store.taken_up();
         let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
         let ledger = Ledger::replayed(records);
         let _ = hub.allowed.set(self.inner.registry.allowed().digest);

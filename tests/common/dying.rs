@@ -102,6 +102,10 @@ impl Store for Dying {
         self.inner.compact()
     }
 
+    fn taken_up(&self) {
+        self.inner.taken_up();
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush()
     }

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use mainstay::checkpoint::{Batch, Durability, Scope};
 use mainstay::clock::{Clock, TokioClock};
+use mainstay::error::StoreError;
 use mainstay::fault::ExitCause;
 use mainstay::moment::Moment;
-use mainstay::system::{Recovered, SystemOptions, To};
+use mainstay::system::{Recovered, RollbackError, SystemOptions, To};
 
 use super::*;
 
@@ -43,6 +44,15 @@ struct Scene {
     /// A state with this sum cannot be restored.
     bad: AtomicU64,
     kind: Option<EffectKind>,
+    /// What so many states are read from cannot be reached.
+    away: AtomicU32,
+    /// So many constructors panic.
+    broken: AtomicU32,
+}
+
+/// Whether one is left, and takes it.
+fn took(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 /// Asked for it a first step waits at the door and adds 10, and a second one replies.
@@ -95,6 +105,10 @@ impl Stateful for Adds {
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        if took(&self.scene.away) {
+            let why = StoreError::NotFound("the other half".to_owned());
+            return Err(CheckpointError::Transient(why));
+        }
         self.sum = snapshot.get("sum")?;
         self.steps = snapshot.get("steps")?;
         match *self.sum == self.scene.bad.load(Ordering::SeqCst) {
@@ -132,7 +146,11 @@ impl Scene {
         max_age: Option<Duration>,
     ) -> (System, Port<u64, u64>, Recovered) {
         let adds = Adds { sum: Arc::default(), steps: Arc::default(), scene: Arc::clone(self) };
-        let child = ChildSpec::stateful("adds", move || adds.clone())
+        let made = move || {
+            assert!(!took(&adds.scene.broken), "nobody is made");
+            adds.clone()
+        };
+        let child = ChildSpec::stateful("adds", made)
             .durable::<Adds>()
             .checkpoint(Interval::Steps(1))
             .attempt_timeout(Duration::from_secs(100_000))
@@ -140,6 +158,7 @@ impl Scene {
         let bell = Bell(Arc::clone(self));
         let spec = SupervisorSpec::one_for_one("desk")
             .scope(Scope::Transaction)
+            .intensity(9, HOUR)
             .child(child)
             .child(ChildSpec::stateless("bell", move || bell.clone()));
         let mut options = RecoverOptions::default();
@@ -328,4 +347,46 @@ async fn a_request_is_not_done_again_on_a_state_that_has_its_work() {
         assert_eq!(port.call(1_u64).await.unwrap().value, 8, "killed: {killed}");
         system.stop().await;
     }
+}
+
+/// The clock of the one before is not that of this one.
+#[test]
+fn a_state_of_another_system_in_the_same_process_ages_by_the_clock_that_people_read() {
+    let (scene, store) = (Arc::<Scene>::default(), store());
+    runtime().block_on(answered(&scene, &store, &[1, 10]));
+    runtime().block_on(async {
+        let (system, port, _) = scene.up(&store, 4000, None).await;
+        assert_eq!(port.call(100_u64).await.unwrap().value, 111);
+        let all = store.checkpoints(&"desk/adds".into()).unwrap();
+        let old = To::Checkpoint(all[1].checkpoint.id);
+        let error = system.rollback("desk/adds", old).await.unwrap_err();
+        let RollbackError::Refused(refused) = &error else { panic!("{error}") };
+        assert!(matches!(refused.why, CheckpointError::Expired { .. }), "{refused}");
+        system.rollback("desk/adds", To::Latest).await.unwrap();
+        system.stop().await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_fault_of_a_state_sets_none_aside() {
+    let store = store();
+    let scene = Arc::new(Scene { kind: Some(EffectKind::Idempotent), ..Scene::default() });
+    let (system, port, _) = scene.up(&store, 0, None).await;
+    for more in [1_u64, 10, 100] {
+        port.call(more).await.unwrap();
+    }
+    scene.away.store(1, Ordering::SeqCst);
+    let error = system.rollback("desk/adds", To::Latest).await.unwrap_err();
+    assert!(matches!(error, RollbackError::Store(CheckpointError::Transient(_))), "{error}");
+    // A life cannot have its state, and the next one has it.
+    scene.away.store(1, Ordering::SeqCst);
+    system.kill("desk/adds").unwrap();
+    assert_eq!(port.call(1_u64).await.unwrap().value, 112);
+    // The schema is known by the state that a first life gives; the second is to be returned to.
+    scene.broken.store(2, Ordering::SeqCst);
+    drop(system.rollback("desk/adds", To::Latest).await);
+    scene.broken.store(0, Ordering::SeqCst);
+    assert_eq!(store.quarantined().unwrap().len(), 0);
+    assert_eq!(system.lost_work(), []);
+    system.stop().await;
 }

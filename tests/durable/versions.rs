@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[path = "older.rs"]
+mod older;
+
 /// Counts what it is asked; `V` is the version of its state.
 #[derive(Clone, Default)]
 struct Tally<const V: u32>(Arc<u64>);
