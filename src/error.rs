@@ -67,7 +67,9 @@ pub enum CallError<Q> {
         /// waited for another call that failed is told what that one was told.
         retry_after: Option<Duration>,
     },
-    /// The effect may or may not have happened, and must not be repeated: verify it, or ask a person.
+    /// The effect may or may not have happened, and must not be repeated: verify it, or ask a person. Also at the
+    /// deadline of a request that has acted and whose answer is being written down then: its key tells what
+    /// came of it ([`System::journaled`](crate::system::System::journaled)).
     Unknown {
         /// The child called.
         child: ChildPath,

@@ -180,6 +180,7 @@ impl fmt::Debug for System {
     }
 }
 
+mod doubt;
 mod quarantine;
 mod recover;
 mod rollback;
@@ -317,6 +318,7 @@ impl System {
     fn watch_root(&self) {
         let root = Arc::clone(&self.inner.root);
         let hub = Arc::downgrade(&self.inner.hub);
+        let effects = Arc::clone(&self.inner.hub.effects);
         let mut watch = Watch {
             hub: Weak::clone(&hub),
             registry: Arc::downgrade(&self.inner.registry),
@@ -326,6 +328,7 @@ impl System {
         self.inner.hub.runtime.spawn(async move {
             let cause = root.wait_ended().await;
             watch.end();
+            effects.close();
             if let Some(hub) = hub.upgrade() {
                 hub.begin_shutdown();
             }
@@ -528,6 +531,7 @@ impl System {
         root.abandon(&ExitCause::Stopped);
         let hub = &self.inner.hub;
         let limit = hub.clock.sleep_until(hub.now() + OUTCOMES);
+        hub.effects.close();
         // Every tool's request has its fate by now: what came of it is written down.
         tokio::select! {
             biased;

@@ -5,7 +5,8 @@
 //! `mcp_shop` speaks over standard input and output; `mcp_shop --http` over HTTP on a port of its
 //! choice, which it prints, or on that of `--port PORT`. With `--log FILE` it writes a line for each thing
 //! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
-//! so many pages.
+//! so many pages; with `--cursor TEXT` each page says that the next is there. With `--sessions` it gives out a
+//! session over HTTP, and forgets it when told to; with `--moved WHERE` it is found at that place only.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -20,11 +21,17 @@ use serde_json::{Value, json};
 
 /// The seats that are reserved.
 static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// Which session is known; each call that says `forget` ends it.
+static SESSION: AtomicU32 = AtomicU32::new(0);
 static SUM_CALLS: AtomicU32 = AtomicU32::new(0);
 
 struct Options {
     log: Option<PathBuf>,
     pages: u64,
+    cursor: Option<String>,
+    sessions: bool,
+    without: Option<String>,
+    moved: Option<String>,
 }
 
 impl Options {
@@ -36,7 +43,8 @@ impl Options {
 }
 
 fn main() {
-    let mut options = Options { log: None, pages: 1 };
+    let mut options =
+        Options { log: None, pages: 1, cursor: None, sessions: false, without: None, moved: None };
     let mut over_http = false;
     let mut port = 0;
     let mut arguments = std::env::args().skip(1);
@@ -44,6 +52,10 @@ fn main() {
         match argument.as_str() {
             "--log" => options.log = arguments.next().map(PathBuf::from),
             "--http" => over_http = true,
+            "--cursor" => options.cursor = arguments.next(),
+            "--without" => options.without = arguments.next(),
+            "--sessions" => options.sessions = true,
+            "--moved" => options.moved = arguments.next(),
             "--pages" => {
                 let pages = arguments.next().and_then(|pages| pages.parse().ok());
                 options.pages = pages.expect("a number of pages");
@@ -102,6 +114,7 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
             return None;
         }
         let mut length = 0;
+        let mut session = None;
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
@@ -112,12 +125,28 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().ok()?;
             }
+            if let Some(value) = header.strip_prefix("mcp-session-id:") {
+                session = Some(value.trim().to_owned());
+            }
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let mut kind = "application/json";
-        let (status, body) = if first.starts_with("POST") {
+        let mine = format!("s{}", SESSION.load(Ordering::Relaxed));
+        let place = first.split(' ').nth(1).unwrap_or_default();
+        let moved = options.moved.as_deref().filter(|moved| *moved != place);
+        let (status, body) = if let Some(moved) = moved {
+            (format!("307 Temporary Redirect\r\nlocation: {moved}"), String::new())
+        } else if options.sessions && session.is_some_and(|session| session != mine) {
+            let error =
+                json!({"code": -32000, "message": "Bad Request: No valid session ID provided"});
+            let error = json!({"jsonrpc": "2.0", "error": error, "id": null});
+            ("400 Bad Request".to_owned(), error.to_string())
+        } else if first.starts_with("POST") {
             let message: Value = serde_json::from_slice(&body).ok()?;
+            if message.pointer("/params/arguments/forget").is_some() {
+                SESSION.fetch_add(1, Ordering::Relaxed);
+            }
             if let Some(code) = message.pointer("/params/arguments/status").and_then(Value::as_u64)
             {
                 let name = message["params"]["name"].as_str().unwrap_or_default();
@@ -129,7 +158,10 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
                         kind = "text/event-stream";
                         ("200 OK".to_owned(), format!("event: message\ndata: {answer}\n\n"))
                     }
-                    Some(answer) => ("200 OK".to_owned(), answer.to_string()),
+                    Some(answer) if options.sessions && message["method"] == "initialize" => {
+                        (format!("200 OK\r\nmcp-session-id: {mine}"), answer)
+                    }
+                    Some(answer) => ("200 OK".to_owned(), answer),
                     None => ("202 Accepted".to_owned(), String::new()),
                 }
             }
@@ -145,12 +177,18 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
     }
 }
 
-fn answer(message: &Value, options: &Options) -> Option<Value> {
+fn answer(message: &Value, options: &Options) -> Option<String> {
     let method = message["method"].as_str()?;
     if method == "notifications/cancelled" {
         options.note("cancelled");
     }
     let id = message.get("id")?;
+    if let (Some("say"), Some(said)) =
+        (message["params"]["name"].as_str(), message["params"]["arguments"]["result"].as_str())
+    {
+        // As it stands: read and written anew it might not be the same.
+        return Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{said}}}"));
+    }
     let result = match method {
         "initialize" => Ok(json!({
             "protocolVersion": message["params"]["protocolVersion"],
@@ -162,19 +200,27 @@ fn answer(message: &Value, options: &Options) -> Option<Value> {
         "tools/call" => call(&message["params"], options),
         _ => Err((-32601, "Method not found")),
     };
-    Some(match result {
+    let answer = match result {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
         Err((code, text)) => {
             json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}})
         }
-    })
+    };
+    Some(answer.to_string())
 }
 
 /// A page of the list of tools: on the last one all that can be called, on each before it one more.
 fn page(cursor: &Value, options: &Options) -> Value {
     let number = cursor.as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(1_u64);
     if number >= options.pages {
-        return json!({"tools": tools()});
+        let mut last = json!({"tools": tools()});
+        if let (Some(tools), Some(without)) = (last["tools"].as_array_mut(), &options.without) {
+            tools.retain(|tool| tool["name"] != without.as_str());
+        }
+        if let Some(cursor) = &options.cursor {
+            last["nextCursor"] = cursor.as_str().into();
+        }
+        return last;
     }
     let tool = json!({"name": format!("page_{number}"), "inputSchema": {"type": "object"}});
     json!({"tools": [tool], "nextCursor": (number + 1).to_string()})
@@ -203,6 +249,7 @@ fn tools() -> Value {
         tool("many", json!({})),
         tool("family", json!({})),
         tool("fill", json!({})),
+        tool("say", json!({})),
         tool("reserve", json!({})),
         tool("release", json!({})),
         tool("reserved", json!({"readOnlyHint": true})),

@@ -1,7 +1,7 @@
 //! The HTTP client that models and servers are reached with.
 //!
-//! *Invariant.* It tries once, and takes what it carries nowhere else: it follows no redirect unless a
-//! caller's own rule says so.
+//! *Invariant.* It tries once, and takes what it carries nowhere else: it follows a redirect only within the
+//! origin, and only one that leaves a request what it was.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -14,6 +14,11 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 
 /// How long a connection may take to be made.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection is kept for the next request. Many servers close theirs after 5 s, and a
+/// request that is sent into a connection that is being closed is lost.
+const KEPT: Duration = Duration::from_secs(4);
+const MAX_REDIRECTS: usize = 3;
 
 /// Made once: to read the certificates this machine trusts takes longer than most requests.
 static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
@@ -44,7 +49,19 @@ pub(crate) fn builder(url: &Url) -> Result<ClientBuilder, Fault> {
         .retry(retry::never())
         // A URL may hold a secret, and a redirect would take the one before along.
         .referer(false)
-        .redirect(redirect::Policy::none());
+        .pool_idle_timeout(KEPT)
+        .redirect(redirect::Policy::custom(|attempt| {
+            // A key must not follow to another origin, and a POST must stay one.
+            let same = attempt.previous().first().is_some_and(|first| {
+                first.origin() == attempt.url().origin()
+                    && matches!(attempt.status().as_u16(), 307 | 308)
+            });
+            if same && attempt.previous().len() <= MAX_REDIRECTS {
+                attempt.follow()
+            } else {
+                attempt.stop()
+            }
+        }));
     // A server on this machine is not behind a proxy.
     Ok(if is_this_machine(url) { builder.no_proxy() } else { builder })
 }

@@ -25,6 +25,7 @@ use mainstay::spec::Kind;
 use serde_json::{Value, json};
 
 use crate::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolChoice, Usage};
+use crate::names;
 use phrases::{Phrases, STATES, phrases};
 
 mod keywords;
@@ -230,13 +231,11 @@ impl Made {
 fn results(request: &ChatRequest) -> Vec<Made> {
     let spoke = request.messages.iter().rposition(|message| message.role == Role::User);
     let since = &request.messages[spoke.map_or(0, |at| at + 1)..];
-    let calls: Vec<&ToolCall> = since.iter().flat_map(|message| &message.tool_calls).collect();
-    let made = since.iter().filter_map(|message| {
-        let id = message.tool_call_id.as_deref()?;
-        let call = calls.iter().rev().find(|call| call.id == id)?;
+    let made = since.iter().zip(names::tools(since)).filter_map(|(message, tool)| {
+        let tool = tool?.to_owned();
         let result = serde_json::from_str(&message.text)
             .unwrap_or_else(|_| Value::String(message.text.clone()));
-        Some(Made { name: call.name.clone(), result })
+        Some(Made { name: tool, result })
     });
     made.collect()
 }

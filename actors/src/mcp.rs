@@ -30,6 +30,7 @@
 //! | What happens | Class, code | An act |
 //! |---|---|---|
 //! | arguments that are no JSON object | `InputValidation`, `bad_arguments`; the server is not asked | not done |
+//! | a tool that was [discovered](McpServer::discover), not declared, and is not there any more | `InputValidation`, `unknown_tool`; the server is not asked | not done |
 //! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked | not done |
 //! | the request could not be written, the HTTP connection was refused, the session is forgotten | `Network` | not done |
 //! | the connection ended before the result came | `Indeterminate`, `connection_lost` | unknown |
@@ -63,7 +64,7 @@
 //! whose effect nobody declared is irreversible.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,8 @@ struct Plan {
     dir: Option<std::path::PathBuf>,
     bearer: Option<Setting>,
     effects: BTreeMap<String, EffectKind>,
+    /// Those that were found and not declared: the server may be without one later.
+    found_only: BTreeSet<String>,
     offered: BTreeMap<String, FoundTool>,
     trusted: bool,
     transient: bool,
@@ -179,6 +182,7 @@ impl McpServer {
             dir: None,
             bearer: None,
             effects: BTreeMap::new(),
+            found_only: BTreeSet::new(),
             offered: BTreeMap::new(),
             trusted: false,
             transient: false,
@@ -217,7 +221,9 @@ impl McpServer {
     #[must_use]
     pub fn tool(self, name: impl Into<String>, effect: EffectKind) -> Self {
         self.with(|plan| {
-            plan.effects.insert(name.into(), effect);
+            let name = name.into();
+            plan.found_only.remove(&name);
+            plan.effects.insert(name, effect);
         })
     }
 
@@ -334,7 +340,10 @@ impl McpServer {
     pub fn offer(self, found: impl IntoIterator<Item = FoundTool>) -> Self {
         self.with(|plan| {
             for tool in found {
-                plan.effects.entry(tool.spec.name.clone()).or_insert(tool.effect);
+                if !plan.effects.contains_key(&tool.spec.name) {
+                    plan.found_only.insert(tool.spec.name.clone());
+                    plan.effects.insert(tool.spec.name.clone(), tool.effect);
+                }
                 plan.offered.insert(tool.spec.name.clone(), tool);
             }
         })
@@ -568,6 +577,10 @@ impl Stateless for McpTool {
             Some(name) => (name, true),
             None => (&*self.name, false),
         };
+        if !listed && self.plan.found_only.contains(&*self.name) {
+            let text = format!("the server has no tool \"{}\" any more", self.name);
+            return Err(Fault::input_validation(text).with_code("unknown_tool").not_applied());
+        }
         let call = classify::call(name, arguments, &ctx.key());
         let outcome = live.call(call, self.plan.call_timeout).await;
         let reply = outcome.and_then(|outcome| {

@@ -17,7 +17,7 @@ use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 
 use crate::chat::{ChatReply, ChatRequest, Finish, Usage};
@@ -35,6 +35,7 @@ pub use crate::model::share::BUDGETED_ANSWER;
 mod anthropic;
 pub mod classify;
 mod commit;
+mod ending;
 mod frames;
 mod gemini;
 pub mod headers;
@@ -42,6 +43,7 @@ mod key;
 pub mod limits;
 mod ollama;
 mod openai;
+mod read;
 mod responses;
 mod share;
 mod streaming;
@@ -107,7 +109,9 @@ pub const CONCURRENCY: u32 = 8;
 /// | a stream paused, or trickled, for too long | `Timeout`: `idle`, `too_slow` |
 /// | the body is not JSON; a frame is not JSON, not UTF-8 | `ServerTransient`: `not_json`, `bad_frame`, `bad_utf8` |
 /// | the answer has another shape, has no choice, is too large | `OutputInvalid`: `bad_shape`, `no_choice`, `body_too_large`, `frame_too_large` |
-/// | it was cut off at its token limit; a tool call cannot be read; JSON was asked for | `OutputInvalid`: `truncated`, the provider's code, `bad_json` |
+/// | it was cut off at its token limit; a tool call cannot be read; JSON was asked for; nothing was said and nothing asked for | `OutputInvalid`: `truncated`, the provider's code, `bad_json`, `empty_answer` |
+/// | the provider says that it has broken the answer off (`abort`, `insufficient_system_resource`) | `ServerTransient`: the provider's code |
+/// | the provider says that the answer is spoiled (`MALFORMED_RESPONSE`, `OTHER`) | `OutputInvalid`: the provider's code |
 /// | the provider filtered it, or the model refused | `ContentFiltered`: the provider's code, `refusal` |
 /// | the window was too small for the answer | `ContextLength`, `model_context_window_exceeded` |
 /// | more was held back before the commit than may be, and [`WhenFull::Fail`] | `OutputInvalid`, `buffer_full` |
@@ -115,6 +119,8 @@ pub const CONCURRENCY: u32 = 8;
 /// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
 /// | the budget does not cover it | `BudgetDenied`, not applied |
 /// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
+///
+/// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded.
 #[derive(Clone)]
 pub struct Model {
     url: String,
@@ -138,6 +144,8 @@ struct Ready {
     urls: [Url; 2],
     /// Whether it is the one whose names are newer than everybody else's.
     official: bool,
+    /// The ids of calls that are taken there.
+    ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
 }
@@ -162,6 +170,12 @@ impl Credentials {
             let version = HeaderValue::from_static(anthropic::VERSION);
             whole.insert(HeaderName::from_static("anthropic-version"), version);
         }
+        let mut secrets = Secrets::new(key, base);
+        if let Some(basic) = key::basic(base).filter(|_| !whole.contains_key(AUTHORIZATION)) {
+            let text = basic.to_str().unwrap_or_default();
+            secrets.add(text.trim_start_matches("Basic "));
+            whole.insert(AUTHORIZATION, basic);
+        }
         let mut stream = whole.clone();
         stream.insert(
             ACCEPT,
@@ -170,7 +184,7 @@ impl Credentials {
                 _ => "text/event-stream, application/json",
             }),
         );
-        Ok(Self { headers: [whole, stream], secrets: Arc::new(Secrets::new(key, base)) })
+        Ok(Self { headers: [whole, stream], secrets: Arc::new(secrets) })
     }
 }
 
@@ -376,7 +390,8 @@ impl Model {
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
         let official = base.host_str() == Some("api.openai.com");
-        Ok(Ready { client: transport::client(&base)?, base, urls, official, credentials })
+        let ids = self.wire.ids(base.host_str());
+        Ok(Ready { client: transport::client(&base)?, base, urls, official, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -469,7 +484,7 @@ impl Model {
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = names::told(request);
+        let told = names::told(request, ready.ids);
         let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
         let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
         let reserved = share.map(|share| share.limit).or(request.max_tokens);
@@ -614,6 +629,11 @@ fn superseded() -> Fault {
     Fault::cancelled("another attempt writes the stream").with_code("superseded")
 }
 
+/// Whether it ended for a reason that is not known here: it may be whole.
+fn is_doubtful(reply: &ChatReply) -> bool {
+    matches!(reply.finish, Finish::Other(_)) && !reply.is_paused()
+}
+
 impl Behavior for Model {
     type Request = ChatRequest;
     type Reply = ChatReply;
@@ -638,6 +658,9 @@ impl Stateless for Model {
         // Also when it failed: an answer that was cut off is paid for.
         ctx.owe(Cost::default());
         ctx.spend(self.cost(usage));
+        if outcome.as_ref().is_ok_and(is_doubtful) {
+            ctx.mark_degraded();
+        }
         if let Some(fault) = outcome.as_ref().ok().and_then(ChatReply::broken_by) {
             ctx.mark_degraded();
             // What another attempt has left is not this endpoint's failure.

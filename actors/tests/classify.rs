@@ -43,8 +43,8 @@ fn what_is_not_known_is_not_retried() {
     for status in (0..=1000_u16).filter(|status| !(300..400).contains(status)) {
         let fault = classify(status, &Default::default(), b"", SystemTime::UNIX_EPOCH);
         let known = [
-            400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 413, 415, 422, 429, 431,
-            500, 502, 503, 504, 529,
+            400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 413, 415, 422, 425, 429,
+            431, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530, 598, 599,
         ];
         assert_eq!(fault.class == Class::Unknown, !known.contains(&status), "{status}");
     }

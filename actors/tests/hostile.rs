@@ -15,6 +15,10 @@ use mainstay_actors::stub_server::{Row, StubServer};
 
 #[path = "hostile/bodies.rs"]
 mod bodies;
+#[path = "hostile/calls.rs"]
+mod calls;
+#[path = "hostile/endings.rs"]
+mod endings;
 #[path = "hostile/streams.rs"]
 mod streams;
 #[path = "hostile/tls.rs"]

@@ -21,6 +21,8 @@ use mainstay_actors::tool::{ToolReply, ToolRequest, ToolSpec};
 use harness::{Running, lives, scratch, signal, until};
 use shop::{Log, OverHttp, shop};
 
+#[path = "mcp/answers.rs"]
+mod answers;
 #[path = "mcp/harness.rs"]
 mod harness;
 #[path = "mcp/shop.rs"]
@@ -356,6 +358,11 @@ async fn a_list_of_tools_is_read_page_by_page_and_one_without_end_fails_the_star
         (Class::OutputInvalid, Some("too_many_pages"))
     );
     assert_eq!(fault.message, "the server's list of tools has more than 256 pages");
+    // An empty cursor is none, and one that leads nowhere else is the end, too.
+    for cursor in ["", "7"] {
+        let found = McpServer::command(program, ["--cursor", cursor]).discover().await.unwrap();
+        assert!(found.iter().any(|tool| tool.spec.name == "sum"), "{cursor}");
+    }
 }
 
 #[tokio::test]

@@ -214,3 +214,23 @@ async fn a_client_that_was_not_connected_says_so() {
     let fault = Model::openai("http://x", "m").ask(&"x".into(), Duration::MAX, 1).await;
     assert_eq!(fault.unwrap_err().class, Class::Internal);
 }
+
+#[tokio::test]
+async fn a_name_and_a_password_in_the_base_url_go_with_every_request_and_are_shown_to_nobody() {
+    let server = StubServer::start().await.unwrap();
+    let url = server.url().replace("http://", "http://desk:hunter%402-hunter@");
+    let mut model = Model::openai(&url, "m");
+    model.connect().unwrap();
+    model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
+    // `desk:hunter@2-hunter`
+    let header = "Basic ZGVzazpodW50ZXJAMi1odW50ZXI=";
+    assert_eq!(server.requests()[0].header("authorization"), Some(header));
+    server.then(Row::error(401, "", &format!("not you: {header}")));
+    let fault = model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap_err();
+    assert!(!fault.message.contains("ZGVzazpodW50"), "{}", fault.message);
+    // Where the key goes into the same header, it is the key.
+    let mut keyed = Model::openai(&url, "m").key(KEY);
+    keyed.connect().unwrap();
+    keyed.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
+    assert_eq!(server.requests()[2].header("authorization"), Some("Bearer sk-very-secret"));
+}

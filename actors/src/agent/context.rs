@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::turns::{LeftOut, leave_out_turns, said_bytes};
+use super::turns::{LeftOut, add_note, leave_out_turns, said_bytes};
 use crate::chat::{Message, Role};
 
 /// A tool result that is at most so long, in bytes, is not shortened.
@@ -60,6 +60,13 @@ impl Conversation {
     pub(super) fn leave_out_rounds(&mut self) -> u32 {
         let over = self.rounds.len().saturating_sub(1).max(1);
         u32::try_from(self.rounds.drain(1..over).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Tells the model something of the task that nobody has said in it.
+    pub(super) fn note(&mut self, note: &str) {
+        if let Some(beginning) = self.rounds.first_mut() {
+            add_note(Arc::make_mut(beginning), note);
+        }
     }
 
     /// Tells the model what was left out.

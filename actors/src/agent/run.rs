@@ -15,6 +15,7 @@ use super::state::{Failed, Memory, Planned, Same};
 use super::turns::LeftOut;
 use super::{AgentReply, AgentRequest, Plan, ToolUse, past};
 use crate::chat::{ChatReply, ChatRequest, Message, ToolCall};
+use crate::names;
 
 /// Tool calls of one answer that are made; for the others the model is told that they were too many.
 pub const MAX_CALLS: usize = 16;
@@ -96,7 +97,7 @@ impl Run {
         }
         self.memory().stands = told.stands;
         if let Some(note) = told.note.filter(|_| self.memory.planned.is_empty()) {
-            self.context.push(Message::system(note));
+            self.context.note(&note);
         }
     }
 
@@ -123,7 +124,7 @@ impl Run {
     }
 
     /// The model has answered.
-    pub(super) fn on_model(&mut self, reply: ChatReply) -> Result<Next, Fault> {
+    pub(super) fn on_model(&mut self, mut reply: ChatReply) -> Result<Next, Fault> {
         self.memory().steps += 1;
         if let Some(fault) = reply.broken_by() {
             let text = "the model's answer broke off after a part of it was heard";
@@ -138,6 +139,8 @@ impl Run {
             return self.on_answer(reply.text);
         }
         self.check_steps()?;
+        // Some servers count their calls from 0 in each answer.
+        names::distinguish(&mut reply.tool_calls, self.context.messages());
         let calls = reply.tool_calls.clone();
         self.context.open_round(Message::tool_calls(reply.text, reply.tool_calls));
         for (index, call) in calls.into_iter().enumerate() {

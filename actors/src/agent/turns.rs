@@ -20,6 +20,23 @@ pub struct LeftOut {
     pub steps: u32,
 }
 
+/// Tells the model something in the first system message, or one of its own where there is none: many servers
+/// refuse one that is not the first.
+pub(super) fn add_note(messages: &mut Vec<Message>, note: &str) {
+    match messages.first_mut().filter(|first| first.role == Role::System) {
+        Some(first) => {
+            // What is said of what was left out stands at the end, and is cut off there.
+            let at = first.text.find(MARK).unwrap_or(first.text.len());
+            let left_out = first.text.split_off(at);
+            let text = first.text.trim_end();
+            let gap = if text.is_empty() { "" } else { "\n\n" };
+            let end = if left_out.is_empty() { "" } else { "\n\n" };
+            first.text = format!("{text}{gap}{note}{end}{left_out}");
+        }
+        None => messages.insert(0, Message::system(note)),
+    }
+}
+
 impl LeftOut {
     /// So many turns.
     pub const fn turns(turns: u32) -> Self {

@@ -11,6 +11,7 @@ use rmcp::model::{
 
 use rmcp::ServiceError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::bounded::{TOO_LONG, too_long};
@@ -206,33 +207,66 @@ fn words(result: &CallToolResult) -> String {
     }
 }
 
-/// The result as JSON: what is structured as it is, a text as a string unless it is JSON itself.
+/// The result as JSON: what is structured as it is, a text as a string unless it is JSON itself. A text that
+/// is JSON is kept as it was written: read and written anew, a number in it could be another one.
 fn content(result: CallToolResult) -> Result<String, Fault> {
     let unwritable = |error| {
         Fault::internal(format!("the result cannot be written: {error}")).with_code("bad_result")
     };
-    if let Some(value) = result.structured_content {
-        return Ok(value.to_string());
+    // Servers that write out what they have not say null.
+    if let Some(value) = result.structured_content.filter(|value| !value.is_null()) {
+        return structured(&value, &result.content);
     }
     let mut blocks = result.content.into_iter().map(|block| match block {
         ContentBlock::Text(text) => Ok(json_or_text(text.text)),
-        other => serde_json::to_value(other).map_err(unwritable),
+        other => serde_json::to_string(&other).map_err(unwritable),
     });
     match (blocks.next(), blocks.next()) {
         (None, _) => Ok("null".to_owned()),
-        (Some(only), None) => Ok(only?.to_string()),
+        (Some(only), None) => only,
         (Some(first), Some(second)) => {
             let all: Result<Vec<_>, Fault> = [first, second].into_iter().chain(blocks).collect();
-            Ok(Value::Array(all?).to_string())
+            Ok(format!("[{}]", all?.join(",")))
         }
     }
 }
 
-fn json_or_text(text: String) -> Value {
-    match serde_json::from_str(&text) {
-        Ok(value @ (Value::Object(_) | Value::Array(_))) => value,
-        _ => Value::String(text),
+/// What is structured has been read already, and its numbers with it. Servers say the same in a text beside it,
+/// and that is as it was written.
+fn structured(value: &Value, blocks: &[ContentBlock]) -> Result<String, Fault> {
+    let same = blocks.iter().filter_map(ContentBlock::as_text).find(|text| {
+        serde_json::from_str::<Value>(&text.text).is_ok_and(|written| written == *value)
+    });
+    match same {
+        Some(text) => Ok(text.text.trim().to_owned()),
+        None if has_long_number(value) => Err(not_as_promised(
+            "a number of the structured result does not fit into 64 bits, and no text says it"
+                .to_owned(),
+        )),
+        None => Ok(value.to_string()),
     }
+}
+
+/// Whether a number in it may have been another one: a whole one that did not fit.
+fn has_long_number(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|_| number.is_f64());
+            // 2^63, above which the digits of a whole number are not all kept.
+            float.is_some_and(|float| float.abs() >= 9_223_372_036_854_775_808.0)
+        }
+        Value::Array(items) => items.iter().any(has_long_number),
+        Value::Object(fields) => fields.values().any(has_long_number),
+        _ => false,
+    }
+}
+
+fn json_or_text(text: String) -> String {
+    let json = text.trim();
+    if json.starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(json).is_ok() {
+        return json.to_owned();
+    }
+    Value::String(text).to_string()
 }
 
 /// A call of this tool without a result.
@@ -375,10 +409,15 @@ fn unexpected() -> Fault {
 fn by_text(text: &str) -> (Fault, Verdict) {
     let code =
         text.split(|c: char| !c.is_ascii_digit()).find_map(|part| match part.parse::<u16>() {
-            Ok(code @ 400..=599) => Some(code),
+            Ok(code @ 300..=599) => Some(code),
             _ => None,
         });
     match code {
+        Some(code @ 300..=399) => {
+            let fault = status(code, None);
+            let text = format!("{} and refers to elsewhere, which is not followed", fault.message);
+            (Fault { message: text.into(), ..fault }, Verdict::Answered)
+        }
         Some(code) => (status(code, None), Verdict::Answered),
         None => (unexpected(), Verdict::Answered),
     }

@@ -119,10 +119,15 @@ impl Connection {
         &self.live.tools
     }
 
-    /// Whether the server has every tool that was declared.
+    /// Whether the server has every tool that was declared. One that was only found may be gone: nobody may
+    /// need it.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Fault> {
-        let missing: Vec<_> =
-            plan.effects.keys().filter(|name| !self.live.has(name)).map(String::as_str).collect();
+        let missing: Vec<_> = plan
+            .effects
+            .keys()
+            .filter(|name| !plan.found_only.contains(*name) && !self.live.has(name))
+            .map(String::as_str)
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -190,15 +195,28 @@ impl Connection {
 async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> {
     let (mut tools, mut cursor) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
-        let params = PaginatedRequestParams::default().with_cursor(cursor);
+        let params = PaginatedRequestParams::default().with_cursor(cursor.clone());
         let page = match peer.list_tools(Some(params)).await {
             Ok(page) => page,
             // A server may have other things than tools.
             Err(ServiceError::McpError(error)) if error.code.0 == -32601 => return Ok(tools),
-            Err(error) => return Err(classify::error("", error, SystemTime::now()).0),
+            Err(error) => {
+                let (fault, _) = classify::error("", error, SystemTime::now());
+                let text = format!("the list of tools: {}", fault.message);
+                return Err(Fault { message: text.into(), ..fault });
+            }
         };
         tools.extend(page.tools);
-        cursor = page.next_cursor;
+        // Some servers write the empty text for none.
+        let next = page.next_cursor.filter(|next| !next.is_empty());
+        if next.is_some() && next == cursor {
+            tracing::warn!(
+                target: "mainstay",
+                "the server's list of tools goes on where it was; it is taken as whole"
+            );
+            return Ok(tools);
+        }
+        cursor = next;
         if cursor.is_none() {
             return Ok(tools);
         }

@@ -1,9 +1,19 @@
 //! A server reached over streamable HTTP.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_core::stream::BoxStream;
 use mainstay::fault::Fault;
+use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Url};
+use rmcp::model::{ClientJsonRpcMessage, ErrorData, ServerJsonRpcMessage};
 use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
+    StreamableHttpPostResponse, StreamableHttpResponseLimits,
+};
+use sse_stream::{Error as SseError, Sse};
 
 use super::Plan;
 use crate::http;
@@ -11,7 +21,7 @@ use crate::http;
 pub(super) fn transport(
     plan: &Plan,
     address: &str,
-) -> Result<StreamableHttpClientTransport<Client>, Fault> {
+) -> Result<StreamableHttpClientTransport<Attentive>, Fault> {
     let url = Url::parse(address)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -25,5 +35,122 @@ pub(super) fn transport(
     if let Some(bearer) = &plan.bearer {
         config = config.auth_header(bearer.read()?.trim());
     }
-    Ok(StreamableHttpClientTransport::with_client(client, config))
+    Ok(StreamableHttpClientTransport::with_client(Attentive(client), config))
+}
+
+/// A client that hears an error of nobody's request. The protocol leaves the id out where a server could not
+/// read the request, and the transport hands such an error to nobody; over HTTP it stands in the answer to one.
+#[derive(Clone, Debug)]
+pub(super) struct Attentive(Client);
+
+type Posted = Result<StreamableHttpPostResponse, StreamableHttpError<reqwest::Error>>;
+type Events = BoxStream<'static, Result<Sse, SseError>>;
+type Headers = HashMap<HeaderName, HeaderValue>;
+
+impl StreamableHttpClient for Attentive {
+    type Error = reqwest::Error;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        auth_header: Option<String>,
+        custom_headers: Headers,
+    ) -> Posted {
+        let limits = StreamableHttpResponseLimits::default();
+        self.post_message_with_response_limits(
+            uri,
+            message,
+            session_id,
+            auth_header,
+            custom_headers,
+            limits,
+        )
+        .await
+    }
+
+    async fn post_message_with_response_limits(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        auth_header: Option<String>,
+        custom_headers: Headers,
+        limits: StreamableHttpResponseLimits,
+    ) -> Posted {
+        let asked = match &message {
+            ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
+            _ => None,
+        };
+        let in_session = session_id.is_some();
+        let mut posted = self
+            .0
+            .post_message_with_response_limits(
+                uri,
+                message,
+                session_id,
+                auth_header,
+                custom_headers,
+                limits,
+            )
+            .await?;
+        if let StreamableHttpPostResponse::Json(ServerJsonRpcMessage::Error(error), _) = &mut posted
+            && error.id.is_none()
+        {
+            if in_session && is_about_session(&error.error) {
+                return Err(StreamableHttpError::SessionExpired);
+            }
+            error.id = asked;
+        }
+        Ok(posted)
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session_id: Arc<str>,
+        auth_header: Option<String>,
+        custom_headers: Headers,
+    ) -> Result<(), StreamableHttpError<reqwest::Error>> {
+        self.0.delete_session(uri, session_id, auth_header, custom_headers).await
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        auth_header: Option<String>,
+        custom_headers: Headers,
+    ) -> Result<Events, StreamableHttpError<reqwest::Error>> {
+        self.0.get_stream(uri, session_id, last_event_id, auth_header, custom_headers).await
+    }
+
+    async fn get_stream_with_max_sse_event_size(
+        &self,
+        uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        auth_header: Option<String>,
+        custom_headers: Headers,
+        max_sse_event_size: usize,
+    ) -> Result<Events, StreamableHttpError<reqwest::Error>> {
+        self.0
+            .get_stream_with_max_sse_event_size(
+                uri,
+                session_id,
+                last_event_id,
+                auth_header,
+                custom_headers,
+                max_sse_event_size,
+            )
+            .await
+    }
+}
+
+/// What the official library's servers say, with a status of 400, of a session that they do not know. A
+/// request that was not even read was not done.
+fn is_about_session(error: &ErrorData) -> bool {
+    error.message.to_ascii_lowercase().contains("session")
 }

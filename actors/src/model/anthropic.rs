@@ -3,10 +3,11 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::share::BUDGETED_ANSWER;
 use super::wire::{
-    Delta, Found, Stop, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
-    text_at,
+    Delta, Found, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
+    text_at, thought,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
@@ -92,7 +93,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
         found.extend(opened(number as u64, block, true)?);
     }
     found.extend(usage(answer.get("usage")));
-    found.extend(text_at(answer, "/stop_reason")?.map(stopped));
+    found.extend(reason_at(answer, "/stop_reason")?.map(stopped));
     found.push(Delta::End);
     Ok(found)
 }
@@ -120,12 +121,15 @@ pub(crate) fn frame(frame: &Value) -> Found {
                 name: None,
                 arguments: text_at(frame, "/delta/partial_json")?.unwrap_or_default(),
             }],
-            // Thinking, signatures, citations.
+            Some("thinking_delta") => {
+                text_at(frame, "/delta/thinking")?.map(|text| thought(&text)).into_iter().collect()
+            }
+            // Signatures, citations.
             _ => Vec::new(),
         },
         Some("message_delta") => {
             let mut found = usage(frame.get("usage"));
-            found.extend(text_at(frame, "/delta/stop_reason")?.map(stopped));
+            found.extend(reason_at(frame, "/delta/stop_reason")?.map(stopped));
             found
         }
         Some("message_stop") => vec![Delta::End],
@@ -175,6 +179,6 @@ fn stopped(reason: String) -> Delta {
         "refusal" => Delta::Refused,
         "model_context_window_exceeded" => Delta::Stop(Stop::ContextLength),
         // `pause_turn` among others: not an error, the conversation goes on.
-        _ => Delta::Stop(Stop::Other(reason)),
+        _ => Delta::Stop(Stop::foreign(reason)),
     }
 }

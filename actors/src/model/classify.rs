@@ -61,7 +61,12 @@ pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -
 /// Whether the body of a response with status 200 is an error all the same.
 pub(crate) fn is_error(body: &Value) -> bool {
     // Google wraps the object in a list, where it would have answered with one.
-    body.get(0).unwrap_or(body).get("error").is_some_and(|error| !error.is_null())
+    body.get(0).unwrap_or(body).get("error").is_some_and(|error| match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    })
 }
 
 /// Whether this looks like a code, and not like what somebody has said.
@@ -72,6 +77,10 @@ pub(crate) fn is_code(text: &str) -> bool {
 }
 
 fn judge(status: u16, report: &Report) -> Class {
+    // More than the limit of a minute lets through at all: it is as long the next time, whatever the code says.
+    if matches!(status, 413 | 429) && report.message.to_lowercase().contains("request too large") {
+        return Class::ContextLength;
+    }
     report
         .codes()
         .find_map(by_code)
@@ -144,7 +153,10 @@ fn by_code(code: &str) -> Option<Class> {
         | "slow_down"
         | "resource_exhausted"
         | "too_many_requests" => Class::RateLimit,
-        "model_not_found" | "model_not_available" | "deploymentnotfound" => Class::ModelUnavailable,
+        "model_not_found"
+        | "model_not_available"
+        | "model_decommissioned"
+        | "deploymentnotfound" => Class::ModelUnavailable,
         "overloaded_error"
         | "overloaded"
         | "engine_overloaded"
@@ -184,6 +196,9 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
             "context size",
             "context length",
             "context window",
+            "exceed context limit",
+            "maximum prompt length",
+            "`inputs` tokens +",
             "prompt is too long",
             "input is too long",
             "too many tokens",
@@ -221,8 +236,16 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
         return Some(Class::QuotaExhausted);
     }
     if (unstated || matches!(status, 400 | 404))
-        && has(&["model", "deployment"])
-        && (status == 404 || has(&["not found", "does not exist", "not loaded"]))
+        && has(&["model", "deployment", "no endpoints found"])
+        && (status == 404
+            || has(&[
+                "not found",
+                "does not exist",
+                "not loaded",
+                "decommissioned",
+                "is no longer supported",
+                "not a valid model",
+            ]))
     {
         return Some(Class::ModelUnavailable);
     }
@@ -246,13 +269,15 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
 fn by_status(status: u16) -> Option<Class> {
     Some(match status {
         // 409 is for `x-should-retry: true` to promote.
-        400 | 404 | 405 | 406 | 409 | 410 | 411 | 415 | 422 | 431 => Class::InputValidation,
+        400 | 404 | 405 | 406 | 409 | 411 | 415 | 422 | 431 => Class::InputValidation,
         401 | 403 | 407 => Class::Permission,
         402 => Class::QuotaExhausted,
-        408 | 504 => Class::Timeout,
+        // The last four are what gateways say of the server behind them.
+        408 | 504 | 522 | 524 | 598 | 599 => Class::Timeout,
+        410 => Class::ModelUnavailable,
         413 => Class::ContextLength,
         429 => Class::RateLimit,
-        500 | 502 => Class::ServerTransient,
+        425 | 500 | 502 | 520 | 521 | 523 | 530 => Class::ServerTransient,
         503 | 529 => Class::Overloaded,
         // A redirect to somewhere else, which is not followed: the endpoint is not here.
         300..=399 => Class::ModelUnavailable,

@@ -70,6 +70,8 @@ impl Default for Rules {
 pub(crate) enum Input {
     /// A frame with this text; empty for one without content.
     Frame(String),
+    /// So many characters came in the frame that nobody hears: of tool calls, of what was thought.
+    Brought(usize),
     /// Time has passed.
     Tick,
     /// So much time went by waiting for the listener, which is not the provider's fault.
@@ -129,6 +131,10 @@ impl Machine {
             return Output::Wait;
         }
         match input {
+            Input::Brought(characters) => {
+                self.span.1 += characters;
+                Output::Wait
+            }
             Input::Held(time) => {
                 self.beat += time;
                 self.span.0 += time;

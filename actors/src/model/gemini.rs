@@ -4,29 +4,27 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::classify::is_error;
+use super::ending::{Stop, reason_at};
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, arguments, at, count_at, decimal, list_at, object_at, schema,
-    set, text_at, tool_of, truth_at,
+    Delta, Found, NO_CHOICE, arguments, at, count_at, decimal, list_at, object_at, schema, set,
+    text_at, thought, truth_at,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
-
-/// Stands between a call's id and the signature that the model wants to see again with the call. A
-/// call has no other place that keeps it.
-const SIGNED: char = '~';
+use crate::names::{self, SIGNED};
 
 /// The body of a request. The model and whether to stream are said in the URL.
 pub(crate) fn body(request: &ChatRequest) -> Result<Value, Fault> {
     let mut contents: Vec<(&str, Vec<Value>)> = Vec::new();
     let mut system = Vec::new();
-    for message in &request.messages {
+    for (message, tool) in request.messages.iter().zip(names::tools(&request.messages)) {
         let mut parts = Vec::new();
         let role = match (message.role, &message.tool_call_id) {
             (Role::System, _) => {
                 system.push(json!({ "text": message.text }));
                 continue;
             }
-            (Role::Tool, Some(id)) => {
-                let name = tool_of(request, id).unwrap_or("unknown");
+            (Role::Tool, Some(_)) => {
+                let name = tool.unwrap_or("unknown");
                 // An object is wanted, and a tool may have said anything.
                 let response = match serde_json::from_str::<Value>(&message.text) {
                     Ok(value @ Value::Object(_)) => value,
@@ -135,7 +133,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
         };
         found.push(Delta::Usage { input: count_at(usage, "/promptTokenCount"), output });
     }
-    if let Some(reason) = text_at(answer, "/promptFeedback/blockReason")? {
+    if let Some(reason) = reason_at(answer, "/promptFeedback/blockReason")? {
         found.push(Delta::Stop(Stop::Filtered(reason)));
         found.push(Delta::End);
         return Ok(found);
@@ -143,6 +141,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
     let Some(candidate) = at(answer, "/candidates/0")? else { return Ok(found) };
     for (place, part) in list_at(candidate, "/content/parts")?.iter().enumerate() {
         if truth_at(part, "/thought")? == Some(true) {
+            found.extend(text_at(part, "/text")?.map(|text| thought(&text)));
             continue;
         }
         found.extend(text_at(part, "/text")?.filter(|text| !text.is_empty()).map(Delta::Text));
@@ -161,7 +160,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
             });
         }
     }
-    if let Some(reason) = text_at(candidate, "/finishReason")? {
+    if let Some(reason) = reason_at(candidate, "/finishReason")? {
         found.push(Delta::Stop(match reason.as_str() {
             "STOP" => Stop::Complete,
             "MAX_TOKENS" => Stop::Truncated,
@@ -172,7 +171,7 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
                 Stop::BadOutput(reason)
             }
             _ if reason.starts_with("IMAGE_") => Stop::Filtered(reason),
-            _ => Stop::Other(reason),
+            _ => Stop::foreign(reason),
         }));
     }
     Ok(found)

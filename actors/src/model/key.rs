@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use mainstay::fault::Fault;
+use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
+use super::transport;
 use super::wire::Wire;
 
 #[derive(Clone)]
@@ -47,6 +49,16 @@ impl Key {
         }
         Ok(Some(if key.trim().len() == key.len() { key } else { Arc::from(key.trim()) }))
     }
+}
+
+/// The header of a name and a password in the base URL, which go with every request as they do elsewhere.
+pub(crate) fn basic(base: &Url) -> Option<HeaderValue> {
+    if base.username().is_empty() && base.password().is_none() {
+        return None;
+    }
+    // A builder reads them, and knows how they are written.
+    let mut request = transport::client(base).ok()?.get(base.clone()).build().ok()?;
+    request.headers_mut().remove(AUTHORIZATION)
 }
 
 /// The header that carries a key.

@@ -3,19 +3,22 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::openai::tools;
 use super::wire::{
-    Delta, Found, Stop, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
-    tool_of, truth_at, unsupported, written,
+    Delta, Found, arguments, at, count_at, decimal, list_at, object_at, schema, set, text_at,
+    thought, truth_at, unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
+use crate::names;
 
 /// The body of a request.
 pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<Value, Fault> {
     let messages: Vec<_> = request
         .messages
         .iter()
-        .map(|message| {
+        .zip(names::tools(&request.messages))
+        .map(|(message, tool)| {
             let mut wire = json!({ "role": message.role.name(), "content": message.text });
             if !message.tool_calls.is_empty() {
                 let calls = message.tool_calls.iter().map(|call| {
@@ -25,7 +28,6 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
                 });
                 wire["tool_calls"] = calls.collect();
             }
-            let tool = message.tool_call_id.as_deref().and_then(|id| tool_of(request, id));
             set(&mut wire, "tool_name", tool);
             wire
         })
@@ -72,6 +74,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
 pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
     let mut found = Vec::new();
     found.extend(text_at(answer, "/model")?.map(Delta::Model));
+    found.extend(text_at(answer, "/message/thinking")?.map(|text| thought(&text)));
     found.extend(
         text_at(answer, "/message/content")?.filter(|text| !text.is_empty()).map(Delta::Text),
     );
@@ -88,10 +91,10 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
             input: count_at(answer, "/prompt_eval_count"),
             output: count_at(answer, "/eval_count"),
         });
-        found.push(Delta::Stop(match text_at(answer, "/done_reason")?.as_deref() {
+        found.push(Delta::Stop(match reason_at(answer, "/done_reason")?.as_deref() {
             None | Some("stop") => Stop::Complete,
             Some("length") => Stop::Truncated,
-            Some(other) => Stop::Other(other.to_owned()),
+            Some(other) => Stop::foreign(other.to_owned()),
         }));
         found.push(Delta::End);
     }

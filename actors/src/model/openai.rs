@@ -1,12 +1,15 @@
 //! OpenAI's chat completions, which most servers speak.
 
+use std::borrow::Cow;
+
 use mainstay::fault::Fault;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::wire::{
-    Delta, Found, NO_CHOICE, Stop, at, count_at, decimal, list_at, number_at, object_at, raw,
+    Delta, Found, NO_CHOICE, at, count_at, decimal, list_at, number_at, object_at, raw, rewritten,
     schema, text_at, unwritable, written,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
@@ -156,7 +159,7 @@ impl Serialize for Called<'_> {
         serializer.collect_seq(self.0.iter().map(|call| Call {
             id: &call.id,
             kind: "function",
-            function: Function { name: &call.name, arguments: &call.arguments },
+            function: Function { name: &call.name, arguments: rewritten(&call.arguments) },
         }))
     }
 }
@@ -172,7 +175,7 @@ struct Call<'a> {
 #[derive(Serialize)]
 struct Function<'a> {
     name: &'a str,
-    arguments: &'a str,
+    arguments: Cow<'a, str>,
 }
 
 /// Also Ollama's.
@@ -210,7 +213,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
     };
     let mut found = common(answer)?;
     said(message, &mut found)?;
-    found.extend(text_at(choice, "/finish_reason")?.map(ended));
+    found.extend(reason_at(choice, "/finish_reason")?.map(ended));
     found.push(Delta::End);
     Ok(found)
 }
@@ -225,7 +228,13 @@ pub(crate) fn frame(frame: &Value) -> Found {
     if let Some(delta) = object_at(choice, "/delta")? {
         said(delta, &mut found)?;
     }
-    found.extend(text_at(choice, "/finish_reason")?.map(ended));
+    // What some servers write instead, and others at the end once more.
+    if let Some(message) = object_at(choice, "/message")? {
+        let mut whole = Vec::new();
+        said(message, &mut whole)?;
+        found.push(Delta::Again(whole));
+    }
+    found.extend(reason_at(choice, "/finish_reason")?.map(ended));
     Ok(found)
 }
 
@@ -242,13 +251,21 @@ fn common(answer: &Value) -> Found {
 }
 
 fn said(message: &Value, found: &mut Vec<Delta>) -> Result<(), String> {
+    for thought in ["reasoning_content", "reasoning"] {
+        let text = message.get(thought).and_then(Value::as_str).filter(|text| !text.is_empty());
+        found.extend(text.map(|text| Delta::Thought(text.chars().count())));
+    }
     match message.get("content") {
         None | Some(Value::Null) => {}
         Some(Value::String(text)) => found.push(Delta::Text(text.clone())),
         // A list of parts is what is sent to it, and what some servers send back.
         Some(Value::Array(parts)) => {
             for part in parts {
-                found.extend(text_at(part, "/text")?.map(Delta::Text));
+                // Others are what it thinks.
+                let kind = text_at(part, "/type")?;
+                if matches!(kind.as_deref(), None | Some("text" | "output_text")) {
+                    found.extend(text_at(part, "/text")?.map(Delta::Text));
+                }
             }
         }
         Some(_) => return Err("/content is no text".to_owned()),
@@ -256,7 +273,17 @@ fn said(message: &Value, found: &mut Vec<Delta>) -> Result<(), String> {
     if text_at(message, "/refusal")?.is_some_and(|refusal| !refusal.is_empty()) {
         found.push(Delta::Refused);
     }
-    for (place, call) in list_at(message, "/tool_calls")?.iter().enumerate() {
+    let calls = list_at(message, "/tool_calls")?;
+    // As calls were written before there could be several.
+    if let (Some(call), true) = (object_at(message, "/function_call")?, calls.is_empty()) {
+        found.push(Delta::Call {
+            number: 0,
+            id: None,
+            name: text_at(call, "/name")?,
+            arguments: written(at(call, "/arguments")?),
+        });
+    }
+    for (place, call) in calls.iter().enumerate() {
         found.push(Delta::Call {
             number: number_at(call, "/index")?.unwrap_or(place as u64),
             id: text_at(call, "/id")?,
@@ -275,6 +302,6 @@ fn ended(reason: String) -> Delta {
         "content_filter" => Stop::Filtered(reason),
         // A gateway's, that does not say which.
         "error" => return Delta::Error(json!({ "error": { "type": "server_error" } })),
-        _ => Stop::Other(reason),
+        _ => Stop::foreign(reason),
     })
 }

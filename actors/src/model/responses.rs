@@ -3,10 +3,11 @@
 use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
+use super::ending::{Stop, reason_at};
 use super::openai::choice;
 use super::wire::{
-    Delta, Found, Stop, at, count_at, decimal, list_at, number_at, object_at, schema, set, text_at,
-    unsupported, written,
+    Delta, Found, at, count_at, decimal, list_at, number_at, object_at, rewritten, schema, set,
+    text_at, thought, unsupported, written,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role};
 
@@ -29,7 +30,7 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
         input.extend(message.tool_calls.iter().map(|call| {
             json!({
                 "type": "function_call", "call_id": call.id,
-                "name": call.name, "arguments": call.arguments,
+                "name": call.name, "arguments": rewritten(&call.arguments),
             })
         }));
     }
@@ -114,7 +115,7 @@ fn ended(response: &Value, status: &str) -> Found {
     match status {
         "completed" => found.push(Delta::Stop(Stop::Complete)),
         "incomplete" => {
-            let reason = text_at(response, "/incomplete_details/reason")?.unwrap_or_default();
+            let reason = reason_at(response, "/incomplete_details/reason")?.unwrap_or_default();
             found.push(Delta::Stop(match reason.as_str() {
                 "content_filter" => Stop::Filtered(reason),
                 _ => Stop::Truncated,
@@ -137,6 +138,14 @@ pub(crate) fn frame(frame: &Value) -> Found {
     Ok(match text_at(frame, "/type")?.as_deref() {
         Some("response.output_text.delta") => {
             text_at(frame, "/delta")?.map(Delta::Text).into_iter().collect()
+        }
+        // What was not said in pieces.
+        Some("response.output_text.done") => {
+            let text = text_at(frame, "/text")?.map(Delta::Text).into_iter().collect();
+            vec![Delta::Again(text)]
+        }
+        Some("response.reasoning_text.delta" | "response.reasoning_summary_text.delta") => {
+            text_at(frame, "/delta")?.map(|text| thought(&text)).into_iter().collect()
         }
         Some("response.refusal.delta" | "response.refusal.done") => vec![Delta::Refused],
         // The whole call; the pieces of its arguments before it say nothing more.

@@ -201,6 +201,8 @@ impl Reader<'_> {
                     }
                 };
                 self.step(Input::Frame(text), writer).await?;
+                let unheard = self.draft.unheard();
+                self.machine.on(Input::Brought(unheard), self.start.elapsed());
                 if self.draft.is_over() {
                     self.leave().await;
                     return Ok(());
@@ -211,9 +213,11 @@ impl Reader<'_> {
             }
             let mut wake = self.start + self.machine.next_tick();
             if self.draft.is_complete() {
-                // Signs of life do not prolong it.
+                // Signs of life do not prolong it; what says that there was more does.
                 let last = *self.said.get_or_insert_with(Instant::now) + LAST;
                 wake = wake.min(last);
+            } else {
+                self.said = None;
             }
             match timeout_at(wake, self.response.chunk()).await {
                 // All was said, and the final frame does not come.
@@ -294,7 +298,7 @@ impl Reader<'_> {
             let Ok(text) = self.text_of(frame) else { break };
             self.step(Input::Frame(text), writer).await?;
         }
-        if self.draft.is_complete() || self.draft.is_over() {
+        if self.draft.is_whole() {
             return Ok(());
         }
         Err(Fault::network("the stream ended without its final frame").with_code("stream_cut"))

@@ -5,21 +5,16 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use mainstay::fault::Fault;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Response, Url, redirect};
+use reqwest::{Client, Response, Url};
 
 use super::MAX_BODY;
 use super::classify::classify;
 use super::headers::Headers;
 use crate::http;
-
-const MAX_REDIRECTS: usize = 3;
-/// How long a connection is kept for the next request. Many servers close theirs after 5 s, and a
-/// request that is sent into a connection that is being closed is lost.
-const KEPT: Duration = Duration::from_secs(4);
 
 /// How an answer began. It is only for a failure that more than the status is made of it.
 #[derive(Clone, Debug)]
@@ -89,22 +84,7 @@ pub(crate) fn too_large() -> Fault {
 
 /// A client for this URL.
 pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
-    http::builder(url)?
-        .pool_idle_timeout(KEPT)
-        .redirect(redirect::Policy::custom(|attempt| {
-            // A key must not follow to another origin, and a POST must stay one.
-            let same = attempt.previous().first().is_some_and(|first| {
-                first.origin() == attempt.url().origin()
-                    && matches!(attempt.status().as_u16(), 307 | 308)
-            });
-            if same && attempt.previous().len() <= MAX_REDIRECTS {
-                attempt.follow()
-            } else {
-                attempt.stop()
-            }
-        }))
-        .build()
-        .map_err(|error| http::no_client(&error))
+    http::builder(url)?.build().map_err(|error| http::no_client(&error))
 }
 
 /// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing

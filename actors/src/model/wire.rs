@@ -12,11 +12,14 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::classify::{is_code, is_error};
+use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
+pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
-use crate::{exact, names};
+use crate::exact;
+use crate::names::{self, Ids};
 
 /// The wire formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(crate) enum Delta {
     Model(String),
     /// Tokens so far; what is `None` is as before.
     Usage { input: Option<u64>, output: Option<u64> },
+    /// So many letters of what it thinks, which nobody hears.
+    Thought(usize),
     /// The model declined.
     Refused,
     /// All of it once more: what had not been said is said now.
@@ -54,18 +59,6 @@ pub(crate) enum Delta {
     End,
     /// An error, as the body that reports it.
     Error(Value),
-}
-
-/// Why an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    Complete,
-    ToolCalls,
-    Truncated,
-    Filtered(String),
-    ContextLength,
-    BadOutput(String),
-    Other(String),
 }
 
 /// How a format reads: what it found, or why the answer has not the shape it must have.
@@ -105,6 +98,17 @@ impl Wire {
             url.query_pairs_mut().append_pair("alt", "sse");
         }
         Some(url)
+    }
+
+    /// The ids of calls that the server at this host takes.
+    pub(crate) fn ids(self, host: Option<&str>) -> Ids {
+        let is_mistral = |host: &str| host == "mistral.ai" || host.ends_with(".mistral.ai");
+        match self {
+            Self::Chat if host.is_some_and(is_mistral) => Ids::Nine,
+            Self::Chat | Self::Responses => Ids::Short,
+            Self::Anthropic => Ids::Plain,
+            Self::Gemini | Self::Ollama => Ids::Any,
+        }
     }
 
     /// The body of a request.
@@ -181,8 +185,11 @@ pub(crate) struct Draft {
     model: String,
     input: Option<u64>,
     output: Option<u64>,
+    /// Letters that came and are no text: of calls, and of what was thought.
+    unheard: usize,
     refused: bool,
     stop: Option<Stop>,
+    ending: Ending,
     ended: bool,
     error: Option<Value>,
 }
@@ -200,8 +207,10 @@ impl Draft {
             model: String::new(),
             input: None,
             output: None,
+            unheard: 0,
             refused: false,
             stop: None,
+            ending: Ending::default(),
             ended: false,
             error: None,
         }
@@ -217,12 +226,13 @@ impl Draft {
         self.frames += 1;
         if data.trim_ascii() == b"[DONE]" {
             // Where it is no word of the format, a gateway says it, which may not know.
-            self.ended = self.wire == Wire::Chat || self.stop.is_some();
+            self.ended = self.wire == Wire::Chat || self.ending.said != Said::Nothing;
             return Ok(String::new());
         }
         if let Some(found) = self.wire.frame_of(data) {
             let before = self.text.len();
             self.take(found);
+            self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| {
@@ -237,6 +247,7 @@ impl Draft {
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);
+        self.ending.weigh();
         Ok(self.text[before..].to_owned())
     }
 
@@ -251,6 +262,11 @@ impl Draft {
         });
     }
 
+    /// Letters that came since it was asked last, and are no text.
+    pub(crate) fn unheard(&mut self) -> usize {
+        std::mem::take(&mut self.unheard)
+    }
+
     /// Whether the final frame was read, or an error.
     pub(crate) fn is_over(&self) -> bool {
         self.ended || self.error.is_some()
@@ -258,7 +274,15 @@ impl Draft {
 
     /// Whether everything that was to be said has been said, even if the final frame is missing.
     pub(crate) fn is_complete(&self) -> bool {
-        self.ended || self.stop.is_some()
+        self.ended || self.ending.said == Said::All
+    }
+
+    /// The stream has ended: whether it was whole. Where each frame said that it was the last, one was.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        if self.ending.said == Said::Perhaps {
+            self.ending.said = Said::All;
+        }
+        self.is_complete() || self.is_over()
     }
 
     fn says_nothing(&self) -> bool {
@@ -268,34 +292,42 @@ impl Draft {
     fn take(&mut self, found: impl IntoIterator<Item = Delta>) {
         for delta in found {
             match delta {
-                // The whole of most answers.
-                Delta::Text(text) if self.text.is_empty() => self.text = text,
-                Delta::Text(text) => self.text.push_str(&text),
+                Delta::Text(text) => {
+                    self.ending.content |= !text.is_empty();
+                    if self.text.is_empty() {
+                        // The whole of most answers.
+                        self.text = text;
+                    } else {
+                        self.text.push_str(&text);
+                    }
+                }
                 Delta::Call { number, id, name, arguments } => {
-                    // Some servers give every call the same number; their ids tell them apart.
-                    let other = |call: &ToolCall| {
-                        let id = id.as_deref().unwrap_or_default();
-                        !id.is_empty() && !call.id.is_empty() && call.id != id
-                    };
-                    let at = self.calls.iter().rposition(|(its, _)| *its == number);
-                    let at = at.filter(|at| !other(&self.calls[*at].1)).unwrap_or_else(|| {
+                    let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
+                    self.ending.content |= names || !arguments.is_empty();
+                    let at = self.call_at(number, id.as_deref(), name.as_deref());
+                    let at = at.unwrap_or_else(|| {
                         let (id, name) = (String::new(), String::new());
                         self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
                         self.calls.len() - 1
                     });
                     let call = &mut self.calls[at].1;
-                    if let Some(id) = id.filter(|id| !id.is_empty()) {
+                    if let Some(id) = id.filter(|_| call.id.is_empty()) {
                         call.id = id;
                     }
                     if let Some(name) = name.filter(|name| !name.is_empty()) {
                         call.name = name;
                     }
                     call.arguments.push_str(&arguments);
+                    self.unheard += arguments.chars().count();
                 }
                 Delta::Model(model) => self.model = model,
                 Delta::Usage { input, output } => {
                     self.input = input.or(self.input);
                     self.output = output.or(self.output);
+                }
+                Delta::Thought(letters) => {
+                    self.ending.content |= letters > 0;
+                    self.unheard += letters;
                 }
                 Delta::Refused => self.refused = true,
                 Delta::Again(all) => {
@@ -307,11 +339,31 @@ impl Draft {
                     });
                     self.take(missed.collect::<Vec<_>>());
                 }
-                Delta::Stop(stop) => self.stop = Some(stop),
+                Delta::Stop(stop) => {
+                    self.ending.stopped = true;
+                    self.stop = Some(stop);
+                }
                 Delta::End => self.ended = true,
                 Delta::Error(error) => self.error = Some(error),
             }
         }
+    }
+
+    /// The call that this is a piece of, if it has begun. Some servers give every call the same number: their
+    /// ids tell them apart. Others give every piece another id: only the first has a name.
+    fn call_at(&self, number: u64, id: Option<&str>, name: Option<&str>) -> Option<usize> {
+        let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
+        let with = |wanted: &dyn Fn(&ToolCall) -> bool| {
+            self.calls.iter().rposition(|(its, call)| *its == number && wanted(call))
+        };
+        let latest = with(&|_| true)?;
+        if id.is_empty() {
+            return Some(latest);
+        }
+        let same = with(&|call| call.id == id);
+        same.or_else(|| {
+            Some(latest).filter(|at| name.is_empty() || self.calls[*at].1.id.is_empty())
+        })
     }
 
     /// Tokens used, by the provider's word or by our estimate. A stream that broke off has not had its
@@ -372,13 +424,27 @@ impl Draft {
                 let text = "the model made a tool call that cannot be read";
                 return Err(Fault::output_invalid(text).with_code(plain(code, "bad_tool_call")));
             }
+            Some(Stop::Spoiled(code)) => {
+                let text = "the provider says that the answer is not as it should be";
+                return Err(Fault::output_invalid(text).with_code(plain(code, "spoiled")));
+            }
+            Some(Stop::Broken(code)) => {
+                let text = "the provider broke the answer off";
+                return Err(Fault::server_transient(text).with_code(plain(code, "broken_off")));
+            }
             _ if self.refused => {
                 return Err(Fault::content_filtered("the model refused").with_code("refusal"));
             }
             Some(Stop::Other(other)) => Finish::Other(other),
             Some(Stop::ToolCalls) => Finish::ToolCalls,
             // Some formats have one word for both.
-            Some(Stop::Complete) | None if self.calls.is_empty() => Finish::Stop,
+            Some(Stop::Complete) | None if self.calls.is_empty() => {
+                if self.text.is_empty() {
+                    let text = "the model said nothing and asked for nothing";
+                    return Err(Fault::output_invalid(text).with_code("empty_answer"));
+                }
+                Finish::Stop
+            }
             Some(Stop::Complete) | None => Finish::ToolCalls,
         };
         let tool_calls: Vec<_> = self
@@ -524,80 +590,17 @@ pub(crate) fn arguments(text: &str) -> Value {
     }
 }
 
-/// The name of the tool whose call has this id.
-pub(crate) fn tool_of<'a>(request: &'a ChatRequest, id: &str) -> Option<&'a str> {
-    let calls = request.messages.iter().rev().flat_map(|message| &message.tool_calls);
-    calls.into_iter().find(|call| call.id == id).map(|call| call.name.as_str())
+/// The same as text, and an object as it was written: servers read the arguments of earlier calls, too, and
+/// refuse a whole request for one that is none.
+pub(crate) fn rewritten(text: &str) -> Cow<'_, str> {
+    let is_object = text.trim_start().starts_with('{')
+        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    if is_object { Cow::Borrowed(text) } else { Cow::Owned(arguments(text).to_string()) }
 }
 
-/// What is at this place, such as `/choices/0/message`; `None` if there is nothing, or null. As
-/// [`Value::pointer`], which makes a text of each part of the place to look for escapes; there are none in
-/// ours, and this is most of reading an answer.
-///
-/// # Errors
-/// What stands on the way to it is of another type: nothing would be an answer that nobody gave.
-pub(crate) fn at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a Value>, String> {
-    let mut found = value;
-    for part in place.strip_prefix('/').unwrap_or(place).split('/') {
-        let is_item = part.starts_with(|first: char| first.is_ascii_digit());
-        let next = match found {
-            Value::Null => None,
-            Value::Object(fields) if !is_item => fields.get(part),
-            Value::Array(items) if is_item => {
-                part.parse::<usize>().ok().and_then(|number| items.get(number))
-            }
-            _ => return Err(format!("{place} is looked for in {}", kind(found))),
-        };
-        match next {
-            None | Some(Value::Null) => return Ok(None),
-            Some(next) => found = next,
-        }
-    }
-    Ok(Some(found))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// The same of this type.
-fn typed_at<'a, T>(
-    value: &'a Value,
-    place: &str,
-    wanted: &str,
-    read: impl FnOnce(&'a Value) -> Option<T>,
-) -> Result<Option<T>, String> {
-    let Some(found) = at(value, place)? else { return Ok(None) };
-    read(found).map(Some).ok_or_else(|| format!("{place} is {}, not {wanted}", kind(found)))
-}
-
-pub(crate) fn text_at(value: &Value, place: &str) -> Result<Option<String>, String> {
-    typed_at(value, place, "a text", |found| found.as_str().map(str::to_owned))
-}
-
-pub(crate) fn number_at(value: &Value, place: &str) -> Result<Option<u64>, String> {
-    typed_at(value, place, "a whole number", Value::as_u64)
-}
-
-pub(crate) fn truth_at(value: &Value, place: &str) -> Result<Option<bool>, String> {
-    typed_at(value, place, "a truth value", Value::as_bool)
-}
-
-pub(crate) fn object_at<'a>(value: &'a Value, place: &str) -> Result<Option<&'a Value>, String> {
-    typed_at(value, place, "an object", |found| found.is_object().then_some(found))
-}
-
-/// Empty if there is none.
-pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], String> {
-    let list = typed_at(value, place, "a list", |found| found.as_array().map(Vec::as_slice))?;
-    Ok(list.unwrap_or_default())
+/// What was thought, of which only the length counts.
+pub(crate) fn thought(text: &str) -> Delta {
+    Delta::Thought(text.chars().count())
 }
 
 /// The arguments of a call as text. Some formats have them so and some as an object, and not all servers
@@ -608,12 +611,6 @@ pub(crate) fn written(arguments: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     }
-}
-
-/// Tokens that were counted. What is no number was not counted: an answer is worth more than its bill,
-/// which is estimated then.
-pub(crate) fn count_at(value: &Value, place: &str) -> Option<u64> {
-    at(value, place).ok()?.and_then(Value::as_u64)
 }
 
 /// Sets a field unless there is nothing to say.

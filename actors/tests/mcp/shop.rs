@@ -50,6 +50,10 @@ impl Log {
         Self(scratch("log"))
     }
 
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         std::fs::read_to_string(&self.0).unwrap_or_default().lines().map(str::to_owned).collect()
     }
@@ -91,13 +95,19 @@ pub(crate) struct OverHttp {
 
 impl OverHttp {
     pub(crate) fn start(log: &Log) -> Self {
-        Self::start_at(log, "0")
+        Self::start_at(log, "0", &[])
     }
 
-    fn start_at(log: &Log, port: &str) -> Self {
+    /// The same with these options.
+    pub(crate) fn start_with(log: &Log, options: &[&str]) -> Self {
+        Self::start_at(log, "0", options)
+    }
+
+    fn start_at(log: &Log, port: &str, options: &[&str]) -> Self {
         use std::io::BufRead;
         let mut process = Command::new(shop_program())
             .args(["--http", "--port", port, "--log", log.0.to_str().unwrap()])
+            .args(options)
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -116,7 +126,7 @@ impl OverHttp {
     /// Another one at the same address, after it was killed.
     pub(crate) fn start_again(&mut self, log: &Log) {
         let port = self.address.trim_end_matches("/mcp").rsplit(':').next().unwrap();
-        let again = Self::start_at(log, port);
+        let again = Self::start_at(log, port, &[]);
         assert_eq!(again.address, self.address);
         *self = again;
     }

@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* Nothing here changes anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Place;
@@ -36,6 +36,10 @@ impl Since {
         let known: HashMap<_, _> = children.iter().map(|it| (it.path(), &**it)).collect();
         let mut work = journal.work_since(&states.collect());
         work.retain(|(_, key)| given_up.binary_search(key).is_err());
+        // Whose answer was on its way is done again itself.
+        let open: HashSet<_> =
+            children.iter().flat_map(|it| it.open_tasks()).map(|(_, key, _)| key).collect();
+        work.retain(|(_, key)| !open.contains(&**key));
         let (replayed, missing) = told_apart(journal, work, |path| known.get(path).copied());
         let keys = missing.iter().map(|(_, key)| Arc::clone(key)).collect();
         (Self { used, missing: keys, given_up }, replayed, missing)
@@ -51,4 +55,28 @@ fn given_up(place: &Place, children: &[Arc<dyn Look>]) -> Vec<Arc<str>> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// Requests whose work is in no state any more.
+pub(super) struct Missing(Answered);
+
+impl Missing {
+    /// They are named before anything is undone, which may take long: not everybody who returns somebody looks
+    /// at a report, and whoever does may not live to see it.
+    pub(super) fn noted(journal: &Journal, missing: Answered) -> Self {
+        for (child, key) in &missing {
+            journal.note_lost(child, vec![Arc::clone(key)]);
+        }
+        Self(missing)
+    }
+
+    /// All is settled, and they are about to be told. Until that is written, the next process names them.
+    pub(super) async fn told(self, journal: &Journal) -> Answered {
+        if !self.0.is_empty() {
+            let keys: Vec<_> = self.0.iter().map(|(_, key)| Arc::clone(key)).collect();
+            // When it cannot be written they are told twice.
+            drop(journal.told_missing(&keys).await);
+        }
+        self.0
+    }
 }

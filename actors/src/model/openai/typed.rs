@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::ended;
+use crate::model::ending::is_reason;
 use crate::model::wire::Delta;
 
 // No field has a default: then a list in the place of an object is read as one only if it has an item of
@@ -49,12 +50,16 @@ struct Answered<'a> {
 struct Added<'a> {
     error: Option<IgnoredAny>,
     delta: Option<Said>,
+    message: Option<IgnoredAny>,
     finish_reason: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
 struct Said {
     content: Option<String>,
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    function_call: Option<IgnoredAny>,
     refusal: Option<String>,
     tool_calls: Option<Vec<Call>>,
 }
@@ -76,7 +81,8 @@ struct Function {
 pub(crate) fn whole(body: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> {
     let answer: Whole<'_> = read(body)?;
     let choice = answer.choices.into_iter().next()?;
-    if answer.error.is_some() || choice.error.is_some() {
+    let old = choice.message.function_call.is_some();
+    if answer.error.is_some() || choice.error.is_some() || old {
         return None;
     }
     let found = found(answer.model, answer.usage, Some(choice.message), choice.finish_reason);
@@ -87,7 +93,11 @@ pub(crate) fn whole(body: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> 
 pub(crate) fn frame(frame: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> {
     let part: Part<'_> = read(frame)?;
     let choice = part.choices.and_then(|choices| choices.into_iter().next());
-    if part.error.is_some() || choice.as_ref().is_some_and(|choice| choice.error.is_some()) {
+    let is_odd = |choice: &Added<'_>| {
+        let old = choice.delta.as_ref().is_some_and(|delta| delta.function_call.is_some());
+        old || choice.error.is_some() || choice.message.is_some()
+    };
+    if part.error.is_some() || choice.as_ref().is_some_and(is_odd) {
         return None;
     }
     let (said, reason) = choice.map_or((None, None), |choice| (choice.delta, choice.finish_reason));
@@ -105,8 +115,14 @@ fn found(
     said: Option<Said>,
     reason: Option<&str>,
 ) -> impl Iterator<Item = Delta> + use<> {
-    let (content, refusal, calls) =
-        said.map_or((None, None, None), |said| (said.content, said.refusal, said.tool_calls));
+    let (thoughts, content, refusal, calls) = match said {
+        Some(said) => {
+            ([said.reasoning_content, said.reasoning], said.content, said.refusal, said.tool_calls)
+        }
+        None => ([None, None], None, None, None),
+    };
+    let thoughts = thoughts.into_iter().flatten().filter(|thought| !thought.is_empty());
+    let thoughts = thoughts.map(|thought| Delta::Thought(thought.chars().count()));
     let usage = usage
         .map(|usage| Delta::Usage { input: usage.prompt_tokens, output: usage.completion_tokens });
     let calls = calls.into_iter().flatten().enumerate().map(|(place, call)| {
@@ -119,10 +135,11 @@ fn found(
             arguments: arguments.unwrap_or_default(),
         }
     });
-    let reason = reason.map(|reason| ended(reason.to_owned()));
+    let reason = reason.filter(|reason| is_reason(reason)).map(|reason| ended(reason.to_owned()));
     let refused = refusal.filter(|refusal| !refusal.is_empty()).map(|_| Delta::Refused);
     (model.map(Delta::Model).into_iter())
         .chain(usage)
+        .chain(thoughts)
         .chain(content.map(Delta::Text))
         .chain(refused)
         .chain(calls)

@@ -49,7 +49,7 @@ fn streamed(wire: Wire, frames: &[&str]) -> (Vec<String>, Result<ChatReply, Faul
         assert!(!draft.is_over(), "{frame} comes after the end");
         texts.push(draft.frame(frame.as_bytes()).unwrap());
     }
-    assert!(draft.is_complete());
+    assert!(draft.is_whole());
     texts.retain(|text| !text.is_empty());
     let (reply, usage) = draft.finish(&ChatRequest::default(), &Head::of(200));
     (texts, reply, usage)
@@ -67,7 +67,7 @@ fn chat_completions_are_asked_as_the_api_wants_it() {
                 {"id": "c1", "type": "function",
                  "function": {"name": "query", "arguments": "{\"order\":7}"}},
                 {"id": "c2~sig", "type": "function",
-                 "function": {"name": "query", "arguments": "nonsense"}},
+                 "function": {"name": "query", "arguments": "{\"value\":\"nonsense\"}"}},
             ]},
             {"role": "tool", "content": "shipped", "tool_call_id": "c1"},
             {"role": "tool", "content": "{\"state\":\"lost\"}", "tool_call_id": "c2~sig"},
@@ -107,7 +107,7 @@ fn responses_are_asked_as_the_api_wants_it() {
             {"type": "function_call", "call_id": "c1", "name": "query",
              "arguments": "{\"order\":7}"},
             {"type": "function_call", "call_id": "c2~sig", "name": "query",
-             "arguments": "nonsense"},
+             "arguments": "{\"value\":\"nonsense\"}"},
             {"type": "function_call_output", "call_id": "c1", "output": "shipped"},
             {"type": "function_call_output", "call_id": "c2~sig",
              "output": "{\"state\":\"lost\"}"},

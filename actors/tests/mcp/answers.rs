@@ -1,0 +1,94 @@
+//! Answers that the protocol allows, and some that it does not, over both transports.
+
+use mainstay::fault::Class;
+use mainstay_actors::mcp::McpServer;
+
+use super::harness::Running;
+use super::shop::{Log, OverHttp, shop, shop_program};
+use super::{PAY, READ, coded, fault};
+
+#[tokio::test]
+async fn a_result_is_told_as_it_was_written() {
+    let (server, _log) = shop();
+    let running = Running::start(&server.tool("say", READ)).await;
+    let say = async |result: &str| {
+        let arguments = serde_json::json!({ "result": result }).to_string();
+        running.call("say", &arguments).await
+    };
+    let long = r#"{"b":1,"a":123456789012345678901234567890,"b":2,"c":0.1000000000000000055511151231257827}"#;
+    let text = serde_json::Value::from(long).to_string();
+    for (result, told) in [
+        (format!(r#"{{"content":[{{"type":"text","text":{text}}}]}}"#), long.to_owned()),
+        (
+            format!(
+                r#"{{"content":[{{"type":"text","text":{text}}},{{"type":"text","text":"x"}}]}}"#
+            ),
+            format!(r#"[{long},"x"]"#),
+        ),
+        // The text beside what is structured says the same as it was written.
+        (
+            format!(
+                r#"{{"content":[{{"type":"text","text":{text}}}],"structuredContent":{long}}}"#
+            ),
+            long.to_owned(),
+        ),
+        (
+            r#"{"content":[{"type":"text","text":"seven"}],"structuredContent":{"n":7}}"#
+                .to_owned(),
+            r#"{"n":7}"#.to_owned(),
+        ),
+        // What is null is not there.
+        (
+            r#"{"content":[{"type":"text","text":"ok"}],"isError":null,"structuredContent":null}"#
+                .to_owned(),
+            "\"ok\"".to_owned(),
+        ),
+    ] {
+        assert_eq!(say(&result).await.unwrap(), told, "{result}");
+    }
+    let lost = format!(r#"{{"content":[],"structuredContent":{long}}}"#);
+    let error = say(&lost).await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::OutputInvalid, "output_invalid"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_does_not_know_any_more_is_made_anew_and_the_act_made_once() {
+    let log = Log::new();
+    let http = OverHttp::start_with(&log, &["--sessions"]);
+    let running = Running::start(&McpServer::url(&http.address).tool("pay", PAY)).await;
+    assert_eq!(running.call("pay", r#"{"a":1,"forget":true}"#).await.unwrap(), r#"{"sum":1}"#);
+    // It says so with a status of 400 and an error of nobody's request.
+    let answer = running.call("pay", r#"{"a":2}"#).await.unwrap();
+    assert_eq!(answer, r#"{"sum":2}"#);
+    assert_eq!(log.count("call pay"), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_redirect_within_the_origin_is_followed_and_one_elsewhere_is_named() {
+    let log = Log::new();
+    let http = OverHttp::start_with(&log, &["--moved", "/mcp/"]);
+    let found = McpServer::url(&http.address).discover().await.unwrap();
+    assert!(found.iter().any(|tool| tool.spec.name == "sum"));
+    let http = OverHttp::start_with(&log, &["--moved", "http://localhost:9/mcp"]);
+    let fault = McpServer::url(&http.address).discover().await.unwrap_err();
+    assert!(fault.message.contains("status 307 and refers to elsewhere"), "{fault:?}");
+    assert_eq!(fault.code.as_deref(), Some("307"));
+}
+
+#[tokio::test]
+async fn a_tool_that_was_only_found_may_be_gone_later_and_the_others_are_there() {
+    let (whole, _log) = shop();
+    let found = whole.discover().await.unwrap();
+    let log = Log::new();
+    let program = shop_program().to_str().unwrap();
+    let server = McpServer::command(program, ["--log", log.path(), "--without", "many"]);
+    let server = server.tool("sum", READ).offer(found);
+    let running = Running::start(&server).await;
+    assert_eq!(running.call("sum", r#"{"a":1}"#).await.unwrap(), r#"{"sum":1}"#);
+    let error = running.call("many", "{}").await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::InputValidation, "unknown_tool"));
+    assert_eq!(log.count("call many"), 0, "it is not asked for what it has not");
+    running.stop().await;
+}
