@@ -71,6 +71,10 @@ enum Command {
         /// Keep the lines typed in a conversation in this file, and offer those of before.
         #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "prompt"])]
         history: Option<PathBuf>,
+        /// Ask once under this key, however often the command is run: what was answered is only printed
+        /// again, also after a kill. Of use with a [store] that keeps what is asked.
+        #[arg(long, value_name = "KEY", conflicts_with_all = ["chat", "history"])]
+        key: Option<String>,
         /// Take up a store that was left by a tree with other agents.
         #[arg(long)]
         adopt: bool,
@@ -315,14 +319,22 @@ fn causes(error: &anyhow::Error) -> String {
 
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { file, prompt, json, progress, stream, chat, history, adopt } => {
+        Command::Run { file, prompt, json, progress, stream, chat, history, key, adopt } => {
             let mut tree = Tree::read(&file)?;
             let show = Show {
                 json,
                 progress: !json && (progress || std::io::stderr().is_terminal()),
                 stream: !json && (stream || std::io::stdout().is_terminal()),
             };
-            let converse = prompt.is_none() && !json && (chat || run::is_interactive());
+            let converse =
+                prompt.is_none() && !json && key.is_none() && (chat || run::is_interactive());
+            if let (Some(_), false) = (&key, tree.outlives_the_process()) {
+                anyhow::bail!(
+                    "--key asks once where what is asked is kept: {} keeps nothing of {}",
+                    file.display(),
+                    tree.entry()
+                );
+            }
             if history.is_some() && !converse {
                 anyhow::bail!(
                     "--history is for a conversation; add --chat to have one without a terminal"
@@ -331,14 +343,14 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let mut signals = Signals::new().context("the signals")?;
             let mut session = tokio::select! {
                 session = Session::start(&mut tree, show, adopt) => session?,
-                ended = signals.next() => return Err(ended.into()),
+                ended = signals.next_or_interrupt() => return Err(ended.into()),
             };
             let system = session.system();
             let result = {
                 let work = async {
                     match converse {
                         true => session.converse(history).await,
-                        false => session.once(prompt).await,
+                        false => session.once(prompt, key).await,
                     }
                 };
                 let mut work = std::pin::pin!(work);
@@ -369,15 +381,22 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Tree { file, format } => {
             let mut tree = Tree::read(&file)?;
-            for note in tree.discover().await? {
-                tell(format_args!("mainstay: {note}"));
-            }
+            let mut signals = Signals::new().context("the signals")?;
+            let start = async {
+                for note in tree.discover().await? {
+                    tell(format_args!("mainstay: {note}"));
+                }
+                // What is stored is neither needed nor touched: another process may be at work with it.
+                let store = Arc::new(MemoryStore::new());
+                anyhow::Ok(System::recover(tree.spec()?, store).await?.0)
+            };
+            let system = tokio::select! {
+                system = start => system?,
+                ended = signals.next_or_interrupt() => return Err(ended.into()),
+            };
             for (here, own) in tree.aliases() {
                 tell(format_args!("mainstay: {here} is what its server calls {own:?}"));
             }
-            // What is stored is neither needed nor touched: another process may be at work with it.
-            let store = Arc::new(MemoryStore::new());
-            let (system, _) = System::recover(tree.spec()?, store).await?;
             let dump = system.tree();
             match format {
                 Format::Text => say(dump.to_string().trim_end()),
@@ -385,8 +404,18 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 Format::Dot => say(dump.to_dot()),
                 Format::Mermaid => say(dump.to_mermaid()),
             }
-            system.stop().await;
-            Ok(())
+            let mut stop = std::pin::pin!(system.stop());
+            tokio::select! {
+                _ = &mut stop => Ok(()),
+                ended = signals.next_or_interrupt() => {
+                    // A second one does not wait for the first.
+                    tokio::select! {
+                        _ = stop => {}
+                        _ = signals.next_or_interrupt() => {}
+                    }
+                    Err(ended.into())
+                }
+            }
         }
         Command::Store { file, act, json } => aside::run(&file, act, json).await,
     }

@@ -360,6 +360,19 @@ impl McpServer {
         Ok(found)
     }
 
+    /// As [`McpServer::discover`], but the connection stays, so that the server starts once: the first life of
+    /// [`McpServer::connection`], of this one or of a clone, takes it, if its server is still there. Without a life it
+    /// ends with the last clone.
+    ///
+    /// # Errors
+    /// As the start of a life.
+    pub async fn discover_and_keep(&self) -> Result<Vec<FoundTool>, Fault> {
+        let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
+        let found = self.plan.found(connection.tools());
+        self.link.keep(connection);
+        Ok(found)
+    }
+
     /// The tools that are declared or offered: what a model is told about each. One that is only
     /// declared has a name and nothing else.
     pub fn tools(&self) -> Vec<ToolSpec> {
@@ -503,7 +516,10 @@ impl Behavior for McpConnection {
 impl Stateless for McpConnection {
     async fn start(&mut self, ctx: &StartContext) -> Result<(), Fault> {
         let plan = &self.server.plan;
-        let mut connection = Connection::open(plan).await.map_err(|fault| plan.hide(fault))?;
+        let mut connection = match self.server.link.kept() {
+            Some(connection) => connection,
+            None => Connection::open(plan).await.map_err(|fault| plan.hide(fault))?,
+        };
         connection.check(plan)?;
         connection.watch(&self.server.link, ctx.lifeline.clone(), plan.ping_timeout);
         self.open = Some(connection);

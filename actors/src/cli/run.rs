@@ -13,7 +13,7 @@ use anyhow::Context;
 use mainstay::error::{RecoverError, StoreError};
 use mainstay::event::{Event, EventStream};
 use mainstay::id::ChildPath;
-use mainstay::port::Port;
+use mainstay::port::{CallOptions, Port};
 use mainstay::system::{RecoverOptions, RecoveredRequest, System, SystemOptions};
 use mainstay::watch::Signal;
 use mainstay_actors::agent::{AgentReply, AgentRequest};
@@ -25,7 +25,7 @@ use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::{Failed, Show, UNREAD, say, tell};
-use interrupt::interrupted;
+pub(crate) use interrupt::interrupted;
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -85,6 +85,8 @@ pub(crate) struct Session {
     helped: bool,
     /// Who answered whom while it was worked on.
     served: Served,
+    /// Under which the next question is asked.
+    key: Option<String>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
 }
@@ -136,7 +138,7 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
-        let (said, leaving, helped, served, lines) = Default::default();
+        let (said, leaving, helped, served, key, lines) = Default::default();
         Ok(Self {
             system,
             asked,
@@ -149,6 +151,7 @@ impl Session {
             leaving,
             helped,
             served,
+            key,
             lines,
         })
     }
@@ -174,7 +177,13 @@ impl Session {
     }
 
     /// One prompt, given or read from standard input.
-    pub(crate) async fn once(&mut self, prompt: Option<String>) -> anyhow::Result<()> {
+    ///
+    /// What has been asked under the key is not asked again.
+    pub(crate) async fn once(
+        &mut self,
+        prompt: Option<String>,
+        key: Option<String>,
+    ) -> anyhow::Result<()> {
         let prompt = match prompt {
             Some(prompt) => prompt,
             None => {
@@ -218,6 +227,13 @@ impl Session {
         if prompt.is_empty() {
             return Ok(());
         }
+        if let Some(key) = key {
+            if let Some(known) = taken::known(&self.system, &key) {
+                let known = known.map_err(|fate| Why::fated(&key, fate));
+                return self.tell(known.as_ref().map_err(Clone::clone), began.elapsed(), false);
+            }
+            self.key = Some(key);
+        }
         let (outcome, shown) = self.ask(prompt).await;
         self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed(), shown)
     }
@@ -256,14 +272,18 @@ impl Session {
     /// Asks, shows what happens meanwhile, and stops asking on Ctrl-C. Also says whether the answer
     /// has been shown as it came.
     async fn ask(&mut self, prompt: &str) -> (Result<Outcome, Why>, bool) {
+        let mut key = self.key.take();
+        let mut options =
+            || key.take().into_iter().fold(CallOptions::new(), |options, key| options.key(key));
         match self.asked.clone() {
             Asked::Agent(port) => {
                 let (sink, stream) = self.listen().unzip();
                 let request = AgentRequest::new(prompt)
                     .history(self.said.turns().iter().cloned())
                     .left_out(self.said.left_out());
-                let call = port
-                    .call(sink.into_iter().fold(request, |request, sink| request.stream_to(sink)));
+                let request =
+                    sink.into_iter().fold(request, |request, sink| request.stream_to(sink));
+                let call = port.call_with(request, options());
                 let call =
                     async { call.await.map(Outcome::agent).map_err(|error| Why::of(&error)) };
                 let (outcome, shown) = self.wait(call, stream).await;
@@ -282,7 +302,7 @@ impl Session {
                     self.said.tell(&mut request.messages);
                     request.messages.push(Message::user(prompt));
                     request.stream = sink;
-                    let call = port.call(request);
+                    let call = port.call_with(request, options());
                     let call =
                         async { call.await.map(Outcome::model).map_err(|error| Why::of(&error)) };
                     let (outcome, shown) = self.wait(call, stream).await;

@@ -27,6 +27,16 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
+impl Signals {
+    /// The next one, Ctrl-C among them: where nothing is asked yet that could be called off.
+    pub(crate) async fn next_or_interrupt(&mut self) -> Ended {
+        tokio::select! {
+            ended = self.next() => ended,
+            () = super::run::interrupted() => Ended { name: "SIGINT", number: 2 },
+        }
+    }
+}
+
 #[cfg(unix)]
 pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,

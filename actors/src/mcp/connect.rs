@@ -141,6 +141,12 @@ impl Connection {
         .with_code("unknown_tool"))
     }
 
+    /// Whether a connection that nobody watches has not ended.
+    pub(super) fn is_up(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.is_closed())
+            && !self.live.peer.is_transport_closed()
+    }
+
     /// Opens the link to the tools, and from now on tells the lifeline when the server is gone.
     pub(super) fn watch(&mut self, link: &Link, lifeline: Lifeline, ping: Duration) {
         let Some(session) = self.session.take() else { return };

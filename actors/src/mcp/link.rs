@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
+use parking_lot::Mutex;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, Tool};
 use rmcp::service::{Peer, RoleClient};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::connect::Connection;
 use super::{McpServer, classify};
 use crate::secrets::Secrets;
 
@@ -16,11 +18,13 @@ use crate::secrets::Secrets;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     state: Arc<watch::Sender<Option<Arc<Live>>>>,
+    /// A connection that was made before its life.
+    spare: Arc<Mutex<Option<Connection>>>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { state: Arc::new(watch::Sender::new(None)) }
+        Self { state: Arc::new(watch::Sender::new(None)), spare: Arc::default() }
     }
 }
 
@@ -35,6 +39,16 @@ impl Link {
                 .with_code("server_down")
                 .not_applied()
         })
+    }
+
+    /// Has the next life take this connection.
+    pub(super) fn keep(&self, connection: Connection) {
+        *self.spare.lock() = Some(connection);
+    }
+
+    /// The connection that was kept, if its server is still there.
+    pub(super) fn kept(&self) -> Option<Connection> {
+        self.spare.lock().take().filter(Connection::is_up)
     }
 
     pub(super) fn up(&self, live: &Arc<Live>) {

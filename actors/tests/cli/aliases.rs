@@ -15,6 +15,7 @@ fn odd(folder: &Folder, tools: &[&str]) {
         })
         .collect();
     let script = r##"
+        echo started >> starts
         while read -r line; do
             id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
             case "$line" in
@@ -63,6 +64,8 @@ async fn a_tool_whose_name_cannot_stand_in_a_path_is_called_by_another_one() {
     let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
     assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
     let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    // The one that was asked for its tools goes on to be the tree's.
+    assert_eq!(std::fs::read_to_string(folder.0.join("starts")).unwrap(), "started\n");
     // The server hears its own names; the model, and who reads of it, the others.
     assert_eq!(calls(&folder), odd);
     let used = answer["tools_used"].as_array().unwrap().iter().map(|used| used["name"].clone());

@@ -176,9 +176,12 @@ async fn what_was_set_aside_is_seen_released_and_given_up_in_a_conversation() {
     }
     assert_eq!(said.out.matches("my secret").count(), 1, "{}", said.out);
     assert!(said.err.contains("/tree, /effects, /aside, "), "{said:?}");
-    // It was done, or is by the next process.
+    // It was done, or is by the next process, once more where the end of the conversation came between.
     assert_eq!(run(&folder, &["run", "t.toml", "hello"]).await.code, 0);
+    let left = ask(&folder, &[]).await.out;
+    assert!(left.starts_with("state: no request goes on at the next start\nnothing was set aside"));
     let asked: Vec<_> = server.requests().iter().map(|seen| seen.json().to_string()).collect();
-    assert_eq!(asked.iter().filter(|body| body.contains("my secret")).count(), 3, "{asked:?}");
+    let released = asked.iter().filter(|body| body.contains("my secret")).count();
+    assert!((3..=4).contains(&released), "{asked:?}");
     assert_eq!(asked.iter().filter(|body| body.contains("another")).count(), 2, "{asked:?}");
 }

@@ -288,3 +288,43 @@ async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once(
         assert!(last[2]["content"].to_string().contains("it is read"), "{last:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_likes() {
+    for agent in ["", "[agents.a]\nmodel = \"one\"\n"] {
+        let server = StubServer::start().await.unwrap();
+        let model = format!(
+            "[models.one]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n{agent}",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &format!("[store]\npath = \"state\"\n{model}"));
+        let ask = |key: &'static str| ["run", "t.toml", "--key", key, "pay it"];
+        server.then(Row::hang());
+        let process = start(&folder, &ask("a"));
+        server.asked(1).await;
+        drop(process);
+        server.then(Row::reply("paid"));
+        for times in 0..3 {
+            let said = run(&folder, &ask("a")).await;
+            assert_eq!((said.code, &*said.out), (0, "paid\n"), "{times} {said:?}");
+        }
+        let said = run(&folder, &[&ask("a")[..], &["--json"]].concat()).await;
+        let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!((&answer["text"], &answer["taken_up"]), (&"paid".into(), &true.into()));
+        assert_eq!(server.count(), 2, "asked once, and once more after the kill");
+        server.then(Row::reply("another"));
+        assert_eq!(run(&folder, &ask("b")).await.out, "another\n");
+        assert_eq!(server.count(), 3);
+        // What has failed is not tried again behind anybody's back.
+        server.then(Row::error(401, "invalid_api_key", "no"));
+        assert_eq!(run(&folder, &ask("c")).await.code, 1);
+        let said = run(&folder, &[&ask("c")[..], &["--json"]].concat()).await;
+        let error = serde_json::from_str::<serde_json::Value>(&said.out).unwrap()["error"].take();
+        assert_eq!((said.code, &error["kind"]), (1, &"asked_before".into()), "{said:?}");
+        assert_eq!(server.count(), 4);
+        std::fs::write(folder.0.join("t.toml"), model).unwrap();
+        let said = run(&folder, &ask("a")).await;
+        assert_eq!((said.code, server.count()), (2, 4), "{said:?}");
+        assert!(said.err.contains("--key asks once where what is asked is kept"), "{said:?}");
+    }
+}

@@ -61,3 +61,31 @@ async fn a_signal_to_end_stops_the_tree_and_what_it_has_started_and_the_question
         assert!(later.err.contains("taken up again: 1 open request"), "{signal}: {later:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_a_server_starts_ends_that_server_too() {
+    let text = "[tools.s]\ncommand = [\"sh\", \"s.sh\"]\n[models.llm]\nkind = \"local\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"s\"]\n";
+    let script = "trap '' TERM INT HUP\necho $$ > pid\nexec tail -f /dev/null\n";
+    let asks: [&[&str]; 2] = [&["run", "t.toml", "hello"], &["tree", "t.toml"]];
+    for arguments in asks {
+        for (signal, code) in [("INT", 130), ("TERM", 143)] {
+            let folder = Folder::with("t.toml", text);
+            std::fs::write(folder.0.join("s.sh"), script).unwrap();
+            let pipe = folder.0.join("pid");
+            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            let child = command(&folder.0, arguments).spawn().unwrap();
+            // Waits until the server writes it.
+            let pid = tokio::task::spawn_blocking(move || std::fs::read_to_string(pipe).unwrap());
+            let pid = pid.await.unwrap();
+            assert!(lives(pid.trim()));
+            let words = [format!("-{signal}"), child.id().to_string()];
+            assert!(Command::new("kill").args(words).status().unwrap().success());
+            let ended =
+                tokio::task::spawn_blocking(move || said(child.wait_with_output().unwrap()));
+            let ended = ended.await.unwrap();
+            let expected = format!("mainstay: ended by SIG{signal}\n");
+            assert_eq!((ended.code, &*ended.out, ended.err), (code, "", expected), "{arguments:?}");
+            assert!(!lives(pid.trim()), "{signal}: {arguments:?} leaves its server behind");
+        }
+    }
+}

@@ -21,7 +21,7 @@ impl Tree {
         let mut notes = Vec::new();
         for (name, server) in &mut self.servers {
             let failed = format!("the server `{name}` did not start");
-            match server.discover().await {
+            match server.discover_and_keep().await {
                 Ok(mut found) => {
                     notes.extend(named(name, &mut found, &mut self.aliases));
                     *server = server.clone().offer(found);

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use tokio::sync::Notify;
 
 /// Waits for the next Ctrl-C, or takes one that has come since the last wait.
-pub(super) async fn interrupted() {
+pub(crate) async fn interrupted() {
     static HEARD: OnceLock<Notify> = OnceLock::new();
     let mut is_first = false;
     let heard = HEARD.get_or_init(|| {

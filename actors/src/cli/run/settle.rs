@@ -45,7 +45,12 @@ pub(super) async fn command(system: &System, words: &str) -> String {
 /// What a tool would have answered.
 pub(crate) fn reply(result: &str) -> Value {
     match serde_json::from_str(result) {
-        Ok(Value::Object(object)) if object.contains_key("content") => Value::Object(object),
+        // Anything else with such a field is what a tool says of itself.
+        Ok(Value::Object(object))
+            if object.len() == 1 && object.get("content").is_some_and(Value::is_string) =>
+        {
+            Value::Object(object)
+        }
         _ => json!({"content": result}),
     }
 }
@@ -180,5 +185,9 @@ mod tests {
         assert_eq!(reply("paid"), json!({"content": "paid"}));
         assert_eq!(reply("{\"id\":1}"), json!({"content": "{\"id\":1}"}));
         assert_eq!(reply("{\"content\":\"x\"}"), json!({"content": "x"}));
+        for result in ["{\"content\":7}", "{\"content\":\"x\",\"path\":\"y\"}"] {
+            assert_eq!(reply(result), json!({"content": result}));
+            serde_json::from_value::<ToolReply>(reply(result)).unwrap();
+        }
     }
 }

@@ -110,6 +110,14 @@ fn outcome(reply: &str) -> Option<Outcome> {
     Some(Outcome { text: reply.text, ..outcome })
 }
 
+/// What became of the question that was asked under this key; `None` where there is none, or it is still open.
+pub(super) fn known(system: &System, key: &str) -> Option<Result<Outcome, Fate>> {
+    match system.journaled(key)? {
+        Journaled::Fated(fate, reply) => Some(reply.as_deref().and_then(outcome).ok_or(fate)),
+        _ => None,
+    }
+}
+
 /// Waits for the answer to a question of before.
 pub(super) async fn answer(
     system: &System,

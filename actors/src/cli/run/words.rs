@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay::error::CallError;
 use mainstay::event::Event;
-use mainstay::fate::{Answer, Trail};
+use mainstay::fate::{Answer, Fate, Trail};
 use mainstay::fault::{Class, ExitKind, Fault};
 use mainstay::id::ChildPath;
 use mainstay_actors::agent::{AgentReply, LeftOut, ToolUse};
@@ -96,6 +96,16 @@ impl Why {
         Self {
             text: "called off".to_owned(),
             json: json!({"error": {"kind": "cancelled", "message": "called off"}}),
+            too_long: false,
+        }
+    }
+
+    /// A question of before had no answer.
+    pub(super) fn fated(key: &str, fate: Fate) -> Self {
+        let message = format!("what was asked under the key {key:?} had no answer: {fate}");
+        Self {
+            json: json!({"error": {"kind": "asked_before", "message": &message}}),
+            text: format!("no answer: {message}"),
             too_long: false,
         }
     }
