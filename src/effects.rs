@@ -29,6 +29,7 @@ mod dispatch;
 mod ended;
 mod joined;
 mod recall;
+mod rest;
 mod settling;
 
 use dispatch::{Lost, NoAnswer};
@@ -58,6 +59,8 @@ pub(crate) struct Effects {
     runtime: OnceLock<Handle>,
     /// How many acts are with their tools, in tasks of their own.
     apart: AtomicUsize,
+    /// Nobody works on anything any more.
+    closed: AtomicBool,
 }
 
 /// What is known of a request that a durable tool has accepted.
@@ -132,6 +135,7 @@ impl Effects {
             ended: Mutex::default(),
             runtime: OnceLock::new(),
             apart: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -229,8 +233,15 @@ impl Effects {
         let (mut stop, mut later) = (false, false);
         let mut stopped = None;
         for key in acts {
-            let Some(entry) = self.at_rest(key).await else { continue };
+            let Some(entry) = self.at_rest_unless_stopping(key).await else { continue };
             if !entry.intent.kind.acts() {
+                continue;
+            }
+            if self.is_with_tool(&entry) {
+                // Found by the next process; nothing is decided about what came before either.
+                (stop, later) = (true, true);
+                told.unknown.push(key);
+                stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
                 continue;
             }
             match entry.status {
@@ -260,7 +271,7 @@ impl Effects {
                     stop |= entry.intent.undo.is_none();
                 }
             }
-            if !stop && self.undo(key).await {
+            if !stop && self.undo(key, None).await {
                 told.undone.push(key);
                 continue;
             }
@@ -292,27 +303,14 @@ impl Effects {
         self.described(told)
     }
 
-    /// The effect once its tool is not at work on it any more.
-    async fn at_rest(&self, key: EffectKey) -> Option<Entry> {
-        loop {
-            let mut told = std::pin::pin!(self.changed.notified());
-            told.as_mut().enable();
-            let entry = self.ledger.lock().get(key).cloned()?;
-            if !entry.in_flight {
-                return Some(entry);
-            }
-            told.await;
-        }
-    }
-
     fn is_stopping(&self) -> bool {
         self.undoer.get().and_then(Weak::upgrade).is_none_or(|undoer| undoer.is_stopping())
     }
 
-    /// Whether something of this task is to be undone, and its tool was not asked.
+    /// Whether something of this task is to be undone, and its tool was not asked, or is at work on it still.
     pub(crate) fn owes(&self, task: &str) -> bool {
-        let ledger = self.ledger.lock();
-        ledger.of_task(task).iter().any(|entry| entry.status == EffectStatus::Compensating)
+        let undoes = |entry: &&Entry| entry.status == EffectStatus::Compensating;
+        self.ledger.lock().of_task(task).iter().any(undoes) || self.is_task_with_tools(task)
     }
 
     /// Whether its undo was begun and has no end.
@@ -330,8 +328,9 @@ impl Effects {
     }
 
     /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
-    /// asks for one that is under way waits for that.
-    pub(crate) async fn undo(&self, key: EffectKey) -> bool {
+    /// asks for one that is under way waits for that. `begun` is the epoch of an undo that is only gone on with:
+    /// its task may have come to the end of it, and have acted anew.
+    pub(crate) async fn undo(&self, key: EffectKey, begun: Option<u32>) -> bool {
         let _turn = loop {
             let mut told = std::pin::pin!(self.changed.notified());
             told.as_mut().enable();
@@ -340,6 +339,17 @@ impl Effects {
             }
             told.await;
         };
+        // What its tool works on still is not undone beside it.
+        let entry = self.at_rest_unless_stopping(key).await;
+        if entry.is_none_or(|entry| self.is_with_tool(&entry)) {
+            return false;
+        }
+        if let Some(epoch) = begun {
+            let is_it = |it: &Entry| it.epoch == epoch && it.status == EffectStatus::Compensating;
+            if !self.ledger.lock().get(key).is_some_and(is_it) {
+                return false;
+            }
+        }
         let Ok(output) = self.feed(Input::Undo(key)).await else { return false };
         let entry = self.ledger.lock().get(key).cloned();
         let Some(entry) = entry else { return false };
@@ -455,7 +465,7 @@ impl Effects {
         let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
         if status == Some(EffectStatus::Compensating) {
             // A rollback that an earlier process did not end: it is ended first.
-            self.undo(key).await;
+            self.undo(key, None).await;
         }
         // What was done before is not refused any more.
         let asked_anew = |status| match status {
@@ -527,26 +537,6 @@ impl Effects {
         }
     }
 
-    /// What came of the request that a durable tool has accepted under this key for an attempt before this
-    /// one, or for another process: its reply, or that it was done and the reply is forgotten. `None` when
-    /// there is none, and the tool is to be asked. One that is under way is waited for.
-    async fn join(&self, key: &Option<Arc<str>>) -> Result<Option<Option<String>>, Fault> {
-        let Some((journal, key)) = self.journal.get().zip(key.as_ref()) else { return Ok(None) };
-        loop {
-            let told = journal.told();
-            match journal.known(key) {
-                None => return Ok(None),
-                Some(Asked::Done(reply)) => return Ok(Some(reply)),
-                Some(Asked::Over(_)) => Arc::clone(journal).free(key).await?,
-                Some(Asked::Open) => told.await,
-                Some(Asked::Aside) => {
-                    let text = "what was asked for has ended two lives, and was set aside";
-                    return Err(Fault::new(Class::Exhausted, text));
-                }
-            }
-        }
-    }
-
     async fn carry_out(
         self: Arc<Self>,
         site: Site,
@@ -597,18 +587,6 @@ impl Effects {
                 let idempotency: Option<Arc<str>> = idempotency.map(Arc::from);
                 guard.dispatched();
                 let tool = call.target().clone();
-                if let Some(joined) = self.join(&idempotency).await? {
-                    guard.disarm();
-                    let Some(reply) = joined else {
-                        self.feed(Input::Lost(key)).await?;
-                        return Err(unknown(&site, &tool));
-                    };
-                    let value =
-                        (act.decode)(reply.as_bytes()).map_err(|error| unreadable(key, &error))?;
-                    let happened = Happened::new(reply.into_bytes());
-                    self.feed(Input::Confirmed(key, happened.clone())).await?;
-                    return Ok(recorded(value, &tool, happened));
-                }
                 match self.dispatch(guard, call, &act, Arc::clone(&tie), idempotency).await {
                     Ok(answer) => Ok(answer),
                     Err(NoAnswer { fault, unknown: false }) => Err(fault),

@@ -67,7 +67,9 @@ pub enum CallError<Q> {
         /// waited for another call that failed is told what that one was told.
         retry_after: Option<Duration>,
     },
-    /// The effect may or may not have happened, and must not be repeated: verify it, or ask a person.
+    /// The effect may or may not have happened, and must not be repeated: verify it, or ask a person. Also at the
+    /// deadline of a request that has acted and whose answer is being written down then: its key tells what
+    /// came of it ([`System::journaled`](crate::system::System::journaled)).
     Unknown {
         /// The child called.
         child: ChildPath,
@@ -127,7 +129,9 @@ pub enum Unavailable {
     },
     /// The runtime that the system was started on is gone.
     RuntimeGone,
-    /// It is durable, and has accepted a request under the same idempotency key before.
+    /// It is durable, and a request under the same idempotency key was accepted before: by this or another
+    /// durable child or group, in this process or an earlier one. That one stands;
+    /// [`System::journaled`](crate::system::System::journaled) tells what became of it.
     Duplicate,
     /// It is durable, and this request cannot be written down.
     Unrecordable,

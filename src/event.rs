@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::checkpoint::Scope;
+use crate::checkpoint::{Digest, Scope};
 use crate::decision::{Decision, Rung};
 use crate::fate::{Ended, Fate};
 use crate::fault::{Class, ExitKind};
@@ -174,6 +174,14 @@ pub enum Event {
         child: ChildPath,
         /// The state.
         checkpoint: CheckpointId,
+    },
+    /// A group takes requests from now on, under this allow-list: what its later events say of stand-ins, and
+    /// those of its members, was decided by it. Its lines: [`System::allow_list`](crate::system::System::allow_list).
+    AllowList {
+        /// The group.
+        group: ChildPath,
+        /// Of who may stand in for whom, with their capabilities.
+        digest: Digest,
     },
     /// A child had a state, and nothing of it can be restored: it begins as at the very beginning.
     BeganAnew {
@@ -478,7 +486,8 @@ impl Event {
             | Self::LineDrawn { supervisor, .. }
             | Self::LineMissed { supervisor, .. }
             | Self::SupervisorEnded { supervisor, .. } => Some(supervisor),
-            Self::Switched { group, .. }
+            Self::AllowList { group, .. }
+            | Self::Switched { group, .. }
             | Self::Hedged { group, .. }
             | Self::NotHedged { group, .. } => Some(group),
             Self::DomainClosed { .. } | Self::Raised { .. } | Self::Cleared { .. } => None,

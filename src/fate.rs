@@ -20,7 +20,8 @@ use crate::moment::Moment;
 pub enum Fate {
     /// Answered.
     Done,
-    /// Answered, but its caller had left.
+    /// Answered, but its caller had left; or its deadline passed while the answer was being kept, and its caller
+    /// had heard of that.
     Unheard,
     /// Every rung of the ladder was climbed, or none applied.
     Failed,

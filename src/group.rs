@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::checkpoint::Durability;
+use crate::checkpoint::{Durability, Topology};
 use crate::circuit::{self, Admission, Circuit, CircuitSpec, State, Verdict};
 use crate::event::Event;
 use crate::fate::{Cost, Fate, FateCounts};
@@ -94,7 +94,9 @@ pub(crate) struct Group<Q, R> {
 pub(crate) trait AnyGroup: Send + Sync {
     fn counts(&self) -> FateCounts;
     fn kind(&self) -> GroupKind;
-    fn count_set_aside(&self);
+    fn count_ended(&self, fate: Fate);
+    /// Whether somebody may serve whose work may not be repeated.
+    fn acts(&self) -> bool;
     fn close(&self, cause: &ExitCause);
     fn open(&self);
     fn isolate(&self, member: &str, isolate: bool) -> bool;
@@ -508,10 +510,14 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
         self.allowed_lines()
     }
 
-    fn count_set_aside(&self) {
+    fn acts(&self) -> bool {
+        !self.effect_kind().is_replay_safe()
+    }
+
+    fn count_ended(&self, fate: Fate) {
         let counts = &mut self.desk.lock().counts;
         counts.accepted += 1;
-        counts.add(Fate::Quarantined);
+        counts.add(fate);
     }
 
     fn close(&self, cause: &ExitCause) {
@@ -527,6 +533,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> AnyGroup for Group<Q, R> {
 
     fn open(&self) {
         self.desk.lock().closed = false;
+        let digest = Topology::new(self.allowed_lines()).digest;
+        self.hub.emit(Event::AllowList { group: self.path.clone(), digest });
     }
 
     fn isolate(&self, member: &str, isolate: bool) -> bool {

@@ -34,9 +34,11 @@ use crate::port::unwound;
 use crate::quarantine::Shelf;
 use crate::watch::{DomainState, Input, Watch, WatchSpec};
 
+mod digests;
 mod fated;
 mod scopes;
 
+pub(crate) use digests::{Deciding, Digests};
 pub(crate) use fated::note;
 pub(crate) use scopes::{Asks, Returned, Returning, Scopes};
 
@@ -209,6 +211,8 @@ pub(crate) struct Hub {
     pub(crate) topology: OnceLock<Digest>,
     /// Whom the groups of the tree allow to stand in for whom.
     pub(crate) allowed: OnceLock<Digest>,
+    /// Of what decides about the failures of its children.
+    pub(crate) digests: Digests,
     pub(crate) retired: Mutex<FateCounts>,
     pub(crate) stats: Mutex<Stats>,
     /// Attempts of children that are gone: the others count their own.
@@ -262,6 +266,7 @@ impl Hub {
             shelf: Shelf::default(),
             topology: OnceLock::new(),
             allowed: OnceLock::new(),
+            digests: Digests::default(),
             retired: Mutex::default(),
             stats: Mutex::default(),
             attempts: AtomicU64::new(0),

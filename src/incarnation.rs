@@ -403,14 +403,10 @@ async fn attempt<B: Stateful>(
             Err(ended) => return (Some(life), ended),
         };
     }
-    if job.torn {
-        match slot.mend(job).await {
-            Ok(Some(fresh)) => {
-                let old = std::mem::replace(&mut life, fresh);
-                let _ = unwound(move || drop(old));
-            }
-            Ok(None) => {}
-            Err(unkept) => return not_kept(life, unkept, Place::START, tainted()),
+    if back || job.torn {
+        match Box::pin(replay::brought_up(slot, life, job, context, &turn)).await {
+            Ok(there) => life = there,
+            Err(ended) => return ended,
         }
     }
     if !first {
@@ -633,7 +629,7 @@ async fn serve<B: Stateless>(
         &[Cut::Kill, Cut::Timeout]
     };
     let mut hand = None;
-    if job.mail.trial().is_some() {
+    if job.mail.trial().is_some() || slot.hands_out(&job.mail) {
         match Box::pin(slot.take_up(&job, &context)).await {
             Ok(taken) => hand = taken,
             Err(ended) => return (job, ended),
@@ -679,12 +675,14 @@ async fn kept<B: Stateless>(
     reply: B::Reply,
     tainted: bool,
 ) -> Ended<B::Reply> {
-    let kept = match slot.keep_reply(life, job, context, &reply) {
+    let written = slot.keep_reply(life, job, context, &reply);
+    let answers = job.mail.is_answering();
+    let kept = match written {
         Ok((_, writing)) => slot.kept(writing, job, context).await,
         Err(unkept) => Err(unkept),
     };
     let unkept = match kept {
-        Ok(()) => return Ended::Reply(reply, Said::of(context)),
+        Ok(()) => return Ended::Reply(reply, Said { kept: answers, ..Said::of(context) }),
         Err(unkept) => unkept,
     };
     let _ = unwound(move || drop(reply));

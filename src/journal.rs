@@ -25,6 +25,7 @@ use crate::moment::Moment;
 use crate::policy::budget::Limits;
 use crate::port::Back;
 
+mod hand;
 mod handed;
 mod keep;
 mod line;
@@ -33,6 +34,7 @@ mod past;
 mod state;
 mod trial;
 
+pub(crate) use hand::Hand;
 pub(crate) use handed::Handed;
 use line::Line;
 pub(crate) use state::Aside;
@@ -47,8 +49,8 @@ const SCHEMA: &str = "mainstay.journal";
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
-/// ended, and what was returned for a request.
-const VERSION: u32 = 6;
+/// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out.
+const VERSION: u32 = 7;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -85,6 +87,8 @@ pub(crate) struct Open {
     pub(crate) taken: u32,
     /// What was returned for it.
     pub(crate) back: Back,
+    /// Whether somebody has begun with it who may have acted.
+    pub(crate) hand: Hand,
 }
 
 /// See the [module](self).
@@ -166,6 +170,7 @@ impl Journal {
                 let text = opened.raw().map_err(|e| unreadable(e.to_string()))?;
                 let line: Line =
                     serde_json::from_slice(text).map_err(|e| unreadable(e.to_string()))?;
+                let line = line.of_version(opened.schema.version);
                 records.extend(state.read(line).map_err(unreadable)?);
             }
             if page.len() < PAGE {
@@ -385,6 +390,19 @@ impl Journal {
         lost.drain(..over);
     }
 
+    /// Whose work is in no state any more, as far as nobody was told.
+    pub(crate) fn untold(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.state.lock().untold()
+    }
+
+    /// Somebody was told that the work of these is in no state any more: those who follow are not.
+    pub(crate) fn told_missing(&self, keys: &[Arc<str>]) -> Commit {
+        let mut state = self.state.lock();
+        state.note_missing(keys);
+        state.note_replayed(keys);
+        self.say_returned(state::returned(&[], keys, keys), Batch::new())
+    }
+
     pub(crate) fn lost(&self) -> Vec<(ChildPath, Arc<str>)> {
         self.lost.lock().iter().cloned().collect()
     }
@@ -394,21 +412,47 @@ impl Journal {
         self.state.lock().is_used_up(id)
     }
 
-    /// Commits that these were returned to, that the work of those requests is missing since, and that the
-    /// work of the others is in a state again, together with `batch`.
+    /// Commits that these were returned to, and that the work of those requests is missing since, together with
+    /// `batch`.
     pub(crate) fn returned(
         &self,
         ids: &[CheckpointId],
         missing: &[Arc<str>],
-        replayed: &[Arc<str>],
-        mut batch: Batch,
+        batch: Batch,
     ) -> Commit {
         // Under the lock, so that a journal that is written anew has them, too.
         let mut state = self.state.lock();
         state.use_up(ids.iter().copied());
         state.note_missing(missing);
+        self.say_returned(state::returned(ids, missing, &[]), batch)
+    }
+
+    /// Commits that the work of these requests is in a state again, and that of those in none, together with
+    /// `batch`. Here it is known once [`Journal::note_replayed`] has said it: a state that nobody goes on with
+    /// has brought nothing back. Returns also how often the journal was written anew.
+    pub(crate) fn replayed(
+        &self,
+        missing: &[Arc<str>],
+        replayed: &[Arc<str>],
+        batch: Batch,
+    ) -> (Commit, u64) {
+        let state = self.state.lock();
+        let lines = state::returned(&[], missing, replayed);
+        (self.say_returned(lines, batch), state.tidied())
+    }
+
+    /// A child goes on with a state that was committed so, after the journal was written anew so often.
+    pub(crate) fn note_replayed(&self, missing: &[Arc<str>], replayed: &[Arc<str>], tidied: u64) {
+        let mut state = self.state.lock();
+        state.note_missing(missing);
         state.note_replayed(replayed);
-        let lines = state::returned(ids, missing, replayed);
+        if state.tidied() != tidied {
+            // It was written anew without this.
+            drop(self.say_returned(state::returned(&[], missing, replayed), Batch::new()));
+        }
+    }
+
+    fn say_returned(&self, lines: Vec<Line>, mut batch: Batch) -> Commit {
         self.written.fetch_add(lines.len() as u64, Ordering::Relaxed);
         for line in lines {
             batch = match append(batch, &line) {

@@ -41,6 +41,9 @@ mod unanswered;
 #[cfg(test)]
 mod tests;
 
+/// The code of a fault by which a tool says that there is nothing to undo: the undo it was asked for is done.
+pub const NOTHING_TO_UNDO: &str = "nothing_to_undo";
+
 /// Whom to ask, and with what, to reverse an effect.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo {

@@ -84,6 +84,8 @@ pub enum Input<T> {
     Interrupt(Ticket),
     /// The attempt of this hand-out may take until this moment.
     Extend(Ticket, Moment),
+    /// The request of this hand-out must have its fate by this moment instead.
+    Due(Ticket, Moment),
     /// The caller has left.
     Cancel(RequestId),
     /// A request that is held back need not wait any longer: to the front.
@@ -400,6 +402,13 @@ impl<T: Clone> Mailbox<T> {
             Input::Extend(ticket, limit) => match self.current(ticket) {
                 Some(leased) => {
                     leased.limit = limit;
+                    Output::Waiting
+                }
+                None => Output::Stale,
+            },
+            Input::Due(ticket, deadline) => match self.current(ticket) {
+                Some(leased) => {
+                    leased.entry.deadline = deadline;
                     Output::Waiting
                 }
                 None => Output::Stale,

@@ -32,7 +32,7 @@ mod replay;
 mod trial;
 mod waiting;
 
-pub(crate) use act::{Act, Encode, NotUndone, Reply, Unanswered};
+pub(crate) use act::{Act, Decode, Encode, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
 pub(crate) use asking::{AnyReply, Left, Making, Outcome, Question, Reading};

@@ -39,11 +39,13 @@ use crate::spec::{BetweenLives, ChildSpec, StartMode};
 
 mod accept;
 mod anchor;
+mod answer;
 mod back;
 mod copies;
 mod ladder;
 mod lives;
 mod desk;
+mod hand;
 mod hold;
 mod keep;
 mod line;
@@ -64,7 +66,7 @@ pub(crate) use desk::{Counts, LastEnd, Locked};
 pub(crate) use hold::Held;
 pub(crate) use keep::{NotBack, Unkept, Writing};
 pub(crate) use ladder::Cause;
-pub(crate) use line::{Kept, Prepared};
+pub(crate) use line::{Kept, Prepared, given_up};
 pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
@@ -484,9 +486,7 @@ impl<W: Worker> Slot<W> {
         if mail.home.is_none() {
             desk.counts.add(fate);
         }
-        if let Some(recording) = recording {
-            self.journal_fate(&mail, fate, recording.durability);
-        }
+        self.write_fate(desk, &mail, fate, recording.as_ref());
         self.remember(desk, &mail, fate, recording.is_some());
         if self.rules.in_transaction && self.spec.stateful {
             self.undo_unfinished(&mail, ends);
@@ -693,5 +693,6 @@ impl<W: Worker> std::fmt::Debug for Slot<W> {
 impl Hub {
     pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
+        self.effects.look_again();
     }
 }

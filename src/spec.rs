@@ -360,8 +360,8 @@ impl ChildSpec {
     }
 
     /// Its requests survive the process: what it accepts is in the journal before it is worked on, and
-    /// is delivered again by [`System::recover`](crate::system::System::recover) if it had no fate.
-    /// With a stateful behavior that gives snapshots, so does its state. `B` is its behavior. A child that
+    /// is delivered again by [`System::recover`](crate::system::System::recover) if it had no fate, unless the
+    /// child may not be repeated ([`ChildSpec::effect`]) and had begun with it. With a stateful behavior that gives snapshots, so does its state. `B` is its behavior. A child that
     /// is started while the system runs cannot be durable: it is refused.
     ///
     /// # Default

@@ -38,7 +38,7 @@ use line::{Line, Said};
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, build};
-pub(crate) use rollback::{Fallen, Lines, Place};
+pub(crate) use rollback::{Fallen, Lines, Lives, Place};
 pub use rollback::{Report, RollbackError, To, Wider};
 
 /// A child with what its supervisor needs to treat it.
@@ -57,8 +57,8 @@ pub(crate) enum Ask {
     Terminate(Arc<str>, oneshot::Sender<Reply>),
     Restart(Arc<str>, oneshot::Sender<Reply>),
     Delete(Arc<str>, oneshot::Sender<Reply>),
-    /// Stop and start one child, or all, uncounted; the stops are over at this moment.
-    Reset(Option<Arc<str>>, Moment, oneshot::Sender<Reply>),
+    /// Stop one child, or all, and start them with these lives, uncounted; the stops are over at this moment.
+    Reset(Option<Arc<str>>, Moment, Arc<Lives>, oneshot::Sender<Reply>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<ChildCounts>),
     /// `None` within: it is a supervisor.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::behavior::Behavior;
+use crate::checkpoint::Topology;
 use crate::clock::{Clock, TokioClock};
 pub use crate::effects::{EffectView, EffectsRef};
 use crate::error::{ChildError, LookupError, RootEnded, SpecError, StartError};
@@ -179,6 +180,7 @@ impl fmt::Debug for System {
     }
 }
 
+mod doubt;
 mod quarantine;
 mod recover;
 mod rollback;
@@ -316,6 +318,7 @@ impl System {
     fn watch_root(&self) {
         let root = Arc::clone(&self.inner.root);
         let hub = Arc::downgrade(&self.inner.hub);
+        let effects = Arc::clone(&self.inner.hub.effects);
         let mut watch = Watch {
             hub: Weak::clone(&hub),
             registry: Arc::downgrade(&self.inner.registry),
@@ -325,6 +328,7 @@ impl System {
         self.inner.hub.runtime.spawn(async move {
             let cause = root.wait_ended().await;
             watch.end();
+            effects.close();
             if let Some(hub) = hub.upgrade() {
                 hub.begin_shutdown();
             }
@@ -410,6 +414,12 @@ impl System {
     /// Requests by fate, over the whole system. At any moment `accepted = sum of fates + open`.
     pub fn fates(&self) -> FateCounts {
         self.inner.registry.fates()
+    }
+
+    /// Whom a group allows to stand in for whom: a line of JSON for each member, and their digest, which
+    /// [`Event::AllowList`](crate::event::Event::AllowList) has told. `None` for what is no group.
+    pub fn allow_list(&self, group: impl Into<ChildPath>) -> Option<Topology> {
+        self.inner.registry.allow_list(&group.into())
     }
 
     pub(crate) fn roster(&self) -> &Roster {
@@ -521,6 +531,7 @@ impl System {
         root.abandon(&ExitCause::Stopped);
         let hub = &self.inner.hub;
         let limit = hub.clock.sleep_until(hub.now() + OUTCOMES);
+        hub.effects.close();
         // Every tool's request has its fate by now: what came of it is written down.
         tokio::select! {
             biased;

@@ -29,8 +29,69 @@ pub(crate) fn storable<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec
     let text = canonical(value)?;
     match read::<T>(&text) {
         Ok(_) => Ok(text),
-        Err(why) => Err(format!("what is written of it cannot be read: {why}")),
+        Err(why) => {
+            // The text is one line: where its reading ended is a place in the value.
+            let at = serde_json::from_slice::<T>(&text).err().map_or(0, |error| error.column());
+            let field = place(&text, at);
+            Err(format!("what is written of {field} cannot be read: {why}"))
+        }
     }
+}
+
+/// So many steps of a path are told.
+const DEEP: usize = 8;
+
+/// The field of a canonical text that has so many of its bytes before it, as `.name[3]`; the value itself where it
+/// has no fields.
+fn place(text: &[u8], end: usize) -> String {
+    // Names, and places in lists.
+    let mut path: Vec<Result<&[u8], usize>> = Vec::new();
+    let (mut at, mut names) = (0, false);
+    while at < end.min(text.len()) {
+        match text[at] {
+            b'{' => {
+                path.push(Ok(&[]));
+                names = true;
+            }
+            b'[' => path.push(Err(0)),
+            b'}' | b']' => {
+                // It was read to its end, and is whole all the same: then that is what is wrong.
+                if at + 1 < end {
+                    path.pop();
+                }
+            }
+            b',' => match path.last_mut() {
+                Some(Err(place)) => *place += 1,
+                _ => names = true,
+            },
+            b'"' => {
+                let from = at + 1;
+                at = from;
+                while at < text.len() && text[at] != b'"' {
+                    at += if text[at] == b'\\' { 2 } else { 1 };
+                }
+                if std::mem::take(&mut names)
+                    && let Some(last) = path.last_mut()
+                {
+                    *last = Ok(&text[from..at.min(text.len())]);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    let mut field = String::new();
+    let deep = path.len() > DEEP;
+    for step in path.into_iter().take(DEEP) {
+        field += &match step {
+            Ok(name) => format!(".{}", String::from_utf8_lossy(name)),
+            Err(place) => format!("[{place}]"),
+        };
+    }
+    if deep {
+        field += "…";
+    }
+    if field.is_empty() { "it".to_owned() } else { format!("`{field}`") }
 }
 
 /// The value of a text.
@@ -124,6 +185,33 @@ mod tests {
             assert!(refused.unwrap_err().contains("cannot be read"));
         }
         assert_eq!(storable(&1.5).unwrap(), b"1.5");
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_is_named_by_its_field() {
+        type Rows = std::collections::BTreeMap<String, Vec<(u32, f64)>>;
+        let named = |rows: &[(&str, &[f64])]| {
+            let row = |at: usize, value: f64| (at as u32, value);
+            let rows: Rows = rows
+                .iter()
+                .map(|(name, values)| {
+                    let values = values.iter().enumerate();
+                    ((*name).to_owned(), values.map(|(at, value)| row(at, *value)).collect())
+                })
+                .collect();
+            let why = storable(&rows).unwrap_err();
+            why.split('`').nth(1).unwrap_or_else(|| panic!("{why}")).to_owned()
+        };
+        assert_eq!(named(&[("a", &[1.0, f64::NAN])]), ".a[1][1]");
+        assert_eq!(named(&[("a", &[1.0]), ("b", &[]), ("c", &[f64::NAN, 1.0])]), ".c[0][1]");
+        assert_eq!(named(&[("a \\\"{[", &[1.0]), ("b,", &[2.0, 3.0, f64::NAN])]), ".b,[2][1]");
+        assert!(storable(&f64::NAN).unwrap_err().starts_with("what is written of it cannot"));
+        let mut nested = serde_json::json!(1);
+        for _ in 0..200 {
+            nested = serde_json::json!([nested]);
+        }
+        let why = storable(&nested).unwrap_err();
+        assert!(why.contains("`[0][0][0][0][0][0][0][0]…`"), "{why}");
     }
 
     #[test]

@@ -25,12 +25,22 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "durable/again.rs"]
+mod again;
+#[path = "common/moody.rs"]
+mod moody;
+#[path = "durable/replies.rs"]
+mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
 #[path = "durable/versions.rs"]
 mod versions;
+#[path = "durable/older.rs"]
+mod older;
 #[path = "durable/joined.rs"]
 mod joined;
+#[path = "durable/handed.rs"]
+mod handed;
 #[path = "durable/marks.rs"]
 mod marks;
 

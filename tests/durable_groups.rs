@@ -151,6 +151,33 @@ fn who_answered_what_was_taken_up_is_heard_of_from_the_start() {
 }
 
 #[test]
+fn the_allow_list_of_a_group_is_told_before_it_takes_requests_and_can_be_looked_at() {
+    let (first, second) = (Script::default(), Script::default());
+    let told = |spec: SupervisorSpec| {
+        runtime().block_on(async {
+            let options = RecoverOptions::default();
+            let (system, _, mut events) =
+                System::recover_observed(spec, store(), options).await.unwrap();
+            let begun = events.next().await.unwrap().event;
+            let Event::AllowList { group, digest } = begun else { panic!("{begun:?}") };
+            let list = system.allow_list(group.clone()).unwrap();
+            assert_eq!((group.as_str(), digest, list.lines.len()), ("app/llm", list.digest, 2));
+            assert!(system.allow_list("app/llm/first").is_none());
+            (digest, list.lines)
+        })
+    };
+    let (digest, lines) = told(spec(&first, &second));
+    assert!(lines[0].contains(r#""targets":["second"]"#), "{lines:?}");
+    // The same in every process; another one where anything of it is another.
+    assert_eq!(told(spec(&first, &second)).0, digest);
+    let member = |script: &Script, id| script.stateless(id).effect(EffectKind::Idempotent);
+    let group = GroupSpec::model("llm")
+        .member_spec(member(&second, "second"))
+        .member_spec(member(&first, "first"));
+    assert_ne!(told(SupervisorSpec::one_for_one("app").group(group)).0, digest);
+}
+
+#[test]
 fn wherever_the_process_ends_each_accepted_request_gets_one_fate() {
     for last in [false, true] {
         let mut ends = 0;

@@ -21,6 +21,10 @@ use tokio::sync::Notify;
 
 #[path = "effects/left.rs"]
 mod left;
+#[path = "effects/outlived.rs"]
+mod outlived;
+#[path = "effects/stuck.rs"]
+mod stuck;
 
 /// What the world has seen.
 #[derive(Default)]

@@ -178,6 +178,9 @@ async fn lines_that_cannot_be_drawn_are_refused_by_name() {
     let error = none.validate().unwrap_err();
     assert!(matches!(error, SpecError::BadCombination { .. }), "{error}");
     assert!(error.to_string().contains("lines_every"), "{error}");
+    let none = SupervisorSpec::dynamic("top").lines_every(MINUTE);
+    let error = none.validate().unwrap_err();
+    assert!(error.to_string().contains("no durable, stateful child below"), "{error}");
     let error = flow(&Arc::default()).lines_every(Duration::ZERO).validate().unwrap_err();
     assert!(error.to_string().contains("the time between recovery lines"), "{error}");
     let late = flow(&Arc::default()).lines_every(VALIDITY).validate().unwrap_err();

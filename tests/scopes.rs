@@ -23,10 +23,14 @@ use tokio::sync::Notify;
 mod dying;
 #[path = "scopes/ended.rs"]
 mod ended;
+#[path = "common/moody.rs"]
+mod moody;
 #[path = "scopes/replay.rs"]
 mod replay;
 #[path = "scopes/request.rs"]
 mod request;
+#[path = "scopes/restarting.rs"]
+mod restarting;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Ask {
@@ -460,7 +464,36 @@ async fn a_state_that_ends_two_lives_at_once_is_set_aside_and_the_older_one_trie
     let aside = store.quarantined().unwrap();
     assert_eq!(aside.len(), 1);
     assert_eq!(aside[0].checkpoint.id, bad);
-    assert_eq!(aside[0].bad.as_deref(), Some("two lives that began with it ended at once"));
+    assert_eq!(
+        aside[0].bad.as_deref(),
+        Some("two lives that began with it ended at once, and one without it did not")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_that_panic_whatever_the_state_set_no_state_aside() {
+    let switch = Arc::<Switch>::default();
+    let tree = SupervisorSpec::one_for_one("top").intensity(99, SECOND).child(agent("a0", &switch));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (system, _) = System::recover(tree, Arc::clone(&store)).await.unwrap();
+    let port = system.port::<Ask, u64>("top/a0").unwrap();
+    for _ in 0..5 {
+        port.call(Ask::Add(10)).await.unwrap();
+    }
+    let mut events = system.events();
+    switch.bad_starts.store(20, Ordering::SeqCst);
+    system.kill("top/a0").unwrap();
+    assert_eq!(port.call(Ask::Add(0)).await.unwrap().value, 50, "it goes on with its last state");
+    assert!(store.quarantined().unwrap().is_empty());
+    let mut panics = 0;
+    while let Some(event) = events.try_next() {
+        match event.event {
+            Event::RestoreFailed { .. } | Event::BeganAnew { .. } => panic!("{event:?}"),
+            Event::Exited { .. } => panics += 1,
+            _ => {}
+        }
+    }
+    assert!(panics > 5, "only {panics} starts panicked");
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,8 +25,14 @@ use dying::Dying;
 
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "transaction/kept.rs"]
+mod kept;
 #[path = "transaction/late.rs"]
 mod late;
+#[path = "common/moody.rs"]
+mod moody;
+#[path = "transaction/returned.rs"]
+mod returned;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Order {

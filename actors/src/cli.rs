@@ -372,6 +372,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             for note in tree.discover().await? {
                 tell(format_args!("mainstay: {note}"));
             }
+            for (here, own) in tree.aliases() {
+                tell(format_args!("mainstay: {here} is what its server calls {own:?}"));
+            }
             // What is stored is neither needed nor touched: another process may be at work with it.
             let store = Arc::new(MemoryStore::new());
             let (system, _) = System::recover(tree.spec()?, store).await?;

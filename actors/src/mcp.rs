@@ -216,7 +216,8 @@ impl McpServer {
     }
 
     /// Declares a tool and what one call of it does to the world. The server must have it: a start
-    /// fails with its name otherwise.
+    /// fails with its name otherwise. It may be named as [`tool_id`](McpServer::tool_id) has it, unless
+    /// two tools of the server would have that name.
     #[must_use]
     pub fn tool(self, name: impl Into<String>, effect: EffectKind) -> Self {
         self.with(|plan| {
@@ -354,7 +355,7 @@ impl McpServer {
     /// As the start of a life.
     pub async fn discover(&self) -> Result<Vec<FoundTool>, Fault> {
         let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
-        let found = connection.tools().iter().map(|tool| self.plan.found(tool)).collect();
+        let found = self.plan.found(connection.tools());
         connection.close().await;
         Ok(found)
     }
@@ -405,10 +406,10 @@ impl McpServer {
         })
     }
 
-    /// The id of the child that a tool of this name is: its name, or where that has a slash and can be no
-    /// id, the name that models are told.
+    /// The id of the child that a tool of this name is: its name, or where that can be no id (it has a slash
+    /// or a control character, or is empty), the name that models are told.
     pub fn tool_id(name: &str) -> Cow<'_, str> {
-        if name.is_empty() || name.contains('/') { names::alias(name) } else { name.into() }
+        if names::can_be_an_id(name) { name.into() } else { names::alias(name) }
     }
 }
 
@@ -444,20 +445,35 @@ impl Plan {
         self.secrets().hide(fault)
     }
 
-    fn found(&self, tool: &rmcp::model::Tool) -> FoundTool {
-        let declared = self.effects.get(&*tool.name).copied();
-        let hinted =
-            self.trusted.then_some(tool.annotations.as_ref()).flatten().and_then(|hints| {
-                // `idempotentHint` is about the same arguments, so the same request may come twice.
-                match (hints.read_only_hint, hints.idempotent_hint) {
-                    (Some(true), _) => Some(EffectKind::Read),
-                    (_, Some(true)) => Some(EffectKind::Idempotent),
-                    _ => None,
-                }
-            });
-        FoundTool {
+    fn found(&self, tools: &[rmcp::model::Tool]) -> Vec<FoundTool> {
+        let found = |tool: &rmcp::model::Tool| FoundTool {
             spec: classify::tool_spec(tool),
-            effect: declared.or(hinted).unwrap_or_default(),
+            effect: self.declared(tool, tools).or_else(|| self.hinted(tool)).unwrap_or_default(),
+        };
+        tools.iter().map(found).collect()
+    }
+
+    /// What is declared of one of these tools, under its name or under its id.
+    fn declared(
+        &self,
+        tool: &rmcp::model::Tool,
+        tools: &[rmcp::model::Tool],
+    ) -> Option<EffectKind> {
+        let by_id = || {
+            let id = McpServer::tool_id(&tool.name);
+            let kind = self.effects.get(&*id)?;
+            (link::own_name(tools, &id) == Some(&tool.name)).then_some(kind)
+        };
+        self.effects.get(&*tool.name).or_else(by_id).copied()
+    }
+
+    fn hinted(&self, tool: &rmcp::model::Tool) -> Option<EffectKind> {
+        let hints = tool.annotations.as_ref().filter(|_| self.trusted)?;
+        // `idempotentHint` is about the same arguments, so the same request may come twice.
+        match (hints.read_only_hint, hints.idempotent_hint) {
+            (Some(true), _) => Some(EffectKind::Read),
+            (_, Some(true)) => Some(EffectKind::Idempotent),
+            _ => None,
         }
     }
 }
@@ -496,7 +512,7 @@ impl Stateless for McpConnection {
 
     async fn serve(&self, _: &ListTools, _: &Context) -> Result<Vec<FoundTool>, Fault> {
         let open = self.open.as_ref().ok_or_else(|| Fault::internal("not connected"))?;
-        Ok(open.tools().iter().map(|tool| self.server.plan.found(tool)).collect())
+        Ok(self.server.plan.found(open.tools()))
     }
 
     async fn stop(&self, _: &ExitCause) {
@@ -557,24 +573,26 @@ impl Stateless for McpTool {
     async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
         let arguments = classify::object(&request.arguments)?;
         let live = self.link.live(self.plan.connect_wait).await?;
-        if self.plan.found_only.contains(&*self.name) && !live.has(&self.name) {
+        let (name, listed) = match link::own_name(&live.tools, &self.name) {
+            Some(name) => (name, true),
+            None => (&*self.name, false),
+        };
+        if !listed && self.plan.found_only.contains(&*self.name) {
             let text = format!("the server has no tool \"{}\" any more", self.name);
             return Err(Fault::input_validation(text).with_code("unknown_tool").not_applied());
         }
-        let call = classify::call(&self.name, arguments, &ctx.key());
+        let call = classify::call(name, arguments, &ctx.key());
         let outcome = live.call(call, self.plan.call_timeout).await;
         let reply = outcome.and_then(|outcome| {
             let plan = &self.plan;
-            let listed = live.has(&self.name);
-            let reply =
-                classify::reply(&self.name, outcome, listed, plan.transient, plan.max_result);
+            let reply = classify::reply(name, outcome, listed, plan.transient, plan.max_result);
             reply.inspect_err(|fault| {
                 if classify::is_lost(fault) {
                     live.useless.notify_one();
                 }
             })
         });
-        let named = |fault| classify::name(fault, &self.name, self.plan.max_result);
+        let named = |fault| classify::name(fault, name, self.plan.max_result);
         match reply {
             Ok(mut reply) => {
                 live.secrets.clean(&mut reply.content);

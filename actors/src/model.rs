@@ -88,7 +88,9 @@ pub const CONCURRENCY: u32 = 8;
 /// what it used: a token for four bytes of the request, and the tokens its answer may have
 /// ([`ChatRequest::max_tokens`]), at the [price](Model::price_per_million). What is not left is not begun,
 /// and a cheaper sibling may be asked. Under a budget of tokens, or of money where there is a price, a
-/// request without a limit of its own is given what is left, at most [`BUDGETED_ANSWER`].
+/// request without a limit of its own is given what is left, at most its
+/// [`answer_tokens`](Model::answer_tokens). One that is cut off there is no answer: the fault says where the
+/// limit came from, and what to raise.
 ///
 /// An attempt that nobody knows the end of is charged for what it had reserved: one that was dropped, timed
 /// out, or lost its connection before its answer was whole. Of a stream that had begun that is what had come
@@ -130,6 +132,7 @@ pub struct Model {
     price: (u64, u64),
     rules: Rules,
     limits: Option<RateLimits>,
+    answer_tokens: u32,
     client: Option<Ready>,
 }
 
@@ -196,6 +199,7 @@ impl Model {
             price: (0, 0),
             rules: Rules::default(),
             limits: None,
+            answer_tokens: BUDGETED_ANSWER,
             client: None,
         }
     }
@@ -297,6 +301,18 @@ impl Model {
     #[must_use]
     pub fn limits(mut self, limits: RateLimits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// The most tokens of an answer to a request that names no limit of its own
+    /// ([`ChatRequest::max_tokens`]), where one has to be named: under a budget of tokens, or of money where
+    /// there is a price, and for Anthropic always. Otherwise the provider decides. At least 1.
+    ///
+    /// # Default
+    /// [`BUDGETED_ANSWER`].
+    #[must_use]
+    pub fn answer_tokens(mut self, tokens: u32) -> Self {
+        self.answer_tokens = tokens.max(1);
         self
     }
 
@@ -471,8 +487,10 @@ impl Model {
         let told = names::told(request, ready.ids);
         let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
         let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
-        let limit = share.map(|share| share.limit).or(request.max_tokens);
-        if limit != request.max_tokens {
+        let reserved = share.map(|share| share.limit).or(request.max_tokens);
+        let must_say = self.wire == Wire::Anthropic;
+        let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
+        if limit != request.max_tokens.or_else(|| must_say.then_some(BUDGETED_ANSWER)) {
             let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
             body = self.wire.body(&self.model, &limited, stream, ready.official)?;
         }
@@ -481,7 +499,7 @@ impl Model {
         let permit = match &self.limits {
             Some(limits) => {
                 let start = tokio::time::Instant::now();
-                let output = u64::from(limit.unwrap_or(0));
+                let output = u64::from(reserved.unwrap_or(0));
                 let tokens = wire::estimate(sent, 0).input.saturating_add(output);
                 let permit = limits.admit(tokens, time_left).await?;
                 time_left = time_left.saturating_sub(start.elapsed());
@@ -526,6 +544,18 @@ impl Model {
         if let Some(permit) = permit {
             permit.settle(usage.total());
         }
+        let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
+            Some(limit) => {
+                let named = |fault| share::cut_off(fault, limit, self.answer_tokens);
+                outcome.map_err(named).map(|reply| match reply {
+                    ChatReply { finish: Finish::Partial(fault), .. } => {
+                        ChatReply { finish: Finish::Partial(Box::new(named(*fault))), ..reply }
+                    }
+                    reply => reply,
+                })
+            }
+            None => outcome,
+        };
         Ok((outcome, usage))
     }
 
@@ -579,7 +609,7 @@ impl Course<'_> {
     /// Reserves what a request may use of the payer's budget, if that has limits.
     fn share(&self, prompt: u64, limit: Option<u32>) -> Result<Option<Share>, Fault> {
         let Some((model, ctx)) = self.payer else { return Ok(None) };
-        let share = share(prompt, limit, model.price, &ctx.budget_left())
+        let share = share(prompt, limit, model.answer_tokens, model.price, &ctx.budget_left())
             .map_err(|denied| Fault::from(denied).by_own_limits())?;
         if let Some(share) = share {
             ctx.reserve(model.cost(share.usage))?;

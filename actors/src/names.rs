@@ -31,6 +31,16 @@ pub(crate) fn alias(name: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}_{hash:08x}"))
 }
 
+/// Whether it can be one part of a path, and be seen there as what it is.
+pub(crate) fn can_be_an_id(name: &str) -> bool {
+    // Some letters have what comes after them shown in another order.
+    let hides = |letter: char| {
+        let turns = matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        letter.is_control() || turns || letter == '/'
+    };
+    !name.is_empty() && !name.contains(hides)
+}
+
 /// The calls that the messages of a request are the results of, as the place of the message and of the call in
 /// it. Ids are not alone in a conversation: some servers count their calls from 0 in each answer.
 pub(crate) fn answered(messages: &[Message]) -> Vec<Option<(usize, usize)>> {

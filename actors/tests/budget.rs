@@ -172,6 +172,44 @@ async fn an_answer_without_a_limit_gets_what_the_budget_leaves_in_each_format() 
 }
 
 #[tokio::test]
+async fn an_answer_that_is_cut_off_at_a_limit_of_ours_is_a_fault_that_says_whose_limit_it_was() {
+    let cut = json!({
+        "choices": [{"message": {"content": "it beg"}, "finish_reason": "length"}],
+        "content": [{"type": "text", "text": "it beg"}], "stop_reason": "max_tokens", "type": "message",
+    });
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::new(200, cut.to_string()));
+    let openai = || Model::openai(server.url(), "m");
+    let anthropic = || Model::anthropic(server.url(), "m");
+    let ours = "tokens, what it gets where nobody says: set `max_tokens`";
+    let provider = "the answer was cut off at its token limit";
+    let much = || within(tokens(1_000_000));
+    let table = [
+        (openai(), None, much(), Some(BUDGETED_ANSWER), format!("cut off at 4096 {ours}")),
+        (openai().answer_tokens(77), None, much(), Some(77), format!("cut off at 77 {ours}")),
+        (openai(), None, within(tokens(300)), None, "tokens, all that the budget had left".into()),
+        (openai().answer_tokens(77), None, soon(), None, provider.into()),
+        (openai().answer_tokens(77), Some(99), much(), Some(99), provider.into()),
+        (anthropic(), None, soon(), Some(BUDGETED_ANSWER), format!("cut off at 4096 {ours}")),
+        (anthropic().answer_tokens(77), None, soon(), Some(77), format!("cut off at 77 {ours}")),
+    ];
+    for (model, limit, options, sent, says) in table {
+        let (system, port) = one(model.spec("m")).await;
+        let mut request = ChatRequest::from("hi");
+        request.max_tokens = limit;
+        let asked = server.count();
+        let fault = fault(port.call_with(request, options).await.unwrap_err());
+        system.stop().await;
+        let body = server.requests()[asked].json();
+        if sent.is_some() || says == provider {
+            assert_eq!(body["max_tokens"].as_u64(), sent.map(u64::from), "{says}");
+        }
+        let said = format!("{fault:?}");
+        assert!(said.contains(&says), "{says}\n{said}");
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_whose_end_nobody_knows_is_charged_what_it_had_reserved() {
     let table = [
         (Row::hang(), 2, Class::BudgetDenied),

@@ -4,6 +4,8 @@ use harness::{Folder, refused, support};
 
 #[path = "cli/acts.rs"]
 mod acts;
+#[path = "cli/aliases.rs"]
+mod aliases;
 #[path = "cli/aside.rs"]
 mod aside;
 #[path = "cli/bad_files.rs"]

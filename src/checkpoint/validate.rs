@@ -22,6 +22,7 @@ use crate::checkpoint::store::Store;
 use crate::checkpoint::{AGENT_FIELDS, LONGEST_PIN};
 use crate::error::{CheckpointError, SpecError};
 use crate::id::{CheckpointId, ChildPath};
+use crate::moment::Moment;
 
 type Check = fn(&Snapshot, &str) -> Result<(), CheckpointError>;
 type Migrate = Arc<dyn Fn(&Snapshot) -> Result<Snapshot, CheckpointError> + Send + Sync>;
@@ -247,6 +248,12 @@ impl Rules {
     /// Any topology, any ledger position, pins of at most 24 hours.
     pub const fn at(now: Now) -> Self {
         Self { now, topology: None, ledger: u64::MAX, longest_pin: LONGEST_PIN }
+    }
+
+    /// As [`Rules::at`], for this checkpoint whatever its age: it is the latest there is, and no step back.
+    pub(crate) fn of_any_age(checkpoint: &Checkpoint) -> Self {
+        let moment = checkpoint.taken.unwrap_or(Moment::START);
+        Self::at(Now { wall: checkpoint.created_at, moment })
     }
 }
 

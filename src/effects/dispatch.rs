@@ -6,17 +6,19 @@
 //! end of the system brings about at the latest; one that panics leaves its act lost.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::Effects;
+use super::{Asked, Effects, recorded, unreadable};
 use crate::fate::Answer;
-use crate::fault::{EffectKind, Fault};
+use crate::fault::{Class, EffectKind, Fault};
+use crate::id::ChildPath;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Input, Record, Trace};
-use crate::port::{Act, Call, Encode, Reply, Tie, Unanswered, unwound};
+use crate::port::{Act, Call, Decode, Encode, Reply, Tie, Unanswered, unwound};
 
 /// A call without an answer.
 pub(super) struct NoAnswer {
@@ -29,6 +31,15 @@ impl NoAnswer {
     const fn told(fault: Fault) -> Self {
         Self { fault, unknown: false }
     }
+}
+
+/// What a durable tool was asked under the same key before.
+enum Before {
+    Nothing,
+    /// It was done; the reply, if that is kept.
+    Done(Option<String>),
+    /// The system has ended first.
+    Suspended,
 }
 
 /// Whoever is dropped while it waits leaves its effect lost.
@@ -99,32 +110,46 @@ impl Effects {
         tie: Arc<Tie>,
         key: Option<Arc<str>>,
     ) -> Result<Answer<Reply>, NoAnswer> {
-        let Act { kind, encode, .. } = *act;
+        let Act { kind, encode, decode, .. } = *act;
+        let tool = call.target().clone();
         if kind.is_replay_safe() {
-            let tool = call.target().clone();
-            let made = call.make(tie, key).await;
-            return guard.came(made, &tool, kind, encode).await;
+            return match self.join(&key).await.map_err(NoAnswer::told)? {
+                Before::Nothing => {
+                    let made = call.make(tie, key).await;
+                    guard.came(made, &tool, kind, encode).await
+                }
+                before => guard.joined(before, &tool, decode).await,
+            };
         }
+        let effects = Arc::clone(self);
         let (stays, left) = oneshot::channel::<Infallible>();
         let (tell, told) = oneshot::channel();
         let apart = Apart::new(self);
         let going_on = async move {
             let _apart = apart;
             let mut guard = guard;
-            if tell.is_closed() {
-                guard.dispatched = false;
-                return;
-            }
-            let over = tie.over();
-            let left = Box::pin(async move {
-                tokio::select! {
-                    _ = left => {}
-                    () = over => {}
+            let came = match effects.join(&key).await {
+                Ok(Before::Nothing) if tell.is_closed() => {
+                    guard.dispatched = false;
+                    return;
                 }
-            });
-            let tool = call.target().clone();
-            let made = call.finish(tie, key, left).await;
-            let came = guard.came(made, &tool, kind, encode).await;
+                Ok(Before::Nothing) => {
+                    let over = tie.over();
+                    let left = Box::pin(async move {
+                        tokio::select! {
+                            _ = left => {}
+                            () = over => {}
+                        }
+                    });
+                    let made = call.finish(tie, key, left).await;
+                    guard.came(made, &tool, kind, encode).await
+                }
+                Ok(before) => guard.joined(before, &tool, decode).await,
+                Err(fault) => {
+                    drop(guard);
+                    Err(NoAnswer::told(fault))
+                }
+            };
             if let Err(came) = tell.send(came) {
                 // The user's reply, which nobody hears.
                 let _ = unwound(move || drop(came));
@@ -140,6 +165,43 @@ impl Effects {
             let fault = Fault::internal("what came of it could not be written down");
             Err(NoAnswer { fault, unknown: true })
         })
+    }
+
+    /// What came of the request that a durable tool has accepted under this key for an attempt before this
+    /// one, or for another process. One that is under way is waited for; one that ended without being done is
+    /// forgotten.
+    async fn join(&self, key: &Option<Arc<str>>) -> Result<Before, Fault> {
+        let Some((journal, key)) = self.journal.get().zip(key.as_ref()) else {
+            return Ok(Before::Nothing);
+        };
+        loop {
+            let (told, mut closed) = (journal.told(), pin!(self.changed.notified()));
+            closed.as_mut().enable();
+            match journal.known(key) {
+                None => return Ok(Before::Nothing),
+                Some(Asked::Done(reply)) => return Ok(Before::Done(reply)),
+                Some(Asked::Over(_)) => Arc::clone(journal).free(key).await?,
+                Some(Asked::Open) if self.closed.load(Ordering::Acquire) => {
+                    return Ok(Before::Suspended);
+                }
+                Some(Asked::Open) => {
+                    tokio::select! {
+                        () = told => {}
+                        () = closed => {}
+                    }
+                }
+                Some(Asked::Aside) => {
+                    let text = "what was asked for has ended two lives, and was set aside";
+                    return Err(Fault::new(Class::Exhausted, text));
+                }
+            }
+        }
+    }
+
+    /// Nobody works on anything any more: what is open is for the next process.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.changed.notify_waiters();
     }
 
     /// Once no act is with its tool.
@@ -167,11 +229,49 @@ impl Effects {
 }
 
 impl Lost {
+    /// Has the ledger know what came of a request that was made before.
+    async fn joined(
+        mut self,
+        before: Before,
+        tool: &ChildPath,
+        decode: Decode,
+    ) -> Result<Answer<Reply>, NoAnswer> {
+        self.disarm();
+        let (effects, key) = (&self.effects, self.key);
+        let gone = |text: String| Fault::new(Class::Indeterminate, text);
+        let reply = match before {
+            Before::Done(Some(reply)) => reply,
+            Before::Done(None) => {
+                effects.feed(Input::Lost(key)).await.map_err(NoAnswer::told)?;
+                let text = format!("\"{tool}\" has answered, and the answer is not kept any more");
+                return Err(NoAnswer { fault: gone(text), unknown: true });
+            }
+            Before::Nothing | Before::Suspended => {
+                self.let_go();
+                let text =
+                    format!("\"{tool}\" has stopped, and goes on with it in the next process");
+                return Err(NoAnswer::told(gone(text)));
+            }
+        };
+        let value = decode(reply.as_bytes());
+        let happened = Happened::new(reply.into_bytes());
+        let fed = effects.feed(Input::Confirmed(key, happened.clone())).await;
+        fed.map_err(NoAnswer::told)?;
+        let value = value.map_err(|error| NoAnswer::told(unreadable(key, &error)))?;
+        Ok(recorded(value, tool, happened))
+    }
+
+    /// The next process finds it as it is.
+    fn let_go(&self) {
+        self.effects.ledger.lock().let_go(self.key);
+        self.effects.changed.notify_waiters();
+    }
+
     /// Has the ledger know what came of a call.
     async fn came(
         mut self,
         made: Result<Answer<Reply>, Unanswered>,
-        tool: &crate::id::ChildPath,
+        tool: &ChildPath,
         kind: EffectKind,
         encode: Encode,
     ) -> Result<Answer<Reply>, NoAnswer> {
@@ -195,8 +295,7 @@ impl Lost {
             }
             Err(Unanswered { fault, trace: Trace::Suspended, .. }) if !kind.is_replay_safe() => {
                 self.disarm();
-                effects.ledger.lock().let_go(key);
-                effects.changed.notify_waiters();
+                self.let_go();
                 Err(NoAnswer::told(fault))
             }
             Err(Unanswered { fault, trace, doubtful }) => {

@@ -57,6 +57,11 @@ impl Ended {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.stamps.len()
+    }
+
     fn is_heavy(&self) -> bool {
         self.weight > WEIGHT && self.stamps.len() > 1
     }

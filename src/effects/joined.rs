@@ -201,7 +201,7 @@ fn is_below(key: &str, task: &str) -> bool {
 }
 
 /// Whether nothing can have been done by what may not be done twice.
-fn is_untouched(fate: Fate) -> bool {
+pub(super) fn is_untouched(fate: Fate) -> bool {
     matches!(fate, Fate::Expired | Fate::Cancelled | Fate::Stopped)
 }
 
@@ -254,6 +254,8 @@ fn told_of(ended: Asked, target: &ChildPath, question: &Question) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::EffectKind;
+    use crate::ledger::Record;
 
     #[test]
     fn a_key_says_what_it_was_made_of_and_no_other_key_does() {
@@ -271,6 +273,31 @@ mod tests {
         for other in ["", "t-1", "t/1", "t/3.1-", "t/3.1-00", "t/+3.1-0000000000000000", "a/b-c"] {
             assert_eq!(AskKey::read(other), None, "{other}");
         }
+    }
+
+    /// The journal takes both the other way round.
+    #[test]
+    fn nobody_is_asked_what_is_open_while_the_ledger_is_locked() {
+        let effects = Effects::new(|_| {});
+        let (tool, request) = (ChildPath::from("desk/tool"), Arc::<[u8]>::from(b"7".as_slice()));
+        let intent = Intent {
+            key: EffectKey::of("t-1", 0, 0, &tool, &request),
+            task: Arc::from("t-1"),
+            owner: "desk/agent".into(),
+            step: 0,
+            ordinal: 0,
+            tool,
+            kind: EffectKind::Idempotent,
+            request,
+            undo: None,
+        };
+        let key = intent.key;
+        effects.ledger.lock().apply(Record::Intent(intent, 0));
+        let asked = effects.ledger.lock().get(key).unwrap().idempotency_key();
+        let is_free = |task: &str| task == "t-1" && effects.ledger.try_lock().is_some();
+        assert!(effects.waits_for(&asked, is_free));
+        effects.take_up(is_free);
+        assert_eq!(effects.ended.lock().count(), 1);
     }
 
     #[test]

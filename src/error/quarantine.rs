@@ -15,6 +15,9 @@ pub enum QuarantineError {
     /// No request with this id was set aside, or it has been released or discarded since.
     #[error("no request {0:?} is set aside")]
     NotFound(String),
+    /// No request with this key has the fate `Unknown`, or it has been asked again since.
+    #[error("request {0:?} has no unknown outcome")]
+    NotInDoubt(String),
     /// No checkpoint with this id was set aside, or it has been released since.
     #[error("checkpoint {0} is not set aside")]
     NotBad(CheckpointId),

@@ -82,6 +82,7 @@ fn number(event: &Event) -> usize {
         Event::Replayed { .. } => 35,
         Event::Noted { .. } => 36,
         Event::PolicyChanged { .. } => 37,
+        Event::AllowList { .. } => 38,
     }
 }
 
@@ -223,6 +224,7 @@ fn each() -> Vec<Event> {
         Event::Replayed { child: path("it"), requests: 2, lost: 1 },
         Event::Noted { child: path("it"), request, what: "turns", count: 3 },
         Event::PolicyChanged { child: path("it"), checkpoint },
+        Event::AllowList { group: path("it"), digest: Digest([4; 32]) },
     ]
 }
 

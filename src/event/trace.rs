@@ -72,6 +72,9 @@ impl Event {
             Self::PolicyChanged { child, checkpoint } => {
                 tracing::warn!(target: "mainstay", %child, %checkpoint, "taken up under another policy");
             }
+            Self::AllowList { group, digest } => {
+                tracing::info!(target: "mainstay", %group, %digest, "takes requests under this allow-list");
+            }
             Self::BeganAnew { child, incarnation } => {
                 tracing::error!(target: "mainstay", %child, %incarnation, "no state could be restored");
             }

@@ -16,24 +16,35 @@ use super::{Family, Stage};
 use std::sync::Arc;
 
 impl Family {
-    pub(super) fn reset(&mut self, ticket: Ticket, id: Option<Arc<str>>, until: Option<Moment>) {
+    /// Whether one child, or all, can be reset now.
+    ///
+    /// # Errors
+    /// It is over, or restarts its children, or this one; or there is no such child.
+    pub(crate) fn may_reset(&self, id: Option<&str>) -> Result<(), ChildError> {
         if matches!(self.stage, Stage::Ending { .. } | Stage::Over) {
-            let error = ChildError::SupervisorGone(self.path.clone());
-            return self.reply(ticket, Reply::ChildRefused(error));
+            return Err(ChildError::SupervisorGone(self.path.clone()));
         }
         if !self.is_open() {
-            let error = ChildError::Restarting(self.path.clone());
-            return self.reply(ticket, Reply::ChildRefused(error));
+            return Err(ChildError::Restarting(self.path.clone()));
         }
-        match id {
-            None => self.reset_all(ticket, until),
-            Some(id) => match self.key_of(&id) {
-                Some(key) => self.reset_one(ticket, key, until),
-                None => {
-                    let error = ChildError::NotFound(self.path.join(&id));
-                    self.reply(ticket, Reply::ChildRefused(error));
-                }
-            },
+        let Some(id) = id else { return Ok(()) };
+        let key = self.key_of(id).ok_or_else(|| ChildError::NotFound(self.path.join(id)))?;
+        match self.phase(key) {
+            Some(Phase::Up | Phase::Idle(_) | Phase::Backoff(_) | Phase::Held | Phase::Queued) => {
+                Ok(())
+            }
+            Some(Phase::Starting(run)) if matches!(self.jobs.get(&run), Some(Job::Alone(_))) => {
+                Ok(())
+            }
+            _ => Err(ChildError::Restarting(self.child_path(key))),
+        }
+    }
+
+    pub(super) fn reset(&mut self, ticket: Ticket, id: Option<Arc<str>>, until: Option<Moment>) {
+        match (self.may_reset(id.as_deref()), id.and_then(|id| self.key_of(&id))) {
+            (Err(error), _) => self.reply(ticket, Reply::ChildRefused(error)),
+            (Ok(()), None) => self.reset_all(ticket, until),
+            (Ok(()), Some(key)) => self.reset_one(ticket, key, until),
         }
     }
 
@@ -47,18 +58,13 @@ impl Family {
     }
 
     fn reset_one(&mut self, ticket: Ticket, key: Key, until: Option<Moment>) {
-        let alone = |job: Option<&Job>| matches!(job, Some(Job::Alone(_)));
         match self.phase(key) {
-            Some(Phase::Up) => {}
-            Some(Phase::Starting(run)) if alone(self.jobs.get(&run)) => self.call_off(run),
+            Some(Phase::Starting(run)) => self.call_off(run),
             // Its next life, if there is one, begins with what it is given now.
             Some(Phase::Idle(_) | Phase::Backoff(_) | Phase::Held | Phase::Queued) => {
                 return self.reply(ticket, Reply::Reset);
             }
-            _ => {
-                let error = ChildError::Restarting(self.child_path(key));
-                return self.reply(ticket, Reply::ChildRefused(error));
-            }
+            _ => {}
         }
         let run = self.new_run();
         let Some(child) = self.children.get_mut(&key) else { return };

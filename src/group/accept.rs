@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Errand, Group, LOOK_AGAIN, UNTRIED};
+use super::{AnyGroup, Errand, Group, LOOK_AGAIN, UNTRIED};
 use crate::circuit;
 use crate::error::{CallError, Unavailable};
 use crate::fate::Fate;
@@ -232,6 +232,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             path: &self.path,
             codec: self.durable.as_ref(),
             durability: self.durability,
+            acts: AnyGroup::acts(self),
         }
     }
 }

@@ -29,7 +29,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         }
         let fate = match fate {
             Fate::Stopped if self.durable.is_some() && self.hub.is_suspending() => Fate::Suspended,
-            fate => fate,
+            fate => self.seats[mail.member()].member.ends(mail, fate),
         };
         if self.durable.is_some() {
             self.recorder().ended(mail, fate);
@@ -62,6 +62,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             }
             Fate::Cancelled => CallError::Cancelled { child: child.clone() },
             Fate::Suspended => CallError::Suspended { child: child.clone() },
+            Fate::Unknown => CallError::Unknown { child: child.clone(), trail },
             _ => CallError::Stopped { child: child.clone(), cause: cause.clone() },
         };
         if mail.cast {

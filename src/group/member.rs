@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::circuit::Domain;
-use crate::fate::Cost;
+use crate::fate::{Cost, Fate};
 use crate::fault::EffectKind;
 use crate::id::{ChildPath, Delivery};
 use crate::moment::Moment;
@@ -40,6 +40,8 @@ pub(crate) trait Member<Q, R>: Send + Sync {
     fn call_off(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> Cost;
     fn standing(&self) -> Standing;
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
+    /// The group ends what this member had last. The fate that it has, as far as this member knows.
+    fn ends(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate) -> Fate;
     /// Takes it out, and ends it, if it waits here and has never been handed out; whether it did.
     fn take_back(&self, mail: &Arc<Envelope<Q, R>>) -> bool;
     /// Gives back the requests of the group that wait here and have not been tried here.
@@ -84,6 +86,10 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
 
     fn hand_out(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> Option<(Delivery, bool)> {
         Slot::hand_out(self, mail)
+    }
+
+    fn ends(&self, mail: &Arc<Envelope<W::Request, W::Reply>>, fate: Fate) -> Fate {
+        self.ended_by_group(mail, fate)
     }
 
     fn take_back(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> bool {

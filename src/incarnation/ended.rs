@@ -48,6 +48,7 @@ pub(super) async fn keep<B: Stateful>(
     replied: Replied<B>,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     let Replied { reply, kept, before, again } = replied;
+    let answers = job.mail.is_answering();
     let kept = match kept {
         Ok((state, None)) => Ok(state),
         Ok((state, writing)) => slot.kept(writing, job, context).await.map(|()| state),
@@ -56,7 +57,7 @@ pub(super) async fn keep<B: Stateful>(
     match kept {
         Ok(state) => {
             let_drop(before);
-            let said = Said { state: state.map(Box::new), ..Said::of(context) };
+            let said = Said { state: state.map(Box::new), kept: answers, ..Said::of(context) };
             (Some(life), Ended::Reply(reply, said))
         }
         Err(Unkept::Failed(fault)) => {

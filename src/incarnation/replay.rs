@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{HEARD, StatefulWorker, boxed_fault, lost, not_kept};
+use super::{HEARD, StatefulWorker, boxed_fault, is_tainted, lost, not_kept};
 use crate::behavior::{Call, Context, Performed, Place, Stateful, Step, Turn};
 use crate::checkpoint::Snapshot;
 use crate::effects::Site;
@@ -43,6 +43,36 @@ pub(super) async fn catch_up<B: Stateful>(
         Ok(life) => Err((Some(life), ended)),
         Err(lost) => Err(lost),
     }
+}
+
+/// Before the first step of a request that takes the place of another one's middle, or has gone back: a life with
+/// the state between the two, and with what had to be replayed where that is an older one.
+pub(super) async fn brought_up<B: Stateful>(
+    slot: &Arc<Slot<StatefulWorker<B>>>,
+    mut life: Box<B>,
+    job: &mut Job<StatefulWorker<B>>,
+    context: &Context,
+    turn: &Turn,
+) -> CaughtUp<B, B::Reply> {
+    if job.torn {
+        match slot.mend(job).await {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut life, fresh);
+                let _ = unwound(move || drop(old));
+            }
+            Err(unkept) => {
+                return Err(not_kept(life, unkept, Place::START, is_tainted(context)));
+            }
+        }
+    }
+    if !slot.is_behind() {
+        return Ok(life);
+    }
+    // What is written with the replays says where the request that waits begins.
+    job.place = Some(Box::new(Place { turn: turn.clone(), ..Place::START }));
+    let caught_up = catch_up(slot, life, job, context).await;
+    job.place = None;
+    caught_up
 }
 
 async fn replay_all<B: Stateful>(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Open;
+use super::{Hand, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, Fault};
@@ -15,6 +15,9 @@ use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::ledger::{EffectStatus, Happened, Intent, Record, Undo};
 use crate::policy::budget::Limits;
 use crate::port::Back;
+
+/// The first version that says which requests were handed out.
+const KEEPS_HANDS: u32 = 7;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,6 +38,9 @@ pub(super) enum Line {
         taken: u32,
         #[serde(default, skip_serializing_if = "Back::is_none")]
         back: Back,
+        /// As [`Line::HandedOut`] says.
+        #[serde(default, skip_serializing_if = "Hand::is_harmless")]
+        hand: Hand,
     },
     Fated {
         key: Arc<str>,
@@ -72,6 +78,12 @@ pub(super) enum Line {
         key: Arc<str>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<ChildPath>,
+    },
+    /// Code that may act on the world and may not be repeated has begun with it; or that code has ended, and
+    /// nothing has happened. Written before the one and after the other.
+    HandedOut {
+        key: Arc<str>,
+        out: bool,
     },
     Intent(StoredIntent),
     Status {
@@ -178,6 +190,7 @@ impl From<&Open> for Line {
             budget: open.budget,
             taken: open.taken,
             back: open.back.clone(),
+            hand: open.hand,
         }
     }
 }
@@ -188,6 +201,16 @@ const fn is_none(n: &u32) -> bool {
 }
 
 impl Line {
+    /// As a version has written it.
+    pub(super) fn of_version(mut self, version: u32) -> Self {
+        if version < KEEPS_HANDS
+            && let Self::Accepted { hand, .. } = &mut self
+        {
+            *hand = Hand::Untold;
+        }
+        self
+    }
+
     /// Whether the next record may say what became of what this one says.
     pub(super) const fn is_begun(&self) -> bool {
         matches!(self, Self::Accepted { .. } | Self::Intent(_))

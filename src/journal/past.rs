@@ -5,8 +5,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::Open;
 use super::state::MIB;
+use super::{Hand, Open};
 use crate::fate::Trail;
 use crate::id::ChildPath;
 use crate::port::Back;
@@ -86,7 +86,8 @@ impl Past {
         self.order.push_back((stamp, Arc::clone(&key)));
         // Handed over again it is nobody's who failed, and bound to no time.
         let (trail, back) = (Trail::default(), Back::default());
-        let open = Open { deadline: None, trail, taken: 0, back, ..open.clone() };
+        let hand = Hand::default();
+        let open = Open { deadline: None, trail, taken: 0, back, hand, ..open.clone() };
         self.kept.insert(key, (stamp, open));
         self.bound(REPLAYED, REPLAYED_BYTES);
         // Those that were removed in between leave their places behind.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::line::{Line, key_of};
 use super::past::{Past, Works};
-use super::{Journaled, Open};
+use super::{Hand, Journaled, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
@@ -88,6 +88,8 @@ pub(super) struct State {
     returned: BTreeSet<CheckpointId>,
     /// In whose state, and after how many steps, the work of a request that was answered is.
     work: Works,
+    /// Of those whose work is in no state any more, and of whom that was not told yet: where it was.
+    untold: BTreeMap<Arc<str>, (ChildPath, u64)>,
     /// Requests whose work is in a state, to be replayed when that goes back.
     past: Past,
     /// Counts places, stamps and changes.
@@ -100,7 +102,7 @@ impl State {
     /// Takes up a record that was read.
     pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
         match line {
-            Line::Accepted { child, key, request, deadline, trail, budget, taken, back } => {
+            Line::Accepted { child, key, request, deadline, trail, budget, taken, back, hand } => {
                 if !self.places.contains_key(&key) {
                     let known = self.opens(Open {
                         child,
@@ -111,6 +113,7 @@ impl State {
                         budget,
                         taken,
                         back,
+                        hand,
                     });
                     self.take(&key);
                     self.put(key, known);
@@ -138,6 +141,9 @@ impl State {
             Line::Withdrawn { key } => drop(self.take(&key)),
             Line::TakenUp { key, n } => drop(self.counts(&key, |_| n)),
             Line::WentBack { key, to } => self.goes_back(&key, to),
+            Line::HandedOut { key, out } => {
+                self.hands(&key, if out { Hand::Out } else { Hand::In });
+            }
             Line::Intent(stored) => return Ok(Some(stored.into_record()?)),
             Line::Status { key, status } => {
                 return Ok(Some(Record::Status(key_of(&key)?, status.into())));
@@ -225,7 +231,7 @@ impl State {
             .iter()
             .filter_map(|(stamp, key)| {
                 let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                let work = self.work.get(key).cloned();
+                let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
                 let line = fated(key, known.fate, known.reply.clone(), work);
                 Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
             })
@@ -237,7 +243,8 @@ impl State {
         }
         lines.extend(self.open.values().map(Line::from));
         let used: Vec<_> = self.returned.iter().copied().collect();
-        lines.extend(returned(&used, &[], &[]));
+        let untold: Vec<_> = self.untold.keys().map(Arc::clone).collect();
+        lines.extend(returned(&used, &untold, &[]));
         lines
     }
 
@@ -292,20 +299,29 @@ impl State {
         });
     }
 
-    /// It was told that the work of these is in no state any more.
+    /// The work of these is in no state any more, which somebody is still to be told.
     pub(super) fn note_missing(&mut self, keys: &[Arc<str>]) {
         for key in keys {
+            if let Some(work) = self.work.get(key).filter(|_| self.fated.contains_key(key)) {
+                self.untold.insert(Arc::clone(key), work.clone());
+            }
             self.work.remove(key);
             self.past.remove(key);
         }
     }
 
     /// The work of these is in a state again. Should that go back once more, they are not handled a third
-    /// time: the state may be one that their work makes unusable.
+    /// time: the state may be one that their work makes unusable. Or it is missing, and that was told.
     pub(super) fn note_replayed(&mut self, keys: &[Arc<str>]) {
         for key in keys {
             self.past.remove(key);
+            self.untold.remove(key);
         }
+    }
+
+    /// Whose work is in no state any more, in the order of the keys, as far as nobody was told.
+    pub(super) fn untold(&self) -> Vec<(ChildPath, Arc<str>)> {
+        self.untold.iter().map(|(key, (child, _))| (child.clone(), Arc::clone(key))).collect()
     }
 
     /// The requests, in the order of their answers, whose work is in none of these states.
@@ -339,6 +355,11 @@ impl State {
         self.returned.retain(|id| is_there(*id));
     }
 
+    /// How often the journal was written anew.
+    pub(super) const fn tidied(&self) -> u64 {
+        self.tidied
+    }
+
     /// The journal is written anew, from [`State::lines`].
     pub(super) fn note_tidied(&mut self) {
         self.tidied += 1;
@@ -351,6 +372,27 @@ impl State {
         let before = open.taken;
         open.taken = to(before);
         (open.taken != before).then_some(open.taken)
+    }
+
+    /// Those that nobody knows whether they were done, in the order in which they ended.
+    pub(super) fn in_doubt(&self) -> Vec<Arc<str>> {
+        let unknown = self.order.iter().filter(|(stamp, key)| {
+            let known = self.fated.get(key).filter(|known| known.stamp == *stamp);
+            known.is_some_and(|known| known.fate == Fate::Unknown)
+        });
+        unknown.map(|(_, key)| Arc::clone(key)).collect()
+    }
+
+    /// Whether somebody may have acted on this request, which is open.
+    pub(super) fn is_out(&self, key: &str) -> bool {
+        let open = self.places.get(key).and_then(|place| self.open.get(place));
+        open.is_some_and(|open| open.hand == Hand::Out)
+    }
+
+    /// What is known of whoever works on this request; whether it is open, and that has changed.
+    pub(super) fn hands(&mut self, key: &str, hand: Hand) -> bool {
+        let open = self.places.get(key).and_then(|place| self.open.get_mut(place));
+        open.is_some_and(|open| std::mem::replace(&mut open.hand, hand) != hand)
     }
 
     /// A request goes back to where it began, or the supervisor with this path is to return for it.
@@ -458,6 +500,7 @@ impl State {
                 open.trail.0.extend(trail.0);
                 // Should it be released, all of this begins anew.
                 (open.taken, open.back) = (0, Back::default());
+                open.hand = open.hand.released();
                 Known::Aside(self.number(), Aside { open, at })
             }
             Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),
@@ -543,6 +586,7 @@ impl State {
                     if self.fated.get(&old).is_some_and(|known| known.stamp == stamp) {
                         self.forget(&old);
                         self.work.remove(&old);
+                        self.untold.remove(&old);
                         self.past.remove(&old);
                     }
                 }
@@ -566,7 +610,7 @@ pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
 }
 
 /// The records that say that these were returned to, that the work of those is missing, and that of the others
-/// in a state again.
+/// in a state again; of a request in both lists, that somebody was told that it is missing.
 pub(super) fn returned(
     ids: &[CheckpointId],
     missing: &[Arc<str>],

@@ -110,6 +110,7 @@ fn open(key: &str) -> Open {
         budget: None,
         taken: 0,
         back: Back::default(),
+        hand: Hand::default(),
     }
 }
 
@@ -276,7 +277,7 @@ async fn what_was_returned_to_is_known_for_as_long_as_the_store_has_it() {
     let sealed = Draft::new(ChildPath::new("desk/agent"), snapshot, Now::read(&*clock())).seal();
     let sealed = sealed.unwrap();
     let (kept, gone, only_here) = (sealed.checkpoint().id, CheckpointId(2), CheckpointId(3));
-    journal.returned(&[kept, gone], &[], &[], Batch::new().checkpoint(&sealed)).await.unwrap();
+    journal.returned(&[kept, gone], &[], Batch::new().checkpoint(&sealed)).await.unwrap();
     journal.use_up([only_here]);
     let used = |journal: &Journal| [kept, gone, only_here].map(|id| journal.is_used_up(id));
     assert_eq!(used(&journal), [true, true, true]);
@@ -484,6 +485,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
 }
 
 mod golden;
+mod hand;
 mod trial;
 
 #[tokio::test(start_paused = true)]

@@ -65,6 +65,7 @@ enum Move {
     RetryAfter(usize, u64),
     Interrupt(usize),
     Extend(usize, u64),
+    Due(usize, u64),
     Orphan(usize),
     Cancel(u64),
     Release(u64),
@@ -226,6 +227,16 @@ impl Model {
                     Said::Plain("waiting")
                 }
             },
+            Move::Due(handed, life) => {
+                let before = self.handed.get(handed).map(|(id, _)| self.all[*id].place);
+                match (self.give_back(handed), before) {
+                    (Some((id, _)), Some(place)) => {
+                        (self.all[id].place, self.all[id].deadline) = (place, now + life);
+                        Said::Plain("waiting")
+                    }
+                    _ => Said::Plain("stale"),
+                }
+            }
             Move::Orphan(handed) => {
                 let before = self.handed.get(handed).map(|(id, _)| self.all[*id].place);
                 match (self.give_back(handed), before) {
@@ -349,6 +360,7 @@ impl ReferenceStateMachine for Model {
             4 => (handed.clone(), 0u64..30).prop_map(|(n, delay)| Move::RetryAfter(n, delay)),
             3 => handed.clone().prop_map(Move::Interrupt),
             1 => (handed.clone(), time).prop_map(|(n, time)| Move::Extend(n, time)),
+            1 => (handed.clone(), 0u64..60).prop_map(|(n, life)| Move::Due(n, life)),
             1 => handed.prop_map(Move::Orphan),
             2 => (0..all + 1).prop_map(Move::Cancel),
             2 => (0..all + 1).prop_map(Move::Release),
@@ -433,6 +445,7 @@ impl StateMachineTest for Mailboxes {
             Move::Extend(n, time) => {
                 ticket(n).map(|ticket| Input::Extend(ticket, at(model.now + time)))
             }
+            Move::Due(n, life) => ticket(n).map(|ticket| Input::Due(ticket, at(model.now + life))),
             Move::Orphan(n) => {
                 let orphaned = ticket(n).and_then(|ticket| mailbox.orphan(ticket));
                 let said = orphaned.map_or(Said::Plain("none"), |id| Said::One("orphaned", id));

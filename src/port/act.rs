@@ -143,7 +143,7 @@ impl<Q: Send + Sync + 'static, R: Send + Sync + 'static> Make for Asked<Q, R> {
             let mut options = AcceptOptions::new(options, Some(Arc::new(tie.without_deadline())));
             let (late, mut told) = Late::new();
             let more = options.more();
-            (more.key, more.late) = (key, Some(late));
+            (more.key, more.late) = (key, Some(Arc::new(late)));
             let envelope = target.accept(message, &mut options).map_err(Unanswered::from)?;
             let mut waiting = Waiting::accepted(&target, Arc::clone(&envelope), Arc::clone(&tie));
             let mut taken_back = false;
@@ -183,6 +183,14 @@ impl<R: Serialize + Send + 'static> Effect<R> {
     /// failed; and be durable or at least
     /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process: with
     /// another one the effect is refused with the code `effect_undo`, and its tool is not asked.
+    ///
+    /// A tool whose answer to "there is nothing to undo" is a fault gives that the code
+    /// [`NOTHING_TO_UNDO`](crate::ledger::NOTHING_TO_UNDO): the undo is done. With any other fault it has failed:
+    /// the effect is `stuck`, what the task did before it stands, and
+    /// [`Event::UndoStopped`](crate::event::Event::UndoStopped) calls a person, who has undone it by hand or found
+    /// nothing to undo, and says so ([`EffectsRef::undone`](crate::system::EffectsRef::undone)). A tool that is
+    /// somebody else's, as one of an MCP server that answers `isError`, is asked through a behavior that tells
+    /// the two apart.
     pub fn undo<Q: Serialize + Send + Sync + 'static, A: Send + 'static>(
         mut self,
         port: &Port<Q, A>,

@@ -118,7 +118,7 @@ pub(crate) struct Envelope<Q, R> {
 }
 
 pub(super) const CANCELLED: u8 = 2;
-/// Its fate is in the journal, or on its way there.
+/// Its answer is in the journal, or on its way there.
 pub(super) const JOURNALED: u8 = 4;
 /// Something has failed, or it is out at two members.
 pub(super) const BOOKED: u8 = 8;
@@ -126,6 +126,10 @@ pub(super) const BOOKED: u8 = 8;
 pub(super) const GIVEN_UP: u8 = 32;
 /// It was out at two members.
 pub(super) const HEDGED: u8 = 16;
+/// Its answer is being kept: its fate is what comes of that.
+const ANSWERING: u8 = 64;
+/// Its deadline has passed meanwhile, and its caller has heard of that.
+const TOLD: u8 = 128;
 
 pub(super) enum Cell<Q, R> {
     Waiting(Option<Waker>),
@@ -207,9 +211,10 @@ impl<Q, R> Envelope<Q, R> {
 
     /// Whether it comes with nothing that an attempt has to look at first.
     pub(crate) fn is_plain(&self) -> bool {
-        self.more
-            .as_ref()
-            .is_none_or(|more| more.gate.is_none() && more.purse.is_none() && more.trial.is_none())
+        self.more.as_ref().is_none_or(|more| {
+            let waits = more.gate.is_some() || more.recovered;
+            !waits && more.purse.is_none() && more.trial.is_none()
+        })
     }
 
     /// Whether the process ends with it in hand, if an earlier one has left it or the one that asked for it.
@@ -239,7 +244,7 @@ impl<Q, R> Envelope<Q, R> {
     }
 
     /// Whom its answer is of use to also after its fate.
-    pub(crate) fn late(&self) -> Option<&Late> {
+    pub(crate) fn late(&self) -> Option<&Arc<Late>> {
         self.more.as_ref()?.late.as_ref()
     }
 
@@ -293,6 +298,30 @@ impl<Q, R> Envelope<Q, R> {
         self.state.load(Ordering::Acquire) & JOURNALED != 0
     }
 
+    /// From here on its fate is what comes of its answer, which goes into the journal if it is `recorded`.
+    pub(crate) fn note_answering(&self, recorded: bool) {
+        let journaled = if recorded { JOURNALED } else { 0 };
+        self.state.fetch_or(ANSWERING | journaled, Ordering::AcqRel);
+    }
+
+    /// That answer does not count.
+    pub(crate) fn forget_answer(&self) {
+        self.state.fetch_and(!(ANSWERING | JOURNALED), Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_answering(&self) -> bool {
+        self.state.load(Ordering::Acquire) & ANSWERING != 0
+    }
+
+    /// Its caller hears now that the deadline has passed, and its fate follows.
+    pub(crate) fn note_told(&self) {
+        self.state.fetch_or(TOLD, Ordering::AcqRel);
+    }
+
+    pub(crate) fn was_told(&self) -> bool {
+        self.state.load(Ordering::Acquire) & TOLD != 0
+    }
+
     pub(crate) fn note_given_up(&self) {
         self.state.fetch_or(GIVEN_UP, Ordering::AcqRel);
     }
@@ -318,7 +347,8 @@ impl<Q, R> Envelope<Q, R> {
     /// The fate of this request when it ends so.
     pub(crate) fn ends_as(&self, fate: Fate) -> Fate {
         match fate {
-            Fate::Done if self.is_cancelled() => Fate::Unheard,
+            // Of a cast nobody hears anyway.
+            Fate::Done if self.is_cancelled() || self.was_told() && !self.cast => Fate::Unheard,
             // What ends a person's time to decide must not say that it may be repeated.
             Fate::Expired | Fate::Cancelled | Fate::Stopped if self.is_unknown() => Fate::Unknown,
             fate => fate,

@@ -43,7 +43,7 @@ pub(crate) struct More {
     /// asks for.
     pub(crate) trial: Option<Trying>,
     /// Whom its answer is of use to also after its fate.
-    pub(crate) late: Option<Late>,
+    pub(crate) late: Option<Arc<Late>>,
     /// What was returned for it by earlier processes.
     pub(crate) back: Back,
 }

@@ -11,7 +11,7 @@ use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, Delivery, RequestId};
-use crate::journal::Open;
+use crate::journal::{Hand, Open};
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
@@ -46,6 +46,7 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
             path: &self.path,
             codec: self.spec.codec.as_ref(),
             durability: self.spec.durability,
+            acts: self.acts(),
         };
         let full = || self.desk().mailbox.depth() >= self.rules.bounds.count;
         if self.spec.durable
@@ -131,6 +132,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) path: &'a ChildPath,
     pub(crate) codec: Option<&'a Codec>,
     pub(crate) durability: Durability,
+    /// Whether somebody may work on it whose work may not be repeated.
+    pub(crate) acts: bool,
 }
 
 impl Recorder<'_> {
@@ -169,6 +172,7 @@ impl Recorder<'_> {
             budget: more.budget.map(|limits| Limits { deadline: Moment::NEVER, ..limits }),
             taken: 0,
             back: Back::default(),
+            hand: Hand::of(self.acts),
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);
@@ -192,9 +196,13 @@ impl Recorder<'_> {
     /// A durable request has a fate without an answer.
     pub(crate) fn ended<Q, R>(&self, mail: &Envelope<Q, R>, fate: Fate) {
         if let (Some(journal), Some(key)) = (self.hub.journal.get(), mail.key())
-            && !mail.is_journaled()
             && fate != Fate::Suspended
         {
+            // An answer is written before anybody hears of it. Whatever else it has ended with counts from
+            // now on, and comes after an answer that was handed to the store.
+            if matches!(fate, Fate::Done | Fate::Unheard) && mail.is_journaled() {
+                return;
+            }
             drop(match fate {
                 Fate::Quarantined => {
                     let at = Wall::from(self.hub.clock.wall());
@@ -253,6 +261,19 @@ impl<W: Worker> Slot<W> {
         }
         let in_doubt = self.hub.effects.is_in_doubt(&self.task_of(mail), self.rules.in_transaction);
         if in_doubt { Fate::Unknown } else { fate }
+    }
+
+    /// A group ends a request that was here last, and is in nobody's hands: what follows is as for one that ends
+    /// here. The fate that it has.
+    pub(crate) fn ended_by_group(&self, mail: &Mail<W>, fate: Fate) -> Fate {
+        let told = self.unless_in_doubt(mail, fate);
+        if self.spec.stateful && self.hub.effects.is_used() {
+            self.hub.effects.ended(&self.task_of(mail));
+        }
+        if self.rules.in_transaction && self.spec.stateful {
+            self.undo_unfinished(mail, fate);
+        }
+        told
     }
 
     /// Takes a request out that waits here and has never been handed out; whether it did.
@@ -383,16 +404,20 @@ impl<W: Worker> Timed for Slot<W> {
             self.left(&mut desk, &mail);
             settled.extend(self.settle(&mut desk, mail, fate));
         }
+        let told = self.told_at_deadline(&desk, now);
         let mut after = Vec::new();
         for ticket in ticked.overdue {
             after.extend(self.overdue(&mut desk, ticket, now));
         }
-        let next = desk.mailbox.next_due();
+        let next = desk.mailbox.next_due().min(self.answer_due(&desk));
         self.arm(&mut desk, next);
         self.publish(&mut desk);
         self.wake(desk, now);
         drop(dropped);
         self.tell(settled, &ExitCause::Stopped);
+        for (mail, error) in told {
+            mail.deliver(Err(error));
+        }
         for action in after {
             action();
         }

@@ -31,6 +31,11 @@ impl Anchor {
         Self { at: Some(at), pinned: None }
     }
 
+    /// Where the request in hand began, if that is in the store.
+    pub(super) fn id(&self) -> Option<CheckpointId> {
+        self.at
+    }
+
     /// One that another process may have pinned.
     pub(super) fn found(at: CheckpointId) -> Self {
         Self { at: Some(at), pinned: Some(Wall(0)) }

@@ -26,20 +26,15 @@ impl<W: Worker> Slot<W> {
         job: &Job<W>,
         context: &Context,
     ) -> Result<(W::Life, Arc<Undone>), (Option<W::Life>, NotBack)> {
-        let base = self.desk().saved.as_ref().and_then(|saved| saved.base.clone());
-        let Some(base) = base else {
-            let gone = Fault::internal("the checkpoint is gone").with_code("store");
-            return Err((None, Unkept::failed(gone).into()));
-        };
         let scope = self.rules.scope;
         let late = || {
             let late = format!("the rollback took longer than {:?}", scope.limit());
             NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
         };
         let mut limit = pin!(self.hub.clock.sleep_until(self.hub.now() + scope.limit()));
-        let life = tokio::select! {
+        let (life, base) = tokio::select! {
             biased;
-            life = self.life_from(Some(&base), job) => life.map_err(|why| (None, why.into()))?,
+            life = self.life_between(job) => life.map_err(|why| (None, why.into()))?,
             () = &mut limit => return Err((None, late())),
         };
         {

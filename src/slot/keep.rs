@@ -11,14 +11,17 @@ use super::anchor::Anchor;
 use super::state::{InHand, Mid, Saved, StoredInHand, Undoing};
 use super::{Desk, Job, Slot};
 use crate::behavior::Context;
-use crate::checkpoint::{Batch, Checkpoint, Draft, Interval, Now, Sealed, Snapshot};
+use crate::checkpoint::{Batch, Checkpoint, Draft, Now, Sealed, Snapshot};
 use crate::event::Event;
 use crate::fate::Fate;
-use crate::fault::{ExitCause, Fault};
-use crate::id::Incarnation;
+use crate::fault::{Class, ExitCause, Fault};
+use crate::id::{ChildPath, Incarnation};
 use crate::journal::{self, Handed, Journal};
 use crate::port::{Cut, Recording};
 use crate::slot::worker::{Watched, Worker, unwound, watched};
+
+/// The code of a fault that tells of a reply that cannot be kept.
+const UNRECORDABLE: &str = "reply_unrecordable";
 
 impl<W: Worker> Slot<W> {
     /// After a step that has more to come. `step` is the logical step at which the request goes on;
@@ -107,11 +110,13 @@ impl<W: Worker> Slot<W> {
         let Some(writing) = writing else { return Ok(()) };
         let heard = &[Cut::Kill, Cut::Timeout];
         let handed = writing.handed;
+        let mut is_refused = false;
         let kept = match watched(|| handed, identity, &context.flight, heard).await {
             Watched::Done(result) => result.map_err(|error| {
                 if let Some(journal) = self.hub.journal.get() {
                     journal.note_failure(&error);
                 }
+                is_refused = true;
                 Unkept::failed(journal::failed(&error))
             }),
             Watched::Cut(Cut::Timeout) => {
@@ -121,11 +126,17 @@ impl<W: Worker> Slot<W> {
             Watched::Panicked(text) => Err(Unkept::panicked(text)),
         };
         if let Err(unkept) = kept {
+            let mut desk = self.desk();
             if writing.answers {
                 // The fate it will have after all is another.
-                job.mail.forget_journaled();
+                self.drop_answer(&mut desk, job.ticket, !is_refused);
+                if !is_refused && job.mail.is_fated() && desk.standing(job) == Standing::Late {
+                    // It has another, and no more follows.
+                    self.doubt(&mut desk);
+                    self.take_back(&mut desk, None);
+                }
             }
-            if let Some(saved) = &mut self.desk().saved {
+            if let Some(saved) = &mut desk.saved {
                 saved.anchor.doubt();
             }
             return Err(unkept);
@@ -171,20 +182,19 @@ impl<W: Worker> Slot<W> {
                     None => now,
                 });
             }
-            if standing == Standing::Current && recording.is_some() {
-                // Whatever ends it from here on leaves the fate to what is written.
-                job.mail.note_journaled();
+            let is_kept = recording.is_some() || self.rules.in_transaction || self.keeps_state();
+            if standing == Standing::Current && is_kept {
+                self.begin_answer(&mut desk, job, recording.is_some());
             }
             standing
         };
         let Some(journal) = journal else { return Ok((snapshot, None)) };
         // Its caller was told another fate: that one stands, and so does what it has made of the state.
         let recording = recording.filter(|_| standing == Standing::Current);
-        let noted = recording.is_some();
         let written =
             self.write_reply(journal, recording, snapshot.as_ref(), (job, context), reply);
-        if noted && written.is_err() {
-            job.mail.forget_journaled();
+        if written.is_err() {
+            self.drop_answer(&mut self.desk(), job.ticket, false);
         }
         Ok((snapshot, written?))
     }
@@ -200,8 +210,7 @@ impl<W: Worker> Slot<W> {
         let mut batch = Batch::new();
         let (mut checkpoint, mut steps) = (None, 0);
         if let Some(snapshot) = snapshot
-            && self.spec.durable
-            && self.spec.checkpoint != Interval::Never
+            && self.keeps_state()
         {
             let (draft, at) = self.draft(snapshot.clone(), job.life, 1);
             let draft = draft.budgets(self.spent(job, context));
@@ -210,12 +219,11 @@ impl<W: Worker> Slot<W> {
             batch = self.let_base_go(batch.sealed(done));
             steps = at;
         }
-        let answers = recording.is_some();
         let handed = match recording {
             Some((recording, key)) => {
                 let text = unwound(|| (recording.write_reply)(reply as &dyn Any))
                     .map_err(Unkept::panicked)?
-                    .map_err(|e| Unkept::failed(journal::failed(&format!("the reply: {e}"))))?;
+                    .map_err(|why| Unkept::failed(unrecordable(&self.path, &why)))?;
                 let reply = String::from_utf8_lossy(&text).into_owned();
                 self.desk().counts_still(job)?;
                 let work = checkpoint.is_some().then(|| (self.path.clone(), steps));
@@ -229,7 +237,7 @@ impl<W: Worker> Slot<W> {
             }
             None => return Ok(None),
         };
-        Ok(Some(Writing { answers, ..Writing::new(handed, checkpoint, steps) }))
+        Ok(Some(Writing { answers: true, ..Writing::new(handed, checkpoint, steps) }))
     }
 
     /// A checkpoint with the work of so many requests more than the state between two requests.
@@ -263,6 +271,7 @@ impl<W: Worker> Slot<W> {
                 saved.parent = Some(Arc::clone(checkpoint));
                 if !mid {
                     saved.anchor = Anchor::between(checkpoint.id);
+                    saved.is_doubtful = false;
                 }
                 if let Some(current) = &mut saved.mid {
                     current.stored = mid;
@@ -365,6 +374,13 @@ impl Unkept {
     pub(super) fn panicked(text: String) -> Self {
         Self::Ended(ExitCause::Panic(text))
     }
+}
+
+/// The fault of a child whose reply cannot be kept: whoever asked for it again would never hear it. What it did
+/// to the world for it, it did.
+fn unrecordable(child: &ChildPath, why: &str) -> Fault {
+    let text = format!("the reply of \"{child}\" cannot be recorded: {why}");
+    Fault::new(Class::OutputInvalid, text).with_code(UNRECORDABLE).effect_unknown()
 }
 
 pub(super) fn seal(draft: Draft) -> Result<Sealed, Unkept> {

@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::fate::{Attempt, Cost, Ended as EndedText, Fate};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
 use crate::id::Incarnation;
+use crate::ledger::NOTHING_TO_UNDO;
 use crate::lifecycle;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
@@ -85,6 +86,7 @@ impl<W: Worker> Slot<W> {
     ) {
         let now = self.hub.now();
         job.settle(!matches!(&ended, Ended::Fault(fault, ..) if fault.own_limits));
+        self.hand_back(&job, &ended);
         if let Some(bill) = &job.bill {
             let index = self.member.get().map_or(0, |member| member.index);
             job.mail.open_book(index, job.ticket.lease.delivery).spent.add(bill.all);
@@ -130,6 +132,7 @@ impl<W: Worker> Slot<W> {
             }
             _ => {}
         }
+        self.drop_answer(&mut desk, job.ticket, true);
         let lease = desk.mailbox.flight(job.ticket).map(|flight| flight.orphan);
         let rest = desk.resting();
         match lease {
@@ -326,6 +329,9 @@ impl<W: Worker> Slot<W> {
             self.wake(desk, now);
             return;
         }
+        if self.ends_told(mail, ticket, tainted, now) {
+            return;
+        }
         let done = place.as_ref().map_or(0, |place| place.step);
         let mut decision = self.judge(mail, ticket, &cause, tainted, done, now);
         let left = mail.is_cancelled()
@@ -445,6 +451,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
+                    self.take_back(&mut self.desk(), None);
                     let to = group.member_path(member);
                     count_fallback(&self.hub, group.path(), &to);
                     group.hand_on(mail, member);
@@ -454,6 +461,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
+                    self.take_back(&mut self.desk(), None);
                     group.wait(mail, until);
                     return;
                 }
@@ -616,7 +624,8 @@ impl<W: Worker> Slot<W> {
     /// with a ladder of its own; where there is nobody above, somebody is alerted, once. A missing
     /// permission is told where it is missing, too: no ladder above mends it.
     fn fail(&self, mail: &Mail<W>, fault: Fault, ended: EndedText, attempts: u32, now: Moment) {
-        if !mail.is_nested() || fault.class == Class::Permission {
+        let is_failure = fault.code.as_deref() != Some(NOTHING_TO_UNDO);
+        if is_failure && !mail.is_nested() || fault.class == Class::Permission {
             self.alert(mail, ended, attempts);
         }
         if let Some(group) = &mail.home {
@@ -648,6 +657,7 @@ impl<W: Worker> Slot<W> {
         let tainted = !self.effect_of(desk.flight_of(&out)).is_replay_safe();
         // Otherwise its own copy would count as somebody at work.
         drop(out);
+        self.drop_answer(desk, ticket, true);
         let mail = Arc::clone(desk.mailbox.flight(ticket)?.payload);
         let orphan = desk.mailbox.flight(ticket)?.orphan;
         let (parked, report) = self.life_lost(desk, life, ExitCause::Hang, false);

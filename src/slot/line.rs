@@ -6,18 +6,21 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::state::{InHand, Saved, StoredInHand, Undoing};
-use super::{Look, Mail, Slot};
+use super::{Job, Look, Mail, Slot, Unkept};
 use crate::behavior::default_key;
 use crate::checkpoint::{
-    Budgets, Checkpoint, Draft, Interval, Now, Rules, Schemas, Scope, Sealed, Validated, Validator,
+    Budgets, Checkpoint, Draft, Interval, Listed, Now, Rules, Schemas, Scope, Sealed, Snapshot,
+    Validated, Validator,
 };
 use crate::error::CheckpointError;
 use crate::event::Event;
-use crate::fault::ExitCause;
+use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
+use crate::journal::Journal;
 use crate::slot::worker::{Worker, unwound};
 
 /// How what a child has become stands to what the store has of it.
@@ -39,6 +42,28 @@ pub(crate) struct Candidate<L> {
 
 /// A candidate whose type is not known.
 pub(crate) struct Prepared(Box<dyn Any + Send>);
+
+/// Which of all the checkpoints of a child are of a future that a rollback has given up: they were stored after
+/// what was returned to, and the last one, which may have been set aside, does not come from them.
+pub(crate) fn given_up(
+    journal: &Journal,
+    all: &[Listed],
+    last: Option<CheckpointId>,
+) -> HashSet<CheckpointId> {
+    let used = all.iter().map(|listed| listed.checkpoint.id).filter(|id| journal.is_used_up(*id));
+    let mut given_up: HashSet<_> = used.collect();
+    if given_up.is_empty() {
+        return given_up;
+    }
+    let mut parents: HashMap<_, _> =
+        all.iter().map(|listed| (listed.checkpoint.id, listed.checkpoint.lineage.parent)).collect();
+    let mut next = last;
+    while let Some(id) = next {
+        given_up.remove(&id);
+        next = parents.remove(&id).flatten();
+    }
+    given_up
+}
 
 impl<W: Worker> Slot<W> {
     pub(super) fn key_of(&self, mail: &Mail<W>) -> String {
@@ -244,8 +269,7 @@ impl<W: Worker> Slot<W> {
             };
             let Ok(listed) = journal.store.find(id) else { return };
             // It is of use as long as the later one is.
-            let wall = listed.checkpoint.created_at;
-            let rules = Rules::at(Now { wall, ..Now::read(&*self.hub.clock) });
+            let rules = Rules::of_any_age(&listed.checkpoint);
             if let Ok(validated) = Validator::new(&*journal.store, &schemas, rules).validate(id) {
                 saved.base = Saved::of(&validated).ok().and_then(|before| before.base);
                 if saved.base.is_none() {
@@ -258,7 +282,12 @@ impl<W: Worker> Slot<W> {
     pub(super) fn install_life(&self, prepared: Prepared) {
         let Ok(candidate) = prepared.0.downcast::<Candidate<W::Life>>() else { return };
         let before = self.desk().rare().candidate.replace(candidate);
-        let _ = unwound(move || drop(before));
+        if let Some(before) = before {
+            // Not here: a supervisor may have put it there, and what it drops is user code.
+            self.hub.runtime.spawn(async move {
+                let _ = unwound(move || drop(before));
+            });
+        }
     }
 
     /// The candidate begins, with its state and not with what the last life had become.
@@ -299,20 +328,89 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// The newest checkpoint in the store that can be gone back to and was not tried yet.
+    /// A life with the state between two requests, and that state. One that cannot be restored is set aside and
+    /// the one before it taken, or the one at the very beginning: then the child has to
+    /// [replay](Slot::is_behind) what is not in it.
+    pub(super) async fn life_between(&self, job: &Job<W>) -> Result<(W::Life, Snapshot), Unkept> {
+        let mut tried = Vec::new();
+        loop {
+            if let Some(base) = self.base() {
+                match self.restored(Some(&base))? {
+                    Ok(life) => return Ok((self.begun(life, job).await?, base)),
+                    Err(why) => {
+                        let id = self.between();
+                        tried.extend(id);
+                        self.drop_bad(false, id, &why);
+                    }
+                }
+            }
+            let mut older = self.older(&mut tried);
+            // Only one that is no middle of a request will do.
+            while older.as_ref().is_some_and(|saved| !saved.is_between()) {
+                older = self.older(&mut tried);
+            }
+            let anew = older.is_none();
+            let mut saved = match older {
+                Some(saved) => saved,
+                None => {
+                    let life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
+                    let base = unwound(|| W::snapshot(&life)).map_err(Unkept::panicked)?;
+                    let _ = unwound(move || drop(life));
+                    let base = base.ok_or_else(|| {
+                        let gone = Fault::internal("the checkpoint is gone").with_code("store");
+                        Unkept::failed(gone)
+                    })?;
+                    Saved::beginning(base)
+                }
+            };
+            let mut desk = self.desk();
+            if let Some(before) = &mut desk.saved {
+                // It is still built on the last one there is.
+                saved.parent = saved.parent.take().or_else(|| before.parent.clone());
+            }
+            saved.mid = None;
+            let before = desk.saved.replace(saved);
+            desk.discard(before);
+            desk.rare().behind = true;
+            drop(desk);
+            if anew {
+                let (child, incarnation) = (self.path.clone(), job.life);
+                self.hub.emit(Event::BeganAnew { child, incarnation });
+            }
+        }
+    }
+
+    /// The checkpoint of the state between two requests, where the store has one of just that.
+    fn between(&self) -> Option<CheckpointId> {
+        let id = self.desk().saved.as_ref()?.anchor.id()?;
+        let listed = self.journal()?.store.find(id).ok()?;
+        listed.checkpoint.envelope.is_none().then_some(id)
+    }
+
+    /// Whether the state is one of before requests that were answered.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.desk().rare.as_ref().is_some_and(|rare| rare.behind)
+    }
+
+    /// The newest checkpoint in the store that can be gone on from and was not tried yet, however old.
     pub(super) fn older(&self, tried: &mut Vec<CheckpointId>) -> Option<Box<Saved>> {
         let journal = self.journal()?;
         let schemas = Schemas::new().register(Look::schema(self)?).ok()?;
-        let topology = self.hub.topology.get().copied();
-        let ledger = journal.position();
-        let rules = Rules { topology, ledger, ..Rules::at(Now::read(&*self.hub.clock)) };
-        let validator = Validator::new(&*journal.store, &schemas, rules);
-        for listed in journal.store.checkpoints(&self.path).ok()? {
+        let all = journal.store.checkpoints(&self.path).ok()?;
+        let last = {
+            let desk = self.desk();
+            desk.saved.as_ref().and_then(|saved| saved.parent.as_ref()).map(|parent| parent.id)
+        };
+        let given_up = given_up(journal, &all, last);
+        for listed in all {
             let id = listed.checkpoint.id;
-            if tried.contains(&id) {
+            if tried.contains(&id) || given_up.contains(&id) {
                 continue;
             }
             tried.push(id);
+            let any_age = Rules::of_any_age(&listed.checkpoint);
+            let rules = Rules { ledger: journal.position(), ..any_age };
+            let validator = Validator::new(&*journal.store, &schemas, rules);
             let Ok(validated) = validator.validate(id) else { continue };
             let Ok(mut saved) = Saved::of(&validated) else { continue };
             if self.check_in_hand(&saved, id).is_ok() {

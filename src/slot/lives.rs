@@ -9,12 +9,13 @@ use crate::behavior::{Lifeline, StartContext};
 use crate::event::Event;
 use crate::family::Shutdown;
 use crate::fate::{Fate, FateCounts};
-use crate::fault::{Class, ExitCause};
+use crate::fault::{Class, ExitCause, Fault};
+use crate::hub::Timed;
 use crate::id::{ChildPath, Incarnation};
 use crate::lifecycle::{self, Output, Stage};
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
-use crate::port::Cut;
+use crate::port::{Cut, Late};
 use crate::slot::worker::{Worker, guarded, unwound};
 
 /// How a life is ended.
@@ -131,19 +132,7 @@ impl<W: Worker> Slot<W> {
             }
         };
         let limit = self.hub.now() + self.rules.start_timeout;
-        let timeout = self.hub.clock.sleep_until(limit);
-        let started = {
-            let start = guarded(|| W::start(&mut life, context));
-            tokio::select! {
-                biased;
-                started = start => started,
-                () = timeout => Ok(Err(crate::fault::Fault::timeout(format!(
-                    "start took longer than {:?}",
-                    self.rules.start_timeout
-                )))),
-            }
-        };
-        match started {
+        match self.started(&mut life, context, limit).await {
             Ok(Ok(())) => {
                 self.keep_start(&life)?;
                 Ok(life)
@@ -154,10 +143,40 @@ impl<W: Worker> Slot<W> {
             }
             Err(text) => {
                 unwound(move || drop(life)).ok();
-                self.start_panicked();
+                if self.start_panicked() && self.starts_without_state(context, limit).await {
+                    self.convict();
+                }
                 Err(failed(format!("start panicked: {text}")))
             }
         }
+    }
+
+    /// Runs a life's start until this moment; the text of its panic.
+    async fn started(
+        &self,
+        life: &mut W::Life,
+        context: &StartContext,
+        limit: Moment,
+    ) -> Result<Result<(), Fault>, String> {
+        let timeout = self.hub.clock.sleep_until(limit);
+        let start = guarded(|| W::start(life, context));
+        tokio::select! {
+            biased;
+            started = start => started,
+            () = timeout => Ok(Err(Fault::timeout(format!(
+                "start took longer than {:?}",
+                self.rules.start_timeout
+            )))),
+        }
+    }
+
+    /// Whether a life that has no state begins: what keeps that from it is no fault of a state's. It is for
+    /// this only, and dropped.
+    async fn starts_without_state(&self, context: &StartContext, limit: Moment) -> bool {
+        let Ok(mut life) = unwound(|| self.worker.construct()) else { return false };
+        let started = self.started(&mut life, context, limit).await;
+        unwound(move || drop(life)).ok();
+        matches!(started, Ok(Ok(())))
     }
 
     async fn end_now(self: Arc<Self>, how: Ending) {
@@ -261,6 +280,7 @@ impl<W: Worker> Slot<W> {
         let mut interrupted = Vec::new();
         let mut settled = Vec::new();
         for (ticket, safe) in outs {
+            self.drop_answer(&mut desk, ticket, true);
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             let (orphan, mail) = (flight.orphan, Arc::clone(flight.payload));
             if orphan {
@@ -305,11 +325,23 @@ impl<W: Worker> Slot<W> {
                 if let Some(flight) = desk.flight_of(out) {
                     flight.ask(Cut::Kill);
                 }
+                self.expect_late(desk, out.ticket);
                 desk.abandon(out);
             }
         }
         desk.out = out;
         cut
+    }
+
+    /// Nobody waits for the answer of this attempt here. Whoever has to know how its work ends waits no longer
+    /// for code that does not come back than for one that hangs.
+    fn expect_late(&self, desk: &Desk<W>, ticket: Ticket) {
+        let flight = desk.mailbox.flight(ticket);
+        if let Some(late) = flight.and_then(|flight| flight.payload.late()) {
+            let grace = self.rules.attempt_timeout + self.rules.policy.hang_grace;
+            let who = Arc::downgrade(late) as Weak<dyn Timed>;
+            self.hub.arm(self.hub.now() + grace, who);
+        }
     }
 
     /// The carrier is not needed any more.
@@ -337,6 +369,13 @@ impl<W: Worker> Slot<W> {
             .map(|out| out.ticket.lease.request)
             .collect();
         self.note_hand_outs(&desk);
+        for out in &desk.out {
+            self.expect_late(&desk, out.ticket);
+        }
+        let out: Vec<_> = desk.mailbox.flights().map(|flight| flight.ticket).collect();
+        for ticket in out {
+            self.drop_answer(&mut desk, ticket, true);
+        }
         let drained =
             desk.mailbox.on(mailbox::Input::Drain, &self.rules.bounds, self.rules.order, now);
         let mailbox::Output::Drained(all) = drained else { return };
@@ -351,6 +390,7 @@ impl<W: Worker> Slot<W> {
             };
             // A group may still have somebody to serve what only waited here.
             if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
+                self.take_back(&mut desk, None);
                 group_owned.push(mail);
             } else {
                 settled.extend(self.settle(&mut desk, mail, fate));
@@ -404,6 +444,7 @@ impl<W: Worker> Slot<W> {
         let (parked, report) = self.life_lost(&mut desk, life, cause.clone(), false);
         let mut climbs = Vec::new();
         for (ticket, safe) in outs {
+            self.drop_answer(&mut desk, ticket, true);
             let Some(flight) = desk.mailbox.flight(ticket) else { continue };
             if flight.orphan {
                 self.finish(&mut desk, ticket, now);
@@ -454,6 +495,12 @@ impl<W: Worker> Slot<W> {
             self.cut_off(&mut desk, life);
         }
         self.end_killed(desk, ExitCause::Killed, now);
+    }
+}
+
+impl Timed for Late {
+    fn on_time(&self, _: Moment) {
+        self.give_up();
     }
 }
 

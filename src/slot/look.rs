@@ -40,8 +40,8 @@ pub(crate) trait Look: Managed {
     fn in_transaction(&self) -> bool;
     /// Its state is one of before requests that were answered: see [`Slot::replays`].
     fn fall_behind(&self);
-    /// A request of before is set aside without being handed out.
-    fn count_set_aside(&self);
+    /// A request of before has this fate without being handed out.
+    fn count_ended(&self, fate: Fate);
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// The request in whose middle this state is, by its key.
@@ -126,10 +126,10 @@ impl<W: Worker> Look for Slot<W> {
         self.desk().rare().behind = true;
     }
 
-    fn count_set_aside(&self) {
+    fn count_ended(&self, fate: Fate) {
         let mut desk = self.desk();
         desk.counts.accepted += 1;
-        desk.counts.add(Fate::Quarantined);
+        desk.counts.add(fate);
         self.publish(&mut desk);
     }
 

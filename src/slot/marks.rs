@@ -4,18 +4,17 @@
 //! *Invariant.* The same tree gives the same digest of a policy, in every process and every build of the same
 //! version. Nothing of it is restored with the state: it is compared, told, and charged to the budget.
 
+use std::sync::Arc;
 use std::time::Duration;
-
-use serde_json::json;
 
 use super::{Desk, Job, Mail, Slot};
 use crate::behavior::Context;
 use crate::checkpoint::{Budgets, Digest};
 use crate::event::Event;
 use crate::fate::Cost;
+use crate::hub::Deciding;
 use crate::id::CheckpointId;
 use crate::slot::worker::Worker;
-use crate::text;
 
 impl<W: Worker> Slot<W> {
     /// The digest of all that decides about failures of this child: its policy, what its work does to the
@@ -23,16 +22,15 @@ impl<W: Worker> Slot<W> {
     pub(crate) fn policy_digest(&self) -> Digest {
         *self.rules.digest.get_or_init(|| {
             let rules = &*self.rules;
-            let said = json!({
-                "policy": *rules.policy,
-                "effect": self.spec.effect,
-                "attempt_timeout": rules.attempt_timeout,
-                "deadline": rules.deadline,
-                "scope": rules.scope,
-                "in_transaction": rules.in_transaction,
-                "allowed": self.hub.allowed.get().map(Digest::to_string),
-            });
-            text::canonical(&said).map_or(Digest::NONE, |text| Digest::of(&text))
+            self.hub.digests.of(Deciding {
+                policy: Arc::clone(&rules.policy),
+                effect: self.spec.effect,
+                attempt_timeout: rules.attempt_timeout,
+                deadline: rules.deadline,
+                scope: rules.scope,
+                in_transaction: rules.in_transaction,
+                allowed: self.hub.allowed.get().copied(),
+            })
         })
     }
 

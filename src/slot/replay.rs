@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::state::{Saved, StoredInHand, Undoing};
 use super::{Job, Look, Slot, Unkept, Writing};
-use crate::behavior::Context;
+use crate::behavior::{Context, Place, Turn};
 use crate::checkpoint::{Batch, Snapshot};
 use crate::event::Event;
 use crate::id::{ChildPath, Delivery};
@@ -57,6 +57,16 @@ pub(crate) fn told_apart<'a>(
     })
 }
 
+/// A request that begins again at this place: whether it goes back to there, or has been returned there and is
+/// to be told so.
+fn begins(place: &Place) -> Option<(bool, Undoing)> {
+    match &place.turn {
+        _ if place.back => Some((true, Undoing::No)),
+        Turn::RolledBack(_) if place.step == 0 => Some((false, Undoing::Done)),
+        _ => None,
+    }
+}
+
 impl<W: Worker> Slot<W> {
     /// What is to be replayed, in its order. Nothing in the middle of a request: its work comes last.
     pub(crate) fn replays(&self) -> Vec<Replay<W>> {
@@ -64,7 +74,7 @@ impl<W: Worker> Slot<W> {
         let step = {
             let desk = self.desk();
             match &desk.saved {
-                Some(saved) if saved.mid.is_none() => saved.steps,
+                Some(saved) if saved.is_between() => saved.steps,
                 Some(_) => return Vec::new(),
                 None => 0,
             }
@@ -124,6 +134,7 @@ impl<W: Worker> Slot<W> {
     ) -> Result<(), Unkept> {
         let Replayed { done, lost, state } = replayed;
         self.desk().counts_still(job)?;
+        let mut tidied = None;
         if let Some(journal) = self.journal()
             && (state.is_some() || !lost.is_empty())
         {
@@ -133,10 +144,9 @@ impl<W: Worker> Slot<W> {
                 let more = done.len() as u64;
                 let (mut draft, _) = self.draft(snapshot.clone(), job.life, more);
                 draft = draft.at(job.life, *step);
-                if job.place.as_ref().is_some_and(|place| place.back) {
-                    // The request that waits goes back to here, also in the next process.
-                    let key = context.task();
-                    let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                if let Some((back, undo)) = job.place.as_ref().and_then(|place| begins(place)) {
+                    // The request that waits begins here again, also in the next process.
+                    let in_hand = StoredInHand { key: context.task(), step: 0, back, undo };
                     let bytes = serde_json::to_vec(&in_hand);
                     draft = draft
                         .envelope(bytes.map_err(|error| Unkept::failed(journal::failed(&error)))?);
@@ -145,19 +155,34 @@ impl<W: Worker> Slot<W> {
                 checkpoint = Some(Arc::clone(made.checkpoint()));
                 batch = self.let_base_go(batch.sealed(made));
             }
-            let handed = Handed::plain(journal.returned(&[], &lost, &done, batch));
+            let (commit, so_often) = journal.replayed(&lost, &done, batch);
+            tidied = Some(so_often);
+            let handed = Handed::plain(commit);
             let step = state.as_ref().map_or(0, |(_, step)| *step);
             self.kept(Some(Writing::new(handed, checkpoint, step)), job, context).await?;
         }
         let mut desk = self.desk();
-        desk.counts_still(job)?;
+        // It is the child's state, whatever has become of the request that waits; but where another life has begun
+        // meanwhile, that has begun without it, and has it all to do again.
+        let standing = desk.counts_still(job);
+        if matches!(standing, Err(Unkept::Ended(_))) {
+            return standing.map(drop);
+        }
         desk.rare().behind = false;
         if let Some((snapshot, step)) = state {
             let saved = desk.saved.get_or_insert_with(Saved::new);
             saved.steps = step;
             saved.answered += done.len() as u64;
+            // A request that begins again does so behind what was replayed.
+            let again = saved.mid.as_mut().filter(|mid| mid.is_beginning()).map(|mid| {
+                mid.stored = true;
+                std::mem::replace(&mut mid.snapshot, snapshot.clone())
+            });
             let before = saved.base.replace(snapshot);
-            desk.discard(before);
+            desk.discard((before, again));
+        }
+        if let (Some(journal), Some(tidied)) = (self.journal(), tidied) {
+            journal.note_replayed(&lost, &done, tidied);
         }
         drop(desk);
         if !done.is_empty() || !lost.is_empty() {
@@ -167,6 +192,6 @@ impl<W: Worker> Slot<W> {
             }
             self.hub.emit(Event::Replayed { child, requests, lost: count });
         }
-        Ok(())
+        standing.map(drop)
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Saved {
     ended: u32,
     /// What the request in hand goes back to, in the store.
     pub(super) anchor: Anchor,
+    /// The store may have the state after an answer that does not count.
+    pub(super) is_doubtful: bool,
 }
 
 /// States that are not needed any more.
@@ -52,6 +54,13 @@ pub(super) struct Mid {
     pub(super) stored: bool,
     pub(super) back: bool,
     pub(super) undo: Undoing,
+}
+
+impl Mid {
+    /// Whether its request has not begun there, and begins again: the state is one between two requests.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.back || self.step == 0 && self.undo == Undoing::Done
+    }
 }
 
 /// A request, also one that another process had in hand.
@@ -254,23 +263,23 @@ impl<W: Worker> Slot<W> {
         })
     }
 
-    /// The start of a life panicked. One that had begun with a state makes that state suspect, and the
-    /// second one bad.
-    pub(super) fn start_panicked(&self) {
-        let Some((_, in_hand, checkpoint)) = self.next_to_restore() else { return };
-        let bad = {
-            let mut desk = self.desk();
-            let Some(saved) = &mut desk.saved else { return };
-            saved.ended += 1;
-            saved.ended > 1
-        };
-        if bad {
-            self.drop_bad(
-                in_hand.is_some(),
-                checkpoint,
-                "two lives that began with it ended at once",
-            );
+    /// The start of a life panicked. Whether it had begun with a state that is suspect by now: it is the second
+    /// one in a row.
+    pub(super) fn start_panicked(&self) -> bool {
+        if self.next_to_restore().is_none() {
+            return false;
         }
+        let mut desk = self.desk();
+        let Some(saved) = &mut desk.saved else { return false };
+        saved.ended += 1;
+        saved.ended > 1
+    }
+
+    /// Lives that begin with the state end at once, and one without it does not.
+    pub(super) fn convict(&self) {
+        let Some((_, in_hand, checkpoint)) = self.next_to_restore() else { return };
+        let why = "two lives that began with it ended at once, and one without it did not";
+        self.drop_bad(in_hand.is_some(), checkpoint, why);
     }
 
     /// The latest state, if its request is still to be done; else the one between two requests.
@@ -412,13 +421,11 @@ impl<W: Worker> Slot<W> {
 
     /// A life with the state between two requests, in the place of one in the middle of a request that
     /// has ended without an answer.
-    pub(crate) async fn mend(&self, job: &Job<W>) -> Result<Option<W::Life>, Unkept> {
-        let base = self.desk().saved.as_ref().and_then(|saved| saved.base.clone());
-        let Some(base) = base else { return Ok(None) };
+    pub(crate) async fn mend(&self, job: &Job<W>) -> Result<W::Life, Unkept> {
         let limit = self.hub.clock.sleep_until(self.hub.now() + self.rules.scope.limit());
-        let life = tokio::select! {
+        let (life, _) = tokio::select! {
             biased;
-            life = self.life_from(Some(&base), job) => life?,
+            life = self.life_between(job) => life?,
             () = limit => {
                 let late = "the state before the last request could not be restored in time";
                 return Err(Unkept::failed(Fault::timeout(late).with_code("rollback")));
@@ -428,7 +435,7 @@ impl<W: Worker> Slot<W> {
         let torn = desk.saved.as_mut().and_then(|saved| saved.mid.take());
         desk.discard(torn);
         drop(desk);
-        Ok(Some(life))
+        Ok(life)
     }
 
     /// The state between two requests.
@@ -442,16 +449,26 @@ impl<W: Worker> Slot<W> {
         base: Option<&Snapshot>,
         job: &Job<W>,
     ) -> Result<W::Life, Unkept> {
+        let life = self.restored(base)?;
+        let life = life.map_err(|why| Unkept::failed(Fault::internal(why).with_code("restore")))?;
+        self.begun(life, job).await
+    }
+
+    /// A newly made life with this state that has not begun, or why it cannot have it.
+    pub(super) fn restored(
+        &self,
+        base: Option<&Snapshot>,
+    ) -> Result<Result<W::Life, String>, Unkept> {
         let mut life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
-        match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.drop_bad(false, None, &error.to_string());
-                let fault = Fault::internal(error.to_string()).with_code("restore");
-                return Err(Unkept::failed(fault));
-            }
-            Err(text) => return Err(Unkept::panicked(text)),
-        }
+        Ok(match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
+            Ok(Ok(())) => Ok(life),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(text) => Err(format!("restore panicked: {text}")),
+        })
+    }
+
+    /// A life in the place of the one of this job, once it has begun.
+    pub(super) async fn begun(&self, mut life: W::Life, job: &Job<W>) -> Result<W::Life, Unkept> {
         let start = self.start_context(job.life);
         match guarded(|| W::start(&mut life, &start)).await {
             Ok(Ok(())) => Ok(life),
@@ -487,7 +504,7 @@ impl<W: Worker> Slot<W> {
     /// A durable request has a fate without an answer.
     pub(super) fn journal_fate(&self, mail: &Mail<W>, fate: Fate, durability: Durability) {
         let Self { hub, path, .. } = self;
-        Recorder { hub, path, codec: None, durability }.ended(mail, fate);
+        Recorder { hub, path, codec: None, durability, acts: self.acts() }.ended(mail, fate);
     }
 
     /// How the fate of this request is written down: by the group that accepted it, or here.
@@ -516,7 +533,20 @@ impl Saved {
             units: 0,
             ended: 0,
             anchor: Anchor::default(),
+            is_doubtful: false,
         })
+    }
+
+    /// As a new life begins.
+    pub(super) fn beginning(base: Snapshot) -> Box<Self> {
+        let mut saved = Self::new();
+        saved.base = Some(base);
+        saved
+    }
+
+    /// Whether it is one between two requests.
+    pub(super) fn is_between(&self) -> bool {
+        self.mid.as_ref().is_none_or(Mid::is_beginning)
     }
 
     pub(super) fn latest(&self) -> Option<&Snapshot> {

@@ -112,7 +112,22 @@ impl<W: Worker> Slot<W> {
         job: &Job<W>,
         context: &Context,
     ) -> Result<Option<OnTrial>, Ended<W::Reply>> {
-        let Some(trial) = job.mail.trial() else { return Ok(None) };
+        let hand = match job.mail.trial() {
+            Some(trial) => Some(self.take_up_on_trial(trial, job, context).await?),
+            None => None,
+        };
+        if self.hands_out(&job.mail) {
+            self.note_begun(job, context).await?;
+        }
+        Ok(hand)
+    }
+
+    async fn take_up_on_trial(
+        &self,
+        trial: &Trying,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Result<OnTrial, Ended<W::Reply>> {
         let (trial, clock) = (trial.clone(), Arc::clone(&self.hub.clock));
         let tie = Arc::clone(context.tie());
         tie.tries(&trial);
@@ -140,7 +155,7 @@ impl<W: Worker> Slot<W> {
                 return Err(Ended::Cut(cut, false));
             }
         }
-        Ok(Some(hand))
+        Ok(hand)
     }
 
     /// Waits for what a step has asked others: meanwhile its request is not in its hand.

@@ -114,6 +114,8 @@ pub(crate) struct Said {
     pub(crate) last: bool,
     /// What went wrong all the same.
     pub(crate) flaw: Option<Class>,
+    /// It was kept, and its request left its fate to that.
+    pub(crate) kept: bool,
     /// What the child has become.
     pub(crate) state: Option<Box<Snapshot>>,
 }
@@ -125,6 +127,7 @@ impl Said {
             defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
             last: context.notes.last.load(std::sync::atomic::Ordering::Relaxed),
             flaw: context.notes.flaw.get().copied(),
+            kept: false,
             state: None,
         }
     }
@@ -345,6 +348,12 @@ impl<W: Worker> Slot<W> {
             cost.add(job.mail.spent());
         }
         let mut desk = self.desk();
+        if self.is_fenced(&desk, carrier, &job, said.kept) {
+            drop(desk);
+            self.stale(&job.mail, job.ticket);
+            let _ = unwound(move || drop((life, reply)));
+            return carrier.map_or(Next::Rest, |number| self.begin_work(number, holder));
+        }
         let finished = desk.mailbox.on(
             mailbox::Input::Finish(job.ticket),
             &self.rules.bounds,
@@ -506,6 +515,14 @@ impl<W: Worker> Slot<W> {
             });
         }
         let by = self.path.clone();
+        if fate == Fate::Unheard
+            && let Some(heard) = mail.late()
+        {
+            // Who was told at the deadline waits for how it has ended.
+            let answer = Answer { elapsed, cost, ..Answer::new(value, by) };
+            heard.tell(Box::new(Answer { degraded, defaulted, attempts, ..answer }));
+            return;
+        }
         if attempts <= 1 && !degraded && !defaulted && cost == Cost::default() {
             mail.reply(value, by, elapsed);
             return;

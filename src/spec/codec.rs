@@ -47,7 +47,10 @@ impl Codec {
                 Some(value) => text::storable(value),
                 None => Err(format!("it is not {}", type_name::<B::Request>())),
             },
-            write_reply: write::<B::Reply>,
+            write_reply: |value| match value.downcast_ref::<B::Reply>() {
+                Some(value) => text::storable(value),
+                None => Err(format!("it is not {}", type_name::<B::Reply>())),
+            },
             read_reply: |bytes| {
                 text::read::<B::Reply>(bytes).map(|reply| Box::new(reply) as AnyReply)
             },
@@ -72,13 +75,6 @@ impl Codec {
     /// What of it whoever asks needs.
     pub(crate) const fn reading(&self) -> Reading {
         Reading { write_request: self.write_request, read_reply: self.read_reply }
-    }
-}
-
-fn write<T: Serialize + 'static>(value: &dyn Any) -> Result<Vec<u8>, String> {
-    match value.downcast_ref::<T>() {
-        Some(value) => text::canonical(value),
-        None => Err(format!("it is not {}", type_name::<T>())),
     }
 }
 

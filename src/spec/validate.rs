@@ -156,14 +156,13 @@ fn significance(
     })
 }
 
-/// Whether there may be a state below that a line can hold.
+/// Whether there is a state below that a line can hold. What is started while the system runs has none.
 fn has_state(spec: &SupervisorSpec) -> bool {
-    spec.dynamic
-        || spec.children.iter().any(|node| match node {
-            Node::Child(child) => child.stateful && child.durable,
-            Node::Supervisor(inner) => has_state(inner),
-            Node::Group(group) => has_state(&group.supervisor),
-        })
+    spec.children.iter().any(|node| match node {
+        Node::Child(child) => child.stateful && child.durable,
+        Node::Supervisor(inner) => has_state(inner),
+        Node::Group(group) => has_state(&group.supervisor),
+    })
 }
 
 fn supervisor(

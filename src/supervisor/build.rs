@@ -16,7 +16,7 @@ use crate::circuit::DomainSpec;
 use crate::effects::{Asking, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
-use crate::fate::FateCounts;
+use crate::fate::{Fate, FateCounts};
 use crate::fault::Fault;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
@@ -282,6 +282,14 @@ impl Registry {
         Topology::new(lines.flatten())
     }
 
+    /// Whom the group that has this path allows to stand in for whom.
+    pub(crate) fn allow_list(&self, path: &ChildPath) -> Option<Topology> {
+        match self.get(path)? {
+            Entry::Group(group) => Some(Topology::new(group.group.allowed())),
+            Entry::Child { .. } | Entry::Supervisor(_) => None,
+        }
+    }
+
     /// How often in a row the process may end with a request in hand that what has this path has accepted.
     pub(crate) fn process_deaths(&self, path: &ChildPath) -> u32 {
         match self.get(path) {
@@ -291,11 +299,21 @@ impl Registry {
         }
     }
 
-    /// A request of before is set aside without being handed out: it counts as accepted here, too.
-    pub(crate) fn count_set_aside(&self, path: &ChildPath) {
+    /// Whether somebody may work on what this path has accepted whose work may not be repeated.
+    pub(crate) fn acts(&self, path: &ChildPath) -> bool {
         match self.get(path) {
-            Some(Entry::Child { slot, .. }) => slot.count_set_aside(),
-            Some(Entry::Group(group)) => group.group.count_set_aside(),
+            Some(Entry::Child { slot, .. }) => !slot.spec().effect.is_replay_safe(),
+            Some(Entry::Group(group)) => group.group.acts(),
+            // Nobody knows what was there.
+            Some(Entry::Supervisor(_)) | None => true,
+        }
+    }
+
+    /// A request of before has this fate without being handed out: it counts as accepted here, too.
+    pub(crate) fn count_ended(&self, path: &ChildPath, fate: Fate) {
+        match self.get(path) {
+            Some(Entry::Child { slot, .. }) => slot.count_ended(fate),
+            Some(Entry::Group(group)) => group.group.count_ended(fate),
             Some(Entry::Supervisor(_)) | None => {}
         }
     }

@@ -19,7 +19,6 @@ use crate::checkpoint::{
 };
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
-use crate::family::Reply;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
@@ -28,6 +27,7 @@ use crate::slot::{Held, Look, Prepared, Undoing};
 
 mod fall;
 mod lines;
+mod lives;
 mod options;
 mod progress;
 mod scopes;
@@ -36,10 +36,11 @@ mod words;
 
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
+pub(crate) use lives::Lives;
 use options::{Wanted, has_in_hand, used_up};
 use progress::Phase;
 pub(crate) use progress::Rollbacks;
-use since::Since;
+use since::{Missing, Since};
 pub use words::{Report, RollbackError, To, Wider};
 
 /// What is rolled back: a subtree, or one child of a supervisor.
@@ -159,7 +160,7 @@ impl Place {
                 () = over => {}
             }
             let late = self.too_late(limit, phase.get());
-            if phase.has_begun() {
+            if !phase.give_up() {
                 hub.runtime.clone().spawn(async move {
                     if let Err(error) = work.await {
                         tracing::error!(target: "mainstay", at = %self.at(), %error, "a late rollback did not end well");
@@ -266,48 +267,28 @@ impl Place {
         let store = Arc::clone(&journal.store);
         phase.set("waiting for another rollback");
         let _turn = self.registry.rollbacks.turn.lock().await;
-        if let Some(asked) = &asked
-            && self.registry.rollbacks.has_returned(self.at(), asked.returns)
-        {
-            return Err(RollbackError::Returned(self.at().clone()));
-        }
+        self.is_wanted(asked.as_ref())?;
         phase.set("making the lives that follow");
         let (line, chosen, refused) = self.choose(&store, to, asked.as_ref()).await?;
-        if asked.is_some_and(|asked| !(asked.wanted)()) {
-            return Err(RollbackError::Unwanted(self.at().clone()));
-        }
-        phase.set("stopping and starting");
-        phase.begin();
         let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
+        let returned: Vec<_> =
+            chosen.iter().map(|(child, id, _)| (child.path().clone(), *id)).collect();
+        let lives = chosen.into_iter().map(|(child, _, life)| (child, life)).collect();
         let held = Held::new(children.clone());
-        let mut returned = Vec::with_capacity(chosen.len());
-        for (child, id, prepared) in chosen {
-            child.install(prepared);
-            returned.push((child.path().clone(), id));
-        }
+        let reset = match self.reset(lives, asked.as_ref(), begun, &phase).await {
+            Err(error) if !phase.has_begun() => return Err(error),
+            done => done,
+        };
         self.registry.rollbacks.note(self.at());
+        // What the lives that were stopped have stored to their last is of the future that is given up, too.
         let used = used_up(&*store, &returned);
         journal.use_up(used.iter().copied());
-        let id = self.child.as_ref().map(|child| Arc::from(child.path().id()));
-        // What hangs may have half of the time that is left: the rest is for those that follow, and for what
-        // is to be undone.
-        let left = (begun + self.scope().limit()).since(hub.now());
-        let until = hub.now() + left / 2;
-        match self.node.ask(|send| Ask::Reset(id, until, send)).await {
-            Some(Reply::Reset) => {}
-            Some(Reply::ChildRefused(error)) => return Err(RollbackError::Restart(error)),
-            _ => {
-                let gone = ChildError::SupervisorGone(self.node.path.clone());
-                return Err(RollbackError::Restart(gone));
-            }
-        }
+        reset?;
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
+        let missing = Missing::noted(&journal, missing);
         let told = self.settle(&journal, &children, since, &phase).await?;
         drop(held);
-        // Not everybody who has it returned looks at a report.
-        for (child, key) in &missing {
-            journal.note_lost(child, vec![Arc::clone(key)]);
-        }
+        let missing = missing.told(&journal).await;
         Ok(Report {
             at: self.at().clone(),
             scope: self.scope(),
@@ -595,7 +576,7 @@ impl Place {
         }
         used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
         let batch = journal.without(&given_up, batch)?;
-        journal.returned(&used, &missing, &[], batch).await?;
+        journal.returned(&used, &missing, batch).await?;
         for (child, sealed) in &members {
             child.captured(sealed);
         }

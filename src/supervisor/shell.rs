@@ -282,10 +282,15 @@ impl Shell {
                 self.tickets.insert(ticket, caller);
                 self.feed(me, Input::Delete { ticket, id });
             }
-            Ask::Reset(id, until, caller) => {
-                self.tickets.insert(ticket, caller);
-                self.feed(me, Input::Reset { ticket, id, until: Some(until) });
-            }
+            Ask::Reset(id, until, lives, caller) => match self.family.may_reset(id.as_deref()) {
+                Ok(()) if lives.install() => {
+                    self.tickets.insert(ticket, caller);
+                    self.feed(me, Input::Reset { ticket, id, until: Some(until) });
+                }
+                // Nobody waits for it any more.
+                Ok(()) => {}
+                Err(error) => drop(caller.send(Reply::ChildRefused(error))),
+            },
             Ask::Which(caller) => {
                 let _ = caller.send(self.family.which_children());
             }

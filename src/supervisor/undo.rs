@@ -10,7 +10,7 @@ use crate::fate::Fate;
 use crate::fault::Fault;
 use crate::hub::Hub;
 use crate::journal::Journaled;
-use crate::ledger::Undo;
+use crate::ledger::{NOTHING_TO_UNDO, Undo};
 use crate::port::{AcceptOptions, More, NotUndone};
 use crate::spec::Codec;
 
@@ -55,6 +55,11 @@ pub(super) async fn undo(
                 let asked = (codec.call)(&port, &undo.request, AcceptOptions::with(more));
                 match asked.map_err(|why| NotUndone::Failed(Fault::internal(why)))?.await {
                     Ok(()) => return Ok(()),
+                    Err(NotUndone::Failed(fault))
+                        if fault.code.as_deref() == Some(NOTHING_TO_UNDO) =>
+                    {
+                        return Ok(());
+                    }
                     Err(NotUndone::Failed(fault)) => return Err(NotUndone::Failed(fault)),
                     Err(NotUndone::Later(fault)) => fault,
                 }

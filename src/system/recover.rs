@@ -20,7 +20,7 @@ use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More, Soft};
-use crate::slot::{Adopted, Look, told_apart};
+use crate::slot::{Adopted, Look, given_up, told_apart};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -32,7 +32,8 @@ pub struct RecoverOptions {
     /// # Default
     /// As [`System::start`].
     pub system: SystemOptions,
-    /// How old a child's last state may be. An older one is refused, and the child begins anew.
+    /// How old a child's last state may be. An older one is refused, and the child begins anew. What the request
+    /// in its middle began with may be older.
     ///
     /// # Default
     /// `None`: of any age. The hour after which a checkpoint is not rolled back to does not bind here:
@@ -45,9 +46,10 @@ pub struct RecoverOptions {
     /// # Default
     /// No: it is refused, with the difference named.
     pub adopt_topology: bool,
-    /// Whether children begin anew whose states this program cannot read, since another version of it has
-    /// written them: of a later schema, of one it does not know, or of one it has no migration from. Their
-    /// states stay in the store, until retention drops them.
+    /// Whether children begin anew that have states and none that can be taken up. This program cannot read what
+    /// another version of it has written (of a later schema, of one it does not know or has no migration from, with
+    /// fields that are missing or are something else), its migration fails, or all are damaged. Their states stay in
+    /// the store, until retention drops them.
     ///
     /// # Default
     /// No: the store is refused, with the child, what was found and what is expected.
@@ -77,6 +79,11 @@ pub struct Recovered {
     /// ([`ChildSpec::process_deaths`](crate::spec::ChildSpec::process_deaths)), which were set aside: see
     /// [`System::quarantine`], where their trails say how often that was.
     pub ended_processes: Vec<RecoveredRequest>,
+    /// Accepted requests without a fate that may have been done, and may not be done again: code that acts on
+    /// the world had begun with them when the process ended ([`ChildSpec::effect`](crate::spec::ChildSpec::effect)).
+    /// Their fate is `Unknown` now, and a person has to find out what has become of them
+    /// ([`System::did_not_happen`]).
+    pub in_doubt: Vec<RecoveredRequest>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
@@ -97,8 +104,11 @@ type Charged = HashMap<Arc<str>, Budgets>;
 
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
-    undoing: Vec<EffectKey>,
+    /// With the epochs that are undone: what was done since is not.
+    undoing: Vec<(EffectKey, u32)>,
     owing: BTreeSet<Arc<str>>,
+    /// Acts that nobody asks for again, and whose tools work on their own requests.
+    waiting: Vec<EffectKey>,
 }
 
 /// A request of before that is delivered again.
@@ -238,9 +248,8 @@ impl System {
         let mut spent = HashMap::new();
         let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
         // Of a request that is not handed out again, no state in the middle is taken up.
-        let deadly = self.deadly(journal.open_requests());
-        let open =
-            |key: &str| journal.known(key) == Some(Journaled::Open) && !deadly.contains_key(key);
+        let ended = self.ended_with(journal.open_requests());
+        let open = |key: &str| journal.known(key) == Some(Journaled::Open) && !ended.has(key);
         for child in &children {
             if child.spec().stateful {
                 self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
@@ -257,16 +266,17 @@ impl System {
         };
         (recovered.replayed, recovered.missing) =
             told_apart(&journal, journal.work_since(&states), find);
+        // And what a rollback has lost in whose middle the process ended.
+        recovered.missing.extend(journal.untold());
         // Nothing has been written so far, and nothing above can fail any more but the requests, which
         // are read before any is delivered.
-        let (open, gone): (Vec<_>, Vec<_>) = journal
-            .open_requests()
-            .into_iter()
-            .filter(|it| !deadly.contains_key(&it.key))
-            .partition(|open| match self.inner.registry.recorded(&open.child) {
-                None => !options.adopt_topology,
-                Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
-            });
+        let (open, gone): (Vec<_>, Vec<_>) =
+            journal.open_requests().into_iter().filter(|it| !ended.has(&it.key)).partition(
+                |open| match self.inner.registry.recorded(&open.child) {
+                    None => !options.adopt_topology,
+                    Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
+                },
+            );
         for request in &open {
             self.check_request(request)?;
         }
@@ -277,7 +287,7 @@ impl System {
         if !recovered.missing.is_empty() {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            journal.returned(&[], &told, &[], Batch::new()).await?;
+            journal.told_missing(&told).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }
@@ -291,9 +301,11 @@ impl System {
         for request in &gone {
             self.set_aside(&journal, request).await?;
         }
-        let deadly = deadly::in_order(deadly);
-        for request in &deadly {
+        for request in &ended.deadly {
             self.set_deadly_aside(&journal, request).await?;
+        }
+        for request in &ended.in_doubt {
+            self.settle_in_doubt(&journal, request).await?;
         }
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
@@ -307,7 +319,8 @@ impl System {
         };
         recovered.open = open.iter().map(told).collect();
         recovered.set_aside = gone.iter().map(told).collect();
-        recovered.ended_processes = deadly.iter().map(told).collect();
+        recovered.ended_processes = ended.deadly.iter().map(told).collect();
+        recovered.in_doubt = ended.in_doubt.iter().map(told).collect();
         let orphans = self.settle_orphans(&journal);
         for request in open {
             let before = spent.get(&request.key).copied().unwrap_or_default();
@@ -334,27 +347,41 @@ impl System {
         if let Some(schema) = child.schema() {
             schemas = schemas.register(schema).map_err(crate::error::StartError::from)?;
         }
-        let mut oldest = None;
-        for listed in store.checkpoints(&path)? {
-            let id = listed.checkpoint.id;
-            oldest = Some((id, listed.checkpoint.lineage.parent));
-            let created = listed.checkpoint.created_at;
-            // Its age is judged below, by another measure than that of a rollback.
-            let judged = Rules::at(Now { wall: created, ..now });
-            let rules = Rules { ledger: journal.position(), ..judged };
-            let age = now.wall.since(created);
+        let all = store.checkpoints(&path)?;
+        let given_up = given_up(journal, &all, all.first().map(|listed| listed.checkpoint.id));
+        let (mut oldest, mut unfit, mut is_doubted) = (None, None, false);
+        // How many requests were answered before the newest that is of use; and before the one in whose middle it
+        // is gone on.
+        let (mut newest, mut middle) = (None, None);
+        for listed in all {
+            let taken = &listed.checkpoint;
+            let id = taken.id;
+            oldest = Some((id, taken.lineage.parent));
+            if given_up.contains(&id) || middle.is_some_and(|answered| taken.mailbox_cut > answered)
+            {
+                continue;
+            }
+            if middle.is_some_and(|answered| taken.mailbox_cut < answered) {
+                // It did not begin with this one: returned to it, it would lose what was answered since.
+                return Ok(());
+            }
+            let rules = Rules { ledger: journal.position(), ..Rules::of_any_age(taken) };
+            let age = now.wall.since(taken.created_at);
             let result = match options.max_age {
-                Some(limit) if age > limit => {
+                // What a request began with is of use as long as the state in its middle is.
+                Some(limit) if age > limit && newest.is_none() => {
                     Err(CheckpointError::Expired { checkpoint: id, age, limit })
                 }
                 _ => Validator::new(store, &schemas, rules).validate(id),
             };
             let why = match result {
                 Ok(validated) => match child.adopt(&validated, open) {
-                    Ok(Adopted::PassedOver) => continue,
+                    Ok(Adopted::PassedOver) => {
+                        newest.get_or_insert(taken.mailbox_cut);
+                        continue;
+                    }
                     Ok(adopted) => {
                         if recovered.children.last().is_none_or(|last| last.child != path) {
-                            let taken = &listed.checkpoint;
                             recovered.children.push(RecoveredChild {
                                 child: path.clone(),
                                 checkpoint: id,
@@ -370,12 +397,14 @@ impl System {
                         if adopted == Adopted::Between {
                             return Ok(());
                         }
+                        middle = Some(taken.mailbox_cut);
+                        newest = newest.or(middle);
                         continue;
                     }
                     Err(what) => CheckpointError::Corrupt { place: id.to_string(), what },
                 },
                 Err(why) if why.is_retryable() => return Err(failed(why)),
-                // The states before it are of that version, too: without this, it would begin anew unasked.
+                // The states before it may be of a version that fits, and are older.
                 Err(why)
                     if matches!(why, CheckpointError::Incompatible { .. })
                         && !options.give_up_states
@@ -385,9 +414,23 @@ impl System {
                 }
                 Err(why) => why,
             };
+            is_doubted = true;
+            // What is too old, or was set aside, was said to be of no use.
+            if !matches!(why, CheckpointError::Expired { .. } | CheckpointError::Quarantined { .. })
+            {
+                unfit.get_or_insert_with(|| why.clone());
+            }
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
         }
-        if let Some((oldest, None)) = oldest {
+        let is_first = newest == Some(0);
+        let anew = middle.is_none() && !is_first;
+        if let Some(why) = unfit.filter(|_| anew && !options.give_up_states) {
+            // It has a state, and would begin anew unasked.
+            return Err(failed(why));
+        }
+        if let Some((oldest, None)) = oldest
+            && (is_first || anew && !is_doubted)
+        {
             child.adopt_beginning(oldest);
         }
         Ok(())
@@ -466,7 +509,7 @@ impl System {
     /// were interrupted go on, and those that a transaction without an answer still owes are begun.
     fn settle_orphans(&self, journal: &Journal) -> Orphans {
         let effects = Arc::clone(&self.inner.hub.effects);
-        let (mut lost, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut waiting, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Not under the lock: a journal that is written anew takes both the other way round.
         let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
         // Where the undoing has stopped, a person was called.
@@ -492,29 +535,50 @@ impl System {
                 {
                     owing.insert(Arc::clone(task));
                 }
-                EffectStatus::Intended if known != Some(Journaled::Open) => {
-                    lost.push(entry.intent.key);
+                EffectStatus::Intended | EffectStatus::Unknown
+                    if known != Some(Journaled::Open) =>
+                {
+                    waiting.push(entry.intent.key);
                 }
-                EffectStatus::Compensating => undoing.push(entry.intent.key),
+                EffectStatus::Compensating => undoing.push((entry.intent.key, entry.epoch)),
                 _ => {}
             }
         }
-        for key in lost {
-            effects.note(Input::Lost(key));
-        }
-        Orphans { undoing, owing }
+        waiting.retain(|key| {
+            let waits = effects.is_key_with_tool(*key);
+            if !waits {
+                effects.note(Input::Lost(*key));
+            }
+            waits
+        });
+        Orphans { undoing, owing, waiting }
     }
 
     /// Goes on with the undos that an earlier process has begun, or owes.
     fn undo_orphans(&self, orphans: Orphans) {
-        let Orphans { undoing, owing } = orphans;
+        let Orphans { undoing, mut owing, waiting } = orphans;
+        let (effects, runtime) = (&self.inner.hub.effects, &self.inner.hub.runtime);
+        for key in waiting {
+            let effects = Arc::clone(effects);
+            runtime.spawn(async move { effects.settle_orphan(key).await });
+        }
+        // Nobody else waits for a tool that takes its time.
+        owing.retain(|task| {
+            let waits = effects.is_task_with_tools(task);
+            if waits {
+                let (effects, task) = (Arc::clone(effects), Arc::clone(task));
+                runtime.spawn(async move { effects.compensate(&task).await });
+            }
+            !waits
+        });
         if undoing.is_empty() && owing.is_empty() {
             return;
         }
-        let effects = Arc::clone(&self.inner.hub.effects);
-        self.inner.hub.runtime.spawn(async move {
-            for key in undoing {
-                effects.undo(key).await;
+        let effects = Arc::clone(effects);
+        runtime.spawn(async move {
+            for (key, epoch) in undoing {
+                // The life of a request that is open goes on with it, too, and may act once more meanwhile.
+                effects.undo(key, Some(epoch)).await;
             }
             for task in owing {
                 effects.compensate(&task).await;

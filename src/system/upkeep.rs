@@ -26,7 +26,7 @@ use crate::quarantine::Quarantined;
 /// It reads the store once, when it is made: nobody else may write to the store meanwhile. A
 /// [`FileStore`](crate::checkpoint::FileStore) sees to that, and names whoever has it.
 pub struct Upkeep {
-    journal: Arc<Journal>,
+    pub(super) journal: Arc<Journal>,
     effects: Arc<Effects>,
 }
 
@@ -44,7 +44,11 @@ impl Upkeep {
     pub fn of(store: Arc<dyn Store>) -> Result<Self, RecoverError> {
         let (journal, records) = Journal::open(store, Arc::new(TokioClock::new()))?;
         let mut ledger = Ledger::replayed(records);
-        let is_lost = |entry: &&Entry| is_lost(entry, journal.known(&entry.intent.task).as_ref());
+        let is_lost = |entry: &&Entry| {
+            // A tool that goes on with its own request tells.
+            let told = journal.known(&entry.idempotency_key()) == Some(Journaled::Open);
+            !told && is_lost(entry, journal.known(&entry.intent.task).as_ref())
+        };
         let lost: Vec<_> =
             ledger.entries().into_iter().filter(is_lost).map(|entry| entry.intent.key).collect();
         for key in lost {

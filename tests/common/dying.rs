@@ -14,7 +14,7 @@ use mainstay::id::{CheckpointId, ChildPath};
 #[derive(Debug)]
 pub(super) struct Dying {
     inner: Arc<dyn Store>,
-    left: AtomicU32,
+    pub(super) left: AtomicU32,
     /// The commit after those is made, too, but nobody hears of it.
     last: AtomicBool,
 }
@@ -27,6 +27,12 @@ impl Dying {
             left: AtomicU32::new(commits),
             last: AtomicBool::new(last),
         }
+    }
+
+    /// From now on so many more.
+    #[allow(dead_code, reason = "not each of the tests that share this waits for its start")]
+    pub(super) fn dies_after(&self, commits: u32) {
+        self.left.store(commits, Ordering::SeqCst);
     }
 }
 

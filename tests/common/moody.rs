@@ -18,6 +18,7 @@ pub(super) enum Mood {
     #[default]
     Well,
     /// Nothing is written any more.
+    #[allow(dead_code, reason = "not every test file needs it")]
     Full,
     /// Commits are taken, and neither made nor answered until it is well again.
     Silent,
@@ -32,6 +33,8 @@ pub(super) struct Moody {
     waiting: Mutex<Waiting>,
     /// Commits that are still made before it falls silent; more than there ever are, if it does not.
     left: AtomicUsize,
+    /// So many of the next commits are refused.
+    refused: AtomicUsize,
     changed: Notify,
     tidying: Tidying,
 }
@@ -66,6 +69,18 @@ impl Moody {
         self.left.store(commits, Ordering::SeqCst);
     }
 
+    /// Refuses so many of the next commits.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn refuse(&self, commits: usize) {
+        self.refused.store(commits, Ordering::SeqCst);
+    }
+
+    /// Whether it still refuses the next one.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn refuses(&self) -> bool {
+        self.refused.load(Ordering::SeqCst) > 0
+    }
+
     /// From now on. What waits for an answer gets it in order, unless it goes on being silent.
     pub(super) fn turn(&self, mood: Mood) {
         *self.mood.lock() = mood;
@@ -79,6 +94,13 @@ impl Moody {
                 _ => self.inner.commit(batch, durability).wait(),
             });
         }
+    }
+
+    /// The process has ended: what waits is not made, and the next one finds it well.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn lose(&self) {
+        self.waiting.lock().0.clear();
+        self.turn(Mood::Well);
     }
 
     /// From now on whoever tidies it is held up, or not any more.
@@ -113,6 +135,11 @@ fn full() -> StoreError {
 
 impl Store for Moody {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
+        let refused =
+            self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if refused.is_ok() {
+            return Commit::ready(Err(full()));
+        }
         let mood = *self.mood.lock();
         let mood = match (mood, self.left.fetch_sub(1, Ordering::SeqCst)) {
             (Mood::Well, 0) => {

@@ -223,6 +223,84 @@ fn a_state_of_another_policy_is_taken_up_and_that_is_told() {
     }
 }
 
+/// Fails with its second step. Once it has gone back it comes to no end in the first process, and fails once more
+/// in the second.
+#[derive(Clone)]
+struct Returner(Arc<Hangs>, Arc<u64>, Arc<AtomicU32>);
+
+impl Behavior for Returner {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Returner {
+    async fn step(&mut self, _: &u64, turn: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        match turn {
+            Turn::First => {
+                self.1 = Arc::new(*self.1 + 1);
+                Ok(Step::Continue)
+            }
+            Turn::RolledBack(_) => {
+                if self.0.0.load(Ordering::SeqCst) > 0 {
+                    self.0.0.fetch_sub(1, Ordering::SeqCst);
+                    self.0.1.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                if self.2.fetch_add(1, Ordering::SeqCst) == 0 {
+                    return Err(Fault::network("nobody is there"));
+                }
+                Ok(Step::Reply(*self.1))
+            }
+            _ => Err(Fault::business("it cannot be done")),
+        }
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("returner", 1).with("steps", Arc::clone(&self.1)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.1 = snapshot.get("steps")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_spent_before_a_rollback_does_not_come_back_with_the_next_process() {
+    for (limit, expected) in [(2, Fate::Failed), (3, Fate::Done)] {
+        let (store, hangs) = (store(), Arc::<Hangs>::default());
+        hangs.0.store(1, Ordering::SeqCst);
+        let spec = || {
+            let made = Returner(Arc::clone(&hangs), Arc::default(), Arc::default());
+            let returner = ChildSpec::stateful("returner", move || made.clone())
+                .durable::<Returner>()
+                .checkpoint(Interval::Steps(1));
+            SupervisorSpec::one_for_one("top").scope(Scope::Transaction).child(returner)
+        };
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            let limits = Limits { attempts: Some(limit), ..Limits::default() };
+            let options = CallOptions::new().key("one").budget(limits);
+            let port = system.port::<u64, u64>("top/returner").unwrap();
+            port.submit(0_u64, options).await.unwrap();
+            // The second attempt, which begins where the first did.
+            hangs.1.notified().await;
+        });
+        runtime().block_on(async {
+            let (system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            assert_eq!(recovered.children[0].spent.attempts, 2);
+            let mut events = system.events();
+            let fate = loop {
+                match system.journaled("one") {
+                    Some(Journaled::Fated(fate, _)) => break fate,
+                    _ => drop(events.next().await.unwrap()),
+                }
+            };
+            assert_eq!(fate, expected, "{limit}");
+        });
+    }
+}
+
 #[test]
 fn what_was_spent_does_not_come_back_with_the_next_process() {
     for (limit, done) in [(6, false), (13, true)] {

@@ -1,6 +1,7 @@
 //! An act whose asker has left while its tool is at work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
@@ -10,7 +11,7 @@ use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
-use mainstay::ledger::EffectCounts;
+use mainstay::ledger::{EffectCounts, NOTHING_TO_UNDO};
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port, Verified};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -21,14 +22,23 @@ use tokio::sync::Notify;
 
 /// A bank that takes its time: a payment is under way until the bank is told to go on.
 #[derive(Default)]
-struct Till {
+pub(super) struct Till {
     log: Mutex<Vec<String>>,
-    begun: Notify,
-    goes_on: Notify,
+    pub(super) begun: Notify,
+    pub(super) goes_on: Notify,
+    /// Somebody takes its time about something else.
+    pub(super) blocked: Notify,
+    pub(super) unblocks: Notify,
+    /// Undoing takes until it is unblocked.
+    pub(super) undo_waits: AtomicBool,
+    /// What comes of an undo, if not the undo.
+    pub(super) undo_fails: Mutex<Option<Fault>>,
+    /// How often was asked whether it was paid.
+    pub(super) looks: AtomicU32,
 }
 
 impl Till {
-    fn log(&self) -> Vec<String> {
+    pub(super) fn log(&self) -> Vec<String> {
         self.log.lock().clone()
     }
 
@@ -38,7 +48,7 @@ impl Till {
 }
 
 #[derive(Clone)]
-struct Clerk(Arc<Till>);
+pub(super) struct Clerk(pub(super) Arc<Till>);
 
 impl Behavior for Clerk {
     type Request = String;
@@ -47,10 +57,12 @@ impl Behavior for Clerk {
 
 /// What a payment is answered with; one of a torn one cannot be written down.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Slip(u32);
+pub(super) struct Slip(pub(super) u32);
 
 const TORN: u32 = 13;
 const LARGE: u32 = 100;
+/// It is paid, and then it fails.
+pub(super) const FAILS: u32 = 66;
 
 impl Serialize for Slip {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -62,7 +74,19 @@ impl Serialize for Slip {
 impl Stateless for Clerk {
     async fn serve(&self, order: &String, _: &Context) -> Result<Slip, Fault> {
         if order == "undo" {
+            if self.0.undo_waits.load(Ordering::SeqCst) {
+                self.0.blocked.notify_one();
+                self.0.unblocks.notified().await;
+            }
+            if let Some(fault) = self.0.undo_fails.lock().clone() {
+                return Err(fault);
+            }
             self.0.log.lock().push("undone".to_owned());
+            return Ok(Slip(0));
+        }
+        if order == "block" {
+            self.0.blocked.notify_one();
+            self.0.unblocks.notified().await;
             return Ok(Slip(0));
         }
         self.0.log.lock().push("begun".to_owned());
@@ -75,7 +99,7 @@ impl Stateless for Clerk {
 
 /// Says whether it was paid.
 #[derive(Clone)]
-struct Looks(Arc<Till>);
+pub(super) struct Looks(pub(super) Arc<Till>);
 
 impl Behavior for Looks {
     type Request = ();
@@ -85,13 +109,14 @@ impl Behavior for Looks {
 
 impl Stateless for Looks {
     async fn serve(&self, (): &(), _: &Context) -> Result<bool, Fault> {
+        self.0.looks.fetch_add(1, Ordering::SeqCst);
         Ok(self.0.has_paid())
     }
 }
 
 /// Takes its siblings along.
 #[derive(Clone)]
-struct Bomb;
+pub(super) struct Bomb;
 
 impl Behavior for Bomb {
     type Request = ();
@@ -106,7 +131,7 @@ impl Stateful for Bomb {
 
 /// Pays, and remembers how much.
 #[derive(Clone, Default)]
-struct Payer {
+pub(super) struct Payer {
     paid: Arc<u32>,
 }
 
@@ -126,12 +151,15 @@ impl Stateful for Payer {
         }
         if let Turn::Performed(performed) = &turn {
             self.paid = Arc::new(*self.paid + performed.get::<Slip>(0)?.value.0);
+            if *amount == FAILS {
+                return Err(Fault::business("it was not to be paid"));
+            }
             return Ok(Step::Reply(*self.paid));
         }
         let clerk = ctx.port::<String, Slip>("clerk")?;
         let looks = ctx.port::<(), bool>("looks")?;
         // For a large one there is a second.
-        let time = CallOptions::new().deadline(if *amount < LARGE { HOUR } else { SECOND });
+        let time = CallOptions::new().deadline(if *amount < LARGE { HOUR * 24 } else { SECOND });
         let act = clerk.effect_with(amount.to_string(), time).verify(&looks, (), |paid| {
             if *paid { Verified::Happened(Slip(0)) } else { Verified::NotHappened }
         });
@@ -187,17 +215,17 @@ async fn shop_on(
     System::recover(spec, Arc::clone(store)).await.unwrap().0
 }
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Once something is written down of the act.
-async fn told(system: &System, status: &'static str) {
+pub(super) async fn told(system: &System, status: &'static str) {
     let mut events = system.events();
     let told = |event: &Event| matches!(event, Event::Effect { status: now, .. } if *now == status);
     tokio::time::timeout(HOUR, events.wait_for(told)).await.expect(status);
 }
 
-fn payer(system: &System) -> Port<u32, u32> {
+pub(super) fn payer(system: &System) -> Port<u32, u32> {
     system.port::<u32, u32>("shop/flow/payer").unwrap()
 }
 
@@ -254,6 +282,32 @@ async fn an_act_is_not_undone_before_its_tool_is_done_with_it() {
         till.goes_on.notify_one();
         told(&system, "compensated").await;
         assert_eq!(till.log(), ["begun", "paid", "undone"], "{how}");
+        system.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_that_finds_nothing_to_undo_has_undone_it_and_any_other_fault_calls_a_person() {
+    for found_nothing in [true, false] {
+        let (system, till) = shop(EffectKind::Compensable, Scope::Transaction, 4).await;
+        let fault = Fault::business("there is no such payment");
+        let fault = if found_nothing { fault.with_code(NOTHING_TO_UNDO) } else { fault };
+        *till.undo_fails.lock() = Some(fault);
+        leaves(&system, &till, 4, "left").await;
+        let mut events = system.events();
+        till.goes_on.notify_one();
+        told(&system, if found_nothing { "compensated" } else { "stuck" }).await;
+        let called = events.wait_for(|it| matches!(it, Event::UndoStopped { .. }));
+        let called = tokio::time::timeout(SECOND, called).await.is_ok();
+        assert_eq!(called, !found_nothing);
+        assert_eq!(system.stats().alerts, u64::from(!found_nothing));
+        if !found_nothing {
+            let open = system.effects().open();
+            assert_eq!(open.len(), 1);
+            system.effects().undone(open[0].key).await.unwrap();
+        }
+        let counts = EffectCounts { compensated: 1, ..EffectCounts::default() };
+        assert_eq!(system.effects().counts(), counts);
         system.stop().await;
     }
 }

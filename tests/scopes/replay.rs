@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::dying::Dying;
+use super::moody::{Mood, Moody};
 
 /// What is outside, before and after every process.
 #[derive(Default)]
@@ -480,4 +481,82 @@ async fn a_process_that_ends_while_it_replays_leaves_the_rest_to_the_next() {
         limit += 1;
     }
     assert!(limit > 4, "the rollback, the replay and the answer are commits of their own");
+}
+
+/// What comes between a replay and the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    /// The store answers later than the attempt may take.
+    Late,
+    /// The store fails.
+    Fails,
+    /// The life is killed.
+    Killed,
+    /// The request's time is over, and what it did is undone.
+    GivenUp,
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_replayed_is_not_lost_whatever_becomes_of_the_attempt_that_writes_it() {
+    for between in [Between::Late, Between::Fails, Between::Killed, Between::GivenUp] {
+        let store = Moody::new();
+        let world = Arc::<World>::default();
+        let tree = match between {
+            Between::GivenUp => tree(&world, None).scope(Scope::Transaction),
+            _ => tree(&world, None),
+        };
+        let shared = Arc::clone(&store) as Arc<dyn Store>;
+        let (system, recovered) = System::recover(tree, Arc::clone(&shared)).await.unwrap();
+        let bench = Bench { world, store: shared, system, recovered };
+        let line = bench.system.checkpoint("top").await.unwrap();
+        bench.ask("one", act("a")).await;
+        bench.ask("two", act("b")).await;
+        let (before, acts) = (bench.tell().await, bench.world.acts());
+        bench.system.rollback("top", To::Line(line)).await.unwrap();
+        // The request's own acceptance is answered, what was replayed before it is not.
+        store.silent_after(1);
+        let port = bench.system.port::<Ask, Vec<String>>("top/agent").unwrap();
+        let mut options = CallOptions::new().key("told");
+        if between == Between::GivenUp {
+            options = options.deadline(Duration::from_secs(1));
+        }
+        let told = tokio::spawn(async move { port.call_with(Ask::Tell, options).await });
+        store.held(1).await;
+        match between {
+            Between::Late => {
+                // Longer than an attempt may take, and not as long as until the next one writes.
+                tokio::time::timeout(Duration::from_millis(2_100), std::future::pending::<()>())
+                    .await
+                    .ok();
+                store.turn(Mood::Well);
+            }
+            Between::Fails => {
+                store.turn(Mood::Full);
+                tokio::time::timeout(Duration::from_millis(10), std::future::pending::<()>())
+                    .await
+                    .ok();
+                store.turn(Mood::Well);
+            }
+            Between::Killed => {
+                bench.system.kill("top/agent").unwrap();
+                tokio::time::timeout(Duration::from_millis(10), std::future::pending::<()>())
+                    .await
+                    .ok();
+                store.turn(Mood::Well);
+            }
+            Between::GivenUp => {
+                tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>())
+                    .await
+                    .ok();
+                store.turn(Mood::Well);
+                assert!(matches!(told.await.unwrap(), Err(CallError::Expired { .. })));
+            }
+        }
+        assert_eq!(bench.tell().await, before, "{between:?}");
+        assert_eq!(bench.system.lost_work(), [], "{between:?}");
+        assert_eq!(bench.world.acts(), acts, "{between:?}");
+        let bench = bench.again().await;
+        assert_eq!(bench.tell().await, before, "{between:?}, in the next process");
+        assert_eq!(bench.recovered.missing, [], "{between:?}");
+    }
 }

@@ -10,8 +10,8 @@ use super::*;
 
 /// What was moved, and undone.
 #[derive(Clone, Default)]
-struct Moves {
-    log: Arc<Mutex<Vec<String>>>,
+pub(super) struct Moves {
+    pub(super) log: Arc<Mutex<Vec<String>>>,
     /// Undoing takes until it is told to end.
     is_slow: Arc<AtomicBool>,
     undoes: Arc<Notify>,
@@ -40,7 +40,7 @@ const ONCE: u32 = 2_000;
 
 /// Moves what it is asked, takes its time over that, and adds up. Asked for 0 it tells what it has moved.
 #[derive(Clone)]
-struct Mover {
+pub(super) struct Mover {
     moved: Arc<u32>,
     acts: bool,
     finishes: Arc<Notify>,
@@ -102,16 +102,16 @@ impl Stateful for Mover {
     }
 }
 
-struct Run {
-    moves: Moves,
-    finishes: Arc<Notify>,
+pub(super) struct Run {
+    pub(super) moves: Moves,
+    pub(super) finishes: Arc<Notify>,
     ended: Arc<AtomicUsize>,
     plain: Arc<AtomicBool>,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
 }
 
 impl Run {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             moves: Moves::default(),
             finishes: Arc::default(),
@@ -121,8 +121,7 @@ impl Run {
         }
     }
 
-    async fn open(&self, acts: bool, durable: bool) -> (System, Port<u32, u32>) {
-        let (moves, helper) = (self.moves.clone(), Helper);
+    pub(super) fn mover(&self, acts: bool) -> ChildSpec {
         let mover = Mover {
             moved: Arc::default(),
             acts,
@@ -130,16 +129,24 @@ impl Run {
             plain: Arc::clone(&self.plain),
             ended: Arc::clone(&self.ended),
         };
-        let mut mover = ChildSpec::stateful("mover", move || mover.clone());
-        if durable {
-            mover = mover.durable::<Mover>();
-        }
-        let spec = SupervisorSpec::one_for_one("top")
-            .scope(Scope::Transaction)
+        ChildSpec::stateful("mover", move || mover.clone())
+    }
+
+    /// Without the mover.
+    pub(super) fn top(&self) -> SupervisorSpec {
+        let (moves, helper) = (self.moves.clone(), Helper);
+        SupervisorSpec::one_for_one("top")
             .child(ChildSpec::stateless("moves", move || moves.clone()).recorded::<Moves>())
             .child(ChildSpec::stateless("helper", move || helper.clone()))
             .child(ChildSpec::stateless("once", || Helper))
-            .child(mover);
+    }
+
+    async fn open(&self, acts: bool, durable: bool) -> (System, Port<u32, u32>) {
+        let mut mover = self.mover(acts);
+        if durable {
+            mover = mover.durable::<Mover>();
+        }
+        let spec = self.top().scope(Scope::Transaction).child(mover);
         let (system, _) = System::recover(spec, Arc::clone(&self.store)).await.unwrap();
         let port = system.port("top/mover").unwrap();
         (system, port)

@@ -1,7 +1,8 @@
-//! `mainstay store`: what a store has set aside, and what nobody knows the outcome of, in a person's hands.
+//! `mainstay store`, and `/aside` in a conversation: what was set aside, and what nobody knows the outcome of,
+//! in a person's hands.
 //!
-//! *Invariant.* The tree is not started and nobody is asked anything. User data is shown only where it is
-//! asked for.
+//! *Invariant.* No tree is started, and nobody is asked anything but by a release in a tree at work. User data
+//! is shown only where it is asked for.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -18,6 +19,10 @@ use serde_json::{Value, json};
 use super::build;
 use super::run::settle;
 use super::{Failed, say};
+use shelf::Shelf;
+
+pub(crate) mod live;
+mod shelf;
 
 /// What is done with a store.
 #[derive(Debug, Subcommand)]
@@ -166,7 +171,8 @@ pub(crate) async fn run(file: &Path, act: Option<Act>, json: bool) -> anyhow::Re
     };
     let failed = |error: &dyn fmt::Display| Failed(format!("{}: {error}", folder.display()));
     let upkeep = Upkeep::of(store).map_err(|error| failed(&error))?;
-    let said = act.unwrap_or(Act::List).perform(&upkeep, &folder, json).await?;
+    let act = act.unwrap_or(Act::List);
+    let said = act.perform(&Shelf::Store(upkeep), &folder.display().to_string(), json).await?;
     if !said.is_empty() {
         say(said.trim_end());
     }
@@ -174,22 +180,17 @@ pub(crate) async fn run(file: &Path, act: Option<Act>, json: bool) -> anyhow::Re
 }
 
 impl Act {
-    async fn perform(
-        self,
-        upkeep: &Upkeep,
-        folder: &Path,
-        json: bool,
-    ) -> Result<String, anyhow::Error> {
-        let things = things(upkeep)?;
+    async fn perform(self, shelf: &Shelf, place: &str, json: bool) -> Result<String, Failed> {
+        let things = things(shelf)?;
         let (verb, key, word) = match self {
-            Self::List if json => return Ok(as_json(upkeep, &things, folder).to_string()),
-            Self::List => return Ok(page(upkeep, &things, folder)),
+            Self::List if json => return Ok(as_json(shelf, &things, place).to_string()),
+            Self::List => return Ok(page(shelf, &things, place)),
             Self::Export { key, user_data } => {
                 let chosen = match &key {
                     None => things,
                     Some(key) => vec![find(things, key)?],
                 };
-                let lines = chosen.iter().map(|thing| line(upkeep, thing, user_data));
+                let lines = chosen.iter().map(|thing| line(shelf, thing, user_data));
                 return Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"));
             }
             Self::Release { key } => ("released", key, None),
@@ -197,14 +198,18 @@ impl Act {
             Self::Settle { key, word, result } => ("settled", key, Some((word, result))),
         };
         let thing = find(things, &key)?;
-        done(upkeep, verb, &thing, word).await?;
+        done(shelf, verb, &thing, word).await?;
         let key = thing.key();
         if json {
             return Ok(json!({(verb): key, "kind": thing.kind()}).to_string());
         }
-        let then = match (verb, &thing) {
-            ("released", Thing::Request(_)) => ": the next start of the tree does it",
-            ("released", _) => ": the next start of the tree looks at it again",
+        let then = match (verb, &thing, shelf) {
+            ("released", Thing::Request(_), Shelf::Live(_)) => ": it is done now",
+            ("released", Thing::Request(_), _) => ": the next start of the tree does it",
+            ("released", _, Shelf::Live(_)) => {
+                ": the next start of the tree looks at it again, or the next rollback that comes to it"
+            }
+            ("released", ..) => ": the next start of the tree looks at it again",
             _ => "",
         };
         Ok(format!("{verb} {} {key}{then}", thing.kind()))
@@ -212,11 +217,11 @@ impl Act {
 }
 
 /// All that a person can do something about.
-fn things(upkeep: &Upkeep) -> Result<Vec<Thing>, Failed> {
-    let bad = upkeep.checkpoints().map_err(|error| Failed(error.to_string()))?;
-    let requests = upkeep.requests().into_iter().map(Thing::Request);
+fn things(shelf: &Shelf) -> Result<Vec<Thing>, Failed> {
+    let bad = shelf.checkpoints().map_err(|error| Failed(error.to_string()))?;
+    let requests = shelf.requests().into_iter().map(Thing::Request);
     let bad = bad.into_iter().map(Thing::Checkpoint);
-    Ok(requests.chain(bad).chain(upkeep.effects().open().into_iter().map(Thing::Effect)).collect())
+    Ok(requests.chain(bad).chain(shelf.effects().open().into_iter().map(Thing::Effect)).collect())
 }
 
 /// The one with this key, or whose key alone begins like this.
@@ -239,7 +244,7 @@ fn find(things: Vec<Thing>, key: &str) -> Result<Thing, Failed> {
 }
 
 async fn done(
-    upkeep: &Upkeep,
+    shelf: &Shelf,
     verb: &str,
     thing: &Thing,
     word: Option<(Word, Option<String>)>,
@@ -247,19 +252,28 @@ async fn done(
     let not = |error: String| Failed(format!("not {verb}: {error}"));
     let result = match (thing, word) {
         (Thing::Request(it), None) => match verb {
-            "released" => upkeep.release(&it.id).await,
-            _ => upkeep.discard(&it.id).await,
+            "released" => shelf.release(&it.id).await,
+            _ => shelf.discard(&it.id).await,
         },
         (Thing::Checkpoint(it), None) => match verb {
-            "released" => upkeep.release_checkpoint(it.checkpoint.id).await,
-            _ => upkeep.discard_checkpoint(it.checkpoint.id).await,
+            "released" => shelf.release_checkpoint(it.checkpoint.id).await,
+            _ => match shelf {
+                Shelf::Store(upkeep) => upkeep.discard_checkpoint(it.checkpoint.id).await,
+                // Somebody who works may be about to build on it.
+                Shelf::Live(_) => {
+                    let what =
+                        "is given up where no tree works with it: `mainstay store FILE discard`";
+                    return Err(not(format!("{} {what}", it.checkpoint.id)));
+                }
+            },
         },
         (Thing::Effect(it), None) => {
-            let what = "is an effect: say what became of it with `settle`";
+            let how = if matches!(shelf, Shelf::Live(_)) { "/effects" } else { "settle" };
+            let what = format!("is an effect: say what became of it with `{how}`");
             return Err(not(format!("{} {what}", it.key)));
         }
         (Thing::Effect(it), Some((word, result))) => {
-            return settled(upkeep, it.key, word, result).await.map_err(not);
+            return settled(shelf, it.key, word, result).await.map_err(not);
         }
         (other, Some(_)) => {
             let what = format!("is a {}: `release` or `discard` it", other.kind());
@@ -270,7 +284,7 @@ async fn done(
 }
 
 async fn settled(
-    upkeep: &Upkeep,
+    shelf: &Shelf,
     key: EffectKey,
     word: Word,
     result: Option<String>,
@@ -278,7 +292,7 @@ async fn settled(
     if result.is_some() && word != Word::Happened {
         return Err(format!("what {} has no result", word.name()));
     }
-    let effects = upkeep.effects();
+    let effects = shelf.effects();
     let settled = match word {
         Word::Happened => effects.happened(key, &settle::reply(&result.unwrap_or_default())).await,
         Word::DidNotHappen => effects.did_not_happen(key).await,
@@ -289,24 +303,24 @@ async fn settled(
 }
 
 /// One thing as a line of an export.
-fn line(upkeep: &Upkeep, thing: &Thing, user_data: bool) -> Result<String, Failed> {
+fn line(shelf: &Shelf, thing: &Thing, user_data: bool) -> Result<String, Failed> {
     let mut body = thing.as_json();
     if user_data {
         let failed = |error: &dyn fmt::Display| Failed(format!("{}: {error}", thing.key()));
         match thing {
             Thing::Request(it) => {
-                let whole = upkeep.export(&it.id).map_err(|error| failed(&error))?;
+                let whole = shelf.export(&it.id).map_err(|error| failed(&error))?;
                 let whole = serde_json::from_str::<Value>(&whole);
                 body["request"] = whole.map_err(|error| failed(&error))?["request"].take();
             }
             Thing::Effect(it) => {
-                let asked = upkeep.effects().request(it.key).unwrap_or_default();
+                let asked = shelf.effects().request(it.key).unwrap_or_default();
                 let asked = serde_json::from_str(&asked).unwrap_or(Value::String(asked));
                 body["request"] = asked;
             }
             Thing::Checkpoint(it) => {
                 let id: CheckpointId = it.checkpoint.id;
-                let bytes = upkeep.export_checkpoint(id).map_err(|error| failed(&error))?;
+                let bytes = shelf.export_checkpoint(id).map_err(|error| failed(&error))?;
                 body["export_hex"] = json!(hex(&bytes));
             }
         }
@@ -321,13 +335,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn as_json(upkeep: &Upkeep, things: &[Thing], folder: &Path) -> Value {
+fn as_json(shelf: &Shelf, things: &[Thing], place: &str) -> Value {
     let of = |kind: &str| -> Vec<Value> {
         things.iter().filter(|thing| thing.kind() == kind).map(Thing::as_json).collect()
     };
     json!({
-        "store": folder.display().to_string(),
-        "open_requests": upkeep.open_requests(),
+        "store": place,
+        "open_requests": shelf.open_requests(),
         "requests": of("request"),
         "checkpoints": of("checkpoint"),
         "effects": of("effect"),
@@ -335,22 +349,21 @@ fn as_json(upkeep: &Upkeep, things: &[Thing], folder: &Path) -> Value {
 }
 
 /// What `list` prints for people.
-fn page(upkeep: &Upkeep, things: &[Thing], folder: &Path) -> String {
-    let open = upkeep.open_requests();
-    let mut text = format!("{}: ", folder.display());
-    let _ = match open {
-        0 => write!(text, "no request goes on at the next start"),
-        1 => write!(text, "1 request goes on at the next start"),
-        _ => write!(text, "{open} requests go on at the next start"),
+fn page(shelf: &Shelf, things: &[Thing], place: &str) -> String {
+    let mut text = format!("{place}: ");
+    let _ = match (shelf, shelf.open_requests()) {
+        (Shelf::Live(_), 0) => write!(text, "no request is open"),
+        (Shelf::Live(_), 1) => write!(text, "1 request is open"),
+        (Shelf::Live(_), open) => write!(text, "{open} requests are open"),
+        (_, 0) => write!(text, "no request goes on at the next start"),
+        (_, 1) => write!(text, "1 request goes on at the next start"),
+        (_, open) => write!(text, "{open} requests go on at the next start"),
     };
+    let [request, checkpoint, effect] = shelf.how();
     let parts = [
-        ("request", "set aside", "release KEY | discard KEY"),
-        ("checkpoint", "that could not be restored", "release KEY | discard KEY"),
-        (
-            "effect",
-            "for a person to settle",
-            "settle KEY happened [RESULT] | did-not-happen | undone | stands",
-        ),
+        ("request", "set aside", request),
+        ("checkpoint", "that could not be restored", checkpoint),
+        ("effect", "for a person to settle", effect),
     ];
     for (kind, what, how) in parts {
         let its: Vec<_> = things.iter().filter(|thing| thing.kind() == kind).collect();

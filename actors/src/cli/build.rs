@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use mainstay::checkpoint::{Durability, FileStore, Interval, MemoryStore, Scope, Store};
+use mainstay::checkpoint::{FileStore, Interval, MemoryStore, Scope, Store};
 use mainstay::error::SpecError;
 use mainstay::fault::EffectKind;
 use mainstay::policy::{Jitter, Policy};
@@ -20,27 +20,27 @@ use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::limits::RateLimits;
 
 use super::Failed;
+use super::file::tools::Aliases;
 use super::file::{self, Answering, GroupKind, Strategy, TreeFile};
 use super::people::{Place, Someone};
 use super::points;
 use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
-pub(crate) use asked::{entries, entry, kept_group, kept_model};
+pub(crate) use asked::{entries, entry, keeps, kept_group, kept_model};
 use read::parse;
 pub(crate) use read::store_folder;
 use stage::Stage;
 
 pub(crate) mod answers;
 mod asked;
+mod found;
 mod leaves;
 mod offers;
 pub(crate) mod reach;
 mod read;
 pub(crate) mod stage;
 
-/// How long a call waits for a server that was not there when the tree started.
-const ABSENT_WAIT: Duration = Duration::from_millis(500);
 /// After which time such a server is tried again.
 const ABSENT_AGAIN: Duration = Duration::from_secs(2);
 /// Below the supervisor of a sub-agent: the tool that takes its tasks.
@@ -66,6 +66,8 @@ pub(crate) struct Tree {
     discovered: bool,
     /// Who plays the models and tools, where the tree is only tried.
     stage: Option<Stage>,
+    /// The tools of servers whose names cannot stand in a path, by the names that they have here.
+    aliases: Aliases,
 }
 
 impl Tree {
@@ -74,11 +76,12 @@ impl Tree {
     /// # Errors
     /// [`Snags`] for everything that is wrong with it.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let (file, folder, text) = parse(path)?;
+        let (mut file, folder, text) = parse(path)?;
+        let (aliases, mut wrong) = file::tools::rename(&mut file);
         let snags = |text: String, snags| {
             anyhow::Error::new(Snags { file: path.display().to_string(), text, snags })
         };
-        let wrong = verify::all(&file, &folder);
+        wrong.extend(verify::all(&file, &folder));
         if !wrong.is_empty() {
             return Err(snags(text, wrong));
         }
@@ -96,6 +99,7 @@ impl Tree {
             teams: BTreeMap::new(),
             discovered: false,
             stage: None,
+            aliases,
         };
         let names = verify::Names::of(&tree.file);
         for (name, person) in &tree.file.people {
@@ -159,59 +163,6 @@ impl Tree {
         Snag::new(None, error.to_string(), "", hint)
     }
 
-    /// Asks every server for its tools. What is returned is to be said: one that does not start is done
-    /// without as long as others stand in for all of its tools, and is tried again while the tree runs.
-    pub(crate) async fn discover(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut notes = Vec::new();
-        for (name, server) in &mut self.servers {
-            let failed = format!("the server `{name}` did not start");
-            match server.discover().await {
-                Ok(mut found) => {
-                    found.retain(|tool| {
-                        let said = &tool.spec.name;
-                        let is_name = verify::can_be_a_child(said);
-                        if !is_name {
-                            notes.push(format!(
-                                "the server `{name}` has a tool {said:?}, which is left out: that cannot be a name here"
-                            ));
-                        }
-                        is_name
-                    });
-                    *server = server.clone().offer(found);
-                }
-                Err(fault) if is_dispensable(&self.file, name) => {
-                    notes.push(format!("{failed}, and others stand in for it: {fault}"));
-                    *server = server.clone().connect_wait(ABSENT_WAIT);
-                    self.absent.insert(name.clone());
-                }
-                Err(fault) => return Err(anyhow::Error::new(fault).context(failed)),
-            }
-        }
-        self.discovered = true;
-        for (group, spec) in &self.file.groups {
-            for member in spec.members.get_ref() {
-                let Some((server, tool)) = member.get_ref().split_once('.') else { continue };
-                let known = |there: &McpServer| there.tools().iter().any(|it| it.name == tool);
-                if !self.absent.contains(server) && !self.servers.get(server).is_some_and(known) {
-                    let group = group.get_ref();
-                    anyhow::bail!(
-                        "the server `{server}` has no tool `{tool}`, a member of the group `{group}`"
-                    );
-                }
-            }
-        }
-        for name in self.asked_by_others().map(toml::Spanned::get_ref) {
-            let Some((server, tool)) = name.split_once('.') else { continue };
-            let known = |there: &McpServer| there.tools().iter().any(|it| it.name == tool);
-            if !self.absent.contains(server) && !self.servers.get(server).is_some_and(known) {
-                anyhow::bail!(
-                    "the server `{server}` has no tool `{tool}`, which another one is undone or asked about by"
-                );
-            }
-        }
-        Ok(notes)
-    }
-
     /// Has its models and tools be played from now on; texts and people stay who they are.
     pub(crate) fn play(&mut self, stage: Stage) {
         self.stage = Some(stage);
@@ -265,24 +216,6 @@ impl Tree {
         entry(&self.file).is_some_and(|entry| names.is_asked_as_model(entry))
     }
 
-    /// Whoever is asked although there is a store that does not keep it: a model that agents ask, too, or a
-    /// group that says so.
-    pub(crate) fn unkept(&self) -> Option<&str> {
-        let entry = entry(&self.file).filter(|_| self.file.store.is_some())?;
-        let keeps = find(&self.file.agents, entry).is_some() || kept_model(&self.file).is_some();
-        (!keeps && kept_group(&self.file) != Some(entry)).then_some(entry)
-    }
-
-    /// What a write to the store must survive.
-    pub(crate) fn durability(&self) -> Durability {
-        let store = self.file.store.as_ref().and_then(|store| store.get_ref().durability.as_ref());
-        match store.map(|it| *it.get_ref()).unwrap_or_default() {
-            file::Durability::Sync => Durability::Sync,
-            file::Durability::Async => Durability::Async,
-            file::Durability::Memory => Durability::Memory,
-        }
-    }
-
     /// A request as [ask] says, still without a word.
     ///
     /// # Errors
@@ -334,7 +267,8 @@ impl Tree {
         if self.file.store.is_none() {
             return Ok(spec);
         }
-        Ok(spec.durable::<Agent>().durability(self.durability()))
+        let spec = spec.durable::<Agent>().durability(self.durability());
+        Ok(spec.process_deaths(self.process_deaths()))
     }
 
     /// How many restarts, in which time.
@@ -401,7 +335,10 @@ impl Tree {
         for (name, model) in self.file.models.iter().filter(|(name, _)| alone(name)) {
             let mut child = self.patient(self.model(name.get_ref(), model));
             if kept_model(&self.file) == Some(name.get_ref()) {
-                child = child.durable::<LocalModel>().durability(self.durability());
+                child = child
+                    .durable::<LocalModel>()
+                    .durability(self.durability())
+                    .process_deaths(self.process_deaths());
             }
             root = root.child(child);
         }
@@ -594,7 +531,7 @@ impl Tree {
                 file::AllDown::Fail => AllDown::Fail,
             });
         }
-        if kept_group(&self.file) != Some(name) {
+        if !keeps(&self.file, name) {
             return Ok(spec);
         }
         // Who is asked takes what agents take, or what models take: nobody asks a tool.
@@ -603,7 +540,7 @@ impl Tree {
         } else {
             spec.durable::<LocalModel>()
         };
-        Ok(spec.durability(self.durability()))
+        Ok(spec.durability(self.durability()).process_deaths(self.process_deaths()))
     }
 
     /// `SERVER.TOOL` as a member of a group, beside the connection of its server.
@@ -645,22 +582,6 @@ impl Tree {
         let child = self.agent_spec(id, agent)?;
         Ok(Some(if index > 0 { child.role(Role::Simplified) } else { child }))
     }
-}
-
-/// Whether somebody else can do all that a server is asked for.
-fn is_dispensable(file: &TreeFile, server: &str) -> bool {
-    let is_its = |name: &toml::Spanned<String>| {
-        name.get_ref().split_once('.').map_or(name.get_ref().as_str(), |(head, _)| head) == server
-    };
-    let is_called = file.agents.values().any(|agent| agent.tools.iter().any(is_its));
-    let stands_alone = |group: &file::Group| group.members.get_ref().iter().all(is_its);
-    // What undoes must be there when it is needed.
-    let others = file
-        .tools
-        .iter()
-        .any(|(name, tool)| name.get_ref() != server && reach::asked_of(tool).any(is_its))
-        || file.groups.values().any(|group| reach::asked_of_group(group).any(is_its));
-    !is_called && !others && !file.groups.values().any(stands_alone)
 }
 
 /// What stands under a name.

@@ -15,7 +15,7 @@ use mainstay::watch::MIN_SAMPLES;
 use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
-use super::build::{Tree, kept_group, kept_model};
+use super::build::{Tree, keeps, kept_group, kept_model};
 use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
 use super::{points, watch};
@@ -33,6 +33,7 @@ pub(crate) fn page(tree: &Tree) -> String {
     classes(&mut page, &policy);
     allow_list(&mut page, tree);
     acts(&mut page, tree);
+    aliases(&mut page, tree);
     endpoints(&mut page, tree);
     limits(&mut page, tree, &policy);
 
@@ -183,7 +184,7 @@ fn allow_list(page: &mut String, tree: &Tree) {
             };
             let _ = writeln!(page, "    while all rest: a request {then}");
         }
-        if kept_group(&tree.file) == Some(name.get_ref()) {
+        if keeps(&tree.file, name.get_ref()) {
             let _ = writeln!(page, "    durable: what it accepts survives the process");
         }
     }
@@ -194,6 +195,18 @@ fn acts(page: &mut String, tree: &Tree) {
     let lines: Vec<_> = tree.acts().into_iter().map(|(name, how)| [name, how]).collect();
     if !lines.is_empty() {
         let _ = writeln!(page, "\nActs: what is undone, and what tells whether it has happened");
+        align(page, &lines);
+    }
+}
+
+/// The tools whose own names cannot stand in a path; nothing where the file names none.
+fn aliases(page: &mut String, tree: &Tree) {
+    let lines: Vec<_> = tree
+        .aliases()
+        .map(|(here, own)| [here.to_owned(), format!("its server calls it {own:?}")])
+        .collect();
+    if !lines.is_empty() {
+        let _ = writeln!(page, "\nTools by other names, in paths and for models");
         align(page, &lines);
     }
 }
@@ -232,10 +245,15 @@ fn keeps_to(models: &Named<Model>, model: &Model) -> String {
     let shared = model.quota_domain.as_ref().and_then(|_| models.values().find(account));
     let limits = model.limits.as_ref().or_else(|| shared?.limits.as_ref());
     let remote = model.kind.get_ref().example().is_some();
+    let answers = model
+        .answer_tokens
+        .as_ref()
+        .map(|tokens| format!("answers of {tokens} tokens where nobody says"));
     let Some(limits) = limits.filter(|_| remote).map(|limits| *limits.get_ref()) else {
-        return if remote { "what the provider says" } else { "-" }.to_owned();
+        let usual = if remote { "what the provider says" } else { "-" };
+        return answers.unwrap_or_else(|| usual.to_owned());
     };
-    let mut parts = Vec::new();
+    let mut parts = Vec::from_iter(answers);
     if let Some(requests) = limits.requests_per_minute {
         parts.push(format!("{requests} requests a minute"));
     }
@@ -304,7 +322,7 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     let _ = writeln!(page);
     let breaker = CircuitSpec::new();
     let supervisor = tree.supervision();
-    let rows = [
+    let mut rows = vec![
         (
             "S46",
             "a checkpoint is valid for",
@@ -345,6 +363,14 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
             ),
         ),
     ];
+    if tree.outlives_the_process() {
+        let ends = match tree.process_deaths() {
+            u32::MAX => "is begun again without end".to_owned(),
+            ends => format!("is begun again {}, then set aside", times(ends)),
+        };
+        // Below the one that ends a life.
+        rows.insert(7, ("", "a request that ends the process", ends));
+    }
     let lines: Vec<_> =
         rows.into_iter().map(|row| [row.0.to_owned(), row.1.to_owned(), row.2]).collect();
     align(page, &lines);

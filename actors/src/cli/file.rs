@@ -19,6 +19,7 @@ use super::watch::Watch;
 mod acts;
 mod lists;
 mod span;
+pub(crate) mod tools;
 
 pub(crate) use acts::{Act, Question, Sign, Undo, json};
 pub(crate) use span::{After, Span};
@@ -94,6 +95,7 @@ pub(crate) enum Durability {
 pub(crate) struct Store {
     pub(crate) path: Option<Spanned<PathBuf>>,
     pub(crate) durability: Option<Spanned<Durability>>,
+    pub(crate) process_deaths: Option<Spanned<NonZeroU32>>,
 }
 
 /// How a model is asked where no agent does it.
@@ -173,6 +175,7 @@ pub(crate) struct Model {
     pub(crate) text: Option<Spanned<String>>,
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) idle_timeout: Option<Spanned<Span>>,
+    pub(crate) answer_tokens: Option<Spanned<NonZeroU32>>,
     pub(crate) concurrency: Option<Spanned<u32>>,
     pub(crate) price_per_million: Option<Spanned<Price>>,
     pub(crate) limits: Option<Spanned<Limits>>,
@@ -180,7 +183,7 @@ pub(crate) struct Model {
     pub(crate) provider: Option<String>,
     pub(crate) guardrail: Option<u8>,
     pub(crate) residency: Option<String>,
-    pub(crate) context_window: Option<u32>,
+    pub(crate) context_window: Option<NonZeroU32>,
     pub(crate) price_cap: Option<Spanned<f64>>,
     #[serde(default)]
     pub(crate) tool_rights: BTreeSet<String>,

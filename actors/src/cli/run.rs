@@ -20,6 +20,7 @@ use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamSink, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 
+use super::aside;
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
@@ -59,6 +60,7 @@ const TOO_MUCH: &str =
 const HELP: &str = "\
 /tree     the live tree
 /effects  what nobody knows the outcome of, and how to settle it
+/aside    what was set aside, and how to release it or give it up
 /metrics  the objectives and what they came to, and the alerts that hold
 /good     the last answer was of use; /bad, it was not (for the objectives)
 /forget   begin a new conversation
@@ -122,7 +124,9 @@ impl Session {
                 if let (false, Some(summary)) = (show.json, summary) {
                     tell(format_args!("mainstay: {summary}"));
                 }
-                (system, recovered.open, Some(events))
+                // What agents had asked is theirs to hear.
+                let open = recovered.open.into_iter().filter(|it| !tree.is_inner(&it.child));
+                (system, open.collect(), Some(events))
             }
         };
         tokio::spawn(alerts::tell(system.events(), |line| tell(format_args!("mainstay: {line}"))));
@@ -424,6 +428,7 @@ impl Session {
             "/help" if self.people.is_empty() => HELP.to_owned(),
             "/help" => format!("{HELP}\n{}", people::HOW),
             "/effects" => settle::command(&self.system, words).await,
+            "/aside" => aside::live::command(&self.system, words).await,
             "/metrics" => metrics::page(&self.system.metrics()),
             "/good" | "/bad" => self.judge(verb == "/good"),
             _ => return self.people.command(line),
@@ -493,7 +498,7 @@ impl Session {
         }
         let pending = if self.people.is_empty() { "" } else { "/pending, " };
         tell(format_args!(
-            "{path} answers. /tree, /effects, /metrics, {pending}/forget, /help, /quit."
+            "{path} answers. /tree, /effects, /aside, /metrics, {pending}/forget, /help, /quit."
         ));
         let mut interrupted = false;
         loop {
@@ -593,10 +598,9 @@ fn with_hint(error: RecoverError) -> anyhow::Error {
         }
         _ => None,
     };
-    let error = anyhow::Error::new(error);
     match hint {
-        Some(hint) => error.context(hint),
-        None => error,
+        Some(hint) => anyhow::anyhow!("{error}; {hint}"),
+        None => anyhow::Error::new(error),
     }
 }
 

@@ -98,11 +98,6 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Whether what a server calls a tool can stand in a path.
-pub(crate) fn can_be_a_child(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/') && !name.chars().any(hides)
-}
-
 /// Whether a character of a name would not be seen, or have others be seen elsewhere.
 fn hides(c: char) -> bool {
     c.is_control() || super::turns_around(c)

@@ -9,7 +9,7 @@ use rmcp::service::{Peer, RoleClient};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::classify;
+use super::{McpServer, classify};
 use crate::secrets::Secrets;
 
 /// Where the tools find the session of the life that is up.
@@ -92,8 +92,20 @@ impl Live {
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.tools.iter().any(|tool| tool.name == name)
+        own_name(&self.tools, name).is_some()
     }
+}
+
+/// What a server calls the tool that has this name or this id. A name that is an id of others, too, is the
+/// one's whose name it is; an id of several is nobody's.
+pub(super) fn own_name<'a>(tools: &'a [Tool], name: &str) -> Option<&'a str> {
+    let names = || tools.iter().map(|tool| &*tool.name);
+    if let Some(own) = names().find(|own| *own == name) {
+        return Some(own);
+    }
+    let mut fits = names().filter(|own| McpServer::tool_id(own) == name);
+    let first = fits.next()?;
+    fits.all(|other| other == first).then_some(first)
 }
 
 /// What a failed call says about the session.

@@ -4,6 +4,7 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::ending::{Stop, reason_at};
+use super::share::BUDGETED_ANSWER;
 use super::wire::{
     Delta, Found, arguments, count_at, decimal, list_at, number_at, object_at, schema, set,
     text_at, thought,
@@ -12,8 +13,6 @@ use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
 
 /// The version of the API that is spoken, a header of every request.
 pub(crate) const VERSION: &str = "2023-06-01";
-/// Tokens an answer may have where the request does not say; this API wants a number.
-pub(crate) const MAX_TOKENS: u32 = 4096;
 
 /// The body of a request. The API has no seed, which is left out.
 pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<Value, Fault> {
@@ -58,7 +57,8 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
         .collect();
     let mut body = json!({
         "model": model, "messages": messages, "stream": stream,
-        "max_tokens": request.max_tokens.unwrap_or(MAX_TOKENS),
+        // This API wants a number.
+        "max_tokens": request.max_tokens.unwrap_or(BUDGETED_ANSWER),
     });
     set(&mut body, "system", (!system.is_empty()).then(|| system.join("\n\n")));
     if !request.tools.is_empty() {

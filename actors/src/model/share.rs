@@ -4,13 +4,17 @@
 //! right; and whoever is denied is told what would have been the least.
 
 use mainstay::fate::Cost;
+use mainstay::fault::Fault;
 use mainstay::policy::budget::{Denied, Limits, Resource};
 
 use crate::chat::Usage;
 
-/// The most tokens of an answer, under a budget, to a request that names no limit of its own. Nearly
-/// every model takes so many; a provider refuses a limit that is above the model's own.
+/// The most tokens of an answer to a request that names no limit of its own, by default, where one has to be
+/// named: see [`Model::answer_tokens`](super::Model::answer_tokens). Nearly every model takes so many; a
+/// provider refuses a limit that is above the model's own.
 pub const BUDGETED_ANSWER: u32 = 4096;
+/// The code of the fault of an answer that was cut off at its limit.
+pub(super) const TRUNCATED: &str = "truncated";
 /// The fewest tokens that are worth asking for; there are providers that refuse a smaller limit.
 const LEAST: u32 = 16;
 
@@ -26,14 +30,15 @@ pub(super) struct Share {
     pub(super) limit: u32,
 }
 
-/// The share of a request with a prompt of so many tokens, whose answer may have `limit`, at this price.
-/// `None` where nothing is limited that it uses.
+/// The share of a request with a prompt of so many tokens, whose answer may have `limit`, or else what is left,
+/// at most `most`, at this price. `None` where nothing is limited that it uses.
 ///
 /// # Errors
 /// What is left does not cover it.
 pub(super) fn share(
     prompt: u64,
     limit: Option<u32>,
+    most: u32,
     price: Price,
     left: &Limits,
 ) -> Result<Option<Share>, Denied> {
@@ -42,7 +47,7 @@ pub(super) fn share(
         return Ok(None);
     }
     let usage = |output: u64| Usage { input: prompt, output, estimated: true };
-    let least = cost(price, usage(u64::from(limit.unwrap_or(LEAST))));
+    let least = cost(price, usage(u64::from(limit.unwrap_or(LEAST.min(most)))));
     for (what, asked, left) in [
         (Resource::Tokens, least.tokens, left.tokens),
         (Resource::Money, least.money_micros, money),
@@ -56,13 +61,27 @@ pub(super) fn share(
         let prompt = u128::from(prompt) * u128::from(price.0);
         (u128::from(left) * MILLION).saturating_sub(prompt) / u128::from(price.1)
     });
-    let fits = by_tokens.into_iter().chain(by_money).fold(u128::from(BUDGETED_ANSWER), u128::min);
+    let fits = by_tokens.into_iter().chain(by_money).fold(u128::from(most), u128::min);
     // It fits what is no larger.
-    let limit = limit.unwrap_or(u32::try_from(fits).unwrap_or(BUDGETED_ANSWER));
+    let limit = limit.unwrap_or(u32::try_from(fits).unwrap_or(most));
     Ok(Some(Share { usage: usage(u64::from(limit)), limit }))
 }
 
 const MILLION: u128 = 1_000_000;
+
+/// The fault of an answer that was cut off at a limit that nobody had asked for, with where it came from.
+pub(super) fn cut_off(mut fault: Fault, limit: u32, most: u32) -> Fault {
+    if fault.code.as_deref() == Some(TRUNCATED) {
+        let why = match limit < most {
+            true => "all that the budget had left",
+            false => {
+                "what it gets where nobody says: set `max_tokens`, or raise the model's `answer_tokens`"
+            }
+        };
+        fault.message = format!("the answer was cut off at {limit} tokens, {why}").into();
+    }
+    fault
+}
 
 /// What this costs.
 pub(super) fn cost((input, output): Price, usage: Usage) -> Cost {
@@ -106,13 +125,18 @@ mod tests {
             (0, None, (1, 1), left(None, Some(u64::MAX)), Some(BUDGETED_ANSWER)),
         ];
         for (prompt, limit, price, left, expected) in table {
-            let share = share(prompt, limit, price, &left).unwrap();
+            let share = share(prompt, limit, BUDGETED_ANSWER, price, &left).unwrap();
             assert_eq!(share.map(|share| share.limit), expected, "{prompt} {limit:?} {left:?}");
             let Some(share) = share else { continue };
             assert_eq!((share.usage.input, share.usage.output), (prompt, share.limit.into()));
             let cost = cost(price, share.usage);
             assert!(left.tokens.is_none_or(|left| cost.tokens <= left), "{cost:?}");
             assert!(left.money_micros.is_none_or(|left| cost.money_micros <= left), "{cost:?}");
+        }
+        let much = left(Some(1_000_000), None);
+        for (limit, most, expected) in [(None, 9, 9), (None, 90_000, 90_000), (Some(50), 9, 50)] {
+            let share = share(100, limit, most, FREE, &much).unwrap().unwrap();
+            assert_eq!(share.limit, expected, "{limit:?} {most}");
         }
     }
 
@@ -128,7 +152,7 @@ mod tests {
             (u64::MAX, None, FREE, left(Some(7), None), Resource::Tokens, u64::MAX, 7),
         ];
         for (prompt, limit, price, left, what, asked, rest) in table {
-            let denied = share(prompt, limit, price, &left).unwrap_err();
+            let denied = share(prompt, limit, BUDGETED_ANSWER, price, &left).unwrap_err();
             assert_eq!(denied, Denied { what, asked, left: rest }, "{prompt} {limit:?}");
         }
     }

@@ -16,7 +16,7 @@ use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
 pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
 use super::transport::Head;
-use super::{anthropic, gemini, ollama, openai, responses};
+use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
 use crate::exact;
 use crate::names::{self, Ids};
@@ -410,7 +410,7 @@ impl Draft {
         let finish = match self.stop {
             Some(Stop::Truncated) => {
                 return Err(Fault::output_invalid("the answer was cut off at its token limit")
-                    .with_code("truncated"));
+                    .with_code(share::TRUNCATED));
             }
             Some(Stop::Filtered(code)) => {
                 let text = "the provider filtered the answer";

@@ -127,3 +127,58 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
         assert_eq!((said.code, &*said.err), (2, why), "{said:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_is_seen_released_and_given_up_in_a_conversation() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::hang());
+    let text = format!(
+        "[store]\npath = \"state\"\nprocess_deaths = 1\n[models.llm]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{}\"\n[agents.a]\nmodel = \"llm\"\n",
+        server.url()
+    );
+    let folder = std::sync::Arc::new(Folder::with("t.toml", &text));
+    for asked in 1..=4 {
+        let words = if asked <= 2 { "my secret" } else { "another" };
+        let process = store::start(&folder, &["run", "t.toml", words]);
+        server.asked(asked).await;
+        drop(process);
+    }
+    server.otherwise(Row::reply("fine"));
+    assert_eq!(run(&folder, &["run", "t.toml", "hello"]).await.code, 0);
+    let listed = json(&ask(&folder, &["list", "--json"]).await)["requests"].take();
+    let keys: Vec<_> = (0..2).map(|it| listed[it]["key"].as_str().unwrap().to_owned()).collect();
+    let (first, second) = (&keys[0], &keys[1]);
+    let input = format!(
+        "/aside\n/aside export\n/aside export {first} --user-data\n/aside release nothing\n/aside settle x\n\
+         /aside release {first}\n/aside discard {second}\n/aside\n/help\n"
+    );
+    let there = std::sync::Arc::clone(&folder);
+    let chat = move || there.run(&["run", "t.toml", "--chat"], &input);
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    assert_eq!(said.code, 0, "{said:?}");
+    let how = "2 requests set aside (/aside release KEY | discard KEY):\n";
+    let mut rest = said.out.as_str();
+    for part in [
+        "this tree: no request is open\n",
+        how,
+        "/aside export [KEY] [--user-data]",
+        &format!("\"key\":\"{first}\",\"kind\":\"request\""),
+        "\"text\":\"my secret\"",
+        "nothing that waits for a person has a key that begins with `nothing`\n",
+        "there is no `settle x`\n/aside ",
+        &format!("released request {first}: it is done now\n"),
+        &format!("discarded request {second}\n"),
+        "nothing was set aside, and nothing waits for a person\n",
+        "/aside    what was set aside, and how to release it or give it up\n",
+    ] {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part}\n{}", said.out));
+        rest = &rest[at + part.len()..];
+    }
+    assert_eq!(said.out.matches("my secret").count(), 1, "{}", said.out);
+    assert!(said.err.contains("/tree, /effects, /aside, "), "{said:?}");
+    // It was done, or is by the next process.
+    assert_eq!(run(&folder, &["run", "t.toml", "hello"]).await.code, 0);
+    let asked: Vec<_> = server.requests().iter().map(|seen| seen.json().to_string()).collect();
+    assert_eq!(asked.iter().filter(|body| body.contains("my secret")).count(), 3, "{asked:?}");
+    assert_eq!(asked.iter().filter(|body| body.contains("another")).count(), 2, "{asked:?}");
+}

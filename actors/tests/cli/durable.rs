@@ -220,3 +220,71 @@ async fn a_question_to_a_single_model_survives_a_kill() {
     let page = run(&folder, &["check", "t.toml"]).await.out;
     assert!(page.contains("requests to `one` are NOT kept"), "{page}");
 }
+
+/// An agent that hands a part of its task to another, both on a durable group of models. What the models say to
+/// whom follows from the order in which they are asked.
+fn team(server: &StubServer) -> Folder {
+    let model = |name: &str| {
+        format!(
+            "[models.{name}]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"{name}\"\n",
+            server.url()
+        )
+    };
+    let text = format!(
+        "[store]\npath = \"state\"\n{}{}[groups.llm]\nkind = \"model\"\nmembers = [\"one\", \"two\"]\ndurable = true\n\
+         [agents.boss]\nmodel = \"llm\"\nagents = [\"reader\"]\n[agents.reader]\nmodel = \"llm\"\ntools = [\"note\"]\n\
+         [tools.note]\nbuiltin = \"default\"\ntext = \"noted\"\n",
+        model("one"),
+        model("two"),
+    );
+    Folder::with("t.toml", &text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once() {
+    let says = [
+        Row::tool_calls([("reader", "{\"task\":\"read it\"}")]),
+        Row::tool_calls([("note", "{}")]),
+        Row::reply("it is read"),
+        Row::reply("done"),
+    ];
+    // By how many kills in the middle of each of the four questions.
+    for kills in [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 2, 1, 2]] {
+        let server = StubServer::start().await.unwrap();
+        for (row, kills) in says.iter().zip(kills) {
+            (0..kills).for_each(|_| server.then(Row::hang()));
+            server.then(row.clone());
+        }
+        let folder = team(&server);
+        let page = run(&folder, &["check", "t.toml"]).await;
+        assert!(page.out.contains("    durable: what it accepts survives"), "{page:?}");
+        let mut asked = 0;
+        for kills in kills {
+            for _ in 0..kills {
+                let process = start(&folder, &["run", "t.toml", "hello"]);
+                asked += 1;
+                server.asked(asked).await;
+                drop(process);
+                // That of whom you have asked, and that of the group.
+                let left = run(&folder, &["store", "t.toml"]).await.out;
+                let both = "state: 2 requests go on at the next start\n";
+                assert!(left.starts_with(both), "{kills:?}: {left}");
+            }
+            asked += 1;
+        }
+        let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+        let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!((said.code, &answer["text"]), (0, &"done".into()), "{kills:?} {said:?}");
+        assert_eq!(answer["taken_up"], true, "{answer}");
+        // What was answered is not paid for again, and each is asked the same again after a kill.
+        let mut bodies: Vec<_> =
+            server.requests().iter().map(|it| it.json()["messages"].clone()).collect();
+        assert_eq!(bodies.len(), asked, "{kills:?}");
+        bodies.dedup();
+        assert_eq!(bodies.len(), 4, "{kills:?}: {bodies:?}");
+        let last = bodies[3].as_array().unwrap();
+        let roles: Vec<_> = last.iter().map(|it| it["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool"], "{kills:?}");
+        assert!(last[2]["content"].to_string().contains("it is read"), "{last:?}");
+    }
+}

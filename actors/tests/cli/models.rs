@@ -83,6 +83,25 @@ price_per_million = {{ input = 1000000, output = 1000000 }}
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_under_a_budget_is_as_long_as_the_file_says_and_what_is_cut_off_is_no_answer() {
+    let server = StubServer::start().await.unwrap();
+    let cut = json!({"choices": [{"message": {"content": "it beg"}, "finish_reason": "length"}]});
+    server.otherwise(Row::new(200, cut.to_string()));
+    let text = format!(
+        "[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nanswer_tokens = 77\n[agents.a]\nmodel = \"llm\"\nbudget = {{ tokens = 50000 }}\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let page = run(&folder, &["check", "t.toml"]).await.out;
+    assert!(page.contains("  answers of 77 tokens where nobody says\n"), "{page}");
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
+    let why = "the answer was cut off at 77 tokens, what it gets where nobody says: set `max_tokens`, or raise the model's `answer_tokens`";
+    assert!(said.err.contains(why), "{said:?}");
+    assert_eq!(server.requests()[0].json()["max_tokens"], 77);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_a_quota_domain_hold_for_all_that_are_paid_from_it() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::error(500, "server_error", "no"));

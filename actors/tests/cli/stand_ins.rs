@@ -145,37 +145,6 @@ async fn a_server_that_does_not_start_is_done_without_and_comes_later() {
     assert!(said.err.starts_with("mainstay: the server `bank` did not start: "), "{said:?}");
 }
 
-#[cfg(unix)]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tool_whose_name_cannot_stand_in_a_path_is_left_out_and_said() {
-    // A server of few words: it answers what it is asked by the number of the line.
-    const ODD: &str = r##"
-        while read -r line; do
-            id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
-            case "$line" in
-                *'"initialize"'*) result='{"protocolVersion":"2025-03-26","capabilities":{"tools":{}},"serverInfo":{"name":"odd","version":"1"}}' ;;
-                *'"tools/list"'*) result='{"tools":[{"name":"a/b","inputSchema":{"type":"object"}},{"name":"","inputSchema":{"type":"object"}},{"name":"fine","inputSchema":{"type":"object","properties":{"x":{"$ref":"#/nope"}}}}]}' ;;
-                *) continue ;;
-            esac
-            printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
-        done"##;
-    let server = StubServer::start().await.unwrap();
-    let rest = "[agents.a]\nmodel = \"llm\"\ntools = [\"odd\"]\n[tools.odd]\ncommand = [\"sh\", \"odd.sh\"]\n";
-    let folder = tree(&server, rest);
-    std::fs::write(folder.0.join("odd.sh"), ODD).unwrap();
-    let said = run(&folder, &["run", "t.toml", "hello"]).await;
-    assert_eq!((said.code, &*said.out), (0, "ok\n"), "{said:?}");
-    let line = |name: &str| {
-        format!(
-            "mainstay: the server `odd` has a tool {name:?}, which is left out: that cannot be a name here\n"
-        )
-    };
-    assert_eq!(said.err, line("a/b") + &line(""));
-    let tools = server.requests()[0].json()["tools"].clone();
-    assert_eq!(tools.as_array().unwrap().len(), 1, "{tools}");
-    assert_eq!(tools[0]["function"]["name"], "fine");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_never_answers_is_named_after_its_start_timeout() {
     let server = StubServer::start().await.unwrap();

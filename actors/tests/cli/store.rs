@@ -56,6 +56,33 @@ async fn the_same_words_after_a_kill_take_the_request_up_and_ask_nothing_twice()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_the_process_ends_with_as_often_as_the_file_says_is_set_aside() {
+    let agent = "[agents.helper]\nmodel = \"llm\"\n";
+    let group = "[groups.helper]\nkind = \"model\"\nmembers = [\"llm\"]\n";
+    for rest in [agent, group, ""] {
+        let server = StubServer::start().await.unwrap();
+        server.otherwise(Row::hang());
+        let text = text(&server, rest).replace("\"state\"", "\"state\"\nprocess_deaths = 1");
+        let folder = Folder::with("t.toml", &text);
+        let page = run(&folder, &["check", "t.toml"]).await.out;
+        let line = page.lines().find(|line| line.contains("ends the process")).unwrap();
+        assert!(line.ends_with("  is begun again once, then set aside"), "{line}");
+        // The process that has accepted it is not counted, the one that has begun it again is.
+        for asked in [1, 2] {
+            let process = start(&folder, &["run", "t.toml", "hello"]);
+            server.asked(asked).await;
+            drop(process);
+        }
+        server.otherwise(Row::reply("fine"));
+        let said = run(&folder, &["run", "t.toml", "another"]).await;
+        assert_eq!((said.code, &*said.out, server.count()), (0, "fine\n", 3), "{said:?}");
+        assert!(server.requests()[2].json().to_string().contains("another"), "{rest}");
+        let said = run(&folder, &["store", "t.toml"]).await;
+        assert!(said.out.contains("\n1 request set aside "), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_words_after_a_kill_hear_of_the_request_before() {
     let server = StubServer::start().await.unwrap();
     server.then(Row::hang());
@@ -150,7 +177,11 @@ async fn a_store_of_other_agents_is_refused_with_the_difference_until_it_is_adop
     std::fs::write(folder.0.join("t.toml"), other).unwrap();
     let said = run(&folder, &["run", "t.toml", "hello"]).await;
     assert_eq!(said.code, 2);
-    for part in ["--adopt takes the store up", "- t/helper", "+ t/other"] {
+    for part in [
+        "mainstay: the store belongs to another tree: - t/helper",
+        "+ t/other",
+        "; --adopt takes the store up",
+    ] {
         assert!(said.err.contains(part), "{said:?}");
     }
     let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;

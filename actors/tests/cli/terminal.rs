@@ -102,7 +102,7 @@ async fn arrow_keys_bring_lines_back_and_ctrl_d_ends() {
     server.then(Row::reply_stream(["three"]));
     at_terminal(agent(&server, ""), |terminal| {
         terminal.type_in("what is it?\r");
-        terminal.until("one two");
+        terminal.until("one ");
         terminal.until("(by t/helper; 1 step;");
         terminal.until("> ");
         terminal.type_in(UP);
@@ -188,6 +188,21 @@ async fn a_person_is_asked_at_the_terminal_and_may_call_it_off() {
         terminal.until("> ");
         terminal.type_in(CTRL_D);
         assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_the_command_in_the_middle_of_an_answer_is_said_on_a_line_of_its_own() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Hang));
+    at_terminal(agent(&server, ""), |terminal| {
+        terminal.type_in("what is it?\r");
+        terminal.until("one ");
+        let process = terminal.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+        terminal.until("\r\nmainstay: ended by SIGTERM\r\n");
+        assert_eq!(terminal.ends(), Some(143));
     })
     .await;
 }

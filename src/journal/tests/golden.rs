@@ -73,6 +73,7 @@ fn lines() -> Vec<Line> {
         budget: None,
         taken: 0,
         back: Back::default(),
+        hand: Hand::Harmless,
     };
     let fated = |key: &str, fate, reply: Option<&str>, work: Option<u64>| Line::Fated {
         key: Arc::from(key),
@@ -131,10 +132,14 @@ fn lines() -> Vec<Line> {
     lines.push(Line::TakenUp { key: key("two"), n: 7 });
     lines.push(Line::WentBack { key: key("one"), to: None });
     lines.push(Line::WentBack { key: key("four"), to: Some(at.clone()) });
+    for (name, out) in [("one", true), ("four", true), ("four", false), ("two", true)] {
+        lines.push(Line::HandedOut { key: key(name), out });
+    }
     lines.push(match accepted("nine", Trail::default()) {
         Line::Accepted { child, key, request, deadline, trail, budget, .. } => {
             let back = Back { own: true, widest: Some(at) };
-            Line::Accepted { child, key, request, deadline, trail, budget, taken: 3, back }
+            let hand = Hand::In;
+            Line::Accepted { child, key, request, deadline, trail, budget, taken: 3, back, hand }
         }
         other => other,
     });
@@ -205,6 +210,11 @@ async fn what_every_version_wrote_is_read() {
             assert_eq!(found, all);
         } else {
             assert_eq!(found, vec![(0, Back::default()); 2]);
+        }
+        let hands: Vec<_> = open.iter().map(|it| it.hand).collect();
+        match version {
+            7.. => assert_eq!(hands, [Hand::Out, Hand::In, Hand::In]),
+            _ => assert!(hands.iter().all(|hand| *hand == Hand::Untold), "{hands:?}"),
         }
         let count = records.len();
         let ledger = crate::ledger::Ledger::replayed(records);

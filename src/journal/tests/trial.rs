@@ -123,6 +123,24 @@ async fn of_those_that_are_suspected_one_is_in_hand_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_takes_its_turn_up_again_before_it_is_over_does_not_have_it_for_longer() {
+    let store = with_open(&["one", "two"]).await;
+    let journal = next(&store);
+    let [one, two] = ["one", "two"].map(|key| on_trial(&journal, key, true));
+    takes_up(&one, 0).await;
+    let clock = clock();
+    let since = tokio::time::Instant::now();
+    let comes = tokio::spawn(async move { takes_up(&two, 0).await });
+    for _ in 0..3 {
+        clock.sleep_until(clock.now() + Duration::from_secs(9)).await;
+        // Whom it has asked is at work for it, too.
+        takes_up(&one, 0).await;
+    }
+    comes.await.unwrap();
+    assert_eq!(since.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_counted_and_returned_ends_with_the_quarantine() {
     let store = with_open(&["one"]).await;
     let (journal, key) = (next(&store), Arc::from("one"));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Phase, Place, Report, RollbackError, Since, To, Wider};
+use super::{Missing, Phase, Place, Report, RollbackError, Since, To, Wider};
 use crate::event::Event;
 use crate::journal::Journal;
 use crate::moment::Moment;
@@ -127,19 +127,32 @@ impl Fallen {
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();
+            let missing = Missing::noted(&journal, std::mem::take(&mut report.missing));
             let limit = hub.clock.sleep_until(begun + place.scope().limit());
-            let settled = tokio::select! {
+            let mut settled = Box::pin(place.settle(&journal, &children, since, &phase));
+            let told = tokio::select! {
                 biased;
-                settled = place.settle(&journal, &children, since, &phase) => settled,
-                () = limit => Err(place.too_late(place.scope().limit(), phase.get())),
+                told = &mut settled => told,
+                () = limit => {
+                    hub.count_rollback(place.scope(), false, begun);
+                    place.failed(&place.too_late(place.scope().limit(), phase.get()));
+                    // Given up half-way, it would let them go on with effects that are not settled.
+                    if let Err(error) = settled.await {
+                        tracing::error!(target: "mainstay", at = %place.at(), %error, "a late rollback did not end well");
+                    }
+                    drop(held);
+                    missing.told(&journal).await;
+                    return;
+                }
             };
-            hub.count_rollback(place.scope(), settled.is_ok(), begun);
-            match settled {
+            hub.count_rollback(place.scope(), told.is_ok(), begun);
+            match told {
                 Ok(told) => {
                     report.kept = told.kept;
                     report.undone = told.undone;
                     report.unknown = told.unknown;
                     report.elapsed = hub.now().since(begun);
+                    report.missing = missing.told(&journal).await;
                     hub.emit(report.event(None));
                 }
                 Err(error) => drop(place.failed(&error)),

@@ -62,7 +62,18 @@ impl Rollbacks {
 
 /// What is being done, for whoever finds that it took too long.
 #[derive(Clone, Default)]
-pub(super) struct Phase(Arc<parking_lot::Mutex<(&'static str, bool)>>);
+pub(super) struct Phase(Arc<parking_lot::Mutex<(&'static str, Reached)>>);
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Reached {
+    /// Nothing is changed yet.
+    #[default]
+    Making,
+    /// Children are being changed.
+    Changing,
+    /// Nobody waits any more, and nothing was changed.
+    GivenUp,
+}
 
 impl Phase {
     pub(super) fn set(&self, phase: &'static str) {
@@ -73,12 +84,27 @@ impl Phase {
         self.0.lock().0
     }
 
-    /// From here on children are changed.
-    pub(super) fn begin(&self) {
-        self.0.lock().1 = true;
+    /// From here on children are changed, unless it was given up.
+    pub(super) fn begin(&self) -> bool {
+        let mut now = self.0.lock();
+        if now.1 == Reached::GivenUp {
+            return false;
+        }
+        now.1 = Reached::Changing;
+        true
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.0.lock().1
+        self.0.lock().1 == Reached::Changing
+    }
+
+    /// Nobody waits any more. Whether nothing was changed: nothing will be.
+    pub(super) fn give_up(&self) -> bool {
+        let mut now = self.0.lock();
+        if now.1 == Reached::Changing {
+            return false;
+        }
+        now.1 = Reached::GivenUp;
+        true
     }
 }

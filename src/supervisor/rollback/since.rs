@@ -52,3 +52,27 @@ fn given_up(place: &Place, children: &[Arc<dyn Look>]) -> Vec<Arc<str>> {
     all.dedup();
     all
 }
+
+/// Requests whose work is in no state any more.
+pub(super) struct Missing(Answered);
+
+impl Missing {
+    /// They are named before anything is undone, which may take long: not everybody who returns somebody looks
+    /// at a report, and whoever does may not live to see it.
+    pub(super) fn noted(journal: &Journal, missing: Answered) -> Self {
+        for (child, key) in &missing {
+            journal.note_lost(child, vec![Arc::clone(key)]);
+        }
+        Self(missing)
+    }
+
+    /// All is settled, and they are about to be told. Until that is written, the next process names them.
+    pub(super) async fn told(self, journal: &Journal) -> Answered {
+        if !self.0.is_empty() {
+            let keys: Vec<_> = self.0.iter().map(|(_, key)| Arc::clone(key)).collect();
+            // When it cannot be written they are told twice.
+            drop(journal.told_missing(&keys).await);
+        }
+        self.0
+    }
+}

@@ -160,7 +160,8 @@ pub enum RollbackError {
     /// Nobody waits any more for the request that asked for it.
     #[error("nobody waits for the request that would have \"{0}\" return")]
     Unwanted(ChildPath),
-    /// Somebody needs to stop and start the children, and could not.
+    /// The supervisor was to stop and start the children, and a life that was to follow did not begin, or the
+    /// system is about to end. What goes on does so from what was returned to.
     #[error("the restart failed: {0}")]
     Restart(ChildError),
     /// The store could not be read or written. When the restart had been made, it stands.
@@ -169,8 +170,10 @@ pub enum RollbackError {
 }
 
 /// What a rollback does before it changes anything.
-pub(super) const BEFORE: [&str; 2] =
-    ["waiting for another rollback", "making the lives that follow"];
+pub(super) const BEFORE: [&str; 3] =
+    ["waiting for another rollback", "making the lives that follow", WAITING];
+/// It may be that a sibling has failed just now.
+pub(super) const WAITING: &str = "waiting for its supervisor, which restarts its children";
 
 impl RollbackError {
     /// Whether a rollback was begun and did not come to its end, and not merely asked for in the wrong way.

@@ -1,17 +1,18 @@
-//! Requests that the process has ended with.
+//! Requests that the process has ended with: those that it has ended with too often, and those that may have been
+//! done and may not be done again.
 //!
-//! *Invariant.* One that is set aside here is so in the store before anything else is handed out.
+//! *Invariant.* What has its fate here has it in the store before anything else is handed out.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::System;
-use crate::checkpoint::{Durability, Wall};
+use crate::checkpoint::{Batch, Durability, Wall};
 use crate::decision::Action;
 use crate::error::RecoverError;
 use crate::event::Event;
-use crate::fate::{Attempt, Ended, Fate, Trail};
+use crate::fate::{self, Attempt, Fate, Trail};
 use crate::fault::Class;
 use crate::id::Delivery;
 use crate::journal::{Journal, Open, Tried};
@@ -21,22 +22,39 @@ use crate::port::Trying;
 /// What the trail of such a request says of each attempt.
 const PROCESS_ENDED: &str = "process_ended";
 
-/// By their keys.
-pub(super) type Deadly = HashMap<Arc<str>, (usize, Open)>;
+/// What is not handed out again by itself, in the order of acceptance.
+#[derive(Default)]
+pub(super) struct Ended {
+    keys: HashSet<Arc<str>>,
+    /// The process has ended too often with them in hand.
+    pub(super) deadly: Vec<Open>,
+    /// Nobody knows whether they were done.
+    pub(super) in_doubt: Vec<Open>,
+}
 
-/// In the order in which they were accepted.
-pub(super) fn in_order(deadly: Deadly) -> Vec<Open> {
-    let mut requests: Vec<_> = deadly.into_values().collect();
-    requests.sort_by_key(|(place, _)| *place);
-    requests.into_iter().map(|(_, open)| open).collect()
+impl Ended {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
 }
 
 impl System {
     /// Those that are not handed out again by themselves.
-    pub(super) fn deadly(&self, open: Vec<Open>) -> Deadly {
-        let never = |open: &Open| self.again(open) == Again::Never;
-        let all = open.into_iter().enumerate().filter(|(_, open)| never(open));
-        all.map(|(place, open)| (Arc::clone(&open.key), (place, open))).collect()
+    pub(super) fn ended_with(&self, open: Vec<Open>) -> Ended {
+        let mut ended = Ended::default();
+        for open in open {
+            let key = Arc::clone(&open.key);
+            // One that a person releases is done again, which must not happen to what may have been done.
+            if open.hand.is_in_doubt(self.inner.registry.acts(&open.child)) {
+                ended.in_doubt.push(open);
+            } else if self.again(&open) == Again::Never {
+                ended.deadly.push(open);
+            } else {
+                continue;
+            }
+            ended.keys.insert(key);
+        }
+        ended
     }
 
     fn again(&self, open: &Open) -> Again {
@@ -57,14 +75,12 @@ impl System {
         let hub = &self.inner.hub;
         let (now, ends) = (hub.now(), open.taken);
         let before = open.trail.0.len() as u32;
-        let ended =
-            || Ended::Fault { class: Class::Internal, code: Some(PROCESS_ENDED.to_owned()) };
         let attempt = |n| Attempt {
             at: now,
             child: open.child.clone(),
             attempt: before + n,
             delivery: Delivery::NONE,
-            ended: ended(),
+            ended: process_ended(),
             action: match n {
                 n if n < ends => Action::Retry { delay: Duration::ZERO, at: now },
                 _ => Action::Quarantine,
@@ -74,21 +90,41 @@ impl System {
         let trail = Trail((1..=ends).map(attempt).collect());
         let at = Wall::from(hub.clock.wall());
         journal.quarantined(&open.key, trail, at, Durability::Sync).await?;
-        self.inner.registry.count_set_aside(&open.child);
+        self.tell_ended(open, Fate::Quarantined, before + ends);
+        Ok(())
+    }
+
+    /// As above. A person has to find out what has become of it.
+    pub(super) async fn settle_in_doubt(
+        &self,
+        journal: &Arc<Journal>,
+        open: &Open,
+    ) -> Result<(), RecoverError> {
+        let batch = (Batch::new(), Durability::Sync);
+        journal.fated(&open.key, Fate::Unknown, None, None, batch).await?;
+        self.tell_ended(open, Fate::Unknown, open.trail.0.len() as u32 + 1);
+        Ok(())
+    }
+
+    fn tell_ended(&self, open: &Open, fate: Fate, attempts: u32) {
+        let hub = &self.inner.hub;
+        self.inner.registry.count_ended(&open.child, fate);
         hub.stats.lock().alerts += 1;
         let (child, request) = (open.child.clone(), hub.next_id());
-        let attempts = before + ends;
-        hub.emit(Event::Alert { child: child.clone(), request, ended: ended(), attempts });
+        hub.emit(Event::Alert { child: child.clone(), request, ended: process_ended(), attempts });
         hub.emit(Event::Fated {
             child,
             request,
-            fate: Fate::Quarantined,
+            fate,
             served_by: None,
             attempts,
             degraded: false,
             defaulted: false,
             elapsed: Duration::ZERO,
         });
-        Ok(())
     }
+}
+
+fn process_ended() -> fate::Ended {
+    fate::Ended::Fault { class: Class::Internal, code: Some(PROCESS_ENDED.to_owned()) }
 }

@@ -1,8 +1,12 @@
 //! Who is asked, and whose requests a store keeps.
 
-use super::super::file::{GroupKind, TreeFile};
+use mainstay::checkpoint::Durability;
+use mainstay::id::ChildPath;
+use mainstay::policy::deaths::PROCESS_DEATHS;
+
+use super::super::file::{self, GroupKind, TreeFile};
 use super::super::verify;
-use super::find;
+use super::{Tree, find};
 
 /// Who may be asked: the groups of agents, and the agents in no group; where there are no agents, the
 /// groups of models, and the models in no group.
@@ -30,6 +34,18 @@ pub(crate) fn kept_group(file: &TreeFile) -> Option<&str> {
     group.durable.as_ref().is_none_or(|durable| *durable.get_ref()).then_some(entry)
 }
 
+/// Whether the requests of a group survive the process: of the one that is asked, and of those of models that
+/// say so, which their agents join again.
+pub(crate) fn keeps(file: &TreeFile, name: &str) -> bool {
+    let inner = || {
+        find(&file.groups, name).is_some_and(|group| {
+            let says = group.durable.as_ref().is_some_and(|durable| *durable.get_ref());
+            says && group.kind.get_ref().is_of_models() && file.store.is_some()
+        })
+    };
+    kept_group(file) == Some(name) || inner()
+}
+
 /// The model whose requests survive the process: the one that is asked, where there is a store and no
 /// agent asks it, too.
 pub(crate) fn kept_model(file: &TreeFile) -> Option<&str> {
@@ -43,4 +59,42 @@ pub(crate) fn kept_model(file: &TreeFile) -> Option<&str> {
 pub(crate) fn entry(file: &TreeFile) -> Option<&str> {
     let named = file.entry.as_ref().map(|entry| entry.get_ref().as_str());
     named.or_else(|| entries(file).into_iter().next())
+}
+
+impl Tree {
+    /// Whoever is asked although there is a store that does not keep it: a model that agents ask, too, or a
+    /// group that says so.
+    pub(crate) fn unkept(&self) -> Option<&str> {
+        let entry = entry(&self.file).filter(|_| self.file.store.is_some())?;
+        let keeps = find(&self.file.agents, entry).is_some() || kept_model(&self.file).is_some();
+        (!keeps && kept_group(&self.file) != Some(entry)).then_some(entry)
+    }
+
+    /// What a write to the store must survive.
+    pub(crate) fn durability(&self) -> Durability {
+        let store = self.file.store.as_ref().and_then(|store| store.get_ref().durability.as_ref());
+        match store.map(|it| *it.get_ref()).unwrap_or_default() {
+            file::Durability::Sync => Durability::Sync,
+            file::Durability::Async => Durability::Async,
+            file::Durability::Memory => Durability::Memory,
+        }
+    }
+
+    /// How often in a row the process may end with a request in hand before it is set aside.
+    pub(crate) fn process_deaths(&self) -> u32 {
+        let store = self.file.store.as_ref().and_then(|it| it.get_ref().process_deaths.as_ref());
+        store.map_or(PROCESS_DEATHS, |ends| ends.get_ref().get())
+    }
+
+    /// Whether this is a group that agents ask, and nobody else.
+    pub(crate) fn is_inner(&self, child: &ChildPath) -> bool {
+        kept_group(&self.file) != Some(child.id()) && keeps(&self.file, child.id())
+    }
+
+    /// Whether who is asked is begun again by the process after this one.
+    pub(crate) fn outlives_the_process(&self) -> bool {
+        self.file.store.is_some()
+            && self.durability() != Durability::Memory
+            && self.unkept().is_none()
+    }
 }

@@ -1,6 +1,7 @@
 //! The children that stand for something outside: models and MCP servers.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use mainstay::spec::{Capabilities, ChildSpec};
@@ -145,6 +146,9 @@ pub(super) fn model(
             if let Some(idle) = &model.idle_timeout {
                 endpoint = endpoint.idle_timeout(idle.get_ref().0);
             }
+            if let Some(tokens) = &model.answer_tokens {
+                endpoint = endpoint.answer_tokens(tokens.get_ref().get());
+            }
             endpoint.spec(name)
         }
         (None, _) => match (&model.text, model.kind.get_ref()) {
@@ -168,6 +172,6 @@ pub(super) fn model(
         residency: model.residency.clone(),
         price_cap_micros: model.price_cap.as_ref().and_then(|cap| file::micros(*cap.get_ref())),
         provider: model.provider.clone(),
-        context_window: model.context_window,
+        context_window: model.context_window.map(NonZeroU32::get),
     })
 }

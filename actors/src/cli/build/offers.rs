@@ -56,7 +56,7 @@ impl Tree {
             if let (true, true, Some((server, inner))) =
                 (self.discovered, offers.is_empty(), name.split_once('.'))
             {
-                bail!("the server `{server}` has no tool `{inner}`");
+                bail!("the server `{server}` has no tool `{}`", self.own(server, inner));
             }
             for (spec, need) in offers {
                 if let Some(other) = offered.insert(spec.name.clone(), need.clone()) {

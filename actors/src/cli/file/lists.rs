@@ -1,7 +1,7 @@
-//! Lists in the places of tables.
+//! Lists and dates in the places of tables.
 //!
 //! *Invariant.* The reader would take a list for the values of a table in their order, without their
-//! names, and so has to be kept from it.
+//! names, and a date for a table with a name of its own, and so has to be kept from them.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -37,24 +37,48 @@ const TABLES: [&str; 25] = [
     "tools.*.effects",
 ];
 
-/// The first list that stands in the place of a table.
+/// Where a table is expected, too, and the reader says it better of a list.
+const OTHERS: [&str; 12] = [
+    "models",
+    "groups",
+    "tools",
+    "people",
+    "agents",
+    "policy.retries",
+    "watch.objectives",
+    "watch.alerts",
+    "groups.*.grants",
+    "tools.*.env",
+    "tools.*.effects.*",
+    "tools.*.effects.*.*.arguments",
+];
+
+/// The first list or date that stands in the place of a table.
 pub(super) fn misplaced(text: &str) -> Option<Snag> {
     // What cannot be read is told by the reader.
     let table = DeTable::parse(text).ok()?;
-    TABLES.iter().find_map(|way| {
+    let find = |lists: bool, way: &&str| {
         let way: Vec<&str> = way.split('.').collect();
-        find(table.get_ref(), &way, &mut Vec::new())
-    })
+        find(table.get_ref(), &way, lists, &mut Vec::new())
+    };
+    let tables = TABLES.iter().find_map(|way| find(true, way));
+    tables.or_else(|| OTHERS.iter().find_map(|way| find(false, way)))
 }
 
-fn find<'a>(table: &'a DeTable<'_>, way: &[&str], names: &mut Vec<&'a str>) -> Option<Snag> {
+fn find<'a>(
+    table: &'a DeTable<'_>,
+    way: &[&str],
+    lists: bool,
+    names: &mut Vec<&'a str>,
+) -> Option<Snag> {
     let (step, rest) = way.split_first()?;
     let fits = |name: &str| *step == "*" || *step == name;
     table.iter().filter(|(name, _)| fits(name.get_ref())).find_map(|(name, value)| {
         names.push(name.get_ref());
         let found = match value.get_ref() {
-            DeValue::Table(inner) => find(inner, rest, names),
-            DeValue::Array(_) if rest.is_empty() => Some(snag(value, names)),
+            DeValue::Table(inner) => find(inner, rest, lists, names),
+            DeValue::Array(_) if rest.is_empty() && lists => Some(snag("a list", value, names)),
+            DeValue::Datetime(_) if rest.is_empty() => Some(snag("a date", value, names)),
             _ => None,
         };
         names.pop();
@@ -62,7 +86,8 @@ fn find<'a>(table: &'a DeTable<'_>, way: &[&str], names: &mut Vec<&'a str>) -> O
     })
 }
 
-fn snag(value: &Spanned<DeValue<'_>>, names: &[&str]) -> Snag {
+fn snag(what: &str, value: &Spanned<DeValue<'_>>, names: &[&str]) -> Snag {
     let hint = format!("write a table: [{}], and its keys below", names.join("."));
-    Snag::new(value.span(), "a list where a table is expected", "expected a table", hint)
+    let message = format!("{what} where a table is expected");
+    Snag::new(value.span(), message, "expected a table", hint)
 }

@@ -92,3 +92,10 @@ impl Page {
         }
     }
 }
+
+impl Drop for Page {
+    /// What is said next, by whoever ended this, begins a line of its own.
+    fn drop(&mut self) {
+        self.end();
+    }
+}

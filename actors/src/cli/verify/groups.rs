@@ -23,7 +23,7 @@ impl Verify<'_> {
             let hint = "add a second member that does the same work; texts and people do not";
             self.say(hedge.span(), message, "needs two that work alike", hint);
         }
-        if build::kept_group(self.file) == Some(name.get_ref()) {
+        if build::keeps(self.file, name.get_ref()) {
             let message =
                 format!("the group `{}` keeps its requests, and so cannot hedge", name.get_ref());
             let hint =
@@ -70,10 +70,12 @@ impl Verify<'_> {
                 let hint = "add [store] with `path = \"...\"`";
                 self.say(durable.span(), message, "kept where?", hint);
             }
+            // Agents join what they asked for, as long as it does nothing to the world.
+            (true, false) if group.kind.get_ref().is_of_models() => {}
             (true, false) => {
                 let message = format!("`{}` is asked by agents, and not by you", name.get_ref());
                 let hint = format!(
-                    "remove it: an agent keeps what it asked for itself; only `{entry}`, which is asked, may be durable"
+                    "remove it: an agent keeps what it does itself; only `{entry}`, which is asked, and groups of models may be durable"
                 );
                 self.say(durable.span(), message, "kept twice, it would be done twice", hint);
             }

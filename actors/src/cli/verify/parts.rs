@@ -60,6 +60,7 @@ impl Verify<'_> {
                 ("model", model.model.as_ref().map(Spanned::span)),
                 ("key_env", model.key_env.as_ref().map(Spanned::span)),
                 ("idle_timeout", model.idle_timeout.as_ref().map(Spanned::span)),
+                ("answer_tokens", model.answer_tokens.as_ref().map(Spanned::span)),
                 ("price_per_million", model.price_per_million.as_ref().map(Spanned::span)),
                 ("limits", model.limits.as_ref().map(Spanned::span)),
             ];
@@ -566,6 +567,11 @@ impl Verify<'_> {
         if let (Durability::Memory, Some(path)) = (kind, &section.path) {
             let hint = "write `durability = \"sync\"` or \"async\", or remove the path";
             self.say(path.span(), "a path for what stays in memory", "never written", hint);
+        }
+        if let (Durability::Memory, Some(ends)) = (kind, &section.process_deaths) {
+            let hint = "remove it, or add a `path` and write `durability = \"sync\"` or \"async\"";
+            let message = "ends of the process counted in what ends with it";
+            self.say(ends.span(), message, "never more than none", hint);
         }
         if let (Some(durability), Some(_)) = (durability, finance)
             && kind != Durability::Sync

@@ -1,0 +1,122 @@
+//! When nobody is at work on an act any more, and what the request of a durable tool says of it.
+//!
+//! *Invariant.* Nothing is verified, undone or asked again while somebody works on it: a task of this process,
+//! or a durable tool on its own request, which outlives its asker and its process. What came of that request is
+//! what came of the act, whoever asked.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use super::joined::is_untouched;
+use super::{Asked, Effects, Keep};
+use crate::fate::Fate;
+use crate::fault::{Class, EffectKind, Fault};
+use crate::ledger::{EffectKey, EffectStatus, Entry, Happened, Input, Resolution};
+
+impl Effects {
+    /// The effect once nobody is at work on it any more.
+    pub(super) async fn at_rest(&self, key: EffectKey) -> Option<Entry> {
+        self.rest(key, false).await
+    }
+
+    /// As [`Effects::at_rest`]; what a tool still works on while the system stops is left to the next process,
+    /// which [`Effects::is_with_tool`] tells.
+    pub(super) async fn at_rest_unless_stopping(&self, key: EffectKey) -> Option<Entry> {
+        self.rest(key, true).await
+    }
+
+    async fn rest(&self, key: EffectKey, gives_up: bool) -> Option<Entry> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let entry = self.ledger.lock().get(key).cloned()?;
+            if entry.in_flight {
+                changed.await;
+                continue;
+            }
+            let Some((journal, request)) = self.request_of(&entry) else { return Some(entry) };
+            let told = journal.told();
+            match journal.known(&request) {
+                None => return Some(entry),
+                Some(Asked::Open) if gives_up && self.is_stopping() => return Some(entry),
+                Some(Asked::Open) => {
+                    tokio::select! {
+                        () = told => {}
+                        () = changed => {}
+                    }
+                }
+                Some(ended) => {
+                    let Some(input) = says(&entry, ended) else { return Some(entry) };
+                    // Not waited for: the fate of the tool's request says the same to every process.
+                    self.note(input);
+                    return self.ledger.lock().get(key).cloned();
+                }
+            }
+        }
+    }
+
+    /// Whether the tool works on its own request, whose asker is gone.
+    pub(super) fn is_with_tool(&self, entry: &Entry) -> bool {
+        self.request_of(entry)
+            .is_some_and(|(journal, request)| matches!(journal.known(&request), Some(Asked::Open)))
+    }
+
+    /// As [`Effects::is_with_tool`].
+    pub(crate) fn is_key_with_tool(&self, key: EffectKey) -> bool {
+        let entry = self.ledger.lock().get(key).cloned();
+        entry.is_some_and(|entry| self.is_with_tool(&entry))
+    }
+
+    /// Whether the tool of some act of this task works on its own request, whose asker is gone.
+    pub(crate) fn is_task_with_tools(&self, task: &str) -> bool {
+        let acts: Vec<_> = self.ledger.lock().of_task(task).into_iter().cloned().collect();
+        acts.iter().any(|entry| self.is_with_tool(entry))
+    }
+
+    /// Who asked for this is gone, and nobody will ask again: once its tool is done with it, too, it is known or
+    /// lost. What a tool still works on while the system stops is found by the next process.
+    pub(crate) async fn settle_orphan(&self, key: EffectKey) {
+        let Some(entry) = self.at_rest_unless_stopping(key).await else { return };
+        if entry.status == EffectStatus::Intended && !self.is_with_tool(&entry) {
+            self.note(Input::Lost(key));
+        }
+    }
+
+    /// Whoever waits for something looks again: the system stops.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Under what key a durable tool was asked for an act of which nobody knows what came of it.
+    fn request_of(&self, entry: &Entry) -> Option<(&Arc<dyn Keep>, Arc<str>)> {
+        let journal = self.journal.get()?;
+        let is_open = matches!(
+            entry.status,
+            EffectStatus::Intended | EffectStatus::Unknown | EffectStatus::Compensating
+        );
+        is_open.then(|| (journal, Arc::from(entry.idempotency_key())))
+    }
+}
+
+/// What the end of the tool's request says of an act without an outcome; `None` when it is as before.
+fn says(entry: &Entry, ended: Asked) -> Option<Input> {
+    let (key, kind) = (entry.intent.key, entry.intent.kind);
+    if !matches!(entry.status, EffectStatus::Intended | EffectStatus::Unknown) {
+        return None;
+    }
+    match ended {
+        Asked::Done(reply) => Some(Input::Confirmed(key, Happened::new(reply?.into_bytes()))),
+        // One that may be repeated may have acted in an attempt before the last.
+        Asked::Over(fate) if is_untouched(fate) && !kind.is_replay_safe() => {
+            Some(Input::Resolved(key, Resolution::NotHappened))
+        }
+        // Where it can be asked what is the case, that is better.
+        Asked::Over(Fate::Failed)
+            if matches!(kind, EffectKind::Compensable | EffectKind::Irreversible) =>
+        {
+            let text = format!("what was asked of \"{}\" has failed", entry.intent.tool);
+            Some(Input::Failed(key, Fault::new(Class::Exhausted, text).effect_failed()))
+        }
+        Asked::Over(_) | Asked::Aside | Asked::Open => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! Requests of which nobody knows whether they were done, in the hands of a person.
+//!
+//! *Invariant.* Nothing is asked anew here: a key is free again, and whoever may use it decides.
+
+use std::sync::Arc;
+
+use super::{System, Upkeep};
+use crate::error::QuarantineError;
+use crate::fate::Fate;
+use crate::journal::{Journal, Journaled, failed};
+
+impl System {
+    /// A person has found out that a request to a durable child or group whose fate is `Unknown` has not happened:
+    /// under its key it may be asked again. Such are told in
+    /// [`Recovered::in_doubt`](super::Recovered::in_doubt), and by
+    /// [`CallError::Unknown`](crate::error::CallError::Unknown). The fate that it had is not taken back.
+    ///
+    /// # Errors
+    /// No request with this key has the fate `Unknown`; the journal cannot be written, and the key is then taken as
+    /// before.
+    pub async fn did_not_happen(&self, key: &str) -> Result<(), QuarantineError> {
+        let not_in_doubt = || QuarantineError::NotInDoubt(key.to_owned());
+        freed(self.inner.hub.journal.get().ok_or_else(not_in_doubt)?, key).await
+    }
+}
+
+impl Upkeep {
+    /// The keys of the requests whose fate is `Unknown`, the oldest first, of the last 65,536 that have a fate.
+    pub fn in_doubt(&self) -> Vec<Arc<str>> {
+        self.journal.in_doubt()
+    }
+
+    /// As [`System::did_not_happen`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn did_not_happen(&self, key: &str) -> Result<(), QuarantineError> {
+        freed(&self.journal, key).await
+    }
+}
+
+async fn freed(journal: &Arc<Journal>, key: &str) -> Result<(), QuarantineError> {
+    if !matches!(journal.known(key), Some(Journaled::Fated(Fate::Unknown, _))) {
+        return Err(QuarantineError::NotInDoubt(key.to_owned()));
+    }
+    let freed = journal.freed(&Arc::from(key));
+    freed.await.map_err(|error| QuarantineError::Journal(failed(&error)))
+}

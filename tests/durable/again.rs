@@ -1,0 +1,132 @@
+//! Requests that an earlier process has left, taken up again.
+
+use std::future::poll_fn;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+
+use super::moody::Moody;
+use super::*;
+
+/// Adds up. It comes to no end in the first process; in the second one it keeps its thread busy, once.
+#[derive(Clone)]
+struct Spins {
+    sum: Arc<u64>,
+    waits: Arc<AtomicBool>,
+    spins: Arc<AtomicBool>,
+    polls: Arc<AtomicU32>,
+    at_work: Arc<Notify>,
+}
+
+impl Spins {
+    fn new() -> Self {
+        Self {
+            sum: Arc::default(),
+            waits: Arc::new(AtomicBool::new(true)),
+            spins: Arc::default(),
+            polls: Arc::default(),
+            at_work: Arc::default(),
+        }
+    }
+
+    fn spec(&self) -> SupervisorSpec {
+        let made = self.clone();
+        let child = ChildSpec::stateful("adds", move || made.clone()).durable::<Spins>();
+        SupervisorSpec::one_for_one("desk").child(child)
+    }
+}
+
+/// After so many polls somebody is told, and after so many more it gives up.
+const TOLD: u32 = 10;
+const ENOUGH: u32 = 100_000;
+
+impl Behavior for Spins {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Spins {
+    async fn step(&mut self, request: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        if self.waits.load(Ordering::SeqCst) {
+            self.at_work.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if self.spins.swap(false, Ordering::SeqCst) {
+            poll_fn(|task| {
+                let polls = self.polls.fetch_add(1, Ordering::SeqCst) + 1;
+                if polls == TOLD {
+                    self.at_work.notify_one();
+                }
+                if polls >= ENOUGH {
+                    return Poll::Ready(());
+                }
+                task.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+        self.sum = Arc::new(*self.sum + request);
+        Ok(Step::Reply(*self.sum))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("adds", 1).with("sum", Arc::clone(&self.sum)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.sum = snapshot.get("sum")?;
+        Ok(())
+    }
+}
+
+/// A request that the first process has left in the middle of its step.
+fn left_behind(adds: &Spins, store: &Arc<dyn Store>) {
+    runtime().block_on(async {
+        let (system, _) = System::recover(adds.spec(), Arc::clone(store)).await.unwrap();
+        let port = system.port::<u64, u64>("desk/adds").unwrap();
+        port.submit(7_u64, CallOptions::new().key("left")).await.unwrap();
+        adds.at_work.notified().await;
+    });
+    adds.waits.store(false, Ordering::SeqCst);
+}
+
+async fn fate_of(system: &System, key: &str) -> (Fate, Option<String>) {
+    let mut events = system.events();
+    loop {
+        match system.journaled(key) {
+            Some(Journaled::Fated(fate, reply)) => return (fate, reply),
+            _ => drop(events.next().await.unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_request_is_taken_up_although_the_store_refuses_to_note_that() {
+    let moody = Moody::new();
+    let store = Arc::clone(&moody) as Arc<dyn Store>;
+    let adds = Spins::new();
+    left_behind(&adds, &store);
+    // What the next process writes first is that the request is in its hands.
+    moody.refuse(1);
+    runtime().block_on(async {
+        let (system, _) = System::recover(adds.spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(fate_of(&system, "left").await, (Fate::Done, Some("7".to_owned())));
+        assert!(!moody.refuses(), "nothing was refused");
+        assert_eq!(system.stats().failures.len(), 0, "and nothing has failed");
+    });
+}
+
+#[test]
+fn a_step_that_wakes_itself_hears_a_kill_also_when_its_request_was_left_by_another_process() {
+    let store = store();
+    let adds = Spins::new();
+    left_behind(&adds, &store);
+    adds.spins.store(true, Ordering::SeqCst);
+    runtime().block_on(async {
+        let (system, _) = System::recover(adds.spec(), Arc::clone(&store)).await.unwrap();
+        adds.at_work.notified().await;
+        system.kill("desk/adds").unwrap();
+        assert_eq!(fate_of(&system, "left").await, (Fate::Done, Some("7".to_owned())));
+        let polls = adds.polls.load(Ordering::SeqCst);
+        assert!((TOLD..ENOUGH).contains(&polls), "{polls} polls");
+    });
+}
