@@ -25,7 +25,7 @@ use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::{Failed, Show, UNREAD, say, tell};
-pub(crate) use interrupt::interrupted;
+pub(crate) use interrupt::{hear_interrupts, interrupted};
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -192,7 +192,10 @@ impl Session {
                     let mut bytes = Vec::new();
                     std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
                 };
-                let bytes = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::new);
+                let bytes = tokio::select! {
+                    bytes = tokio::task::spawn_blocking(read) => bytes.map_err(anyhow::Error::new),
+                    () = interrupted() => return Err(Failed("called off".to_owned()).into()),
+                };
                 let bytes = bytes.and_then(|bytes| Ok(bytes?)).context("standard input")?;
                 String::from_utf8(bytes).map_err(|error| {
                     let at = error.utf8_error().valid_up_to() + 1;

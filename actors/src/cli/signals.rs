@@ -47,6 +47,7 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        super::run::hear_interrupts();
         let (terminate, hang_up) = (SignalKind::terminate(), SignalKind::hangup());
         Ok(Self { terminate: signal(terminate)?, hang_up: signal(hang_up)? })
     }
@@ -66,6 +67,7 @@ pub(crate) struct Signals;
 #[cfg(not(unix))]
 impl Signals {
     pub(crate) fn new() -> std::io::Result<Self> {
+        super::run::hear_interrupts();
         Ok(Self)
     }
 

@@ -85,7 +85,9 @@ async fn a_signal_while_a_server_starts_ends_that_server_too() {
             let ended = ended.await.unwrap();
             let expected = format!("mainstay: ended by SIG{signal}\n");
             assert_eq!((ended.code, &*ended.out, ended.err), (code, "", expected), "{arguments:?}");
-            assert!(!lives(pid.trim()), "{signal}: {arguments:?} leaves its server behind");
+            // It is killed, and gone as soon as the system has come to it.
+            let stays = (0..1000).all(|_| lives(pid.trim()));
+            assert!(!stays, "{signal}: {arguments:?} leaves its server behind");
         }
     }
 }

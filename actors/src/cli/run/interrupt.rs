@@ -1,6 +1,7 @@
 //! Ctrl-C, whenever it comes.
 //!
-//! *Invariant.* From the first wait on, none is lost between two waits, and none ends the process by itself.
+//! *Invariant.* From the first wait on, or once they are heard, none is lost between two waits, and none ends
+//! the process by itself.
 
 use std::sync::OnceLock;
 
@@ -8,6 +9,15 @@ use tokio::sync::Notify;
 
 /// Waits for the next Ctrl-C, or takes one that has come since the last wait.
 pub(crate) async fn interrupted() {
+    heard().notified().await;
+}
+
+/// From now on none is lost, and none ends the process by itself.
+pub(crate) fn hear_interrupts() {
+    heard();
+}
+
+fn heard() -> &'static Notify {
     static HEARD: OnceLock<Notify> = OnceLock::new();
     let mut is_first = false;
     let heard = HEARD.get_or_init(|| {
@@ -17,7 +27,7 @@ pub(crate) async fn interrupted() {
     if is_first {
         listen(heard);
     }
-    heard.notified().await;
+    heard
 }
 
 #[cfg(unix)]
