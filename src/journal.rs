@@ -360,6 +360,12 @@ impl Journal {
         self.state.lock().work_since(states)
     }
 
+    /// In whose state the work of the request with this key is, and after how many steps; also when that was only
+    /// handed to the store.
+    pub(crate) fn work_of(&self, key: &str) -> Option<(ChildPath, u64)> {
+        self.state.lock().work_of(key)
+    }
+
     /// Whether the request that was answered with this key can be handled again.
     pub(crate) fn has_past(&self, key: &str) -> bool {
         self.state.lock().past(key).is_some()

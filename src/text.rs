@@ -54,11 +54,9 @@ fn place(text: &[u8], end: usize) -> String {
                 names = true;
             }
             b'[' => path.push(Err(0)),
-            b'}' | b']' => {
-                // It was read to its end, and is whole all the same: then that is what is wrong.
-                if at + 1 < end {
-                    path.pop();
-                }
+            // One that was read to its end, and is whole all the same, is what is wrong.
+            b'}' | b']' if at + 1 < end => {
+                path.pop();
             }
             b',' => match path.last_mut() {
                 Some(Err(place)) => *place += 1,

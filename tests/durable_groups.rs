@@ -152,7 +152,7 @@ fn who_answered_what_was_taken_up_is_heard_of_from_the_start() {
 
 #[test]
 fn the_allow_list_of_a_group_is_told_before_it_takes_requests_and_can_be_looked_at() {
-    let (first, second) = (Script::default(), Script::default());
+    let (first, second) = (Script::echo(), Script::echo());
     let told = |spec: SupervisorSpec| {
         runtime().block_on(async {
             let options = RecoverOptions::default();

@@ -72,7 +72,7 @@ impl Journal {
         Some(self.commit(Batch::new(), &line, durability))
     }
 
-    /// The keys of the requests of which nobody knows whether they were done, the oldest first.
+    /// The keys of the requests of which nobody knows whether they were done: with a fate, and then without.
     pub(crate) fn in_doubt(&self) -> Vec<Arc<str>> {
         self.state.lock().in_doubt()
     }
@@ -80,10 +80,20 @@ impl Journal {
     /// Whoever had begun with this request has ended, and nothing has happened. Nobody waits for it: what is not
     /// written leaves the next process in doubt, which does no harm.
     pub(crate) fn hands_back(&self, key: &Arc<str>) {
+        drop(self.handed_back(key, Durability::Async));
+    }
+
+    /// A person says that nothing has happened; `None` when nobody had begun with it, or it is not open.
+    pub(crate) fn was_not_done(&self, key: &Arc<str>) -> Option<Commit> {
+        self.handed_back(key, Durability::Sync)
+    }
+
+    fn handed_back(&self, key: &Arc<str>, durability: Durability) -> Option<Commit> {
         let mut state = self.state.lock();
-        if state.is_out(key) && state.hands(key, Hand::In) {
-            let line = Line::HandedOut { key: Arc::clone(key), out: false };
-            drop(self.commit(Batch::new(), &line, Durability::Async));
+        if !state.is_out(key) || !state.hands(key, Hand::In) {
+            return None;
         }
+        let line = Line::HandedOut { key: Arc::clone(key), out: false };
+        Some(self.commit(Batch::new(), &line, durability))
     }
 }

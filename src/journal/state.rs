@@ -271,6 +271,10 @@ impl State {
         self.past.get(key)
     }
 
+    pub(super) fn work_of(&self, key: &str) -> Option<(ChildPath, u64)> {
+        self.work.get(key).cloned()
+    }
+
     /// The requests whose work is in the state of this child after more than so many steps, in the order in
     /// which it came there.
     pub(super) fn after(&self, child: &ChildPath, step: u64) -> Vec<(u64, Arc<str>)> {
@@ -374,13 +378,16 @@ impl State {
         (open.taken != before).then_some(open.taken)
     }
 
-    /// Those that nobody knows whether they were done, in the order in which they ended.
+    /// Those that nobody knows whether they were done: in the order in which they ended, and then those that are
+    /// open.
     pub(super) fn in_doubt(&self) -> Vec<Arc<str>> {
         let unknown = self.order.iter().filter(|(stamp, key)| {
             let known = self.fated.get(key).filter(|known| known.stamp == *stamp);
             known.is_some_and(|known| known.fate == Fate::Unknown)
         });
-        unknown.map(|(_, key)| Arc::clone(key)).collect()
+        let out = self.open.values().filter(|open| open.hand == Hand::Out);
+        let out = out.map(|open| &open.key);
+        unknown.map(|(_, key)| key).chain(out).map(Arc::clone).collect()
     }
 
     /// Whether somebody may have acted on this request, which is open.

@@ -43,24 +43,33 @@ pub(crate) struct Candidate<L> {
 /// A candidate whose type is not known.
 pub(crate) struct Prepared(Box<dyn Any + Send>);
 
-/// Which of all the checkpoints of a child are of a future that a rollback has given up: they were stored after
-/// what was returned to, and the last one, which may have been set aside, does not come from them.
+/// Which of all the checkpoints of a child, the newest first, are of a future that a rollback has given up: they
+/// were stored after what was returned to, and the last one, which may have been set aside, does not come from them.
 pub(crate) fn given_up(
     journal: &Journal,
     all: &[Listed],
     last: Option<CheckpointId>,
 ) -> HashSet<CheckpointId> {
-    let used = all.iter().map(|listed| listed.checkpoint.id).filter(|id| journal.is_used_up(*id));
-    let mut given_up: HashSet<_> = used.collect();
-    if given_up.is_empty() {
+    let used: HashSet<_> =
+        all.iter().map(|it| it.checkpoint.id).filter(|id| journal.is_used_up(*id)).collect();
+    let mut given_up = used.clone();
+    if used.is_empty() {
         return given_up;
     }
-    let mut parents: HashMap<_, _> =
-        all.iter().map(|listed| (listed.checkpoint.id, listed.checkpoint.lineage.parent)).collect();
-    let mut next = last;
-    while let Some(id) = next {
-        given_up.remove(&id);
-        next = parents.remove(&id).flatten();
+    let mut places: HashMap<_, _> =
+        all.iter().enumerate().map(|(at, it)| (it.checkpoint.id, at)).collect();
+    let (mut next, mut after) = (last, None);
+    while let Some(at) = next.and_then(|id| places.remove(&id)) {
+        let checkpoint = &all[at].checkpoint;
+        given_up.remove(&checkpoint.id);
+        let is_used = used.contains(&checkpoint.id);
+        // What was returned to, and what the rollback has stored: a step that was under way meanwhile may have
+        // stored something in between, which nobody has marked.
+        if let Some(kept) = after.filter(|_| is_used) {
+            given_up.extend(all[at.min(kept + 1)..at].iter().map(|it| it.checkpoint.id));
+        }
+        after = Some(at).filter(|_| is_used);
+        next = checkpoint.lineage.parent;
     }
     given_up
 }
@@ -225,22 +234,38 @@ impl<W: Worker> Slot<W> {
         Ok(Prepared(Box::new(Candidate { life, saved })))
     }
 
-    /// A state in the middle of a request is of use only while that request is open.
+    /// A state in the middle of a request is of use only while that request is open; and one after a request only
+    /// when that is not open any more: its fate may be in the store, and it is done again all the same.
     fn check_in_hand(&self, saved: &Saved, id: CheckpointId) -> Result<(), CheckpointError> {
-        let Some(mid) = &saved.mid else { return Ok(()) };
-        let desk = self.desk();
-        let is = |mail: &Mail<W>| match &mid.request {
-            InHand::Here(id) => mail.id == *id,
-            InHand::Before(key) => *self.key_of(mail) == **key,
-        };
-        if desk.mailbox.any_waiting(is) || desk.mailbox.flights().any(|it| is(it.payload)) {
-            return Ok(());
+        let (mut is_open, open) = (saved.mid.is_none(), RefCell::new(Vec::new()));
+        {
+            let desk = self.desk();
+            let is = |mail: &Mail<W>| {
+                open.borrow_mut().push(self.key_of(mail));
+                saved.mid.as_ref().is_some_and(|mid| match &mid.request {
+                    InHand::Here(id) => mail.id == *id,
+                    InHand::Before(key) => *self.key_of(mail) == **key,
+                })
+            };
+            is_open |=
+                desk.mailbox.any_waiting(is) || desk.mailbox.flights().any(|it| is(it.payload));
         }
-        Err(CheckpointError::Incompatible {
-            what: format!("in {id}, the request in hand"),
-            found: "one that has its fate".to_owned(),
-            expected: "one that is open, or none".to_owned(),
-        })
+        let refused = |found: &str, expected: &str| {
+            let what = format!("in {id}, the request in hand");
+            let (found, expected) = (found.to_owned(), expected.to_owned());
+            Err(CheckpointError::Incompatible { what, found, expected })
+        };
+        if !is_open {
+            return refused("one that has its fate", "one that is open, or none");
+        }
+        let has_its_work = |key: &String| {
+            let work = self.journal().and_then(|journal| journal.work_of(key));
+            work.is_some_and(|(child, step)| child == self.path && step <= saved.steps)
+        };
+        if open.borrow().iter().any(has_its_work) {
+            return refused("one whose work is in it", "one that is begun, or none");
+        }
+        Ok(())
     }
 
     /// A state in the middle of a request may have to go back to where the request began: that is the

@@ -88,7 +88,10 @@ impl<W: Worker> Slot<W> {
             let request = (codec.read_request)(text.as_bytes())?;
             request.downcast::<W::Request>().map_err(|_| "it is of another type".to_owned())
         };
-        let due = journal.replays(&self.path, step).into_iter();
+        // One that is still in hand, since its answer was on its way, is done again itself.
+        let open = self.tasks();
+        let is_open = |key: &str| open.iter().any(|(_, task, _)| task == key);
+        let due = journal.replays(&self.path, step).into_iter().filter(|(_, key, _)| !is_open(key));
         due.map(|(step, key, text)| Replay { key, step, request: read(text) }).collect()
     }
 

@@ -16,14 +16,13 @@ use crate::circuit::DomainSpec;
 use crate::effects::{Asking, Undoer};
 use crate::error::SpecError;
 use crate::family::ChildOptions;
-use crate::fate::{Fate, FateCounts};
+use crate::fate::FateCounts;
 use crate::fault::Fault;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
 use crate::id::ChildPath;
 use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
-use crate::policy::deaths::PROCESS_DEATHS;
 use crate::policy::{GroupKind, Policy, Within};
 use crate::port::{NotUndone, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
@@ -32,6 +31,8 @@ use crate::spec::{
     ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, defined_by, domains, dynamic_child, resolve,
 };
 use crate::watch::Totals;
+
+mod kept;
 
 /// What has a path. Small: there is one a child.
 #[derive(Clone)]
@@ -249,30 +250,6 @@ impl Registry {
         }
     }
 
-    /// Every child that is durable, in the order of their paths.
-    pub(crate) fn durable(&self) -> Vec<Arc<dyn Look>> {
-        let mut found: Vec<_> = self
-            .entries
-            .iter()
-            .filter_map(|entry| match entry.value() {
-                Entry::Child { slot, .. } if slot.spec().durable => Some(Arc::clone(slot)),
-                _ => None,
-            })
-            .collect();
-        found.sort_by(|one, other| one.path().cmp(other.path()));
-        found
-    }
-
-    /// Every group that is durable, in the order of their paths.
-    pub(crate) fn durable_groups(&self) -> Vec<ChildPath> {
-        let durable =
-            |entry: &Entry| matches!(entry, Entry::Group(group) if group.durable.is_some());
-        let found = self.entries.iter().filter(|entry| durable(entry.value()));
-        let mut found: Vec<_> = found.map(|entry| entry.key().clone()).collect();
-        found.sort();
-        found
-    }
-
     /// Whom the groups allow to stand in for whom.
     pub(crate) fn allowed(&self) -> Topology {
         let lines = self.entries.iter().filter_map(|entry| match entry.value() {
@@ -287,34 +264,6 @@ impl Registry {
         match self.get(path)? {
             Entry::Group(group) => Some(Topology::new(group.group.allowed())),
             Entry::Child { .. } | Entry::Supervisor(_) => None,
-        }
-    }
-
-    /// How often in a row the process may end with a request in hand that what has this path has accepted.
-    pub(crate) fn process_deaths(&self, path: &ChildPath) -> u32 {
-        match self.get(path) {
-            Some(Entry::Child { slot, .. }) => slot.spec().process_deaths,
-            Some(Entry::Group(group)) => group.process_deaths,
-            Some(Entry::Supervisor(_)) | None => PROCESS_DEATHS,
-        }
-    }
-
-    /// Whether somebody may work on what this path has accepted whose work may not be repeated.
-    pub(crate) fn acts(&self, path: &ChildPath) -> bool {
-        match self.get(path) {
-            Some(Entry::Child { slot, .. }) => !slot.spec().effect.is_replay_safe(),
-            Some(Entry::Group(group)) => group.group.acts(),
-            // Nobody knows what was there.
-            Some(Entry::Supervisor(_)) | None => true,
-        }
-    }
-
-    /// A request of before has this fate without being handed out: it counts as accepted here, too.
-    pub(crate) fn count_ended(&self, path: &ChildPath, fate: Fate) {
-        match self.get(path) {
-            Some(Entry::Child { slot, .. }) => slot.count_ended(fate),
-            Some(Entry::Group(group)) => group.group.count_ended(fate),
-            Some(Entry::Supervisor(_)) | None => {}
         }
     }
 

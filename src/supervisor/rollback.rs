@@ -37,7 +37,7 @@ mod words;
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
 pub(crate) use lives::Lives;
-use options::{Wanted, has_in_hand, used_up};
+use options::{Wanted, has_in_hand, is_used_up, used_up};
 use progress::Phase;
 pub(crate) use progress::Rollbacks;
 use since::{Missing, Since};
@@ -397,7 +397,8 @@ impl Place {
                     expected: "a child that is there, durable and stateful".to_owned(),
                 }));
             };
-            if self.node.hub.journal.get().is_some_and(|journal| journal.is_used_up(*id)) {
+            let journal = self.node.hub.journal.get();
+            if journal.is_some_and(|journal| is_used_up(journal, store, path, *id)) {
                 return Err(refuse(CheckpointError::Used { checkpoint: *id }));
             }
             let mut schemas = Schemas::new();

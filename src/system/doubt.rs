@@ -25,17 +25,25 @@ impl System {
 }
 
 impl Upkeep {
-    /// The keys of the requests whose fate is `Unknown`, the oldest first, of the last 65,536 that have a fate.
+    /// The keys of the requests whose fate is `Unknown`, the oldest first, of the last 65,536 that have a fate; and
+    /// then of those that have none and that the next process gives it, since code that may not be repeated had
+    /// begun with them when the last one ended.
     pub fn in_doubt(&self) -> Vec<Arc<str>> {
         self.journal.in_doubt()
     }
 
-    /// As [`System::did_not_happen`].
+    /// As [`System::did_not_happen`]. One that has no fate is delivered again by the next process.
     ///
     /// # Errors
-    /// As there.
+    /// As there; also of one that is not [in doubt](Upkeep::in_doubt).
     pub async fn did_not_happen(&self, key: &str) -> Result<(), QuarantineError> {
-        freed(&self.journal, key).await
+        match self.journal.was_not_done(&Arc::from(key)) {
+            Some(written) => match written.await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(QuarantineError::Journal(failed(&error))),
+            },
+            None => freed(&self.journal, key).await,
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl QuarantineRef {
         let aside = journal.aside(id).ok_or_else(|| unknown(id))?;
         let refused = |why: String| QuarantineError::Refused { id: id.to_string(), why };
         let (port, codec) =
-            self.system.inner.registry.recorded(&aside.open.child).ok_or_else(|| {
+            self.system.inner.registry.durable_at(&aside.open.child).ok_or_else(|| {
                 refused(format!("nothing durable is at \"{}\"", aside.open.child))
             })?;
         let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;

@@ -272,7 +272,7 @@ impl System {
         // are read before any is delivered.
         let (open, gone): (Vec<_>, Vec<_>) =
             journal.open_requests().into_iter().filter(|it| !ended.has(&it.key)).partition(
-                |open| match self.inner.registry.recorded(&open.child) {
+                |open| match self.inner.registry.durable_at(&open.child) {
                     None => !options.adopt_topology,
                     Some(_) => !options.set_unreadable_aside || self.check_request(open).is_ok(),
                 },
@@ -304,9 +304,7 @@ impl System {
         for request in &ended.deadly {
             self.set_deadly_aside(&journal, request).await?;
         }
-        for request in &ended.in_doubt {
-            self.settle_in_doubt(&journal, request).await?;
-        }
+        self.settle_in_doubt(&journal, &ended.in_doubt).await?;
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
             journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
@@ -439,7 +437,7 @@ impl System {
     /// Nothing in this tree has its path, or what has cannot read it, and a person has said that the tree is
     /// right: the request is for a person, too.
     async fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Result<(), RecoverError> {
-        let is_there = self.inner.registry.recorded(&request.child).is_some();
+        let is_there = self.inner.registry.durable_at(&request.child).is_some();
         let code = if is_there { "request_unreadable" } else { "child_gone" };
         let gone = Attempt {
             at: self.inner.hub.now(),
@@ -456,7 +454,7 @@ impl System {
     }
 
     fn check_request(&self, request: &Open) -> Result<(), RecoverError> {
-        match self.inner.registry.recorded(&request.child) {
+        match self.inner.registry.durable_at(&request.child) {
             Some((_, codec)) => (codec.read_request)(request.request.as_bytes())
                 .map(drop)
                 .map_err(|why| refused(request, why)),
@@ -479,7 +477,7 @@ impl System {
         request: Open,
         before: Budgets,
     ) -> Result<(), RecoverError> {
-        let Some((port, codec)) = self.inner.registry.recorded(&request.child) else {
+        let Some((port, codec)) = self.inner.registry.durable_at(&request.child) else {
             return Err(refused(&request, "nothing durable has this path".to_owned()));
         };
         let now = Now::read(&*self.inner.hub.clock);

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::sync::atomic::AtomicBool;
 
+use mainstay::behavior::StartContext;
 use mainstay::error::QuarantineError;
 use mainstay::port::Verified;
 use mainstay::spec::Shutdown;
@@ -372,6 +373,7 @@ fn a_person_who_has_looked_frees_the_key_in_a_running_system_and_in_a_store() {
         upkeep.did_not_happen("two").await.unwrap();
         assert!(upkeep.did_not_happen("two").await.is_err());
         assert_eq!(upkeep.in_doubt(), [Arc::from("three")]);
+        assert!(upkeep.did_not_happen("never seen").await.is_err());
     });
     process(&store, spec(), async |system, _| {
         submit(system, "desk/till", 2, "two").await;
@@ -552,4 +554,125 @@ fn steps_that_act_by_themselves_are_begun_once_and_gone_on_with_after_a_stop_in_
         assert_eq!(system.journaled("two"), done(2));
     });
     assert_eq!(world.paid(), [1, 2]);
+}
+
+#[test]
+fn a_person_who_has_looked_before_the_next_process_begins_has_that_do_it() {
+    let (store, world) = (store(), Till::slow());
+    let spec = || desk(till(&world).concurrency(2).durable::<Till>());
+    process(&store, spec(), async |system, _| {
+        for (request, key) in [(1, "one"), (2, "two"), (3, "waits")] {
+            submit(system, "desk/till", request, key).await;
+        }
+    });
+    world.slow.store(false, Ordering::SeqCst);
+    runtime().block_on(async {
+        let upkeep = Upkeep::of(Arc::clone(&store)).unwrap();
+        assert_eq!(upkeep.in_doubt(), [Arc::from("one"), Arc::from("two")]);
+        upkeep.did_not_happen("one").await.unwrap();
+        assert!(upkeep.did_not_happen("waits").await.is_err());
+    });
+    process(&store, spec(), async |system, recovered| {
+        assert_eq!(keys(&recovered.open), ["one", "waits"]);
+        assert_eq!(keys(&recovered.in_doubt), ["two"]);
+        settle().await;
+        assert_eq!(system.journaled("one"), done(1));
+    });
+    assert_eq!(world.paid(), [1, 2, 1, 3]);
+}
+
+#[test]
+fn what_was_accepted_by_a_child_that_keeps_nothing_any_more_is_set_aside_and_not_done_in_every_process()
+ {
+    let (store, world) = (store(), Till::slow());
+    process(&store, desk(till(&world).durable::<Till>()), async |system, _| {
+        submit(system, "desk/till", 1, "one").await;
+        submit(system, "desk/till", 2, "waits").await;
+    });
+    world.slow.store(false, Ordering::SeqCst);
+    let plain = || desk(till(&world).recorded::<Till>());
+    for first in [true, false] {
+        runtime().block_on(async {
+            let mut options = RecoverOptions::default();
+            options.adopt_topology = true;
+            let (system, recovered) =
+                System::recover_with(plain(), Arc::clone(&store), options).await.unwrap();
+            settle().await;
+            assert_eq!(keys(&recovered.set_aside), if first { vec!["waits"] } else { vec![] });
+            assert_eq!(recovered.requests, 0);
+            assert!(system.quarantine().release("waits").await.is_err());
+        });
+    }
+    assert_eq!(world.paid(), [1]);
+    process_with_topology(&store, desk(till(&world).durable::<Till>()), async |system| {
+        system.quarantine().release("waits").await.unwrap();
+        settle().await;
+        assert_eq!(system.journaled("waits"), done(2));
+    });
+    assert_eq!(world.paid(), [1, 2]);
+}
+
+fn process_with_topology<T>(
+    store: &Arc<dyn Store>,
+    spec: SupervisorSpec,
+    work: impl AsyncFnOnce(&System) -> T,
+) -> T {
+    runtime().block_on(async {
+        let mut options = RecoverOptions::default();
+        options.adopt_topology = true;
+        let (system, _) = System::recover_with(spec, Arc::clone(store), options).await.unwrap();
+        work(&system).await
+    })
+}
+
+/// Does not start.
+struct Stuck;
+
+impl Behavior for Stuck {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateless for Stuck {
+    async fn start(&mut self, _: &StartContext) -> Result<(), Fault> {
+        Err(Fault::internal("as asked"))
+    }
+
+    async fn serve(&self, request: &u64, _: &Context) -> Result<u64, Fault> {
+        Ok(*request)
+    }
+}
+
+#[test]
+fn a_tree_that_does_not_start_leaves_everything_to_the_next_process() {
+    for kind in [EffectKind::Idempotent, EffectKind::Irreversible] {
+        let (store, world) = (store(), Till::default());
+        world.slow.store(true, Ordering::SeqCst);
+        let child = || till(&world).effect(kind).durable::<Till>();
+        process(&store, desk(child()), async |system, _| {
+            for (request, key) in [(1, "one"), (2, "two"), (3, "three")] {
+                submit(system, "desk/till", request, key).await;
+            }
+        });
+        world.slow.store(false, Ordering::SeqCst);
+        let acts = !kind.is_replay_safe();
+        runtime().block_on(async {
+            let stuck = ChildSpec::stateless("stuck", || Stuck);
+            let started = System::recover(desk(child()).child(stuck), Arc::clone(&store)).await;
+            assert!(matches!(started, Err(RecoverError::Start(_))), "{started:?}");
+            settle().await;
+        });
+        process(&store, desk(child()), async |system, _| {
+            settle().await;
+            let first = if acts { UNKNOWN } else { done(1) };
+            let known = ["one", "two", "three"].map(|key| system.journaled(key));
+            assert_eq!(known, [first, done(2), done(3)], "{kind:?}");
+        });
+        let (mut paid, mut twice) = (world.paid(), Vec::new());
+        paid.sort_unstable();
+        for both in paid.windows(2).filter(|both| both[0] == both[1]) {
+            twice.push(both[0]);
+        }
+        assert!(!acts || twice.is_empty(), "{kind:?}: paid twice: {twice:?}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use mainstay::checkpoint::{Batch, Durability, Scope};
 use mainstay::clock::{Clock, TokioClock};
+use mainstay::fault::ExitCause;
 use mainstay::moment::Moment;
 use mainstay::system::{Recovered, SystemOptions, To};
 
@@ -33,12 +34,19 @@ impl Clock for Ahead {
 struct Scene {
     /// A long request is in its last step.
     reached: Notify,
+    /// A short request is in its only step.
+    adding: Notify,
+    /// Slow requests wait there.
+    door: Notify,
     /// Long requests fail there.
     fails: AtomicBool,
     /// A state with this sum cannot be restored.
     bad: AtomicU64,
     kind: Option<EffectKind>,
 }
+
+/// Asked for it a first step waits at the door and adds 10, and a second one replies.
+const SLOW: u64 = 1_000_000;
 
 /// Adds up. Asked for 0 it takes three steps and does not come back from the fourth.
 #[derive(Clone)]
@@ -55,7 +63,18 @@ impl Behavior for Adds {
 
 impl Stateful for Adds {
     async fn step(&mut self, more: &u64, turn: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        if *more == SLOW && *self.steps == 0 {
+            self.scene.reached.notify_one();
+            self.scene.door.notified().await;
+            (self.sum, self.steps) = (Arc::new(*self.sum + 10), Arc::new(1));
+            return Ok(Step::Continue);
+        }
+        if *more == SLOW {
+            self.steps = Arc::default();
+            return Ok(Step::Reply(*self.sum));
+        }
         if *more > 0 || matches!(turn, Turn::RolledBack(_)) {
+            self.scene.adding.notify_one();
             self.sum = Arc::new(*self.sum + more);
             return Ok(Step::Reply(*self.sum));
         }
@@ -85,6 +104,26 @@ impl Stateful for Adds {
     }
 }
 
+/// Opens the door when it is stopped.
+#[derive(Clone)]
+struct Bell(Arc<Scene>);
+
+impl Behavior for Bell {
+    type Request = ();
+    type Reply = ();
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+}
+
+impl Stateless for Bell {
+    async fn serve(&self, (): &(), _: &Context) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn stop(&self, _: &ExitCause) {
+        self.0.door.notify_one();
+    }
+}
+
 impl Scene {
     async fn up(
         self: &Arc<Self>,
@@ -98,7 +137,11 @@ impl Scene {
             .checkpoint(Interval::Steps(1))
             .attempt_timeout(Duration::from_secs(100_000))
             .effect(self.kind.unwrap_or(EffectKind::Pure));
-        let spec = SupervisorSpec::one_for_one("desk").scope(Scope::Transaction).child(child);
+        let bell = Bell(Arc::clone(self));
+        let spec = SupervisorSpec::one_for_one("desk")
+            .scope(Scope::Transaction)
+            .child(child)
+            .child(ChildSpec::stateless("bell", move || bell.clone()));
         let mut options = RecoverOptions::default();
         options.system = SystemOptions::default().clock(Arc::new(Ahead(TokioClock::new(), ahead)));
         options.max_age = max_age;
@@ -230,6 +273,59 @@ async fn a_beginning_that_cannot_be_restored_is_set_aside_and_the_one_before_it_
         let aside = store.quarantined().unwrap();
         assert_eq!(aside.len(), 1, "{aside:?}");
         assert_eq!(aside[0].checkpoint.envelope, None, "it is the one between two requests");
+        system.stop().await;
+    }
+}
+
+/// A step that is under way while the lives that follow are made stores its state after that was looked through.
+#[tokio::test(start_paused = true)]
+async fn what_a_step_stores_while_its_scope_returns_is_of_the_future_that_is_given_up() {
+    let (scene, store) = (Arc::<Scene>::default(), store());
+    let (system, port, _) = scene.up(&store, 0, None).await;
+    port.call(1_u64).await.unwrap();
+    system.checkpoint("desk").await.unwrap();
+    port.submit(SLOW, CallOptions::new().key("k")).await.unwrap();
+    scene.reached.notified().await;
+    system.rollback("desk", To::Latest).await.unwrap();
+    let all = store.checkpoints(&"desk/adds".into()).unwrap();
+    let future = all.iter().find(|listed| listed.checkpoint.envelope.is_some());
+    let future = future.expect("the step was under way").checkpoint.id;
+    // The one before the line is left.
+    let report = system.rollback("desk/adds", To::Latest).await.unwrap();
+    assert_eq!(report.children.len(), 1);
+    assert_ne!(report.children[0].1, Some(future), "{report:?}");
+    scene.door.notify_one();
+    assert_eq!(port.call(1_u64).await.unwrap().value, 12);
+    system.stop().await;
+}
+
+/// Its answer is in the store, and on its way: whoever goes back does it again, and not upon its own work.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_done_again_on_a_state_that_has_its_work() {
+    for killed in [false, true] {
+        let (scene, inner) = (Arc::<Scene>::default(), store());
+        let dying = Arc::new(Dying::new(&inner, u32::MAX, true));
+        let dead: Arc<dyn Store> = Arc::clone(&dying) as Arc<dyn Store>;
+        let (system, port, _) = scene.up(&dead, 0, None).await;
+        port.call(1_u64).await.unwrap();
+        scene.adding.notified().await;
+        // It is accepted; its answer is written, and nobody hears of that.
+        dying.left.store(1, Ordering::SeqCst);
+        port.submit(5_u64, CallOptions::new().key("k")).await.unwrap();
+        scene.adding.notified().await;
+        assert_eq!(inner.checkpoints(&"desk/adds".into()).unwrap().len(), 2);
+        dying.left.store(u32::MAX, Ordering::SeqCst);
+        if killed {
+            system.kill("desk/adds").unwrap();
+        }
+        system.rollback("desk/adds", To::Latest).await.unwrap();
+        assert_eq!(port.call(1_u64).await.unwrap().value, 7, "killed: {killed}");
+        let fate = Some(Journaled::Fated(Fate::Done, Some("6".to_owned())));
+        assert_eq!(system.journaled("k"), fate, "killed: {killed}");
+        assert_eq!(system.lost_work(), []);
+        system.stop().await;
+        let (system, port, _) = scene.up(&inner, 0, None).await;
+        assert_eq!(port.call(1_u64).await.unwrap().value, 8, "killed: {killed}");
         system.stop().await;
     }
 }

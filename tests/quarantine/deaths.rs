@@ -1,8 +1,9 @@
 //! Requests that end the process itself: real processes that abort, and others that are killed from outside.
 //! After a few ends the guilty request is set aside, alone, and those that were in hand with it are answered.
 
+use std::fs::OpenOptions;
 use std::future::pending;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use mainstay::event::Event;
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
+use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{RecoverOptions, System};
@@ -28,6 +30,8 @@ const STORY: &str = "DEATHS_STORY";
 /// left open otherwise.
 const ROLE: &str = "DEATHS_ROLE";
 const LIMIT: &str = "DEATHS_LIMIT";
+/// The file in which it stands what was paid.
+const PAID: &str = "DEATHS_PAID";
 
 fn role() -> String {
     std::env::var(ROLE).unwrap()
@@ -170,6 +174,29 @@ impl Stateless for Other {
     }
 }
 
+/// Pays, which may not be repeated, and one of its orders ends the process when it is paid.
+struct Payer;
+
+impl Behavior for Payer {
+    type Request = Order;
+    type Reply = u32;
+}
+
+impl Stateless for Payer {
+    async fn serve(&self, order: &Order, _: &Context) -> Result<u32, Fault> {
+        if role() == "accepts" {
+            pending::<()>().await;
+        }
+        let path = std::env::var_os(PAID).unwrap();
+        let mut paid = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        paid.write_all(format!("{order:?}\n").as_bytes()).unwrap();
+        match order {
+            Order::Add(n) => Ok(*n),
+            _ => std::process::abort(),
+        }
+    }
+}
+
 /// Key, child and order of each request of a story.
 fn story() -> Vec<(&'static str, &'static str, Order)> {
     let clerk = |key, order| (key, "top/clerk", order);
@@ -186,6 +213,11 @@ fn story() -> Vec<(&'static str, &'static str, Order)> {
             hand("two", Order::Long(2)),
             hand("poison", Order::Abort),
             hand("three", Order::Long(3)),
+        ],
+        "pay" => vec![
+            ("held", "top/payer", Order::Add(1)),
+            ("poison", "top/payer", Order::Abort),
+            ("behind", "top/payer", Order::Add(2)),
         ],
         "walk" => vec![clerk("walk", Order::Walk)],
         "person" => vec![clerk("person", Order::Ask)],
@@ -205,6 +237,11 @@ async fn process(folder: &Path) {
     let tree = SupervisorSpec::one_for_one("top")
         .child(ChildSpec::stateless("person", || Other { answers: false }))
         .child(ChildSpec::stateless("model", || Other { answers: true }))
+        .child(
+            ChildSpec::stateless("payer", || Payer)
+                .policy(Policy::without_retries())
+                .durable::<Payer>(),
+        )
         .child(durable(ChildSpec::stateful("clerk", Clerk::default).durable::<Clerk>()))
         .child(durable(ChildSpec::stateless("hand", || Hand).concurrency(4).durable::<Hand>()));
     let options = RecoverOptions::default();
@@ -253,8 +290,13 @@ async fn process(folder: &Path) {
         assert_eq!(alerts.next().and_then(Event::path), Some(&request.child));
         assert_eq!(aside.next().and_then(Event::path), Some(&request.child));
     }
+    for request in &recovered.in_doubt {
+        println!("\nin doubt: {}", request.key);
+        assert_eq!(alerts.next().and_then(Event::path), Some(&request.child));
+    }
     assert_eq!((alerts.next(), aside.next()), (None, None));
-    assert_eq!(system.stats().alerts, recovered.ended_processes.len() as u64);
+    let alerts = recovered.ended_processes.len() + recovered.in_doubt.len();
+    assert_eq!(system.stats().alerts, alerts as u64);
     for (key, ..) in story() {
         println!("\n{key}: {:?}", system.journaled(key).unwrap());
     }
@@ -286,6 +328,7 @@ fn process_of(folder: &TempDir, story: &str, role: &str, limit: u32) -> Child {
         .env(STORY, story)
         .env(ROLE, role)
         .env(LIMIT, limit.to_string())
+        .env(PAID, folder.path().with_extension("paid"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -366,6 +409,22 @@ fn a_request_that_aborts_the_process_is_set_aside_with_its_trail_and_the_others_
     let (ended, text) = goes_on(&folder, "abort", 3);
     assert_eq!(ended, 3);
     says(&text, &[&trail(2)]);
+}
+
+#[test]
+fn a_payment_that_ends_the_process_is_not_made_again_and_a_person_is_called() {
+    let folder = accepted("pay");
+    let (ended, text) = goes_on(&folder, "pay", 3);
+    assert_eq!(ended, 1, "{text}");
+    says(
+        &text,
+        &["in doubt: poison", "held: Fated(Unknown, None)", "poison: Fated(Unknown, None)"],
+    );
+    says(&text, &["behind: Fated(Done, Some(\"2\"))"]);
+    let paid = folder.path().with_extension("paid");
+    // The one that was held had not paid when its process ended, which nobody but a person can see.
+    assert_eq!(std::fs::read_to_string(&paid).unwrap(), "Abort\nAdd(2)\n");
+    std::fs::remove_file(paid).unwrap();
 }
 
 #[test]

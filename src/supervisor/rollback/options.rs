@@ -8,8 +8,9 @@ use super::progress::Rollbacks;
 use crate::checkpoint::{RecoveryLine, Store, Validated};
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath};
+use crate::journal::Journal;
 use crate::moment::Moment;
-use crate::slot::Look;
+use crate::slot::{Look, given_up};
 
 /// What may be returned to.
 pub(super) enum Wanted {
@@ -33,6 +34,18 @@ pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &
             child.in_hand(validated).is_some_and(|key| *key == *asked.task)
         })
     })
+}
+
+/// Whether this was returned to before, or is of a future that a rollback has given up.
+pub(super) fn is_used_up(
+    journal: &Journal,
+    store: &dyn Store,
+    child: &ChildPath,
+    id: CheckpointId,
+) -> bool {
+    let all = store.checkpoints(child).unwrap_or_default();
+    let last = all.first().map(|listed| listed.checkpoint.id);
+    journal.is_used_up(id) || given_up(journal, &all, last).contains(&id)
 }
 
 /// What these have returned to, and what each had stored since: a line of that would take some of them

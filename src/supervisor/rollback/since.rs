@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* Nothing here changes anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Place;
@@ -36,6 +36,10 @@ impl Since {
         let known: HashMap<_, _> = children.iter().map(|it| (it.path(), &**it)).collect();
         let mut work = journal.work_since(&states.collect());
         work.retain(|(_, key)| given_up.binary_search(key).is_err());
+        // Whose answer was on its way is done again itself.
+        let open: HashSet<_> =
+            children.iter().flat_map(|it| it.open_tasks()).map(|(_, key, _)| key).collect();
+        work.retain(|(_, key)| !open.contains(&**key));
         let (replayed, missing) = told_apart(journal, work, |path| known.get(path).copied());
         let keys = missing.iter().map(|(_, key)| Arc::clone(key)).collect();
         (Self { used, missing: keys, given_up }, replayed, missing)

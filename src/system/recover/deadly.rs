@@ -94,15 +94,20 @@ impl System {
         Ok(())
     }
 
-    /// As above. A person has to find out what has become of it.
+    /// As above. A person has to find out what has become of them.
     pub(super) async fn settle_in_doubt(
         &self,
         journal: &Arc<Journal>,
-        open: &Open,
+        requests: &[Open],
     ) -> Result<(), RecoverError> {
-        let batch = (Batch::new(), Durability::Sync);
-        journal.fated(&open.key, Fate::Unknown, None, None, batch).await?;
-        self.tell_ended(open, Fate::Unknown, open.trail.0.len() as u32 + 1);
+        let batch = || (Batch::new(), Durability::Sync);
+        let fated = |open: &Open| journal.fated(&open.key, Fate::Unknown, None, None, batch());
+        // Handed over together, so that many of them do not wait for the disk one by one.
+        let handed: Vec<_> = requests.iter().map(fated).collect();
+        for (open, handed) in requests.iter().zip(handed) {
+            handed.await?;
+            self.tell_ended(open, Fate::Unknown, open.trail.0.len() as u32 + 1);
+        }
         Ok(())
     }
 
