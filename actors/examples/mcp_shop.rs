@@ -6,7 +6,7 @@
 //! choice, which it prints, or on that of `--port PORT`. With `--log FILE` it writes a line for each thing
 //! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
 //! so many pages; with `--cursor TEXT` each page says that the next is there. With `--sessions` it gives out a
-//! session over HTTP, and forgets it when told to; with `--moved WHERE` it is found at that place only.
+//! session over HTTP, and forgets it when told to (`--sessions-by-id`: and says so to the request); with `--moved WHERE` it is found at that place only.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -30,6 +30,7 @@ struct Options {
     pages: u64,
     cursor: Option<String>,
     sessions: bool,
+    by_id: bool,
     without: Option<String>,
     moved: Option<String>,
 }
@@ -43,8 +44,15 @@ impl Options {
 }
 
 fn main() {
-    let mut options =
-        Options { log: None, pages: 1, cursor: None, sessions: false, without: None, moved: None };
+    let mut options = Options {
+        log: None,
+        pages: 1,
+        cursor: None,
+        sessions: false,
+        by_id: false,
+        without: None,
+        moved: None,
+    };
     let mut over_http = false;
     let mut port = 0;
     let mut arguments = std::env::args().skip(1);
@@ -54,6 +62,7 @@ fn main() {
             "--http" => over_http = true,
             "--cursor" => options.cursor = arguments.next(),
             "--without" => options.without = arguments.next(),
+            "--sessions-by-id" => (options.sessions, options.by_id) = (true, true),
             "--sessions" => options.sessions = true,
             "--moved" => options.moved = arguments.next(),
             "--pages" => {
@@ -140,7 +149,9 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         } else if options.sessions && session.is_some_and(|session| session != mine) {
             let error =
                 json!({"code": -32000, "message": "Bad Request: No valid session ID provided"});
-            let error = json!({"jsonrpc": "2.0", "error": error, "id": null});
+            let asked = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+            let id = if options.by_id { asked["id"].clone() } else { Value::Null };
+            let error = json!({"jsonrpc": "2.0", "error": error, "id": id});
             ("400 Bad Request".to_owned(), error.to_string())
         } else if first.starts_with("POST") {
             let message: Value = serde_json::from_slice(&body).ok()?;

@@ -77,7 +77,7 @@ pub const CONCURRENCY: u32 = 8;
 /// comes is held back until the [commit point](Model::commit_point); a failure before it is retried
 /// and substituted as any other, and the listener never notices. After it, what
 /// [`OnBreak`](crate::chat::stream::OnBreak) says happens. An answer that ended as a
-/// [part](crate::chat::Finish::Partial) is a success to the supervisor, so it does not count against
+/// [part](crate::chat::Finish::Partial) is a success to whoever asked, degraded, and counts as a failure for
 /// the endpoint's circuit.
 ///
 /// The child's [`attempt_timeout`](ChildSpec::attempt_timeout) bounds the whole answer, not the pause

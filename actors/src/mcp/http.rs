@@ -96,12 +96,11 @@ impl StreamableHttpClient for Attentive {
             )
             .await?;
         if let StreamableHttpPostResponse::Json(ServerJsonRpcMessage::Error(error), _) = &mut posted
-            && error.id.is_none()
         {
-            if in_session && is_about_session(&error.error) {
+            if in_session && is_about_session(&error.error, error.id.is_none()) {
                 return Err(StreamableHttpError::SessionExpired);
             }
-            error.id = asked;
+            error.id = error.id.take().or(asked);
         }
         Ok(posted)
     }
@@ -149,8 +148,12 @@ impl StreamableHttpClient for Attentive {
     }
 }
 
-/// What the official library's servers say, with a status of 400, of a session that they do not know. A
-/// request that was not even read was not done.
-fn is_about_session(error: &ErrorData) -> bool {
-    error.message.to_ascii_lowercase().contains("session")
+/// What the official library's servers say, with a status of 400, of a session that they do not know. Some say
+/// it under the id of the request; a tool may speak of sessions, too, so that it has to be in their words then.
+fn is_about_session(error: &ErrorData, to_nobody: bool) -> bool {
+    let said = error.message.to_ascii_lowercase();
+    let words = ["no valid session id", "invalid session id", "session not found"];
+    let theirs = error.code.0 == -32000 || error.code.0 == -32001;
+    said.contains("session")
+        && (to_nobody || theirs && words.iter().any(|word| said.contains(word)))
 }

@@ -305,6 +305,10 @@ impl Draft {
                     let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
                     self.ending.content |= names || !arguments.is_empty();
                     let at = self.call_at(number, id.as_deref(), name.as_deref());
+                    if self.wire == Wire::Anthropic && at.is_none() && name.is_none() {
+                        // A piece of a call that the provider makes itself.
+                        continue;
+                    }
                     let at = at.unwrap_or_else(|| {
                         let (id, name) = (String::new(), String::new());
                         self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
@@ -375,11 +379,16 @@ impl Draft {
         let guess = estimate(self.sent, if self.frames > 0 { said } else { self.received });
         match (self.input, self.output) {
             (None | Some(0), None | Some(0)) => guess,
-            (input, output) if self.is_complete() => Usage {
-                input: input.unwrap_or(guess.input),
-                output: output.unwrap_or(guess.output),
-                estimated: input.is_none() || output.is_none(),
-            },
+            (input, output) if self.is_complete() => {
+                // What was there was not for nothing.
+                let input = input.filter(|input| *input > 0 || self.sent == 0);
+                let output = output.filter(|output| *output > 0 || said == 0);
+                Usage {
+                    input: input.unwrap_or(guess.input),
+                    output: output.unwrap_or(guess.output),
+                    estimated: input.is_none() || output.is_none(),
+                }
+            }
             (input, output) => Usage {
                 input: input.filter(|input| *input > 0).unwrap_or(guess.input),
                 output: output.unwrap_or(0).max(guess.output),
@@ -447,6 +456,10 @@ impl Draft {
             }
             Some(Stop::Complete) | None => Finish::ToolCalls,
         };
+        if self.calls.iter().any(|(_, call)| call.name.is_empty()) {
+            let text = "the model made a tool call without a name";
+            return Err(Fault::output_invalid(text).with_code("bad_tool_call"));
+        }
         let tool_calls: Vec<_> = self
             .calls
             .into_iter()

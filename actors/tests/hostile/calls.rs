@@ -231,3 +231,28 @@ async fn arguments_that_are_no_object_go_back_as_one_in_every_wire() {
         assert_eq!((&*of(2), &*of(3)), ("{\"value\":7}", "{}"), "{wire:?}");
     }
 }
+
+#[tokio::test]
+async fn a_call_that_the_provider_makes_itself_is_none_of_ours_and_one_without_a_name_is_none() {
+    let wire = Wire::Anthropic;
+    let server = StubServer::start().await.unwrap();
+    let frames = [
+        json!({"type": "content_block_start", "index": 0,
+               "content_block": {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}}),
+        json!({"type": "content_block_delta", "index": 0,
+               "delta": {"type": "input_json_delta", "partial_json": "{\"q\":1}"}}),
+        json!({"type": "content_block_delta", "index": 1,
+               "delta": {"type": "text_delta", "text": "the answer"}}),
+    ];
+    let mut frames: Vec<_> = frames.iter().map(Value::to_string).collect();
+    frames.extend(wire.stop());
+    frames.extend(wire.last());
+    server.then(wire.row([wire.all_written(&frames)]));
+    let reply = hear(&wire.model(server.url())).await.0.unwrap();
+    assert_eq!((&*reply.text, reply.tool_calls.len()), ("the answer", 0));
+    let nameless =
+        json!({"content": null, "tool_calls": [{"id": "c", "function": {"arguments": "{}"}}]});
+    server.then(Row::completion(nameless, "tool_calls"));
+    let fault = Wire::Chat.model(server.url()).ask(&"x".into(), LONG, 1).await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("bad_tool_call"));
+}

@@ -286,3 +286,15 @@ async fn the_floor_counts_what_nobody_hears_of_a_call_and_of_a_thought() {
     // It is still a floor.
     assert_eq!(what(&hear(&slow(10_000)).await.0), Some((Class::Timeout, "too_slow")));
 }
+
+#[tokio::test]
+async fn what_was_said_is_not_free_because_a_server_counts_nothing() {
+    let wire = Wire::Chat;
+    for (count, estimated) in [(0, true), (3, false)] {
+        let mut whole = wire.whole("four score and seven years ago");
+        whole["usage"]["completion_tokens"] = count.into();
+        let usage = answer(wire, Row::new(200, whole.to_string())).await.0.unwrap().usage;
+        assert_eq!(usage.estimated, estimated);
+        assert!(usage.output >= 3 && usage.input == 10, "{usage:?}");
+    }
+}

@@ -54,8 +54,15 @@ async fn a_result_is_told_as_it_was_written() {
 
 #[tokio::test]
 async fn a_session_that_the_server_does_not_know_any_more_is_made_anew_and_the_act_made_once() {
+    // Also where it says so under the id of the request.
+    for way in ["--sessions", "--sessions-by-id"] {
+        forgets(way).await;
+    }
+}
+
+async fn forgets(way: &str) {
     let log = Log::new();
-    let http = OverHttp::start_with(&log, &["--sessions"]);
+    let http = OverHttp::start_with(&log, &[way]);
     let running = Running::start(&McpServer::url(&http.address).tool("pay", PAY)).await;
     assert_eq!(running.call("pay", r#"{"a":1,"forget":true}"#).await.unwrap(), r#"{"sum":1}"#);
     // It says so with a status of 400 and an error of nobody's request.

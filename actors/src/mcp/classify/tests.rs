@@ -175,6 +175,14 @@ fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
         (untyped, typed.clone()),
         (json!({"properties": {"a": {}}, "type": ["object", "null"]}), typed),
         (json!({}), any.clone()),
+        (
+            json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "array"}},
+                   "anyOf": [{"properties": {"b": {}}, "required": ["b"]}, {"$ref": "#/$defs/c"}],
+                   "$defs": {"c": {"properties": {"a": {}, "c": {}}}}}),
+            json!({"type": "object", "required": ["a"],
+                   "properties": {"a": {"type": "array", "items": {}}, "b": {}, "c": {}},
+                   "$defs": {"c": {"properties": {"a": {}, "c": {}}}}}),
+        ),
         (json!({"type": "string"}), any.clone()),
         (json!({"type": ["string", "null"]}), any.clone()),
         (json!({"type": 7}), any.clone()),
@@ -186,5 +194,10 @@ fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
         let spec = tool_spec(&tool);
         assert_eq!(serde_json::from_str::<Value>(&spec.parameters).unwrap(), told, "{listed}");
         assert_eq!((&*spec.name, &*spec.description), ("t", "does"));
+    }
+    for (length, told) in [(1024, 1024), (1025, 1024), (3000, 1024)] {
+        let tool = Tool::new("t", "\u{e9}".repeat(length), Arc::new(JsonObject::new()));
+        let said = tool_spec(&tool).description;
+        assert_eq!((said.chars().count(), said.ends_with('\u{2026}')), (told, length > 1024));
     }
 }
