@@ -22,12 +22,13 @@ use crate::circuit::{Domain, DomainSpec};
 use crate::clock::Clock;
 use crate::decision::Action;
 use crate::effects::Effects;
-use crate::error::Unavailable;
+use crate::error::{StoreError, Unavailable};
 use crate::event::{Event, Events};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::moment::Moment;
 use crate::points::{PointSpec, Points};
 use crate::port::unwound;
@@ -474,7 +475,7 @@ impl Hub {
     /// due. What is small is waited for, so that this is done however short they are.
     pub(crate) async fn make_room(&self, journal: &Arc<Journal>) {
         const SMALL: u64 = 64 << 20;
-        let waits = journal.weight().is_ok_and(|bytes| bytes < SMALL);
+        let waits = journal.is_full() || journal.weight().is_ok_and(|bytes| bytes < SMALL);
         let (journal, now) = (Arc::clone(journal), Wall::from(self.clock.wall()));
         let busy = self.begin_tidying();
         let made = self.runtime.spawn_blocking(move || {
@@ -486,6 +487,31 @@ impl Hub {
         });
         if waits {
             let _ = made.await;
+        }
+    }
+
+    /// Has this done while a store is taken up, and again with room made for it as long as there is some to be
+    /// had.
+    pub(crate) async fn with_room<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        journal: &Arc<Journal>,
+        ledger: &Ledger,
+        work: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        loop {
+            let error = match work().await {
+                Err(error @ StoreError::Full { .. }) => error,
+                done => return done,
+            };
+            let before = journal.weight()?;
+            journal.fill();
+            if let Err(error) = journal.tidy(|| ledger.records()).await {
+                tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
+            }
+            self.make_room(journal).await;
+            if journal.weight()? >= before {
+                return Err(error);
+            }
         }
     }
 

@@ -105,6 +105,8 @@ pub(crate) struct Journal {
     reached: AtomicU64,
     /// What the store weighed after it was last compacted.
     compacted: AtomicU64,
+    /// What it weighed when it was last full.
+    filled: AtomicU64,
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
     full_at: Mutex<Option<Moment>>,
@@ -131,6 +133,23 @@ const LOST: usize = 10_000;
 /// From how many records on a journal that says what so many would is written anew.
 const fn has_grown(lines: usize) -> u64 {
     lines as u64 * 2 + 1024
+}
+
+/// Whether a quarter of this is free once so much is left.
+const fn has_room(of: u64, left: u64) -> bool {
+    left < of / 4 * 3
+}
+
+/// What is kept where that does not make room enough. A fall does not return to a line that was drawn after it,
+/// so the one before the newest stays, too.
+fn fewer(keep: Retention) -> Option<Retention> {
+    match keep {
+        Retention { checkpoints: 2.., .. } => {
+            Some(Retention { checkpoints: keep.checkpoints / 2, ..keep })
+        }
+        Retention { lines: 3.., .. } => Some(Retention { lines: keep.lines / 2, ..keep }),
+        _ => None,
+    }
 }
 
 /// How long an effect's record may take before the step that waits for it fails.
@@ -186,6 +205,7 @@ impl Journal {
             tidied_bytes: AtomicU64::new(0),
             reached: AtomicU64::new(from - 1),
             compacted: AtomicU64::new(0),
+            filled: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
             changed: tokio::sync::Notify::new(),
@@ -262,21 +282,38 @@ impl Journal {
     }
 
     /// Has the store let go of what is not kept, once it has grown to twice what it was after the last
-    /// time, or is full: the copy that this takes costs each byte at most about one more. Blocks.
-    pub(crate) fn make_room(&self, keep: Retention, now: Wall) -> Result<(), StoreError> {
+    /// time, or is full: the copy that this takes costs each byte at most about one more. When it is full, fewer
+    /// are kept, until a quarter of it is free. Blocks.
+    pub(crate) fn make_room(&self, mut keep: Retention, now: Wall) -> Result<(), StoreError> {
         let is_full = self.is_full.swap(false, Ordering::Relaxed);
         let due = (2 * self.compacted.load(Ordering::Relaxed)).max(COMPACT_FROM);
-        if !is_full && self.weight()? < due {
+        let before = self.weight()?;
+        if !is_full && before < due {
             return Ok(());
         }
-        self.store.retain(keep, now)?;
-        let done = self.store.compact()?;
-        self.compacted.store(self.weight()?, Ordering::Relaxed);
-        if done.after < done.before / 4 * 3 {
-            // It has helped, so it may help again at once.
-            *self.full_at.lock() = None;
+        // What was refused before the last time, and is heard of only now, was refused by a fuller store.
+        let filled = self.filled.swap(if is_full { before } else { 0 }, Ordering::Relaxed);
+        let in_need = is_full && !has_room(filled, before);
+        loop {
+            let had = self.store.info()?.checkpoints;
+            let dropped = self.store.retain(keep, now)?.dropped.len();
+            let fewer = fewer(keep).filter(|_| in_need);
+            let mut compacted = Ok(());
+            if fewer.is_none() || has_room(had as u64, (had - dropped.min(had)) as u64) {
+                // A copy of less may find the room that this one has not.
+                compacted = self.store.compact().map(drop);
+                self.compacted.store(self.weight()?, Ordering::Relaxed);
+            }
+            if compacted.is_ok() && has_room(before, self.weight()?) {
+                // It has helped, so it may help again at once.
+                *self.full_at.lock() = None;
+                return Ok(());
+            }
+            match (fewer, compacted) {
+                (Some(fewer), Ok(()) | Err(StoreError::Full { .. })) => keep = fewer,
+                (_, compacted) => return compacted,
+            }
         }
-        Ok(())
     }
 
     /// How many bytes the store has, or what it knows of its checkpoints takes in memory, if that is more.
@@ -304,6 +341,16 @@ impl Journal {
             self.is_full.store(true, Ordering::Relaxed);
             self.since_tidy.fetch_max(TIDY_EVERY, Ordering::Relaxed);
         }
+    }
+
+    /// The store is known to have no room as it is.
+    pub(crate) fn fill(&self) {
+        self.filled.store(0, Ordering::Relaxed);
+        self.is_full.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     /// How far the journal is, and with it the ledger: the position of its last record in the store.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
 use mainstay::checkpoint::{
-    Durability, FileOptions, Interval, MemoryStore, Retention, Scope, Snapshot, Store, Wall,
+    Durability, FileOptions, FileStore, Interval, MemoryStore, Retention, Scope, Snapshot, Store,
+    Wall,
 };
 use mainstay::error::CheckpointError;
 use mainstay::fate::Fate;
@@ -15,7 +16,7 @@ use mainstay::fault::Fault;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::System;
+use mainstay::system::{RecoverOptions, System};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -185,6 +186,63 @@ fn a_store_that_is_full_makes_room_by_itself() {
         assert!(store.info().unwrap().bytes <= QUOTA);
         let kept = store.checkpoints(&"desk/fat".into()).unwrap();
         assert!(kept.len() < CALLS as usize / 2, "{} are kept", kept.len());
+        system.stop().await;
+    });
+}
+
+#[test]
+fn a_store_smaller_than_what_is_kept_of_a_child_is_not_full_for_ever() {
+    // Ten states of one child.
+    const QUOTA: u64 = 60_000;
+    const CALLS: u64 = 60;
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let options = || FileOptions::new().quota(QUOTA);
+    let spec = || {
+        let child = ChildSpec::stateful("fat", Fat::default).durable::<Fat>();
+        let child = child.durability(Durability::Async);
+        SupervisorSpec::one_for_one("desk").child(child.checkpoint(Interval::Steps(1)))
+    };
+    runtime.block_on(async {
+        let store: Arc<dyn Store> = Arc::new(options().open(folder.path()).unwrap());
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let port: Port<u64, u64> = system.port("desk/fat").unwrap();
+        let mut refused = 0;
+        for n in 0..CALLS {
+            let begun = Instant::now();
+            while let Err(error) = port.call(n).await {
+                refused += 1;
+                assert!(begun.elapsed() < Duration::from_secs(20), "{n} after {refused}: {error}");
+            }
+        }
+        assert!(refused > 0, "it was never full");
+        assert!(store.info().unwrap().bytes <= QUOTA);
+        system.stop().await;
+    });
+    // The newest is among what is left; and whoever has the store last is waited for.
+    runtime.block_on(async {
+        let store: Arc<dyn Store> = Arc::new(FileStore::open(folder.path()).unwrap());
+        let (system, recovered) = System::recover(spec(), store).await.unwrap();
+        assert_eq!(recovered.children[0].answered, CALLS);
+        let port: Port<u64, u64> = system.port("desk/fat").unwrap();
+        for n in 0..20_u64 {
+            port.call(n).await.unwrap();
+        }
+        system.stop().await;
+    });
+    // What is written while it is taken up finds room, too.
+    runtime.block_on(async {
+        let store: Arc<dyn Store> = Arc::new(options().open(folder.path()).unwrap());
+        assert!(store.info().unwrap().bytes > QUOTA);
+        let another = ChildSpec::stateful("thin", Fat::default).durable::<Fat>();
+        let mut options = RecoverOptions::default();
+        options.adopt_topology = true;
+        let spec = spec().child(another);
+        let (system, recovered) =
+            System::recover_with(spec, Arc::clone(&store), options).await.unwrap();
+        assert!(store.info().unwrap().bytes <= QUOTA);
+        assert_eq!(recovered.children[0].answered, CALLS + 20);
+        assert!(recovered.refused.is_empty(), "{:?}", recovered.refused);
         system.stop().await;
     });
 }

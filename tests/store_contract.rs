@@ -281,6 +281,36 @@ fn retention_keeps_the_newest_and_whatever_is_needed(place: &Place) {
     validator.validate(id(&made[9])).unwrap();
 }
 
+fn retention_keeps_what_a_child_goes_on_from(place: &Place) {
+    let store = &*place.store;
+    let commit = |batch| store.commit(batch, Durability::Sync).wait().unwrap();
+    let long = |of: &str, mut before: Option<Sealed>| {
+        let step = |at: u64| {
+            let draft = Draft::new(child(of), snapshot(&format!("step {at}")), now(at));
+            let draft = draft.at(Incarnation(1), 2).envelope(at.to_string().into_bytes());
+            let draft = before.iter().fold(draft, |it, before| it.after(before.checkpoint()));
+            let sealed = draft.seal().unwrap();
+            commit(Batch::new().checkpoint(&sealed));
+            before = Some(sealed.clone());
+            id(&sealed)
+        };
+        (3..8).map(step).collect::<Vec<_>>()
+    };
+    // In the middle of a request, with what it began with and with nothing before it; no pin holds that.
+    let first = history(store, "a", 2);
+    let a = long("a", first.last().cloned());
+    let b = long("b", None);
+    // The second was returned to, and what followed is of no use; what lies between was given up.
+    let c = history(store, "c", 4);
+    let bad = seal("c", 9, Some(&c[1]));
+    commit(Batch::new().checkpoint(&bad));
+    commit(Batch::new().mark_bad(id(&bad), "failed a restore"));
+    store.retain(Retention { checkpoints: 1, lines: 1 }, now(9).wall).unwrap();
+    assert_eq!(ids(store, "a"), [a[4], id(&first[1])]);
+    assert_eq!(ids(store, "b"), [b[4], b[0]]);
+    assert_eq!(ids(store, "c"), [id(&bad), id(&c[3]), id(&c[1])]);
+}
+
 fn retention_keeps_the_newest_lines_of_each_place(place: &Place) {
     let store = &*place.store;
     let made = history(store, "a", 4);
@@ -497,6 +527,7 @@ macro_rules! contract {
             pieces_of_different_types_with_the_same_bytes_are_read_as_what_each_is
             a_journal_keeps_its_order_and_its_positions
             retention_keeps_the_newest_and_whatever_is_needed
+            retention_keeps_what_a_child_goes_on_from
             retention_keeps_the_newest_lines_of_each_place
             what_is_set_aside_is_listed_exported_and_released
             a_pin_holds_until_it_is_taken_away

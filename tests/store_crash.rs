@@ -483,8 +483,13 @@ fn a_store_is_opened_once_and_the_second_one_is_told_by_whom() {
     let holder = Some(std::process::id());
     assert!(matches!(&error, StoreError::Locked { holder: it, .. } if *it == holder), "{error}");
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
-    drop(store);
+    // Somebody is about to let go of it.
+    let leaves = std::thread::spawn(move || {
+        store.flush().unwrap();
+        drop(store);
+    });
     FileStore::open(folder.path()).unwrap();
+    leaves.join().unwrap();
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::checkpoint::Scope;
 use crate::checkpoint::index::Index;
@@ -151,7 +151,8 @@ impl FileOptions {
     ///
     /// # Errors
     /// [`StoreError::Locked`] when it is open already, here or in another process, with that process's
-    /// id; [`StoreError::Corrupt`] with file and byte; [`StoreError::Incompatible`] for a later format;
+    /// id. One that is open in this process is waited for, up to a second: whoever has it last may be a task that
+    /// ends, and is about to make durable what was written. [`StoreError::Corrupt`] with file and byte; [`StoreError::Incompatible`] for a later format;
     /// [`StoreError::Io`], such as for a folder that cannot be written to.
     pub fn open(self, folder: impl AsRef<Path>) -> Result<FileStore, StoreError> {
         open::open(folder.as_ref(), self)
@@ -192,8 +193,13 @@ impl Drop for Lock {
         // Closing the file is not enough: a process that is being spawned at this moment has a copy of
         // it until it becomes another program, and would keep the lock as long.
         drop(self.0.unlock());
+        let _released = RELEASED.0.lock();
+        RELEASED.1.notify_all();
     }
 }
+
+/// A folder of this process was given back.
+static RELEASED: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 
 impl Shared {
     fn io(&self, what: &'static str, error: &io::Error) -> StoreError {

@@ -373,6 +373,7 @@ impl<P, J> Index<P, J> {
         }
         let mut dropped = Vec::new();
         for ids in self.children.values() {
+            let needed = self.needed(ids);
             let mut left = keep.checkpoints.max(1);
             for id in ids.iter().rev() {
                 let Some(listed) = self.checkpoints.get(id) else { continue };
@@ -383,12 +384,33 @@ impl<P, J> Index<P, J> {
                 let is_recent = left > 0;
                 left = left.saturating_sub(1);
                 let is_held = listed.pins.iter().any(|pin| pin.holds(now, LONGEST_PIN));
-                if !is_recent && !is_held && !named.contains(id) {
+                let is_needed = named.contains(id) || needed.contains(id);
+                if !is_recent && !is_held && !is_needed {
                     dropped.push(*id);
                 }
             }
         }
         Retained { dropped, lines }
+    }
+
+    /// What a child with these checkpoints goes on from, whatever becomes of the request in hand: the newest that
+    /// is fit for it and the newest between two requests, in the lineage of its last one, and of all. Where none is
+    /// between two, the oldest tells that the child began with nothing.
+    fn needed(&self, ids: &[CheckpointId]) -> HashSet<CheckpointId> {
+        let fit = |id: &CheckpointId| {
+            let listed = self.checkpoints.get(id).filter(|listed| listed.bad.is_none())?;
+            Some((*id, listed.checkpoint.envelope.is_none()))
+        };
+        let parent = |id: &CheckpointId| self.checkpoints.get(id)?.checkpoint.lineage.parent;
+        let between = |(id, is_between): (CheckpointId, bool)| is_between.then_some(id);
+        let mut needed = HashSet::new();
+        let of_all = || ids.iter().rev().filter_map(fit);
+        needed.extend(of_all().find_map(between).or_else(|| of_all().last().map(|(id, _)| id)));
+        // Its own parents are older, so this ends.
+        let lineage = || std::iter::successors(ids.last().copied(), parent).take(ids.len());
+        needed.extend(lineage().find_map(|id| fit(&id)).map(|(id, _)| id));
+        needed.extend(lineage().filter_map(|id| fit(&id)).find_map(between));
+        needed
     }
 
     /// The contents that some checkpoint names.

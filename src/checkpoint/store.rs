@@ -513,7 +513,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn info(&self) -> Result<StoreInfo, StoreError>;
 
     /// Drops old checkpoints and lines. Kept in any case: what is pinned now, what a kept line names,
-    /// and what was set aside. A checkpoint whose parent goes stays whole: the store remembers the
+    /// what was set aside, and what a child goes on from, whatever becomes of its request in hand: of all, and of
+    /// those its last one comes from, the newest between two requests. A checkpoint whose parent goes stays whole: the store remembers the
     /// parent's chain.
     ///
     /// # Errors

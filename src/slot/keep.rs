@@ -115,6 +115,10 @@ impl<W: Worker> Slot<W> {
             Watched::Done(result) => result.map_err(|error| {
                 if let Some(journal) = self.hub.journal.get() {
                     journal.note_failure(&error);
+                    if journal.wants_tidying() {
+                        // Whoever tries again may find room.
+                        self.hub.tidy(journal);
+                    }
                 }
                 is_refused = true;
                 Unkept::failed(journal::failed(&error))

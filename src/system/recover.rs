@@ -289,18 +289,18 @@ impl System {
         let open = again;
         // Nothing has been written so far.
         if known.as_ref().is_none_or(|known| known.digest != topology.digest) {
-            let batch = Batch::new().topology(topology.clone());
-            store.commit(batch, Durability::Sync).await?;
+            let batch = || Batch::new().topology(topology.clone());
+            hub.with_room(&journal, &ledger, || store.commit(batch(), Durability::Sync)).await?;
         }
         if !recovered.missing.is_empty() {
             // Told now, and not by every process that follows.
             let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            journal.told_missing(&told).await?;
+            hub.with_room(&journal, &ledger, || journal.told_missing(&told)).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }
         }
-        journal.tidy(|| ledger.records()).await?;
+        hub.with_room(&journal, &ledger, || journal.tidy(|| ledger.records())).await?;
         hub.make_room(&journal).await;
         *hub.effects.ledger.lock() = ledger;
         let _ = hub.topology.set(topology.digest);

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Seek, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -12,11 +13,15 @@ use crate::checkpoint::file::segment::{
     FRAME_HEAD, Head, Kind, Place, Read, SEGMENT_HEAD, Segment, TRAILER, Window, read_items,
 };
 use crate::checkpoint::file::writer::{Queue, Tail, Writer};
-use crate::checkpoint::file::{AlteredEnd, FileOptions, FileStore, Lock, Shared, sync_folder};
+use crate::checkpoint::file::{
+    AlteredEnd, FileOptions, FileStore, Lock, RELEASED, Shared, sync_folder,
+};
 use crate::checkpoint::index::Index;
 use crate::error::StoreError;
 
 const LOCK: &str = "LOCK";
+/// How long a store of this process is waited for that nobody may have any more.
+const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, StoreError> {
     let name = folder.display().to_string();
@@ -61,17 +66,26 @@ fn lock(folder: &Path, name: &str) -> Result<Lock, StoreError> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // Who holds it is a courtesy; that somebody does is known.
-            drop(file.read_to_string(&mut text));
-            let holder = text.trim().parse().ok();
+    let until = Instant::now() + LET_GO_WITHIN;
+    // From before each look, so that none that is given back after it is missed.
+    let mut released = RELEASED.0.lock();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(fail(error)),
+        }
+        let mut text = String::new();
+        // Who holds it is a courtesy; that somebody does is known.
+        drop(file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text)));
+        let holder = text.trim().parse().ok();
+        let is_late = holder != Some(std::process::id())
+            || RELEASED.1.wait_until(&mut released, until).timed_out();
+        if is_late {
             return Err(StoreError::Locked { store: name.to_owned(), holder });
         }
-        Err(TryLockError::Error(error)) => return Err(fail(error)),
     }
+    drop(released);
     let mut lock = Lock(file);
     lock.0.set_len(0).map_err(fail)?;
     lock.0.seek(SeekFrom::Start(0)).map_err(fail)?;
