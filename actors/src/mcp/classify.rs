@@ -19,7 +19,7 @@ use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::exact;
 use crate::model::headers::{Headers, retry_after};
-use crate::tool::ToolReply;
+use crate::tool::{ToolReply, told};
 use proof::Refusal;
 
 /// Under which a call carries its idempotency key.
@@ -60,29 +60,28 @@ pub(super) fn call(name: &str, arguments: JsonObject, key: &str) -> CallToolRequ
 
 pub(super) fn tool_spec(tool: &Tool) -> ToolSpec {
     ToolSpec::new(&*tool.name)
-        .description(tool.description.as_deref().unwrap_or_default())
+        .description(told::description(tool.description.as_deref().unwrap_or_default()))
         .parameters(parameters(&tool.name, &tool.input_schema))
 }
 
 /// The schema of a tool's arguments; that of any object where it is none that a provider takes, who refuses
 /// the whole request for it, and all other tools with it.
 fn parameters(name: &str, schema: &JsonObject) -> Value {
-    let mut schema = schema.clone();
+    let schema = schema.clone();
     let is_object = match schema.get("type") {
         None => true,
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
         Some(kind) => kind == "object",
     };
-    schema.insert("type".to_owned(), "object".into());
     let schema = Value::Object(schema);
     if is_object && !has_loose_end(&schema, &schema) {
-        return schema;
+        return told::parameters(schema);
     }
     tracing::warn!(
         target: "mainstay", tool = name,
         "the tool's schema is none of an object; models are told that it takes any"
     );
-    json!({ "type": "object" })
+    json!({ "type": "object", "properties": {} })
 }
 
 /// Whether a schema refers to what is not in it.

@@ -165,8 +165,8 @@ fn a_number_that_would_become_another_one_is_refused_before_anything_is_asked() 
 
 #[test]
 fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
-    let any = json!({"type": "object"});
-    let good = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}, "$ref": {"type": "string"}},
+    let any = json!({"type": "object", "properties": {}});
+    let good = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}, "b": {"properties": {"$ref": {"type": "string"}}}},
         "$defs": {"a": {"type": "string"}}});
     let untyped = json!({"properties": {"a": {}}});
     let typed = json!({"properties": {"a": {}}, "type": "object"});
@@ -180,6 +180,10 @@ fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
         (json!({"type": 7}), any.clone()),
         (json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}}), any.clone()),
         (json!({"type": "object", "allOf": [{"$ref": "http://elsewhere/x"}]}), any),
+        (
+            json!({"type": "object", "anyOf": [{"properties": {"a": {"type": "array"}}, "required": ["a"]}]}),
+            json!({"type": "object", "properties": {"a": {"type": "array", "items": {}}}, "required": ["a"]}),
+        ),
     ];
     for (listed, told) in cases {
         let tool = Tool::new("t", "does", Arc::new(listed.as_object().unwrap().clone()));
@@ -187,4 +191,6 @@ fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
         assert_eq!(serde_json::from_str::<Value>(&spec.parameters).unwrap(), told, "{listed}");
         assert_eq!((&*spec.name, &*spec.description), ("t", "does"));
     }
+    let tool = Tool::new("t", "x".repeat(3000), Arc::new(JsonObject::new()));
+    assert_eq!(tool_spec(&tool).description.chars().count(), 1024);
 }
