@@ -407,9 +407,14 @@ impl McpServer {
     }
 
     /// The id of the child that a tool of this name is: its name, or where that can be no id (it has a slash
-    /// or a control character, or is empty), the name that models are told.
+    /// or a control character, is empty, or is [`CONNECTION`]), another one, by which it is also offered.
     pub fn tool_id(name: &str) -> Cow<'_, str> {
-        if names::can_be_an_id(name) { name.into() } else { names::alias(name) }
+        match name {
+            // The life beside the tools has it.
+            CONNECTION => names::marked(name).into(),
+            _ if names::can_be_an_id(name) => name.into(),
+            _ => names::alias(name),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
 use mainstay_actors::chat::stream::open;
 use mainstay_actors::chat::{ChatReply, ChatRequest};
-use mainstay_actors::mcp::McpServer;
+use mainstay_actors::mcp::{CONNECTION, McpServer};
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::StubServer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -355,3 +355,5 @@ async fn no_bearer_of_a_tool_server_follows_a_redirect() {
     let first = &server.requests()[0];
     assert_eq!(first.header("authorization"), Some("Bearer secret-bearer"));
 }
+    // What the life beside the tools is called.
+    let tools = tools.tool(CONNECTION, EffectKind::Read);
