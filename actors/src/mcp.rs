@@ -544,7 +544,8 @@ impl McpTool {
     /// The child spec: stateless, kind `tool`, with the tool's kind of effect, recorded.
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
         let effect = self.effect;
-        let whole = self.plan.connect_wait + self.plan.call_timeout + MARGIN;
+        let whole = self.plan.connect_wait.saturating_add(self.plan.call_timeout);
+        let whole = whole.saturating_add(MARGIN);
         ChildSpec::stateless(id, move || self.clone())
             .kind(Kind::Tool)
             .effect(effect)
