@@ -353,6 +353,21 @@ async fn a_limit_of_an_endpoint_that_is_the_longest_there_is_is_no_limit() {
 }
 
 #[tokio::test]
+async fn what_is_no_secret_of_a_url_is_left_in_good_answers() {
+    let server = StubServer::start().await.unwrap();
+    let said = "api-version 2024-10-01-preview, key sk-0123456789abcdef";
+    let url = format!("{}?api-version=2024-10-01-preview&key=sk-0123456789abcdef", server.url());
+    let mut model = Model::openai(url, "m");
+    model.connect().unwrap();
+    server.then(Row::reply(said));
+    let reply = model.ask(&ChatRequest::from("x"), LONG, 1).await.unwrap();
+    assert_eq!(reply.text, "api-version 2024-10-01-preview, key [key]");
+    server.then(Row::error(400, "bad", said));
+    let fault = model.ask(&ChatRequest::from("x"), LONG, 1).await.unwrap_err();
+    assert!(fault.message.contains("api-version 2024-10-01-preview, key [key]"), "{fault:?}");
+}
+
+#[tokio::test]
 async fn a_tool_whose_name_can_be_no_id_keeps_no_tree_from_starting() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::new(401, ""));
