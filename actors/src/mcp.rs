@@ -77,7 +77,7 @@ use reqwest::Url;
 
 use crate::chat::ToolSpec;
 use crate::names;
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, is_name_of_secret};
 use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
 use connect::Connection;
 use link::Link;
@@ -118,6 +118,8 @@ enum Way {
 struct Plan {
     way: Way,
     env: Vec<(String, Setting)>,
+    /// The variables that are secrets whatever they are called.
+    secret: BTreeSet<String>,
     dir: Option<std::path::PathBuf>,
     bearer: Option<Setting>,
     effects: BTreeMap<String, EffectKind>,
@@ -179,6 +181,7 @@ impl McpServer {
         let plan = Plan {
             way,
             env: Vec::new(),
+            secret: BTreeSet::new(),
             dir: None,
             bearer: None,
             effects: BTreeMap::new(),
@@ -227,18 +230,27 @@ impl McpServer {
         })
     }
 
-    /// Sets an environment variable of the server's process.
+    /// Sets an environment variable of the server's process. One whose name says that it is a secret (`KEY`,
+    /// `TOKEN`, `SECRET`, `PASS`, `CREDENTIAL`, `AUTH` and the like) is said nowhere: `[key]` stands for it in
+    /// the server's errors and results. So does it for one that [`McpServer::secret`] names.
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<Arc<str>>) -> Self {
         self.with(|plan| plan.env.push((name.into(), Setting::Given(value.into()))))
     }
 
     /// Hands this variable of our own environment to the server's process, read at each start. One
-    /// that is not set fails the start, naming it.
+    /// that is not set fails the start, naming it. Whether it is a secret, its name says as for
+    /// [`McpServer::env`].
     #[must_use]
     pub fn env_from(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.with(|plan| plan.env.push((name.clone(), Setting::Env(name))))
+    }
+
+    /// Takes this environment variable of the server's process for a secret, whatever its name says.
+    #[must_use]
+    pub fn secret(self, name: impl Into<String>) -> Self {
+        self.with(|plan| _ = plan.secret.insert(name.into()))
     }
 
     /// The folder the server's process runs in.
@@ -420,9 +432,14 @@ impl McpServer {
     }
 
     /// The id of the child that a tool of this name is: its name, or where that can be no id (it has a slash
-    /// or a control character, or is empty), the name that models are told.
+    /// or a control character, is empty, or is [`CONNECTION`]), another one, by which it is also offered.
     pub fn tool_id(name: &str) -> Cow<'_, str> {
-        if names::can_be_an_id(name) { name.into() } else { names::alias(name) }
+        match name {
+            // The life beside the tools has it.
+            CONNECTION => names::marked(name).into(),
+            _ if names::can_be_an_id(name) => name.into(),
+            _ => names::alias(name),
+        }
     }
 }
 
@@ -446,9 +463,16 @@ impl Plan {
                 .map_or_else(|_| Secrets::default(), |url| Secrets::new(None, &url)),
             Way::Command { .. } => Secrets::default(),
         };
-        let settings = self.env.iter().map(|(_, value)| value).chain(&self.bearer);
+        let is_secret = |name: &str| self.secret.contains(name) || is_name_of_secret(name);
+        let variables = self.env.iter().filter(|(name, _)| is_secret(name));
+        let settings = variables.map(|(_, value)| value).chain(&self.bearer);
         for value in settings.filter_map(|setting| setting.read().ok()) {
             secrets.add(value.trim());
+        }
+        // One that goes by another name may hold a password all the same.
+        let urls = self.env.iter().filter_map(|(_, value)| Url::parse(&value.read().ok()?).ok());
+        for url in urls.filter(|url| url.password().is_some()) {
+            secrets.add(url.password().unwrap_or_default());
         }
         secrets
     }
@@ -555,7 +579,8 @@ impl McpTool {
     /// The child spec: stateless, kind `tool`, with the tool's kind of effect, recorded.
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
         let effect = self.effect;
-        let whole = self.plan.connect_wait + self.plan.call_timeout + MARGIN;
+        let whole = self.plan.connect_wait.saturating_add(self.plan.call_timeout);
+        let whole = whole.saturating_add(MARGIN);
         ChildSpec::stateless(id, move || self.clone())
             .kind(Kind::Tool)
             .effect(effect)

@@ -18,17 +18,25 @@ const LONGEST: usize = 64;
 
 /// The name by which a provider is told of this tool.
 pub(crate) fn alias(name: &str) -> Cow<'_, str> {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
-    if !name.is_empty() && name.len() <= LONGEST && name.chars().all(plain) {
+    if !name.is_empty() && name.len() <= LONGEST && name.chars().all(is_plain) {
         return Cow::Borrowed(name);
     }
+    Cow::Owned(marked(name))
+}
+
+/// What is plain of a name, with a mark that tells it from all others.
+pub(crate) fn marked(name: &str) -> String {
     // Two names may be alike in what is kept of them. FNV-1a, since it must not change.
     let hash = name
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let kept = name.chars().map(|letter| if plain(letter) { letter } else { '_' });
+    let kept = name.chars().map(|letter| if is_plain(letter) { letter } else { '_' });
     let kept: String = kept.take(LONGEST - 9).collect();
-    Cow::Owned(format!("{kept}_{hash:08x}"))
+    format!("{kept}_{hash:08x}")
+}
+
+fn is_plain(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-')
 }
 
 /// Whether it can be one part of a path, and be seen there as what it is.

@@ -27,6 +27,30 @@ const KEY: usize = 16;
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(Vec<String>);
 
+/// Whether what goes by this name, a variable or a part of a URL's query, is a secret. What is none is a path,
+/// a version, a region: an answer without it would be a wrong one.
+pub(crate) fn is_name_of_secret(name: &str) -> bool {
+    /// What such a name has in it.
+    const PARTS: [&str; 7] =
+        ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "BEARER", "SIGNATURE"];
+    /// What one of its words is.
+    const WORDS: [&str; 8] =
+        ["AUTH", "AUTHORIZATION", "CODE", "COOKIE", "DSN", "OAUTH", "PAT", "SIG"];
+    let name = name.to_ascii_uppercase();
+    let mut words = name.split(|letter: char| !letter.is_ascii_alphanumeric());
+    match words.clone().next_back() {
+        // Where the secret is, and not what.
+        Some("PATH" | "FILE" | "DIR") => false,
+        // Alone it is the folder that a process works in.
+        Some("PWD") if name.len() > 3 => true,
+        _ => {
+            PARTS.iter().any(|part| name.contains(part))
+                || words.any(|word| WORDS.contains(&word))
+                || name.contains("CONNECTION_STRING")
+        }
+    }
+}
+
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Secrets").field(&self.0.len()).finish()
@@ -37,12 +61,20 @@ impl Secrets {
     /// A key, and what a URL may hold of secrets.
     pub(crate) fn new(key: Option<&str>, url: &Url) -> Self {
         let mut secrets = Self(key.map(str::to_owned).into_iter().collect());
-        for (_, value) in url.query_pairs() {
-            secrets.add(&value);
-        }
-        // As they stand in the URL, too, which a server may quote.
-        for pair in url.query().unwrap_or_default().split('&') {
-            secrets.add(pair.split_once('=').map_or(pair, |(_, value)| value));
+        // As they stand in the URL, too, which a server may quote. What has no name may be one.
+        let pairs = url.query().unwrap_or_default().split('&');
+        for (pair, (name, value)) in pairs.filter(|pair| !pair.is_empty()).zip(url.query_pairs()) {
+            match pair.split_once('=') {
+                None => {
+                    secrets.add(pair);
+                    secrets.add(&name);
+                }
+                Some((_, written)) if is_name_of_secret(&name) => {
+                    secrets.add(written);
+                    secrets.add(&value);
+                }
+                Some(_) => {}
+            }
         }
         secrets.add(url.password().unwrap_or_default());
         secrets
@@ -227,6 +259,61 @@ mod tests {
         let mut said = "this is ollama".to_owned();
         Secrets::new(Some("ollama"), &url).clean(&mut said);
         assert_eq!(said, "this is ollama");
+    }
+
+    #[test]
+    fn a_secret_is_known_by_its_name() {
+        for name in [
+            "OPENAI_API_KEY",
+            "GITHUB_TOKEN",
+            "GITHUB_PAT",
+            "DB_PASSWORD",
+            "DB_PWD",
+            "apiKey",
+            "sig",
+            "X-Amz-Signature",
+            "AUTH",
+            "HTTP_AUTHORIZATION",
+            "AWS_SECRET_ACCESS_KEY",
+            "PG_DSN",
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "code",
+            "access_token",
+        ] {
+            assert!(is_name_of_secret(name), "{name}");
+        }
+        for name in [
+            "",
+            "ROOT",
+            "MEMORY_FILE_PATH",
+            "ALLOWED_DIR",
+            "PWD",
+            "GIT_AUTHOR_EMAIL",
+            "SSH_KEY_PATH",
+            "api-version",
+            "PATH",
+            "PYTHONPATH",
+            "REGION",
+            "TOKEN_FILE",
+            "ENCODING",
+            "project",
+        ] {
+            assert!(!is_name_of_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_of_a_url_is_left_in_faults_and_answers() {
+        let url = "http://h/?api-version=2024-10-01-preview&&to%6ben=se%63ret-0123456789&capability-0123456789";
+        let secrets = Secrets::new(None, &Url::parse(url).unwrap());
+        let said = "2024-10-01-preview secret-0123456789 se%63ret-0123456789 capability-0123456789";
+        let expected = "2024-10-01-preview [key] [key] [key]";
+        let mut clean = said.to_owned();
+        secrets.clean(&mut clean);
+        assert_eq!(clean, expected);
+        let fault = secrets.hide(Fault::permission(said));
+        assert!(fault.message.starts_with("2024-10-01-preview "), "{fault:?}");
+        assert!(!fault.message.contains("0123"), "{fault:?}");
     }
 
     #[test]

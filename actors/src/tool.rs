@@ -48,6 +48,7 @@ pub use crate::chat::ToolSpec;
 pub use schemars;
 
 mod schema;
+pub(crate) mod told;
 
 pub(crate) use schema::problems;
 
@@ -204,7 +205,7 @@ impl<K: Declares> Tool<K> {
     pub fn offer(&self) -> ToolSpec {
         let spec = ToolSpec::new(&*self.name).description(&*self.description);
         match &self.schema {
-            Some(schema) => spec.parameters(Value::clone(schema)),
+            Some(schema) => spec.parameters(told::parameters(Value::clone(schema))),
             None => spec,
         }
     }

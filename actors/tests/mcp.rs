@@ -368,12 +368,17 @@ async fn a_list_of_tools_is_read_page_by_page_and_one_without_end_fails_the_star
 #[tokio::test]
 async fn a_server_gets_no_variable_that_was_not_named() {
     let (server, _log) = shop();
-    let running = Running::start(
-        &server.env("SHOP_COLOR", "green").env_from("CARGO_PKG_NAME").tool("environment", READ),
-    )
-    .await;
+    let token = "tk-0123456789abcdef";
+    let server = server.env("SHOP_COLOR", "green").env_from("CARGO_PKG_NAME");
+    let server = server.env("SHOP_ROOT", "/srv/data/customers").env("SHOP_TOKEN", token);
+    let server = server.env("SHOP_DOOR", "open-0123456789-sesame").secret("SHOP_DOOR");
+    let running = Running::start(&server.tool("environment", READ)).await;
     for (name, value) in [
         ("SHOP_COLOR", "green"),
+        // What is no secret is a value like others, however long.
+        ("SHOP_ROOT", "/srv/data/customers"),
+        ("SHOP_TOKEN", "[key]"),
+        ("SHOP_DOOR", "[key]"),
         ("CARGO_PKG_NAME", "mainstay-actors"),
         ("CARGO_PKG_VERSION", "unset"),
     ] {

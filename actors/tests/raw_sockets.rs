@@ -11,9 +11,9 @@ use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
 use mainstay_actors::chat::stream::open;
 use mainstay_actors::chat::{ChatReply, ChatRequest};
-use mainstay_actors::mcp::McpServer;
-use mainstay_actors::model::Model;
-use mainstay_actors::stub_server::StubServer;
+use mainstay_actors::mcp::{CONNECTION, McpServer};
+use mainstay_actors::model::{CommitPoint, Model};
+use mainstay_actors::stub_server::{Row, StubServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -308,7 +308,7 @@ async fn a_request_to_a_server_that_drips_has_its_fate_and_its_connection_is_clo
 #[tokio::test]
 async fn the_bearer_of_a_tool_server_is_read_from_the_variable_that_is_named() {
     let server = StubServer::start().await.unwrap();
-    server.otherwise(mainstay_actors::stub_server::Row::new(401, ""));
+    server.otherwise(Row::new(401, ""));
     let tools = McpServer::url(server.url());
     // A variable that a test is run with.
     tools.clone().bearer_env("CARGO_PKG_NAME").discover().await.unwrap_err();
@@ -322,11 +322,59 @@ async fn the_bearer_of_a_tool_server_is_read_from_the_variable_that_is_named() {
 }
 
 #[tokio::test]
+async fn a_limit_of_an_endpoint_that_is_the_longest_there_is_is_no_limit() {
+    let max = Duration::MAX;
+    let server = StubServer::start().await.unwrap();
+    let model = || Model::openai(server.url(), "m");
+    for mut model in [
+        model().idle_timeout(max),
+        model().commit_point(CommitPoint::Probe { characters: 4, time: max }),
+        model().throughput_floor(1, max),
+    ] {
+        server.then(Row::reply_stream(["hel", "lo"]));
+        model.connect().unwrap();
+        let (sink, mut stream) = open(8);
+        let request = ChatRequest::from("x").stream_to(sink);
+        let heard = async { while stream.next().await.is_some() {} };
+        let (reply, ()) = tokio::join!(model.ask(&request, LONG, 1), heard);
+        assert_eq!(reply.unwrap().text, "hello", "{model:?}");
+    }
+    for tools in [
+        McpServer::url(server.url()).call_timeout(max),
+        McpServer::url(server.url()).connect_wait(max),
+        McpServer::url(server.url()).start_timeout(max).ping_timeout(max),
+    ] {
+        server.then(Row::new(401, ""));
+        let tools = tools.tool("x", EffectKind::Read).supervisor("s");
+        let root = SupervisorSpec::one_for_one("root").supervisor(tools);
+        let error = timeout(LONG, System::start(root)).await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("401"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_secret_of_a_url_is_left_in_good_answers() {
+    let server = StubServer::start().await.unwrap();
+    let said = "api-version 2024-10-01-preview, key sk-0123456789abcdef";
+    let url = format!("{}?api-version=2024-10-01-preview&key=sk-0123456789abcdef", server.url());
+    let mut model = Model::openai(url, "m");
+    model.connect().unwrap();
+    server.then(Row::reply(said));
+    let reply = model.ask(&ChatRequest::from("x"), LONG, 1).await.unwrap();
+    assert_eq!(reply.text, "api-version 2024-10-01-preview, key [key]");
+    server.then(Row::error(400, "bad", said));
+    let fault = model.ask(&ChatRequest::from("x"), LONG, 1).await.unwrap_err();
+    assert!(fault.message.contains("api-version 2024-10-01-preview, key [key]"), "{fault:?}");
+}
+
+#[tokio::test]
 async fn a_tool_whose_name_can_be_no_id_keeps_no_tree_from_starting() {
     let server = StubServer::start().await.unwrap();
-    server.otherwise(mainstay_actors::stub_server::Row::new(401, ""));
+    server.otherwise(Row::new(401, ""));
     let tools = McpServer::url(server.url()).tool("x/y", EffectKind::Read);
     let tools = tools.tool("x_y", EffectKind::Read).tool("", EffectKind::Read);
+    // What the life beside the tools is called.
+    let tools = tools.tool(CONNECTION, EffectKind::Read);
     let root = SupervisorSpec::one_for_one("root").supervisor(tools.supervisor("s"));
     // It got as far as to the server, which refuses it.
     let error = System::start(root).await.unwrap_err();
@@ -343,9 +391,7 @@ async fn no_bearer_of_a_tool_server_follows_a_redirect() {
     let server = StubServer::start().await.unwrap();
     for status in [301, 302, 303, 307, 308] {
         let location = thief.url().to_owned();
-        server.otherwise(
-            mainstay_actors::stub_server::Row::new(status, "").header("location", location),
-        );
+        server.otherwise(Row::new(status, "").header("location", location));
         let tools = McpServer::url(server.url()).bearer("secret-bearer");
         let root = SupervisorSpec::one_for_one("root").supervisor(tools.supervisor("s"));
         let error = System::start(root).await.unwrap_err();

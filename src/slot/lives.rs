@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
+use super::state::Suspicion;
 use super::{Boxed, Carrier, Cause, Desk, LastEnd, Link, Locked, Managed, Slot};
 use crate::behavior::{Lifeline, StartContext};
 use crate::event::Event;
@@ -143,8 +144,12 @@ impl<W: Worker> Slot<W> {
             }
             Err(text) => {
                 unwound(move || drop(life)).ok();
-                if self.start_panicked() && self.starts_without_state(context, limit).await {
-                    self.convict();
+                match self.start_panicked() {
+                    Suspicion::Guilty => self.convict(),
+                    Suspicion::Try if self.starts_without_state(context, limit).await => {
+                        self.suspect();
+                    }
+                    Suspicion::Try | Suspicion::None => {}
                 }
                 Err(failed(format!("start panicked: {text}")))
             }

@@ -174,6 +174,20 @@ impl Saved {
     }
 }
 
+/// As many starts that panicked as make a state guilty: one of them after a start without it went well.
+const SUSPECT: u32 = u32::MAX;
+
+/// What is thought of the state that a life had begun with whose start panicked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// Nothing: it had none, or it is the first time.
+    None,
+    /// A start without it says more.
+    Try,
+    /// It is bad.
+    Guilty,
+}
+
 impl<W: Worker> Slot<W> {
     pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
         if self.spec.durable { self.hub.journal.get() } else { None }
@@ -268,22 +282,33 @@ impl<W: Worker> Slot<W> {
         })
     }
 
-    /// The start of a life panicked. Whether it had begun with a state that is suspect by now: it is the second
-    /// one in a row.
-    pub(super) fn start_panicked(&self) -> bool {
+    /// The start of a life panicked: what that says of the state it had begun with.
+    pub(super) fn start_panicked(&self) -> Suspicion {
         if self.next_to_restore().is_none() {
-            return false;
+            return Suspicion::None;
         }
         let mut desk = self.desk();
-        let Some(saved) = &mut desk.saved else { return false };
-        saved.ended += 1;
-        saved.ended > 1
+        let Some(saved) = &mut desk.saved else { return Suspicion::None };
+        saved.ended = saved.ended.saturating_add(1);
+        match saved.ended {
+            0 | 1 => Suspicion::None,
+            SUSPECT.. => Suspicion::Guilty,
+            _ => Suspicion::Try,
+        }
+    }
+
+    /// A life without the state begins: should the next one with it end at once again, it is the state's fault,
+    /// and not that of something that was away until now.
+    pub(super) fn suspect(&self) {
+        if let Some(saved) = &mut self.desk().saved {
+            saved.ended = SUSPECT - 1;
+        }
     }
 
     /// Lives that begin with the state end at once, and one without it does not.
     pub(super) fn convict(&self) {
         let Some((_, in_hand, checkpoint)) = self.next_to_restore() else { return };
-        let why = "two lives that began with it ended at once, and one without it did not";
+        let why = "lives that began with it ended at once, and one without it did not";
         self.drop_bad(in_hand.is_some(), checkpoint, why);
     }
 

@@ -1,6 +1,5 @@
 //! What a server's answers and silences mean.
 
-use std::borrow::Cow;
 use std::error::Error;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +19,7 @@ use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::exact;
 use crate::model::headers::{Headers, retry_after};
-use crate::tool::ToolReply;
+use crate::tool::{ToolReply, told};
 use proof::Refusal;
 
 /// Under which a call carries its idempotency key.
@@ -28,8 +27,6 @@ const KEY: &str = "mainstay/idempotencyKey";
 /// How the official libraries say that the other side of a connection is gone. A gateway in front of a
 /// server that died says it of that server, with or without the code that goes with it.
 const CLOSED: i32 = -32000;
-/// The longest description that every provider takes, in characters.
-const LONGEST_DESCRIPTION: usize = 1024;
 /// The code of a call whose result is lost with a connection.
 const LOST: &str = "connection_lost";
 /// The code of a result that is not as the tool has promised.
@@ -63,82 +60,28 @@ pub(super) fn call(name: &str, arguments: JsonObject, key: &str) -> CallToolRequ
 
 pub(super) fn tool_spec(tool: &Tool) -> ToolSpec {
     ToolSpec::new(&*tool.name)
-        .description(short(tool.description.as_deref().unwrap_or_default()))
+        .description(told::description(tool.description.as_deref().unwrap_or_default()))
         .parameters(parameters(&tool.name, &tool.input_schema))
 }
 
 /// The schema of a tool's arguments; that of any object where it is none that a provider takes, who refuses
 /// the whole request for it, and all other tools with it.
 fn parameters(name: &str, schema: &JsonObject) -> Value {
-    let mut schema = schema.clone();
+    let schema = schema.clone();
     let is_object = match schema.get("type") {
         None => true,
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
         Some(kind) => kind == "object",
     };
-    schema.insert("type".to_owned(), "object".into());
-    let whole = Value::Object(schema.clone());
-    if is_object && !has_loose_end(&whole, &whole) {
-        join(&mut schema);
-        let mut schema = Value::Object(schema);
-        complete(&mut schema);
-        return schema;
+    let schema = Value::Object(schema);
+    if is_object && !has_loose_end(&schema, &schema) {
+        return told::parameters(schema);
     }
     tracing::warn!(
         target: "mainstay", tool = name,
         "the tool's schema is none of an object; models are told that it takes any"
     );
-    json!({ "type": "object" })
-}
-
-/// A description of a length that every provider takes.
-fn short(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(LONGEST_DESCRIPTION - 1) {
-        Some((end, _)) if text[end..].chars().nth(1).is_some() => {
-            Cow::Owned(format!("{}\u{2026}", &text[..end]))
-        }
-        _ => Cow::Borrowed(text),
-    }
-}
-
-/// Providers refuse a choice of schemas where the arguments begin. All that one of them may have is what the
-/// tool takes then; which of it goes together is for the server to say.
-fn join(schema: &mut JsonObject) {
-    for choice in ["anyOf", "oneOf", "allOf"] {
-        let Some(Value::Array(parts)) = schema.remove(choice) else { continue };
-        for part in parts {
-            // What it refers to is in it, as was seen.
-            let whole = Value::Object(schema.clone());
-            let place =
-                part.get("$ref").and_then(Value::as_str).and_then(|it| it.strip_prefix('#'));
-            let part = place.and_then(|place| whole.pointer(place)).unwrap_or(&part);
-            let Some(Value::Object(more)) = part.get("properties").cloned() else { continue };
-            let mut known = match schema.remove("properties") {
-                Some(Value::Object(known)) => known,
-                _ => JsonObject::new(),
-            };
-            for (name, property) in more {
-                known.entry(name).or_insert(property);
-            }
-            schema.insert("properties".to_owned(), known.into());
-        }
-    }
-    schema.remove("enum");
-    schema.remove("not");
-}
-
-/// Says of each list what is in it where the server did not: anything. Some providers refuse one without.
-fn complete(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => {
-            if fields.get("type").is_some_and(|kind| kind == "array") {
-                fields.entry("items").or_insert_with(|| json!({}));
-            }
-            fields.values_mut().for_each(complete);
-        }
-        Value::Array(items) => items.iter_mut().for_each(complete),
-        _ => {}
-    }
+    json!({ "type": "object", "properties": {} })
 }
 
 /// Whether a schema refers to what is not in it.

@@ -177,14 +177,15 @@ impl Machine {
 
     /// When to look again even if nothing comes.
     pub(crate) fn next_tick(&self) -> Duration {
-        let mut next = self.beat + self.rules.idle;
+        // A time without end is added to: it stays one.
+        let mut next = self.beat.saturating_add(self.rules.idle);
         if let (Some((_, span)), Some(_)) = (self.rules.floor, self.first) {
-            next = next.min(self.span.0 + span);
+            next = next.min(self.span.0.saturating_add(span));
         }
         if let (Phase::Buffering, CommitPoint::Probe { time, .. }, Some(first)) =
             (self.phase, self.rules.point, self.first)
         {
-            next = next.min(first + time);
+            next = next.min(first.saturating_add(time));
         }
         next
     }
@@ -196,7 +197,7 @@ impl Machine {
         let enough = match self.rules.point {
             CommitPoint::FirstContent => true,
             CommitPoint::Probe { characters, time } => {
-                self.characters >= characters || now >= first + time
+                self.characters >= characters || now >= first.saturating_add(time)
             }
         };
         let full = self.held.len() >= MOST_PIECES || self.bytes >= MOST_BYTES;
@@ -212,13 +213,13 @@ impl Machine {
     }
 
     fn late(&mut self, now: Duration) -> Option<Fault> {
-        if now >= self.beat + self.rules.idle {
+        if now >= self.beat.saturating_add(self.rules.idle) {
             let text = format!("the stream paused for {:?}", self.rules.idle);
             return Some(Fault::timeout(text).with_code("idle"));
         }
         let (least, span) = self.rules.floor?;
         self.first?;
-        if now >= self.span.0 + span {
+        if now >= self.span.0.saturating_add(span) {
             if self.span.1 < least {
                 let text = format!("the stream brought fewer than {least} characters in {span:?}");
                 return Some(Fault::timeout(text).with_code("too_slow"));

@@ -168,6 +168,9 @@ const LAST: Duration = Duration::from_secs(1);
 /// How long the end of the body is waited for after the final frame.
 const TRAILER: Duration = Duration::from_millis(20);
 
+/// How long is waited where a time that is not reached by any clock is waited for.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
 struct Reader<'a> {
     response: Response,
     frames: Frames,
@@ -211,7 +214,8 @@ impl Reader<'_> {
             if let Some(fault) = broken {
                 return self.unless_said(fault);
             }
-            let mut wake = self.start + self.machine.next_tick();
+            let tick = self.start.checked_add(self.machine.next_tick());
+            let mut wake = tick.unwrap_or_else(|| Instant::now() + NEVER);
             if self.draft.is_complete() {
                 // Signs of life do not prolong it; what says that there was more does.
                 let last = *self.said.get_or_insert_with(Instant::now) + LAST;

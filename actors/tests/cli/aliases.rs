@@ -52,7 +52,7 @@ fn calls(folder: &Folder) -> Vec<String> {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_whose_name_cannot_stand_in_a_path_is_called_by_another_one() {
-    let odd = ["repos/list", "", "fine", "turned\u{202e}round"];
+    let odd = ["repos/list", "", "connection", "fine", "turned\u{202e}round"];
     let ids: Vec<_> = odd.iter().map(|name| McpServer::tool_id(name).into_owned()).collect();
     let server = StubServer::start().await.unwrap();
     let agent = "[agents.a]\nmodel = \"llm\"\ntools = [\"odd\"]\n";

@@ -103,6 +103,7 @@ fn what_nobody_knows_is_undone_by_the_next_process_where_this_one_owes_it() {
                 trail: Trail::default(),
                 budget: None,
                 taken: 0,
+                hand: Default::default(),
                 back: Default::default(),
             };
             journal.accepted(open, Durability::Sync).unwrap().await.unwrap();

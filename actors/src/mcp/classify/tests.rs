@@ -165,8 +165,8 @@ fn a_number_that_would_become_another_one_is_refused_before_anything_is_asked() 
 
 #[test]
 fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
-    let any = json!({"type": "object"});
-    let good = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}, "$ref": {"type": "string"}},
+    let any = json!({"type": "object", "properties": {}});
+    let good = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}, "b": {"properties": {"$ref": {"type": "string"}}}},
         "$defs": {"a": {"type": "string"}}});
     let untyped = json!({"properties": {"a": {}}});
     let typed = json!({"properties": {"a": {}}, "type": "object"});
@@ -175,19 +175,15 @@ fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
         (untyped, typed.clone()),
         (json!({"properties": {"a": {}}, "type": ["object", "null"]}), typed),
         (json!({}), any.clone()),
-        (
-            json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "array"}},
-                   "anyOf": [{"properties": {"b": {}}, "required": ["b"]}, {"$ref": "#/$defs/c"}],
-                   "$defs": {"c": {"properties": {"a": {}, "c": {}}}}}),
-            json!({"type": "object", "required": ["a"],
-                   "properties": {"a": {"type": "array", "items": {}}, "b": {}, "c": {}},
-                   "$defs": {"c": {"properties": {"a": {}, "c": {}}}}}),
-        ),
         (json!({"type": "string"}), any.clone()),
         (json!({"type": ["string", "null"]}), any.clone()),
         (json!({"type": 7}), any.clone()),
         (json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}}), any.clone()),
         (json!({"type": "object", "allOf": [{"$ref": "http://elsewhere/x"}]}), any),
+        (
+            json!({"type": "object", "anyOf": [{"properties": {"a": {"type": "array"}}, "required": ["a"]}]}),
+            json!({"type": "object", "properties": {"a": {"type": "array", "items": {}}}, "required": ["a"]}),
+        ),
     ];
     for (listed, told) in cases {
         let tool = Tool::new("t", "does", Arc::new(listed.as_object().unwrap().clone()));
@@ -195,9 +191,6 @@ fn a_schema_that_no_provider_takes_is_told_as_that_of_any_object() {
         assert_eq!(serde_json::from_str::<Value>(&spec.parameters).unwrap(), told, "{listed}");
         assert_eq!((&*spec.name, &*spec.description), ("t", "does"));
     }
-    for (length, told) in [(1024, 1024), (1025, 1024), (3000, 1024)] {
-        let tool = Tool::new("t", "\u{e9}".repeat(length), Arc::new(JsonObject::new()));
-        let said = tool_spec(&tool).description;
-        assert_eq!((said.chars().count(), said.ends_with('\u{2026}')), (told, length > 1024));
-    }
+    let tool = Tool::new("t", "x".repeat(3000), Arc::new(JsonObject::new()));
+    assert_eq!(tool_spec(&tool).description.chars().count(), 1024);
 }
