@@ -405,7 +405,7 @@ impl<P, J> Index<P, J> {
         let between = |(id, is_between): (CheckpointId, bool)| is_between.then_some(id);
         let mut needed = HashSet::new();
         let of_all = || ids.iter().rev().filter_map(fit);
-        needed.extend(of_all().find_map(between).or_else(|| of_all().last().map(|(id, _)| id)));
+        needed.extend(of_all().find_map(between).or_else(|| of_all().next_back().map(|(id, _)| id)));
         // Its own parents are older, so this ends.
         let lineage = || std::iter::successors(ids.last().copied(), parent).take(ids.len());
         needed.extend(lineage().find_map(|id| fit(&id)).map(|(id, _)| id));
