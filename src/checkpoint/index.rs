@@ -404,8 +404,8 @@ impl<P, J> Index<P, J> {
         let parent = |id: &CheckpointId| self.checkpoints.get(id)?.checkpoint.lineage.parent;
         let between = |(id, is_between): (CheckpointId, bool)| is_between.then_some(id);
         let mut needed = HashSet::new();
-        let of_all = || ids.iter().rev().filter_map(fit);
-        needed.extend(of_all().find_map(between).or_else(|| of_all().next_back().map(|(id, _)| id)));
+        let oldest = || ids.iter().find_map(fit).map(|(id, _)| id);
+        needed.extend(ids.iter().rev().filter_map(fit).find_map(between).or_else(oldest));
         // Its own parents are older, so this ends.
         let lineage = || std::iter::successors(ids.last().copied(), parent).take(ids.len());
         needed.extend(lineage().find_map(|id| fit(&id)).map(|(id, _)| id));

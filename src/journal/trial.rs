@@ -222,19 +222,17 @@ impl Journal {
         }
     }
 
-    /// The process is about to end in order: with no request in hand. Returns once the operating system knows.
+    /// The process is about to end in order: with no request in hand. Returns once all that was handed to the store
+    /// is durable: a fate without an answer is told before it is, and would be forgotten with the process.
     pub(crate) async fn ends_in_order(&self) {
         /// A store that does not answer by then is not waited for.
         const WITHIN: Duration = Duration::from_secs(1);
-        if self.tried.lock().is_empty() {
-            return;
-        }
         let tried: Vec<_> = self.tried.lock().iter().filter_map(Weak::upgrade).collect();
         for request in tried {
             drop(request.leave(|_| 0));
         }
         // An empty one: what was written before it is there once it is.
-        let commit = self.store.commit(Batch::new(), Durability::Async);
+        let commit = self.store.commit(Batch::new(), Durability::Sync);
         let limit = self.clock.sleep_until(self.clock.now() + WITHIN);
         tokio::select! {
             biased;

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 
-use super::moody::Moody;
+use super::moody::{Mood, Moody};
 use super::*;
 
 /// Adds up. It comes to no end in the first process; in the second one it keeps its thread busy, once.
@@ -128,5 +128,58 @@ fn a_step_that_wakes_itself_hears_a_kill_also_when_its_request_was_left_by_anoth
         assert_eq!(fate_of(&system, "left").await, (Fate::Done, Some("7".to_owned())));
         let polls = adds.polls.load(Ordering::SeqCst);
         assert!((TOLD..ENOUGH).contains(&polls), "{polls} polls");
+    });
+}
+
+/// Refuses what it is asked, once it is told to.
+struct Refuses(Arc<Notify>, Arc<Notify>);
+
+impl Behavior for Refuses {
+    type Request = u64;
+    type Reply = u64;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+}
+
+impl Stateless for Refuses {
+    async fn serve(&self, _: &u64, _: &Context) -> Result<u64, Fault> {
+        self.0.notify_one();
+        self.1.notified().await;
+        Err(Fault::business("as asked"))
+    }
+}
+
+#[test]
+fn a_fate_that_was_told_is_in_the_store_once_the_system_has_stopped() {
+    let (begun, go) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+    let tree = || {
+        let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
+        let made = move || Refuses(Arc::clone(&begun), Arc::clone(&go));
+        let child = ChildSpec::stateless("refuses", made).durable::<Refuses>();
+        SupervisorSpec::one_for_one("desk").child(child)
+    };
+    let store = Moody::new();
+    runtime().block_on(async {
+        let (system, _) =
+            System::recover(tree(), Arc::clone(&store) as Arc<dyn Store>).await.unwrap();
+        let port = system.port::<u64, u64>("desk/refuses").unwrap();
+        let call = port.call_with(7, CallOptions::new().key("k"));
+        let (answer, ()) = tokio::join!(call, async {
+            begun.notified().await;
+            store.turn(Mood::Silent);
+            go.notify_one();
+        });
+        answer.unwrap_err();
+        let stop = tokio::spawn(async move { system.stop().await });
+        let half = Duration::from_millis(500);
+        tokio::time::timeout(half, store.held(2)).await.expect("the stop waits for the store");
+        assert!(!stop.is_finished());
+        store.turn(Mood::Well);
+        stop.await.unwrap();
+    });
+    runtime().block_on(async {
+        let (system, recovered) = System::recover(tree(), store as Arc<dyn Store>).await.unwrap();
+        assert_eq!(recovered.requests, 0);
+        assert_eq!(system.journaled("k"), Some(Journaled::Fated(Fate::Failed, None)));
+        system.stop().await;
     });
 }
