@@ -162,7 +162,7 @@ fn a_fate_that_was_told_is_in_the_store_once_the_system_has_stopped() {
         let (system, _) =
             System::recover(tree(), Arc::clone(&store) as Arc<dyn Store>).await.unwrap();
         let port = system.port::<u64, u64>("desk/refuses").unwrap();
-        let call = port.call_with(7, CallOptions::new().key("k"));
+        let call = port.call_with(7_u64, CallOptions::new().key("k"));
         let (answer, ()) = tokio::join!(call, async {
             begun.notified().await;
             store.turn(Mood::Silent);
