@@ -135,6 +135,8 @@ pub enum Unavailable {
     Duplicate,
     /// It is durable, and this request cannot be written down.
     Unrecordable,
+    /// It is durable, and the request's idempotency key is empty or longer than 4,096 bytes.
+    BadKey,
     /// Whoever asks handles a request again that was answered before: nobody is asked for that.
     Replaying,
 }
@@ -158,6 +160,7 @@ impl fmt::Display for Unavailable {
             Self::RuntimeGone => "the runtime it was started on was dropped",
             Self::Duplicate => "a request with this key was accepted before, here or elsewhere",
             Self::Unrecordable => "the request cannot be written down",
+            Self::BadKey => "its idempotency key is empty or longer than 4,096 bytes",
             Self::Replaying => "not asked: the request that asks is being replayed",
         })
     }

@@ -96,7 +96,7 @@ async fn a_schema_that_lies_costs_the_model_a_turn_and_the_tool_no_retry() {
 #[tokio::test]
 async fn a_model_that_calls_tools_that_do_not_exist_is_told_so_and_reaches_nothing() {
     let server = StubServer::start().await.unwrap();
-    let names = ["rm", "desk/look", "look ", "../look", "LOOK", "llm", ""];
+    let names = ["rm", "desk/look", "look ", "../look", "LOOK", "llm"];
     server.then(Row::tool_calls(names.map(|name| (name, "{}"))));
     server.then(Row::reply("sorry"));
     let (system, agent) = desk(&server, []).await;
@@ -110,6 +110,11 @@ async fn a_model_that_calls_tools_that_do_not_exist_is_told_so_and_reaches_nothi
     }
     // The agent and its model, each once or twice: nobody else was asked.
     assert_eq!(system.fates().accepted, 3);
+    // A call without a name is none that could be told back to the model.
+    server.then(Row::tool_calls([("look", r#"{"order":"7"}"#), ("", "{}")]));
+    let fault = fault(agent.call("go").await.unwrap_err());
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::Exhausted, Some("bad_tool_call")));
+    assert_eq!(system.fates().accepted, 5, "the tool was not asked");
     system.stop().await;
 }
 

@@ -65,7 +65,9 @@ impl Tried {
             return None;
         }
         // Under the lock, so that whoever takes it up again is written after this.
-        let commit = self.journal.counts(&self.key, |n| n.saturating_sub(1));
+        // A store that is full has room for this: it is no fault of the request's that nothing else can be written.
+        let batch = Batch::new().making_room(true);
+        let commit = self.journal.counts(&self.key, |n| n.saturating_sub(1), batch);
         drop(stand);
         self.journal.turn.leave(&self.key);
         commit
@@ -92,7 +94,7 @@ impl Trial for Tried {
         stand.from = stand.from.min(step);
         stand.hands += 1;
         match stand.hands {
-            1 => self.journal.counts(&self.key, |n| n.saturating_add(1)),
+            1 => self.journal.counts(&self.key, |n| n.saturating_add(1), Batch::new()),
             // An empty one: what was written for the first of them is there once it is.
             _ => Some(self.journal.store.commit(Batch::new(), Durability::Async)),
         }
@@ -167,11 +169,11 @@ impl Turn {
 impl Journal {
     /// Writes down how often the process has ended with this request in hand, should it end now, if that
     /// has changed.
-    fn counts(&self, key: &Arc<str>, to: impl FnOnce(u32) -> u32) -> Option<Commit> {
+    fn counts(&self, key: &Arc<str>, to: impl FnOnce(u32) -> u32, batch: Batch) -> Option<Commit> {
         let mut state = self.state.lock();
         let n = state.counts(key, to)?;
         let line = Line::TakenUp { key: Arc::clone(key), n };
-        Some(self.commit(Batch::new(), &line, Durability::Async))
+        Some(self.commit(batch, &line, Durability::Async))
     }
 
     /// Commits a state that this request has got on to.
@@ -231,8 +233,13 @@ impl Journal {
         for request in tried {
             drop(request.leave(|_| 0));
         }
-        // An empty one: what was written before it is there once it is.
-        let commit = self.store.commit(Batch::new(), Durability::Sync);
+        // Whoever asked could see what is lost until now.
+        let untold: Vec<_> = self.untold().into_iter().map(|(_, key)| key).collect();
+        let commit = match untold.is_empty() {
+            // What was written before it is there once it is.
+            true => self.store.commit(Batch::new(), Durability::Sync),
+            false => self.told_missing(&untold),
+        };
         let limit = self.clock.sleep_until(self.clock.now() + WITHIN);
         tokio::select! {
             biased;

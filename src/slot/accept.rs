@@ -97,6 +97,9 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     }
 }
 
+/// The longest idempotency key of a durable request, in bytes: 65,536 of them are remembered.
+const LONGEST_KEY: usize = 4096;
+
 /// What room a request may take in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -158,6 +161,9 @@ impl Recorder<'_> {
         let text = unwound(|| (codec.write_request)(message as &dyn Any));
         let text = text.ok().and_then(Result::ok).ok_or(unrecordable)?;
         let more = options.more();
+        if more.key.as_ref().is_some_and(|key| !(1..=LONGEST_KEY).contains(&key.len())) {
+            return Err(Refusal::Away(Unavailable::BadKey));
+        }
         let key =
             more.key.get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
         let now = Now::read(&*self.hub.clock);

@@ -183,3 +183,27 @@ fn a_fate_that_was_told_is_in_the_store_once_the_system_has_stopped() {
         system.stop().await;
     });
 }
+
+#[test]
+fn a_key_that_is_empty_or_without_end_is_refused_by_name() {
+    let (begun, go) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+    let made = move || Refuses(Arc::clone(&begun), Arc::clone(&go));
+    let child = ChildSpec::stateless("refuses", made).durable::<Refuses>();
+    let tree = SupervisorSpec::one_for_one("desk").child(child);
+    runtime().block_on(async {
+        let (system, _) = System::recover(tree, Moody::new() as Arc<dyn Store>).await.unwrap();
+        let port = system.port::<u64, u64>("desk/refuses").unwrap();
+        for (key, fits) in [("", false), (&*"k".repeat(4096), true), (&*"k".repeat(4097), false)] {
+            let submitted = port.submit(7_u64, CallOptions::new().key(key)).await;
+            match submitted {
+                Ok(_) => assert!(fits, "{}", key.len()),
+                Err(error) => {
+                    assert!(!fits, "{error}");
+                    assert!(error.to_string().contains("longer than 4,096 bytes"), "{error}");
+                }
+            }
+        }
+        assert_eq!(system.fates().open, 1);
+        system.stop().await;
+    });
+}
