@@ -628,6 +628,9 @@ impl Journal {
             // Nobody can wait for it; what is not written is found open by the next process.
             drop(self.commit(Batch::new(), &line, Durability::Sync));
         }
+        if result.is_err() {
+            self.is_open_again(&mut state, token.key());
+        }
         drop(state);
         self.changed.notify_waiters();
         if let Err(error) = result {

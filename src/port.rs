@@ -59,6 +59,10 @@ pub struct CallOptions {
     /// asked under the same key are taken for two parts of one task: of durable ones the second is refused as
     /// [`Unavailable::Duplicate`], and the same effect at the same place of both is done once.
     ///
+    /// # Limits
+    /// For durable children and groups 1 to 4,096 bytes ([`Unavailable::BadKey`]). Keys that begin with `undo-` are
+    /// those of undos: another request under one is taken for it.
+    ///
     /// # Default
     /// `None`: one made from the request's id.
     pub key: Option<String>,

@@ -114,7 +114,11 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
     };
     let worked = tokio::select! {
         biased;
-        error = points.failure() => return Ok(store_failed(&of_store(&error))),
+        error = points.failure() => {
+            // In order, so that what is in hand is not blamed for the end of the process.
+            system.stop().await;
+            return Ok(store_failed(&of_store(&error)));
+        }
         worked = work => worked,
         _ = tokio::signal::ctrl_c() => {
             let _ = writeln!(stderr(), "stopping in order; the same arguments go on with it");

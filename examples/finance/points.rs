@@ -113,7 +113,9 @@ impl Pointed {
 
 impl Store for Pointed {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
-        if let Some(error) = self.points.failed() {
+        // One that is full may have room for less than it was asked to take.
+        let broken = self.points.failed().filter(|error| !matches!(error, StoreError::Full { .. }));
+        if let Some(error) = broken {
             return Commit::ready(Err(error));
         }
         let point = self.points.before();

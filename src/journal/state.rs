@@ -64,6 +64,13 @@ pub(super) struct Token {
     tidied: u64,
 }
 
+impl Token {
+    /// Whose change it is.
+    pub(super) fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+}
+
 struct Remembered {
     stamp: u64,
     fate: Fate,

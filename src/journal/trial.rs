@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::Journal;
 use super::line::Line;
+use super::state::State;
 use crate::checkpoint::{Batch, Commit, Durability};
 use crate::clock::Clock;
 use crate::id::ChildPath;
@@ -71,6 +72,14 @@ impl Tried {
         drop(stand);
         self.journal.turn.leave(&self.key);
         commit
+    }
+}
+
+impl Drop for Tried {
+    /// It has its fate, and the process goes on: that it is in nobody's hands counts also where the fate had no room
+    /// in the store, so that it is taken up again by the next process.
+    fn drop(&mut self) {
+        drop(self.leave(|_| 0));
     }
 }
 
@@ -174,6 +183,14 @@ impl Journal {
         let n = state.counts(key, to)?;
         let line = Line::TakenUp { key: Arc::clone(key), n };
         Some(self.commit(batch, &line, Durability::Async))
+    }
+
+    /// The store had no room for a request's fate: it is open still, and in nobody's hands. A store that is full
+    /// has room for that: the process has not ended with it.
+    pub(super) fn is_open_again(&self, state: &mut State, key: &Arc<str>) {
+        let Some(n) = state.counts(key, |n| n.saturating_sub(1)) else { return };
+        let line = Line::TakenUp { key: Arc::clone(key), n };
+        drop(self.commit(Batch::new().making_room(true), &line, Durability::Async));
     }
 
     /// Commits a state that this request has got on to.
