@@ -23,6 +23,10 @@ use crate::python::{Check, Python, Verdict};
 use crate::specs::Spec;
 use crate::writer::{self, Ask, Lines, Source, text};
 
+/// How often in a row the process may end with a function in hand. None of them can end it by itself: they are run
+/// in a process of their own.
+const ENDS: u32 = 100;
+
 /// Where specifications go in.
 pub(crate) const CODER: &str = "codegen/coder";
 /// What a checkpoint counts, and how many of it.
@@ -46,7 +50,9 @@ pub(crate) fn spec(python: Python, source: &Source, model: Option<Model>) -> Sup
         .kind(Kind::Agent)
         .mailbox(MAILBOX)
         .checkpoint(Interval::Units { name: LINES.into(), n: EVERY })
-        .durable::<Coder>();
+        .durable::<Coder>()
+        // A store that fails ends the process, as often as it is begun again without room: nobody's fault.
+        .process_deaths(ENDS);
     root.child(python).group(writer::group(source)).child(coder)
 }
 

@@ -113,9 +113,7 @@ impl Pointed {
 
 impl Store for Pointed {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
-        // One that is full may have room for less than it was asked to take.
-        let broken = self.points.failed().filter(|error| !matches!(error, StoreError::Full { .. }));
-        if let Some(error) = broken {
+        if let Some(error) = self.points.failed() {
             return Commit::ready(Err(error));
         }
         let point = self.points.before();

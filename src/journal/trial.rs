@@ -75,14 +75,6 @@ impl Tried {
     }
 }
 
-impl Drop for Tried {
-    /// It has its fate, and the process goes on: that it is in nobody's hands counts also where the fate had no room
-    /// in the store, so that it is taken up again by the next process.
-    fn drop(&mut self) {
-        drop(self.leave(|_| 0));
-    }
-}
-
 impl Trial for Tried {
     fn turn(&self) -> Turning<'_> {
         Box::pin(async move {
