@@ -1,6 +1,6 @@
 //! What is wrong with a tree file, and where: rendered as a compiler does.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 /// One thing that is wrong, with its place in the file and what to do about it.
@@ -35,19 +35,25 @@ pub(crate) struct Snags {
 impl std::error::Error for Snags {}
 
 impl fmt::Display for Snags {
+    /// Without what is a key by its looks, where the name of its variable belongs: this is printed, and kept by
+    /// whoever runs it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut page = String::new();
         for (index, snag) in self.snags.iter().enumerate() {
             if index > 0 {
-                writeln!(f)?;
+                writeln!(page)?;
             }
-            self.one(snag, f)?;
+            self.one(snag, &mut page)?;
         }
-        Ok(())
+        for secret in pasted(&self.text) {
+            page = page.replace(secret, "[key]");
+        }
+        f.write_str(&page)
     }
 }
 
 impl Snags {
-    fn one(&self, snag: &Snag, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn one(&self, snag: &Snag, f: &mut String) -> fmt::Result {
         writeln!(f, "error: {}", snag.message)?;
         let mut edge = " ".to_owned();
         if let Some(span) = &snag.span {
@@ -65,6 +71,31 @@ impl Snags {
         }
         writeln!(f, "{edge} = help: {}", snag.hint)
     }
+}
+
+/// The texts of a file that stand where a key or the name of its variable belongs, and are no name by their looks.
+fn pasted(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once('=') else { continue };
+        let name = name.trim().to_ascii_lowercase();
+        let words = ["key", "token", "bearer", "secret", "password", "env_from", "authorization"];
+        if words.iter().any(|word| name.contains(word)) {
+            // What stands between quotes, of either kind.
+            found.extend(value.split(['"', '\'']).skip(1).step_by(2).filter(|it| is_key(it)));
+        }
+    }
+    found.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    found
+}
+
+/// Whether it is longer, or made of other letters, than the name of a variable.
+fn is_key(text: &str) -> bool {
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_mixed = text.bytes().any(|byte| byte.is_ascii_lowercase())
+        && text.bytes().any(|byte| byte.is_ascii_digit());
+    let is_long = text.len() >= 20;
+    text.len() >= 8 && !text.contains(char::is_whitespace) && (!is_word || (is_long && is_mixed))
 }
 
 /// A place as people count: from 1, in characters.
@@ -147,6 +178,26 @@ mod tests {
         assert_eq!(meant("max_step", known), Some("max_steps"));
         assert_eq!(meant("tool", known), Some("tools"));
         assert_eq!(meant("temperature", known), None);
+    }
+
+    #[test]
+    fn a_key_where_its_variable_belongs_is_not_shown() {
+        let (dashed, word) = ("sk-ant-0123456789", "gsk_abcdefghij0123456789");
+        let file = format!(
+            "key_env = \"{dashed}\"\nkey = '{word}'\nenv_from = [\"MY_KEY\", \"{dashed}2\"]\nmodel = \"a-model\"\nother_env = \"MY_KEY\"\n"
+        );
+        let mut snags = Vec::new();
+        let mut start = 0;
+        for line in file.lines() {
+            let message = format!("the environment variable {dashed} or {word} is not set");
+            let hint = format!("export {dashed}=...");
+            snags.push(Snag::new(start..start + line.len(), message, "read from here", hint));
+            start += line.len() + 1;
+        }
+        let said = Snags { file: "tree.toml".to_owned(), text: file, snags }.to_string();
+        assert!(!said.contains(dashed) && !said.contains(word), "{said}");
+        assert!(said.contains("a-model") && said.contains("\"MY_KEY\""), "{said}");
+        assert!(said.contains("1 | key_env = \"[key]\""), "{said}");
     }
 
     #[test]
