@@ -7,7 +7,7 @@
 //! become a life that works. Nobody works between the first life that is stopped and the last one that
 //! has begun.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -388,9 +388,10 @@ impl Place {
             Wanted::Line(line) => line.members.clone(),
         };
         let mut lives: Vec<(Arc<dyn Look>, Option<Validated>)> = Vec::with_capacity(children.len());
+        let known: HashMap<_, _> = children.iter().map(|child| (child.path(), child)).collect();
         for (path, id) in &members {
             let refuse = |why| Box::new(Refused { checkpoint: *id, child: path.clone(), why });
-            let Some(child) = children.iter().find(|child| child.path() == path) else {
+            let Some(child) = known.get(path).copied() else {
                 return Err(refuse(CheckpointError::Incompatible {
                     what: "a member of the line".to_owned(),
                     found: path.to_string(),
@@ -426,8 +427,9 @@ impl Place {
             lives.push((Arc::clone(child), Some(validated)));
         }
         // Those that had not lived when the line was drawn begin anew.
+        let members: HashSet<_> = members.iter().map(|(path, _)| path).collect();
         for child in children {
-            if !members.iter().any(|(path, _)| path == child.path()) {
+            if !members.contains(child.path()) {
                 lives.push((Arc::clone(child), None));
             }
         }

@@ -43,9 +43,12 @@ pub(super) fn is_used_up(
     child: &ChildPath,
     id: CheckpointId,
 ) -> bool {
+    if journal.is_used_up(id) {
+        return true;
+    }
     let all = store.checkpoints(child).unwrap_or_default();
     let last = all.first().map(|listed| listed.checkpoint.id);
-    journal.is_used_up(id) || given_up(journal, &all, last).contains(&id)
+    given_up(journal, &all, last).contains(&id)
 }
 
 /// What these have returned to, and what each had stored since: a line of that would take some of them
