@@ -345,6 +345,7 @@ impl<Q, R> Envelope<Q, R> {
     }
 
     /// The fate of this request when it ends so.
+    #[inline]
     pub(crate) fn ends_as(&self, fate: Fate) -> Fate {
         match fate {
             // Of a cast nobody hears anyway.

@@ -260,6 +260,7 @@ impl<W: Worker> Slot<W> {
     /// The fate of a request whose time is over or for which nobody waits, which must not say that it may be
     /// repeated while an act of it is with its tool, or nobody knows what came of one. What a transaction
     /// undoes of it, it undoes.
+    #[inline]
     pub(crate) fn unless_in_doubt(&self, mail: &Mail<W>, fate: Fate) -> Fate {
         let repeats = matches!(fate, Fate::Expired | Fate::Cancelled | Fate::Stopped);
         if !repeats || !self.spec.stateful || !self.hub.effects.is_used() {

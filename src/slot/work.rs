@@ -59,8 +59,12 @@ pub(crate) struct Bill {
 
 impl Bill {
     pub(crate) fn of(context: &Context) -> Option<Box<Self>> {
-        let (own, all) = (context.own_cost(), context.cost());
-        let held = context.tie.get().and_then(|tie| tie.take_held());
+        let own = context.own_cost();
+        // Most have called nobody.
+        let (all, held) = match context.tie.get() {
+            Some(tie) => (context.cost(), tie.take_held()),
+            None => (own, None),
+        };
         (all != Cost::default() || held.is_some()).then(|| Box::new(Self { own, all, held }))
     }
 }
