@@ -8,6 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -427,6 +429,13 @@ impl Hub {
         let mut casts = self.casts.lock();
         casts.prune(self.clock.now());
         casts.by_id.get(&id).copied()
+    }
+
+    /// Runs `work` as a task. In a box, so that all are tasks of one type: each further type is a thousand
+    /// lines for the compiler, once more for every behavior of a user.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
+        drop(self.runtime.spawn(work));
     }
 
     /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing

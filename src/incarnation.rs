@@ -175,8 +175,8 @@ impl<W: Worker> Drop for Carried<W> {
         let slot = Arc::clone(&self.slot);
         let number = self.number;
         if slot.is_carrier(number) {
-            let runtime = slot.hub.runtime.clone();
-            runtime.spawn(async move { slot.carrier_gone(number) });
+            let hub = Arc::clone(&slot.hub);
+            hub.spawn(async move { slot.carrier_gone(number) });
         }
     }
 }
@@ -583,7 +583,7 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
             if slot.spec.blocking {
                 let alone = thread(slot, alone);
                 let slot = Arc::clone(slot);
-                slot.hub.runtime.clone().spawn(async move {
+                slot.hub.clone().spawn(async move {
                     if let Some((job, ended)) = alone.await {
                         slot.after(None, None, &mut Some(job), ended, false);
                     }
@@ -599,7 +599,7 @@ impl<B: Stateless> Drive for StatelessWorker<B> {
                 }
                 Poll::Pending => {
                     let slot = Arc::clone(slot);
-                    slot.hub.runtime.clone().spawn(async move {
+                    slot.hub.clone().spawn(async move {
                         let (job, ended) = alone.await;
                         slot.after(None, None, &mut Some(job), ended, false);
                     });

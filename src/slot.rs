@@ -455,8 +455,7 @@ impl<W: Worker> Slot<W> {
         }
         self.publish_life(&mut desk);
         drop(desk);
-        let runtime = self.hub.runtime.clone();
-        runtime.spawn(async move {
+        self.hub.spawn(async move {
             if let Err(cause) = Arc::clone(&me).bring_up(life).await {
                 link.boss.exited(link.key, life, cause, false);
             }

@@ -6,7 +6,8 @@
 //! end of the system brings about at the latest; one that panics leaves its act lost.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -125,7 +126,8 @@ impl Effects {
         let (stays, left) = oneshot::channel::<Infallible>();
         let (tell, told) = oneshot::channel();
         let apart = Apart::new(self);
-        let going_on = async move {
+        // In a box, as in `Hub::spawn`.
+        let going_on: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             let _apart = apart;
             let mut guard = guard;
             let came = match effects.join(&key).await {
@@ -154,7 +156,7 @@ impl Effects {
                 // The user's reply, which nobody hears.
                 let _ = unwound(move || drop(came));
             }
-        };
+        });
         match self.runtime.get() {
             Some(runtime) => drop(runtime.spawn(going_on)),
             None => drop(tokio::spawn(going_on)),

@@ -3,7 +3,12 @@
 //! *Invariant.* A thread that does not come back holds nothing that anybody waits for.
 
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Handle;
 
 use super::{StatefulWorker, attempt};
 use crate::behavior::Stateful;
@@ -18,15 +23,24 @@ pub(super) fn thread<W: Worker, T: Send + 'static, F: Future<Output = T> + Send 
     work: F,
 ) -> impl Future<Output = Option<T>> + Send + use<W, T, F> {
     let (send, receive) = tokio::sync::oneshot::channel();
-    let runtime = slot.hub.runtime.clone();
     let name = format!("mainstay {}", slot.path.id());
-    let spawned = std::thread::Builder::new().name(name).spawn(move || {
-        let _ = send.send(runtime.block_on(work));
+    // In a box, as in `Hub::spawn`.
+    let work = Box::pin(async move {
+        let _ = send.send(work.await);
     });
+    let spawned = thread_of_its_own(name, slot.hub.runtime.clone(), work);
     async move {
         spawned.ok()?;
         receive.await.ok()
     }
+}
+
+fn thread_of_its_own(
+    name: String,
+    runtime: Handle,
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work))
 }
 
 /// An attempt of a stateful behavior that blocks: on a thread of its own, which is left behind when it

@@ -187,7 +187,7 @@ impl Recorder<'_> {
             journal.accepted(open, self.durability).ok_or(Refusal::Away(Unavailable::Duplicate))?;
         let gate = Arc::new(Gate::default());
         more.gate = Some(Arc::clone(&gate));
-        self.hub.runtime.spawn(async move { gate.open(handed.await) });
+        self.hub.spawn(async move { gate.open(handed.await) });
         Ok(())
     }
 

@@ -146,7 +146,7 @@ impl<W: Worker> Slot<W> {
             return;
         };
         // What a state is written as is the user's code.
-        self.hub.runtime.spawn(async move { me.give_back(fated).await });
+        self.hub.spawn(async move { me.give_back(fated).await });
     }
 
     async fn give_back(&self, fated: Option<Unwritten<W>>) {

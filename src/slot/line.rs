@@ -315,7 +315,7 @@ impl<W: Worker> Slot<W> {
         let before = self.desk().rare().candidate.replace(candidate);
         if let Some(before) = before {
             // Not here: a supervisor may have put it there, and what it drops is user code.
-            self.hub.runtime.spawn(async move {
+            self.hub.spawn(async move {
                 let _ = unwound(move || drop(before));
             });
         }

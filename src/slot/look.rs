@@ -204,6 +204,11 @@ impl<W: Worker> Look for Slot<W> {
     }
 }
 
+/// Apart, so that it is compiled once and not for each behavior.
+fn oldest_first(flights: &mut [InFlight]) {
+    flights.sort_by_key(|flight| std::cmp::Reverse(flight.age));
+}
+
 impl<W: Worker> Detail for Slot<W> {
     fn detail(&self, now: Moment) -> NodeDetail {
         let desk = self.desk();
@@ -216,7 +221,7 @@ impl<W: Worker> Detail for Slot<W> {
                 age: now.since(flight.since),
             });
         }
-        detail.in_flight.sort_by_key(|flight| std::cmp::Reverse(flight.age));
+        oldest_first(&mut detail.in_flight);
         for out in &desk.out {
             if let Some(tie) = desk.flight(out.ticket).and_then(|flight| flight.tie()) {
                 detail.waits_for.extend(tie.waiting_for());

@@ -241,7 +241,7 @@ impl<W: Worker> Slot<W> {
             choice if due.choices.contains(choice) => choice.clone(),
             _ => Choice::Continue,
         };
-        self.hub.runtime.spawn(async move {
+        self.hub.spawn(async move {
             let said = tokio::select! {
                 biased;
                 said = &mut hear => said.ok(),

@@ -533,7 +533,7 @@ impl<W: Worker> Slot<W> {
         let task = self.task_of(mail);
         let effects = &self.hub.effects;
         if effects.may_stand(&task) {
-            self.hub.runtime.spawn(effects.unwind(&task));
+            self.hub.spawn(effects.unwind(&task));
         }
     }
 

@@ -79,7 +79,7 @@ impl<W: Worker> Slot<W> {
         let key = mail.key().cloned();
         // The wait keeps neither the child nor the request alive.
         let (me, mail) = (Weak::clone(&self.me), Arc::downgrade(mail));
-        self.hub.runtime.spawn(async move {
+        self.hub.spawn(async move {
             loop {
                 let next = {
                     let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) else { return };
