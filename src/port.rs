@@ -36,7 +36,7 @@ pub(crate) use act::{Act, Decode, Encode, NotUndone, Reply, Unanswered};
 pub use act::{Effect, Verified};
 pub use asking::Call;
 pub(crate) use asking::{AnyReply, Left, Making, Outcome, Question, Reading};
-pub(crate) use envelope::{Book, Envelope};
+pub(crate) use envelope::{Book, Envelope, Hold};
 pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};

@@ -8,7 +8,7 @@ use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Tur
 use mainstay::checkpoint::{Interval, Snapshot, Store};
 use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::Event;
-use mainstay::fate::Fate;
+use mainstay::fate::{Answer, Fate};
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::points::PointSpec;
@@ -17,6 +17,7 @@ use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{RecoverOptions, System, SystemOptions};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use moody::{Mood, Moody};
 
@@ -38,6 +39,9 @@ impl Stateless for Tool {
     }
 }
 
+/// What the counter refuses for good.
+const HOPELESS: u64 = 1_000;
+
 /// Adds up; asked for an odd number, it acts first.
 #[derive(Clone, Default)]
 struct Counter {
@@ -57,6 +61,8 @@ impl Stateful for Counter {
     async fn step(&mut self, request: &u64, turn: Turn, ctx: &Context) -> Result<Step<u64>, Fault> {
         if let Turn::Performed(performed) = turn {
             performed.get::<u64>(0)?;
+        } else if *request == HOPELESS {
+            return Err(Fault::new(Class::InputValidation, "hopeless"));
         } else if request % 2 == 1 {
             let tool = ctx.port::<u64, u64>("tool")?;
             return Ok(Step::Perform(vec![Call::from(tool.effect(*request))]));
@@ -206,6 +212,60 @@ fn a_fate_is_not_claimed_before_the_store_has_said_so() {
         let done = Some(Journaled::Fated(Fate::Done, Some("2".to_owned())));
         assert_eq!(system.journaled("late"), done);
         assert_eq!(system.fates().done, 1);
+    });
+}
+
+/// Asks for what fails for good, and has the store fall silent before that is written down.
+async fn fail_in_silence(
+    desk: &Desk,
+    counter: &Port<u64, u64>,
+) -> JoinHandle<Result<Answer<u64>, CallError<u64>>> {
+    desk.moody.turn(Mood::Silent);
+    let counter = counter.clone();
+    let options = keyed("hopeless").deadline(Duration::from_secs(600));
+    let call = tokio::spawn(async move { counter.call_with(HOPELESS, options).await });
+    desk.moody.held(1).await;
+    desk.moody.turn(Mood::Well);
+    desk.moody.turn(Mood::Silent);
+    desk.moody.held(1).await;
+    call
+}
+
+#[test]
+fn a_failure_is_not_told_before_it_is_in_the_store() {
+    let desk = Desk::new();
+    runtime().block_on(async {
+        let (system, counter) = desk.open().await;
+        let began = system.clock().now();
+        let mut events = system.events();
+        let call = fail_in_silence(&desk, &counter).await;
+        events.wait_for(|event| matches!(event, Event::Fated { .. })).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!call.is_finished());
+        assert_eq!(system.journaled("hopeless"), Some(Journaled::Open));
+        desk.moody.turn(Mood::Well);
+        let error = call.await.unwrap().unwrap_err();
+        assert!(matches!(error, CallError::RecoveryExhausted { .. }), "{error:?}");
+        assert_eq!(system.journaled("hopeless"), Some(Journaled::Fated(Fate::Failed, None)));
+        assert_eq!(system.clock().now(), began, "nobody waited for more than the store");
+    });
+    runtime().block_on(async {
+        let (system, _) = desk.open().await;
+        assert_eq!(system.journaled("hopeless"), Some(Journaled::Fated(Fate::Failed, None)));
+    });
+}
+
+#[test]
+fn a_failure_that_the_store_does_not_take_is_told_by_the_deadline() {
+    let desk = Desk::new();
+    runtime().block_on(async {
+        let (system, counter) = desk.open().await;
+        let began = system.clock().now();
+        let call = fail_in_silence(&desk, &counter).await;
+        let error = call.await.unwrap().unwrap_err();
+        assert!(matches!(error, CallError::RecoveryExhausted { .. }), "{error:?}");
+        assert_eq!(system.clock().now().since(began), Duration::from_secs(600));
+        assert_eq!(system.journaled("hopeless"), Some(Journaled::Open));
     });
 }
 

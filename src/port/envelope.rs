@@ -133,6 +133,9 @@ const TOLD: u8 = 128;
 
 pub(super) enum Cell<Q, R> {
     Waiting(Option<Waker>),
+    /// The same, and what it has ended with is on its way into the store: what there is to say of that is
+    /// said once it is there.
+    Held(Option<Waker>, Option<Box<Self>>),
     /// The usual answer: at the first attempt, and nothing else to say of it.
     Plain(R, ChildPath, Duration),
     Whole(Box<Result<Answer<R>, CallError<Q>>>),
@@ -148,7 +151,7 @@ impl<Q, R> Cell<Q, R> {
                 Some(Ok(Answer { elapsed, ..Answer::new(value, by) }))
             }
             Self::Whole(outcome) => Some(*outcome),
-            Self::Waiting(_) | Self::Gone => None,
+            Self::Waiting(_) | Self::Held(..) | Self::Gone => None,
         }
     }
 }
@@ -392,22 +395,59 @@ impl<Q, R> Envelope<Q, R> {
     #[inline]
     fn fill(&self, outcome: Cell<Q, R>) {
         let mut cell = self.cell.lock();
-        if let Cell::Waiting(waker) = &mut *cell {
-            let waker = waker.take();
-            *cell = outcome;
-            drop(cell);
-            if let Some(waker) = waker {
-                waker.wake();
+        match &mut *cell {
+            Cell::Waiting(waker) => {
+                let waker = waker.take();
+                *cell = outcome;
+                drop(cell);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                return;
             }
-            return;
+            Cell::Held(_, said @ None) => {
+                *said = Some(Box::new(outcome));
+                return;
+            }
+            _ => drop(cell),
         }
-        drop(cell);
         // The user's reply, dropped in the runtime's own task.
         let _ = unwound(move || drop(outcome));
+    }
+
+    /// Its caller hears nothing until what this returns is dropped; `None` when he has heard, has left, or
+    /// is held already.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold<Q, R>> {
+        let mut cell = self.cell.lock();
+        let Cell::Waiting(waker) = &mut *cell else { return None };
+        let waker = waker.take();
+        *cell = Cell::Held(waker, None);
+        Some(Hold(Arc::clone(self)))
     }
 
     /// Hands the request back to a caller whose message was not accepted.
     pub(crate) fn into_request(self) -> Q {
         self.request.into_inner()
+    }
+}
+
+/// See [`Envelope::hold`].
+pub(crate) struct Hold<Q, R>(Arc<Envelope<Q, R>>);
+
+impl<Q, R> Drop for Hold<Q, R> {
+    fn drop(&mut self) {
+        let mut cell = self.0.cell.lock();
+        let Cell::Held(waker, said) = &mut *cell else { return };
+        let (waker, said) = (waker.take(), said.take());
+        let is_said = said.is_some();
+        *cell = said.map_or(Cell::Waiting(None), |said| *said);
+        match (&mut *cell, waker) {
+            (_, Some(waker)) if is_said => {
+                drop(cell);
+                waker.wake();
+            }
+            (Cell::Waiting(place), waker) => *place = waker,
+            _ => {}
+        }
     }
 }

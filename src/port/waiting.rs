@@ -78,7 +78,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Future for Waiting<'_, Q, R> {
             }
             Err(envelope) => {
                 let mut cell = envelope.cell.lock();
-                if let Cell::Waiting(waker) = &mut *cell {
+                if let Cell::Waiting(waker) | Cell::Held(waker, _) = &mut *cell {
                     if !waker.as_ref().is_some_and(|waker| waker.will_wake(task.waker())) {
                         *waker = Some(task.waker().clone());
                     }

@@ -1,7 +1,10 @@
 //! What comes from outside: requests, callers who leave, and time.
 
 use std::any::Any;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Waker};
 
 use super::{Desk, Mail, Refusal, Slot};
 use crate::behavior::default_key;
@@ -15,7 +18,7 @@ use crate::journal::{Hand, Open};
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
-use crate::port::{Accept, AcceptOptions, Back, Cut, Envelope, Gate, Reading};
+use crate::port::{Accept, AcceptOptions, Back, Cut, Envelope, Gate, Hold, Reading};
 use crate::quarantine::{Quarantined, Shelved, hold};
 use crate::slot::worker::{Worker, unwound};
 use crate::spec::Codec;
@@ -200,7 +203,11 @@ impl Recorder<'_> {
     }
 
     /// A durable request has a fate without an answer.
-    pub(crate) fn ended<Q, R>(&self, mail: &Envelope<Q, R>, fate: Fate) {
+    pub(crate) fn ended<Q, R>(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate)
+    where
+        Q: Send + Sync + 'static,
+        R: Send + 'static,
+    {
         if let (Some(journal), Some(key)) = (self.hub.journal.get(), mail.key())
             && fate != Fate::Suspended
         {
@@ -209,15 +216,45 @@ impl Recorder<'_> {
             if matches!(fate, Fate::Done | Fate::Unheard) && mail.is_journaled() {
                 return;
             }
-            drop(match fate {
+            let mut written = match fate {
                 Fate::Quarantined => {
                     let at = Wall::from(self.hub.clock.wall());
                     journal.quarantined(key, mail.trail(), at, self.durability)
                 }
                 _ => journal.fated(key, fate, None, None, (Batch::new(), self.durability)),
-            });
+            };
+            if !is_heard_first(fate)
+                && Pin::new(&mut written)
+                    .poll(&mut TaskContext::from_waker(Waker::noop()))
+                    .is_pending()
+                && let Some(hold) = mail.hold()
+            {
+                let late = self.hub.clock.sleep_until(mail.deadline);
+                self.hub.spawn(held(hold, late, async move { drop(written.await) }));
+            }
         }
     }
+}
+
+/// Whether the caller need not wait until this fate is in the store: another process that finds the request
+/// open would end it in the same way, or nobody waits.
+pub(super) fn is_heard_first(fate: Fate) -> bool {
+    matches!(fate, Fate::Done | Fate::Unheard | Fate::Expired | Fate::Cancelled | Fate::Suspended)
+}
+
+/// Writes, and lets the caller hear of it once that is over, or at its deadline.
+pub(super) async fn held<Q, R>(
+    hold: Hold<Q, R>,
+    late: impl Future<Output = ()> + Send,
+    written: impl Future<Output = ()> + Send,
+) {
+    let mut written = pin!(written);
+    tokio::select! {
+        biased;
+        () = &mut written => return,
+        () = late => drop(hold),
+    }
+    written.await;
 }
 
 impl<W: Worker> Slot<W> {

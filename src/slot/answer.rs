@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::accept::{self, is_heard_first};
 use super::{Desk, Job, Mail, Slot};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval};
 use crate::error::CallError;
@@ -145,8 +146,17 @@ impl<W: Worker> Slot<W> {
             }
             return;
         };
+        let held = fated.as_ref().filter(|(_, fate, _)| !is_heard_first(*fate));
+        let held = held.and_then(|(mail, ..)| Some((mail.hold()?, mail.deadline)));
         // What a state is written as is the user's code.
-        self.hub.spawn(async move { me.give_back(fated).await });
+        let written = async move { me.give_back(fated).await };
+        match held {
+            Some((hold, deadline)) => {
+                let late = self.hub.clock.sleep_until(deadline);
+                self.hub.spawn(accept::held(hold, late, written));
+            }
+            None => self.hub.spawn(written),
+        }
     }
 
     async fn give_back(&self, fated: Option<Unwritten<W>>) {
