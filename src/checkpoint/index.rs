@@ -22,6 +22,8 @@ pub(crate) struct Index<P, J> {
     checkpoints: HashMap<CheckpointId, Listed>,
     /// In the order of commits.
     children: BTreeMap<ChildPath, Vec<CheckpointId>>,
+    /// How many there are that follow each; so that to drop one costs the same however many there are.
+    followers: HashMap<CheckpointId, usize>,
     lines: Vec<Arc<RecoveryLine>>,
     streams: BTreeMap<Arc<str>, Stream<J>>,
     /// The chains of parents that were dropped.
@@ -91,6 +93,7 @@ impl<P, J> Default for Index<P, J> {
             pieces: HashMap::new(),
             checkpoints: HashMap::new(),
             children: BTreeMap::new(),
+            followers: HashMap::new(),
             lines: Vec::new(),
             streams: BTreeMap::new(),
             anchors: HashMap::new(),
@@ -277,33 +280,45 @@ impl<P, J> Index<P, J> {
         });
         let id = checkpoint.id;
         let order = self.children.entry(checkpoint.child.clone()).or_default();
-        let listed = Listed { checkpoint, pins: Vec::new(), bad: None, broken };
-        if self.checkpoints.insert(id, listed).is_none() {
-            order.push(id);
+        if let Some(parent) = checkpoint.lineage.parent {
+            *self.followers.entry(parent).or_default() += 1;
         }
+        let listed = Listed { checkpoint, pins: Vec::new(), bad: None, broken };
+        match self.checkpoints.insert(id, listed) {
+            None => order.push(id),
+            Some(before) => drop(self.unfollow(&before)),
+        }
+    }
+
+    /// One that is not listed any more follows its parent no longer: the parent, if nobody else does.
+    fn unfollow(&mut self, gone: &Listed) -> Option<CheckpointId> {
+        let parent = gone.checkpoint.lineage.parent?;
+        let count = self.followers.get_mut(&parent)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.followers.remove(&parent);
+        Some(parent)
     }
 
     fn forget(&mut self, id: CheckpointId) {
         let Some(listed) = self.checkpoints.remove(&id) else { return };
+        if let Some(parent) = self.unfollow(&listed) {
+            self.anchors.remove(&parent);
+        }
         let checkpoint = listed.checkpoint;
-        let mut is_parent = false;
-        let mut parent_needed = false;
         if let Some(order) = self.children.get_mut(&checkpoint.child) {
-            order.retain(|other| *other != id);
-            for other in order.iter().filter_map(|other| self.checkpoints.get(other)) {
-                let parent = other.checkpoint.lineage.parent;
-                is_parent |= parent == Some(id);
-                parent_needed |= parent == checkpoint.lineage.parent;
+            // The oldest are dropped first, so it is not far.
+            if let Some(at) = order.iter().position(|other| *other == id) {
+                order.remove(at);
             }
             if order.is_empty() {
                 self.children.remove(&checkpoint.child);
             }
         }
-        if is_parent {
+        if self.followers.contains_key(&id) {
             self.anchors.insert(id, checkpoint.lineage.chain);
-        }
-        if let Some(parent) = checkpoint.lineage.parent.filter(|_| !parent_needed) {
-            self.anchors.remove(&parent);
         }
     }
 
@@ -375,6 +390,7 @@ impl<P, J> Index<P, J> {
         for ids in self.children.values() {
             let needed = self.needed(ids);
             let mut left = keep.checkpoints.max(1);
+            let first = dropped.len();
             for id in ids.iter().rev() {
                 let Some(listed) = self.checkpoints.get(id) else { continue };
                 // What was set aside is kept for people, and takes nobody's place.
@@ -389,6 +405,7 @@ impl<P, J> Index<P, J> {
                     dropped.push(*id);
                 }
             }
+            dropped[first..].reverse();
         }
         Retained { dropped, lines }
     }
