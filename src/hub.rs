@@ -196,6 +196,9 @@ struct Known {
     at: Option<ChildPath>,
 }
 
+/// For how long the end of a system waits for what is being undone.
+const UNDOS: Duration = Duration::from_secs(10);
+
 /// See the [module](self).
 pub(crate) struct Hub {
     pub(crate) clock: Arc<dyn Clock>,
@@ -436,6 +439,16 @@ impl Hub {
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
         drop(self.runtime.spawn(work));
+    }
+
+    /// Once nothing is being undone of requests that have their fates, or it takes too long.
+    pub(crate) async fn all_unwound(&self) {
+        let limit = self.clock.sleep_until(self.now() + UNDOS);
+        tokio::select! {
+            biased;
+            () = self.effects.all_unwound() => {}
+            () = limit => {}
+        }
     }
 
     /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing

@@ -523,7 +523,15 @@ impl System {
     /// Stops the tree in reverse order, each child within its shutdown limit, and returns when all is
     /// stopped. What was open has the fate `Stopped`, or `Unknown` where an effect was under way. Nobody is at
     /// work on the store any more, unless it takes longer than 10 s to tidy it.
+    ///
+    /// What is being undone of requests that have failed or were called off is waited for first, for up to 10 s:
+    /// it is tools of this tree that undo. What is not undone by then is undone by the next process where the tree
+    /// is durable, and is among [`EffectsRef::open`](crate::system::EffectsRef::open) after this.
     pub async fn stop(&self) {
+        tokio::select! {
+            () = self.inner.hub.all_unwound() => {}
+            _ = self.inner.root.wait_ended() => {}
+        }
         self.inner.hub.begin_shutdown();
         let root = &self.inner.root;
         root.ask_stop(ExitCause::Stopped, false);

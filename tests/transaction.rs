@@ -77,6 +77,8 @@ struct Bank {
     always: Mutex<Option<Goes>>,
     /// Nobody can be told.
     mute: AtomicBool,
+    /// A second undo is never answered.
+    slow: AtomicBool,
     hung: Notify,
 }
 
@@ -104,6 +106,9 @@ impl Stateless for Desk {
         let goes = match order {
             Credit(_) | Asked { .. } => self.0.credits.lock().pop_front().or(*self.0.always.lock()),
             Told { .. } if self.0.mute.load(Ordering::SeqCst) => Some(Goes::No),
+            UndoDebit(_) if self.0.slow.load(Ordering::SeqCst) && self.0.count(*order) == 1 => {
+                Some(Goes::Hangs)
+            }
             _ => None,
         };
         if matches!(order, Asked { .. }) {
@@ -474,6 +479,35 @@ fn an_undo_that_a_stop_has_cut_short_is_gone_on_with_by_the_next_process() {
             assert_eq!(settled(&system, "it").await, Fate::Done);
             assert_eq!(system.effects().open(), [], "nobody is called");
             assert_eq!(bank.log(), [Debit(7), UndoDebit(7), Told { done: false }]);
+        });
+    }
+}
+
+#[test]
+fn a_system_that_stops_after_a_failure_has_undone_what_it_had_done() {
+    for slow in [false, true] {
+        let (bank, store) = (Arc::new(Bank::default()), store());
+        let twice = [Debit(7), UndoDebit(7), Debit(7), UndoDebit(7)];
+        *bank.always.lock() = Some(Goes::No);
+        bank.slow.store(slow, Ordering::SeqCst);
+        runtime().block_on(async {
+            let (system, teller) = open(&bank, &store, false).await;
+            let failed = teller.call_with(7_u32, CallOptions::new().key("it")).await;
+            assert!(failed.is_err(), "{failed:?}");
+            let began = system.clock().now();
+            system.stop().await;
+            // Not for ever, and what is left is said.
+            let waited = system.clock().now().since(began);
+            assert_eq!(waited >= Duration::from_secs(10), slow, "{waited:?}");
+            assert!(waited < Duration::from_secs(20), "{waited:?}");
+            assert_eq!(system.effects().open().len(), usize::from(slow));
+        });
+        assert_eq!(bank.log(), twice[..if slow { 3 } else { 4 }]);
+        bank.slow.store(false, Ordering::SeqCst);
+        runtime().block_on(async {
+            let (system, _) = open(&bank, &store, false).await;
+            assert_eq!(settled(&system, "it").await, Fate::Failed);
+            assert_eq!(bank.log(), twice);
         });
     }
 }

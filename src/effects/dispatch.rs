@@ -218,6 +218,18 @@ impl Effects {
         }
     }
 
+    /// Once nothing is being undone for a request that has its fate.
+    pub(crate) async fn all_unwound(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.changed.notified());
+            told.as_mut().enable();
+            if self.unwinding.lock().is_empty() {
+                return;
+            }
+            told.await;
+        }
+    }
+
     /// Whether something of this task may be happening, or may have happened, that may not be repeated.
     /// `is_undone`: what can be undone of it will be.
     pub(crate) fn is_in_doubt(&self, task: &str, is_undone: bool) -> bool {

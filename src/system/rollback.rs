@@ -49,10 +49,10 @@ impl System {
     ///
     /// Everything is validated and made ready while the old lives go on; then they are stopped in reverse
     /// order and started again in order, which counts against no restart intensity. Requests in flight
-    /// return to the front of their mailboxes, and those that wait, wait. Requests that have had their
-    /// fate since are not handled again. Within [`Scope::Transaction`](crate::checkpoint::Scope) what
-    /// the open requests have done to the world is undone, the latest first; a wider scope undoes so
-    /// what its transactions have done. Effects that stand are not repeated.
+    /// return to the front of their mailboxes, and those that wait, wait. Requests that were answered since are
+    /// replayed: nobody hears of it, and nobody is asked for anything ([`Report::replayed`]). Within
+    /// [`Scope::Transaction`](crate::checkpoint::Scope) what the open requests have done to the world is
+    /// undone, the latest first; a wider scope undoes so what its transactions have done. Effects that stand are not repeated.
     ///
     /// # Errors
     /// What was asked for cannot be restored, and why; [`RollbackError::NoneValid`] names the next wider

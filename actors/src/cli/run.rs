@@ -174,6 +174,9 @@ impl Session {
             // A tool that does not end need not be waited for.
             () = interrupted() => {}
         }
+        if let Some(left) = settle::left(&self.system) {
+            tell(format_args!("mainstay: {left}"));
+        }
     }
 
     /// One prompt, given or read from standard input.

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 use mainstay::id::EffectKey;
-use mainstay::system::System;
+use mainstay::system::{EffectView, System};
 use serde_json::{Value, json};
 
 /// How many digits of a key are shown; any beginning that fits one effect is enough to name it.
 const SHOWN: usize = 12;
+/// How many effects are named in a line.
+const NAMED: usize = 5;
 const HOW: &str = "\
 /effects happened KEY [RESULT]  it did happen, with this result (JSON, or the text a tool would give)
 /effects did-not-happen KEY     it did not, and will not: who asks for it again has it take place
@@ -53,6 +55,18 @@ pub(crate) fn reply(result: &str) -> Value {
         }
         _ => json!({"content": result}),
     }
+}
+
+/// What still waits for a person, or for the next start, when a run ends.
+pub(super) fn left(system: &System) -> Option<String> {
+    let open = system.effects().open();
+    let one =
+        |effect: &EffectView| format!("{} {} is {}", short(effect.key), effect.tool, effect.status);
+    let named: Vec<_> = open.iter().take(NAMED).map(one).collect();
+    let more = open.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!open.is_empty())
+        .then(|| format!("not settled, `mainstay store` shows how: {}{more}", named.join(", ")))
 }
 
 pub(crate) fn short(key: EffectKey) -> String {
