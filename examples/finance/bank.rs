@@ -117,7 +117,14 @@ impl Bank {
             }
             found(path, plan).map_err(|error| fail(&error))?;
         }
-        let database = Database::open(path).map_err(|error| fail(&error))?;
+        // Of a file that ends too early it panics, which says nothing to whoever reads it here.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let opened = std::panic::catch_unwind(|| Database::open(path));
+        std::panic::set_hook(hook);
+        let damaged =
+            |_| fail(&"it is damaged: restore it from a copy of the same moment as the store");
+        let database = opened.map_err(damaged)?.map_err(|error| fail(&error))?;
         let (is_open, opened) = (Mutex::new(false), Condvar::new());
         let mut bank = Self { database, id: 0, points, is_open, opened };
         let number = |name| bank.number(name).map_err(|error| fail(&error));

@@ -416,7 +416,8 @@ impl System {
                         && !options.give_up_states
                         && recovered.children.last().is_none_or(|last| last.child != path) =>
                 {
-                    return Err(failed(why));
+                    // Who mends what is wrong with an older one is refused again for the newest.
+                    return Err(failed(unfit.unwrap_or(why)));
                 }
                 Err(why) => why,
             };
