@@ -12,7 +12,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::{AskKey, Keep};
+use crate::effects::{AskKey, Ends, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -115,6 +115,10 @@ struct Orphans {
     late: Vec<Unwind>,
     /// Acts that nobody asks for again, and whose tools work on their own requests.
     waiting: Vec<EffectKey>,
+    /// Requests that have ended, and whose undo has stopped.
+    halted: Vec<(Arc<str>, Ends)>,
+    /// Requests within a transaction whose fate is unknown.
+    doubted: BTreeSet<Arc<str>>,
 }
 
 /// A request of before that is delivered again.
@@ -564,13 +568,20 @@ impl System {
         let (late, owing): (Vec<_>, Vec<_>) =
             owing.iter().partition(|task| effects.is_task_with_tools(task));
         let [late, owing] = [late, owing].map(|tasks| tasks.into_iter().map(unwind).collect());
-        Orphans { undoing, owing, late, waiting }
+        let (halted, doubted) = self.halted(&entries, journal);
+        Orphans { undoing, owing, late, waiting, halted, doubted }
     }
 
     /// Goes on with the undos that an earlier process has begun, or owes.
     fn undo_orphans(&self, orphans: Orphans) {
-        let Orphans { undoing, owing, late, waiting } = orphans;
+        let Orphans { undoing, owing, late, waiting, halted, doubted } = orphans;
         let (effects, runtime) = (&self.inner.hub.effects, &self.inner.hub.runtime);
+        for (task, ends) in halted {
+            effects.halts(&task, ends);
+        }
+        for task in doubted {
+            effects.leave(&task);
+        }
         for key in waiting {
             let effects = Arc::clone(effects);
             runtime.spawn(async move { effects.settle_orphan(key).await });
@@ -600,12 +611,8 @@ impl System {
             Some(Journaled::Fated(fate, _))
                 if !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended)
         );
-        let in_transaction = || match self.inner.registry.get(&entry.intent.owner) {
-            Some(super::Entry::Child { slot, .. }) => slot.in_transaction(),
-            _ => false,
-        };
         let undoes = entry.intent.undo.is_some() && !entry.status.stands();
-        undoes && unanswered && in_transaction()
+        undoes && unanswered && self.is_in_transaction(&entry.intent.owner)
     }
 
     /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key
@@ -628,6 +635,7 @@ fn refused(request: &Open, why: String) -> RecoverError {
 }
 
 mod deadly;
+mod halted;
 
 #[cfg(test)]
 mod tests;
