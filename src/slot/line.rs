@@ -209,14 +209,7 @@ impl<W: Worker> Slot<W> {
             );
             CheckpointError::Corrupt { place, what }
         };
-        let mut life = unwound(|| self.worker.construct()).map_err(|text| {
-            // No fault of the state.
-            CheckpointError::Incompatible {
-                what: "the constructor".to_owned(),
-                found: format!("a panic ({text})"),
-                expected: "a new life".to_owned(),
-            }
-        })?;
+        let mut life = self.new_life()?;
         let saved = match validated {
             None => Saved::new(),
             Some(validated) => {
@@ -238,6 +231,15 @@ impl<W: Worker> Slot<W> {
             }
         };
         Ok(Prepared(Box::new(Candidate { life, saved })))
+    }
+
+    /// A life as it is at the very beginning.
+    pub(super) fn new_life(&self) -> Result<W::Life, CheckpointError> {
+        unwound(|| self.worker.construct()).map_err(|panic| self.no_life("constructor", panic))
+    }
+
+    pub(super) fn no_life(&self, what: &'static str, panic: String) -> CheckpointError {
+        CheckpointError::NoLife { child: self.path.clone(), what, panic }
     }
 
     /// A state in the middle of a request is of use only while that request is open; and one after a request only
@@ -280,7 +282,7 @@ impl<W: Worker> Slot<W> {
         if saved.base.is_some() {
             return;
         }
-        let (Some(_), Some(journal), Some(schema)) =
+        let (Some(_), Some(journal), Ok(Some(schema))) =
             (&saved.mid, self.journal(), Look::schema(self))
         else {
             return;
@@ -426,7 +428,7 @@ impl<W: Worker> Slot<W> {
     /// The newest checkpoint in the store that can be gone on from and was not tried yet, however old.
     pub(super) fn older(&self, tried: &mut Vec<CheckpointId>) -> Option<Box<Saved>> {
         let journal = self.journal()?;
-        let schemas = Schemas::new().register(Look::schema(self)?).ok()?;
+        let schemas = Schemas::new().register(Look::schema(self).ok()??).ok()?;
         let all = journal.store.checkpoints(&self.path).ok()?;
         let last = {
             let desk = self.desk();

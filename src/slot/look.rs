@@ -32,8 +32,9 @@ pub(crate) trait Look: Managed {
     fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>>;
     fn port_type(&self) -> TypeId;
     fn kill(&self);
-    /// What its snapshots must look like; where it does not say, what a new life gives.
-    fn schema(&self) -> Option<Schema>;
+    /// What its snapshots must look like; where it does not say, what a new life gives. Runs user code, which may
+    /// panic ([`CheckpointError::NoLife`]).
+    fn schema(&self) -> Result<Option<Schema>, CheckpointError>;
     /// Takes up a state another process has left: see [`Slot::adopt_state`].
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String>;
     /// Whether what a request that ends without an answer has done to the world is undone.
@@ -101,17 +102,18 @@ impl<W: Worker> Look for Slot<W> {
         Slot::kill(self);
     }
 
-    fn schema(&self) -> Option<Schema> {
+    fn schema(&self) -> Result<Option<Schema>, CheckpointError> {
         if let Some(schema) = W::schema() {
-            return Some(schema);
+            return Ok(Some(schema));
         }
-        let life = unwound(|| self.worker.construct()).ok()?;
-        let schema = unwound(|| W::snapshot(&life)).ok()?.map(|snapshot| {
+        let life = self.new_life()?;
+        let taken = unwound(|| W::snapshot(&life));
+        unwound(move || drop(life)).ok();
+        let taken = taken.map_err(|panic| self.no_life("snapshot", panic))?;
+        Ok(taken.map(|snapshot| {
             let id = snapshot.schema();
             Schema::new(id.name.clone(), id.version)
-        });
-        unwound(move || drop(life)).ok();
-        schema
+        }))
     }
 
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String> {

@@ -117,13 +117,17 @@ impl Place {
     /// Who has a state to go back to. Runs user code.
     fn children(&self) -> Result<Vec<Arc<dyn Look>>, RollbackError> {
         let below = format!("{}/", self.at());
-        let children: Vec<_> = self
-            .registry
-            .durable()
-            .into_iter()
-            .filter(|child| child.path() == self.at() || child.path().as_str().starts_with(&below))
-            .filter(|child| child.spec().stateful && child.schema().is_some())
-            .collect();
+        let mut children = Vec::new();
+        for child in self.registry.durable() {
+            let is_here = child.path() == self.at() || child.path().as_str().starts_with(&below);
+            // One that cannot say it is not left out: the others would return without it.
+            if is_here
+                && child.spec().stateful
+                && child.schema().map_err(RollbackError::NoLife)?.is_some()
+            {
+                children.push(child);
+            }
+        }
         if children.is_empty() {
             return Err(RollbackError::NoState(self.at().clone()));
         }
@@ -332,6 +336,10 @@ impl Place {
             match tried {
                 Ok((line, lives)) => return Ok((line, lives, refused)),
                 Err(it) if it.why.is_retryable() => return Err(RollbackError::Store(it.why)),
+                // An older state would fare no better.
+                Err(it) if matches!(it.why, CheckpointError::NoLife { .. }) => {
+                    return Err(RollbackError::NoLife(it.why));
+                }
                 Err(it) if named => return Err(RollbackError::Refused(it)),
                 Err(it) => {
                     let used = matches!(it.why, CheckpointError::Used { .. });
@@ -403,7 +411,7 @@ impl Place {
                 return Err(refuse(CheckpointError::Used { checkpoint: *id }));
             }
             let mut schemas = Schemas::new();
-            if let Some(schema) = child.schema() {
+            if let Some(schema) = child.schema().map_err(refuse)? {
                 schemas = schemas.register(schema).map_err(|error| {
                     refuse(CheckpointError::Incompatible {
                         what: "schema".to_owned(),
@@ -458,17 +466,22 @@ impl Place {
         let mut ready = Vec::with_capacity(tasks.len());
         let mut failed = None;
         for (child, id, task) in tasks {
-            let lost = |why: String| CheckpointError::Corrupt {
-                place: child.path().to_string(),
-                what: why,
+            // Not by the state, whose panics are caught.
+            let lost = |panic: String| CheckpointError::NoLife {
+                child: child.path().clone(),
+                what: "preparation",
+                panic,
             };
             let made = task.await.unwrap_or_else(|error| Err(lost(error.to_string())));
             match (made, id) {
                 (Ok(prepared), id) => ready.push((child, id, prepared)),
                 (Err(why), id) if failed.is_none() => {
                     if let Some(id) = id
-                        && !matches!(why, CheckpointError::Incompatible { .. })
                         && !why.is_retryable()
+                        && !matches!(
+                            why,
+                            CheckpointError::Incompatible { .. } | CheckpointError::NoLife { .. }
+                        )
                     {
                         // It passed every check and is no state all the same.
                         let batch = Batch::new().mark_bad(id, why.to_string());

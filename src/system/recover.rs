@@ -353,11 +353,14 @@ impl System {
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
         let store = &*journal.store;
         let now = Now::read(&*self.inner.hub.clock);
+        let all = store.checkpoints(&path)?;
+        if all.is_empty() {
+            return Ok(());
+        }
         let mut schemas = Schemas::new();
-        if let Some(schema) = child.schema() {
+        if let Some(schema) = child.schema().map_err(failed)? {
             schemas = schemas.register(schema).map_err(crate::error::StartError::from)?;
         }
-        let all = store.checkpoints(&path)?;
         let given_up = given_up(journal, &all, all.first().map(|listed| listed.checkpoint.id));
         let (mut oldest, mut unfit, mut is_doubted) = (None, None, false);
         // How many requests were answered before the newest that is of use; and before the one in whose middle it
