@@ -202,35 +202,34 @@ impl<W: Worker> Slot<W> {
         &self,
         validated: Option<&Validated>,
     ) -> Result<Prepared, CheckpointError> {
-        let fails = |what: String| {
-            let place = validated.map_or_else(
-                || self.path.to_string(),
-                |validated| validated.checkpoint().id.to_string(),
-            );
-            CheckpointError::Corrupt { place, what }
-        };
-        let mut life = self.new_life()?;
-        let saved = match validated {
-            None => Saved::new(),
+        let (life, saved) = match validated {
+            None => (self.new_life()?, Saved::new()),
             Some(validated) => {
-                let mut saved = Saved::of(validated).map_err(fails)?;
-                self.check_in_hand(&saved, validated.checkpoint().id)?;
+                let place = validated.checkpoint().id;
+                let mut saved = Saved::of(validated)
+                    .map_err(|what| CheckpointError::Corrupt { place: place.to_string(), what })?;
+                self.check_in_hand(&saved, place)?;
                 self.find_base(&mut saved);
-                let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
-                match restored {
-                    Ok(Ok(())) => saved,
-                    Ok(Err(error)) => {
-                        let _ = unwound(move || drop(life));
-                        return Err(error);
-                    }
-                    Err(text) => {
-                        let _ = unwound(move || drop(life));
-                        return Err(fails(format!("restore panicked: {text}")));
-                    }
-                }
+                (self.life_with(validated)?, saved)
             }
         };
         Ok(Prepared(Box::new(Candidate { life, saved })))
+    }
+
+    /// A newly made life with this state, which has not begun.
+    pub(super) fn life_with(&self, validated: &Validated) -> Result<W::Life, CheckpointError> {
+        let mut life = self.new_life()?;
+        let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
+        let why = match restored {
+            Ok(Ok(())) => return Ok(life),
+            Ok(Err(why)) => why,
+            Err(text) => CheckpointError::Corrupt {
+                place: validated.checkpoint().id.to_string(),
+                what: format!("restore panicked: {text}"),
+            },
+        };
+        let _ = unwound(move || drop(life));
+        Err(why)
     }
 
     /// A life as it is at the very beginning.

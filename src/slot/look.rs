@@ -37,6 +37,9 @@ pub(crate) trait Look: Managed {
     fn schema(&self) -> Result<Option<Schema>, CheckpointError>;
     /// Takes up a state another process has left: see [`Slot::adopt_state`].
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String>;
+    /// Whether a life can have this state, found out with one that is dropped again. Runs user code. A constructor
+    /// that panics says nothing about it.
+    fn can_restore(&self, validated: &Validated) -> Result<(), CheckpointError>;
     /// Whether what a request that ends without an answer has done to the world is undone.
     fn in_transaction(&self) -> bool;
     /// Its state is one of before requests that were answered: see [`Slot::replays`].
@@ -118,6 +121,17 @@ impl<W: Worker> Look for Slot<W> {
 
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String> {
         self.adopt_state(validated, open)
+    }
+
+    fn can_restore(&self, validated: &Validated) -> Result<(), CheckpointError> {
+        match self.life_with(validated) {
+            Ok(life) => {
+                let _ = unwound(move || drop(life));
+                Ok(())
+            }
+            Err(CheckpointError::NoLife { .. }) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     fn in_transaction(&self) -> bool {

@@ -387,6 +387,12 @@ impl System {
                 }
                 _ => Validator::new(store, &schemas, rules).validate(id),
             };
+            // Not by the first life: what this program cannot restore, the one before it may, and it would find
+            // all set aside. What the one in the middle goes back to is tried when it does.
+            let result = result.and_then(|validated| match middle {
+                None => child.can_restore(&validated).map(|()| validated),
+                Some(_) => Ok(validated),
+            });
             let why = match result {
                 Ok(validated) => match child.adopt(&validated, open) {
                     Ok(Adopted::PassedOver) => {
@@ -428,9 +434,9 @@ impl System {
                 Err(why) => why,
             };
             is_doubted = true;
-            // What is too old, or was set aside, was said to be of no use.
-            if !matches!(why, CheckpointError::Expired { .. } | CheckpointError::Quarantined { .. })
-            {
+            // What is too old was said to be of no use. What was set aside was so by a program that could not
+            // restore it, and a person may release it.
+            if !matches!(why, CheckpointError::Expired { .. }) {
                 unfit.get_or_insert_with(|| why.clone());
             }
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });

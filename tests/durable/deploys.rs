@@ -134,3 +134,85 @@ async fn a_restore_that_panics_for_a_rollback_is_named_and_its_state_set_aside()
     let aside = system.quarantine().checkpoints().unwrap();
     assert_eq!(aside.iter().map(|it| it.checkpoint.id).collect::<Vec<_>>(), [id]);
 }
+
+/// The state of a child as the program finds it that reads it.
+async fn sum(deploy: &Arc<Deploy>, store: &Arc<dyn Store>) -> u64 {
+    let options = RecoverOptions::default();
+    let (_system, port) = keepers::<true>(deploy, store, options).await.unwrap();
+    port.call(0_u64).await.unwrap().value
+}
+
+#[test]
+fn a_program_that_can_restore_no_state_is_refused_and_the_one_before_it_finds_them_all() {
+    for refuses in [false, true] {
+        let (well, store) = (Arc::<Deploy>::default(), store());
+        runtime().block_on(async {
+            let options = RecoverOptions::default();
+            let (_system, port) = keepers::<true>(&well, &store, options).await.unwrap();
+            for _ in 0..5 {
+                port.call(100_u64).await.unwrap();
+            }
+        });
+        let before = store.info().unwrap();
+        let bad = Arc::<Deploy>::default();
+        bad.no_restore.store(!refuses, Ordering::SeqCst);
+        bad.refuses.store(refuses, Ordering::SeqCst);
+        for _ in 0..3 {
+            runtime().block_on(async {
+                let result = keepers::<true>(&bad, &store, RecoverOptions::default()).await;
+                let error = result.map(drop).unwrap_err();
+                let RecoverError::State { child, .. } = &error else { panic!("{error}") };
+                assert_eq!(child.as_str(), "desk/keeper");
+                let said = if refuses { "total" } else { "the books cannot be read" };
+                assert!(error.to_string().contains(said), "{error}");
+            });
+        }
+        assert_eq!(store.info().unwrap(), before, "nothing was written");
+        assert!(store.quarantined().unwrap().is_empty());
+        assert_eq!(runtime().block_on(sum(&well, &store)), 500);
+        // Told to, it begins anew.
+        runtime().block_on(async {
+            let mut options = RecoverOptions::default();
+            options.give_up_states = true;
+            keepers::<true>(&bad, &store, options).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn states_that_a_running_program_has_set_aside_are_not_given_up_unasked_and_released_in_one_call() {
+    for upkeep in [false, true] {
+        let (deploy, store) = (Arc::<Deploy>::default(), store());
+        let at = ChildPath::from("desk/keeper");
+        runtime().block_on(async {
+            let options = RecoverOptions::default();
+            let (system, port) = keepers::<true>(&deploy, &store, options).await.unwrap();
+            for _ in 0..3 {
+                port.call(100_u64).await.unwrap();
+            }
+            let mut events = system.events();
+            deploy.no_restore.store(true, Ordering::SeqCst);
+            system.kill("desk/keeper").unwrap();
+            let anew = |event: &Event| matches!(event, Event::BeganAnew { .. });
+            events.wait_for(anew).await.unwrap();
+            let aside = system.quarantine().checkpoints().unwrap();
+            assert_eq!(aside.len(), 3, "each was tried");
+            if !upkeep {
+                assert_eq!(system.quarantine().release_checkpoints(&at).await.unwrap().len(), 3);
+                assert!(system.quarantine().checkpoints().unwrap().is_empty());
+            }
+        });
+        deploy.no_restore.store(false, Ordering::SeqCst);
+        if upkeep {
+            runtime().block_on(async {
+                let result = keepers::<true>(&deploy, &store, RecoverOptions::default()).await;
+                let error = result.map(drop).unwrap_err().to_string();
+                assert!(error.contains("was set aside") && error.contains("release it"), "{error}");
+                let upkeep = mainstay::system::Upkeep::of(Arc::clone(&store)).unwrap();
+                assert_eq!(upkeep.release_checkpoints(&"desk/other".into()).await.unwrap(), []);
+                assert_eq!(upkeep.release_checkpoints(&at).await.unwrap().len(), 3);
+            });
+        }
+        assert_eq!(runtime().block_on(sum(&deploy, &store)), 300);
+    }
+}
