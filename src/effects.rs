@@ -23,7 +23,7 @@ use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie};
+use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, UNDO};
 
 mod dispatch;
 mod ended;
@@ -372,7 +372,7 @@ impl Effects {
         }
         let undoer = self.undoer.get().and_then(Weak::upgrade);
         let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
-        let done = undoer.undo(undo, format!("undo-{}", entry.idempotency_key())).await;
+        let done = undoer.undo(undo, format!("{UNDO}{}", entry.idempotency_key())).await;
         let input = match &done {
             Ok(()) => Input::Undone(key),
             Err(NotUndone::Failed(fault)) => Input::UndoFailed(key, fault.to_string()),
