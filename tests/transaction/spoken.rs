@@ -1,6 +1,8 @@
 //! A person says what came of the act at which the undo of a transaction had stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Interval, Scope, Snapshot, Store};
@@ -282,4 +284,60 @@ fn the_word_on_a_request_in_doubt_is_one_on_the_act_it_was_asked_for() {
         assert_eq!(waiting(&system.effects()), []);
         assert_eq!(bank.log(), [Debit(5), UndoDebit(5)]);
     });
+}
+
+/// Whoever is not answered until then says it again to the next process.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Says what of this is open; whether a person has undone the debit by hand.
+async fn says_all(system: &System, by_hand: bool) {
+    let effects = system.effects();
+    for (status, key) in waiting(&effects) {
+        if status == "left" && by_hand {
+            let _ = tokio::time::timeout(PATIENCE, effects.undone(key)).await;
+        }
+        if status == "unknown" {
+            let _ = tokio::time::timeout(PATIENCE, effects.did_not_happen(key)).await;
+        }
+    }
+}
+
+#[test]
+fn wherever_the_process_ends_around_a_word_it_is_undone_once_and_never_after_a_person() {
+    for (by_hand, last) in [(false, false), (false, true), (true, false), (true, true)] {
+        for commits in 0..20 {
+            let (bank, store) = (Arc::new(Bank::default()), store());
+            runtime().block_on(async {
+                let system = open(&bank, &store, false).await;
+                stops(&system, &bank).await;
+            });
+            let dying = Arc::new(Dying::new(&store, 1000, last));
+            let kept: Arc<dyn Store> = Arc::clone(&dying) as _;
+            runtime().block_on(async {
+                let system = open(&bank, &kept, false).await;
+                settled(&system, "it").await;
+                dying.dies_after(commits);
+                says_all(&system, by_hand).await;
+                // Of a dead machine nothing comes any more.
+                let _ = tokio::time::timeout(PATIENCE, settled(&system, "it")).await;
+            });
+            let lived = dying.left.load(Ordering::SeqCst) > 0;
+            for _ in 0..2 {
+                runtime().block_on(async {
+                    let system = open(&bank, &store, false).await;
+                    settled(&system, "it").await;
+                    says_all(&system, by_hand).await;
+                    settled(&system, "it").await;
+                    assert_eq!(waiting(&system.effects()), [], "{by_hand} {last} {commits}");
+                });
+            }
+            let undone = bank.count(UndoDebit(DOUBTFUL));
+            assert_eq!(undone, usize::from(!by_hand), "{by_hand} {last} {commits}");
+            if lived {
+                assert!(commits > 1, "there are points between");
+                break;
+            }
+            assert!(commits < 19, "it goes through in the end");
+        }
+    }
 }
