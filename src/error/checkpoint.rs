@@ -258,6 +258,14 @@ pub enum CheckpointError {
         /// As expected here.
         expected: String,
     },
+    /// `restore` panicked with it: its bytes are what was written, and the code does not cope with what they say.
+    #[error("the restore of {checkpoint} panicked: {panic}")]
+    RestorePanicked {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// With which text.
+        panic: String,
+    },
     /// A new life, which would have it, could not be made: the user's code panicked before the state came into
     /// it. No state is at fault.
     #[error("a new life of \"{child}\" cannot be made: its {what} panicked: {panic}")]

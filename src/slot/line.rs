@@ -223,10 +223,9 @@ impl<W: Worker> Slot<W> {
         let why = match restored {
             Ok(Ok(())) => return Ok(life),
             Ok(Err(why)) => why,
-            Err(text) => CheckpointError::Corrupt {
-                place: validated.checkpoint().id.to_string(),
-                what: format!("restore panicked: {text}"),
-            },
+            Err(panic) => {
+                CheckpointError::RestorePanicked { checkpoint: validated.checkpoint().id, panic }
+            }
         };
         let _ = unwound(move || drop(life));
         Err(why)

@@ -1,7 +1,7 @@
 //! A program that cannot make or restore what the one before it has kept.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mainstay::id::ChildPath;
 use mainstay::system::{RollbackError, To};
@@ -15,6 +15,8 @@ struct Deploy {
     no_snapshot: AtomicBool,
     no_restore: AtomicBool,
     refuses: AtomicBool,
+    /// Of this state nobody makes a life, unless it is 0.
+    poison: AtomicU64,
 }
 
 /// Counts; whether it says what its state looks like.
@@ -50,6 +52,8 @@ impl<const SAYS: bool> Stateful for Keeper<SAYS> {
             return Err(CheckpointError::MissingField("total".to_owned()));
         }
         self.sum = snapshot.get("sum")?;
+        let poison = self.deploy.poison.load(Ordering::SeqCst);
+        assert!(*self.sum == 0 || *self.sum != poison, "not this one");
         Ok(())
     }
 }
@@ -129,8 +133,8 @@ async fn a_restore_that_panics_for_a_rollback_is_named_and_its_state_set_aside()
     let error = system.rollback("desk/keeper", To::Checkpoint(id)).await.unwrap_err();
     assert!(matches!(error, RollbackError::Refused(_)), "{error}");
     let text = error.to_string();
-    assert!(text.contains("restore panicked: the books cannot be read"), "{text}");
-    assert!(text.contains(&id.to_string()), "{text}");
+    assert!(text.contains(&format!("the restore of {id} panicked: the books cannot")), "{text}");
+    assert!(!text.contains("corrupt"), "the bytes are sound: {text}");
     let aside = system.quarantine().checkpoints().unwrap();
     assert_eq!(aside.iter().map(|it| it.checkpoint.id).collect::<Vec<_>>(), [id]);
 }
@@ -215,4 +219,26 @@ fn states_that_a_running_program_has_set_aside_are_not_given_up_unasked_and_rele
         }
         assert_eq!(runtime().block_on(sum(&deploy, &store)), 300);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_sets_a_state_aside_where_another_can_be_restored_and_none_where_none_can() {
+    let (deploy, store) = (Arc::<Deploy>::default(), store());
+    let (system, port) = keepers::<true>(&deploy, &store, RecoverOptions::default()).await.unwrap();
+    for _ in 0..5 {
+        port.call(1_u64).await.unwrap();
+    }
+    deploy.no_restore.store(true, Ordering::SeqCst);
+    let error = system.rollback("desk/keeper", To::Latest).await.unwrap_err();
+    let RollbackError::NoneValid { refused, .. } = &error else { panic!("{error}") };
+    let panicked = |it: &CheckpointError| matches!(it, CheckpointError::RestorePanicked { .. });
+    assert!(refused.len() == 5 && refused.iter().all(|it| panicked(&it.why)), "{error}");
+    assert!(system.quarantine().checkpoints().unwrap().is_empty(), "it is the program");
+    deploy.no_restore.store(false, Ordering::SeqCst);
+    deploy.poison.store(5, Ordering::SeqCst);
+    let report = system.rollback("desk/keeper", To::Latest).await.unwrap();
+    let aside = system.quarantine().checkpoints().unwrap();
+    let [bad] = &aside[..] else { panic!("{aside:?}") };
+    assert_eq!(bad.checkpoint.id, report.refused[0].checkpoint);
+    assert!(bad.bad.as_deref().unwrap().contains("not this one"));
 }
