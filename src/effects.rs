@@ -23,16 +23,18 @@ use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie};
+use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, UNDO};
 
 mod dispatch;
 mod ended;
+mod going_on;
 mod joined;
 mod recall;
 mod rest;
 mod settling;
 
 use dispatch::{Lost, NoAnswer};
+pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
 pub use settling::{EffectView, EffectsRef};
 
@@ -51,6 +53,7 @@ pub(crate) struct Effects {
     undoing: Mutex<HashSet<EffectKey>>,
     /// The tasks that are being undone after their fates.
     unwinding: Mutex<Vec<Arc<str>>>,
+    halted: Mutex<going_on::Halted>,
     /// Something has become of some effect.
     changed: Notify,
     emit: Box<dyn Fn(Event) + Send + Sync>,
@@ -132,6 +135,7 @@ impl Effects {
             undoer: OnceLock::new(),
             undoing: Mutex::default(),
             unwinding: Mutex::default(),
+            halted: Mutex::default(),
             changed: Notify::new(),
             emit: Box::new(emit),
             used: AtomicBool::new(false),
@@ -368,7 +372,7 @@ impl Effects {
         }
         let undoer = self.undoer.get().and_then(Weak::upgrade);
         let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
-        let done = undoer.undo(undo, format!("undo-{}", entry.idempotency_key())).await;
+        let done = undoer.undo(undo, format!("{UNDO}{}", entry.idempotency_key())).await;
         let input = match &done {
             Ok(()) => Input::Undone(key),
             Err(NotUndone::Failed(fault)) => Input::UndoFailed(key, fault.to_string()),
@@ -444,7 +448,7 @@ impl Effects {
         let key = intent.key;
         self.begun(&site.task);
         // Of a request with the same key that has its fate: what it did is undone before it is done again.
-        self.unwound(&site.task).await;
+        self.taken_up(&site.task).await;
         let tool = call.target().clone();
         let output = loop {
             // Whoever asked before may have left its tool at work.

@@ -137,6 +137,8 @@ pub enum Unavailable {
     Unrecordable,
     /// It is durable, and the request's idempotency key is empty or longer than 4,096 bytes.
     BadKey,
+    /// The request's idempotency key begins with `undo-`, as those of undos do, for which it would be taken.
+    ReservedKey,
     /// Whoever asks handles a request again that was answered before: nobody is asked for that.
     Replaying,
 }
@@ -161,6 +163,9 @@ impl fmt::Display for Unavailable {
             Self::Duplicate => "a request with this key was accepted before, here or elsewhere",
             Self::Unrecordable => "the request cannot be written down",
             Self::BadKey => "its idempotency key is empty or longer than 4,096 bytes",
+            Self::ReservedKey => {
+                "its idempotency key begins with \"undo-\", as only those of undos do; give another one"
+            }
             Self::Replaying => "not asked: the request that asks is being replayed",
         })
     }

@@ -241,6 +241,9 @@ pub enum Input {
     Lost(EffectKey),
     /// A verification, or a person, says what is the case.
     Resolved(EffectKey, Resolution),
+    /// A person says that it happened, with this encoded result, where the undo of its task has stopped at it: it
+    /// stands.
+    FoundLeft(EffectKey, Arc<[u8]>),
     /// It is to be undone.
     Undo(EffectKey),
     /// It was undone.
@@ -438,6 +441,12 @@ impl Ledger {
                         (entry.status != EffectStatus::Unknown).then_some(EffectStatus::Unknown)
                     }
                 }
+            }),
+            Input::FoundLeft(key, result) => self.settle(key, |entry| match entry.status {
+                EffectStatus::Intended | EffectStatus::Unknown => {
+                    Some(EffectStatus::Left(Happened::new(result)))
+                }
+                _ => None,
             }),
             Input::Undo(key) => {
                 let waited_for = self.entries.get(&key).is_some_and(|entry| entry.in_flight);

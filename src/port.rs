@@ -41,7 +41,7 @@ pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
 pub(crate) use kept::{Kept, panic_text, unwound};
 pub(crate) use late::Late;
-pub(crate) use options::{AcceptOptions, More};
+pub(crate) use options::{AcceptOptions, More, UNDO};
 pub(crate) use replay::{Replayed, is_replayed};
 pub(crate) use trial::{Back, Trial, Trying, Turning};
 use waiting::Waiting;
@@ -61,7 +61,7 @@ pub struct CallOptions {
     ///
     /// # Limits
     /// For durable children and groups 1 to 4,096 bytes ([`Unavailable::BadKey`]). Keys that begin with `undo-` are
-    /// those of undos: another request under one is taken for it.
+    /// those of undos, and are refused ([`Unavailable::ReservedKey`]).
     ///
     /// # Default
     /// `None`: one made from the request's id.
@@ -230,9 +230,9 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Port<Q, R> {
         let mut options = AcceptOptions::new(options, self.tie.clone());
         options.cast = true;
         let message = message.into();
-        if is_replayed() {
+        if let Some(why) = refusal(&options) {
             let child = self.path().clone();
-            return Err(CallError::Refused { message, child, why: Unavailable::Replaying });
+            return Err(CallError::Refused { message, child, why });
         }
         let envelope = self.target.accept(message, &mut options)?;
         if let Some(gate) = envelope.gate()
@@ -256,9 +256,9 @@ fn accept<Q, R>(
     message: Q,
     options: &mut AcceptOptions,
 ) -> Result<Arc<Envelope<Q, R>>, CallError<Q>> {
-    if is_replayed() {
+    if let Some(why) = refusal(options) {
         let child = target.path().clone();
-        return Err(CallError::Refused { message, child, why: Unavailable::Replaying });
+        return Err(CallError::Refused { message, child, why });
     }
     let Some(tie) = options.tie.clone().filter(|_| !target.is_replay_safe()) else {
         return target.accept(message, options);
@@ -269,6 +269,14 @@ fn accept<Q, R>(
         tie.untaint();
     }
     accepted
+}
+
+/// Why nobody is asked for this.
+fn refusal(options: &AcceptOptions) -> Option<Unavailable> {
+    if is_replayed() {
+        return Some(Unavailable::Replaying);
+    }
+    options.is_forged().then_some(Unavailable::ReservedKey)
 }
 
 /// What stands behind a port: a slot or a group.

@@ -33,6 +33,8 @@ mod late;
 mod moody;
 #[path = "transaction/returned.rs"]
 mod returned;
+#[path = "transaction/spoken.rs"]
+mod spoken;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Order {
@@ -144,6 +146,12 @@ const ALONE: u32 = 77;
 /// What is credited and cannot be taken back there.
 const FOREIGN: u32 = 900;
 
+/// As [`FOREIGN`], with nobody knowing whether it was credited.
+const DOUBTFUL: u32 = 901;
+
+/// Undoing what was credited of this fails.
+const STUCK: u32 = 902;
+
 /// Of this it asks before it tells that it is undone.
 const RARE: u32 = 8;
 
@@ -175,9 +183,10 @@ impl Stateful for Teller {
                 self.stage = Arc::new(*self.stage + 1);
             }
             Turn::RolledBack(undone) if self.tells => {
-                let doubtful = usize::from(*amount == FOREIGN);
+                let kept = usize::from(*amount == STUCK);
+                let doubtful = usize::from(matches!(*amount, FOREIGN | STUCK));
                 let told = (undone.kept.len(), undone.unknown.len());
-                assert_eq!(told, (0, doubtful), "{undone:?}");
+                assert_eq!(told, (kept, doubtful), "{undone:?}");
                 self.stage = Arc::new(10);
                 if *amount == RARE {
                     let undone = undone.undone.len();
@@ -192,7 +201,8 @@ impl Stateful for Teller {
             0 if *amount == ALONE => bank.effect(Credit(ALONE)).undo(&undoer, UndoCredit(ALONE)),
             0 if *amount >= LARGE => bank.effect(Debit(*amount)),
             0 => bank.effect(Debit(*amount)).undo(&undoer, UndoDebit(*amount)),
-            1 if *amount == FOREIGN => bank.effect(Credit(*amount)),
+            1 if matches!(*amount, FOREIGN | DOUBTFUL) => bank.effect(Credit(*amount)),
+            1 if *amount == STUCK => bank.effect(Credit(STUCK)).undo(&undoer, Credit(STUCK)),
             1 => bank.effect(Credit(*amount)).undo(&undoer, UndoCredit(*amount)),
             2 => bank.effect(Told { done: true }),
             10 => bank.effect(Told { done: false }),

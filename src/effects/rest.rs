@@ -7,6 +7,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use super::going_on::Ends;
 use super::joined::is_untouched;
 use super::{Asked, Effects, Keep};
 use crate::fate::Fate;
@@ -76,9 +77,23 @@ impl Effects {
     /// What a request has done that has its fate is undone. From now on, and not from the first poll, whoever
     /// acts under the same key waits for that.
     pub(crate) fn unwind(self: &Arc<Self>, task: &str) -> impl Future<Output = ()> + Send + use<> {
+        let unwinding = self.unwinding_of(task);
+        async move {
+            let Unwinding { effects, task } = &unwinding;
+            effects.compensate(task).await;
+            effects.halts(task, Ends::Unanswered);
+        }
+    }
+
+    /// From now on this task is being undone.
+    pub(super) fn unwinding_of(self: &Arc<Self>, task: &str) -> Unwinding {
         let unwinding = Unwinding { effects: Arc::clone(self), task: Arc::from(task) };
         self.unwinding.lock().push(Arc::clone(&unwinding.task));
-        async move { drop(unwinding.effects.compensate(&unwinding.task).await) }
+        unwinding
+    }
+
+    pub(super) fn is_unwinding(&self, task: &str) -> bool {
+        self.unwinding.lock().iter().any(|other| **other == *task)
     }
 
     /// Once nobody undoes what a request with this key has done before its fate.
@@ -86,7 +101,7 @@ impl Effects {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if !self.unwinding.lock().iter().any(|other| **other == *task) {
+            if !self.is_unwinding(task) {
                 return;
             }
             changed.await;
@@ -119,7 +134,7 @@ impl Effects {
 }
 
 /// A task that is being undone after its fate.
-struct Unwinding {
+pub(super) struct Unwinding {
     effects: Arc<Effects>,
     task: Arc<str>,
 }

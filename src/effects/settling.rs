@@ -85,7 +85,8 @@ impl EffectsRef {
     }
 
     /// Says that an unknown effect did happen, with this result: a step that asks for it again is
-    /// given the result.
+    /// given the result. Where the undo of its task has stopped at it, it goes on if this one can be undone; if
+    /// not, it is left standing with those before it, until it is said to be [undone](Self::undone).
     ///
     /// # Errors
     /// The effect is not known or not open; the result cannot be recorded, or the journal not written.
@@ -95,11 +96,16 @@ impl EffectsRef {
         result: &R,
     ) -> Result<(), ResolveError> {
         let result = text::canonical(result).map_err(ResolveError::Result)?;
-        self.resolve(key, Resolution::Happened(Arc::from(result))).await
+        let result = Arc::from(result);
+        match self.effects.stops_at(key) {
+            true => self.settle(key, is_unknown, Input::FoundLeft(key, result)).await,
+            false => self.resolve(key, Resolution::Happened(result)).await,
+        }
     }
 
     /// Says that an unknown effect did not happen and will not: a step that asks for it again has it
-    /// take place.
+    /// take place. Where the undo of its task, which has ended, has stopped at it, it goes on: what was left
+    /// standing before it is undone, the latest first, by the next process if none runs on the store.
     ///
     /// # Errors
     /// The effect is not known or not open, or the journal cannot be written.
@@ -108,7 +114,8 @@ impl EffectsRef {
     }
 
     /// Says that an effect whose undo is stuck or could not be asked for, or which was left standing, has been
-    /// undone by hand.
+    /// undone by hand. Where the undo of its task, which has ended, has stopped at it, it goes on with those
+    /// before it: of what you have undone by hand, say so from the earliest to the latest.
     ///
     /// # Errors
     /// The effect is not known or none of these, its tool is being asked to undo it, or the journal cannot be
@@ -120,11 +127,12 @@ impl EffectsRef {
             EffectStatus::Compensating => !is_asked,
             _ => false,
         };
-        self.feed(key, fits, Input::Undone(key)).await
+        self.settle(key, fits, Input::Undone(key)).await
     }
 
     /// Says that an effect which was left standing, where the undo of its task stopped, stands rightly. It is
-    /// not undone by itself any more, also not by the next process.
+    /// not undone by itself any more, also not by the next process. What was left standing before it waits for
+    /// words of its own.
     ///
     /// # Errors
     /// The effect is not known or was not left standing, or the journal cannot be written.
@@ -133,9 +141,39 @@ impl EffectsRef {
         self.feed(key, fits, Input::Stands(key)).await
     }
 
+    /// A person has found out that what a durable tool was asked under this key did not happen: so did not the
+    /// act that it was asked for.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub(crate) async fn was_not_done(&self, request: &str) -> Result<(), ResolveError> {
+        let key = {
+            let ledger = self.effects.ledger.lock();
+            let its = |entry: &&Entry| {
+                entry.status == EffectStatus::Unknown && entry.idempotency_key() == request
+            };
+            ledger.entries().into_iter().find(its).map(|entry| entry.intent.key)
+        };
+        match key {
+            Some(key) => self.did_not_happen(key).await,
+            None => Ok(()),
+        }
+    }
+
     async fn resolve(&self, key: EffectKey, resolution: Resolution) -> Result<(), ResolveError> {
-        let unknown = |status: &EffectStatus| matches!(status, EffectStatus::Unknown);
-        self.feed(key, unknown, Input::Resolved(key, resolution)).await
+        self.settle(key, is_unknown, Input::Resolved(key, resolution)).await
+    }
+
+    /// Something is certain now: what stood for that is undone.
+    async fn settle(
+        &self,
+        key: EffectKey,
+        fits: impl Fn(&EffectStatus) -> bool,
+        input: Input,
+    ) -> Result<(), ResolveError> {
+        self.feed(key, fits, input).await?;
+        self.effects.spoken_on(key);
+        Ok(())
     }
 
     async fn feed(
@@ -156,6 +194,10 @@ impl EffectsRef {
             }
         }
     }
+}
+
+fn is_unknown(status: &EffectStatus) -> bool {
+    matches!(status, EffectStatus::Unknown)
 }
 
 fn view(entry: &Entry) -> EffectView {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::fault::{Class, Fault};
-use crate::id::CheckpointId;
+use crate::id::{CheckpointId, ChildPath};
 
 /// Why bytes were not made, or were refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -257,6 +257,25 @@ pub enum CheckpointError {
         found: String,
         /// As expected here.
         expected: String,
+    },
+    /// `restore` panicked with it: its bytes are what was written, and the code does not cope with what they say.
+    #[error("the restore of {checkpoint} panicked: {panic}")]
+    RestorePanicked {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// With which text.
+        panic: String,
+    },
+    /// A new life, which would have it, could not be made: the user's code panicked before the state came into
+    /// it. No state is at fault.
+    #[error("a new life of \"{child}\" cannot be made: its {what} panicked: {panic}")]
+    NoLife {
+        /// The child.
+        child: ChildPath,
+        /// What panicked: `constructor`, or `snapshot` of a child that declares no schema.
+        what: &'static str,
+        /// With which text.
+        panic: String,
     },
     /// A checkpoint it was built on is missing or has been altered.
     #[error("the lineage of {checkpoint} is broken: {why}")]

@@ -10,6 +10,9 @@ use super::{Back, CallOptions, Gate, Late, Soft, Tie, Trying};
 use crate::checkpoint::Budgets;
 use crate::policy::budget::{Limits, Purse};
 
+/// How the keys of undos begin, which nobody else may give: what was done under one counts as the undo.
+pub(crate) const UNDO: &str = "undo-";
+
 /// [`CallOptions`] and what comes with a call inside the runtime.
 #[derive(Default)]
 pub(crate) struct AcceptOptions {
@@ -25,6 +28,8 @@ pub(crate) struct AcceptOptions {
 pub(crate) struct More {
     pub(crate) deadline: Option<Duration>,
     pub(crate) key: Option<Arc<str>>,
+    /// Whoever calls has given it a key of those that are the runtime's own.
+    pub(crate) forged: bool,
     pub(crate) budget: Option<Limits>,
     pub(crate) purse: Option<Purse>,
     /// It stands in the journal already.
@@ -51,8 +56,9 @@ pub(crate) struct More {
 impl AcceptOptions {
     pub(super) fn new(options: CallOptions, tie: Option<Arc<Tie>>) -> Self {
         let CallOptions { deadline, key, budget } = options;
+        let forged = key.as_ref().is_some_and(|key| key.starts_with(UNDO));
         let more = (deadline.is_some() || key.is_some() || budget.is_some()).then(|| {
-            Box::new(More { deadline, key: key.map(Arc::from), budget, ..More::default() })
+            Box::new(More { deadline, key: key.map(Arc::from), budget, forged, ..More::default() })
         });
         Self { tie, more, ..Self::default() }
     }
@@ -72,6 +78,10 @@ impl AcceptOptions {
 
     pub(crate) fn is_recovered(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.recovered)
+    }
+
+    pub(super) fn is_forged(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.forged)
     }
 
     pub(crate) fn has_place(&self) -> bool {

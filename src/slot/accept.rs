@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Waker};
 use super::{Desk, Mail, Refusal, Slot};
 use crate::behavior::default_key;
 use crate::checkpoint::{Batch, Durability, Now, Wall};
+use crate::effects::Ends;
 use crate::error::{CallError, Unavailable};
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
@@ -315,6 +316,9 @@ impl<W: Worker> Slot<W> {
             self.hub.effects.ended(&self.task_of(mail));
         }
         if self.rules.in_transaction && self.spec.stateful {
+            if fate == Fate::Unknown && self.hub.effects.is_used() {
+                self.hub.effects.leave(&self.task_of(mail));
+            }
             self.undo_unfinished(mail, fate);
         }
         told
@@ -355,7 +359,11 @@ impl<W: Worker> Slot<W> {
         }
         // One that is suspended goes on in another process.
         if self.spec.stateful && fate != Fate::Suspended && self.hub.effects.is_used() {
-            self.hub.effects.ended(&self.task_of(mail));
+            let task = self.task_of(mail);
+            self.hub.effects.ended(&task);
+            if self.rules.in_transaction && matches!(fate, Fate::Done | Fate::Unheard) {
+                self.hub.effects.halts(&task, Ends::Answered);
+            }
         }
         if mail.cast && self.hub.shelf.remembers() {
             self.hub.shelf.forget(&self.task_of(mail));

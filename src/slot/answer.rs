@@ -126,6 +126,10 @@ impl<W: Worker> Slot<W> {
         fate: Fate,
         recorded: Option<&Recording>,
     ) {
+        if fate == Fate::Unknown && self.rules.in_transaction && self.spec.stateful {
+            // Before the fate, so that a process that finds this one finds what stands for it.
+            self.hub.effects.leave(&self.task_of(mail));
+        }
         let answered = matches!(fate, Fate::Done | Fate::Unheard | Fate::Suspended);
         if !answered && desk.saved.as_ref().is_some_and(|saved| saved.is_doubtful) {
             let fated = recorded.map(|recording| (Arc::clone(mail), fate, recording.durability));

@@ -202,42 +202,42 @@ impl<W: Worker> Slot<W> {
         &self,
         validated: Option<&Validated>,
     ) -> Result<Prepared, CheckpointError> {
-        let fails = |what: String| {
-            let place = validated.map_or_else(
-                || self.path.to_string(),
-                |validated| validated.checkpoint().id.to_string(),
-            );
-            CheckpointError::Corrupt { place, what }
-        };
-        let mut life = unwound(|| self.worker.construct()).map_err(|text| {
-            // No fault of the state.
-            CheckpointError::Incompatible {
-                what: "the constructor".to_owned(),
-                found: format!("a panic ({text})"),
-                expected: "a new life".to_owned(),
-            }
-        })?;
-        let saved = match validated {
-            None => Saved::new(),
+        let (life, saved) = match validated {
+            None => (self.new_life()?, Saved::new()),
             Some(validated) => {
-                let mut saved = Saved::of(validated).map_err(fails)?;
-                self.check_in_hand(&saved, validated.checkpoint().id)?;
+                let place = validated.checkpoint().id;
+                let mut saved = Saved::of(validated)
+                    .map_err(|what| CheckpointError::Corrupt { place: place.to_string(), what })?;
+                self.check_in_hand(&saved, place)?;
                 self.find_base(&mut saved);
-                let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
-                match restored {
-                    Ok(Ok(())) => saved,
-                    Ok(Err(error)) => {
-                        let _ = unwound(move || drop(life));
-                        return Err(error);
-                    }
-                    Err(text) => {
-                        let _ = unwound(move || drop(life));
-                        return Err(fails(format!("restore panicked: {text}")));
-                    }
-                }
+                (self.life_with(validated)?, saved)
             }
         };
         Ok(Prepared(Box::new(Candidate { life, saved })))
+    }
+
+    /// A newly made life with this state, which has not begun.
+    pub(super) fn life_with(&self, validated: &Validated) -> Result<W::Life, CheckpointError> {
+        let mut life = self.new_life()?;
+        let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
+        let why = match restored {
+            Ok(Ok(())) => return Ok(life),
+            Ok(Err(why)) => why,
+            Err(panic) => {
+                CheckpointError::RestorePanicked { checkpoint: validated.checkpoint().id, panic }
+            }
+        };
+        let _ = unwound(move || drop(life));
+        Err(why)
+    }
+
+    /// A life as it is at the very beginning.
+    pub(super) fn new_life(&self) -> Result<W::Life, CheckpointError> {
+        unwound(|| self.worker.construct()).map_err(|panic| self.no_life("constructor", panic))
+    }
+
+    pub(super) fn no_life(&self, what: &'static str, panic: String) -> CheckpointError {
+        CheckpointError::NoLife { child: self.path.clone(), what, panic }
     }
 
     /// A state in the middle of a request is of use only while that request is open; and one after a request only
@@ -280,7 +280,7 @@ impl<W: Worker> Slot<W> {
         if saved.base.is_some() {
             return;
         }
-        let (Some(_), Some(journal), Some(schema)) =
+        let (Some(_), Some(journal), Ok(Some(schema))) =
             (&saved.mid, self.journal(), Look::schema(self))
         else {
             return;
@@ -426,7 +426,7 @@ impl<W: Worker> Slot<W> {
     /// The newest checkpoint in the store that can be gone on from and was not tried yet, however old.
     pub(super) fn older(&self, tried: &mut Vec<CheckpointId>) -> Option<Box<Saved>> {
         let journal = self.journal()?;
-        let schemas = Schemas::new().register(Look::schema(self)?).ok()?;
+        let schemas = Schemas::new().register(Look::schema(self).ok()??).ok()?;
         let all = journal.store.checkpoints(&self.path).ok()?;
         let last = {
             let desk = self.desk();

@@ -32,10 +32,14 @@ pub(crate) trait Look: Managed {
     fn port_any(&self) -> Option<Arc<dyn Any + Send + Sync>>;
     fn port_type(&self) -> TypeId;
     fn kill(&self);
-    /// What its snapshots must look like; where it does not say, what a new life gives.
-    fn schema(&self) -> Option<Schema>;
+    /// What its snapshots must look like; where it does not say, what a new life gives. Runs user code, which may
+    /// panic ([`CheckpointError::NoLife`]).
+    fn schema(&self) -> Result<Option<Schema>, CheckpointError>;
     /// Takes up a state another process has left: see [`Slot::adopt_state`].
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String>;
+    /// Whether a life can have this state, found out with one that is dropped again. Runs user code. A constructor
+    /// that panics says nothing about it.
+    fn can_restore(&self, validated: &Validated) -> Result<(), CheckpointError>;
     /// Whether what a request that ends without an answer has done to the world is undone.
     fn in_transaction(&self) -> bool;
     /// Its state is one of before requests that were answered: see [`Slot::replays`].
@@ -101,21 +105,33 @@ impl<W: Worker> Look for Slot<W> {
         Slot::kill(self);
     }
 
-    fn schema(&self) -> Option<Schema> {
+    fn schema(&self) -> Result<Option<Schema>, CheckpointError> {
         if let Some(schema) = W::schema() {
-            return Some(schema);
+            return Ok(Some(schema));
         }
-        let life = unwound(|| self.worker.construct()).ok()?;
-        let schema = unwound(|| W::snapshot(&life)).ok()?.map(|snapshot| {
+        let life = self.new_life()?;
+        let taken = unwound(|| W::snapshot(&life));
+        unwound(move || drop(life)).ok();
+        let taken = taken.map_err(|panic| self.no_life("snapshot", panic))?;
+        Ok(taken.map(|snapshot| {
             let id = snapshot.schema();
             Schema::new(id.name.clone(), id.version)
-        });
-        unwound(move || drop(life)).ok();
-        schema
+        }))
     }
 
     fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String> {
         self.adopt_state(validated, open)
+    }
+
+    fn can_restore(&self, validated: &Validated) -> Result<(), CheckpointError> {
+        match self.life_with(validated) {
+            Ok(life) => {
+                let _ = unwound(move || drop(life));
+                Ok(())
+            }
+            Err(CheckpointError::NoLife { .. }) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     fn in_transaction(&self) -> bool {

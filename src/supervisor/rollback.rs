@@ -37,6 +37,7 @@ mod words;
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
 pub(crate) use lives::Lives;
+use lives::set_aside;
 use options::{Wanted, has_in_hand, is_used_up, used_up};
 use progress::Phase;
 pub(crate) use progress::Rollbacks;
@@ -117,13 +118,17 @@ impl Place {
     /// Who has a state to go back to. Runs user code.
     fn children(&self) -> Result<Vec<Arc<dyn Look>>, RollbackError> {
         let below = format!("{}/", self.at());
-        let children: Vec<_> = self
-            .registry
-            .durable()
-            .into_iter()
-            .filter(|child| child.path() == self.at() || child.path().as_str().starts_with(&below))
-            .filter(|child| child.spec().stateful && child.schema().is_some())
-            .collect();
+        let mut children = Vec::new();
+        for child in self.registry.durable() {
+            let is_here = child.path() == self.at() || child.path().as_str().starts_with(&below);
+            // One that cannot say it is not left out: the others would return without it.
+            if is_here
+                && child.spec().stateful
+                && child.schema().map_err(RollbackError::NoLife)?.is_some()
+            {
+                children.push(child);
+            }
+        }
         if children.is_empty() {
             return Err(RollbackError::NoState(self.at().clone()));
         }
@@ -318,6 +323,9 @@ impl Place {
     > {
         let children = self.children()?;
         let mut refused = Vec::new();
+        // Passed every check, and are no states all the same, if another one is: where none is, it is the program
+        // that cannot restore them.
+        let mut bad = Vec::new();
         let named = to != To::Latest;
         for option in self.options(&**store, to)? {
             if asked.is_some_and(|asked| option.is_younger(asked.failed, &self.registry.rollbacks))
@@ -326,13 +334,23 @@ impl Place {
             }
             let tried = match self.validate(&**store, &children, &option) {
                 Ok((_, lives)) if asked.is_some_and(|asked| has_in_hand(&lives, asked)) => continue,
-                Ok((line, lives)) => self.prepare(store, lives).await.map(|lives| (line, lives)),
+                Ok((line, lives)) => self.prepare(lives, &mut bad).await.map(|lives| (line, lives)),
                 Err(why) => Err(why),
             };
             match tried {
-                Ok((line, lives)) => return Ok((line, lives, refused)),
+                Ok((line, lives)) => {
+                    set_aside(store, bad).await;
+                    return Ok((line, lives, refused));
+                }
                 Err(it) if it.why.is_retryable() => return Err(RollbackError::Store(it.why)),
-                Err(it) if named => return Err(RollbackError::Refused(it)),
+                // An older state would fare no better.
+                Err(it) if matches!(it.why, CheckpointError::NoLife { .. }) => {
+                    return Err(RollbackError::NoLife(it.why));
+                }
+                Err(it) if named => {
+                    set_aside(store, bad).await;
+                    return Err(RollbackError::Refused(it));
+                }
                 Err(it) => {
                     let used = matches!(it.why, CheckpointError::Used { .. });
                     refused.push(*it);
@@ -403,7 +421,7 @@ impl Place {
                 return Err(refuse(CheckpointError::Used { checkpoint: *id }));
             }
             let mut schemas = Schemas::new();
-            if let Some(schema) = child.schema() {
+            if let Some(schema) = child.schema().map_err(refuse)? {
                 schemas = schemas.register(schema).map_err(|error| {
                     refuse(CheckpointError::Incompatible {
                         what: "schema".to_owned(),
@@ -443,8 +461,8 @@ impl Place {
     /// Makes the lives, each in a task of its own, while the old ones go on.
     async fn prepare(
         &self,
-        store: &Arc<dyn Store>,
         lives: Vec<(Arc<dyn Look>, Option<Validated>)>,
+        bad: &mut Vec<(CheckpointId, String)>,
     ) -> Result<Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>, Box<Refused>> {
         let runtime = &self.node.hub.runtime;
         let tasks: Vec<_> = lives
@@ -458,21 +476,24 @@ impl Place {
         let mut ready = Vec::with_capacity(tasks.len());
         let mut failed = None;
         for (child, id, task) in tasks {
-            let lost = |why: String| CheckpointError::Corrupt {
-                place: child.path().to_string(),
-                what: why,
+            // Not by the state, whose panics are caught.
+            let lost = |panic: String| CheckpointError::NoLife {
+                child: child.path().clone(),
+                what: "preparation",
+                panic,
             };
             let made = task.await.unwrap_or_else(|error| Err(lost(error.to_string())));
             match (made, id) {
                 (Ok(prepared), id) => ready.push((child, id, prepared)),
                 (Err(why), id) if failed.is_none() => {
                     if let Some(id) = id
-                        && !matches!(why, CheckpointError::Incompatible { .. })
                         && !why.is_retryable()
+                        && !matches!(
+                            why,
+                            CheckpointError::Incompatible { .. } | CheckpointError::NoLife { .. }
+                        )
                     {
-                        // It passed every check and is no state all the same.
-                        let batch = Batch::new().mark_bad(id, why.to_string());
-                        drop(store.commit(batch, Durability::Sync).await);
+                        bad.push((id, why.to_string()));
                     }
                     let checkpoint = id.unwrap_or(CheckpointId(0));
                     failed = Some(Refused { checkpoint, child: child.path().clone(), why });

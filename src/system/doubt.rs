@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::{System, Upkeep};
-use crate::error::QuarantineError;
+use crate::effects::EffectsRef;
+use crate::error::{QuarantineError, ResolveError};
 use crate::fate::Fate;
 use crate::journal::{Journal, Journaled, failed};
 
@@ -13,14 +14,16 @@ impl System {
     /// A person has found out that a request to a durable child or group whose fate is `Unknown` has not happened:
     /// under its key it may be asked again. Such are told in
     /// [`Recovered::in_doubt`](super::Recovered::in_doubt), and by
-    /// [`CallError::Unknown`](crate::error::CallError::Unknown). The fate that it had is not taken back.
+    /// [`CallError::Unknown`](crate::error::CallError::Unknown). The fate that it had is not taken back. Where it was
+    /// asked for as an effect that is unknown, that counts as [not happened](EffectsRef::did_not_happen), too.
     ///
     /// # Errors
     /// No request with this key has the fate `Unknown`; the journal cannot be written, and the key is then taken as
     /// before.
     pub async fn did_not_happen(&self, key: &str) -> Result<(), QuarantineError> {
         let not_in_doubt = || QuarantineError::NotInDoubt(key.to_owned());
-        freed(self.inner.hub.journal.get().ok_or_else(not_in_doubt)?, key).await
+        freed(self.inner.hub.journal.get().ok_or_else(not_in_doubt)?, key).await?;
+        told(&self.effects(), key).await
     }
 }
 
@@ -42,9 +45,21 @@ impl Upkeep {
                 Ok(_) => Ok(()),
                 Err(error) => Err(QuarantineError::Journal(failed(&error))),
             },
-            None => freed(&self.journal, key).await,
+            None => {
+                freed(&self.journal, key).await?;
+                told(&self.effects(), key).await
+            }
         }
     }
+}
+
+/// Where it was asked for as an effect, that did not happen either.
+async fn told(effects: &EffectsRef, key: &str) -> Result<(), QuarantineError> {
+    effects.was_not_done(key).await.map_err(|error| match error {
+        ResolveError::Journal(fault) => QuarantineError::Journal(fault),
+        // Somebody else has spoken on it meanwhile.
+        _ => QuarantineError::NotInDoubt(key.to_owned()),
+    })
 }
 
 async fn freed(journal: &Arc<Journal>, key: &str) -> Result<(), QuarantineError> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::System;
 use crate::checkpoint::{Batch, Durability, Listed};
 use crate::error::QuarantineError;
-use crate::id::CheckpointId;
+use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Aside, Journal, failed};
 use crate::port::{AcceptOptions, More, Receipt, unwound};
 use crate::quarantine::{Quarantined, Shelved, Stays};
@@ -217,6 +217,22 @@ impl QuarantineRef {
         Ok(())
     }
 
+    /// Lets all checkpoints of a child that were set aside be restored again, in one commit: after a version of
+    /// your program that could not restore them, which is gone. As [`QuarantineRef::release_checkpoint`] else.
+    /// Which they are, the oldest first; none, if none of it was set aside.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, and they are then set aside as before.
+    pub async fn release_checkpoints(
+        &self,
+        child: &ChildPath,
+    ) -> Result<Vec<CheckpointId>, QuarantineError> {
+        match self.journal() {
+            Some(journal) => release_all(journal, child).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn bad(&self, id: CheckpointId) -> Result<&Arc<Journal>, QuarantineError> {
         let journal = self.journal().ok_or(QuarantineError::NotBad(id))?;
         let bad = journal.store.quarantined()?.iter().any(|listed| listed.checkpoint.id == id);
@@ -234,6 +250,20 @@ impl QuarantineRef {
             let _ = unwound(move || drop(shelved));
         }
     }
+}
+
+pub(super) async fn release_all(
+    journal: &Journal,
+    child: &ChildPath,
+) -> Result<Vec<CheckpointId>, QuarantineError> {
+    let mut listed = journal.store.quarantined()?;
+    listed.retain(|listed| listed.checkpoint.child == *child);
+    let ids: Vec<_> = listed.iter().map(|listed| listed.checkpoint.id).collect();
+    if !ids.is_empty() {
+        let batch = ids.iter().fold(Batch::new(), |batch, id| batch.release(*id));
+        journal.store.commit(batch, Durability::Sync).await?;
+    }
+    Ok(ids)
 }
 
 /// A durable request as JSON, with what was asked.

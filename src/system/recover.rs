@@ -12,7 +12,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::{AskKey, Keep};
+use crate::effects::{AskKey, Ends, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -115,6 +115,10 @@ struct Orphans {
     late: Vec<Unwind>,
     /// Acts that nobody asks for again, and whose tools work on their own requests.
     waiting: Vec<EffectKey>,
+    /// Requests that have ended, and whose undo has stopped.
+    halted: Vec<(Arc<str>, Ends)>,
+    /// Requests within a transaction whose fate is unknown.
+    doubted: BTreeSet<Arc<str>>,
 }
 
 /// A request of before that is delivered again.
@@ -349,11 +353,14 @@ impl System {
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
         let store = &*journal.store;
         let now = Now::read(&*self.inner.hub.clock);
+        let all = store.checkpoints(&path)?;
+        if all.is_empty() {
+            return Ok(());
+        }
         let mut schemas = Schemas::new();
-        if let Some(schema) = child.schema() {
+        if let Some(schema) = child.schema().map_err(failed)? {
             schemas = schemas.register(schema).map_err(crate::error::StartError::from)?;
         }
-        let all = store.checkpoints(&path)?;
         let given_up = given_up(journal, &all, all.first().map(|listed| listed.checkpoint.id));
         let (mut oldest, mut unfit, mut is_doubted) = (None, None, false);
         // How many requests were answered before the newest that is of use; and before the one in whose middle it
@@ -380,6 +387,12 @@ impl System {
                 }
                 _ => Validator::new(store, &schemas, rules).validate(id),
             };
+            // Not by the first life: what this program cannot restore, the one before it may, and it would find
+            // all set aside. What the one in the middle goes back to is tried when it does.
+            let result = result.and_then(|validated| match middle {
+                None => child.can_restore(&validated).map(|()| validated),
+                Some(_) => Ok(validated),
+            });
             let why = match result {
                 Ok(validated) => match child.adopt(&validated, open) {
                     Ok(Adopted::PassedOver) => {
@@ -422,9 +435,9 @@ impl System {
                 Err(why) => why,
             };
             is_doubted = true;
-            // What is too old, or was set aside, was said to be of no use.
-            if !matches!(why, CheckpointError::Expired { .. } | CheckpointError::Quarantined { .. })
-            {
+            // What is too old was said to be of no use. What was set aside was so by a program that could not
+            // restore it, and a person may release it.
+            if !matches!(why, CheckpointError::Expired { .. }) {
                 unfit.get_or_insert_with(|| why.clone());
             }
             recovered.refused.push(Refused { checkpoint: id, child: path.clone(), why });
@@ -565,13 +578,20 @@ impl System {
         let (late, owing): (Vec<_>, Vec<_>) =
             owing.iter().partition(|task| effects.is_task_with_tools(task));
         let [late, owing] = [late, owing].map(|tasks| tasks.into_iter().map(unwind).collect());
-        Orphans { undoing, owing, late, waiting }
+        let (halted, doubted) = self.halted(&entries, journal);
+        Orphans { undoing, owing, late, waiting, halted, doubted }
     }
 
     /// Goes on with the undos that an earlier process has begun, or owes.
     fn undo_orphans(&self, orphans: Orphans) {
-        let Orphans { undoing, owing, late, waiting } = orphans;
+        let Orphans { undoing, owing, late, waiting, halted, doubted } = orphans;
         let (effects, runtime) = (&self.inner.hub.effects, &self.inner.hub.runtime);
+        for (task, ends) in halted {
+            effects.halts(&task, ends);
+        }
+        for task in doubted {
+            effects.leave(&task);
+        }
         for key in waiting {
             let effects = Arc::clone(effects);
             runtime.spawn(async move { effects.settle_orphan(key).await });
@@ -601,12 +621,8 @@ impl System {
             Some(Journaled::Fated(fate, _))
                 if !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended)
         );
-        let in_transaction = || match self.inner.registry.get(&entry.intent.owner) {
-            Some(super::Entry::Child { slot, .. }) => slot.in_transaction(),
-            _ => false,
-        };
         let undoes = entry.intent.undo.is_some() && !entry.status.stands();
-        undoes && unanswered && in_transaction()
+        undoes && unanswered && self.is_in_transaction(&entry.intent.owner)
     }
 
     /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key
@@ -629,6 +645,7 @@ fn refused(request: &Open, why: String) -> RecoverError {
 }
 
 mod deadly;
+mod halted;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::quarantine::{exported, told, unknown};
+use super::quarantine::{exported, release_all, told, unknown};
 use crate::checkpoint::store::Item;
 use crate::checkpoint::{Batch, Durability, Listed, Store};
 use crate::clock::TokioClock;
@@ -137,6 +137,19 @@ impl Upkeep {
         self.is_bad(id)?;
         self.journal.store.commit(Batch::new().release(id), Durability::Sync).await?;
         Ok(())
+    }
+
+    /// Lets all checkpoints of a child that were set aside be restored again, in one commit: after a version of
+    /// your program that could not restore them, which is gone. Which they are, the oldest first; none, if none of
+    /// it was set aside.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, and they are then set aside as before.
+    pub async fn release_checkpoints(
+        &self,
+        child: &ChildPath,
+    ) -> Result<Vec<CheckpointId>, QuarantineError> {
+        release_all(&self.journal, child).await
     }
 
     /// Gives up a checkpoint that was set aside: it is gone from the store, and a recovery line that names it

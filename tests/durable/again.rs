@@ -207,3 +207,36 @@ fn a_key_that_is_empty_or_without_end_is_refused_by_name() {
         system.stop().await;
     });
 }
+
+#[test]
+fn a_key_like_that_of_an_undo_is_refused_whoever_is_asked_and_however() {
+    let made = || {
+        let (begun, go) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        move || Refuses(Arc::clone(&begun), Arc::clone(&go))
+    };
+    let durable = ChildSpec::stateless("durable", made()).durable::<Refuses>();
+    let tree = SupervisorSpec::one_for_one("desk")
+        .child(durable)
+        .child(ChildSpec::stateless("plain", made()));
+    runtime().block_on(async {
+        let (system, _) = System::recover(tree, Moody::new() as Arc<dyn Store>).await.unwrap();
+        for at in ["desk/durable", "desk/plain"] {
+            let port = system.port::<u64, u64>(at).unwrap();
+            let forged = || CallOptions::new().key("undo-it/0123-0");
+            let errors = [
+                port.submit(7_u64, forged()).await.map(drop).unwrap_err(),
+                port.cast_with(7_u64, forged()).map(drop).unwrap_err(),
+                port.call_with(7_u64, forged()).await.map(drop).unwrap_err(),
+            ];
+            for error in errors {
+                let CallError::Refused { message: 7, why: Unavailable::ReservedKey, .. } = error
+                else {
+                    panic!("{at}: {error}")
+                };
+                assert!(error.to_string().contains("begins with \"undo-\""), "{error}");
+            }
+        }
+        assert_eq!(system.fates().accepted, 0);
+        system.stop().await;
+    });
+}

@@ -2,6 +2,8 @@
 
 use super::*;
 
+#[path = "deploys.rs"]
+mod deploys;
 #[path = "older.rs"]
 mod older;
 

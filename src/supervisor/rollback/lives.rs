@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 
 use super::words::WAITING;
 use super::{Ask, Phase, Place, RollbackError};
+use crate::checkpoint::{Batch, Durability, Store};
 use crate::error::ChildError;
 use crate::family::Reply;
 use crate::hub::Asks;
+use crate::id::CheckpointId;
 use crate::moment::Moment;
 use crate::slot::{Look, Prepared};
 
@@ -88,5 +90,12 @@ impl Place {
             }
             hub.clock.sleep_until(hub.now() + ASK_AGAIN).await;
         }
+    }
+}
+
+/// What could not be restored, where something else could, is for a person.
+pub(super) async fn set_aside(store: &Arc<dyn Store>, bad: Vec<(CheckpointId, String)>) {
+    for (id, why) in bad {
+        drop(store.commit(Batch::new().mark_bad(id, why), Durability::Sync).await);
     }
 }

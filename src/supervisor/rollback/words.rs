@@ -97,6 +97,10 @@ pub enum RollbackError {
     /// Nothing at or below the path is durable, stateful, and gives snapshots.
     #[error("\"{0}\" has no durable child with a state")]
     NoState(ChildPath),
+    /// A new life of a child could not be made, as user code panicked: a [`CheckpointError::NoLife`], which names it
+    /// and its text. No state is at fault, and none was set aside.
+    #[error("{0}; no state is at fault")]
+    NoLife(CheckpointError),
     /// A line was asked of a child, or a checkpoint of a supervisor.
     #[error("\"{at}\" is {found}; {wanted}")]
     WrongTarget {
@@ -181,6 +185,7 @@ impl RollbackError {
         match self {
             Self::Refused(_)
             | Self::NoneValid { .. }
+            | Self::NoLife(_)
             | Self::TooLate { .. }
             | Self::Restart(_)
             | Self::Store(_) => true,
