@@ -517,8 +517,8 @@ impl SupervisorSpec {
     }
 
     /// For children that come and go: started with
-    /// [`SupervisorRef::start_child`](crate::system::SupervisorRef::start_child), restarted alone,
-    /// stopped in parallel.
+    /// [`SupervisorRef::start_child`](crate::system::SupervisorRef::start_child), or, durable ones, with
+    /// [`SupervisorRef::start_from`](crate::system::SupervisorRef::start_from), restarted alone, stopped in parallel.
     pub fn dynamic(id: impl AsRef<str>) -> Self {
         Self { dynamic: true, ..Self::new(id, Strategy::OneForOne) }
     }

@@ -605,10 +605,10 @@ impl SupervisorRef {
     }
 
     /// Starts a child below it, and returns once the child is up. Supervisors and groups stand in the spec
-    /// that the system starts with.
+    /// that the system starts with. A durable child is started with [`SupervisorRef::start_from`].
     ///
     /// # Errors
-    /// A spec that cannot be run; an id that is taken, by a running child or by one that is present;
+    /// A spec that cannot be run, such as a durable one; an id that is taken, by a running child or by one that is present;
     /// too many children; a start that fails, after which the child is not kept.
     pub async fn start_child(&self, spec: impl Into<AnyChild>) -> Result<ChildPath, StartError> {
         let AnyChild(spec) = spec.into();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mainstay::behavior::StartContext;
 use mainstay::checkpoint::Scope;
 use mainstay::error::{ChildError, RecoverError, SpecError, StartError, TemplateError};
-use mainstay::family::AutoShutdown;
 use mainstay::id::ChildPath;
+use mainstay::spec::RestartType;
 use mainstay::system::{Recovered, SupervisorRef, To};
 
 use super::moody::Moody;
@@ -292,6 +292,31 @@ fn a_start_that_fails_or_is_refused_leaves_no_record() {
 }
 
 #[test]
+fn a_start_that_nobody_carries_out_leaves_no_record() {
+    let store = store();
+    let spec =
+        || desk_of(Some(pool().max_children(NonZeroUsize::MIN).restart(RestartType::Temporary)));
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let pool = system.supervisor("desk/pool").unwrap();
+        pool.start_from("sum", "a", &1_u64).await.unwrap();
+        let full = pool.start_from("sum", "b", &1_u64).await;
+        assert!(matches!(full, Err(StartError::MaxChildren { limit: 1, .. })), "{full:?}");
+        assert_eq!((records(&store, "made"), records(&store, "unmade")), (2, 1));
+        let desk = system.supervisor("desk").unwrap();
+        desk.terminate_child("pool").await.unwrap();
+        let gone = pool.start_from("sum", "c", &1_u64).await;
+        assert!(matches!(gone, Err(StartError::SupervisorGone(_))), "{gone:?}");
+        assert_eq!((records(&store, "made"), records(&store, "unmade")), (3, 2));
+    });
+    runtime().block_on(async {
+        // Its supervisor stands in the spec, and so it is there again.
+        let (_, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(recovered.made, [ChildPath::new("desk/pool/a")]);
+    });
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_by_name() {
     let store = store();
     runtime().block_on(async {
@@ -322,7 +347,7 @@ fn what_cannot_be_made_is_refused_by_name() {
         let two = desk_with_two().validate().unwrap_err().to_string();
         assert!(two.contains("a template \"sum\"") && two.contains("\"pool\""), "{two}");
 
-        let system = System::start(pool_alone()).await.unwrap();
+        let system = System::start(super::templates::pool()).await.unwrap();
         let refused = system.supervisor("pool").unwrap().start_from("sum", "a", &1_u64).await;
         let path = "pool/a".to_owned();
         assert_eq!(refused, Err(StartError::Spec(SpecError::NoStore { path })));
@@ -331,10 +356,6 @@ fn what_cannot_be_made_is_refused_by_name() {
 
 fn desk_with_two() -> SupervisorSpec {
     pool().template("sum", |first: &u64| sum(*first))
-}
-
-fn pool_alone() -> SupervisorSpec {
-    pool().auto_shutdown(AutoShutdown::Never).max_children(NonZeroUsize::new(9).unwrap())
 }
 
 #[test]
