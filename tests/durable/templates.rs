@@ -201,7 +201,7 @@ fn wherever_the_process_ends_a_start_and_a_deletion_are_whole_or_not() {
             });
             runtime().block_on(async {
                 let (system, recovered, _) = up(&inner).await;
-                let told = told.lock();
+                let told = told.lock().clone();
                 let is = |what| told.contains(what);
                 let there = recovered.made.len();
                 assert!(there == 1 || !is("started") || is("deleting"), "{limit} {told:?}");
@@ -347,7 +347,7 @@ fn what_cannot_be_made_is_refused_by_name() {
         let two = desk_with_two().validate().unwrap_err().to_string();
         assert!(two.contains("a template \"sum\"") && two.contains("\"pool\""), "{two}");
 
-        let system = System::start(super::templates::pool()).await.unwrap();
+        let system = System::start(self::pool()).await.unwrap();
         let refused = system.supervisor("pool").unwrap().start_from("sum", "a", &1_u64).await;
         let path = "pool/a".to_owned();
         assert_eq!(refused, Err(StartError::Spec(SpecError::NoStore { path })));
