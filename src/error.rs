@@ -7,6 +7,7 @@ mod checkpoint;
 mod inner;
 mod quarantine;
 mod recover;
+mod template;
 
 use std::fmt;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::id::{ChildPath, EffectKey};
 pub use checkpoint::{CheckpointError, CodecError, StoreError};
 pub use quarantine::QuarantineError;
 pub use recover::RecoverError;
+pub use template::TemplateError;
 
 /// Why a call was not answered.
 ///
@@ -588,6 +590,9 @@ pub enum StartError {
     /// The supervisor is stopping or gone.
     #[error("supervisor \"{0}\" is not running")]
     SupervisorGone(ChildPath),
+    /// It could not be made from a template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// There is no tokio runtime to run on.
     #[error("no tokio runtime: start a system from within one")]
     NoRuntime,
@@ -617,6 +622,9 @@ pub enum ChildError {
         /// Why.
         cause: ExitCause,
     },
+    /// The child is gone, but the store did not take that: the next process makes it again.
+    #[error("child \"{0}\" is gone, but its record is not: {1}")]
+    Recorded(ChildPath, StoreError),
     /// The supervisor is stopping or gone.
     #[error("supervisor \"{0}\" is not running")]
     SupervisorGone(ChildPath),

@@ -29,6 +29,8 @@ mod hand;
 mod handed;
 mod keep;
 mod line;
+mod lost;
+mod made;
 mod nested;
 mod past;
 mod state;
@@ -37,6 +39,7 @@ mod trial;
 pub(crate) use hand::Hand;
 pub(crate) use handed::Handed;
 use line::Line;
+pub(crate) use made::{Made, Serial, Taken};
 pub(crate) use state::Aside;
 use state::{State, Token};
 pub(crate) use trial::Tried;
@@ -49,8 +52,9 @@ const SCHEMA: &str = "mainstay.journal";
 /// returned to, and in which state the work of a request is; 4 who gave the result of an effect and whether
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
-/// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out.
-const VERSION: u32 = 7;
+/// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
+/// children were made from templates.
+const VERSION: u32 = 8;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -126,9 +130,6 @@ const HEAVY: u64 = 32 * state::MIB as u64;
 
 /// About how many bytes of a journal that is written anew go into the store at a time.
 const BATCH: usize = 8 * state::MIB;
-
-/// How many requests whose work is lost are remembered.
-const LOST: usize = 10_000;
 
 /// From how many records on a journal that says what so many would is written anew.
 const fn has_grown(lines: usize) -> u64 {
@@ -433,31 +434,6 @@ impl Journal {
                 (step, key, request)
             })
             .collect()
-    }
-
-    /// The work of these requests could not be brought back into the child's state.
-    pub(crate) fn note_lost(&self, child: &ChildPath, keys: Vec<Arc<str>>) {
-        let mut lost = self.lost.lock();
-        lost.extend(keys.into_iter().map(|key| (child.clone(), key)));
-        let over = lost.len().saturating_sub(LOST);
-        lost.drain(..over);
-    }
-
-    /// Whose work is in no state any more, as far as nobody was told.
-    pub(crate) fn untold(&self) -> Vec<(ChildPath, Arc<str>)> {
-        self.state.lock().untold()
-    }
-
-    /// Somebody was told that the work of these is in no state any more: those who follow are not.
-    pub(crate) fn told_missing(&self, keys: &[Arc<str>]) -> Commit {
-        let mut state = self.state.lock();
-        state.note_missing(keys);
-        state.note_replayed(keys);
-        self.say_returned(state::returned(&[], keys, keys), Batch::new())
-    }
-
-    pub(crate) fn lost(&self) -> Vec<(ChildPath, Arc<str>)> {
-        self.lost.lock().iter().cloned().collect()
     }
 
     /// Whether this was returned to already.

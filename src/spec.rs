@@ -2,7 +2,7 @@
 //! their validation.
 //!
 //! *Invariant.* Specs are data: building one starts nothing. They are validated as a whole, before
-//! anything starts, and a [`SpecError`] names the offender.
+//! anything starts, and a [`SpecError`](crate::error::SpecError) names the offender.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -16,7 +16,6 @@ use serde::de::DeserializeOwned;
 use crate::behavior::Behavior;
 use crate::checkpoint::{Durability, Interval, Scope};
 use crate::circuit::DomainSpec;
-use crate::error::SpecError;
 pub use crate::family::{AutoShutdown, Limit, RestartType, Shutdown, Strategy};
 use crate::fault::EffectKind;
 pub use crate::mirror::Kind;
@@ -30,12 +29,14 @@ mod deaths;
 mod domain;
 mod group;
 mod like;
+mod template;
 mod validate;
 
 pub use acting::AnyChild;
 pub(crate) use codec::Codec;
 pub(crate) use domain::{defined_by, domains};
 pub use group::{AllDown, GroupSpec, MAX_MEMBERS};
+use template::Template;
 
 pub(crate) use validate::{dynamic_child, resolve};
 
@@ -293,7 +294,7 @@ impl ChildSpec {
     }
 
     /// The policy for its faults and exits. One that retries is refused
-    /// ([`SpecError::RetriesIrreversible`]) for a child whose work is irreversible, and so for a stateless
+    /// ([`RetriesIrreversible`](crate::error::SpecError::RetriesIrreversible)) for a child whose work is irreversible, and so for a stateless
     /// one that does not say what it does to the world.
     ///
     /// # Default
@@ -362,7 +363,7 @@ impl ChildSpec {
     /// Its requests survive the process: what it accepts is in the journal before it is worked on, and
     /// is delivered again by [`System::recover`](crate::system::System::recover) if it had no fate, unless the
     /// child may not be repeated ([`ChildSpec::effect`]) and had begun with it. With a stateful behavior that gives snapshots, so does its state. `B` is its behavior. A child that
-    /// is started while the system runs cannot be durable: it is refused.
+    /// is started while the system runs is made from a template ([`SupervisorSpec::template`]), or refused.
     ///
     /// # Default
     /// What waits in its mailbox is lost with the process, and so is its state.
@@ -465,6 +466,7 @@ pub struct SupervisorSpec {
     pub(crate) lines: Option<Duration>,
     pub(crate) domains: Vec<(Arc<str>, DomainSpec)>,
     pub(crate) children: Vec<Node>,
+    pub(crate) templates: Vec<Template>,
 }
 
 /// The limit of restarts a child of a supervisor has.
@@ -495,6 +497,7 @@ impl SupervisorSpec {
             lines: None,
             domains: Vec::new(),
             children: Vec::new(),
+            templates: Vec::new(),
         }
     }
 
@@ -514,8 +517,8 @@ impl SupervisorSpec {
     }
 
     /// For children that come and go: started with
-    /// [`SupervisorRef::start_child`](crate::system::SupervisorRef::start_child), restarted alone,
-    /// stopped in parallel.
+    /// [`SupervisorRef::start_child`](crate::system::SupervisorRef::start_child), or, durable ones, with
+    /// [`SupervisorRef::start_from`](crate::system::SupervisorRef::start_from), restarted alone, stopped in parallel.
     pub fn dynamic(id: impl AsRef<str>) -> Self {
         Self { dynamic: true, ..Self::new(id, Strategy::OneForOne) }
     }
@@ -670,22 +673,6 @@ impl SupervisorSpec {
     pub fn lines_every(mut self, period: Duration) -> Self {
         self.lines = Some(period);
         self
-    }
-
-    /// Checks the whole tree below, fields and combinations, without starting anything.
-    ///
-    /// # Errors
-    /// The first offence, with its path.
-    pub fn validate(&self) -> Result<(), SpecError> {
-        validate::tree(self)
-    }
-
-    /// The same for what is watched: `covered` says whether fallbacks of a kind of group are.
-    pub(crate) fn validate_watched(
-        &self,
-        covered: impl Fn(GroupKind) -> bool,
-    ) -> Result<(), SpecError> {
-        validate::watched(self, &crate::id::ChildPath::new(&*self.id), &covered)
     }
 
     pub(crate) fn effective_child_limit(&self) -> Option<Limit> {

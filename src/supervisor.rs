@@ -21,6 +21,7 @@ use crate::fault::ExitCause;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
 use crate::id::{ChildPath, Incarnation};
+use crate::journal::Serial;
 use crate::mirror::{ChildState, Nested, Roster, Status};
 use crate::moment::Moment;
 use crate::policy::{Policy, Within};
@@ -29,6 +30,7 @@ use crate::spec::{ChildSpec, SupervisorSpec};
 
 mod build;
 mod line;
+mod made;
 mod rollback;
 mod runner;
 mod shell;
@@ -37,7 +39,7 @@ mod undo;
 use line::{Line, Said};
 use shell::{Shell, SupervisorActor};
 
-pub(crate) use build::{Entry, Registry, build};
+pub(crate) use build::{Entry, Registry, again, build};
 pub(crate) use rollback::{Fallen, Lines, Lives, Place};
 pub use rollback::{Report, RollbackError, To, Wider};
 
@@ -47,13 +49,15 @@ pub(crate) struct Ward {
     pub(crate) managed: Arc<dyn Managed>,
     pub(crate) shutdown: Shutdown,
     pub(crate) dynamic: bool,
+    /// Of one that was started from a template and is durable: what it is in the journal.
+    pub(crate) kept: Option<Serial>,
     /// The spec; its id may be that of another child made from the same template.
     pub(crate) spec: Option<Arc<ChildSpec>>,
 }
 
 /// What an operator asks of a supervisor.
 pub(crate) enum Ask {
-    Start(Arc<ChildSpec>, oneshot::Sender<Reply>),
+    Start(Arc<ChildSpec>, Option<Serial>, oneshot::Sender<Reply>),
     Terminate(Arc<str>, oneshot::Sender<Reply>),
     Restart(Arc<str>, oneshot::Sender<Reply>),
     Delete(Arc<str>, oneshot::Sender<Reply>),
@@ -99,6 +103,7 @@ pub(crate) struct Supervisor {
     pub(crate) registry: Arc<Registry>,
     pub(crate) hung: Hung,
     pub(crate) statics: Vec<(Arc<str>, ChildOptions, Ward)>,
+    kept: Mutex<made::Kept>,
     pub(crate) group: Option<Arc<dyn AnyGroup>>,
     /// The spec and the rules of the dynamic child that was started last.
     template: Mutex<Option<(Weak<ChildSpec>, Weak<Rules>)>>,
@@ -145,6 +150,7 @@ impl Supervisor {
             registry,
             hung,
             statics,
+            kept: Mutex::default(),
             group,
             template: Mutex::default(),
             desk: Mutex::default(),
@@ -439,10 +445,10 @@ impl Managed for Supervisor {
         if let Some(group) = &self.group {
             group.close(cause);
         }
-        self.each_child(|child| child.remove(cause));
-        for (_, _, ward) in &self.statics {
-            self.registry.rest(ward.managed.path());
-        }
+        self.each_child(|child| {
+            child.remove(cause);
+            self.registry.rest(child.path());
+        });
         if let Hung::Below(nested) = &self.hung {
             nested.hide();
         }
@@ -470,15 +476,20 @@ impl Supervisor {
 
     /// Static children that were removed come back with the next life, as in OTP: they stand in the spec.
     fn revive_statics(&self) {
-        for (_, _, ward) in &self.statics {
-            if self.registry.wake(ward.managed.path()) {
-                ward.managed.revive();
+        self.each_child(|child| {
+            if self.registry.wake(child.path()) {
+                child.revive();
             }
-        }
+        });
     }
 
+    /// Those that outlive the lives of this supervisor.
     fn each_child(&self, then: impl Fn(&dyn Managed)) {
         for (_, _, ward) in &self.statics {
+            then(&*ward.managed);
+        }
+        let kept = self.kept.lock().clone();
+        for (_, _, ward) in kept.values() {
             then(&*ward.managed);
         }
     }

@@ -181,6 +181,7 @@ impl fmt::Debug for System {
 }
 
 mod doubt;
+mod made;
 mod quarantine;
 mod recover;
 mod rollback;
@@ -190,7 +191,7 @@ mod watching;
 use watching::Watching;
 
 pub use quarantine::QuarantineRef;
-pub use recover::{RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
+pub use recover::{LetGo, RecoverOptions, Recovered, RecoveredChild, RecoveredRequest};
 pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
 pub use upkeep::Upkeep;
 
@@ -612,15 +613,15 @@ impl SupervisorRef {
     }
 
     /// Starts a child below it, and returns once the child is up. Supervisors and groups stand in the spec
-    /// that the system starts with.
+    /// that the system starts with. A durable child is started with [`SupervisorRef::start_from`].
     ///
     /// # Errors
-    /// A spec that cannot be run; an id that is taken, by a running child or by one that is present;
+    /// A spec that cannot be run, such as a durable one; an id that is taken, by a running child or by one that is present;
     /// too many children; a start that fails, after which the child is not kept.
     pub async fn start_child(&self, spec: impl Into<AnyChild>) -> Result<ChildPath, StartError> {
         let AnyChild(spec) = spec.into();
         let path = self.node.path.join(spec.id());
-        match self.node.ask(|send| Ask::Start(Arc::new(spec), send)).await {
+        match self.node.ask(|send| Ask::Start(Arc::new(spec), None, send)).await {
             Some(Reply::Started(_)) => Ok(path),
             Some(Reply::StartRefused(error)) => Err(error),
             _ => Err(StartError::SupervisorGone(self.node.path.clone())),
@@ -630,7 +631,7 @@ impl SupervisorRef {
     /// Stops a child. Its spec is kept, unless it is temporary.
     ///
     /// # Errors
-    /// There is no such child.
+    /// There is no such child, or its end as in [`SupervisorRef::delete_child`].
     pub async fn terminate_child(&self, id: impl AsRef<str>) -> Result<(), ChildError> {
         self.ask(|send| Ask::Terminate(Arc::from(id.as_ref()), send)).await
     }
@@ -643,10 +644,10 @@ impl SupervisorRef {
         self.ask(|send| Ask::Restart(Arc::from(id.as_ref()), send)).await
     }
 
-    /// Forgets a child that does not run, and its spec.
+    /// Forgets a child that does not run, and its spec. One of a template is gone for the next processes, too.
     ///
     /// # Errors
-    /// There is no such child, it runs, or it is between two lives.
+    /// There is no such child, it runs, or it is between two lives; or it is gone, and the store did not take that.
     pub async fn delete_child(&self, id: impl AsRef<str>) -> Result<(), ChildError> {
         self.ask(|send| Ask::Delete(Arc::from(id.as_ref()), send)).await
     }

@@ -33,6 +33,8 @@ mod moody;
 mod replies;
 #[path = "durable/stale.rs"]
 mod stale;
+#[path = "durable/templates.rs"]
+mod templates;
 #[path = "durable/torn.rs"]
 mod torn;
 #[path = "durable/versions.rs"]
@@ -374,8 +376,8 @@ fn a_child_that_is_started_while_the_system_runs_cannot_be_durable_and_the_store
             let StartError::Spec(error) = error else { panic!("{error}") };
             assert_eq!(
                 error.to_string(),
-                "\"desk/late\": durable and a child that is started while the system runs exclude \
-                 each other"
+                "\"desk/late\": durable and a child that is started while the system runs, and from no template \
+                 exclude each other"
             );
             // What it is asked for is not in the store, and binds nobody.
             desk.start_child(late).await.unwrap();

@@ -48,6 +48,22 @@ pub enum RecoverError {
         /// What is wrong.
         why: CheckpointError,
     },
+    /// A child that was started from a template cannot be made again. With
+    /// [`RecoverOptions::adopt_topology`](crate::system::RecoverOptions::adopt_topology) it is let go.
+    #[error(
+        "child \"{child}\" of template {template:?} of \"{supervisor}\" cannot be made again: {why}; \
+        `RecoverOptions::adopt_topology` lets it go"
+    )]
+    Child {
+        /// The child.
+        child: ChildPath,
+        /// Its template.
+        template: String,
+        /// Who had the template.
+        supervisor: ChildPath,
+        /// What is wrong.
+        why: String,
+    },
     /// The tree cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -140,6 +140,7 @@ impl Bench {
                         ChildError::Restarting(_) => "restarting".into(),
                         ChildError::StartFailed { .. } => "failed".into(),
                         ChildError::SupervisorGone(_) => "gone".into(),
+                        ChildError::Recorded(..) => "not recorded".into(),
                     },
                 };
                 format!("reply {} {text}", ticket.0)

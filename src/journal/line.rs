@@ -99,6 +99,19 @@ pub(super) enum Line {
     Retired {
         task: Arc<str>,
     },
+    /// A child is made from this template in every process, until [`Line::Unmade`] says otherwise.
+    Made {
+        child: ChildPath,
+        template: Arc<str>,
+        arguments: String,
+        /// States under its path that are of others before it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before: Vec<CheckpointId>,
+    },
+    /// It is gone.
+    Unmade {
+        child: ChildPath,
+    },
     /// These were returned to, and are not again.
     Returned {
         checkpoints: Vec<CheckpointId>,

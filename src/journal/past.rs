@@ -45,6 +45,11 @@ impl Works {
         }
     }
 
+    /// What is in the state of this child.
+    pub(super) fn all_of(&self, child: &ChildPath) -> Vec<(u64, Arc<str>)> {
+        self.by_child.get(child).into_iter().flatten().cloned().collect()
+    }
+
     /// What came into the state of this child after more than so many steps.
     pub(super) fn after(
         &self,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::line::{Line, key_of};
+use super::made::{Children, Made};
 use super::past::{Past, Works};
 use super::{Hand, Journaled, Open};
 use crate::checkpoint::Wall;
@@ -99,6 +100,8 @@ pub(super) struct State {
     untold: BTreeMap<Arc<str>, (ChildPath, u64)>,
     /// Requests whose work is in a state, to be replayed when that goes back.
     past: Past,
+    /// Made from templates.
+    pub(super) children: Children,
     /// Counts places, stamps and changes.
     next: u64,
     /// How often the journal was written anew.
@@ -164,6 +167,12 @@ impl State {
                 return Ok(Some(Record::Asked(task, key_of(&key)?, status.into())));
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
+            Line::Made { child, template, arguments, before } => {
+                let before = before.into_iter().collect();
+                let serial = self.number();
+                self.children.put(serial, Made { child, template, arguments, before });
+            }
+            Line::Unmade { child } => self.unmakes(&child),
         }
         Ok(None)
     }
@@ -173,6 +182,21 @@ impl State {
         let open = self.places.keys().map(|key| (key, false));
         let answered = self.fated.iter().filter(|(_, known)| known.fate == Fate::Done);
         open.chain(answered.map(|(key, _)| (key, true)))
+    }
+
+    /// An open request has this fate.
+    pub(super) fn ends(&mut self, key: Arc<str>, fate: Fate) {
+        self.take(&key);
+        self.put(key, Known::Fated(fate, None));
+    }
+
+    /// A child is gone. A later one of its path has not done what was its work.
+    pub(super) fn lets_go_of(&mut self, child: &ChildPath) {
+        self.children.remove(child);
+        for (_, key) in self.work.all_of(child) {
+            self.work.remove(&key);
+            self.past.remove(&key);
+        }
     }
 
     /// Nothing is said of a request any more.
@@ -249,6 +273,7 @@ impl State {
             lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
         }
         lines.extend(self.open.values().map(Line::from));
+        lines.extend(self.children.all().into_iter().map(|(_, made)| Line::from(made)));
         let used: Vec<_> = self.returned.iter().copied().collect();
         let untold: Vec<_> = self.untold.keys().map(Arc::clone).collect();
         lines.extend(returned(&used, &untold, &[]));
@@ -257,7 +282,7 @@ impl State {
 
     /// How many of [`State::lines`] there are at least.
     pub(super) fn least(&self) -> usize {
-        self.fated.len() + self.past.len() + self.open.len()
+        self.fated.len() + self.past.len() + self.open.len() + self.children.len()
     }
 
     /// Where the work of a request that is answered is.
@@ -364,6 +389,7 @@ impl State {
     /// Forgets those that are no more.
     pub(super) fn retain_used(&mut self, is_there: impl Fn(CheckpointId) -> bool) {
         self.returned.retain(|id| is_there(*id));
+        self.children.retain_before(is_there);
     }
 
     /// How often the journal was written anew.
@@ -497,7 +523,7 @@ impl State {
         Token { key, serial, tidied: self.tidied }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }

@@ -427,7 +427,7 @@ impl<W: Worker> Slot<W> {
     pub(super) fn older(&self, tried: &mut Vec<CheckpointId>) -> Option<Box<Saved>> {
         let journal = self.journal()?;
         let schemas = Schemas::new().register(Look::schema(self).ok()??).ok()?;
-        let all = journal.store.checkpoints(&self.path).ok()?;
+        let all = journal.states(&self.path).ok()?;
         let last = {
             let desk = self.desk();
             desk.saved.as_ref().and_then(|saved| saved.parent.as_ref()).map(|parent| parent.id)

@@ -104,6 +104,7 @@ fn all_used(
 /// Whether this is a place for children that are started while the system runs.
 fn may_grow(spec: &SupervisorSpec) -> bool {
     spec.dynamic
+        || !spec.templates.is_empty()
         || spec.children.is_empty()
         || spec.children.iter().any(|node| match node {
             Node::Supervisor(inner) => may_grow(inner),

@@ -23,8 +23,26 @@ struct Target {
     waits_for: Vec<ChildPath>,
 }
 
+impl SupervisorSpec {
+    /// Checks the whole tree below, fields and combinations, without starting anything.
+    ///
+    /// # Errors
+    /// The first offence, with its path.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        tree(self)
+    }
+
+    /// The same for what is watched: `covered` says whether fallbacks of a kind of group are.
+    pub(crate) fn validate_watched(
+        &self,
+        covered: impl Fn(GroupKind) -> bool,
+    ) -> Result<(), SpecError> {
+        watched(self, &ChildPath::new(&*self.id), &covered)
+    }
+}
+
 /// Checks the tree below `root`.
-pub(super) fn tree(root: &SupervisorSpec) -> Result<(), SpecError> {
+fn tree(root: &SupervisorSpec) -> Result<(), SpecError> {
     let path = ChildPath::new(&*root.id);
     id("", &root.id)?;
     let mut targets = BTreeMap::new();
@@ -76,24 +94,25 @@ pub(crate) fn resolve(
     exists(&whole).then_some(whole)
 }
 
-/// Checks one child spec that is started below `parent` while the system runs.
+/// Checks one child spec that is started below `parent` while the system runs, from a template if `made` says so.
 pub(crate) fn dynamic_child(
     parent: &ChildPath,
     spec: &ChildSpec,
     auto: AutoShutdown,
+    made: bool,
 ) -> Result<(), SpecError> {
     id(parent.as_str(), &spec.id)?;
     let path = parent.join(&spec.id);
     if let Some((name, domain)) = super::defined_by(spec) {
         super::domain::check(name, &domain, &path)?;
     }
-    if spec.durable {
+    if spec.durable && !made {
         // No other process could make it again, and without it no store that holds a request of its
         // could be recovered.
         return Err(SpecError::BadCombination {
             path: path.to_string(),
             one: "durable".to_owned(),
-            other: "a child that is started while the system runs".to_owned(),
+            other: "a child that is started while the system runs, and from no template".to_owned(),
         });
     }
     child(spec, &path, auto)
@@ -156,13 +175,15 @@ fn significance(
     })
 }
 
-/// Whether there is a state below that a line can hold. What is started while the system runs has none.
+/// Whether there may be a state below that a line can hold. What is started while the system runs has one when
+/// it is made from a template.
 fn has_state(spec: &SupervisorSpec) -> bool {
-    spec.children.iter().any(|node| match node {
-        Node::Child(child) => child.stateful && child.durable,
-        Node::Supervisor(inner) => has_state(inner),
-        Node::Group(group) => has_state(&group.supervisor),
-    })
+    !spec.templates.is_empty()
+        || spec.children.iter().any(|node| match node {
+            Node::Child(child) => child.stateful && child.durable,
+            Node::Supervisor(inner) => has_state(inner),
+            Node::Group(group) => has_state(&group.supervisor),
+        })
 }
 
 fn supervisor(
@@ -203,7 +224,7 @@ fn supervisor(
         return Err(SpecError::BadCombination {
             path: path.to_string(),
             one: "lines_every".to_owned(),
-            other: "no durable, stateful child below".to_owned(),
+            other: "no durable, stateful child below, and no template of one".to_owned(),
         });
     }
     if let Some(max) = spec.max_children
@@ -216,6 +237,7 @@ fn supervisor(
             expected: format!("at most max_children, {max}"),
         });
     }
+    super::template::validate(spec, path)?;
     let mut seen = HashSet::new();
     for node in &spec.children {
         id(path.as_str(), node.id())?;
@@ -303,7 +325,7 @@ fn child(spec: &ChildSpec, path: &ChildPath, auto: AutoShutdown) -> Result<(), S
 }
 
 /// Every group with somebody to fall back to is watched: `covered` says whether fallbacks of a kind are.
-pub(crate) fn watched(
+fn watched(
     spec: &SupervisorSpec,
     path: &ChildPath,
     covered: &impl Fn(GroupKind) -> bool,

@@ -21,6 +21,7 @@ use crate::fault::Fault;
 use crate::group::AnyGroup;
 use crate::hub::Hub;
 use crate::id::ChildPath;
+use crate::journal::Serial;
 use crate::ledger::Undo;
 use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy, Within};
@@ -468,6 +469,7 @@ fn supervisor(
                     managed: Arc::clone(&built.slot) as Arc<dyn Managed>,
                     shutdown: child.shutdown,
                     dynamic: false,
+                    kept: None,
                     spec: Some(Arc::clone(child)),
                 };
                 if group.is_some() {
@@ -556,7 +558,7 @@ fn nested_options(spec: &SupervisorSpec) -> ChildOptions {
 }
 
 fn nested_ward(spec: &SupervisorSpec, node: Arc<Supervisor>) -> Ward {
-    Ward { managed: node, shutdown: spec.shutdown, dynamic: false, spec: None }
+    Ward { managed: node, shutdown: spec.shutdown, dynamic: false, kept: None, spec: None }
 }
 
 fn make_group(
@@ -631,8 +633,9 @@ fn template(node: &Supervisor, spec: &Arc<ChildSpec>) -> (Arc<ChildSpec>, Arc<Ru
 pub(super) fn dynamic(
     node: &Arc<Supervisor>,
     spec: &Arc<ChildSpec>,
+    kept: Option<Serial>,
 ) -> Result<(ChildOptions, Ward), SpecError> {
-    dynamic_child(&node.path, spec, node.spec.auto_shutdown)?;
+    dynamic_child(&node.path, spec, node.spec.auto_shutdown, kept.is_some())?;
     let path = node.path.join(&spec.id);
     if let Some((name, domain)) = defined_by(spec) {
         define_domain(&node.hub, name, domain, &path)?;
@@ -647,7 +650,23 @@ pub(super) fn dynamic(
         managed: built.slot,
         shutdown: spec.shutdown,
         dynamic: true,
+        kept,
         spec: Some(Arc::clone(&spec)),
     };
     Ok((ChildOptions::of(&spec), ward))
+}
+
+/// Builds a child again that an earlier process has started from a template; it begins with its supervisor.
+pub(crate) fn again(
+    node: &Arc<Supervisor>,
+    spec: &Arc<ChildSpec>,
+    serial: Serial,
+) -> Result<(), SpecError> {
+    if node.registry.get(&node.path.join(&spec.id)).is_some() {
+        let (parent, id) = (node.path.to_string(), spec.id.to_string());
+        return Err(SpecError::DuplicateId { parent, id });
+    }
+    let (options, ward) = dynamic(node, spec, Some(serial))?;
+    node.keep(options, Ward { dynamic: false, ..ward });
+    Ok(())
 }

@@ -286,7 +286,7 @@ impl Place {
         };
         self.registry.rollbacks.note(self.at());
         // What the lives that were stopped have stored to their last is of the future that is given up, too.
-        let used = used_up(&*store, &returned);
+        let used = used_up(&journal, &returned);
         journal.use_up(used.iter().copied());
         reset?;
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
@@ -378,7 +378,7 @@ impl Place {
             )),
             (Some(_), To::Checkpoint(id)) => Ok(vec![Wanted::Checkpoint(id)]),
             (Some(_), To::Latest) => {
-                let all = store.checkpoints(at)?;
+                let all = self.journal()?.states(at)?;
                 Ok(all.into_iter().map(|it| Wanted::Checkpoint(it.checkpoint.id)).collect())
             }
             (None, to) => {
@@ -403,7 +403,10 @@ impl Place {
     ) -> Result<Line, Box<Refused>> {
         let members: Vec<(ChildPath, CheckpointId)> = match wanted {
             Wanted::Checkpoint(id) => vec![(self.at().clone(), *id)],
-            Wanted::Line(line) => line.members.clone(),
+            Wanted::Line(line) => {
+                let lives = line.members.iter().filter(|(path, id)| !self.is_gone(line, path, *id));
+                lives.cloned().collect()
+            }
         };
         let mut lives: Vec<(Arc<dyn Look>, Option<Validated>)> = Vec::with_capacity(children.len());
         let known: HashMap<_, _> = children.iter().map(|child| (child.path(), child)).collect();
@@ -417,7 +420,7 @@ impl Place {
                 }));
             };
             let journal = self.node.hub.journal.get();
-            if journal.is_some_and(|journal| is_used_up(journal, store, path, *id)) {
+            if journal.is_some_and(|journal| is_used_up(journal, path, *id)) {
                 return Err(refuse(CheckpointError::Used { checkpoint: *id }));
             }
             let mut schemas = Schemas::new();

@@ -9,15 +9,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::line::{Line, Said};
+use super::made::Ended;
 use super::{Ask, Msg, Supervisor, Ward, build};
-use crate::error::StartError;
+use crate::error::{ChildError, StartError};
 use crate::event::Event;
 use crate::family::{
     ChildOptions, Family, FamilyOptions, Input, Key, Output, Reply, RunId, Shutdown, Ticket, Token,
 };
 use crate::fault::ExitCause;
 use crate::hub::Timed;
-use crate::id::Incarnation;
+use crate::id::{ChildPath, Incarnation};
 use crate::moment::Moment;
 use crate::slot::{Boss, Ending, Managed, Wake};
 use crate::spec::ChildSpec;
@@ -70,6 +71,8 @@ pub(super) struct Shell {
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: u64,
     pub(super) office: Option<Arc<dyn Boss>>,
+    /// What was asked is answered once the store has heard of the end of this child.
+    ended: Option<(Ended, ChildPath)>,
     done: bool,
 }
 
@@ -88,9 +91,10 @@ impl Shell {
         node.revive_statics();
         let mut family = Family::new(node.path.clone(), options);
         let mut wards = HashMap::with_capacity(node.statics.len());
-        for (id, options, ward) in &node.statics {
+        let kept = node.kept.lock().clone();
+        for (id, options, ward) in node.statics.iter().chain(kept.values()) {
             let last = ward.managed.last_incarnation();
-            // The spec was validated: no id stands twice.
+            // The spec was validated, and what is kept has ids of its own: none stands twice.
             if let Ok(key) = family.add_static(Arc::clone(id), *options, last) {
                 wards.insert(key, ward.clone());
             }
@@ -107,6 +111,7 @@ impl Shell {
             tickets: HashMap::new(),
             next_ticket: 0,
             office: None,
+            ended: None,
             done: false,
         }
     }
@@ -117,6 +122,7 @@ impl Shell {
         for output in outputs {
             self.carry_out(me, output);
         }
+        self.ended = None;
     }
 
     fn carry_out(&mut self, me: &Line, output: Output) {
@@ -162,22 +168,40 @@ impl Shell {
                 if let Some(ward) = self.wards.remove(&key) {
                     // Its id is free from now on, whenever its requests have their fates.
                     let path = ward.managed.path();
-                    let left = if ward.dynamic {
+                    let left = if ward.dynamic || ward.kept.is_some() {
                         node.registry.detach(path)
                     } else {
                         node.registry.rest(path);
                         None
                     };
-                    let registry = Arc::clone(&node.registry);
+                    let (heard, ended) = oneshot::channel();
+                    if let Some(serial) = ward.kept {
+                        node.let_go(path, serial);
+                        self.ended = Some((ended, path.clone()));
+                    }
                     self.clear(key, move || {
                         ward.managed.remove(&ExitCause::Stopped);
-                        registry.retire(left);
+                        node.registry.retire(left);
+                        if let Some(serial) = ward.kept {
+                            node.unmake(ward.managed.path(), serial, heard);
+                        }
                     });
                 }
             }
             Output::Reply { ticket, reply } => {
-                if let Some(caller) = self.tickets.remove(&ticket) {
-                    let _ = caller.send(reply);
+                // It comes back with the lives that follow, which a start that failed does not.
+                if let Reply::Started(key) = reply
+                    && let Some(ward) = self.wards.get_mut(&key).filter(|ward| ward.kept.is_some())
+                    && let Some(spec) = &ward.spec
+                {
+                    let options = ChildOptions::of(spec);
+                    ward.dynamic = false;
+                    node.keep(options, ward.clone());
+                }
+                let Some(caller) = self.tickets.remove(&ticket) else { return };
+                match self.ended.take() {
+                    None => drop(caller.send(reply)),
+                    Some(ended) => self.answer_after(ended, reply, caller),
                 }
             }
             Output::Restarting { key, cause, scope, restarts } => {
@@ -232,6 +256,25 @@ impl Shell {
         });
     }
 
+    /// The answer is given once the store has heard of the end of a child. When it has not taken that, it is an
+    /// error for whoever had it deleted.
+    fn answer_after(
+        &self,
+        (ended, child): (Ended, ChildPath),
+        reply: Reply,
+        to: oneshot::Sender<Reply>,
+    ) {
+        self.node.hub.runtime.spawn(async move {
+            let reply = match (ended.await, reply) {
+                (Ok(Err(why)), Reply::Deleted | Reply::Terminated) => {
+                    Reply::ChildRefused(ChildError::Recorded(child, why))
+                }
+                (_, reply) => reply,
+            };
+            let _ = to.send(reply);
+        });
+    }
+
     /// Drops elsewhere what may hold user values.
     fn discard(&self, what: impl Send + 'static) {
         self.node.hub.runtime.spawn(async move { drop(what) });
@@ -241,7 +284,7 @@ impl Shell {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         match ask {
-            Ask::Start(spec, caller) => {
+            Ask::Start(spec, kept, caller) => {
                 let id = Arc::clone(&spec.id);
                 if self.family.key_of(&id).is_some() {
                     // The family says which misuse it is; the child that is there is not touched.
@@ -251,7 +294,7 @@ impl Shell {
                     self.discard(spec);
                     return;
                 }
-                match build::dynamic(&self.node, &spec) {
+                match build::dynamic(&self.node, &spec, kept) {
                     Err(error) => {
                         let _ = caller.send(Reply::StartRefused(StartError::Spec(error)));
                     }

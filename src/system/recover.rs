@@ -42,10 +42,12 @@ pub struct RecoverOptions {
     pub max_age: Option<Duration>,
     /// Whether a store of a tree with other durable children is taken up all the same. The state of
     /// children that are no more stays in the store; open requests to them are set aside
-    /// ([`System::quarantine`]) and told ([`Recovered::set_aside`]).
+    /// ([`System::quarantine`]) and told ([`Recovered::set_aside`]). And whether children that were started from
+    /// templates ([`SupervisorSpec::template`]) and cannot be made again are let go ([`Recovered::let_go`]): their
+    /// supervisor or template is gone, or it does not take their arguments any more.
     ///
     /// # Default
-    /// No: it is refused, with the difference named.
+    /// No: it is refused, with the difference named, or such a child ([`RecoverError::Child`]).
     pub adopt_topology: bool,
     /// Whether children begin anew that have states and none that can be taken up. This program cannot read what
     /// another version of it has written (of a later schema, of one it does not know or has no migration from, with
@@ -85,6 +87,12 @@ pub struct Recovered {
     /// Their fate is `Unknown` now, and a person has to find out what has become of them
     /// ([`System::did_not_happen`]).
     pub in_doubt: Vec<RecoveredRequest>,
+    /// The children that were started from templates ([`SupervisorSpec::template`]) and were made again, those first
+    /// that were started first.
+    pub made: Vec<ChildPath>,
+    /// Such children that cannot be made again, which are no more from now on. Only with
+    /// [`RecoverOptions::adopt_topology`].
+    pub let_go: Vec<LetGo>,
     /// The children that go on with a state of before.
     pub children: Vec<RecoveredChild>,
     /// The checkpoints that were refused, and why.
@@ -254,10 +262,14 @@ impl System {
         }
         store.taken_up();
         let (journal, records) = Journal::open(Arc::clone(&store), Arc::clone(&hub.clock))?;
+        // Who was started while an earlier process ran is no part of the tree's shape.
+        let (made, let_go) = self.make_again(&journal, options)?;
+        let children = self.inner.registry.durable();
         let ledger = Ledger::replayed(records);
         let _ = hub.allowed.set(self.inner.registry.allowed().digest);
         let mut spent = HashMap::new();
-        let mut recovered = Recovered { effects: ledger.counts(), ..Recovered::default() };
+        let effects = ledger.counts();
+        let mut recovered = Recovered { effects, made, ..Recovered::default() };
         // Of a request that is not handed out again, no state in the middle is taken up.
         let ended = self.ended_with(journal.open_requests());
         let (again, gone): (Vec<_>, Vec<_>) =
@@ -317,6 +329,12 @@ impl System {
             self.set_deadly_aside(&journal, request).await?;
         }
         self.settle_in_doubt(&journal, &ended.in_doubt).await?;
+        for (serial, gone) in let_go {
+            if let Some(unmaking) = journal.unmakes(&gone.child, serial) {
+                unmaking.done().await?;
+            }
+            recovered.let_go.push(gone);
+        }
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
             journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
@@ -353,7 +371,7 @@ impl System {
         let failed = |why: CheckpointError| RecoverError::State { child: path.clone(), why };
         let store = &*journal.store;
         let now = Now::read(&*self.inner.hub.clock);
-        let all = store.checkpoints(&path)?;
+        let all = journal.states(&path)?;
         if all.is_empty() {
             return Ok(());
         }
@@ -646,6 +664,9 @@ fn refused(request: &Open, why: String) -> RecoverError {
 
 mod deadly;
 mod halted;
+mod made;
+
+pub use made::LetGo;
 
 #[cfg(test)]
 mod tests;

@@ -135,6 +135,19 @@ fn lines() -> Vec<Line> {
     for (name, out) in [("one", true), ("four", true), ("four", false), ("two", true)] {
         lines.push(Line::HandedOut { key: key(name), out });
     }
+    for (id, before) in [("a", vec![CheckpointId(78)]), ("b", Vec::new())] {
+        let child = ChildPath::new("desk/pool").join(id);
+        let arguments = "{\"first\":5}".to_owned();
+        lines.push(Line::Made { child, template: key("sum"), arguments, before });
+    }
+    lines.push(match accepted("ten", Trail::default()) {
+        Line::Accepted { key, request, deadline, trail, budget, taken, back, hand, .. } => {
+            let child = ChildPath::new("desk/pool/b");
+            Line::Accepted { child, key, request, deadline, trail, budget, taken, back, hand }
+        }
+        other => other,
+    });
+    lines.push(Line::Unmade { child: ChildPath::new("desk/pool/b") });
     lines.push(match accepted("nine", Trail::default()) {
         Line::Accepted { child, key, request, deadline, trail, budget, .. } => {
             let back = Back { own: true, widest: Some(at) };
@@ -215,6 +228,16 @@ async fn what_every_version_wrote_is_read() {
         match version {
             7.. => assert_eq!(hands, [Hand::Out, Hand::In, Hand::In]),
             _ => assert!(hands.iter().all(|hand| *hand == Hand::Untold), "{hands:?}"),
+        }
+        let made: Vec<_> = journal.made().into_iter().map(|(_, made)| made).collect();
+        assert_eq!(made.len(), usize::from(version > 7));
+        if let [made] = &made[..] {
+            let (child, before) = (ChildPath::new("desk/pool/a"), CheckpointId(78));
+            assert_eq!((&made.child, &*made.template), (&child, "sum"));
+            assert_eq!(made.arguments, "{\"first\":5}");
+            assert!(journal.is_of_another(&child, before));
+            // It had not come to this when it was gone.
+            assert_eq!(known("ten"), Some(Journaled::Fated(Fate::Stopped, None)));
         }
         let count = records.len();
         let ledger = crate::ledger::Ledger::replayed(records);

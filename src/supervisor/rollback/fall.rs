@@ -40,7 +40,7 @@ impl Place {
                     returned.push((child.path().clone(), id));
                 }
                 self.registry.rollbacks.note(self.at());
-                let used = super::options::used_up(&*store, &returned);
+                let used = super::options::used_up(&journal, &returned);
                 journal.use_up(used.iter().copied());
                 let (at, scope) = (self.at().clone(), self.scope());
                 let (kept, undone, unknown) = (Vec::new(), Vec::new(), Vec::new());

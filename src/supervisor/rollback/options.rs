@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::Place;
 use super::progress::Rollbacks;
-use crate::checkpoint::{RecoveryLine, Store, Validated};
+use crate::checkpoint::{RecoveryLine, Validated};
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::Journal;
@@ -37,16 +38,11 @@ pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &
 }
 
 /// Whether this was returned to before, or is of a future that a rollback has given up.
-pub(super) fn is_used_up(
-    journal: &Journal,
-    store: &dyn Store,
-    child: &ChildPath,
-    id: CheckpointId,
-) -> bool {
-    if journal.is_used_up(id) {
+pub(super) fn is_used_up(journal: &Journal, child: &ChildPath, id: CheckpointId) -> bool {
+    if journal.is_used_up(id) || journal.is_of_another(child, id) {
         return true;
     }
-    let all = store.checkpoints(child).unwrap_or_default();
+    let all = journal.states(child).unwrap_or_default();
     let last = all.first().map(|listed| listed.checkpoint.id);
     given_up(journal, &all, last).contains(&id)
 }
@@ -54,15 +50,38 @@ pub(super) fn is_used_up(
 /// What these have returned to, and what each had stored since: a line of that would take some of them
 /// forward again, to where the others are not.
 pub(super) fn used_up(
-    store: &dyn Store,
+    journal: &Journal,
     returned: &[(ChildPath, Option<CheckpointId>)],
 ) -> Vec<CheckpointId> {
     let mut used = Vec::with_capacity(returned.len());
     for (child, id) in returned {
-        let stored = store.checkpoints(child).unwrap_or_default();
+        let stored = journal.states(child).unwrap_or_default();
         let since = stored.iter().map(|listed| listed.checkpoint.id);
         used.extend(since.take_while(|stored| Some(*stored) != *id));
         used.extend(*id);
     }
     used
+}
+
+impl Place {
+    /// Whether this member of a line was made from a template and is gone since, whoever has its path now. Others
+    /// stand in the spec, which is that of the line.
+    pub(super) fn is_gone(
+        &self,
+        line: &RecoveryLine,
+        member: &ChildPath,
+        id: CheckpointId,
+    ) -> bool {
+        let hub = &self.node.hub;
+        let Some(journal) = hub.journal.get() else { return false };
+        if journal.has_made(member) {
+            return journal.is_of_another(member, id);
+        }
+        let above = member.parent().and_then(|above| self.registry.supervisor(&above));
+        hub.topology.get() == Some(&line.topology)
+            && above.is_some_and(|above| {
+                !above.spec.templates.is_empty()
+                    && above.statics.iter().all(|(id, ..)| **id != *member.id())
+            })
+    }
 }

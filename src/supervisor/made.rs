@@ -1,0 +1,76 @@
+//! Children that were started from templates and are durable: they outlive the lives of their supervisor, as those
+//! do that stand in its spec, and are made again by the next process.
+//!
+//! *Invariant.* A child is kept from when it is up for the first time until it is gone; the journal says so from
+//! before the one until after the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{Ask, Supervisor, Ward};
+use crate::error::{StartError, StoreError};
+use crate::family::{ChildInfo, ChildOptions, ChildStatus};
+use crate::id::ChildPath;
+use crate::journal::Serial;
+
+/// Those of one supervisor, in the order in which they were written down.
+pub(super) type Kept = BTreeMap<Serial, (Arc<str>, ChildOptions, Ward)>;
+
+/// What the store says of the end of a child.
+pub(super) type Ended = oneshot::Receiver<Result<(), StoreError>>;
+
+impl Supervisor {
+    /// A child is up that was started from a template.
+    pub(super) fn keep(&self, options: ChildOptions, ward: Ward) {
+        let Some(serial) = ward.kept else { return };
+        let path = ward.managed.path().clone();
+        self.kept.lock().insert(serial, (Arc::from(path.id()), options, ward));
+        if let Some(journal) = self.hub.journal.get() {
+            journal.stands(&path, serial, true);
+        }
+    }
+
+    /// The id of one is free.
+    pub(super) fn let_go(&self, path: &ChildPath, serial: Serial) {
+        let gone = self.kept.lock().remove(&serial);
+        drop(gone);
+        if let Some(journal) = self.hub.journal.get() {
+            journal.stands(path, serial, false);
+        }
+    }
+
+    /// Why nothing can be started under this path, which a child has.
+    pub(crate) async fn taken(&self, path: &ChildPath) -> StartError {
+        let children = self.ask(Ask::Which).await.unwrap_or_default();
+        let rests = |it: &ChildInfo| {
+            *it.id == *path.id()
+                && matches!(it.status, ChildStatus::Stopped | ChildStatus::Quarantined)
+        };
+        if children.iter().any(rests) {
+            return StartError::AlreadyPresent(path.clone());
+        }
+        StartError::AlreadyStarted(path.clone())
+    }
+
+    /// Every request of one has its fate: no process makes it again. But in a system that stops its requests
+    /// are left open for the next process, and so is the child.
+    pub(super) fn unmake(
+        &self,
+        path: &ChildPath,
+        serial: Serial,
+        ended: oneshot::Sender<Result<(), StoreError>>,
+    ) {
+        let Some(journal) = self.hub.journal.get() else { return };
+        if self.hub.is_suspending() {
+            // Nobody waits for its path.
+            journal.stands(path, serial, true);
+            return;
+        }
+        let Some(unmaking) = journal.unmakes(path, serial) else { return };
+        self.hub.runtime.spawn(async move {
+            let _ = ended.send(unmaking.done().await);
+        });
+    }
+}
