@@ -17,14 +17,15 @@ use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 
 use crate::chat::{ChatReply, ChatRequest, Finish, Usage};
 use crate::model::commit::Rules;
+use crate::model::course::{Course, superseded};
+use crate::model::credentials::Credentials;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
-use crate::model::share::{Share, share};
+use crate::model::share::Price;
 use crate::model::wire::Wire;
 use crate::names;
 use crate::secrets::Secrets;
@@ -35,6 +36,8 @@ pub use crate::model::share::BUDGETED_ANSWER;
 mod anthropic;
 pub mod classify;
 mod commit;
+mod course;
+mod credentials;
 mod ending;
 mod frames;
 mod gemini;
@@ -43,6 +46,7 @@ mod key;
 pub mod limits;
 mod ollama;
 mod openai;
+mod options;
 mod read;
 mod responses;
 mod share;
@@ -92,6 +96,8 @@ pub const CONCURRENCY: u32 = 8;
 /// [`answer_tokens`](Model::answer_tokens). One that is cut off there is no answer: the fault says where the
 /// limit came from, and what to raise.
 ///
+/// A [price cap](Model::price_cap) bounds each request of the endpoint in the same way, whoever asks.
+///
 /// An attempt that nobody knows the end of is charged for what it had reserved: one that was dropped, timed
 /// out, or lost its connection before its answer was whole. Of a stream that had begun that is what had come
 /// so far, by the same estimate.
@@ -117,7 +123,7 @@ pub const CONCURRENCY: u32 = 8;
 /// | more was held back before the commit than may be, and [`WhenFull::Fail`] | `OutputInvalid`, `buffer_full` |
 /// | the listener of a stream does not listen | `Cancelled`, `listener_stalled` |
 /// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
-/// | the budget does not cover it | `BudgetDenied`, not applied |
+/// | the budget does not cover it; its [price cap](Model::price_cap) does not | `BudgetDenied`, not applied; `price_cap` |
 /// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
 ///
 /// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded.
@@ -129,7 +135,8 @@ pub struct Model {
     wire: Wire,
     /// Whether a second 500 means that the model cannot be loaded.
     local: bool,
-    price: (u64, u64),
+    price: Option<Price>,
+    price_cap: Option<u64>,
     rules: Rules,
     limits: Option<RateLimits>,
     answer_tokens: u32,
@@ -150,44 +157,6 @@ struct Ready {
     credentials: Credentials,
 }
 
-/// The headers of a request, with the key as it is sent, and what must not be shown of it.
-#[derive(Clone, Default)]
-struct Credentials {
-    /// For a whole answer, and for a stream.
-    headers: [HeaderMap; 2],
-    secrets: Arc<Secrets>,
-}
-
-impl Credentials {
-    fn new(wire: Wire, key: Option<&str>, base: &Url) -> Result<Self, Fault> {
-        let mut whole = HeaderMap::with_capacity(6);
-        whole.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = key {
-            let (name, value) = key::header(wire, key)?;
-            whole.insert(name, value);
-        }
-        if wire == Wire::Anthropic {
-            let version = HeaderValue::from_static(anthropic::VERSION);
-            whole.insert(HeaderName::from_static("anthropic-version"), version);
-        }
-        let mut secrets = Secrets::new(key, base);
-        if let Some(basic) = key::basic(base).filter(|_| !whole.contains_key(AUTHORIZATION)) {
-            let text = basic.to_str().unwrap_or_default();
-            secrets.add(text.trim_start_matches("Basic "));
-            whole.insert(AUTHORIZATION, basic);
-        }
-        let mut stream = whole.clone();
-        stream.insert(
-            ACCEPT,
-            HeaderValue::from_static(match wire {
-                Wire::Ollama => "application/x-ndjson, application/json",
-                _ => "text/event-stream, application/json",
-            }),
-        );
-        Ok(Self { headers: [whole, stream], secrets: Arc::new(secrets) })
-    }
-}
-
 impl Model {
     fn new(wire: Wire, base_url: String, model: String) -> Self {
         Self {
@@ -196,7 +165,8 @@ impl Model {
             key: Key::None,
             wire,
             local: false,
-            price: (0, 0),
+            price: None,
+            price_cap: None,
             rules: Rules::default(),
             limits: None,
             answer_tokens: BUDGETED_ANSWER,
@@ -289,7 +259,7 @@ impl Model {
     /// 0: only tokens are counted, and a budget of money is no limit.
     #[must_use]
     pub fn price_per_million(mut self, input_micros: u64, output_micros: u64) -> Self {
-        self.price = (input_micros, output_micros);
+        self.price = Some((input_micros, output_micros));
         self
     }
 
@@ -361,15 +331,18 @@ impl Model {
     /// be changed; models that share an account should share a
     /// [`quota_domain`](ChildSpec::quota_domain).
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
-        ChildSpec::stateless(id, move || self.clone()).kind(Kind::Model).concurrency(CONCURRENCY)
+        let stated = self.capabilities();
+        let spec = ChildSpec::stateless(id, move || self.clone());
+        let spec = spec.kind(Kind::Model).concurrency(CONCURRENCY);
+        stated.into_iter().fold(spec, ChildSpec::capabilities)
     }
 
     /// Reads the key and makes the client. A behavior does this at its start; call it only to use
     /// [`Model::ask`] without supervision.
     ///
     /// # Errors
-    /// `InputValidation` for a base URL that is none, `Permission` for a key that is not set or
-    /// cannot be sent.
+    /// `InputValidation` for a base URL that is none, and `no_price` for a [price cap](Model::price_cap)
+    /// without prices; `Permission` for a key that is not set or cannot be sent.
     pub fn connect(&mut self) -> Result<(), Fault> {
         self.client = Some(self.ready()?);
         Ok(())
@@ -377,6 +350,7 @@ impl Model {
 
     fn ready(&self) -> Result<Ready, Fault> {
         let bad = || Fault::input_validation("the base URL is not an http(s) URL");
+        self.fits()?;
         // A query of the base URL stays: Azure's names the version of the API.
         let base = Url::parse(&self.url)
             .ok()
@@ -486,7 +460,7 @@ impl Model {
         let stream = request.stream.is_some();
         let told = names::told(request, ready.ids);
         let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
-        let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
+        let share = course.share(self, wire::estimate(body.len(), 0).input, request.max_tokens)?;
         let reserved = share.map(|share| share.limit).or(request.max_tokens);
         let must_say = self.wire == Wire::Anthropic;
         let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
@@ -546,7 +520,9 @@ impl Model {
         }
         let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
             Some(limit) => {
-                let named = |fault| share::cut_off(fault, limit, self.answer_tokens);
+                let named = |fault| {
+                    share::cut_off(fault, limit, self.answer_tokens, self.price_cap.is_some())
+                };
                 outcome.map_err(named).map(|reply| match reply {
                     ChatReply { finish: Finish::Partial(fault), .. } => {
                         ChatReply { finish: Finish::Partial(Box::new(named(*fault))), ..reply }
@@ -576,7 +552,7 @@ impl Model {
     }
 
     fn cost(&self, usage: Usage) -> Cost {
-        share::cost(self.price, usage)
+        share::cost(self.price.unwrap_or_default(), usage)
     }
 }
 
@@ -594,39 +570,6 @@ impl fmt::Debug for Model {
             .field("key", &self.key)
             .finish_non_exhaustive()
     }
-}
-
-/// An attempt under way.
-#[derive(Default)]
-pub(crate) struct Course<'a> {
-    /// It is a hedge: it writes a stream only if nobody else does.
-    rival: bool,
-    /// Who pays.
-    payer: Option<(&'a Model, &'a Context)>,
-}
-
-impl Course<'_> {
-    /// Reserves what a request may use of the payer's budget, if that has limits.
-    fn share(&self, prompt: u64, limit: Option<u32>) -> Result<Option<Share>, Fault> {
-        let Some((model, ctx)) = self.payer else { return Ok(None) };
-        let share = share(prompt, limit, model.answer_tokens, model.price, &ctx.budget_left())
-            .map_err(|denied| Fault::from(denied).by_own_limits())?;
-        if let Some(share) = share {
-            ctx.reserve(model.cost(share.usage))?;
-        }
-        Ok(share)
-    }
-
-    /// So much was used so far: it is charged if the attempt is dropped now.
-    pub(crate) fn used(&self, usage: Usage) {
-        if let Some((model, ctx)) = self.payer {
-            ctx.owe(model.cost(usage));
-        }
-    }
-}
-
-fn superseded() -> Fault {
-    Fault::cancelled("another attempt writes the stream").with_code("superseded")
 }
 
 /// Whether it ended for a reason that is not known here: it may be whole.

@@ -102,6 +102,24 @@ async fn an_answer_under_a_budget_is_as_long_as_the_file_says_and_what_is_cut_of
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_may_cost_more_than_the_price_cap_of_the_file_is_not_sent() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("hi"));
+    for (cap, code, asked) in [("0.0001", 1, 0), ("0.5", 0, 1)] {
+        let text = format!(
+            "[ask]\nmax_tokens = 100\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprice_per_million = {{ input = 1.0, output = 2.0 }}\nprice_cap = {cap}\n",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &text);
+        let page = run(&folder, &["check", "t.toml"]).await.out;
+        assert!(page.contains(&format!("  at most {cap} a request\n")), "{page}");
+        let said = run(&folder, &["run", "t.toml", "--progress", "hello"]).await;
+        assert_eq!((said.code, server.count()), (code, asked), "{said:?}");
+        assert_eq!(said.err.contains("(price_cap)"), code == 1, "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_a_quota_domain_hold_for_all_that_are_paid_from_it() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::error(500, "server_error", "no"));
@@ -228,6 +246,7 @@ fn what_does_not_go_together_is_refused() {
         (remote("b").replace("concurrent = 1", "max_wait = \"1s\""), "limits that limit nothing"),
         (format!("{model}concurrency = 0\n"), "a model that takes no request"),
         (format!("{model}price_cap = -0.5\n"), "a price cap that is none"),
+        (format!("{}price_cap = 0.5\n", remote("b")), "a price cap of a model without prices"),
     ];
     for (text, message) in rows {
         let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
@@ -250,6 +269,9 @@ fn a_capability_of_each_kind_needs_a_grant_when_it_is_weaker() {
         let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
         assert!(said.err.contains(&format!("`b` may not stand in for `a`: {what}")), "{said:?}");
     }
+    // What costs nothing keeps every cap.
+    let text = "[models.a]\nkind = \"local\"\nprice_cap = 0.5\n[models.b]\nkind = \"default\"\ntext = \"t\"\n[groups.g]\nkind = \"model\"\nmembers = [\"a\", \"b\"]\n";
+    assert_eq!(Folder::with("t.toml", text).run(&["check", "t.toml"], "").code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,9 +123,14 @@ fn endpoint(model: &file::Model) -> Option<Model> {
     })
 }
 
+fn price_cap(model: &file::Model) -> Option<u64> {
+    model.price_cap.as_ref().and_then(|cap| file::micros(*cap.get_ref()))
+}
+
 pub(super) fn model(
     name: &str,
     model: &file::Model,
+    leads: bool,
     limits: Option<&RateLimits>,
     stage: Option<&Stage>,
 ) -> ChildSpec {
@@ -139,6 +144,9 @@ pub(super) fn model(
                 let micros = |price| file::micros(price).unwrap_or_default();
                 let price = price.get_ref();
                 endpoint = endpoint.price_per_million(micros(price.input), micros(price.output));
+            }
+            if let Some(cap) = price_cap(model) {
+                endpoint = endpoint.price_cap(cap);
             }
             if let Some(limits) = limits {
                 endpoint = endpoint.limits(limits.clone());
@@ -166,11 +174,13 @@ pub(super) fn model(
     if let Some(domain) = &model.quota_domain {
         spec = spec.quota_domain(domain);
     }
+    // What costs nothing keeps every cap; a first member that says one sets it for the others.
+    let free = model.kind.get_ref().example().is_none() && !leads;
     spec.capabilities(Capabilities {
         guardrail: model.guardrail.unwrap_or_default(),
         tool_rights: model.tool_rights.clone(),
         residency: model.residency.clone(),
-        price_cap_micros: model.price_cap.as_ref().and_then(|cap| file::micros(*cap.get_ref())),
+        price_cap_micros: price_cap(model).or(free.then_some(0)),
         provider: model.provider.clone(),
         context_window: model.context_window.map(NonZeroU32::get),
     })
