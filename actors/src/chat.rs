@@ -289,7 +289,8 @@ pub enum ResponseFormat {
         /// The JSON schema, as text.
         schema: String,
         /// Whether the provider must enforce it, or fail; only some can, and only for the part of
-        /// JSON schema they know.
+        /// JSON schema they know. Where it is not, it is a wish: an answer that is no JSON is no fault, and a
+        /// provider that can only enforce schemas is told in words.
         strict: bool,
     },
 }

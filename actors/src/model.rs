@@ -56,6 +56,8 @@ mod wire;
 
 /// The longest body of an answer that is read, in bytes; also that of a whole stream.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
+/// The code of an answer that is no JSON, where JSON was asked for.
+pub(crate) const BAD_JSON: &str = "bad_json";
 /// The time to reach the server.
 pub const CONNECT_TIMEOUT: Duration = crate::http::CONNECT_TIMEOUT;
 /// Attempts at a time of a child made by [`Model::spec`].

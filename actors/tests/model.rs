@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use mainstay::fault::{Class, EffectState, Fault};
-use mainstay_actors::chat::ChatRequest;
+use mainstay_actors::chat::{ChatRequest, ResponseFormat};
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::{Row, StubServer};
+use serde_json::json;
 
 const KEY: &str = "sk-very-secret";
 
@@ -233,4 +234,28 @@ async fn a_name_and_a_password_in_the_base_url_go_with_every_request_and_are_sho
     keyed.connect().unwrap();
     keyed.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
     assert_eq!(server.requests()[2].header("authorization"), Some("Bearer sk-very-secret"));
+}
+
+#[tokio::test]
+async fn a_schema_that_need_not_be_enforced_is_told_in_words_where_it_can_only_be_enforced() {
+    let server = StubServer::start().await.unwrap();
+    let said = json!({"content": [{"type": "text", "text": "no JSON"}], "stop_reason": "end_turn"});
+    server.otherwise(Row::new(200, said.to_string()));
+    let mut model = Model::anthropic(server.url(), "m");
+    model.connect().unwrap();
+    for strict in [false, true] {
+        let format = ResponseFormat::Schema {
+            name: "answer".into(),
+            schema: json!({"type": "object"}).to_string(),
+            strict,
+        };
+        let request = ChatRequest::from("hello").response_format(format);
+        let reply = model.ask(&request, Duration::MAX, 1).await;
+        // A wish that is not met is for whoever wishes to find out.
+        assert_eq!(reply.is_ok(), !strict, "{reply:?}");
+        let sent = server.requests().pop().unwrap().json();
+        assert_eq!(sent.get("output_config").is_some(), strict, "{sent}");
+        let told = sent["system"].as_str().is_some_and(|text| text.contains("\"object\""));
+        assert_eq!(told, !strict, "{sent}");
+    }
 }

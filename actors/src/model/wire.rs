@@ -474,14 +474,15 @@ impl Draft {
                 call
             })
             .collect();
-        if *format != ResponseFormat::Text
+        // What is only wished for is looked at by whoever wishes it.
+        if !matches!(format, ResponseFormat::Text | ResponseFormat::Schema { strict: false, .. })
             && tool_calls.is_empty()
             && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&self.text)
         {
             // The place, not the text: it is the user's.
             let (line, column) = (error.line(), error.column());
             let text = format!("JSON was asked for; no JSON at line {line} column {column}");
-            return Err(Fault::output_invalid(text).with_code("bad_json"));
+            return Err(Fault::output_invalid(text).with_code(super::BAD_JSON));
         }
         Ok(ChatReply { text: self.text, tool_calls, usage, finish, model: self.model })
     }

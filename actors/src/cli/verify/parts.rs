@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use mainstay::checkpoint::VALIDITY;
 use mainstay::policy::Policy;
+use mainstay_actors::agent::Agent as AgentLoop;
+use serde_json::Value;
 use toml::Spanned;
 
 use super::super::build::{self, answers};
@@ -46,23 +48,32 @@ impl Verify<'_> {
     }
 
     /// A file that must hold a JSON schema.
-    pub(super) fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) {
+    pub(super) fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) -> Option<Value> {
         let text = std::fs::read_to_string(folder.join(schema.get_ref()));
         let read = text.map_err(|error| error.to_string()).and_then(|text| {
-            serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text)
+            serde_json::from_str::<serde_json::Map<_, Value>>(&text)
                 .map_err(|error| error.to_string())
         });
-        if let Err(error) = read {
-            let message = format!("the schema cannot be read: {error}");
-            let hint = "name a file with a JSON schema, seen from this file's folder";
-            self.say(schema.span(), message, "read from here", hint);
+        match read {
+            Ok(read) => Some(Value::Object(read)),
+            Err(error) => {
+                let message = format!("the schema cannot be read: {error}");
+                let hint = "name a file with a JSON schema, seen from this file's folder";
+                self.say(schema.span(), message, "read from here", hint);
+                None
+            }
         }
     }
 
     /// What an agent may spend, when it is checkpointed, and what its answers are checked with.
     pub(super) fn agent_limits(&mut self, folder: &Path, agent: &Agent) {
         if let Some(schema) = &agent.answer_schema {
-            self.schema(folder, schema);
+            let read = self.schema(folder, schema);
+            if let Some(Err(why)) = read.as_ref().map(AgentLoop::checks_schema) {
+                let message = format!("the schema cannot be held: {why}");
+                let hint = "say it in a `description` instead: answers are checked with what the page about the tree file lists";
+                self.say(schema.span(), message, "of this file", hint);
+            }
         }
         if let Some(budget) = &agent.budget {
             let Budget { tokens, money, time } = budget.get_ref();
