@@ -296,3 +296,47 @@ async fn a_program_is_told_when_whoever_could_serve_is_back() {
     let error = serde_json::from_str::<Value>(&said.out).unwrap()["error"].take();
     assert_eq!((&error["class"], error.get("retry_after")), (&"permission".into(), None));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_reads_an_answer_line_by_line_while_it_is_written() {
+    let server = StubServer::start().await.unwrap();
+    let model = format!(
+        "[policy]\nmax_retries = 0\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &model);
+    let lines = |said: &Said| -> Vec<Value> {
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    server.then(Row::reply_stream(["hel", "lo"]));
+    let said = run(&folder, &["run", "t.toml", "--json", "--stream", "hello"]).await;
+    let all = lines(&said);
+    assert_eq!((said.code, &*said.err), (0, ""));
+    assert_eq!(all[0], json!({"event": "text", "text": "hel"}), "{said:?}");
+    assert_eq!(all[1], json!({"event": "text", "text": "lo"}));
+    let last = all.last().unwrap();
+    assert_eq!((&last["event"], &last["text"]), (&json!("answer"), &json!("hello")));
+    assert_eq!(last["served_by"], "t/llm");
+    // Alone, it is the answer and nothing else.
+    server.then(Row::reply("hello"));
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    assert_eq!((lines(&said).len(), lines(&said)[0].get("event")), (1, None));
+    server.then(Row::error(401, "invalid_api_key", "no"));
+    for (file, kind) in [("t.toml", "recovery_exhausted"), ("none.toml", "not_asked")] {
+        let arguments = ["run", file, "--json", "--stream", "hello"];
+        let last = lines(&run(&folder, &arguments).await).pop().unwrap();
+        assert_eq!((&last["event"], &last["error"]["kind"]), (&json!("error"), &json!(kind)));
+    }
+    // What an agent's model calls is said, too, and voids what was written before it.
+    let folder = Folder::with(
+        "t.toml",
+        &format!(
+            "{model}[tools.write]\nbuiltin = \"default\"\ntext = \"written\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\n"
+        ),
+    );
+    server.then(Row::tool_calls([("write", "{}")]));
+    server.then(Row::reply_stream(["done"]));
+    let said = run(&folder, &["run", "t.toml", "--json", "--stream", "go"]).await;
+    let call = json!({"event": "tool_call", "name": "write", "arguments": "{}"});
+    assert!(lines(&said).contains(&call), "{said:?}");
+}
