@@ -372,8 +372,7 @@ impl ChatReply {
     /// Whether it is not over: Anthropic ends a turn that took long so, and goes on when it is given back
     /// what it has said.
     pub fn is_paused(&self) -> bool {
-        self.tool_calls.is_empty()
-            && matches!(&self.finish, Finish::Other(why) if why == "pause_turn")
+        self.tool_calls.is_empty() && matches!(&self.finish, Finish::Other(why) if why == PAUSED)
     }
 
     /// An answer that asks for tools.
@@ -421,6 +420,9 @@ pub enum Finish {
     /// Something else, in the provider's words.
     Other(String),
 }
+
+/// Anthropic's word for a turn that is not over.
+pub(crate) const PAUSED: &str = "pause_turn";
 
 #[cfg(test)]
 mod tests {

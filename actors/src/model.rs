@@ -128,7 +128,8 @@ pub const CONCURRENCY: u32 = 8;
 /// | the budget does not cover it; its [price cap](Model::price_cap) does not | `BudgetDenied`, not applied; `price_cap` |
 /// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
 ///
-/// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded.
+/// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded; one that says nothing
+/// and asks for nothing is `OutputInvalid`, with that reason as its code.
 #[derive(Clone)]
 pub struct Model {
     url: String,

@@ -17,7 +17,7 @@ use super::openai::typed;
 pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses, share};
-use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
+use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ResponseFormat, ToolCall, Usage};
 use crate::exact;
 use crate::names::{self, Ids};
 
@@ -453,6 +453,13 @@ impl Draft {
                     return Err(Fault::output_invalid(text).with_code("empty_answer"));
                 }
                 Finish::Stop
+            // It has come to nothing, for whatever reason.
+            Some(Stop::Other(other))
+                if self.text.is_empty() && self.calls.is_empty() && other != PAUSED =>
+            {
+                let text = "the model said nothing and asked for nothing, for a reason that is not known here";
+                return Err(Fault::output_invalid(text).with_code(plain(other, "empty_answer")));
+            }
             }
             Some(Stop::Complete) | None => Finish::ToolCalls,
         };
