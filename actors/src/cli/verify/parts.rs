@@ -85,6 +85,17 @@ impl Verify<'_> {
                 let hint = "at least 1, for all calls of a task together";
                 self.say(tokens.span(), "a budget of no tokens", "nothing can be done", hint);
             }
+            if let (Some(budget), Some(answer)) = (tokens, &agent.max_tokens)
+                && u64::from(*answer.get_ref()) >= *budget.get_ref()
+            {
+                let message = format!(
+                    "an answer of {} tokens under a budget of {} for all of a task",
+                    answer.get_ref(),
+                    budget.get_ref()
+                );
+                let hint = "write fewer `max_tokens`, or a larger budget: a model is asked only if its prompt and its answer fit";
+                self.say(answer.span(), message, "no model is ever asked", hint);
+            }
             let priced = self.file.models.values().any(|model| model.price_per_million.is_some());
             match money {
                 Some(money) if micros(*money.get_ref()).is_none_or(|micros| micros == 0) => {
