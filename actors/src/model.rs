@@ -112,6 +112,7 @@ pub const CONCURRENCY: u32 = 8;
 /// |---|---|
 /// | not reached: refused, not resolved, a certificate that does not verify, 5 s over | `Network`, not applied: `connection_refused`, `connect`, `tls`, `connect_timeout` |
 /// | the connection broke before the answer was whole | `Network`, `connection_reset` |
+/// | a proxy of the environment was not reached, or made no connection; wants another password | `Network`, not applied: `proxy_unreachable`, `proxy_refused`; `Permission`, not applied: `proxy_auth` |
 /// | a stream ended without its final frame | `Network`, `stream_cut` |
 /// | the deadline passed while it was waited for | `Timeout`, `deadline` |
 /// | a stream paused, or trickled, for too long | `Timeout`: `idle`, `too_slow` |
