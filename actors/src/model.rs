@@ -26,11 +26,12 @@ use crate::model::credentials::Credentials;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
 use crate::model::share::Price;
-use crate::model::wire::Wire;
+use crate::model::wire::{Terms, Wire};
 use crate::names;
 use crate::secrets::Secrets;
 
 pub use crate::model::commit::{CommitPoint, WhenFull};
+pub use crate::model::options::TokenLimit;
 pub use crate::model::share::BUDGETED_ANSWER;
 
 mod anthropic;
@@ -111,8 +112,8 @@ pub const CONCURRENCY: u32 = 8;
 /// | What | Class, code |
 /// |---|---|
 /// | not reached: refused, not resolved, a certificate that does not verify, 5 s over | `Network`, not applied: `connection_refused`, `connect`, `tls`, `connect_timeout` |
-/// | the connection broke before the answer was whole | `Network`, `connection_reset` |
 /// | a proxy of the environment was not reached, or made no connection; wants another password | `Network`, not applied: `proxy_unreachable`, `proxy_refused`; `Permission`, not applied: `proxy_auth` |
+/// | the connection broke before the answer was whole | `Network`, `connection_reset` |
 /// | a stream ended without its final frame | `Network`, `stream_cut` |
 /// | the deadline passed while it was waited for | `Timeout`, `deadline` |
 /// | a stream paused, or trickled, for too long | `Timeout`: `idle`, `too_slow` |
@@ -122,7 +123,7 @@ pub const CONCURRENCY: u32 = 8;
 /// | the provider says that it has broken the answer off (`abort`, `insufficient_system_resource`) | `ServerTransient`: the provider's code |
 /// | the provider says that the answer is spoiled (`MALFORMED_RESPONSE`, `OTHER`) | `OutputInvalid`: the provider's code |
 /// | the provider filtered it, or the model refused | `ContentFiltered`: the provider's code, `refusal` |
-/// | the window was too small for the answer | `ContextLength`, `model_context_window_exceeded` |
+/// | the window was too small for the answer; the prompt has no room in the [window](Model::context_window) that was stated | `ContextLength`: `model_context_window_exceeded`; `context_window`, not applied |
 /// | more was held back before the commit than may be, and [`WhenFull::Fail`] | `OutputInvalid`, `buffer_full` |
 /// | the listener of a stream does not listen | `Cancelled`, `listener_stalled` |
 /// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
@@ -141,6 +142,10 @@ pub struct Model {
     local: bool,
     price: Option<Price>,
     price_cap: Option<u64>,
+    window: Option<u32>,
+    token_limit: Option<TokenLimit>,
+    structured: bool,
+    headers: Vec<(String, Key)>,
     rules: Rules,
     limits: Option<RateLimits>,
     answer_tokens: u32,
@@ -153,8 +158,8 @@ struct Ready {
     base: Url,
     /// Where requests go: for a whole answer, and for a stream.
     urls: [Url; 2],
-    /// Whether it is the one whose names are newer than everybody else's.
-    official: bool,
+    /// What a request says differently from server to server.
+    terms: Terms,
     /// The ids of calls that are taken there.
     ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
@@ -171,6 +176,10 @@ impl Model {
             local: false,
             price: None,
             price_cap: None,
+            window: None,
+            token_limit: None,
+            structured: true,
+            headers: Vec::new(),
             rules: Rules::default(),
             limits: None,
             answer_tokens: BUDGETED_ANSWER,
@@ -214,7 +223,8 @@ impl Model {
     ///
     /// # Limits
     /// Ollama cuts a prompt that is too long without saying so, unless its own API is told
-    /// otherwise; its compatible API cannot be told. [`Model::ollama_native`] tells it.
+    /// otherwise; its compatible API cannot be told. [`Model::ollama_native`] tells it, and how large a
+    /// [window](Model::context_window) is wanted.
     pub fn ollama(base_url: impl Into<String>, model: impl Into<String>) -> Self {
         Self { local: true, ..Self::openai(base_url, model) }
     }
@@ -345,8 +355,9 @@ impl Model {
     /// [`Model::ask`] without supervision.
     ///
     /// # Errors
-    /// `InputValidation` for a base URL that is none, and `no_price` for a [price cap](Model::price_cap)
-    /// without prices; `Permission` for a key that is not set or cannot be sent.
+    /// `InputValidation` for a base URL that is none, `no_price` for a [price cap](Model::price_cap) without
+    /// prices, and `bad_header` for a [header](Model::header) that cannot be sent or is not to be set; `Permission`
+    /// for a key that is not set or cannot be sent.
     pub fn connect(&mut self) -> Result<(), Fault> {
         self.client = Some(self.ready()?);
         Ok(())
@@ -364,12 +375,14 @@ impl Model {
             Key::Callback(_) => None,
             key => key.read()?,
         };
-        let credentials = Credentials::new(self.wire, key.as_deref(), &base)?;
+        let credentials = Credentials::new(self.wire, key.as_deref(), &base, &self.headers)?;
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
-        let official = base.host_str() == Some("api.openai.com");
+        let named = self.token_limit.unwrap_or_else(|| TokenLimit::of(base.host_str()));
+        let terms =
+            Terms { completion: named == TokenLimit::MaxCompletionTokens, window: self.window };
         let ids = self.wire.ids(base.host_str());
-        Ok(Ready { client: transport::client(&base)?, base, urls, official, ids, credentials })
+        Ok(Ready { client: transport::client(&base)?, base, urls, terms, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -455,22 +468,23 @@ impl Model {
                 let key = key.read().map_err(Fault::not_applied)?;
                 // Before it is looked at: what is said of it must not show it.
                 *secrets = Arc::new(Secrets::new(key.as_deref(), &ready.base));
-                Some(Credentials::new(self.wire, key.as_deref(), &ready.base)?)
+                Some(Credentials::new(self.wire, key.as_deref(), &ready.base, &self.headers)?)
             }
             _ => None,
         };
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = names::told(request, ready.ids);
-        let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
+        let told = self.in_words(names::told(request, ready.ids));
+        let mut body = self.wire.body(&self.model, &told, stream, ready.terms)?;
+        self.fits_window(body.len())?;
         let share = course.share(self, wire::estimate(body.len(), 0).input, request.max_tokens)?;
         let reserved = share.map(|share| share.limit).or(request.max_tokens);
         let must_say = self.wire == Wire::Anthropic;
         let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
         if limit != request.max_tokens.or_else(|| must_say.then_some(BUDGETED_ANSWER)) {
             let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
-            body = self.wire.body(&self.model, &limited, stream, ready.official)?;
+            body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
         }
         let sent = body.len();
         let mut time_left = time_left;

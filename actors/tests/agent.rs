@@ -283,7 +283,10 @@ async fn a_schema_with_a_word_that_is_not_checked_is_refused_by_name_and_place()
     let fault = fault(port.call("go").await.unwrap_err());
     assert_eq!((fault.class, fault.code.as_deref()), (Class::InputValidation, Some("bad_schema")));
     let why = Agent::checks_schema(&schema).unwrap_err();
-    assert!(why.contains("`pattern` at /properties/id") && fault.message.ends_with(&why), "{fault}");
+    assert!(
+        why.contains("`pattern` at /properties/id") && fault.message.ends_with(&why),
+        "{fault}"
+    );
     assert!(brain.asked.lock().is_empty());
 }
 

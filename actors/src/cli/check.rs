@@ -250,6 +250,9 @@ fn keeps_to(models: &Named<Model>, model: &Model) -> String {
         .as_ref()
         .map(|tokens| format!("answers of {tokens} tokens where nobody says"));
     let mut parts = Vec::from_iter(answers);
+    if let Some(window) = model.context_window.as_ref().filter(|_| remote) {
+        parts.push(format!("a window of {} tokens", window.get_ref()));
+    }
     if let Some(cap) = model.price_cap.as_ref().filter(|_| remote) {
         parts.push(format!("at most {} a request", cap.get_ref()));
     }

@@ -36,6 +36,15 @@ pub(crate) enum Wire {
     Ollama,
 }
 
+/// What a request says differently from server to server of one format.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    /// Whether the token limit is called `max_completion_tokens`, in chat completions.
+    pub(crate) completion: bool,
+    /// How large a window is wanted, in tokens, where that can be said.
+    pub(crate) window: Option<u32>,
+}
+
 /// One thing an answer says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Delta {
@@ -120,14 +129,14 @@ impl Wire {
         model: &str,
         request: &ChatRequest,
         stream: bool,
-        official: bool,
+        terms: Terms,
     ) -> Result<Vec<u8>, Fault> {
         let body = match self {
-            Self::Chat => return openai::body(model, request, stream, official),
+            Self::Chat => return openai::body(model, request, stream, terms.completion),
             Self::Responses => responses::body(model, request, stream),
             Self::Anthropic => anthropic::body(model, request, stream),
             Self::Gemini => gemini::body(request),
-            Self::Ollama => ollama::body(model, request, stream),
+            Self::Ollama => ollama::body(model, request, stream, terms.window),
         }?;
         serde_json::to_vec(&body).map_err(unwritable)
     }
@@ -444,6 +453,13 @@ impl Draft {
             _ if self.refused => {
                 return Err(Fault::content_filtered("the model refused").with_code("refusal"));
             }
+            // It has come to nothing, for whatever reason.
+            Some(Stop::Other(other))
+                if self.text.is_empty() && self.calls.is_empty() && other != PAUSED =>
+            {
+                let text = "the model said nothing and asked for nothing, for a reason that is not known here";
+                return Err(Fault::output_invalid(text).with_code(plain(other, "empty_answer")));
+            }
             Some(Stop::Other(other)) => Finish::Other(other),
             Some(Stop::ToolCalls) => Finish::ToolCalls,
             // Some formats have one word for both.
@@ -453,13 +469,6 @@ impl Draft {
                     return Err(Fault::output_invalid(text).with_code("empty_answer"));
                 }
                 Finish::Stop
-            // It has come to nothing, for whatever reason.
-            Some(Stop::Other(other))
-                if self.text.is_empty() && self.calls.is_empty() && other != PAUSED =>
-            {
-                let text = "the model said nothing and asked for nothing, for a reason that is not known here";
-                return Err(Fault::output_invalid(text).with_code(plain(other, "empty_answer")));
-            }
             }
             Some(Stop::Complete) | None => Finish::ToolCalls,
         };

@@ -120,6 +120,72 @@ async fn a_request_that_may_cost_more_than_the_price_cap_of_the_file_is_not_sent
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_an_endpoint_wants_to_be_asked_is_said_in_the_file() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("{}"));
+    let text = format!(
+        r#"[ask]
+max_tokens = 77
+response_format = "json"
+[models.llm]
+kind = "openai"
+base_url = "{}"
+model = "m"
+context_window = 300
+token_limit = "max_completion_tokens"
+structured_output = false
+headers = {{ x-team = "desk" }}
+headers_env = {{ x-api-token = "MAINSTAY_CLI_KEY" }}
+"#,
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let page = run(&folder, &["check", "t.toml"]).await;
+    assert!(page.out.contains("  a window of 300 tokens\n"), "{page:?}");
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "{}\n"), "{said:?}");
+    let sent = server.requests().pop().unwrap();
+    assert_eq!(
+        (sent.header("x-team"), sent.header("x-api-token")),
+        (Some("desk"), Some("sk-test"))
+    );
+    let body = sent.json();
+    assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(77), &Value::Null));
+    assert!(body.get("response_format").is_none(), "{body}");
+    let said = run(&folder, &["run", "t.toml", "--progress", &"x".repeat(3000)]).await;
+    assert!(said.code == 1 && said.err.contains("(context_window)"), "{said:?}");
+    assert_eq!(server.count(), 1);
+}
+
+#[test]
+fn headers_that_cannot_be_sent_and_secrets_of_the_file_are_pointed_at() {
+    let model = |more: &str| {
+        format!(
+            "[models.m]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n{more}\n"
+        )
+    };
+    for (more, message) in [
+        (
+            "headers = { X-Api-Key = \"sk-0123456789-secret\" }",
+            "the header `X-Api-Key` has its secret in the file",
+        ),
+        ("headers = { host = \"x\" }", "the header \"host\" is set by HTTP itself"),
+        ("headers = { \"a b\" = \"x\" }", "the header \"a b\" has a name that none can have"),
+        ("headers = { x-a = \"a\\nb\" }", "a value that no header can have"),
+        ("headers_env = { x-a = \"MAINSTAY_NONE\" }", "the environment variable MAINSTAY_NONE is"),
+        (
+            "headers = { x-a = \"b\" }\nheaders_env = { X-A = \"PATH\" }",
+            "the header `X-A` has two values",
+        ),
+    ] {
+        let said = Folder::with("t.toml", &model(more)).run(&["check", "t.toml"], "");
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(&format!("error: {message}")), "{more}\n{}", said.err);
+        assert!(said.err.contains("--> t.toml:") && !said.err.contains("0123"), "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_a_quota_domain_hold_for_all_that_are_paid_from_it() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::error(500, "server_error", "no"));
@@ -245,6 +311,11 @@ fn what_does_not_go_together_is_refused() {
         ),
         (remote("b").replace("concurrent = 1", "max_wait = \"1s\""), "limits that limit nothing"),
         (format!("{model}concurrency = 0\n"), "a model that takes no request"),
+        (
+            format!("{model}context_window = 9\n"),
+            "the window of `m`, which is compared with nobody's",
+        ),
+        (format!("{model}token_limit = \"max_tokens\"\n"), "a `local` model has no `token_limit`"),
         (format!("{model}price_cap = -0.5\n"), "a price cap that is none"),
         (format!("{}price_cap = 0.5\n", remote("b")), "a price cap of a model without prices"),
     ];

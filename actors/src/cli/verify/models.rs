@@ -1,8 +1,10 @@
 //! What is wrong with the models.
 
+use mainstay_actors::model::Model as Endpoint;
 use toml::Spanned;
 
 use super::super::file::{Limits, Model, ModelKind, Price, micros};
+use super::super::snag::is_secret_name;
 use super::Verify;
 use super::parts::is_url;
 
@@ -22,6 +24,9 @@ impl Verify<'_> {
                 ("key_env", model.key_env.as_ref().map(Spanned::span)),
                 ("idle_timeout", model.idle_timeout.as_ref().map(Spanned::span)),
                 ("answer_tokens", model.answer_tokens.as_ref().map(Spanned::span)),
+                ("structured_output", model.structured_output.as_ref().map(Spanned::span)),
+                ("headers", model.headers.as_ref().map(Spanned::span)),
+                ("headers_env", model.headers_env.as_ref().map(Spanned::span)),
                 ("price_per_million", model.price_per_million.as_ref().map(Spanned::span)),
                 ("limits", model.limits.as_ref().map(Spanned::span)),
             ];
@@ -47,6 +52,16 @@ impl Verify<'_> {
                 }
             }
             self.endpoint(name, model);
+            self.headers(model);
+            self.window(name, model);
+            if let Some(limit) = &model.token_limit
+                && !matches!(model.kind.get_ref(), ModelKind::Openai | ModelKind::Ollama)
+            {
+                let hint =
+                    "remove it: only chat completions (`openai`, `ollama`) have two names for it";
+                let message = format!("{} model has no `token_limit`", a(kind));
+                self.say(limit.span(), message, "does not fit the kind", hint);
+            }
             let gives_text = model.kind.get_ref().gives_text();
             match &model.text {
                 Some(text) if !gives_text => self.say(
@@ -136,6 +151,72 @@ impl Verify<'_> {
             );
             let hint = "a quota domain is one account: state its limits once, they hold for all";
             self.say(limits.span(), message, "stated twice", hint);
+        }
+    }
+
+    /// What is wrong with the headers that go with every request.
+    fn headers(&mut self, model: &Model) {
+        let literal = model.headers.iter().flat_map(|it| it.get_ref().keys());
+        let named = model.headers_env.iter().flat_map(|it| it.get_ref().keys());
+        for name in literal.clone().chain(named) {
+            if let Err(why) = Endpoint::takes_header(name.get_ref()) {
+                let hint = "write the name of another one";
+                self.say(name.span(), why, "cannot be sent", hint);
+            }
+        }
+        for name in literal.filter(|name| is_secret_name(name.get_ref())) {
+            self.say(
+                name.span(),
+                format!("the header `{}` has its secret in the file", name.get_ref()),
+                "a key stands in no file",
+                format!("write `headers_env = {{ {} = \"ITS_VARIABLE\" }}`", name.get_ref()),
+            );
+        }
+        for (name, value) in model.headers.iter().flat_map(|it| it.get_ref()) {
+            if !is_secret_name(name.get_ref())
+                && reqwest::header::HeaderValue::try_from(value.get_ref().as_str()).is_err()
+            {
+                let hint = "write it on one line, without control characters";
+                self.say(value.span(), "a value that no header can have", "cannot be sent", hint);
+            }
+        }
+        let twice = |name: &&Spanned<String>| {
+            let headers = model.headers.iter().flat_map(|it| it.get_ref().keys());
+            headers.into_iter().any(|it| it.get_ref().eq_ignore_ascii_case(name.get_ref()))
+        };
+        for (name, variable) in model.headers_env.iter().flat_map(|it| it.get_ref()) {
+            self.variable(variable);
+            if twice(&name) {
+                let message = format!("the header `{}` has two values", name.get_ref());
+                self.say(
+                    name.span(),
+                    message,
+                    "stands in `headers` as well",
+                    "keep one of the two",
+                );
+            }
+        }
+    }
+
+    /// What asks no provider has a window only beside others: it is what a longer prompt is given to.
+    fn window(&mut self, name: &Spanned<String>, model: &Model) {
+        let Some(window) = &model.context_window else { return };
+        if model.kind.get_ref().example().is_some() {
+            return;
+        }
+        let is_this = |member: &Spanned<String>| member.get_ref() == name.get_ref();
+        let stated = |member: &Spanned<String>| {
+            !is_this(member)
+                && self.file.models.iter().any(|(other, model)| {
+                    other.get_ref() == member.get_ref() && model.context_window.is_some()
+                })
+        };
+        let mut groups = self.file.groups.values().map(|group| group.members.get_ref());
+        if !groups.any(|members| members.iter().any(is_this) && members.iter().any(stated)) {
+            let message =
+                format!("the window of `{}`, which is compared with nobody's", name.get_ref());
+            let hint = "state `context_window` of the others in its group, too, or remove it";
+            self.say(window.span(), message, "nothing follows from it", hint);
         }
     }
 }

@@ -297,6 +297,12 @@ impl Verify<'_> {
                 "a server",
             ),
             (
+                "ping_timeout",
+                tool.ping_timeout.as_ref().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
+            (
                 "errors_are_transient",
                 tool.errors_are_transient.as_ref().map(Spanned::span),
                 tool.builtin.is_some(),
