@@ -144,8 +144,9 @@ impl<'a> Check<'a> {
     }
 
     fn number(&mut self, schema: &Value, value: &Value, path: &str) {
+        type IsOutside = fn(f64, f64) -> bool;
         let Some(number) = value.as_f64() else { return };
-        let outside: [(&str, &str, fn(f64, f64) -> bool); 4] = [
+        let outside: [(&str, &str, IsOutside); 4] = [
             ("minimum", "is below", |number, limit| number < limit),
             ("maximum", "is above", |number, limit| number > limit),
             ("exclusiveMinimum", "is not above", |number, limit| number <= limit),
