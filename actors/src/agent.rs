@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::chat::{ChatReply, ChatRequest, ToolSpec};
-use crate::tool::{ToolReply, ToolRequest, problems};
+use crate::tool::schema::{faults, known};
+use crate::tool::{ToolReply, ToolRequest};
 use run::Run;
 use turn::Till;
 
@@ -80,6 +81,7 @@ struct Plan {
     max_tokens: Option<u32>,
     temperature: Option<f32>,
     checks: Vec<Check>,
+    answer: Option<Value>,
     budget: TaskBudget,
 }
 
@@ -113,6 +115,7 @@ struct Plan {
 /// | the model still asks for tools, or must mend its answer, after its last step | `Exhausted`, `step_limit`: again would end there again, a simpler flow may not |
 /// | the same tool call, with the same arguments, failed [`MAX_FAILURES`] times with the same error | `Exhausted`, `tool_loop` |
 /// | the model said nothing | `OutputInvalid`, `empty_answer` |
+/// | the [answer's schema](Agent::answer_schema) has a word that is not checked | `InputValidation`, `bad_schema` |
 /// | a validator refused the answer and [`MAX_REGENERATIONS`] more | `OutputInvalid`, `rejected` |
 /// | the answer broke off after a listener had heard a part | `Exhausted`, `partial` |
 /// | the [budget](Agent::budget) is used up | `BudgetDenied`, `task_tokens`, `task_money`, `task_time` |
@@ -144,6 +147,7 @@ impl Agent {
             max_tokens: None,
             temperature: None,
             checks: Vec::new(),
+            answer: None,
             budget: TaskBudget::default(),
         })
     }
@@ -224,22 +228,42 @@ impl Agent {
         self.with(|plan| plan.checks.push(Check(Arc::new(check))))
     }
 
-    /// An answer must be JSON of this schema, and nothing else: a [validator](Agent::validate) that names
-    /// what is wrong. Read of the schema is what tools are checked with: `type`, `properties`, `required`,
-    /// `additionalProperties`, `items`, `enum`, `const`, `anyOf`, `oneOf`, `$ref` within it, and bounds.
+    /// An answer must be JSON of this schema, and nothing else. The model is told so in the system message;
+    /// an agent without tools asks the provider for it, too
+    /// ([`ChatRequest::response_format`]), strictly where the schema lists all fields of its objects,
+    /// requires them and allows no others. Tools and such an answer in one request are refused by some providers,
+    /// and keep others from calling any. What the model answers is checked as by a
+    /// [validator](Agent::validate) that names what is wrong; with a second schema, the first one's check stays,
+    /// and the second is asked for.
+    ///
+    /// # Limits
+    /// Checked are `type`, `properties`, `required`, `additionalProperties`, `items`, `enum`, `const`, `anyOf`,
+    /// `oneOf`, `allOf`, `not`, `$ref` within the schema, and bounds of numbers, lengths and counts.
+    /// `title`, `description`, `default`, `examples`, `format` and the like are notes. With any other word (`pattern`,
+    /// `if`, `prefixItems`) tasks fail as `InputValidation`, `bad_schema`, which names it and its place.
     ///
     /// # Default
     /// Any text.
     #[must_use]
     pub fn answer_schema(self, schema: Value) -> Self {
-        self.validate(move |text| {
+        let agent = self.with(|plan| plan.answer = Some(schema.clone()));
+        agent.validate(move |text| {
             let answer = serde_json::from_str::<Value>(text.trim())
                 .map_err(|error| format!("the answer is not JSON alone: {error}"))?;
-            match problems(&schema, &answer) {
+            match faults(&schema, &answer) {
                 wrong if wrong.is_empty() => Ok(()),
                 wrong => Err(format!("the answer is not of the schema: {wrong}")),
             }
         })
+    }
+
+    /// The first thing in a schema that [`Agent::answer_schema`] does not check, or that is no JSON schema, with
+    /// where it stands.
+    ///
+    /// # Errors
+    /// Its words.
+    pub fn checks_schema(schema: &Value) -> Result<(), String> {
+        known::checkable(schema)
     }
 
     /// What one task may spend.

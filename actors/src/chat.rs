@@ -289,7 +289,8 @@ pub enum ResponseFormat {
         /// The JSON schema, as text.
         schema: String,
         /// Whether the provider must enforce it, or fail; only some can, and only for the part of
-        /// JSON schema they know.
+        /// JSON schema they know. Where it is not, it is a wish: an answer that is no JSON is no fault, and a
+        /// provider that can only enforce schemas is told in words.
         strict: bool,
     },
 }
@@ -371,8 +372,7 @@ impl ChatReply {
     /// Whether it is not over: Anthropic ends a turn that took long so, and goes on when it is given back
     /// what it has said.
     pub fn is_paused(&self) -> bool {
-        self.tool_calls.is_empty()
-            && matches!(&self.finish, Finish::Other(why) if why == "pause_turn")
+        self.tool_calls.is_empty() && matches!(&self.finish, Finish::Other(why) if why == PAUSED)
     }
 
     /// An answer that asks for tools.
@@ -420,6 +420,9 @@ pub enum Finish {
     /// Something else, in the provider's words.
     Other(String),
 }
+
+/// Anthropic's word for a turn that is not over.
+pub(crate) const PAUSED: &str = "pause_turn";
 
 #[cfg(test)]
 mod tests {

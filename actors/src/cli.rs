@@ -61,8 +61,9 @@ enum Command {
         /// standard error is a terminal.
         #[arg(long)]
         progress: bool,
-        /// Show the answer as it is written. On by itself when standard output is a terminal.
-        #[arg(long, conflicts_with = "json")]
+        /// Show the answer as it is written. On by itself when standard output is a terminal. With --json, an
+        /// object on each line: what happens while it is written, and last the answer or the error.
+        #[arg(long)]
         stream: bool,
         /// Hold a conversation even if no person types: every line of the input is a question or a
         /// command.
@@ -274,6 +275,7 @@ pub(crate) fn main() -> ExitCode {
             | Command::Check { json: true, .. }
             | Command::Store { json: true, .. }
     );
+    let wants_lines = matches!(cli.command, Command::Run { json: true, stream: true, .. });
     let about_store = matches!(cli.command, Command::Store { .. });
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
@@ -292,7 +294,8 @@ pub(crate) fn main() -> ExitCode {
             () => "not_asked",
         };
         let message = causes(&error);
-        say(serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}}));
+        let error = serde_json::json!({"error": {"kind": kind, "message": message.trim_end()}});
+        say(if wants_lines { run::as_line("error", error) } else { error });
     }
     if let Some(snags) = error.downcast_ref::<Snags>() {
         tell(snags.to_string().trim_end());
@@ -324,7 +327,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let show = Show {
                 json,
                 progress: !json && (progress || std::io::stderr().is_terminal()),
-                stream: !json && (stream || std::io::stdout().is_terminal()),
+                stream: stream || (!json && std::io::stdout().is_terminal()),
             };
             let converse =
                 prompt.is_none() && !json && key.is_none() && (chat || run::is_interactive());

@@ -71,6 +71,73 @@ pub(crate) fn no_client(error: &dyn Error) -> Fault {
     Fault::internal(format!("no HTTP client: {error}"))
 }
 
+/// The proxies that the environment names, which every client of ours but those for this machine goes through.
+fn proxies() -> impl Iterator<Item = Url> {
+    let names = ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"];
+    let names = names.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
+    names.filter_map(|name| std::env::var(name).ok()).filter_map(|text| {
+        // One may be named without a scheme.
+        let url = Url::parse(&text).ok().filter(Url::has_host);
+        url.or_else(|| Url::parse(&format!("http://{text}")).ok())
+    })
+}
+
+/// Whether there may be a proxy on the way to this URL.
+pub(crate) fn may_be_proxied(url: &Url) -> bool {
+    !is_this_machine(url) && proxies().next().is_some()
+}
+
+/// What the environment says of proxies that must not be shown: passwords, as they stand there, as they are, and as
+/// they are sent.
+pub(crate) fn proxy_secrets() -> &'static [String] {
+    static FOUND: OnceLock<Vec<String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let mut found = Vec::new();
+        for proxy in proxies() {
+            let Some(password) = proxy.password() else { continue };
+            let (name, plain) = (decoded(proxy.username()), decoded(password));
+            found.push(base64([&*name, b":", &*plain].concat().as_slice()));
+            found.extend([password.to_owned(), String::from_utf8_lossy(&plain).into_owned()]);
+        }
+        found
+    })
+}
+
+/// A part of a URL without its percents.
+fn decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(&byte) = bytes.get(at) {
+        let digits = bytes.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
+        let code = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        match code.filter(|_| byte == b'%') {
+            Some(code) => {
+                plain.push(code);
+                at += 3;
+            }
+            None => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    plain
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
+        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
+        for at in 0..4 {
+            let six = ((bits >> (18 - 6 * at)) & 63) as usize;
+            text.push(if at > three.len() { '=' } else { char::from(LETTERS[six]) });
+        }
+    }
+    text
+}
+
 fn is_this_machine(url: &Url) -> bool {
     url.host_str().is_some_and(|host| {
         let host = host.trim_matches(['[', ']']);
@@ -92,6 +159,19 @@ mod tests {
             ("http://10.0.0.1/", false),
         ] {
             assert_eq!(is_this_machine(&Url::parse(url).unwrap()), here, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_name_and_a_password_are_sent_as_every_client_writes_them() {
+        for (name, password, expected) in [
+            ("desk", "hunter%402-hunter", "ZGVzazpodW50ZXJAMi1odW50ZXI="),
+            ("a", "b", "YTpi"),
+            ("", "%", "OiU="),
+            ("%C3%A4", "%zz%4", "w6Q6JXp6JTQ="),
+        ] {
+            let plain = [decoded(name), decoded(password)].join(&b':');
+            assert_eq!(base64(&plain), expected, "{name}:{password}");
         }
     }
 }

@@ -446,7 +446,11 @@ impl McpServer {
 impl fmt::Debug for McpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Arguments, variables and URLs may hold keys.
-        f.debug_struct("McpServer").field("tools", &self.plan.effects).finish_non_exhaustive()
+        f.debug_struct("McpServer")
+            .field("tools", &self.plan.effects)
+            .field("call_timeout", &self.plan.call_timeout)
+            .field("ping_timeout", &self.plan.ping_timeout)
+            .finish_non_exhaustive()
     }
 }
 

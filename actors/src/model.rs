@@ -17,24 +17,28 @@ use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 
 use crate::chat::{ChatReply, ChatRequest, Finish, Usage};
 use crate::model::commit::Rules;
+use crate::model::course::{Course, superseded};
+use crate::model::credentials::Credentials;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
-use crate::model::share::{Share, share};
-use crate::model::wire::Wire;
+use crate::model::share::Price;
+use crate::model::wire::{Terms, Wire};
 use crate::names;
 use crate::secrets::Secrets;
 
 pub use crate::model::commit::{CommitPoint, WhenFull};
+pub use crate::model::options::TokenLimit;
 pub use crate::model::share::BUDGETED_ANSWER;
 
 mod anthropic;
 pub mod classify;
 mod commit;
+mod course;
+mod credentials;
 mod ending;
 mod frames;
 mod gemini;
@@ -43,6 +47,7 @@ mod key;
 pub mod limits;
 mod ollama;
 mod openai;
+mod options;
 mod read;
 mod responses;
 mod share;
@@ -52,6 +57,8 @@ mod wire;
 
 /// The longest body of an answer that is read, in bytes; also that of a whole stream.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
+/// The code of an answer that is no JSON, where JSON was asked for.
+pub(crate) const BAD_JSON: &str = "bad_json";
 /// The time to reach the server.
 pub const CONNECT_TIMEOUT: Duration = crate::http::CONNECT_TIMEOUT;
 /// Attempts at a time of a child made by [`Model::spec`].
@@ -92,6 +99,8 @@ pub const CONCURRENCY: u32 = 8;
 /// [`answer_tokens`](Model::answer_tokens). One that is cut off there is no answer: the fault says where the
 /// limit came from, and what to raise.
 ///
+/// A [price cap](Model::price_cap) bounds each request of the endpoint in the same way, whoever asks.
+///
 /// An attempt that nobody knows the end of is charged for what it had reserved: one that was dropped, timed
 /// out, or lost its connection before its answer was whole. Of a stream that had begun that is what had come
 /// so far, by the same estimate.
@@ -103,6 +112,7 @@ pub const CONCURRENCY: u32 = 8;
 /// | What | Class, code |
 /// |---|---|
 /// | not reached: refused, not resolved, a certificate that does not verify, 5 s over | `Network`, not applied: `connection_refused`, `connect`, `tls`, `connect_timeout` |
+/// | a proxy of the environment was not reached, or made no connection; wants another password | `Network`, not applied: `proxy_unreachable`, `proxy_refused`; `Permission`, not applied: `proxy_auth` |
 /// | the connection broke before the answer was whole | `Network`, `connection_reset` |
 /// | a stream ended without its final frame | `Network`, `stream_cut` |
 /// | the deadline passed while it was waited for | `Timeout`, `deadline` |
@@ -113,14 +123,15 @@ pub const CONCURRENCY: u32 = 8;
 /// | the provider says that it has broken the answer off (`abort`, `insufficient_system_resource`) | `ServerTransient`: the provider's code |
 /// | the provider says that the answer is spoiled (`MALFORMED_RESPONSE`, `OTHER`) | `OutputInvalid`: the provider's code |
 /// | the provider filtered it, or the model refused | `ContentFiltered`: the provider's code, `refusal` |
-/// | the window was too small for the answer | `ContextLength`, `model_context_window_exceeded` |
+/// | the window was too small for the answer; the prompt has no room in the [window](Model::context_window) that was stated | `ContextLength`: `model_context_window_exceeded`; `context_window`, not applied |
 /// | more was held back before the commit than may be, and [`WhenFull::Fail`] | `OutputInvalid`, `buffer_full` |
 /// | the listener of a stream does not listen | `Cancelled`, `listener_stalled` |
 /// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
-/// | the budget does not cover it | `BudgetDenied`, not applied |
+/// | the budget does not cover it; its [price cap](Model::price_cap) does not | `BudgetDenied`, not applied; `price_cap` |
 /// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
 ///
-/// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded.
+/// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded; one that says nothing
+/// and asks for nothing is `OutputInvalid`, with that reason as its code.
 #[derive(Clone)]
 pub struct Model {
     url: String,
@@ -129,7 +140,12 @@ pub struct Model {
     wire: Wire,
     /// Whether a second 500 means that the model cannot be loaded.
     local: bool,
-    price: (u64, u64),
+    price: Option<Price>,
+    price_cap: Option<u64>,
+    window: Option<u32>,
+    token_limit: Option<TokenLimit>,
+    structured: bool,
+    headers: Vec<(String, Key)>,
     rules: Rules,
     limits: Option<RateLimits>,
     answer_tokens: u32,
@@ -142,50 +158,12 @@ struct Ready {
     base: Url,
     /// Where requests go: for a whole answer, and for a stream.
     urls: [Url; 2],
-    /// Whether it is the one whose names are newer than everybody else's.
-    official: bool,
+    /// What a request says differently from server to server.
+    terms: Terms,
     /// The ids of calls that are taken there.
     ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
-}
-
-/// The headers of a request, with the key as it is sent, and what must not be shown of it.
-#[derive(Clone, Default)]
-struct Credentials {
-    /// For a whole answer, and for a stream.
-    headers: [HeaderMap; 2],
-    secrets: Arc<Secrets>,
-}
-
-impl Credentials {
-    fn new(wire: Wire, key: Option<&str>, base: &Url) -> Result<Self, Fault> {
-        let mut whole = HeaderMap::with_capacity(6);
-        whole.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = key {
-            let (name, value) = key::header(wire, key)?;
-            whole.insert(name, value);
-        }
-        if wire == Wire::Anthropic {
-            let version = HeaderValue::from_static(anthropic::VERSION);
-            whole.insert(HeaderName::from_static("anthropic-version"), version);
-        }
-        let mut secrets = Secrets::new(key, base);
-        if let Some(basic) = key::basic(base).filter(|_| !whole.contains_key(AUTHORIZATION)) {
-            let text = basic.to_str().unwrap_or_default();
-            secrets.add(text.trim_start_matches("Basic "));
-            whole.insert(AUTHORIZATION, basic);
-        }
-        let mut stream = whole.clone();
-        stream.insert(
-            ACCEPT,
-            HeaderValue::from_static(match wire {
-                Wire::Ollama => "application/x-ndjson, application/json",
-                _ => "text/event-stream, application/json",
-            }),
-        );
-        Ok(Self { headers: [whole, stream], secrets: Arc::new(secrets) })
-    }
 }
 
 impl Model {
@@ -196,7 +174,12 @@ impl Model {
             key: Key::None,
             wire,
             local: false,
-            price: (0, 0),
+            price: None,
+            price_cap: None,
+            window: None,
+            token_limit: None,
+            structured: true,
+            headers: Vec::new(),
             rules: Rules::default(),
             limits: None,
             answer_tokens: BUDGETED_ANSWER,
@@ -240,7 +223,8 @@ impl Model {
     ///
     /// # Limits
     /// Ollama cuts a prompt that is too long without saying so, unless its own API is told
-    /// otherwise; its compatible API cannot be told. [`Model::ollama_native`] tells it.
+    /// otherwise; its compatible API cannot be told. [`Model::ollama_native`] tells it, and how large a
+    /// [window](Model::context_window) is wanted.
     pub fn ollama(base_url: impl Into<String>, model: impl Into<String>) -> Self {
         Self { local: true, ..Self::openai(base_url, model) }
     }
@@ -289,7 +273,7 @@ impl Model {
     /// 0: only tokens are counted, and a budget of money is no limit.
     #[must_use]
     pub fn price_per_million(mut self, input_micros: u64, output_micros: u64) -> Self {
-        self.price = (input_micros, output_micros);
+        self.price = Some((input_micros, output_micros));
         self
     }
 
@@ -361,15 +345,19 @@ impl Model {
     /// be changed; models that share an account should share a
     /// [`quota_domain`](ChildSpec::quota_domain).
     pub fn spec(self, id: impl AsRef<str>) -> ChildSpec {
-        ChildSpec::stateless(id, move || self.clone()).kind(Kind::Model).concurrency(CONCURRENCY)
+        let stated = self.capabilities();
+        let spec = ChildSpec::stateless(id, move || self.clone());
+        let spec = spec.kind(Kind::Model).concurrency(CONCURRENCY);
+        stated.into_iter().fold(spec, ChildSpec::capabilities)
     }
 
     /// Reads the key and makes the client. A behavior does this at its start; call it only to use
     /// [`Model::ask`] without supervision.
     ///
     /// # Errors
-    /// `InputValidation` for a base URL that is none, `Permission` for a key that is not set or
-    /// cannot be sent.
+    /// `InputValidation` for a base URL that is none, `no_price` for a [price cap](Model::price_cap) without
+    /// prices, and `bad_header` for a [header](Model::header) that cannot be sent or is not to be set; `Permission`
+    /// for a key that is not set or cannot be sent.
     pub fn connect(&mut self) -> Result<(), Fault> {
         self.client = Some(self.ready()?);
         Ok(())
@@ -377,6 +365,7 @@ impl Model {
 
     fn ready(&self) -> Result<Ready, Fault> {
         let bad = || Fault::input_validation("the base URL is not an http(s) URL");
+        self.fits()?;
         // A query of the base URL stays: Azure's names the version of the API.
         let base = Url::parse(&self.url)
             .ok()
@@ -386,12 +375,14 @@ impl Model {
             Key::Callback(_) => None,
             key => key.read()?,
         };
-        let credentials = Credentials::new(self.wire, key.as_deref(), &base)?;
+        let credentials = Credentials::new(self.wire, key.as_deref(), &base, &self.headers)?;
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
-        let official = base.host_str() == Some("api.openai.com");
+        let named = self.token_limit.unwrap_or_else(|| TokenLimit::of(base.host_str()));
+        let terms =
+            Terms { completion: named == TokenLimit::MaxCompletionTokens, window: self.window };
         let ids = self.wire.ids(base.host_str());
-        Ok(Ready { client: transport::client(&base)?, base, urls, official, ids, credentials })
+        Ok(Ready { client: transport::client(&base)?, base, urls, terms, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -477,22 +468,23 @@ impl Model {
                 let key = key.read().map_err(Fault::not_applied)?;
                 // Before it is looked at: what is said of it must not show it.
                 *secrets = Arc::new(Secrets::new(key.as_deref(), &ready.base));
-                Some(Credentials::new(self.wire, key.as_deref(), &ready.base)?)
+                Some(Credentials::new(self.wire, key.as_deref(), &ready.base, &self.headers)?)
             }
             _ => None,
         };
         let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = names::told(request, ready.ids);
-        let mut body = self.wire.body(&self.model, &told, stream, ready.official)?;
-        let share = course.share(wire::estimate(body.len(), 0).input, request.max_tokens)?;
+        let told = self.in_words(names::told(request, ready.ids));
+        let mut body = self.wire.body(&self.model, &told, stream, ready.terms)?;
+        self.fits_window(body.len())?;
+        let share = course.share(self, wire::estimate(body.len(), 0).input, request.max_tokens)?;
         let reserved = share.map(|share| share.limit).or(request.max_tokens);
         let must_say = self.wire == Wire::Anthropic;
         let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
         if limit != request.max_tokens.or_else(|| must_say.then_some(BUDGETED_ANSWER)) {
             let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
-            body = self.wire.body(&self.model, &limited, stream, ready.official)?;
+            body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
         }
         let sent = body.len();
         let mut time_left = time_left;
@@ -546,7 +538,9 @@ impl Model {
         }
         let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
             Some(limit) => {
-                let named = |fault| share::cut_off(fault, limit, self.answer_tokens);
+                let named = |fault| {
+                    share::cut_off(fault, limit, self.answer_tokens, self.price_cap.is_some())
+                };
                 outcome.map_err(named).map(|reply| match reply {
                     ChatReply { finish: Finish::Partial(fault), .. } => {
                         ChatReply { finish: Finish::Partial(Box::new(named(*fault))), ..reply }
@@ -576,7 +570,7 @@ impl Model {
     }
 
     fn cost(&self, usage: Usage) -> Cost {
-        share::cost(self.price, usage)
+        share::cost(self.price.unwrap_or_default(), usage)
     }
 }
 
@@ -594,39 +588,6 @@ impl fmt::Debug for Model {
             .field("key", &self.key)
             .finish_non_exhaustive()
     }
-}
-
-/// An attempt under way.
-#[derive(Default)]
-pub(crate) struct Course<'a> {
-    /// It is a hedge: it writes a stream only if nobody else does.
-    rival: bool,
-    /// Who pays.
-    payer: Option<(&'a Model, &'a Context)>,
-}
-
-impl Course<'_> {
-    /// Reserves what a request may use of the payer's budget, if that has limits.
-    fn share(&self, prompt: u64, limit: Option<u32>) -> Result<Option<Share>, Fault> {
-        let Some((model, ctx)) = self.payer else { return Ok(None) };
-        let share = share(prompt, limit, model.answer_tokens, model.price, &ctx.budget_left())
-            .map_err(|denied| Fault::from(denied).by_own_limits())?;
-        if let Some(share) = share {
-            ctx.reserve(model.cost(share.usage))?;
-        }
-        Ok(share)
-    }
-
-    /// So much was used so far: it is charged if the attempt is dropped now.
-    pub(crate) fn used(&self, usage: Usage) {
-        if let Some((model, ctx)) = self.payer {
-            ctx.owe(model.cost(usage));
-        }
-    }
-}
-
-fn superseded() -> Fault {
-    Fault::cancelled("another attempt writes the stream").with_code("superseded")
 }
 
 /// Whether it ended for a reason that is not known here: it may be whole.

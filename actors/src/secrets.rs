@@ -10,6 +10,7 @@ use mainstay::fault::Fault;
 use reqwest::Url;
 
 use crate::chat::{ChatReply, Finish};
+use crate::http;
 
 /// What replaces a secret in a text.
 const HIDDEN: &str = "[key]";
@@ -77,6 +78,8 @@ impl Secrets {
             }
         }
         secrets.add(url.password().unwrap_or_default());
+        // What is on the way may quote what it was given.
+        http::proxy_secrets().iter().for_each(|secret| secrets.add(secret));
         secrets
     }
 

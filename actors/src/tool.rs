@@ -47,10 +47,8 @@ pub use crate::chat::ToolSpec;
 /// `#[schemars(crate = "mainstay_actors::tool::schemars")]`, or depend on it yourself.
 pub use schemars;
 
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod told;
-
-pub(crate) use schema::problems;
 
 /// Attempts at a time of a child made by [`tool`].
 pub const CONCURRENCY: u32 = 8;

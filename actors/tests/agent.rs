@@ -17,12 +17,14 @@ use mainstay_actors::agent::{
     Agent, AgentReply, AgentRequest, AgentTool, TURNS_LEFT_OUT, TaskBudget, Team,
 };
 use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
-use mainstay_actors::chat::{ChatReply, ChatRequest, Message, Role, ToolCall, ToolSpec};
+use mainstay_actors::chat::{
+    ChatReply, ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolSpec,
+};
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::{Row, StubServer};
 use mainstay_actors::tool::{ToolContext, ToolReply, ToolRequest, tool};
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 type Decide = Arc<dyn Fn(&ChatRequest) -> Result<ChatReply, Fault> + Send + Sync>;
 
@@ -220,6 +222,72 @@ async fn an_answer_that_is_refused_is_given_again_in_the_same_conversation() {
     let (_system, port) = start(&brain, agent().validate(|_| Err("never".to_owned()))).await;
     let fault = fault(port.call("go").await.unwrap_err());
     assert_eq!((fault.class, fault.code.as_deref()), (Class::OutputInvalid, Some("rejected")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_is_told_of_what_shape_its_answer_must_be() {
+    let open = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+    let mut closed = open.clone();
+    (closed["required"], closed["additionalProperties"]) = (json!(["n"]), json!(false));
+    for (schema, strict) in [(open, false), (closed, true)] {
+        for with_tools in [false, true] {
+            let brain = Brain::new(|_| Ok(ChatReply::text("{\"n\":7}")));
+            let agent = if with_tools { agent() } else { Agent::new("llm") };
+            let agent = agent.system("Count.").answer_schema(schema.clone());
+            let (_system, port) = start(&brain, agent).await;
+            assert_eq!(port.call("go").await.unwrap().value.text, "{\"n\":7}");
+            let asked = brain.asked.lock()[0].clone();
+            let told = &asked.messages[0];
+            assert!(told.role == Role::System && told.text.starts_with("Count.\n\n"), "{told:?}");
+            assert!(told.text.ends_with(&schema.to_string()), "{told:?}");
+            let wanted = match with_tools {
+                // Some providers refuse both at a time, and with others the model calls no tool then.
+                true => ResponseFormat::Text,
+                false => ResponseFormat::Schema {
+                    name: "answer".into(),
+                    schema: schema.to_string(),
+                    strict,
+                },
+            };
+            assert_eq!(asked.response_format, wanted);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_endpoint_finds_to_be_no_json_is_given_again_in_the_same_conversation() {
+    let server = StubServer::start().await.unwrap();
+    let schema = json!({
+        "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+        "additionalProperties": false,
+    });
+    server.then(Row::reply("certainly! {"));
+    server.then(Row::reply("{\"n\":7}"));
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(Model::openai(server.url(), "m").spec("llm"))
+        .child(Agent::new("llm").answer_schema(schema).spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port: Port<AgentRequest, AgentReply> = system.port("desk/agent").unwrap();
+    let reply = port.call("go").await.unwrap().value;
+    assert_eq!((&*reply.text, reply.steps), ("{\"n\":7}", 2));
+    let asked = server.requests();
+    assert_eq!(asked[0].json()["response_format"]["json_schema"]["strict"], true);
+    assert!(asked[1].json()["messages"].to_string().contains("it is not JSON"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_with_a_word_that_is_not_checked_is_refused_by_name_and_place() {
+    let schema = json!({"type": "object", "properties": {"id": {"pattern": "^a"}}});
+    let brain = Brain::new(|_| Ok(ChatReply::text("{}")));
+    let (_system, port) = start(&brain, Agent::new("llm").answer_schema(schema.clone())).await;
+    let fault = fault(port.call("go").await.unwrap_err());
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::InputValidation, Some("bad_schema")));
+    let why = Agent::checks_schema(&schema).unwrap_err();
+    assert!(
+        why.contains("`pattern` at /properties/id") && fault.message.ends_with(&why),
+        "{fault}"
+    );
+    assert!(brain.asked.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

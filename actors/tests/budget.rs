@@ -293,3 +293,64 @@ async fn an_agent_draws_on_the_smaller_of_its_budget_and_its_callers() {
         assert_eq!(server.count(), asked, "{own} {callers}");
     }
 }
+
+#[tokio::test]
+async fn no_request_of_an_endpoint_may_cost_more_than_its_price_cap() {
+    let (dear, cheap) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    let capped =
+        || Model::openai(dear.url(), "m").price_per_million(PRICE.0, PRICE.1).price_cap(1000);
+    let ask = |limit: u32| ChatRequest::from("hi").max_tokens(limit);
+    let (system, port) = one(capped().spec("m")).await;
+    // With and without a budget of the caller's, and of the two limits the tighter one decides.
+    for (options, code) in [
+        (soon(), Some("price_cap")),
+        (within(money(5000)), Some("price_cap")),
+        (within(money(900)), None),
+    ] {
+        let fault = fault(port.call_with(ask(500), options).await.unwrap_err());
+        assert_eq!((fault.class, fault.code.as_deref()), (Class::BudgetDenied, code), "{fault}");
+    }
+    assert_eq!(dear.count(), 0, "nothing is sent that may cost more");
+    port.call_with(ask(400), soon()).await.unwrap();
+    // Without a limit of its own an answer gets what the cap covers.
+    port.call_with("hi", soon()).await.unwrap();
+    let sent = dear.requests();
+    let prompt = |at: usize| (sent[at].body.len() as u64).div_ceil(4);
+    assert_eq!(sent[0].json()["max_tokens"], 400);
+    let limit = sent[1].json()["max_tokens"].as_u64().unwrap();
+    assert!((prompt(1) + 2 * limit).abs_diff(1000) <= 10, "{limit}");
+    system.stop().await;
+    // Also without supervision.
+    let mut alone = capped();
+    alone.connect().unwrap();
+    let fault = alone.ask(&ask(500), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("price_cap"));
+    // A sibling that costs less may be asked.
+    let member = Model::openai(cheap.url(), "m").price_per_million(1, 1).price_cap(1000);
+    let group =
+        GroupSpec::model("llm").member_spec(capped().spec("a")).member_spec(member.spec("b"));
+    let system = System::start(SupervisorSpec::one_for_one("root").group(group)).await.unwrap();
+    let llm: Chat = system.port("root/llm").unwrap();
+    assert_eq!(llm.call_with(ask(500), soon()).await.unwrap().served_by.id(), "b");
+    assert_eq!((dear.count(), cheap.count()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_price_cap_is_what_the_child_says_of_itself_and_wants_prices() {
+    let mut model = Model::openai("http://127.0.0.1:9/v1", "m").price_cap(5);
+    let fault = model.connect().unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::InputValidation, Some("no_price")));
+    model.clone().price_per_million(0, 0).connect().unwrap();
+    // Beside one with a cap, one with none is a downgrade.
+    let model = |cap: Option<u64>| {
+        let model = Model::openai("http://127.0.0.1:9/v1", "m").price_per_million(1, 1);
+        cap.into_iter().fold(model, Model::price_cap)
+    };
+    for (other, fits) in [(None, false), (Some(6), false), (Some(5), true)] {
+        let group = GroupSpec::model("llm")
+            .member_spec(model(Some(5)).spec("a"))
+            .member_spec(model(other).spec("b"));
+        let root = SupervisorSpec::one_for_one("root").group(group);
+        assert_eq!(root.validate().is_ok(), fits, "{other:?}");
+    }
+}

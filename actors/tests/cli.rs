@@ -28,6 +28,8 @@ mod kept;
 mod models;
 #[path = "cli/points.rs"]
 mod points;
+#[path = "cli/proxies.rs"]
+mod proxies;
 #[path = "cli/stand_ins.rs"]
 mod stand_ins;
 #[path = "cli/store.rs"]

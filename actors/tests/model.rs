@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use mainstay::fault::{Class, EffectState, Fault};
-use mainstay_actors::chat::ChatRequest;
-use mainstay_actors::model::Model;
+use mainstay_actors::chat::{ChatRequest, ResponseFormat};
+use mainstay_actors::model::{Model, TokenLimit};
 use mainstay_actors::stub_server::{Row, StubServer};
+use serde_json::json;
 
 const KEY: &str = "sk-very-secret";
 
@@ -233,4 +234,132 @@ async fn a_name_and_a_password_in_the_base_url_go_with_every_request_and_are_sho
     keyed.connect().unwrap();
     keyed.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
     assert_eq!(server.requests()[2].header("authorization"), Some("Bearer sk-very-secret"));
+}
+
+#[tokio::test]
+async fn a_schema_that_need_not_be_enforced_is_told_in_words_where_it_can_only_be_enforced() {
+    let server = StubServer::start().await.unwrap();
+    let said = json!({"content": [{"type": "text", "text": "no JSON"}], "stop_reason": "end_turn"});
+    server.otherwise(Row::new(200, said.to_string()));
+    let mut model = Model::anthropic(server.url(), "m");
+    model.connect().unwrap();
+    for strict in [false, true] {
+        let format = ResponseFormat::Schema {
+            name: "answer".into(),
+            schema: json!({"type": "object"}).to_string(),
+            strict,
+        };
+        let request = ChatRequest::from("hello").response_format(format);
+        let reply = model.ask(&request, Duration::MAX, 1).await;
+        // A wish that is not met is for whoever wishes to find out.
+        assert_eq!(reply.is_ok(), !strict, "{reply:?}");
+        let sent = server.requests().pop().unwrap().json();
+        assert_eq!(sent.get("output_config").is_some(), strict, "{sent}");
+        let told = sent["system"].as_str().is_some_and(|text| text.contains("\"object\""));
+        assert_eq!(told, !strict, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_limit_has_the_name_that_is_chosen() {
+    let server = StubServer::start().await.unwrap();
+    let request = ChatRequest::from("hello").max_tokens(7);
+    for (name, expected) in [
+        (None, "max_tokens"),
+        (Some(TokenLimit::MaxTokens), "max_tokens"),
+        (Some(TokenLimit::MaxCompletionTokens), "max_completion_tokens"),
+    ] {
+        let model = Model::openai(server.url(), "m");
+        let mut model = name.into_iter().fold(model, Model::token_limit);
+        model.connect().unwrap();
+        model.ask(&request, Duration::MAX, 1).await.unwrap();
+        let sent = server.requests().pop().unwrap().json();
+        for name in ["max_tokens", "max_completion_tokens"] {
+            assert_eq!(sent.get(name).is_some(), name == expected, "{sent}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_headers_go_with_every_request_and_their_secrets_are_shown_to_nobody() {
+    let server = StubServer::start().await.unwrap();
+    // The folder of the package: long enough for a secret, and set by whoever runs this.
+    const VARIABLE: &str = "CARGO_MANIFEST_DIR";
+    let hidden = std::env::var(VARIABLE).unwrap();
+    let mut model = Model::openai(server.url(), "m")
+        .key(KEY)
+        .header("X-Team", "a-team-of-no-secret")
+        .header("Authorization", "Basic instead-of-the-key")
+        .header_env("X-Place", VARIABLE);
+    model.connect().unwrap();
+    server.then(Row::reply(&format!("a-team-of-no-secret {hidden} instead-of-the-key")));
+    let reply = model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
+    assert_eq!(reply.text, "a-team-of-no-secret [key] [key]");
+    let sent = &server.requests()[0];
+    assert_eq!(sent.header("x-team"), Some("a-team-of-no-secret"));
+    assert_eq!(sent.header("x-place"), Some(&*hidden));
+    assert_eq!(sent.header("authorization"), Some("Basic instead-of-the-key"));
+    server.then(Row::error(401, "", &format!("not {hidden} with instead-of-the-key")));
+    let fault = model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!(fault.message.matches("[key]").count(), 2, "{fault}");
+    for text in [format!("{model:?}"), format!("{fault:?} {:?}", fault.source)] {
+        assert!(!text.contains(&hidden) && !text.contains("instead-of"), "{text}");
+    }
+    // They follow a key no further than it goes.
+    let other = StubServer::start().await.unwrap();
+    server.then(Row::new(307, "").header("location", other.url()));
+    model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!(other.count(), 0);
+    for (name, value) in [("content-length", "1"), ("Host", "x"), ("a b", "x"), ("x-a", "a\nb")] {
+        let fault = Model::openai(server.url(), "m").header(name, value).connect().unwrap_err();
+        assert_eq!(fault.code.as_deref(), Some("bad_header"), "{name}");
+    }
+    let fault = Model::openai(server.url(), "m").header_env("x", "MAINSTAY_NONE").connect();
+    let fault = fault.unwrap_err();
+    assert!(fault.class == Class::Permission && fault.message.contains("MAINSTAY_NONE"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_prompt_without_room_in_the_window_is_not_sent_and_ollama_is_told_the_window() {
+    let server = StubServer::start().await.unwrap();
+    let said = json!({"message": {"role": "assistant", "content": "hi"}, "done": true});
+    server.otherwise(Row::new(200, said.to_string()));
+    let mut model = Model::ollama_native(server.url(), "m");
+    model.connect().unwrap();
+    model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
+    let mut model = model.context_window(200);
+    model.connect().unwrap();
+    model.ask(&ChatRequest::from("hello"), Duration::MAX, 1).await.unwrap();
+    let windows: Vec<_> =
+        server.requests().iter().map(|it| it.json().pointer("/options/num_ctx").cloned()).collect();
+    assert_eq!(windows, [None, Some(json!(200))]);
+    let long = ChatRequest::from("x".repeat(1200));
+    let fault = model.ask(&long, Duration::MAX, 1).await.unwrap_err();
+    assert_eq!((fault.class, fault.effect), (Class::ContextLength, EffectState::NotApplied));
+    assert_eq!((fault.code.as_deref(), server.count()), (Some("context_window"), 2));
+}
+
+#[tokio::test]
+async fn where_a_provider_has_no_structured_output_the_model_is_told_in_words() {
+    let server = StubServer::start().await.unwrap();
+    let mut model = Model::openai(server.url(), "m").structured_output(false);
+    model.connect().unwrap();
+    let schema = json!({"type": "object", "title": "mine"});
+    for (request, told) in [
+        (ChatRequest::from("hello").response_format(ResponseFormat::Json), "one JSON value"),
+        (ChatRequest::from("hello").json_schema("answer", schema.clone()), "\"mine\""),
+        (ChatRequest::from("hello").system("Be kind.").json_schema("answer", schema), "\"mine\""),
+    ] {
+        server.then(Row::reply("{}"));
+        model.ask(&request, Duration::MAX, 1).await.unwrap();
+        let sent = server.requests().pop().unwrap().json();
+        assert_eq!(sent.get("response_format"), None);
+        let messages = sent["messages"].as_array().unwrap();
+        assert_eq!((messages.len(), &messages[0]["role"]), (2, &json!("system")));
+        assert!(messages[0]["content"].as_str().unwrap().contains(told), "{sent}");
+        // It is looked at as ever.
+        server.then(Row::reply("certainly"));
+        let fault = model.ask(&request, Duration::MAX, 1).await.unwrap_err();
+        assert_eq!(fault.code.as_deref(), Some("bad_json"));
+    }
 }

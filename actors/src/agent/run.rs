@@ -14,8 +14,10 @@ use super::context::{Conversation, cut};
 use super::state::{Failed, Memory, Planned, Same};
 use super::turns::LeftOut;
 use super::{AgentReply, AgentRequest, Plan, ToolUse, past};
-use crate::chat::{ChatReply, ChatRequest, Message, ToolCall};
+use crate::chat::{ChatReply, ChatRequest, Message, ResponseFormat, ToolCall};
+use crate::model::BAD_JSON;
 use crate::names;
+use crate::tool::schema::known;
 
 /// Tool calls of one answer that are made; for the others the model is told that they were too many.
 pub const MAX_CALLS: usize = 16;
@@ -25,6 +27,20 @@ pub const MAX_RESULT: usize = 64 * 1024;
 pub const MAX_FAILURES: u32 = 3;
 /// Answers that a validator refuses and the model may give again.
 pub const MAX_REGENERATIONS: u32 = 2;
+
+impl Plan {
+    /// The system message, with what the answer must be.
+    fn system(&self) -> Option<String> {
+        let Some(schema) = &self.answer else { return self.system.clone() };
+        let told = format!(
+            "Your final answer must be one JSON value of this JSON schema, and nothing else, no code fence either:\n{schema}"
+        );
+        Some(match &self.system {
+            Some(system) => format!("{system}\n\n{told}"),
+            None => told,
+        })
+    }
+}
 
 /// What comes next.
 #[derive(Debug)]
@@ -62,9 +78,7 @@ impl Run {
     pub(super) fn new(plan: Arc<Plan>, task: String, request: &AgentRequest) -> Self {
         let history = &request.history;
         let mut messages = Vec::with_capacity(history.len() + 3);
-        if let Some(system) = &plan.system {
-            messages.push(Message::system(system.clone()));
-        }
+        messages.extend(plan.system().map(Message::system));
         messages.extend_from_slice(history);
         LeftOut::turns(request.left_out).tell(&mut messages);
         messages.push(Message::user(request.text.as_str()));
@@ -120,6 +134,13 @@ impl Run {
         request.tools = self.plan.tools.iter().map(|(spec, _)| spec.clone()).collect();
         request.max_tokens = self.plan.max_tokens;
         request.temperature = self.plan.temperature;
+        if let Some(schema) = self.plan.answer.as_ref().filter(|_| self.plan.tools.is_empty()) {
+            request.response_format = ResponseFormat::Schema {
+                name: "answer".to_owned(),
+                schema: schema.to_string(),
+                strict: known::is_closed(schema),
+            };
+        }
         Next::Ask(request)
     }
 
@@ -170,6 +191,11 @@ impl Run {
                 left_out: self.left_out,
             }));
         };
+        self.again(&why, Some(text))
+    }
+
+    /// Has the model give the whole answer again, since this is wrong with the one it `gave`.
+    fn again(&mut self, why: &str, gave: Option<String>) -> Result<Next, Fault> {
         if self.memory.regenerations >= MAX_REGENERATIONS {
             let text =
                 format!("after {MAX_REGENERATIONS} regenerations the answer is wrong: {why}");
@@ -177,10 +203,17 @@ impl Run {
         }
         self.check_steps()?;
         self.memory().regenerations += 1;
-        self.context.open_round(Message::assistant(text));
-        self.context.push(Message::user(format!(
+        let ask = Message::user(format!(
             "Your answer cannot be used: {why}\nGive the whole answer again, with that mended."
-        )));
+        ));
+        match gave {
+            Some(text) => {
+                self.context.open_round(Message::assistant(text));
+                self.context.push(ask);
+            }
+            // Nobody has it any more.
+            None => self.context.open_round(ask),
+        }
         Ok(self.ask())
     }
 
@@ -201,6 +234,11 @@ impl Run {
     pub(super) fn on_model_fault(&mut self, fault: Fault, earlier: u32) -> Result<Next, Fault> {
         if innermost(&fault).class == Class::ContextLength && self.make_room(earlier) {
             return Ok(self.ask());
+        }
+        // The endpoint has looked at what it had asked for.
+        if self.plan.answer.is_some() && innermost(&fault).code.as_deref() == Some(BAD_JSON) {
+            self.memory().steps += 1;
+            return self.again("it is not JSON", None);
         }
         Err(fault)
     }

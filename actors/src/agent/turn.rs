@@ -11,6 +11,7 @@ use super::run::{Next, Run};
 use super::{Agent, AgentReply, AgentRequest, LINES, SHORTENED, STEPS_LEFT_OUT, TURNS_LEFT_OUT};
 use crate::chat::{ChatReply, ChatRequest};
 use crate::tool::ToolReply;
+use crate::tool::schema::known;
 
 /// What does not go back when the task does. Shared by the lives of a child.
 #[derive(Debug, Default)]
@@ -28,6 +29,10 @@ impl Agent {
         turn: Turn,
         ctx: &Context,
     ) -> Result<Step<AgentReply>, Fault> {
+        if let Some(Err(why)) = self.plan.answer.as_ref().map(known::checkable) {
+            let text = format!("the schema of the answers cannot be held: {why}");
+            return Err(Fault::input_validation(text).with_code("bad_schema").not_applied());
+        }
         let performed = self.take_up(request, turn, ctx)?;
         self.count_time(ctx);
         let next = match performed {

@@ -451,7 +451,11 @@ impl Tree {
     }
 
     fn model(&self, name: &str, model: &file::Model) -> ChildSpec {
-        leaves::model(name, model, self.limits.get(name), self.stage.as_ref())
+        let leads = |group: &file::Group| {
+            group.members.get_ref().first().is_some_and(|first| first.get_ref() == name)
+        };
+        let leads = self.file.groups.values().any(leads);
+        leaves::model(name, model, leads, self.limits.get(name), self.stage.as_ref())
     }
 
     /// The tools that need no server, as children.

@@ -249,11 +249,17 @@ fn keeps_to(models: &Named<Model>, model: &Model) -> String {
         .answer_tokens
         .as_ref()
         .map(|tokens| format!("answers of {tokens} tokens where nobody says"));
+    let mut parts = Vec::from_iter(answers);
+    if let Some(window) = model.context_window.as_ref().filter(|_| remote) {
+        parts.push(format!("a window of {} tokens", window.get_ref()));
+    }
+    if let Some(cap) = model.price_cap.as_ref().filter(|_| remote) {
+        parts.push(format!("at most {} a request", cap.get_ref()));
+    }
     let Some(limits) = limits.filter(|_| remote).map(|limits| *limits.get_ref()) else {
         let usual = if remote { "what the provider says" } else { "-" };
-        return answers.unwrap_or_else(|| usual.to_owned());
+        return if parts.is_empty() { usual.to_owned() } else { parts.join(", ") };
     };
-    let mut parts = Vec::from_iter(answers);
     if let Some(requests) = limits.requests_per_minute {
         parts.push(format!("{requests} requests a minute"));
     }

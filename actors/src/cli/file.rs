@@ -176,6 +176,10 @@ pub(crate) struct Model {
     pub(crate) timeout: Option<Spanned<Span>>,
     pub(crate) idle_timeout: Option<Spanned<Span>>,
     pub(crate) answer_tokens: Option<Spanned<NonZeroU32>>,
+    pub(crate) token_limit: Option<Spanned<LimitName>>,
+    pub(crate) structured_output: Option<Spanned<bool>>,
+    pub(crate) headers: Option<Spanned<BTreeMap<Spanned<String>, Spanned<String>>>>,
+    pub(crate) headers_env: Option<Spanned<BTreeMap<Spanned<String>, Spanned<String>>>>,
     pub(crate) concurrency: Option<Spanned<u32>>,
     pub(crate) price_per_million: Option<Spanned<Price>>,
     pub(crate) limits: Option<Spanned<Limits>>,
@@ -183,10 +187,18 @@ pub(crate) struct Model {
     pub(crate) provider: Option<String>,
     pub(crate) guardrail: Option<u8>,
     pub(crate) residency: Option<String>,
-    pub(crate) context_window: Option<NonZeroU32>,
+    pub(crate) context_window: Option<Spanned<NonZeroU32>>,
     pub(crate) price_cap: Option<Spanned<f64>>,
     #[serde(default)]
     pub(crate) tool_rights: BTreeSet<String>,
+}
+
+/// What chat completions call the token limit of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LimitName {
+    MaxTokens,
+    MaxCompletionTokens,
 }
 
 /// What a million tokens cost, in the currency.
@@ -322,6 +334,7 @@ pub(crate) struct Tool {
     pub(crate) max_result_bytes: Option<Spanned<NonZeroUsize>>,
     pub(crate) connect_wait: Option<Spanned<Span>>,
     pub(crate) start_timeout: Option<Spanned<Span>>,
+    pub(crate) ping_timeout: Option<Spanned<Span>>,
     pub(crate) errors_are_transient: Option<Spanned<bool>>,
 }
 

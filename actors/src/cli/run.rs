@@ -20,12 +20,15 @@ use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamSink, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message};
 
+use serde_json::{Value, json};
+
 use super::aside;
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::{Failed, Show, UNREAD, say, tell};
 pub(crate) use interrupt::{hear_interrupts, interrupted};
+use keys::Keys;
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -36,6 +39,7 @@ use words::{Outcome, Why, line};
 
 mod alerts;
 mod interrupt;
+mod keys;
 mod lines;
 mod metrics;
 mod page;
@@ -47,6 +51,7 @@ mod talk;
 mod words;
 
 pub(crate) use lines::is_interactive;
+pub(crate) use page::as_line;
 
 /// Pieces of an answer that wait to be shown.
 const PIECES: usize = 64;
@@ -87,6 +92,10 @@ pub(crate) struct Session {
     served: Served,
     /// Under which the next question is asked.
     key: Option<String>,
+    /// What was asked under which; `None` where nothing is kept of who is asked.
+    keys: Option<Keys>,
+    /// What became of questions of before, for a program.
+    before: Vec<Value>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
 }
@@ -108,6 +117,8 @@ impl Session {
         }
         let spec = tree.spec()?;
         let keeps = store.clone().filter(|_| tree.unkept().is_none());
+        let keys = keeps.clone();
+        let keys = keys.map(|store| Keys::new(store, &tree.entry(), tree.durability()));
         let talk = keeps.map(|store| Talk::new(store, &tree.entry(), tree.durability()));
         let watched = SystemOptions::new().watch(tree.watch()).points(points::spec(&tree.file));
         let (system, taken, early) = match store {
@@ -138,7 +149,7 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
-        let (said, leaving, helped, served, key, lines) = Default::default();
+        let (said, leaving, helped, served, key, lines, before) = Default::default();
         Ok(Self {
             system,
             asked,
@@ -152,6 +163,8 @@ impl Session {
             helped,
             served,
             key,
+            keys,
+            before,
             lines,
         })
     }
@@ -217,20 +230,34 @@ impl Session {
             self.lines = Some(Lines::new(None)?);
         }
         let began = Instant::now();
+        if let (Some(key), Some(keys), false) = (&key, &self.keys, prompt.is_empty())
+            && !keys.stands_for(key, prompt).await.map_err(|error| Failed(error.to_string()))?
+        {
+            return self.tell(Err(Why::other_question(key)), began.elapsed(), false);
+        }
         let mut same = None;
         for answered in self.take_up().await? {
-            // The same command again after a kill asks the same question once.
-            let is_same = answered.question.text == prompt && answered.question.history.is_empty();
-            if is_same && answered.outcome.is_ok() {
+            let is_same = match &key {
+                // Whoever gives keys says by them what is the same.
+                Some(key) => *answered.key == **key,
+                // The same command again after a kill asks the same question once.
+                None => answered.question.text == prompt && answered.question.history.is_empty(),
+            };
+            if is_same && same.is_none() {
                 same = Some(answered.outcome);
-            } else if !self.show.json {
+            } else if self.show.json {
+                self.before.push(answered.as_json(began.elapsed()));
+            } else {
                 tell_taken(&answered, |text| tell(text));
             }
         }
-        if let Some(Ok(outcome)) = same {
-            return self.tell(Ok(&outcome), began.elapsed(), false);
+        if let Some(same) = same {
+            return self.tell(same.as_ref().map_err(Clone::clone), began.elapsed(), false);
         }
         if prompt.is_empty() {
+            if self.show.json && !self.before.is_empty() {
+                self.say_json("taken_up", json!({}));
+            }
             return Ok(());
         }
         if let Some(key) = key {
@@ -253,23 +280,28 @@ impl Session {
         for request in taken {
             let system = self.system.clone();
             let work = async { taken::answer(&system, &request, &mut system.events()).await };
-            let mut page = Page::new(None);
+            let mut page = Page::new(None, self.show.json);
             let Some(answered) = self.attend(work, &mut page, &mut events).await else {
                 let why = "called off; what was asked before goes on at the next start";
                 return Err(Failed(why.to_owned()).into());
             };
             // The record holds the answer, and not who gave it; the event that tells may come after it.
             let told = tokio::time::Instant::now() + TOLD;
-            while is_one && self.served.only(&request.child).is_none() {
+            while is_one
+                && self.served.only(&request.child).is_none()
+                && self.served.failed(&request.child).is_none()
+            {
                 let next = tokio::time::timeout_at(told, events.next()).await;
                 let Ok(Some(stamped)) = next else { break };
                 self.progress(&stamped.event, &mut page);
             }
             let by = self.served.only(&request.child).filter(|_| is_one);
             let below = self.served.below(&request.child);
-            answers.extend(answered.map(|Answered { question, outcome }| {
+            let failed = self.served.failed(&request.child).filter(|_| is_one);
+            answers.extend(answered.map(|Answered { question, key, outcome }| {
+                let outcome = outcome.map_err(|why| why.told(failed));
                 let outcome = outcome.map(|outcome| outcome.given_by(by).resting_on(below));
-                Answered { question, outcome }
+                Answered { question, key, outcome }
             }));
         }
         Ok(answers)
@@ -342,7 +374,7 @@ impl Session {
     ) -> (Result<Outcome, Why>, bool) {
         let began = Instant::now();
         let mut events = self.system.events();
-        let mut page = Page::new(stream);
+        let mut page = Page::new(stream, self.show.json);
         let outcome = self.attend(call, &mut page, &mut events).await;
         let outcome = outcome.unwrap_or_else(|| Err(Why::called_off()));
         if outcome.as_ref().is_err_and(Why::is_called_off) {
@@ -363,7 +395,7 @@ impl Session {
         page.rest(self.show.progress);
         let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));
         page.end();
-        if page.has_begun() && !shown && outcome.is_ok() {
+        if page.has_begun() && !shown && outcome.is_ok() && !self.show.json {
             tell("  (the answer broke off; another one was given)");
         }
         while let Some(stamped) = events.try_next() {
@@ -488,7 +520,7 @@ impl Session {
         shown: bool,
     ) -> anyhow::Result<()> {
         match outcome {
-            Ok(outcome) if self.show.json => say(outcome.as_json(took)),
+            Ok(outcome) if self.show.json => self.say_json("answer", outcome.as_json(took)),
             Ok(outcome) => {
                 if !shown {
                     say(&outcome.text);
@@ -498,12 +530,20 @@ impl Session {
                 }
             }
             Err(why) if self.show.json => {
-                say(&why.json);
+                self.say_json("error", why.json);
                 return Err(Failed(String::new()).into());
             }
             Err(why) => return Err(Failed(why.text).into()),
         }
         Ok(())
+    }
+
+    /// The last line for a program. Where lines came before, it says which it is.
+    fn say_json(&self, event: &str, mut body: Value) {
+        if !self.before.is_empty() {
+            body["before"] = self.before.clone().into();
+        }
+        say(if self.show.stream { as_line(event, body) } else { body });
     }
 
     /// A conversation: lines in, answers out, until the end of the input.
@@ -635,7 +675,7 @@ fn tell_taken(answered: &Answered, mut say: impl FnMut(&str)) {
     say(&format!("asked before: {}", answered.question.text));
     match &answered.outcome {
         Ok(outcome) => say(&outcome.text),
-        Err(fate) => say(&format!("no answer: {fate}")),
+        Err(why) => say(&why.text),
     }
 }
 

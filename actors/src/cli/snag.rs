@@ -73,16 +73,29 @@ impl Snags {
     }
 }
 
+/// Whether what goes by this name is a key by its looks, or the name of a key's variable.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    const WORDS: [&str; 8] =
+        ["key", "token", "bearer", "secret", "password", "env_from", "authorization", "cookie"];
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| name.contains(word))
+}
+
 /// The texts of a file that stand where a key or the name of its variable belongs, and are no name by their looks.
 fn pasted(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for line in text.lines() {
-        let Some((name, value)) = line.split_once('=') else { continue };
-        let name = name.trim().to_ascii_lowercase();
-        let words = ["key", "token", "bearer", "secret", "password", "env_from", "authorization"];
-        if words.iter().any(|word| name.contains(word)) {
-            // What stands between quotes, of either kind.
-            found.extend(value.split(['"', '\'']).skip(1).step_by(2).filter(|it| is_key(it)));
+        for (at, _) in line.match_indices('=') {
+            let (name, value) = (&line[..at], &line[at + 1..]);
+            // In a table on one line, there are others before it.
+            let name = name.rsplit(['{', ',']).next().unwrap_or_default();
+            if is_secret_name(name) {
+                // What stands between quotes, of either kind.
+                let quoted = value.split(['"', '\'']).skip(1).step_by(2);
+                // A scheme may stand before it.
+                let is_pasted = |it: &&str| it.split_whitespace().next_back().is_some_and(is_key);
+                found.extend(quoted.filter(is_pasted));
+            }
         }
     }
     found.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -198,6 +211,10 @@ mod tests {
         assert!(!said.contains(dashed) && !said.contains(word), "{said}");
         assert!(said.contains("a-model") && said.contains("\"MY_KEY\""), "{said}");
         assert!(said.contains("1 | key_env = \"[key]\""), "{said}");
+        let file = format!("headers = {{ x-a = \"b\", Authorization = \"Bearer {word}\" }}\n");
+        let snags = vec![Snag::new(0..9, "no", "", "no")];
+        let said = Snags { file: "tree.toml".to_owned(), text: file, snags }.to_string();
+        assert!(said.contains("x-a = \"b\", Authorization = \"[key]\""), "{said}");
     }
 
     #[test]

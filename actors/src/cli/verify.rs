@@ -12,6 +12,7 @@ use super::snag::{Snag, list, meant};
 
 mod acts;
 mod groups;
+mod models;
 mod parts;
 
 /// What a name stands for.

@@ -51,6 +51,15 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
         // There is no such option, only one for a schema.
         system.push("Answer with one JSON value and nothing else.");
     }
+    let wish = match &request.response_format {
+        // Here a schema is enforced, and one that cannot be is refused.
+        ResponseFormat::Schema { schema: text, strict: false, .. } => {
+            let schema = schema(text, "the answer")?;
+            Some(format!("Answer with one JSON value of this schema and nothing else: {schema}"))
+        }
+        _ => None,
+    };
+    system.extend(wish.as_deref());
     let messages: Vec<_> = messages
         .into_iter()
         .map(|(role, content)| json!({ "role": role, "content": content }))
@@ -77,7 +86,7 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
     }
     set(&mut body, "temperature", request.temperature.map(decimal));
     set(&mut body, "stop_sequences", (!request.stop.is_empty()).then_some(request.stop.as_slice()));
-    if let ResponseFormat::Schema { schema: text, .. } = &request.response_format {
+    if let ResponseFormat::Schema { schema: text, strict: true, .. } = &request.response_format {
         let schema = schema(text, "the answer")?;
         body["output_config"] = json!({ "format": { "type": "json_schema", "schema": schema } });
     }

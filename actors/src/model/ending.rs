@@ -26,7 +26,9 @@ pub(crate) enum Stop {
 impl Stop {
     /// What a word means that is none of its format's own: gateways pass on those of others.
     pub(crate) fn foreign(word: String) -> Self {
-        match word.to_ascii_lowercase().as_str() {
+        // Google's compatible endpoint passes on its own.
+        let lower = word.to_ascii_lowercase();
+        match lower.as_str() {
             "stop" | "stop_sequence" | "end_turn" | "eos" | "eos_token" | "complete"
             | "completed" | "finished" => Self::Complete,
             "tool_calls" | "tool_call" | "tool_use" | "function_call" => Self::ToolCalls,
@@ -38,7 +40,16 @@ impl Stop {
             | "sensitive"
             | "error_toxic"
             | "guardrail_intervened"
-            | "language" => Self::Filtered(word),
+            | "language"
+            | "recitation"
+            | "blocklist"
+            | "prohibited_content"
+            | "spii" => Self::Filtered(word),
+            _ if lower.starts_with("image_") => Self::Filtered(word),
+            "malformed_function_call" | "unexpected_tool_call" | "too_many_tool_calls" => {
+                Self::BadOutput(word)
+            }
+            _ if lower.starts_with("function_call_filter") => Self::BadOutput(word),
             "other" | "malformed_response" | "missing_thought_signature" => Self::Spoiled(word),
             "insufficient_system_resource"
             | "abort"

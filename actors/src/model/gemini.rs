@@ -164,13 +164,6 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
         found.push(Delta::Stop(match reason.as_str() {
             "STOP" => Stop::Complete,
             "MAX_TOKENS" => Stop::Truncated,
-            "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" => {
-                Stop::Filtered(reason)
-            }
-            "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" => {
-                Stop::BadOutput(reason)
-            }
-            _ if reason.starts_with("IMAGE_") => Stop::Filtered(reason),
             _ => Stop::foreign(reason),
         }));
     }

@@ -12,8 +12,13 @@ use super::wire::{
 use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
 use crate::names;
 
-/// The body of a request.
-pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<Value, Fault> {
+/// The body of a request that wants a window of so many tokens.
+pub(crate) fn body(
+    model: &str,
+    request: &ChatRequest,
+    stream: bool,
+    window: Option<u32>,
+) -> Result<Value, Fault> {
     let messages: Vec<_> = request
         .messages
         .iter()
@@ -50,6 +55,7 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
         }
     }
     let mut options = json!({});
+    set(&mut options, "num_ctx", window);
     set(&mut options, "num_predict", request.max_tokens);
     set(&mut options, "temperature", request.temperature.map(decimal));
     set(&mut options, "seed", request.seed);

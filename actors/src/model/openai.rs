@@ -16,12 +16,12 @@ use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoi
 
 pub(super) mod typed;
 
-/// The body of a request. `official` says which of the two names of the token limit the server knows.
+/// The body of a request. `completion` says which of the two names of the token limit the server knows.
 pub(crate) fn body(
     model: &str,
     request: &ChatRequest,
     stream: bool,
-    official: bool,
+    completion: bool,
 ) -> Result<Vec<u8>, Fault> {
     let tools = request.tools.iter().map(|tool| {
         let parameters = raw(&tool.parameters, || format!("tool \"{}\"", tool.name))?;
@@ -45,8 +45,8 @@ pub(crate) fn body(
         stream_options: stream.then_some(StreamOptions { include_usage: true }),
         tools: tools.collect::<Result<_, Fault>>()?,
         tool_choice: choice(request.tool_choice).filter(|_| !request.tools.is_empty()),
-        max_completion_tokens: limit(official),
-        max_tokens: limit(!official),
+        max_completion_tokens: limit(completion),
+        max_tokens: limit(!completion),
         temperature: request.temperature.map(decimal),
         stop: &request.stop,
         seed: request.seed,

@@ -70,11 +70,12 @@ pub(super) fn share(
 const MILLION: u128 = 1_000_000;
 
 /// The fault of an answer that was cut off at a limit that nobody had asked for, with where it came from.
-pub(super) fn cut_off(mut fault: Fault, limit: u32, most: u32) -> Fault {
+pub(super) fn cut_off(mut fault: Fault, limit: u32, most: u32, capped: bool) -> Fault {
     if fault.code.as_deref() == Some(TRUNCATED) {
-        let why = match limit < most {
-            true => "all that the budget had left",
-            false => {
+        let why = match (limit < most, capped) {
+            (true, false) => "all that the budget had left",
+            (true, true) => "all that the budget or the model's `price_cap` had left",
+            (false, _) => {
                 "what it gets where nobody says: set `max_tokens`, or raise the model's `answer_tokens`"
             }
         };

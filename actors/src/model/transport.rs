@@ -90,19 +90,27 @@ pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
 /// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing
 /// unknown and is `Network` even when the request had been sent.
 pub(crate) fn transport(error: reqwest::Error) -> Fault {
+    let proxied = error.url().is_some_and(http::may_be_proxied);
     let host = error.url().map(host).unwrap_or_default();
+    // Who was to be reached first.
+    let first = match proxied {
+        true => format!("{host} or the proxy on the way to it"),
+        false => host.clone(),
+    };
     // The rest of the URL may hold a secret.
     let error = error.without_url();
     let text = chain(&error);
-    let fault = if error.is_connect() {
+    let fault = if let Some(why) = tunnel(&error) {
+        tunnel_fault(&why, &host)
+    } else if error.is_connect() {
         let (code, text) = if error.is_timeout() {
-            ("connect_timeout", format!("{host} was not reached in time"))
+            ("connect_timeout", format!("{first} was not reached in time"))
         } else if io_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
-            ("connection_refused", format!("{host} refused the connection"))
+            ("connection_refused", format!("{first} refused the connection"))
         } else if let Some(why) = tls(&error) {
             ("tls", format!("no secure connection to {host}: {why}"))
         } else {
-            ("connect", format!("{host} was not reached: {text}"))
+            ("connect", format!("{first} was not reached: {text}"))
         };
         Fault::network(text).with_code(code).not_applied()
     } else if error.is_timeout() {
@@ -113,6 +121,37 @@ pub(crate) fn transport(error: reqwest::Error) -> Fault {
         Fault::network(format!("the connection broke: {text}")).with_code("connection_reset")
     };
     fault.with_source(error)
+}
+
+/// What became of the tunnel that a proxy was to make, if it is that: its own words, since the type has no name
+/// outside.
+fn tunnel(error: &dyn Error) -> Option<String> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(why) = error.to_string().strip_prefix("tunnel error: ") {
+            return Some(why.to_owned());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Nothing has reached the endpoint.
+fn tunnel_fault(why: &str, host: &str) -> Fault {
+    let proxy = format!("the proxy on the way to {host}");
+    match why {
+        "proxy authorization required" => {
+            Fault::permission(format!("{proxy} wants to know who asks: 407"))
+                .with_code("proxy_auth")
+        }
+        "failed to create underlying connection" => {
+            Fault::network(format!("{proxy} was not reached")).with_code("proxy_unreachable")
+        }
+        _ => {
+            Fault::network(format!("{proxy} made no connection: {why}")).with_code("proxy_refused")
+        }
+    }
+    .not_applied()
 }
 
 /// The host and port of a URL.

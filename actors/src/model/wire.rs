@@ -17,7 +17,7 @@ use super::openai::typed;
 pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses, share};
-use crate::chat::{ChatReply, ChatRequest, Finish, ResponseFormat, ToolCall, Usage};
+use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ResponseFormat, ToolCall, Usage};
 use crate::exact;
 use crate::names::{self, Ids};
 
@@ -34,6 +34,15 @@ pub(crate) enum Wire {
     Gemini,
     /// Ollama's own `/api/chat`.
     Ollama,
+}
+
+/// What a request says differently from server to server of one format.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    /// Whether the token limit is called `max_completion_tokens`, in chat completions.
+    pub(crate) completion: bool,
+    /// How large a window is wanted, in tokens, where that can be said.
+    pub(crate) window: Option<u32>,
 }
 
 /// One thing an answer says.
@@ -120,14 +129,14 @@ impl Wire {
         model: &str,
         request: &ChatRequest,
         stream: bool,
-        official: bool,
+        terms: Terms,
     ) -> Result<Vec<u8>, Fault> {
         let body = match self {
-            Self::Chat => return openai::body(model, request, stream, official),
+            Self::Chat => return openai::body(model, request, stream, terms.completion),
             Self::Responses => responses::body(model, request, stream),
             Self::Anthropic => anthropic::body(model, request, stream),
             Self::Gemini => gemini::body(request),
-            Self::Ollama => ollama::body(model, request, stream),
+            Self::Ollama => ollama::body(model, request, stream, terms.window),
         }?;
         serde_json::to_vec(&body).map_err(unwritable)
     }
@@ -444,6 +453,13 @@ impl Draft {
             _ if self.refused => {
                 return Err(Fault::content_filtered("the model refused").with_code("refusal"));
             }
+            // It has come to nothing, for whatever reason.
+            Some(Stop::Other(other))
+                if self.text.is_empty() && self.calls.is_empty() && other != PAUSED =>
+            {
+                let text = "the model said nothing and asked for nothing, for a reason that is not known here";
+                return Err(Fault::output_invalid(text).with_code(plain(other, "empty_answer")));
+            }
             Some(Stop::Other(other)) => Finish::Other(other),
             Some(Stop::ToolCalls) => Finish::ToolCalls,
             // Some formats have one word for both.
@@ -474,14 +490,15 @@ impl Draft {
                 call
             })
             .collect();
-        if *format != ResponseFormat::Text
+        // What is only wished for is looked at by whoever wishes it.
+        if !matches!(format, ResponseFormat::Text | ResponseFormat::Schema { strict: false, .. })
             && tool_calls.is_empty()
             && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&self.text)
         {
             // The place, not the text: it is the user's.
             let (line, column) = (error.line(), error.column());
             let text = format!("JSON was asked for; no JSON at line {line} column {column}");
-            return Err(Fault::output_invalid(text).with_code("bad_json"));
+            return Err(Fault::output_invalid(text).with_code(super::BAD_JSON));
         }
         Ok(ChatReply { text: self.text, tool_calls, usage, finish, model: self.model })
     }

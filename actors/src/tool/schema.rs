@@ -9,10 +9,12 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
+pub(crate) mod known;
+
 /// Problems that are told at once; a model that is told of more mends none.
 const MOST: usize = 8;
-/// How deep arguments are looked at; beyond, the type decides.
-const DEEPEST: usize = 32;
+/// How deep values are looked at. Beyond, the type of a tool's arguments decides; an answer has none.
+const DEEPEST: usize = 64;
 
 /// The schema of a type, without what only matters to people.
 pub(super) fn of<A: JsonSchema>() -> Value {
@@ -32,8 +34,18 @@ pub(super) fn of<A: JsonSchema>() -> Value {
 
 /// What is wrong with the arguments, each argument by its name; empty when nothing is.
 pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
-    let mut check = Check { root: schema, found: Vec::new() };
-    check.value(schema, arguments, "", 0);
+    told(Check { root: schema, subject: "argument", found: Vec::new() }, arguments)
+}
+
+/// What is wrong with an answer, of a schema that is [checked](known::checkable) in full.
+pub(crate) fn faults(schema: &Value, answer: &Value) -> String {
+    told(Check { root: schema, subject: ANSWER, found: Vec::new() }, answer)
+}
+
+const ANSWER: &str = "field";
+
+fn told(mut check: Check<'_>, value: &Value) -> String {
+    check.value(check.root, value, "", 0);
     let more = check.found.len().saturating_sub(MOST);
     check.found.truncate(MOST);
     let mut text = check.found.join("; ");
@@ -45,28 +57,55 @@ pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
 
 struct Check<'a> {
     root: &'a Value,
+    /// What parts of the value are called.
+    subject: &'static str,
     found: Vec<String>,
 }
 
 impl<'a> Check<'a> {
     fn say(&mut self, path: &str, what: &str) {
-        let name =
-            if path.is_empty() { "arguments:".to_owned() } else { format!("argument \"{path}\"") };
+        let name = match (path.is_empty(), self.subject) {
+            (false, subject) => format!("{subject} \"{path}\""),
+            (true, ANSWER) => "it".to_owned(),
+            (true, _) => "arguments:".to_owned(),
+        };
         self.found.push(format!("{name} {what}"));
+    }
+
+    /// What is wrong with the value by another schema.
+    fn apart(&self, schema: &'a Value, value: &Value, path: &str, depth: usize) -> Vec<String> {
+        let mut apart = Check { root: self.root, subject: self.subject, found: Vec::new() };
+        apart.value(schema, value, path, depth + 1);
+        apart.found
     }
 
     fn value(&mut self, schema: &'a Value, value: &Value, path: &str, depth: usize) {
         if depth > DEEPEST {
-            return;
-        }
-        if let Some(target) = schema["$ref"].as_str().and_then(|text| text.strip_prefix('#')) {
-            if let Some(target) = self.root.pointer(target) {
-                self.value(target, value, path, depth + 1);
+            if self.subject == ANSWER {
+                self.say(path, "is nested too deep to be checked");
             }
             return;
         }
-        if let Some(choices) = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
-            self.choices(choices, value, path, depth);
+        if *schema == Value::Bool(false) {
+            self.say(path, "must not be there");
+        }
+        if let Some(target) = schema["$ref"].as_str().and_then(|text| text.strip_prefix('#'))
+            && let Some(target) = self.root.pointer(target)
+        {
+            self.value(target, value, path, depth + 1);
+        }
+        for schema in schema["allOf"].as_array().into_iter().flatten() {
+            self.value(schema, value, path, depth + 1);
+        }
+        for word in ["anyOf", "oneOf"] {
+            if let Some(choices) = schema[word].as_array() {
+                self.choices(choices, value, path, depth, word == "oneOf");
+            }
+        }
+        if let Some(not) = schema.get("not")
+            && self.apart(not, value, path, depth).is_empty()
+        {
+            self.say(path, &format!("is what it must not be: {not}"));
         }
         if !self.kind(&schema["type"], value, path) {
             return;
@@ -82,16 +121,20 @@ impl<'a> Check<'a> {
         {
             self.say(path, &format!("is not {only}"));
         }
-        for (keyword, words) in [("minimum", "below"), ("maximum", "above")] {
-            if let (Some(limit), Some(number)) = (schema[keyword].as_f64(), value.as_f64())
-                && if keyword == "minimum" { number < limit } else { number > limit }
-            {
-                self.say(path, &format!("is {words} {}", schema[keyword]));
-            }
-        }
+        self.number(schema, value, path);
         match value {
             Value::Object(fields) => self.object(schema, fields, path, depth),
+            Value::String(text) => {
+                self.count(schema, "Length", text.chars().count(), "characters", path);
+            }
             Value::Array(items) => {
+                self.count(schema, "Items", items.len(), "items", path);
+                let again = |index: usize, item: &Value| items[..index].contains(item);
+                if schema["uniqueItems"] == true
+                    && items.iter().enumerate().any(|(index, item)| again(index, item))
+                {
+                    self.say(path, "has the same item twice");
+                }
                 for (index, item) in items.iter().enumerate() {
                     self.value(&schema["items"], item, &format!("{path}[{index}]"), depth + 1);
                 }
@@ -100,23 +143,73 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// One of several shapes. When none fits, the one that says something about its inside is told.
-    fn choices(&mut self, choices: &'a [Value], value: &Value, path: &str, depth: usize) {
-        let mut nearest: Option<Vec<String>> = None;
-        for choice in choices {
-            let mut one = Check { root: self.root, found: Vec::new() };
-            one.value(choice, value, path, depth + 1);
-            if one.found.is_empty() {
-                return;
-            }
-            // `null` is a choice for what may be left out, and nobody's intention.
-            if choice["type"] != "null"
-                && nearest.as_ref().is_none_or(|it| it.len() > one.found.len())
-            {
-                nearest = Some(one.found);
+    fn number(&mut self, schema: &Value, value: &Value, path: &str) {
+        type IsOutside = fn(f64, f64) -> bool;
+        let Some(number) = value.as_f64() else { return };
+        let outside: [(&str, &str, IsOutside); 4] = [
+            ("minimum", "is below", |number, limit| number < limit),
+            ("maximum", "is above", |number, limit| number > limit),
+            ("exclusiveMinimum", "is not above", |number, limit| number <= limit),
+            ("exclusiveMaximum", "is not below", |number, limit| number >= limit),
+        ];
+        for (keyword, words, is_outside) in outside {
+            if schema[keyword].as_f64().is_some_and(|limit| is_outside(number, limit)) {
+                self.say(path, &format!("{words} {}", schema[keyword]));
             }
         }
-        self.found.extend(nearest.unwrap_or_default());
+        let unit = schema["multipleOf"].as_f64().filter(|unit| *unit > 0.0);
+        let off = |unit: f64| {
+            let times = number / unit;
+            // Decimal fractions are not exact.
+            (times - times.round()).abs() > 1e-9 * times.abs().max(1.0)
+        };
+        if unit.is_some_and(off) {
+            self.say(path, &format!("is no multiple of {}", schema["multipleOf"]));
+        }
+    }
+
+    fn count(&mut self, schema: &Value, what: &str, count: usize, unit: &str, path: &str) {
+        let limit = |end: &str| schema[format!("{end}{what}")].as_u64();
+        if let Some(least) = limit("min").filter(|least| (count as u64) < *least) {
+            self.say(path, &format!("has fewer than {least} {unit}"));
+        }
+        if let Some(most) = limit("max").filter(|most| count as u64 > *most) {
+            self.say(path, &format!("has more than {most} {unit}"));
+        }
+    }
+
+    /// One of several shapes. When none fits, the one that says something about its inside is told.
+    fn choices(
+        &mut self,
+        choices: &'a [Value],
+        value: &Value,
+        path: &str,
+        depth: usize,
+        only_one: bool,
+    ) {
+        let mut nearest: Option<Vec<String>> = None;
+        let mut fitting = 0;
+        for choice in choices {
+            let found = self.apart(choice, value, path, depth);
+            if found.is_empty() {
+                fitting += 1;
+                // The first is enough, unless there must be no second.
+                if !only_one || fitting > 1 {
+                    break;
+                }
+                continue;
+            }
+            // `null` is a choice for what may be left out, and nobody's intention.
+            if choice["type"] != "null" && nearest.as_ref().is_none_or(|it| it.len() > found.len())
+            {
+                nearest = Some(found);
+            }
+        }
+        match fitting {
+            0 => self.found.extend(nearest.unwrap_or_default()),
+            1 => {}
+            _ => self.say(path, "fits more than one of the shapes of which it must have one"),
+        }
     }
 
     /// Whether the value is of the type; says so when it is not.
@@ -155,6 +248,7 @@ impl<'a> Check<'a> {
                 self.say(&inner(name), "is missing");
             }
         }
+        self.count(schema, "Properties", fields.len(), "fields", path);
         let known = schema["properties"].as_object();
         for (name, value) in fields {
             match known.and_then(|known| known.get(name)) {
@@ -165,7 +259,7 @@ impl<'a> Check<'a> {
                     let text = format!("is not known; there are: {}", known.join(", "));
                     self.say(&inner(name), &text);
                 }
-                None => {}
+                None => self.value(&schema["additionalProperties"], value, &inner(name), depth + 1),
             }
         }
     }
@@ -246,5 +340,70 @@ mod tests {
             "{}",
             problems(&schema, &many)
         );
+    }
+
+    #[test]
+    fn every_word_of_a_schema_that_is_checked_forbids_something() {
+        let tree = json!({"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"});
+        let deep = (0..70).fold(json!([]), |inner, _| json!([inner]));
+        for (schema, good, bad, said) in [
+            (json!({"exclusiveMinimum": 1}), json!(1.5), json!(1), "it is not above 1"),
+            (json!({"exclusiveMaximum": 1}), json!(0.5), json!(1), "it is not below 1"),
+            (json!({"multipleOf": 0.1}), json!(0.3), json!(0.35), "it is no multiple of 0.1"),
+            (json!({"minLength": 2}), json!("äö"), json!("ä"), "it has fewer than 2 characters"),
+            (json!({"maxLength": 1}), json!("ä"), json!("ab"), "it has more than 1 characters"),
+            (json!({"minItems": 1}), json!([1]), json!([]), "it has fewer than 1 items"),
+            (json!({"maxItems": 1}), json!([1]), json!([1, 2]), "it has more than 1 items"),
+            (
+                json!({"uniqueItems": true}),
+                json!([1, 2]),
+                json!([1, 2, 1]),
+                "it has the same item twice",
+            ),
+            (json!({"minProperties": 1}), json!({"a": 1}), json!({}), "it has fewer than 1 fields"),
+            (json!({"maxProperties": 0}), json!({}), json!({"a": 1}), "it has more than 0 fields"),
+            (json!({"not": {"type": "null"}}), json!(1), json!(null), "it is what it must not be"),
+            (
+                json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
+                json!(1),
+                json!(3),
+                "it is above 2",
+            ),
+            (
+                json!({"oneOf": [{"minimum": 1}, {"maximum": 2}]}),
+                json!(3),
+                json!(1),
+                "fits more than one",
+            ),
+            (
+                json!({"oneOf": [{"type": "null"}], "anyOf": [{"minimum": 1}, {}]}),
+                json!(null),
+                json!(0),
+                "",
+            ),
+            (
+                json!({"additionalProperties": {"type": "null"}}),
+                json!({"a": null}),
+                json!({"a": 1}),
+                "field \"a\" is of type",
+            ),
+            (
+                json!({"properties": {"a": false}}),
+                json!({"b": 1}),
+                json!({"a": 1}),
+                "field \"a\" must not be there",
+            ),
+            (
+                json!({"$defs": {"n": {"type": "number"}}, "$ref": "#/$defs/n", "minimum": 2}),
+                json!(2),
+                json!(1),
+                "it is below 2",
+            ),
+            (tree, json!([[], [[]]]), deep, "is nested too deep"),
+        ] {
+            assert_eq!(known::checkable(&schema), Ok(()));
+            assert_eq!(faults(&schema, &good), "", "{schema}");
+            assert!(faults(&schema, &bad).contains(said), "{schema}: {}", faults(&schema, &bad));
+        }
     }
 }

@@ -333,3 +333,82 @@ async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_li
         assert!(said.err.contains("--key asks once where what is asked is kept"), "{said:?}");
     }
 }
+
+/// What the command printed last, as JSON.
+fn last(said: &super::harness::Said) -> serde_json::Value {
+    serde_json::from_str(said.out.lines().last().unwrap()).unwrap()
+}
+
+/// Asks once and is killed while the model does.
+async fn killed(server: &StubServer, folder: &Folder, arguments: &[&str]) {
+    let asked = server.count();
+    server.then(Row::hang());
+    let process = start(folder, arguments);
+    server.asked(asked + 1).await;
+    drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_has_its_own_answer_whatever_another_key_was_asked_before_a_kill() {
+    let server = StubServer::start().await.unwrap();
+    let folder = models(&server, "");
+    killed(&server, &folder, &["run", "t.toml", "--key", "a", "pay it"]).await;
+    // The same words under another key are another question.
+    server.then(Row::reply("of a"));
+    server.then(Row::reply("of b"));
+    let b = ["run", "t.toml", "--key", "b", "--json", "pay it"];
+    let answer = last(&run(&folder, &b).await);
+    let before = &answer["before"][0];
+    assert_eq!((&answer["text"], answer.get("taken_up")), (&"of b".into(), None), "{answer}");
+    assert_eq!((&before["key"], &before["text"]), (&"a".into(), &"of a".into()), "{answer}");
+    assert_eq!(before["question"], "pay it");
+    // Each is kept, and asked no more.
+    assert_eq!(last(&run(&folder, &b).await)["text"], "of b");
+    assert_eq!(run(&folder, &["run", "t.toml", "--key", "a", "pay it"]).await.out, "of a\n");
+    assert_eq!(server.count(), 3);
+    // What was asked under a key is not the answer to another question.
+    let said = run(&folder, &["run", "t.toml", "--key", "a", "--json", "refund it"]).await;
+    let error = last(&said)["error"].take();
+    assert_eq!((said.code, &error["kind"]), (1, &"other_question".into()), "{said:?}");
+    assert!(error["message"].as_str().unwrap().contains("\"a\""), "{error}");
+    assert_eq!(server.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_question_before_a_kill_is_told_to_programs_and_its_failure_whole() {
+    let server = StubServer::start().await.unwrap();
+    let folder = models(&server, "");
+    killed(&server, &folder, &["run", "t.toml", "first"]).await;
+    server.then(Row::reply("one"));
+    server.then(Row::reply("two"));
+    let answer = last(&run(&folder, &["run", "t.toml", "--json", "second"]).await);
+    assert_eq!((&answer["text"], answer["before"].as_array().unwrap().len()), (&"two".into(), 1));
+    let before = &answer["before"][0];
+    assert_eq!((&before["question"], &before["text"]), (&"first".into(), &"one".into()));
+    // One that fails in this process: once, with what failed, whether it had a key or not.
+    for key in [&[][..], &["--key", "k"]] {
+        let arguments = [&["run", "t.toml", "--json"][..], key, &["third"]].concat();
+        killed(&server, &folder, &arguments).await;
+        let asked = server.count();
+        server.then(Row::error(400, "bad_thing", "no"));
+        let said = run(&folder, &arguments).await;
+        let error = last(&said)["error"].take();
+        assert_eq!((said.code, server.count()), (1, asked + 1), "{said:?}");
+        assert_eq!(error["kind"], "recovery_exhausted", "{error}");
+        assert_eq!(
+            (&error["class"], &error["code"]),
+            (&"input_validation".into(), &"bad_thing".into())
+        );
+        assert_eq!(error["trail"][0]["child"], "t/desk/one", "{error}");
+    }
+    // And beside the answer to another.
+    killed(&server, &folder, &["run", "t.toml", "fourth"]).await;
+    server.then(Row::error(400, "bad_thing", "no"));
+    server.then(Row::reply("five"));
+    let answer = last(&run(&folder, &["run", "t.toml", "--json", "fifth"]).await);
+    assert_eq!(answer["before"][0]["error"]["code"], "bad_thing", "{answer}");
+    assert_eq!(
+        (&answer["text"], &answer["before"][0]["question"]),
+        (&"five".into(), &"fourth".into())
+    );
+}

@@ -102,6 +102,90 @@ async fn an_answer_under_a_budget_is_as_long_as_the_file_says_and_what_is_cut_of
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_may_cost_more_than_the_price_cap_of_the_file_is_not_sent() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("hi"));
+    for (cap, code, asked) in [("0.0001", 1, 0), ("0.5", 0, 1)] {
+        let text = format!(
+            "[ask]\nmax_tokens = 100\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprice_per_million = {{ input = 1.0, output = 2.0 }}\nprice_cap = {cap}\n",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &text);
+        let page = run(&folder, &["check", "t.toml"]).await.out;
+        assert!(page.contains(&format!("  at most {cap} a request\n")), "{page}");
+        let said = run(&folder, &["run", "t.toml", "--progress", "hello"]).await;
+        assert_eq!((said.code, server.count()), (code, asked), "{said:?}");
+        assert_eq!(said.err.contains("(price_cap)"), code == 1, "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_an_endpoint_wants_to_be_asked_is_said_in_the_file() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("{}"));
+    let text = format!(
+        r#"[ask]
+max_tokens = 77
+response_format = "json"
+[models.llm]
+kind = "openai"
+base_url = "{}"
+model = "m"
+context_window = 300
+token_limit = "max_completion_tokens"
+structured_output = false
+headers = {{ x-team = "desk" }}
+headers_env = {{ x-api-token = "MAINSTAY_CLI_KEY" }}
+"#,
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let page = run(&folder, &["check", "t.toml"]).await;
+    assert!(page.out.contains("  a window of 300 tokens\n"), "{page:?}");
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "{}\n"), "{said:?}");
+    let sent = server.requests().pop().unwrap();
+    assert_eq!(
+        (sent.header("x-team"), sent.header("x-api-token")),
+        (Some("desk"), Some("sk-test"))
+    );
+    let body = sent.json();
+    assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(77), &Value::Null));
+    assert!(body.get("response_format").is_none(), "{body}");
+    let said = run(&folder, &["run", "t.toml", "--progress", &"x".repeat(3000)]).await;
+    assert!(said.code == 1 && said.err.contains("(context_window)"), "{said:?}");
+    assert_eq!(server.count(), 1);
+}
+
+#[test]
+fn headers_that_cannot_be_sent_and_secrets_of_the_file_are_pointed_at() {
+    let model = |more: &str| {
+        format!(
+            "[models.m]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n{more}\n"
+        )
+    };
+    for (more, message) in [
+        (
+            "headers = { X-Api-Key = \"sk-0123456789-secret\" }",
+            "the header `X-Api-Key` has its secret in the file",
+        ),
+        ("headers = { host = \"x\" }", "the header \"host\" is set by HTTP itself"),
+        ("headers = { \"a b\" = \"x\" }", "the header \"a b\" has a name that none can have"),
+        ("headers = { x-a = \"a\\nb\" }", "a value that no header can have"),
+        ("headers_env = { x-a = \"MAINSTAY_NONE\" }", "the environment variable MAINSTAY_NONE is"),
+        (
+            "headers = { x-a = \"b\" }\nheaders_env = { X-A = \"PATH\" }",
+            "the header `X-A` has two values",
+        ),
+    ] {
+        let said = Folder::with("t.toml", &model(more)).run(&["check", "t.toml"], "");
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(&format!("error: {message}")), "{more}\n{}", said.err);
+        assert!(said.err.contains("--> t.toml:") && !said.err.contains("0123"), "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_a_quota_domain_hold_for_all_that_are_paid_from_it() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::error(500, "server_error", "no"));
@@ -227,7 +311,13 @@ fn what_does_not_go_together_is_refused() {
         ),
         (remote("b").replace("concurrent = 1", "max_wait = \"1s\""), "limits that limit nothing"),
         (format!("{model}concurrency = 0\n"), "a model that takes no request"),
+        (
+            format!("{model}context_window = 9\n"),
+            "the window of `m`, which is compared with nobody's",
+        ),
+        (format!("{model}token_limit = \"max_tokens\"\n"), "a `local` model has no `token_limit`"),
         (format!("{model}price_cap = -0.5\n"), "a price cap that is none"),
+        (format!("{}price_cap = 0.5\n", remote("b")), "a price cap of a model without prices"),
     ];
     for (text, message) in rows {
         let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
@@ -250,6 +340,9 @@ fn a_capability_of_each_kind_needs_a_grant_when_it_is_weaker() {
         let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
         assert!(said.err.contains(&format!("`b` may not stand in for `a`: {what}")), "{said:?}");
     }
+    // What costs nothing keeps every cap.
+    let text = "[models.a]\nkind = \"local\"\nprice_cap = 0.5\n[models.b]\nkind = \"default\"\ntext = \"t\"\n[groups.g]\nkind = \"model\"\nmembers = [\"a\", \"b\"]\n";
+    assert_eq!(Folder::with("t.toml", text).run(&["check", "t.toml"], "").code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,4 +366,48 @@ async fn a_program_is_told_when_whoever_could_serve_is_back() {
     let said = run(&Folder::with("t.toml", &model), &["run", "t.toml", "--json", "hello"]).await;
     let error = serde_json::from_str::<Value>(&said.out).unwrap()["error"].take();
     assert_eq!((&error["class"], error.get("retry_after")), (&"permission".into(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_reads_an_answer_line_by_line_while_it_is_written() {
+    let server = StubServer::start().await.unwrap();
+    let model = format!(
+        "[policy]\nmax_retries = 0\n[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &model);
+    let lines = |said: &Said| -> Vec<Value> {
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    server.then(Row::reply_stream(["hel", "lo"]));
+    let said = run(&folder, &["run", "t.toml", "--json", "--stream", "hello"]).await;
+    let all = lines(&said);
+    assert_eq!((said.code, &*said.err), (0, ""));
+    assert_eq!(all[0], json!({"event": "text", "text": "hel"}), "{said:?}");
+    assert_eq!(all[1], json!({"event": "text", "text": "lo"}));
+    let last = all.last().unwrap();
+    assert_eq!((&last["event"], &last["text"]), (&json!("answer"), &json!("hello")));
+    assert_eq!(last["served_by"], "t/llm");
+    // Alone, it is the answer and nothing else.
+    server.then(Row::reply("hello"));
+    let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+    assert_eq!((lines(&said).len(), lines(&said)[0].get("event")), (1, None));
+    server.then(Row::error(401, "invalid_api_key", "no"));
+    for (file, kind) in [("t.toml", "recovery_exhausted"), ("none.toml", "not_asked")] {
+        let arguments = ["run", file, "--json", "--stream", "hello"];
+        let last = lines(&run(&folder, &arguments).await).pop().unwrap();
+        assert_eq!((&last["event"], &last["error"]["kind"]), (&json!("error"), &json!(kind)));
+    }
+    // What an agent's model calls is said, too, and voids what was written before it.
+    let folder = Folder::with(
+        "t.toml",
+        &format!(
+            "{model}[tools.write]\nbuiltin = \"default\"\ntext = \"written\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"write\"]\n"
+        ),
+    );
+    server.then(Row::tool_calls([("write", "{}")]));
+    server.then(Row::reply_stream(["done"]));
+    let said = run(&folder, &["run", "t.toml", "--json", "--stream", "go"]).await;
+    let call = json!({"event": "tool_call", "name": "write", "arguments": "{}"});
+    assert!(lines(&said).contains(&call), "{said:?}");
 }

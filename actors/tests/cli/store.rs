@@ -314,6 +314,14 @@ async fn a_budget_and_a_schema_of_the_file_bind_the_agent() {
     assert_eq!((said.code, &*said.out), (0, "{\"count\":7}\n"), "{said:?}");
     let told = server.requests().pop().unwrap().json()["messages"].to_string();
     assert!(told.contains("not JSON alone") && told.contains("count"), "{told}");
+    let asked = server.requests()[0].json();
+    assert!(asked["messages"][0]["content"].as_str().unwrap().contains(&schema.to_string()));
+    assert_eq!(asked["response_format"]["json_schema"]["schema"], schema);
+    // What would be passed over is pointed at.
+    std::fs::write(folder.0.join("answer.json"), "{\"pattern\":\"^a\"}").unwrap();
+    let said = folder.run(&["check", "t.toml"], "");
+    let why = "error: the schema cannot be held: the keyword `pattern` at its root is not checked\n --> t.toml:";
+    assert!(said.code == 2 && said.err.starts_with(why), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,7 +204,23 @@ async fn an_answer_that_says_nothing_is_none_in_any_wire_and_a_sibling_is_asked(
     server.then(Row::completion(thought, "stop"));
     assert_eq!(ask(&Wire::Chat.model(server.url())).await.unwrap_err().class, Class::OutputInvalid);
     let good = StubServer::start().await.unwrap();
-    server.otherwise(Row::completion(json!({"content": ""}), "stop"));
+    // Also where why it said nothing is not known here, and where the words are those of another provider.
+    server.then(Row::completion(json!({"content": ""}), "of_tomorrow"));
+    let fault = ask(&Wire::Chat.model(server.url())).await.unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::OutputInvalid, Some("of_tomorrow")));
+    for (word, class) in [
+        ("PROHIBITED_CONTENT", Class::ContentFiltered),
+        ("RECITATION", Class::ContentFiltered),
+        ("MALFORMED_FUNCTION_CALL", Class::OutputInvalid),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", Class::OutputInvalid),
+    ] {
+        for said in ["", "half a sen"] {
+            server.then(Row::completion(json!({"content": said}), word));
+            let fault = ask(&Wire::Chat.model(server.url())).await.unwrap_err();
+            assert_eq!(fault.class, class, "{word}: {fault}");
+        }
+    }
+    server.otherwise(Row::completion(json!({"content": ""}), "of_tomorrow"));
     let group = GroupSpec::model("llm")
         .member_spec(Model::openai(server.url(), "m").spec("m0"))
         .member_spec(Model::openai(good.url(), "m").spec("m1"));

@@ -14,6 +14,7 @@ fn plan() -> Arc<Plan> {
         max_tokens: Some(9),
         temperature: None,
         checks: Vec::new(),
+        answer: None,
         budget: crate::agent::TaskBudget::default(),
     })
 }

@@ -1,16 +1,15 @@
 //! The children that stand for something outside: models and MCP servers.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::path::Path;
 
 use mainstay::spec::{Capabilities, ChildSpec};
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::mcp::McpServer;
-use mainstay_actors::model::Model;
 use mainstay_actors::model::limits::RateLimits;
+use mainstay_actors::model::{Model, TokenLimit};
 
-use super::super::file::{self, ModelKind};
+use super::super::file::{self, LimitName, ModelKind};
 use super::answers;
 use super::stage::Stage;
 
@@ -62,6 +61,9 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     }
     if let Some(timeout) = &tool.start_timeout {
         server = server.start_timeout(timeout.get_ref().0);
+    }
+    if let Some(timeout) = &tool.ping_timeout {
+        server = server.ping_timeout(timeout.get_ref().0);
     }
     if tool.errors_are_transient.as_ref().is_some_and(|transient| *transient.get_ref()) {
         server = server.errors_are_transient();
@@ -123,9 +125,18 @@ fn endpoint(model: &file::Model) -> Option<Model> {
     })
 }
 
+fn window(model: &file::Model) -> Option<u32> {
+    model.context_window.as_ref().map(|window| window.get_ref().get())
+}
+
+fn price_cap(model: &file::Model) -> Option<u64> {
+    model.price_cap.as_ref().and_then(|cap| file::micros(*cap.get_ref()))
+}
+
 pub(super) fn model(
     name: &str,
     model: &file::Model,
+    leads: bool,
     limits: Option<&RateLimits>,
     stage: Option<&Stage>,
 ) -> ChildSpec {
@@ -140,8 +151,29 @@ pub(super) fn model(
                 let price = price.get_ref();
                 endpoint = endpoint.price_per_million(micros(price.input), micros(price.output));
             }
+            if let Some(cap) = price_cap(model) {
+                endpoint = endpoint.price_cap(cap);
+            }
             if let Some(limits) = limits {
                 endpoint = endpoint.limits(limits.clone());
+            }
+            if let Some(window) = window(model) {
+                endpoint = endpoint.context_window(window);
+            }
+            if let Some(name) = &model.token_limit {
+                endpoint = endpoint.token_limit(match name.get_ref() {
+                    LimitName::MaxTokens => TokenLimit::MaxTokens,
+                    LimitName::MaxCompletionTokens => TokenLimit::MaxCompletionTokens,
+                });
+            }
+            if let Some(asked) = &model.structured_output {
+                endpoint = endpoint.structured_output(*asked.get_ref());
+            }
+            for (name, value) in model.headers.iter().flat_map(|it| it.get_ref()) {
+                endpoint = endpoint.header(name.get_ref(), value.get_ref());
+            }
+            for (name, variable) in model.headers_env.iter().flat_map(|it| it.get_ref()) {
+                endpoint = endpoint.header_env(name.get_ref(), variable.get_ref());
             }
             if let Some(idle) = &model.idle_timeout {
                 endpoint = endpoint.idle_timeout(idle.get_ref().0);
@@ -166,12 +198,31 @@ pub(super) fn model(
     if let Some(domain) = &model.quota_domain {
         spec = spec.quota_domain(domain);
     }
+    // What costs nothing keeps every cap; a first member that says one sets it for the others.
+    let free = model.kind.get_ref().example().is_none() && !leads;
     spec.capabilities(Capabilities {
         guardrail: model.guardrail.unwrap_or_default(),
         tool_rights: model.tool_rights.clone(),
         residency: model.residency.clone(),
-        price_cap_micros: model.price_cap.as_ref().and_then(|cap| file::micros(*cap.get_ref())),
+        price_cap_micros: price_cap(model).or(free.then_some(0)),
         provider: model.provider.clone(),
-        context_window: model.context_window.map(NonZeroU32::get),
+        context_window: window(model),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_has_for_a_sign_of_life_what_the_file_says() {
+        let section = |more: &str| {
+            let text = format!("[tools.t]\ncommand = [\"true\"]\n{more}");
+            let file = file::read(&text).unwrap();
+            let shown = server(file.tools.values().next().unwrap(), Path::new("")).unwrap();
+            format!("{shown:?}")
+        };
+        assert!(section("ping_timeout = \"700ms\"\n").contains("ping_timeout: 700ms"));
+        assert!(section("").contains("ping_timeout: 5s"));
+    }
 }

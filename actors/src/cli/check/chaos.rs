@@ -108,7 +108,9 @@ fn candidate(file: &TreeFile, group: &Group, from: &str, to: &str, index: usize)
         file.models.iter().find(|(id, _)| id.get_ref() == name).map(|(_, model)| model)
     };
     let (failed, other) = (model(from), model(to));
-    let window = |model: Option<&super::Model>| model.and_then(|model| model.context_window);
+    let window = |model: Option<&super::Model>| {
+        model.and_then(|model| model.context_window.as_ref()).map(|window| *window.get_ref())
+    };
     let domain = |model: Option<&super::Model>| model.and_then(|it| it.quota_domain.clone());
     let is_text = |tool: &super::super::file::Tool| tool.text.is_some();
     Candidate {

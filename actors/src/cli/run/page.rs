@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use mainstay_actors::chat::stream::{ChatStream, StreamEvent};
+use serde_json::{Value, json};
 
 use super::super::{say, tell, write_out};
 
@@ -13,11 +14,19 @@ pub(super) struct Page {
     text: String,
     /// Whether the line that was last written to is not ended.
     midline: bool,
+    /// Whether it is for a program: each piece is an object on a line of its own.
+    json: bool,
+}
+
+/// An object with what kind it is, where several kinds come on lines of their own.
+pub(crate) fn as_line(event: &str, mut body: Value) -> Value {
+    body["event"] = event.into();
+    body
 }
 
 impl Page {
-    pub(super) fn new(stream: Option<ChatStream>) -> Self {
-        Self { stream, text: String::new(), midline: false }
+    pub(super) fn new(stream: Option<ChatStream>, json: bool) -> Self {
+        Self { stream, text: String::new(), midline: false, json }
     }
 
     /// Whether this answer stands there as it is.
@@ -41,6 +50,7 @@ impl Page {
     pub(super) fn show(&mut self, piece: Option<StreamEvent>, progress: bool) {
         match piece {
             None => self.stream = None,
+            Some(piece) if self.json => say_piece(piece),
             Some(StreamEvent::Text(piece)) => {
                 write_out(&piece);
                 self.midline = !piece.ends_with('\n');
@@ -91,6 +101,19 @@ impl Page {
             tell("");
         }
     }
+}
+
+fn say_piece(piece: StreamEvent) {
+    say(match piece {
+        StreamEvent::Text(text) => as_line("text", json!({ "text": text })),
+        StreamEvent::Restart => as_line("restart", json!({})),
+        StreamEvent::ToolCall(call) => {
+            as_line("tool_call", json!({ "name": call.name, "arguments": call.arguments }))
+        }
+        StreamEvent::Partial(fault) => as_line("partial", json!({ "class": fault.class.name() })),
+        // The answer itself comes after it.
+        _ => return,
+    });
 }
 
 impl Drop for Page {

@@ -5,6 +5,7 @@
 //! gave it.
 
 use mainstay::event::Event;
+use mainstay::fate::{Ended, Fate};
 use mainstay::id::{ChildPath, RequestId};
 use serde_json::{Value, json};
 
@@ -20,10 +21,21 @@ pub(super) struct StoodIn {
     pub(super) by_person: bool,
 }
 
+/// A request that ended without an answer, and how its attempts did.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    pub(super) child: ChildPath,
+    pub(super) fate: Fate,
+    pub(super) trail: Vec<(ChildPath, u32, Ended)>,
+}
+
 /// What is known of one question.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
     all: Vec<StoodIn>,
+    /// Attempts that ended without an answer, of requests that have no fate yet.
+    ended: Vec<(RequestId, ChildPath, u32, Ended)>,
+    failed: Vec<Failed>,
     /// In whose place, and for which request, a person has answered.
     by_person: Vec<RequestId>,
 }
@@ -46,8 +58,30 @@ impl Served {
                 let by_person = self.by_person.contains(request);
                 self.all.push(StoodIn { group, by, degraded, defaulted, attempts, by_person });
             }
+            Event::Failed { child, request, attempt, ended, .. } => {
+                self.ended.push((*request, child.clone(), *attempt, ended.clone()));
+            }
+            Event::Fated { child, request, fate, .. } => {
+                let (of_it, others) = std::mem::take(&mut self.ended)
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|(id, ..)| id == request);
+                self.ended = others;
+                let trail =
+                    of_it.into_iter().map(|(_, child, attempt, ended)| (child, attempt, ended));
+                self.failed.push(Failed {
+                    child: child.clone(),
+                    fate: *fate,
+                    trail: trail.collect(),
+                });
+            }
             _ => {}
         }
+    }
+
+    /// How what this one was asked ended, if it was asked once and did not answer.
+    pub(super) fn failed(&self, asked: &ChildPath) -> Option<&Failed> {
+        let mut all = self.failed.iter().filter(|it| it.child == *asked);
+        all.next().filter(|_| all.next().is_none())
     }
 
     /// Those who stood in below the one that is asked, each once.

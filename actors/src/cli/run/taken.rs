@@ -3,6 +3,7 @@
 //! *Invariant.* A question that was accepted is answered once, whichever process lives to hear it.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::event::EventStream;
@@ -11,8 +12,9 @@ use mainstay::journal::Journaled;
 use mainstay::system::{Recovered, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Message, Role};
+use serde_json::Value;
 
-use super::words::Outcome;
+use super::words::{Outcome, Why};
 
 /// A question of before, and what had been said until then.
 pub(super) struct Question {
@@ -23,7 +25,22 @@ pub(super) struct Question {
 /// A question of before, and its answer or the fate it met instead.
 pub(super) struct Answered {
     pub(super) question: Question,
-    pub(super) outcome: Result<Outcome, Fate>,
+    /// Under which it was asked.
+    pub(super) key: Arc<str>,
+    pub(super) outcome: Result<Outcome, Why>,
+}
+
+impl Answered {
+    /// For programs.
+    pub(super) fn as_json(&self, took: Duration) -> Value {
+        let mut body = match &self.outcome {
+            Ok(outcome) => outcome.as_json(took),
+            Err(why) => why.json.clone(),
+        };
+        body["question"] = self.question.text.as_str().into();
+        body["key"] = (*self.key).into();
+        body
+    }
 }
 
 /// What was taken up, in a line or more; `None` where there was nothing. What merely stands where it
@@ -130,7 +147,8 @@ pub(super) async fn answer(
     loop {
         if let Some(Journaled::Fated(fate, reply)) = system.journaled(&request.key) {
             let outcome = reply.as_deref().and_then(outcome).ok_or(fate);
-            return Some(Answered { question, outcome });
+            let outcome = outcome.map_err(|fate| Why::fated(&request.key, fate));
+            return Some(Answered { question, key: Arc::clone(&request.key), outcome });
         }
         let _ = tokio::time::timeout(AGAIN, events.next()).await;
     }

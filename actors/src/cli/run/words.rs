@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use mainstay::error::CallError;
 use mainstay::event::Event;
-use mainstay::fate::{Answer, Fate, Trail};
+use mainstay::fate::{Answer, Ended, Fate, Trail};
 use mainstay::fault::{Class, ExitKind, Fault};
 use mainstay::id::ChildPath;
 use mainstay_actors::agent::{AgentReply, LeftOut, ToolUse};
 use mainstay_actors::chat::ChatReply;
 use serde_json::{Value, json};
 
-use super::served::StoodIn;
+use super::served::{Failed, StoodIn};
 
 /// An answer, whoever gave it.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +108,45 @@ impl Why {
             text: format!("no answer: {message}"),
             too_long: false,
         }
+    }
+
+    /// The question has been asked under this key, and was another one.
+    pub(super) fn other_question(key: &str) -> Self {
+        let message = format!(
+            "the key {key:?} stands for another question: ask this one under a key of its own"
+        );
+        Self {
+            json: json!({"error": {"kind": "other_question", "message": &message}}),
+            text: message,
+            too_long: false,
+        }
+    }
+
+    /// The same, with what the events of this process have told of it.
+    pub(super) fn told(mut self, failed: Option<&Failed>) -> Self {
+        let Some(Failed { fate, trail, .. }) = failed else { return self };
+        let kind = match fate {
+            Fate::Failed => "recovery_exhausted",
+            Fate::Expired => "expired",
+            Fate::Unknown => "unknown",
+            Fate::Cancelled => "cancelled",
+            Fate::Quarantined => "quarantined",
+            _ => return self,
+        };
+        let mut error = self.json["error"].take();
+        error["kind"] = kind.into();
+        if let Some((_, _, ended)) = trail.last() {
+            self.text = format!("{}: {ended}", self.text);
+            error["message"] =
+                format!("{}: {ended}", error["message"].as_str().unwrap_or_default()).into();
+            if let (Ended::Fault { class, code }, Fate::Failed) = (ended, fate) {
+                (error["class"], error["code"]) = (json!(class), json!(code));
+            }
+        }
+        let attempt = |(child, attempt, ended): &(ChildPath, u32, Ended)| json!({"child": child, "attempt": attempt, "ended": ended});
+        error["trail"] = trail.iter().map(attempt).collect();
+        self.json = json!({ "error": error });
+        self
     }
 
     pub(super) fn is_called_off(&self) -> bool {

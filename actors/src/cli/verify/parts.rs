@@ -1,22 +1,23 @@
-//! What is wrong with a section taken by itself: models, tools, the store, the policy.
+//! What is wrong with a section taken by itself: tools, agents, the store, the policy.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use mainstay::checkpoint::VALIDITY;
 use mainstay::policy::Policy;
+use mainstay_actors::agent::Agent as AgentLoop;
+use serde_json::Value;
 use toml::Spanned;
 
 use super::super::build::{self, answers};
 use super::super::file::{
-    Agent, Answering, Budget, Builtin, Checkpoint, Durability, Limits, Model, ModelKind, Otherwise,
-    Price, Tool, micros,
+    Agent, Answering, Budget, Builtin, Checkpoint, Durability, Otherwise, Tool, micros,
 };
 use super::super::profile::Profile;
 use super::super::shop::Desk;
 use super::Verify;
 
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     reqwest::Url::parse(text)
         .is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
 }
@@ -26,14 +27,8 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !name.contains(char::is_whitespace)
 }
 
-/// A kind with its article.
-fn a(kind: &str) -> String {
-    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    format!("{article} `{kind}`")
-}
-
 impl Verify<'_> {
-    fn variable(&mut self, variable: &Spanned<String>) {
+    pub(super) fn variable(&mut self, variable: &Spanned<String>) {
         let name = variable.get_ref();
         if !is_variable(name) {
             self.no_variable(variable.span(), name);
@@ -52,145 +47,33 @@ impl Verify<'_> {
         self.say(span, message, "no name", "write one such as `MY_KEY`, without a value");
     }
 
-    pub(super) fn models(&mut self) {
-        for (name, model) in &self.file.models {
-            let (kind, example) = (model.kind.get_ref().name(), model.kind.get_ref().example());
-            let endpoint = [
-                ("base_url", model.base_url.as_ref().map(Spanned::span)),
-                ("model", model.model.as_ref().map(Spanned::span)),
-                ("key_env", model.key_env.as_ref().map(Spanned::span)),
-                ("idle_timeout", model.idle_timeout.as_ref().map(Spanned::span)),
-                ("answer_tokens", model.answer_tokens.as_ref().map(Spanned::span)),
-                ("price_per_million", model.price_per_million.as_ref().map(Spanned::span)),
-                ("limits", model.limits.as_ref().map(Spanned::span)),
-            ];
-            for (key, span) in endpoint {
-                match (span, example) {
-                    (Some(span), None) => self.say(
-                        span,
-                        format!("{} model has no `{key}`", a(kind)),
-                        "does not fit the kind",
-                        "remove it, or write `kind = \"openai\"` for an endpoint",
-                    ),
-                    (None, Some(example)) if matches!(key, "base_url" | "model") => self.say(
-                        name.span(),
-                        format!("the model `{}` has no `{key}`", name.get_ref()),
-                        format!("its kind is `{kind}`"),
-                        if key == "model" {
-                            "add a line `model = \"...\"`: what the provider calls it".to_owned()
-                        } else {
-                            format!("add a line such as `base_url = \"{example}\"`")
-                        },
-                    ),
-                    _ => {}
-                }
-            }
-            self.endpoint(name, model);
-            let gives_text = model.kind.get_ref().gives_text();
-            match &model.text {
-                Some(text) if !gives_text => self.say(
-                    text.span(),
-                    format!("{} model has no `text`", a(kind)),
-                    "does not fit the kind",
-                    "remove it, or write `kind = \"default\"` for an answer that is always the same",
-                ),
-                None if gives_text => self.say(
-                    name.span(),
-                    format!("the model `{}` has no `text`", name.get_ref()),
-                    format!("its kind is `{kind}`"),
-                    match *model.kind.get_ref() {
-                        ModelKind::Template => {
-                            "add a line `text = \"...\"`, with {question} where the question goes"
-                        }
-                        _ => "add a line `text = \"...\"`: what it always answers",
-                    },
-                ),
-                _ => {}
-            }
-        }
-    }
-
-    /// What is wrong with the values of one model.
-    fn endpoint(&mut self, name: &Spanned<String>, model: &Model) {
-        if let Some(url) = &model.base_url {
-            let text = url.get_ref();
-            if !is_url(text) {
-                let hint = model.kind.get_ref().example().unwrap_or_default();
-                let hint = format!("write one such as \"{hint}\"");
-                self.say(url.span(), "the base URL is not an http(s) URL", "no URL", hint);
-            }
-        }
-        if let Some(id) = &model.model
-            && id.get_ref().trim().is_empty()
-        {
-            let hint = "write what the provider calls it";
-            self.say(id.span(), "a model without a name", "empty", hint);
-        }
-        if let (Some(variable), Some(_)) = (&model.key_env, model.kind.get_ref().example()) {
-            self.variable(variable);
-        }
-        if let Some(price) = &model.price_per_million {
-            let Price { input, output } = *price.get_ref();
-            if micros(input).is_none() || micros(output).is_none() {
-                let hint = "what a million tokens cost: { input = 2.5, output = 10.0 }";
-                self.say(price.span(), "a price that is none", "0 or more", hint);
-            }
-        }
-        if let Some(cap) = &model.price_cap
-            && micros(*cap.get_ref()).is_none()
-        {
-            let hint = "the most that one request may cost, such as 0.05";
-            self.say(cap.span(), "a price cap that is none", "0 or more", hint);
-        }
-        if let Some(concurrency) = &model.concurrency
-            && *concurrency.get_ref() == 0
-        {
-            let hint = "leave it out for the usual number";
-            self.say(concurrency.span(), "a model that takes no request", "at least 1", hint);
-        }
-        let Some(limits) = &model.limits else { return };
-        let Limits { requests_per_minute, tokens_per_minute, concurrent, max_wait: _ } =
-            *limits.get_ref();
-        if [requests_per_minute, concurrent].contains(&Some(0)) || tokens_per_minute == Some(0) {
-            let hint = "leave a limit out that does not hold";
-            self.say(limits.span(), "a limit that lets nothing through", "at least 1", hint);
-        }
-        if requests_per_minute.is_none() && tokens_per_minute.is_none() && concurrent.is_none() {
-            let hint = "`requests_per_minute`, `tokens_per_minute` or `concurrent`";
-            self.say(limits.span(), "limits that limit nothing", "none is stated", hint);
-        }
-        let Some(domain) = &model.quota_domain else { return };
-        let same =
-            |other: &&Model| other.quota_domain.as_ref() == Some(domain) && other.limits.is_some();
-        let first = self.file.models.iter().find(|(_, other)| same(other));
-        if let Some((first, _)) = first.filter(|(first, _)| first.get_ref() != name.get_ref()) {
-            let message = format!(
-                "the limits of the quota domain `{domain}` are stated by `{}` already",
-                first.get_ref()
-            );
-            let hint = "a quota domain is one account: state its limits once, they hold for all";
-            self.say(limits.span(), message, "stated twice", hint);
-        }
-    }
-
     /// A file that must hold a JSON schema.
-    pub(super) fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) {
+    pub(super) fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) -> Option<Value> {
         let text = std::fs::read_to_string(folder.join(schema.get_ref()));
         let read = text.map_err(|error| error.to_string()).and_then(|text| {
-            serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text)
+            serde_json::from_str::<serde_json::Map<_, Value>>(&text)
                 .map_err(|error| error.to_string())
         });
-        if let Err(error) = read {
-            let message = format!("the schema cannot be read: {error}");
-            let hint = "name a file with a JSON schema, seen from this file's folder";
-            self.say(schema.span(), message, "read from here", hint);
+        match read {
+            Ok(read) => Some(Value::Object(read)),
+            Err(error) => {
+                let message = format!("the schema cannot be read: {error}");
+                let hint = "name a file with a JSON schema, seen from this file's folder";
+                self.say(schema.span(), message, "read from here", hint);
+                None
+            }
         }
     }
 
     /// What an agent may spend, when it is checkpointed, and what its answers are checked with.
     pub(super) fn agent_limits(&mut self, folder: &Path, agent: &Agent) {
         if let Some(schema) = &agent.answer_schema {
-            self.schema(folder, schema);
+            let read = self.schema(folder, schema);
+            if let Some(Err(why)) = read.as_ref().map(AgentLoop::checks_schema) {
+                let message = format!("the schema cannot be held: {why}");
+                let hint = "say it in a `description` instead: answers are checked with what the page about the tree file lists";
+                self.say(schema.span(), message, "of this file", hint);
+            }
         }
         if let Some(budget) = &agent.budget {
             let Budget { tokens, money, time } = budget.get_ref();
@@ -201,6 +84,17 @@ impl Verify<'_> {
             if let Some(tokens) = tokens.as_ref().filter(|tokens| *tokens.get_ref() == 0) {
                 let hint = "at least 1, for all calls of a task together";
                 self.say(tokens.span(), "a budget of no tokens", "nothing can be done", hint);
+            }
+            if let (Some(budget), Some(answer)) = (tokens, &agent.max_tokens)
+                && u64::from(*answer.get_ref()) >= *budget.get_ref()
+            {
+                let message = format!(
+                    "an answer of {} tokens under a budget of {} for all of a task",
+                    answer.get_ref(),
+                    budget.get_ref()
+                );
+                let hint = "write fewer `max_tokens`, or a larger budget: a model is asked only if its prompt and its answer fit";
+                self.say(answer.span(), message, "no model is ever asked", hint);
             }
             let priced = self.file.models.values().any(|model| model.price_per_million.is_some());
             match money {
@@ -399,6 +293,12 @@ impl Verify<'_> {
             (
                 "start_timeout",
                 tool.start_timeout.as_ref().map(Spanned::span),
+                tool.builtin.is_some(),
+                "a server",
+            ),
+            (
+                "ping_timeout",
+                tool.ping_timeout.as_ref().map(Spanned::span),
                 tool.builtin.is_some(),
                 "a server",
             ),

@@ -4,6 +4,7 @@ use mainstay::fault::{Class, Fault};
 use reqwest::Url;
 use serde_json::{Value, json};
 
+use super::Terms;
 use super::{Draft, Wire, openai, outcome, typed};
 use crate::chat::{
     ChatReply, ChatRequest, Finish, Message, ResponseFormat, ToolCall, ToolChoice, ToolSpec, Usage,
@@ -33,7 +34,7 @@ fn request() -> ChatRequest {
 }
 
 fn written(wire: Wire, request: &ChatRequest, stream: bool) -> Value {
-    serde_json::from_slice(&wire.body("m", request, stream, false).unwrap()).unwrap()
+    serde_json::from_slice(&wire.body("m", request, stream, Terms::default()).unwrap()).unwrap()
 }
 
 fn read(wire: Wire, body: &Value) -> (Result<ChatReply, Fault>, Usage) {
@@ -83,7 +84,8 @@ fn chat_completions_are_asked_as_the_api_wants_it() {
     expected["stream"] = true.into();
     expected["stream_options"] = json!({"include_usage": true});
     assert_eq!(written(Wire::Chat, &request(), true), expected);
-    let official = Wire::Chat.body("m", &request(), false, true).unwrap();
+    let official =
+        Wire::Chat.body("m", &request(), false, Terms { completion: true, window: None }).unwrap();
     let official: Value = serde_json::from_slice(&official).unwrap();
     assert_eq!(
         (&official["max_completion_tokens"], &official["max_tokens"]),
@@ -212,7 +214,7 @@ fn ollama_is_asked_as_its_api_wants_it_and_told_not_to_cut() {
 fn the_tool_choice_is_said_in_each_formats_words_or_refused() {
     let ask = |wire: Wire, choice| {
         let request = ChatRequest::from("x").tool(ToolSpec::new("t")).tool_choice(choice);
-        wire.body("m", &request, false, false)
+        wire.body("m", &request, false, Terms::default())
             .map(|body| serde_json::from_slice::<Value>(&body).unwrap())
     };
     let cases = [
@@ -231,7 +233,8 @@ fn the_tool_choice_is_said_in_each_formats_words_or_refused() {
     assert!(ask(Wire::Ollama, ToolChoice::None).unwrap()["tools"].is_null());
     let refused = ask(Wire::Ollama, ToolChoice::Required).unwrap_err();
     assert_eq!(refused.code.as_deref(), Some("unsupported"));
-    let stop = Wire::Responses.body("m", &ChatRequest::from("x").stop("END"), false, false);
+    let stop =
+        Wire::Responses.body("m", &ChatRequest::from("x").stop("END"), false, Terms::default());
     assert_eq!(stop.unwrap_err().class, Class::InputValidation);
 }
 
@@ -281,12 +284,13 @@ fn a_schema_that_is_not_json_is_the_callers_fault_and_names_the_tool() {
     tool.parameters = "{".into();
     let format = ResponseFormat::Schema { name: "a".into(), schema: "{".into(), strict: false };
     for wire in ALL {
-        let fault =
-            wire.body("m", &ChatRequest::from("x").tool(tool.clone()), false, false).unwrap_err();
+        let fault = wire
+            .body("m", &ChatRequest::from("x").tool(tool.clone()), false, Terms::default())
+            .unwrap_err();
         assert_eq!(fault.class, Class::InputValidation);
         assert!(fault.message.contains("\"query\""), "{wire:?}");
         let request = ChatRequest::from("x").response_format(format.clone());
-        let fault = wire.body("m", &request, false, false).unwrap_err();
+        let fault = wire.body("m", &request, false, Terms::default()).unwrap_err();
         assert!(fault.message.contains("the answer"), "{wire:?}");
     }
 }

@@ -1,0 +1,51 @@
+//! What was asked under which key: one who gives a key again asks the same again, or is told that it is another
+//! question's.
+//!
+//! *Invariant.* A record is there before its question is asked, and holds no word of it.
+
+use std::sync::Arc;
+
+use mainstay::checkpoint::{Batch, Digest, Durability, Store};
+use mainstay::error::StoreError;
+
+/// How many keys are kept: as many as fates are remembered.
+const KEPT: u64 = 65_536;
+
+/// Where the keys of one who is asked are kept.
+pub(super) struct Keys {
+    store: Arc<dyn Store>,
+    stream: Arc<str>,
+    durability: Durability,
+}
+
+impl Keys {
+    pub(super) fn new(store: Arc<dyn Store>, asked: &str, durability: Durability) -> Self {
+        Self { store, stream: format!("keys/{asked}").into(), durability }
+    }
+
+    /// Whether this is what the key stands for; it does from now on, if it has stood for nothing.
+    ///
+    /// # Errors
+    /// The store cannot be read, or does not take it.
+    pub(super) async fn stands_for(&self, key: &str, question: &str) -> Result<bool, StoreError> {
+        let digest = Digest::of(question.as_bytes()).to_string();
+        let records = self.store.scan(&self.stream, 0, usize::MAX)?;
+        let known = records.iter().rev().find_map(|record| {
+            let (known, digest) = serde_json::from_slice::<(String, String)>(&record.bytes).ok()?;
+            (known == key).then_some(digest)
+        });
+        if let Some(known) = known {
+            return Ok(known == digest);
+        }
+        // A pair of texts is always JSON.
+        let bytes = serde_json::to_vec(&(key, &digest)).unwrap_or_default();
+        let mut batch = Batch::new().append(Arc::clone(&self.stream), bytes);
+        let streams = self.store.streams()?;
+        let next = streams.iter().find(|(name, _)| *name == self.stream).map_or(1, |it| it.1);
+        if let Some(before) = next.checked_sub(KEPT - 1).filter(|before| *before > 1) {
+            batch = batch.trim(Arc::clone(&self.stream), before);
+        }
+        self.store.commit(batch, self.durability).await?;
+        Ok(true)
+    }
+}
