@@ -20,6 +20,8 @@ use tokio::runtime::Runtime;
 
 use moody::{Mood, Moody};
 
+#[path = "store_faults/full_disk.rs"]
+mod full_disk;
 #[path = "common/moody.rs"]
 mod moody;
 
