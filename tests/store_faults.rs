@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 
 use moody::{Mood, Moody};
 
+#[path = "store_faults/full_disk.rs"]
+mod full_disk;
 #[path = "common/moody.rs"]
 mod moody;
 

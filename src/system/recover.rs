@@ -12,7 +12,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::{AskKey, Ends, Keep};
+use crate::effects::{AskKey, Keep};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Trail};
@@ -124,7 +124,7 @@ struct Orphans {
     /// Acts that nobody asks for again, and whose tools work on their own requests.
     waiting: Vec<EffectKey>,
     /// Requests that have ended, and whose undo has stopped.
-    halted: Vec<(Arc<str>, Ends)>,
+    halted: halted::Halted,
     /// Requests within a transaction whose fate is unknown.
     doubted: BTreeSet<Arc<str>>,
 }

@@ -10,6 +10,9 @@ use crate::id::ChildPath;
 use crate::journal::{Journal, Journaled};
 use crate::ledger::{EffectStatus, Entry};
 
+/// How the requests have ended whose undo has stopped.
+pub(super) type Halted = Vec<(Arc<str>, Ends)>;
+
 impl System {
     /// The requests that have ended and of which something was left standing; and those within a transaction of
     /// which nobody knows how they have ended.
@@ -17,7 +20,7 @@ impl System {
         &self,
         entries: &[Entry],
         journal: &Journal,
-    ) -> (Vec<(Arc<str>, Ends)>, BTreeSet<Arc<str>>) {
+    ) -> (Halted, BTreeSet<Arc<str>>) {
         let (mut halted, mut doubted) = (BTreeMap::new(), BTreeSet::new());
         for entry in entries {
             let task = &entry.intent.task;
