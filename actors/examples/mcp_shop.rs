@@ -96,11 +96,26 @@ fn serve_stdio(options: Options) {
         std::thread::spawn(move || {
             if let Some(answer) = answer(&message, &options) {
                 let mut out = std::io::stdout().lock();
-                let _ = writeln!(out, "{answer}").and_then(|()| out.flush());
+                let mut line = dressed(&message, answer);
+                line.push(b'\n');
+                let _ = out.write_all(&line).and_then(|()| out.flush());
             }
         });
     }
     options.note("end of input");
+}
+
+/// An answer as the caller wishes it written.
+fn dressed(message: &Value, answer: String) -> Vec<u8> {
+    match message.pointer("/params/arguments/as").and_then(Value::as_str) {
+        Some("batch") => format!("[{answer}]").into_bytes(),
+        // Each letter as one byte.
+        Some("latin") => {
+            answer.chars().map(|letter| u8::try_from(letter).unwrap_or(b'?')).collect()
+        }
+        Some("half") => answer.as_bytes()[..answer.len() / 2].to_vec(),
+        _ => answer.into_bytes(),
+    }
 }
 
 fn serve_http(options: Options, port: u16) {

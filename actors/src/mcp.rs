@@ -52,6 +52,7 @@
 //! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
 //! | other 4xx | `InputValidation` | failed |
 //! | an answer of another kind | `OutputInvalid`, `unexpected_answer` | unknown |
+//! | over stdio, an answer that is not UTF-8 or breaks off | `OutputInvalid`, `unreadable` | unknown |
 //! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit | unknown |
 //!
 //! The last column is about tools that do something to the world. *Not done*: it is certain, and the call may be
@@ -59,6 +60,10 @@
 //! stand-in or a rollback, the caller is told, and a transaction undoes it. *Unknown*: nobody knows; neither is it
 //! made again, the caller is told that it is not known, and a transaction undoes it. What may be repeated
 //! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there.
+//!
+//! A server that says that its tools have changed (`notifications/tools/list_changed`) is not asked for them: agents
+//! were made with those it had, and what a tool does to the world is declared, not found out. The next life of the
+//! connection lists them anew; a tool that has gone is refused by its server until then.
 //!
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.
@@ -82,6 +87,7 @@ use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
 use connect::Connection;
 use link::Link;
 
+mod batch;
 mod bounded;
 mod classify;
 mod connect;

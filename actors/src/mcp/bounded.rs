@@ -1,8 +1,8 @@
 //! Standard output of a server, of which no message is kept that is longer than may be.
 //!
-//! The transport drops a line that is too long and says nothing, so whoever asked would wait until its
-//! time is over. This reader lets everything pass, and behind such a line it writes one of its own: an
-//! error that answers the same request.
+//! The transport drops a line that is too long, is not UTF-8 or breaks off, and says nothing, so whoever asked
+//! would wait until its time is over. This reader lets everything pass, and behind such a line it writes one of its
+//! own: an error that answers the same request. Messages that come in a [batch](super::batch) get lines of their own.
 //!
 //! *Invariant.* It keeps a few hundred bytes, however much a server writes.
 
@@ -12,9 +12,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::batch::Unbatch;
+
 /// The code of the error that stands for a message that was too long. No server's: theirs have five
 /// digits.
 pub(super) const TOO_LONG: i32 = -1_320_000;
+/// The code of the error that stands for a message that cannot be read.
+pub(super) const UNREADABLE: i32 = -1_320_001;
 /// How much of a member of a message is looked at, in bytes; no id is longer.
 const MEMBER: usize = 256;
 /// How much is read at once.
@@ -24,6 +28,7 @@ const PIECE: usize = 16 * 1024;
 pub(super) struct Bounded<R> {
     inner: R,
     longest: usize,
+    unbatch: Unbatch,
     line: Line,
     /// What was read and, where a line ended that was too long, what is said about it.
     ready: Vec<u8>,
@@ -32,19 +37,28 @@ pub(super) struct Bounded<R> {
 
 impl<R> Bounded<R> {
     pub(super) fn new(inner: R, longest: usize) -> Self {
-        Self { inner, longest, line: Line::default(), ready: Vec::new(), given: 0 }
+        Self {
+            inner,
+            longest,
+            unbatch: Unbatch::default(),
+            line: Line::default(),
+            ready: Vec::new(),
+            given: 0,
+        }
     }
 
     fn take(&mut self, bytes: &[u8]) {
         self.ready.clear();
         self.given = 0;
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let mut lines = Vec::with_capacity(bytes.len() + 1);
+        self.unbatch.read(bytes, &mut lines);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
             self.ready.extend_from_slice(line);
             self.line.read(line);
             if line.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
-                if line.length > self.longest {
-                    self.ready.extend(line.refusal(self.longest).into_iter().flatten());
+                if let Some((code, why)) = line.flaw(self.longest) {
+                    self.ready.extend(line.refusal(code, &why).into_iter().flatten());
                 }
             }
         }
@@ -63,6 +77,10 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bounded<R> {
             let mut piece = ReadBuf::new(&mut piece);
             ready!(Pin::new(&mut this.inner).poll_read(cx, &mut piece))?;
             this.take(piece.filled());
+            // What was read may all be held back, and nothing given is the end of all.
+            if this.ready.is_empty() && !piece.filled().is_empty() {
+                this.ready.push(b' ');
+            }
         }
         let count = buffer.remaining().min(this.ready.len() - this.given);
         buffer.put_slice(&this.ready[this.given..this.given + count]);
@@ -83,11 +101,15 @@ struct Line {
     id: Option<Vec<u8>>,
     /// It asks something itself, so it answers nothing.
     asks: bool,
+    /// The bytes of a letter of which the rest is to come.
+    letter: Vec<u8>,
+    not_utf8: bool,
 }
 
 impl Line {
     fn read(&mut self, bytes: &[u8]) {
         self.length += bytes.len();
+        self.letters(bytes);
         for &byte in bytes {
             if self.in_text {
                 match byte {
@@ -124,6 +146,43 @@ impl Line {
         }
     }
 
+    /// Looks whether they are UTF-8, as far as can be said.
+    fn letters(&mut self, bytes: &[u8]) {
+        if self.letter.is_empty() && bytes.is_ascii() {
+            return;
+        }
+        self.letter.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.letter) {
+            Ok(_) => self.letter.len(),
+            Err(error) => {
+                self.not_utf8 |= error.error_len().is_some();
+                error.valid_up_to()
+            }
+        };
+        self.letter.drain(..if self.not_utf8 { self.letter.len() } else { whole });
+    }
+
+    /// Why the transport drops it, if it does.
+    fn flaw(&self, longest: usize) -> Option<(i32, String)> {
+        match self {
+            _ if self.length > longest => Some((TOO_LONG, too_long(Some(self.length), longest))),
+            _ if self.not_utf8 || !self.letter.is_empty() => {
+                Some((UNREADABLE, "the answer is not UTF-8".to_owned()))
+            }
+            // Only within what an answer has, and a request has not.
+            _ if (self.in_text || self.depth > 0) && self.answers() => {
+                Some((UNREADABLE, "the answer breaks off in the middle".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the member that is being read is that of an answer.
+    fn answers(&self) -> bool {
+        let member = self.member.trim_ascii();
+        [&br#""result""#[..], br#""error""#].iter().any(|name| member.starts_with(name))
+    }
+
     /// A member has been read to its end.
     fn member(&mut self) {
         let member = std::mem::take(&mut self.member);
@@ -137,11 +196,10 @@ impl Line {
     }
 
     /// The error that answers the same request, as a line; `None` if it answers none.
-    fn refusal(&self, longest: usize) -> Option<Vec<u8>> {
+    fn refusal(&self, code: i32, message: &str) -> Option<Vec<u8>> {
         let id = self.id.as_ref().filter(|_| !self.asks)?;
         let id: serde_json::Value = serde_json::from_slice(id).ok()?;
-        let message = too_long(Some(self.length), longest);
-        let error = serde_json::json!({ "code": TOO_LONG, "message": message });
+        let error = serde_json::json!({ "code": code, "message": message });
         let line = serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error });
         Some(format!("{line}\n").into_bytes())
     }
@@ -204,6 +262,41 @@ mod tests {
             assert_eq!(error["error"]["message"], *message);
             assert_eq!(rest[1..], ["{\"id\":2,\"result\":{}}"], "the next is read as it is");
         }
+    }
+
+    #[tokio::test]
+    async fn behind_an_answer_that_cannot_be_read_stands_an_error_for_the_same_request() {
+        let read = async |written: &[u8]| {
+            let mut said = Vec::new();
+            Bounded::new(written, 100_000).read_to_end(&mut said).await.unwrap();
+            String::from_utf8_lossy(&said[written.len()..]).into_owned()
+        };
+        // A letter may come in two pieces.
+        let long = "ä".repeat(PIECE);
+        let whole = format!("{{\"id\":1,\"result\":\"x{long}\"}}\n");
+        assert_eq!(read(whole.as_bytes()).await, "");
+        let latin = [b"{\"id\":1,\"result\":\"", &[0xe4][..], b"\"}\n"].concat();
+        let late = [whole.trim_end().as_bytes(), &[0xc3][..], b"\n"].concat();
+        for (line, why) in [
+            (latin, "is not UTF-8"),
+            (b"{\"id\":1,\"result\":{\"a\":\n".to_vec(), "breaks off in the middle"),
+            (b"{\"id\":1,\"result\":\"a\n".to_vec(), "breaks off in the middle"),
+            (late, "is not UTF-8"),
+        ] {
+            let error: serde_json::Value = serde_json::from_str(&read(&line).await).unwrap();
+            assert_eq!((&error["id"], &error["error"]["code"]), (&1.into(), &UNREADABLE.into()));
+            assert!(error["error"]["message"].as_str().unwrap().contains(why), "{error}");
+        }
+        // Whoever asks gets no answer that he did not ask for.
+        assert_eq!(read(b"{\"id\":1,\"method\":\"a\n").await, "");
+    }
+
+    #[tokio::test]
+    async fn the_messages_of_a_batch_come_one_by_one() {
+        let mut said = String::new();
+        let written = "[{\"id\":1},{\"id\":2,\"result\":{}}]\n";
+        Bounded::new(written.as_bytes(), 100).read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "{\"id\":1}\n{\"id\":2,\"result\":{}} \n");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use rmcp::transport::streamable_http_client::StreamableHttpError;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::bounded::{TOO_LONG, too_long};
+use super::bounded::{TOO_LONG, UNREADABLE, too_long};
 use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::exact;
@@ -300,6 +300,11 @@ pub(super) fn error(tool: &str, error: ServiceError, wall: SystemTime) -> (Fault
 fn protocol(tool: &str, code: i32, message: String, in_result: bool) -> (Fault, Verdict) {
     if code == TOO_LONG {
         return (too_large(message), Verdict::Answered);
+    }
+    if code == UNREADABLE {
+        // It was answered, so something may have been done.
+        let fault = Fault::output_invalid(message).with_code("unreadable").effect_unknown();
+        return (fault, Verdict::Answered);
     }
     if code == CLOSED && says_closed(&message) {
         return (lost_behind(), Verdict::Useless);

@@ -1,5 +1,6 @@
 //! Answers that the protocol allows, and some that it does not, over both transports.
 
+use mainstay::error::CallError;
 use mainstay::fault::Class;
 use mainstay_actors::mcp::McpServer;
 
@@ -49,6 +50,31 @@ async fn a_result_is_told_as_it_was_written() {
     let lost = format!(r#"{{"content":[],"structuredContent":{long}}}"#);
     let error = say(&lost).await.unwrap_err();
     assert_eq!(fault(error), coded(Class::OutputInvalid, "output_invalid"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_a_fault_at_once_and_one_in_a_batch_is_read() {
+    let (server, log) = shop();
+    let running = Running::start(&server.tool("say", READ).tool("put", PAY)).await;
+    let say = async |tool: &str, dressed: &str| {
+        let result = r#"{"content":[{"type":"text","text":"gr\u00fc\u00dfe, und das ist alles, was es hier zu sagen gibt: größe"}]}"#;
+        let arguments = serde_json::json!({ "result": result, "as": dressed, "a": 1 }).to_string();
+        running.call(tool, &arguments).await
+    };
+    assert!(say("say", "batch").await.unwrap().ends_with("größe\""));
+    for dressed in ["latin", "half"] {
+        let error = say("say", dressed).await.unwrap_err();
+        assert_eq!(fault(error), coded(Class::OutputInvalid, "unreadable"), "{dressed}");
+    }
+    // What may have been done is not done again.
+    assert!(matches!(say("put", "half").await, Err(CallError::Unknown { .. })));
+    assert_eq!((log.count("call put"), log.pids().len()), (1, 1));
+    // A block that the protocol does not have.
+    let result = r#"{"content":[{"type":"hologram","of":"a ship"}]}"#;
+    let arguments = serde_json::json!({ "result": result }).to_string();
+    let error = running.call("say", &arguments).await.unwrap_err();
+    assert_eq!(fault(error).0, Class::OutputInvalid);
     running.stop().await;
 }
 
