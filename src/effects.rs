@@ -53,6 +53,8 @@ pub(crate) struct Effects {
     undoing: Mutex<HashSet<EffectKey>>,
     /// The tasks that are being undone after their fates.
     unwinding: Mutex<Vec<Arc<str>>>,
+    /// How many tasks are about to undo something.
+    about_to_undo: AtomicUsize,
     halted: Mutex<going_on::Halted>,
     /// Something has become of some effect.
     changed: Notify,
@@ -135,6 +137,7 @@ impl Effects {
             undoer: OnceLock::new(),
             undoing: Mutex::default(),
             unwinding: Mutex::default(),
+            about_to_undo: AtomicUsize::new(0),
             halted: Mutex::default(),
             changed: Notify::new(),
             emit: Box::new(emit),

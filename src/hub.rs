@@ -451,6 +451,16 @@ impl Hub {
         }
     }
 
+    /// The same, of requests to this child.
+    pub(crate) async fn unwound_of(&self, owner: &ChildPath) {
+        let limit = self.clock.sleep_until(self.now() + UNDOS);
+        tokio::select! {
+            biased;
+            () = self.effects.unwound_of(owner) => {}
+            () = limit => {}
+        }
+    }
+
     /// Lets go, in the background, of what the store no longer needs. What fails is only said: nothing
     /// is lost by keeping more.
     pub(crate) fn tidy(&self, journal: &Arc<Journal>) {

@@ -223,7 +223,24 @@ impl Effects {
         loop {
             let mut told = std::pin::pin!(self.changed.notified());
             told.as_mut().enable();
-            if self.unwinding.lock().is_empty() {
+            if self.unwinding.lock().is_empty() && self.about_to_undo.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Once nothing is being undone that this child has done.
+    pub(crate) async fn unwound_of(&self, owner: &ChildPath) {
+        loop {
+            let mut told = std::pin::pin!(self.changed.notified());
+            told.as_mut().enable();
+            let tasks = self.unwinding.lock().clone();
+            let is_its = |task: &Arc<str>| {
+                let ledger = self.ledger.lock();
+                ledger.of_task(task).iter().any(|entry| entry.intent.owner == *owner)
+            };
+            if !tasks.iter().any(is_its) {
                 return;
             }
             told.await;

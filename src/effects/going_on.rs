@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Effects;
 use crate::event::Event;
@@ -71,7 +72,7 @@ impl Effects {
     }
 
     /// A person has spoken on this act: what stood for that is undone, in a task of its own.
-    pub(super) fn spoken_on(self: &Arc<Self>, key: EffectKey) {
+    pub(crate) fn spoken_on(self: &Arc<Self>, key: EffectKey) {
         let task = self.ledger.lock().get(key).map(|entry| Arc::clone(&entry.intent.task));
         if let Some(task) = task {
             self.go_on(&task);
@@ -84,8 +85,18 @@ impl Effects {
         }
         if let Some(runtime) = self.runtime.get() {
             let (effects, task) = (Arc::clone(self), Arc::<str>::from(task));
-            drop(runtime.spawn(async move { effects.undo_rest(&task).await }));
+            let about_to = self.about_to_undo();
+            drop(runtime.spawn(async move {
+                effects.undo_rest(&task).await;
+                drop(about_to);
+            }));
         }
+    }
+
+    /// Something is about to be undone, until this is dropped: see [`Effects::all_unwound`].
+    pub(crate) fn about_to_undo(self: &Arc<Self>) -> AboutTo {
+        self.about_to_undo.fetch_add(1, Ordering::AcqRel);
+        AboutTo(Arc::clone(self))
     }
 
     async fn undo_rest(self: &Arc<Self>, task: &Arc<str>) {
@@ -116,6 +127,10 @@ impl Effects {
                 Stands::Nothing => {}
                 Stands::Owed => {
                     if !self.undo(entry.intent.key, None).await {
+                        if self.is_stopping() {
+                            // The next process goes on with it.
+                            return;
+                        }
                         let stands = 1 + acts.iter().filter(|it| is_left(it)).count();
                         let (child, tool) = (entry.intent.owner, entry.intent.tool);
                         let key = entry.intent.key;
@@ -156,6 +171,16 @@ impl Effects {
     fn acts_of(&self, task: &str) -> Vec<Entry> {
         let ledger = self.ledger.lock();
         ledger.of_task(task).into_iter().filter(|it| it.intent.kind.acts()).cloned().collect()
+    }
+}
+
+/// See [`Effects::about_to_undo`].
+pub(crate) struct AboutTo(Arc<Effects>);
+
+impl Drop for AboutTo {
+    fn drop(&mut self) {
+        self.0.about_to_undo.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
     }
 }
 

@@ -94,6 +94,10 @@ impl Children {
         self.changed.notify_waiters();
     }
 
+    pub(super) fn has(&self, child: &ChildPath) -> bool {
+        self.by_path.contains_key(child)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_path.len()
     }

@@ -168,6 +168,10 @@ impl State {
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
             Line::Made { child, template, arguments, before } => {
+                if self.children.has(&child) {
+                    // The store has refused the end of the one before it, whose requests and work are not its.
+                    self.unmakes(&child);
+                }
                 let before = before.into_iter().collect();
                 let serial = self.number();
                 self.children.put(serial, Made { child, template, arguments, before });
@@ -197,6 +201,7 @@ impl State {
             self.work.remove(&key);
             self.past.remove(&key);
         }
+        self.untold.retain(|_, (at, _)| at != child);
     }
 
     /// Nothing is said of a request any more.

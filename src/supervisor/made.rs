@@ -62,15 +62,27 @@ impl Supervisor {
         serial: Serial,
         ended: oneshot::Sender<Result<(), StoreError>>,
     ) {
-        let Some(journal) = self.hub.journal.get() else { return };
+        let Some(journal) = self.hub.journal.get() else {
+            let _ = ended.send(Ok(()));
+            return;
+        };
         if self.hub.is_suspending() {
             // Nobody waits for its path.
             journal.stands(path, serial, true);
             return;
         }
-        let Some(unmaking) = journal.unmakes(path, serial) else { return };
-        self.hub.runtime.spawn(async move {
-            let _ = ended.send(unmaking.done().await);
+        let (hub, journal, path) = (Arc::clone(&self.hub), Arc::clone(journal), path.clone());
+        self.hub.spawn(async move {
+            // A process that ends before that has to know whose acts they are.
+            hub.unwound_of(&path).await;
+            if hub.is_suspending() {
+                journal.stands(&path, serial, true);
+                return;
+            }
+            let _ = ended.send(match journal.unmakes(&path, serial) {
+                Some(unmaking) => unmaking.done().await,
+                None => Ok(()),
+            });
         });
     }
 }

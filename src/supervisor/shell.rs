@@ -269,6 +269,11 @@ impl Shell {
                 (Ok(Err(why)), Reply::Deleted | Reply::Terminated) => {
                     Reply::ChildRefused(ChildError::Recorded(child, why))
                 }
+                // The system stops: the next process has the child.
+                (Err(_), Reply::Deleted | Reply::Terminated) => {
+                    let supervisor = child.parent().unwrap_or(child);
+                    Reply::ChildRefused(ChildError::SupervisorGone(supervisor))
+                }
                 (_, reply) => reply,
             };
             let _ = to.send(reply);

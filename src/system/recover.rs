@@ -407,9 +407,15 @@ impl System {
             };
             // Not by the first life: what this program cannot restore, the one before it may, and it would find
             // all set aside. What the one in the middle goes back to is tried when it does.
-            let result = result.and_then(|validated| match middle {
-                None => child.can_restore(&validated).map(|()| validated),
-                Some(_) => Ok(validated),
+            // And what a request that is over has left half-way is passed over.
+            let result = result.and_then(|validated| {
+                let is_tried =
+                    middle.is_none() && child.in_hand(&validated).is_none_or(|key| open(&key));
+                if is_tried {
+                    child.can_restore(&validated).map(|()| validated)
+                } else {
+                    Ok(validated)
+                }
             });
             let why = match result {
                 Ok(validated) => match child.adopt(&validated, open) {
@@ -621,10 +627,14 @@ impl System {
             return;
         }
         let effects = Arc::clone(effects);
+        let about_to = effects.about_to_undo();
         runtime.spawn(async move {
+            let _about_to = about_to;
             for (key, epoch) in undoing {
                 // The life of a request that is open goes on with it, too, and may act once more meanwhile.
                 effects.undo(key, Some(epoch)).await;
+                // Of a request that is over, what was left before it is undone, too, if a person has spoken.
+                effects.spoken_on(key);
             }
             for unwinds in owing {
                 unwinds.await;

@@ -3,10 +3,13 @@
 //! *Invariant.* The check only refuses what the schema forbids in words it knows; a keyword it does
 //! not know is no reason to refuse. Reading into the type has the last word.
 
+use std::cell::Cell;
 use std::fmt::Write;
+use std::rc::Rc;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+
 use serde_json::{Map, Value};
 
 pub(crate) mod known;
@@ -15,6 +18,9 @@ pub(crate) mod known;
 const MOST: usize = 8;
 /// How deep values are looked at. Beyond, the type of a tool's arguments decides; an answer has none.
 const DEEPEST: usize = 64;
+/// How many schemas are looked at for one value: one that names itself twice doubles them at each depth. What comes
+/// after is treated as what is too deep.
+const LONGEST: usize = 100_000;
 
 /// The schema of a type, without what only matters to people.
 pub(super) fn of<A: JsonSchema>() -> Value {
@@ -34,12 +40,15 @@ pub(super) fn of<A: JsonSchema>() -> Value {
 
 /// What is wrong with the arguments, each argument by its name; empty when nothing is.
 pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
-    told(Check { root: schema, subject: "argument", found: Vec::new() }, arguments)
+    told(
+        Check { root: schema, subject: "argument", found: Vec::new(), steps: Rc::default() },
+        arguments,
+    )
 }
 
 /// What is wrong with an answer, of a schema that is [checked](known::checkable) in full.
 pub(crate) fn faults(schema: &Value, answer: &Value) -> String {
-    told(Check { root: schema, subject: ANSWER, found: Vec::new() }, answer)
+    told(Check { root: schema, subject: ANSWER, found: Vec::new(), steps: Rc::default() }, answer)
 }
 
 const ANSWER: &str = "field";
@@ -60,6 +69,8 @@ struct Check<'a> {
     /// What parts of the value are called.
     subject: &'static str,
     found: Vec<String>,
+    /// How many schemas were looked at, also by those made [apart](Check::apart).
+    steps: Rc<Cell<usize>>,
 }
 
 impl<'a> Check<'a> {
@@ -74,13 +85,15 @@ impl<'a> Check<'a> {
 
     /// What is wrong with the value by another schema.
     fn apart(&self, schema: &'a Value, value: &Value, path: &str, depth: usize) -> Vec<String> {
-        let mut apart = Check { root: self.root, subject: self.subject, found: Vec::new() };
+        let Self { root, subject, .. } = *self;
+        let mut apart = Check { root, subject, found: Vec::new(), steps: Rc::clone(&self.steps) };
         apart.value(schema, value, path, depth + 1);
         apart.found
     }
 
     fn value(&mut self, schema: &'a Value, value: &Value, path: &str, depth: usize) {
-        if depth > DEEPEST {
+        self.steps.set(self.steps.get() + 1);
+        if depth > DEEPEST || self.steps.get() > LONGEST {
             if self.subject == ANSWER {
                 self.say(path, "is nested too deep to be checked");
             }
@@ -310,6 +323,14 @@ mod tests {
         );
         assert_eq!(of::<Nothing>()["properties"], json!({}));
         assert_eq!(of::<Nothing>()["type"], "object");
+    }
+
+    #[test]
+    fn a_schema_that_names_itself_twice_is_looked_at_for_so_long_and_no_longer() {
+        let twice = json!({"allOf": [{"$ref": "#"}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}]});
+        // It would take 2^32 looks otherwise, and not end.
+        assert_eq!(problems(&twice, &json!({})), "");
+        assert!(faults(&twice, &json!({})).contains("too deep to be checked"));
     }
 
     #[test]

@@ -67,3 +67,25 @@ async fn a_path_is_free_once_the_store_has_answered_that_its_child_is_gone() {
     assert!(unmaking.done().await.is_err());
     assert!(journal.makes(made("a")).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_the_path_of_one_whose_end_was_refused_takes_up_nothing_of_it() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    let path = ChildPath::new("desk/a");
+    let (_, commit) = journal.makes(made("a")).ok().unwrap();
+    commit.await.unwrap();
+    let open = |key: &str| Open { child: path.clone(), ..open(key) };
+    drop(journal.accepted(open("one"), Durability::Sync));
+    drop(journal.accepted(open("two"), Durability::Sync));
+    let batch = (Batch::new(), Durability::Sync);
+    let work = Some((path.clone(), 1));
+    journal.fated(&Arc::from("two"), Fate::Done, None, work, batch).await.unwrap();
+    // The store takes neither the end of it nor the fate of what was open, and then another one of its path.
+    journal.commit(Batch::new(), &Line::from(&made("a")), Durability::Sync).await.unwrap();
+    let (journal, _) = Journal::open(store, clock()).unwrap();
+    assert_eq!(journal.made().len(), 1);
+    assert!(journal.open_requests().is_empty());
+    assert_eq!(journal.known("one"), Some(Journaled::Fated(Fate::Stopped, None)));
+    assert!(journal.replays(&path, 0).is_empty());
+}

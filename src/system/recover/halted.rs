@@ -33,7 +33,9 @@ impl System {
                     doubted.insert(Arc::clone(task));
                     Ends::Unanswered
                 }
-                Some(Journaled::Fated(..)) | None => Ends::Unanswered,
+                Some(Journaled::Fated(..)) => Ends::Unanswered,
+                // Of one that is not durable nobody knows: more than was marked is not owed.
+                None => Ends::Answered,
             };
             // Only what is within a transaction is.
             if let EffectStatus::Left(_) = entry.status {

@@ -47,21 +47,33 @@ impl System {
         options: &RecoverOptions,
     ) -> Result<Again, RecoverError> {
         let (mut all, mut gone) = (Vec::new(), Vec::new());
-        for (serial, made) in journal.made() {
-            match self.make_one(&made, serial) {
-                Ok(()) => all.push(made.child),
-                Err(why) if options.adopt_topology => {
-                    let Made { child, template, arguments, .. } = made;
-                    gone.push((serial, LetGo { child, template, arguments, why }));
-                }
-                Err(why) => {
-                    let supervisor = made.child.parent().unwrap_or_else(|| made.child.clone());
-                    let (child, template) = (made.child, made.template.to_string());
-                    return Err(RecoverError::Child { child, template, supervisor, why });
+        let mut left = journal.made();
+        // One may need another that was started anew after it.
+        let failed = loop {
+            let before = left.len();
+            let mut failed = Vec::new();
+            for (serial, made) in left {
+                match self.make_one(&made, serial) {
+                    Ok(()) => all.push((serial, made.child)),
+                    Err(why) => failed.push((serial, made, why)),
                 }
             }
+            if failed.is_empty() || failed.len() == before {
+                break failed;
+            }
+            left = failed.into_iter().map(|(serial, made, _)| (serial, made)).collect();
+        };
+        for (serial, made, why) in failed {
+            if !options.adopt_topology {
+                let supervisor = made.child.parent().unwrap_or_else(|| made.child.clone());
+                let (child, template) = (made.child, made.template.to_string());
+                return Err(RecoverError::Child { child, template, supervisor, why });
+            }
+            let Made { child, template, arguments, .. } = made;
+            gone.push((serial, LetGo { child, template, arguments, why }));
         }
-        Ok((all, gone))
+        all.sort_by_key(|(serial, _)| *serial);
+        Ok((all.into_iter().map(|(_, child)| child).collect(), gone))
     }
 
     fn make_one(&self, made: &Made, serial: Serial) -> Result<(), String> {
