@@ -196,7 +196,7 @@ struct Known {
     at: Option<ChildPath>,
 }
 
-/// For how long the end of a system waits for what is being undone.
+/// For how long the end of a system, or of a child of a template, waits for what is being undone.
 const UNDOS: Duration = Duration::from_secs(10);
 
 /// See the [module](self).
@@ -443,20 +443,19 @@ impl Hub {
 
     /// Once nothing is being undone of requests that have their fates, or it takes too long.
     pub(crate) async fn all_unwound(&self) {
-        let limit = self.clock.sleep_until(self.now() + UNDOS);
-        tokio::select! {
-            biased;
-            () = self.effects.all_unwound() => {}
-            () = limit => {}
-        }
+        self.or_too_long(self.effects.all_unwound()).await;
     }
 
     /// The same, of requests to this child.
     pub(crate) async fn unwound_of(&self, owner: &ChildPath) {
+        self.or_too_long(self.effects.unwound_of(owner)).await;
+    }
+
+    async fn or_too_long(&self, undone: impl Future<Output = ()>) {
         let limit = self.clock.sleep_until(self.now() + UNDOS);
         tokio::select! {
             biased;
-            () = self.effects.unwound_of(owner) => {}
+            () = undone => {}
             () = limit => {}
         }
     }

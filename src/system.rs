@@ -526,7 +526,7 @@ impl System {
     /// work on the store any more, unless it takes longer than 10 s to tidy it.
     ///
     /// What is being undone of requests that have failed or were called off is waited for first, for up to 10 s:
-    /// it is tools of this tree that undo. What is not undone by then is undone by the next process where the tree
+    /// it is tools of this tree that undo, and requests are taken until then. What is not undone by then is undone by the next process where the tree
     /// is durable, and is among [`EffectsRef::open`](crate::system::EffectsRef::open) after this.
     pub async fn stop(&self) {
         tokio::select! {

@@ -208,42 +208,37 @@ impl Effects {
 
     /// Once no act is with its tool.
     pub(crate) async fn all_at_rest(&self) {
-        loop {
-            let mut told = std::pin::pin!(self.changed.notified());
-            told.as_mut().enable();
-            if self.apart.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            told.await;
-        }
+        self.until(|| self.apart.load(Ordering::Acquire) == 0).await;
     }
 
     /// Once nothing is being undone for a request that has its fate.
     pub(crate) async fn all_unwound(&self) {
-        loop {
-            let mut told = std::pin::pin!(self.changed.notified());
-            told.as_mut().enable();
-            if self.unwinding.lock().is_empty() && self.about_to_undo.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            told.await;
-        }
+        let is_idle = || self.about_to_undo.load(Ordering::Acquire) == 0;
+        self.until(|| self.unwinding.lock().is_empty() && is_idle()).await;
     }
 
     /// Once nothing is being undone that this child has done.
     pub(crate) async fn unwound_of(&self, owner: &ChildPath) {
-        loop {
-            let mut told = std::pin::pin!(self.changed.notified());
-            told.as_mut().enable();
+        self.until(|| {
             let tasks = self.unwinding.lock().clone();
+            let ledger = self.ledger.lock();
             let is_its = |task: &Arc<str>| {
-                let ledger = self.ledger.lock();
                 ledger.of_task(task).iter().any(|entry| entry.intent.owner == *owner)
             };
-            if !tasks.iter().any(is_its) {
+            !tasks.iter().any(is_its)
+        })
+        .await;
+    }
+
+    /// Once this holds, of which every change is told.
+    pub(super) async fn until(&self, holds: impl Fn() -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds() {
                 return;
             }
-            told.await;
+            changed.await;
         }
     }
 

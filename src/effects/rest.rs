@@ -98,14 +98,7 @@ impl Effects {
 
     /// Once nobody undoes what a request with this key has done before its fate.
     pub(super) async fn unwound(&self, task: &str) {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            if !self.is_unwinding(task) {
-                return;
-            }
-            changed.await;
-        }
+        self.until(|| !self.is_unwinding(task)).await;
     }
 
     /// Who asked for this is gone, and nobody will ask again: once its tool is done with it, too, it is known or

@@ -438,16 +438,15 @@ impl<Q, R> Drop for Hold<Q, R> {
     fn drop(&mut self) {
         let mut cell = self.0.cell.lock();
         let Cell::Held(waker, said) = &mut *cell else { return };
-        let (waker, said) = (waker.take(), said.take());
-        let is_said = said.is_some();
-        *cell = said.map_or(Cell::Waiting(None), |said| *said);
-        match (&mut *cell, waker) {
-            (_, Some(waker)) if is_said => {
-                drop(cell);
-                waker.wake();
-            }
-            (Cell::Waiting(place), waker) => *place = waker,
-            _ => {}
+        let waker = waker.take();
+        let Some(said) = said.take() else {
+            *cell = Cell::Waiting(waker);
+            return;
+        };
+        *cell = *said;
+        drop(cell);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }

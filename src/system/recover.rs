@@ -329,12 +329,12 @@ impl System {
             self.set_deadly_aside(&journal, request).await?;
         }
         self.settle_in_doubt(&journal, &ended.in_doubt).await?;
-        for (serial, gone) in let_go {
-            if let Some(unmaking) = journal.unmakes(&gone.child, serial) {
-                unmaking.done().await?;
-            }
-            recovered.let_go.push(gone);
+        let unmaking: Vec<_> =
+            let_go.iter().map(|(serial, gone)| journal.unmakes(&gone.child, *serial)).collect();
+        for one in unmaking.into_iter().flatten() {
+            one.done().await?;
         }
+        recovered.let_go = let_go.into_iter().map(|(_, gone)| gone).collect();
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
             journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
