@@ -149,6 +149,9 @@ const FOREIGN: u32 = 900;
 /// As [`FOREIGN`], with nobody knowing whether it was credited.
 const DOUBTFUL: u32 = 901;
 
+/// The same, and two accounts are debited of it.
+const TWICE: u32 = 903;
+
 /// Undoing what was credited of this fails.
 const STUCK: u32 = 902;
 
@@ -200,8 +203,12 @@ impl Stateful for Teller {
             // So much cannot be given back.
             0 if *amount == ALONE => bank.effect(Credit(ALONE)).undo(&undoer, UndoCredit(ALONE)),
             0 if *amount >= LARGE => bank.effect(Debit(*amount)),
+            0 if *amount == TWICE => {
+                let debit = |of| Call::from(bank.effect(Debit(of)).undo(&undoer, UndoDebit(of)));
+                return Ok(Step::Perform(vec![debit(TWICE), debit(TWICE + 1)]));
+            }
             0 => bank.effect(Debit(*amount)).undo(&undoer, UndoDebit(*amount)),
-            1 if matches!(*amount, FOREIGN | DOUBTFUL) => bank.effect(Credit(*amount)),
+            1 if matches!(*amount, FOREIGN | DOUBTFUL | TWICE) => bank.effect(Credit(*amount)),
             1 if *amount == STUCK => bank.effect(Credit(STUCK)).undo(&undoer, Credit(STUCK)),
             1 => bank.effect(Credit(*amount)).undo(&undoer, UndoCredit(*amount)),
             2 => bank.effect(Told { done: true }),

@@ -17,7 +17,7 @@ use mainstay::system::{EffectsRef, System, Upkeep};
 
 use super::Order::{Credit, Debit, Told, UndoDebit};
 use super::dying::Dying;
-use super::{Bank, DOUBTFUL, Goes, Order, STUCK, runtime, settled, store};
+use super::{Bank, DOUBTFUL, Goes, Order, STUCK, TWICE, runtime, settled, store};
 
 const KIND: EffectKind = EffectKind::Compensable;
 
@@ -335,6 +335,49 @@ fn wherever_the_process_ends_around_a_word_it_is_undone_once_and_never_after_a_p
             assert_eq!(undone, usize::from(!by_hand), "{by_hand} {last} {commits}");
             if lived {
                 assert!(commits > 1, "there are points between");
+                break;
+            }
+            assert!(commits < 19, "it goes through in the end");
+        }
+    }
+}
+
+/// The process ends while several acts are undone after the word: the next one undoes the rest, unasked.
+#[test]
+fn wherever_the_process_ends_in_an_undo_of_several_acts_the_next_one_undoes_the_rest() {
+    for last in [false, true] {
+        for commits in 0..20 {
+            let (bank, store) = (Arc::new(Bank::default()), store());
+            runtime().block_on(async {
+                let system = open(&bank, &store, false).await;
+                bank.credits.lock().extend([Goes::Lost]);
+                let teller: Port<u32, u32> = system.port("bank/teller").unwrap();
+                teller.submit(TWICE, CallOptions::new().key("it")).await.unwrap();
+                assert_eq!(settled(&system, "it").await, Fate::Unknown);
+                assert_eq!(statuses(&system.effects()), ["left", "left", "unknown"]);
+            });
+            let dying = Arc::new(Dying::new(&store, 1000, last));
+            let kept: Arc<dyn Store> = Arc::clone(&dying) as _;
+            runtime().block_on(async {
+                let system = open(&bank, &kept, false).await;
+                settled(&system, "it").await;
+                dying.dies_after(commits);
+                says_all(&system, false).await;
+                let _ = tokio::time::timeout(PATIENCE, settled(&system, "it")).await;
+            });
+            let lived = dying.left.load(Ordering::SeqCst) > 0;
+            runtime().block_on(async {
+                let system = open(&bank, &store, false).await;
+                settled(&system, "it").await;
+                says_all(&system, false).await;
+                settled(&system, "it").await;
+                assert_eq!(waiting(&system.effects()), [], "{last} {commits}");
+            });
+            for account in [TWICE, TWICE + 1] {
+                assert_eq!(bank.count(UndoDebit(account)), 1, "{last} {commits}");
+            }
+            if lived {
+                assert!(commits > 2, "there are points between");
                 break;
             }
             assert!(commits < 19, "it goes through in the end");
