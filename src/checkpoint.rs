@@ -20,6 +20,7 @@ pub mod store;
 pub mod validate;
 
 mod index;
+mod spread;
 mod stored;
 
 use std::borrow::Cow;

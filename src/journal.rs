@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::checkpoint::codec::{self, SchemaId};
-use crate::checkpoint::{Batch, Commit, Durability, Receipt, Retention, Store, Wall};
+use crate::checkpoint::{Batch, Commit, Durability, Receipt, Store, Wall};
 use crate::clock::Clock;
 use crate::error::{RecoverError, StoreError};
 pub(crate) use crate::error::{failed, late};
@@ -33,6 +33,7 @@ mod lost;
 mod made;
 mod nested;
 mod past;
+mod room;
 mod state;
 mod trial;
 
@@ -59,8 +60,6 @@ const VERSION: u32 = 8;
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
 const TIDY_EVERY: u64 = 4096;
-/// A smaller store is not compacted before it is full: copying it would save nobody anything.
-const COMPACT_FROM: u64 = 4 << 20;
 /// A store that stays full is not tidied more often.
 const FULL_EVERY: Duration = Duration::from_secs(10);
 
@@ -107,8 +106,10 @@ pub(crate) struct Journal {
     tidied_bytes: AtomicU64,
     /// The position of the last record that is known to be in the store.
     reached: AtomicU64,
-    /// What the store weighed after it was last compacted.
+    /// What the store weighed after it was last compacted, or found to have little to let go of.
     compacted: AtomicU64,
+    /// What those of its records weighed that have gone since the store was last compacted.
+    trimmed: AtomicU64,
     /// What it weighed when it was last full.
     filled: AtomicU64,
     /// The store has refused something for lack of room.
@@ -134,23 +135,6 @@ const BATCH: usize = 8 * state::MIB;
 /// From how many records on a journal that says what so many would is written anew.
 const fn has_grown(lines: usize) -> u64 {
     lines as u64 * 2 + 1024
-}
-
-/// Whether a quarter of this is free once so much is left.
-const fn has_room(of: u64, left: u64) -> bool {
-    left < of / 4 * 3
-}
-
-/// What is kept where that does not make room enough. A fall does not return to a line that was drawn after it,
-/// so the one before the newest stays, too.
-fn fewer(keep: Retention) -> Option<Retention> {
-    match keep {
-        Retention { checkpoints: 2.., .. } => {
-            Some(Retention { checkpoints: keep.checkpoints / 2, ..keep })
-        }
-        Retention { lines: 3.., .. } => Some(Retention { lines: keep.lines / 2, ..keep }),
-        _ => None,
-    }
 }
 
 /// How long an effect's record may take before the step that waits for it fails.
@@ -206,6 +190,7 @@ impl Journal {
             tidied_bytes: AtomicU64::new(0),
             reached: AtomicU64::new(from - 1),
             compacted: AtomicU64::new(0),
+            trimmed: AtomicU64::new(0),
             filled: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
@@ -252,7 +237,8 @@ impl Journal {
             let (mut batches, bytes) = in_batches(&lines)?;
             let last = batches.pop().unwrap_or_default();
             self.written.store(count, Ordering::Relaxed);
-            self.bytes.store(bytes, Ordering::Relaxed);
+            let gone = self.bytes.swap(bytes, Ordering::Relaxed);
+            self.trimmed.fetch_add(gone, Ordering::Relaxed);
             self.tidied_bytes.store(bytes, Ordering::Relaxed);
             state.note_tidied();
             // What is old goes with the last of them: until then all is said twice, and the same.
@@ -280,48 +266,6 @@ impl Journal {
     fn oldest(&self, child: &ChildPath) -> Option<u64> {
         let states = self.store.checkpoints(child).ok()?;
         states.iter().map(|listed| listed.checkpoint.step).min()
-    }
-
-    /// Has the store let go of what is not kept, once it has grown to twice what it was after the last
-    /// time, or is full: the copy that this takes costs each byte at most about one more. When it is full, fewer
-    /// are kept, until a quarter of it is free. Blocks.
-    pub(crate) fn make_room(&self, mut keep: Retention, now: Wall) -> Result<(), StoreError> {
-        let is_full = self.is_full.swap(false, Ordering::Relaxed);
-        let due = (2 * self.compacted.load(Ordering::Relaxed)).max(COMPACT_FROM);
-        let before = self.weight()?;
-        if !is_full && before < due {
-            return Ok(());
-        }
-        // What was refused before the last time, and is heard of only now, was refused by a fuller store.
-        let filled = self.filled.swap(if is_full { before } else { 0 }, Ordering::Relaxed);
-        let in_need = is_full && !has_room(filled, before);
-        loop {
-            let had = self.store.info()?.checkpoints;
-            let dropped = self.store.retain(keep, now)?.dropped.len();
-            let fewer = fewer(keep).filter(|_| in_need);
-            let mut compacted = Ok(());
-            if fewer.is_none() || has_room(had as u64, (had - dropped.min(had)) as u64) {
-                // A copy of less may find the room that this one has not.
-                compacted = self.store.compact().map(drop);
-                self.compacted.store(self.weight()?, Ordering::Relaxed);
-            }
-            if compacted.is_ok() && has_room(before, self.weight()?) {
-                // It has helped, so it may help again at once.
-                *self.full_at.lock() = None;
-                return Ok(());
-            }
-            match (fewer, compacted) {
-                (Some(fewer), Ok(()) | Err(StoreError::Full { .. })) => keep = fewer,
-                (_, compacted) => return compacted,
-            }
-        }
-    }
-
-    /// How many bytes the store has, or what it knows of its checkpoints takes in memory, if that is more.
-    pub(crate) fn weight(&self) -> Result<u64, StoreError> {
-        const LISTED: u64 = 1024;
-        let info = self.store.info()?;
-        Ok(info.bytes.max(info.checkpoints as u64 * LISTED))
     }
 
     /// Commits a state that no record of the journal comes with.

@@ -5,11 +5,12 @@
 //! so a write that fails changes nothing.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::{Checkpoint, Digest, Pin, Topology, Wall};
+use crate::checkpoint::spread::{SpreadMap, SpreadSet};
 use crate::checkpoint::store::{Batch, Item, Listed, Receipt, Retained, Retention};
 use crate::checkpoint::{LONGEST_PIN, Scope};
 use crate::error::StoreError;
@@ -18,16 +19,16 @@ use crate::id::{CheckpointId, ChildPath, LineId};
 /// `P` is where a content is, `J` where a journal record is.
 #[derive(Debug)]
 pub(crate) struct Index<P, J> {
-    pub(crate) pieces: HashMap<Digest, P>,
-    checkpoints: HashMap<CheckpointId, Listed>,
+    pub(crate) pieces: SpreadMap<Digest, P>,
+    checkpoints: SpreadMap<CheckpointId, Listed>,
     /// In the order of commits.
     children: BTreeMap<ChildPath, Vec<CheckpointId>>,
     /// How many there are that follow each; so that to drop one costs the same however many there are.
-    followers: HashMap<CheckpointId, usize>,
+    followers: SpreadMap<CheckpointId, usize>,
     lines: Vec<Arc<RecoveryLine>>,
     streams: BTreeMap<Arc<str>, Stream<J>>,
     /// The chains of parents that were dropped.
-    anchors: HashMap<CheckpointId, Digest>,
+    anchors: SpreadMap<CheckpointId, Digest>,
     topology: Option<Arc<Topology>>,
     pub(crate) commits: u64,
 }
@@ -73,10 +74,10 @@ pub(crate) enum Change<P, J> {
 /// What was admitted and is not yet applied.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
-    checkpoints: HashMap<CheckpointId, Digest>,
-    lines: HashSet<LineId>,
-    pieces: HashSet<Digest>,
-    next: HashMap<Arc<str>, u64>,
+    checkpoints: SpreadMap<CheckpointId, Digest>,
+    lines: SpreadSet<LineId>,
+    pieces: SpreadSet<Digest>,
+    next: SpreadMap<Arc<str>, u64>,
     commits: u64,
 }
 
@@ -90,13 +91,13 @@ impl Admission {
 impl<P, J> Default for Index<P, J> {
     fn default() -> Self {
         Self {
-            pieces: HashMap::new(),
-            checkpoints: HashMap::new(),
+            pieces: SpreadMap::default(),
+            checkpoints: SpreadMap::default(),
             children: BTreeMap::new(),
-            followers: HashMap::new(),
+            followers: SpreadMap::default(),
             lines: Vec::new(),
             streams: BTreeMap::new(),
-            anchors: HashMap::new(),
+            anchors: SpreadMap::default(),
             topology: None,
             commits: 0,
         }
@@ -144,7 +145,7 @@ impl<P, J> Index<P, J> {
                             let id = checkpoint.id;
                             return refuse(format!("{parent}, the parent of {id}, is not in it"));
                         };
-                        if !checkpoint.follows(chain) {
+                        if !sealed.follows(chain) {
                             let id = checkpoint.id;
                             return refuse(format!("{id} does not go on from its parent {parent}"));
                         }
@@ -202,6 +203,21 @@ impl<P, J> Index<P, J> {
     fn next(&self, admission: &Admission, stream: &str) -> u64 {
         let admitted = admission.next.get(stream).copied();
         admitted.unwrap_or_else(|| self.streams.get(stream).map_or(1, Stream::next))
+    }
+
+    /// Makes one change that was admitted. What a checkpoint goes on from was looked at then.
+    pub(crate) fn apply_admitted(&mut self, change: Change<P, J>) {
+        match change {
+            Change::Checkpoint(checkpoint) => {
+                let broken = checkpoint.lineage.parent.and_then(|parent| {
+                    self.checkpoints.get(&parent).and_then(|listed| listed.broken.clone())
+                });
+                self.list(checkpoint, broken);
+            }
+            change => {
+                self.apply(change);
+            }
+        }
     }
 
     /// Makes one change. False when the change does not fit: a journal record that leaves a gap.
@@ -278,6 +294,10 @@ impl<P, J> Index<P, J> {
                 Some(_) => None,
             })
         });
+        self.list(checkpoint, broken);
+    }
+
+    fn list(&mut self, checkpoint: Arc<Checkpoint>, broken: Option<Arc<str>>) {
         let id = checkpoint.id;
         let order = self.children.entry(checkpoint.child.clone()).or_default();
         if let Some(parent) = checkpoint.lineage.parent {
@@ -376,7 +396,7 @@ impl<P, J> Index<P, J> {
     pub(crate) fn plan(&self, keep: Retention, now: Wall) -> Retained {
         let mut kept: HashMap<(Scope, &ChildPath), usize> = HashMap::new();
         let mut lines = Vec::new();
-        let mut named: HashSet<CheckpointId> = HashSet::new();
+        let mut named: SpreadSet<CheckpointId> = SpreadSet::default();
         for line in self.lines.iter().rev() {
             let count = kept.entry((line.scope, &line.at)).or_default();
             if *count < keep.lines.max(1) {
@@ -413,14 +433,14 @@ impl<P, J> Index<P, J> {
     /// What a child with these checkpoints goes on from, whatever becomes of the request in hand: the newest that
     /// is fit for it and the newest between two requests, in the lineage of its last one, and of all. Where none is
     /// between two, the oldest tells that the child began with nothing.
-    fn needed(&self, ids: &[CheckpointId]) -> HashSet<CheckpointId> {
+    fn needed(&self, ids: &[CheckpointId]) -> SpreadSet<CheckpointId> {
         let fit = |id: &CheckpointId| {
             let listed = self.checkpoints.get(id).filter(|listed| listed.bad.is_none())?;
             Some((*id, listed.checkpoint.envelope.is_none()))
         };
         let parent = |id: &CheckpointId| self.checkpoints.get(id)?.checkpoint.lineage.parent;
         let between = |(id, is_between): (CheckpointId, bool)| is_between.then_some(id);
-        let mut needed = HashSet::new();
+        let mut needed = SpreadSet::default();
         let oldest = || ids.iter().find_map(fit).map(|(id, _)| id);
         needed.extend(ids.iter().rev().filter_map(fit).find_map(between).or_else(oldest));
         // Its own parents are older, so this ends.
@@ -431,7 +451,7 @@ impl<P, J> Index<P, J> {
     }
 
     /// The contents that some checkpoint names.
-    pub(crate) fn live_pieces(&self) -> HashSet<Digest> {
+    pub(crate) fn live_pieces(&self) -> SpreadSet<Digest> {
         let checkpoints = self.checkpoints.values().map(|listed| &listed.checkpoint);
         checkpoints
             .flat_map(|it| it.pieces.iter().map(|(_, digest)| *digest).chain(it.envelope))

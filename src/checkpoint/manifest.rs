@@ -272,9 +272,10 @@ impl fmt::Display for Checkpoint {
 }
 
 fn chain(parent: Digest, digest: Digest) -> Digest {
-    let mut hash = blake3::Hasher::new();
-    hash.update(&parent.0).update(&digest.0);
-    Digest(*hash.finalize().as_bytes())
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(&parent.0);
+    both[32..].copy_from_slice(&digest.0);
+    Digest::of(&both)
 }
 
 /// The id of a checkpoint taken at `wall`: a UUID of version 7.
@@ -429,7 +430,9 @@ impl Draft {
     /// another child's.
     pub fn seal(mut self) -> Result<Sealed, CheckpointError> {
         let schema = self.snapshot.schema();
-        let mut contents = Vec::with_capacity(self.snapshot.pieces().len() + 1);
+        let count = self.snapshot.pieces().len();
+        let mut contents = Vec::with_capacity(count + 1);
+        self.checkpoint.pieces.reserve_exact(count);
         for piece in self.snapshot.pieces() {
             let encoded = piece.encoded(schema)?;
             self.checkpoint.pieces.push((piece.name().to_owned(), encoded.digest));
@@ -458,6 +461,7 @@ impl Draft {
             snapshot: self.snapshot,
             contents,
             manifest: Arc::new(manifest),
+            parent,
         })
     }
 }
@@ -474,6 +478,8 @@ pub struct Sealed {
     snapshot: Snapshot,
     contents: Vec<Encoded>,
     manifest: Arc<Vec<u8>>,
+    /// The parent's chain, with which it was signed.
+    parent: Digest,
 }
 
 impl Sealed {
@@ -490,6 +496,11 @@ impl Sealed {
     /// Pieces and request, encoded; some may be in the store already.
     pub(crate) fn contents(&self) -> &[Encoded] {
         &self.contents
+    }
+
+    /// Whether it goes on from a parent with this chain.
+    pub(crate) fn follows(&self, parent: Digest) -> bool {
+        self.parent == parent
     }
 
     /// The checkpoint itself, encoded.

@@ -78,7 +78,7 @@ impl MemoryStore {
                 Item::Drop(id) => Change::Drop(id),
                 Item::DropLine(id) => Change::DropLine(id),
             };
-            index.apply(change);
+            index.apply_admitted(change);
         }
         index.commits += 1;
         Ok(receipt)

@@ -363,6 +363,39 @@ async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
 }
 
 #[test]
+fn a_store_that_has_little_to_let_go_of_is_not_copied() {
+    use crate::checkpoint::{FileStore, Now};
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(FileStore::open(folder.path()).unwrap());
+    let clock = clock();
+    let (journal, _) = Journal::open(Arc::clone(&store), Arc::clone(&clock)).unwrap();
+    let now = Now::read(&*clock).wall;
+    let keep = Retention { checkpoints: 8, lines: 1 };
+    let write = |megabytes: usize| {
+        let batch = Batch::new().append("other", vec![7; megabytes << 20]);
+        store.commit(batch, Durability::Async).wait().unwrap();
+    };
+    let copies = || {
+        journal.make_room(keep, now).unwrap();
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());
+        let mut bases: Vec<_> =
+            names.filter(|name| name.to_string_lossy().starts_with("base")).collect();
+        bases.sort();
+        bases
+    };
+    write(5);
+    let first = copies();
+    assert_eq!(first.len(), 1, "what there was before is not known");
+    write(6);
+    assert_eq!(copies(), first, "all of it stays");
+    write(12);
+    journal.trimmed.store(8 << 20, Ordering::Relaxed);
+    let second = copies();
+    assert!(second != first && second.len() == 1, "a third of it has gone: {second:?}");
+    assert_eq!(journal.trimmed.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn an_outcome_that_comes_while_the_journal_is_written_anew_is_not_lost() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {

@@ -337,7 +337,7 @@ impl Writer {
         {
             let mut index = self.shared.index.write();
             for change in group.frames.changes.drain(..) {
-                index.apply(place(change, &self.tail.segment, start));
+                index.apply_admitted(place(change, &self.tail.segment, start));
             }
             index.commits += group.commits;
         }
