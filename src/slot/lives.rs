@@ -53,7 +53,7 @@ impl<W: Worker> Slot<W> {
             if desk.life.on(lifecycle::Input::Begin(life)) != Output::Changed {
                 return Err(ExitCause::Stopped);
             }
-            desk.link = Some(link);
+            self.link(&mut desk, link);
             self.publish_life(&mut desk);
         }
         self.bring_up(life).await
@@ -362,6 +362,19 @@ impl<W: Worker> Slot<W> {
         }
     }
 
+    /// Whose child it is from now on. A carrier dies with the supervisor below which it was spawned: one that rests
+    /// from the life before is not taken over from another one's life, or its end would be this life's.
+    fn link(&self, desk: &mut Desk<W>, link: Link) {
+        let before = desk.link.replace(link);
+        let is_same = match (&before, &desk.link) {
+            (Some(before), Some(now)) => Arc::ptr_eq(&before.boss, &now.boss),
+            _ => true,
+        };
+        if !is_same {
+            self.dismiss(desk);
+        }
+    }
+
     /// Everything that is open gets the fate `Stopped`; what acts on the world without being
     /// repeatable, and is still under way, `Unknown`.
     pub(super) fn drain(&self, cause: &ExitCause) {
@@ -537,7 +550,7 @@ impl<W: Worker> Managed for Slot<W> {
         if self.is_lazy() {
             let mut desk = self.desk();
             if desk.mailbox.depth() == 0 && desk.life.stage() != Stage::Removed {
-                desk.link = Some(link);
+                self.link(&mut desk, link);
                 desk.lazy = Some(life);
                 desk.life.rest_dormant();
                 self.publish_life(&mut desk);
