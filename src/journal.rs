@@ -5,7 +5,7 @@
 //! refused by name and never misread. What the journal says is known here too, and whoever asks never
 //! hears of what the store has not confirmed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -119,6 +119,8 @@ pub(crate) struct Journal {
     changed: tokio::sync::Notify,
     /// Requests whose work this process could not bring back into a state, the last ones.
     lost: Mutex<VecDeque<(ChildPath, Arc<str>)>>,
+    /// Those of them that were named to somebody who has to live on to have heard it.
+    named: Mutex<BTreeSet<Arc<str>>>,
     /// Which of the requests that the process may have ended for is in hand.
     turn: Turn,
     /// Those that an earlier process has left.
@@ -196,6 +198,7 @@ impl Journal {
             full_at: Mutex::new(None),
             changed: tokio::sync::Notify::new(),
             lost: Mutex::default(),
+            named: Mutex::default(),
             turn: Turn::default(),
             tried: Mutex::default(),
             clock,

@@ -242,12 +242,12 @@ impl Journal {
         for request in tried {
             drop(request.leave(|_| 0));
         }
-        // Whoever asked could see what is lost until now.
-        let untold: Vec<_> = self.untold().into_iter().map(|(_, key)| key).collect();
-        let commit = match untold.is_empty() {
+        // Of what was lost since, in a replay, an event spoke at best: the next process names it.
+        let heard = self.named();
+        let commit = match heard.is_empty() {
             // What was written before it is there once it is.
             true => self.store.commit(Batch::new(), Durability::Sync),
-            false => self.told_missing(&untold),
+            false => self.told_missing(&heard),
         };
         let limit = self.clock.sleep_until(self.clock.now() + WITHIN);
         tokio::select! {

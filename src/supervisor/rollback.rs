@@ -293,7 +293,7 @@ impl Place {
         let missing = Missing::noted(&journal, missing);
         let told = self.settle(&journal, &children, since, &phase).await?;
         drop(held);
-        let missing = missing.told(&journal).await;
+        let missing = missing.told(hub, &journal);
         Ok(Report {
             at: self.at().clone(),
             scope: self.scope(),

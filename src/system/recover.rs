@@ -102,7 +102,9 @@ pub struct Recovered {
     /// By child and idempotency key.
     pub replayed: Vec<(ChildPath, Arc<str>)>,
     /// Such requests that are not handled again, as they are not kept any more or their child acts on the
-    /// world by itself: what they have done to the states is not there. By child and idempotency key.
+    /// world by itself: what they have done to the states is not there. By child and idempotency key. They are named
+    /// again by the next process if this one ends within 10 s and not in order ([`System::stop`]): it may not have
+    /// come to say so.
     pub missing: Vec<(ChildPath, Arc<str>)>,
     /// Effects that are known, by status.
     pub effects: EffectCounts,
@@ -229,6 +231,11 @@ impl System {
                 let system = self.boot().await?;
                 // Those that undo are there by now.
                 system.undo_orphans(orphans);
+                let hub = &system.inner.hub;
+                if let Some(journal) = hub.journal.get() {
+                    let missing = recovered.missing.iter().map(|(_, key)| Arc::clone(key));
+                    journal.tells(hub, missing.collect());
+                }
                 Ok((system, recovered))
             }
             Err(error) => {
@@ -309,9 +316,10 @@ impl System {
             hub.with_room(&journal, &ledger, || store.commit(batch(), Durability::Sync)).await?;
         }
         if !recovered.missing.is_empty() {
-            // Told now, and not by every process that follows.
-            let told: Vec<_> = recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            hub.with_room(&journal, &ledger, || journal.told_missing(&told)).await?;
+            // Written down as what is still to be told: this process may not come to it.
+            let missing: Vec<_> =
+                recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
+            hub.with_room(&journal, &ledger, || journal.is_missing(&missing)).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }

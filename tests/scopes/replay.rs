@@ -283,6 +283,11 @@ async fn what_is_not_in_the_record_is_named_and_the_others_are_handled_all_the_s
     assert_eq!(keys(&bench.system.lost_work()), ["plain", "inside"]);
     let replayed = Event::Replayed { child: "top/agent".into(), requests: 2, lost: 2 };
     events.wait_for(|event| *event == replayed).await.unwrap();
+    // Nobody was told which they are but who asked, so the next process says so, and the one after it not.
+    let bench = bench.again().await;
+    assert_eq!(keys(&bench.recovered.missing), ["inside", "plain"]);
+    let bench = bench.again().await;
+    assert_eq!(bench.recovered.missing, []);
 }
 
 #[tokio::test(start_paused = true)]

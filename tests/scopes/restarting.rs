@@ -95,9 +95,9 @@ async fn a_rollback_that_cannot_be_done_has_changed_nothing() {
     assert!(system.fates().is_balanced());
 }
 
-/// What the next process says and knows after one that ended with the `commits`th commit of a rollback: whether
-/// the answered request is named as missing, and the sum.
-fn after(commits: u32, last: bool) -> (bool, u64) {
+/// What the next process says and knows after one that ended with the `commits`th commit of a rollback, or once it had
+/// the report and `lives_on` for so long: whether the answered request is named as missing, and the sum.
+fn after((commits, last): (u32, bool), lives_on: Duration) -> (bool, u64) {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -124,6 +124,7 @@ fn after(commits: u32, last: bool) -> (bool, u64) {
         dying.dies_after(commits);
         let back = system.rollback("top/flow", To::Latest);
         let _ = tokio::time::timeout(100 * SECOND, back).await;
+        tokio::time::sleep(lives_on).await;
     });
     runtime().block_on(async {
         let told = |all: Vec<(ChildPath, Arc<str>)>| {
@@ -134,6 +135,10 @@ fn after(commits: u32, last: bool) -> (bool, u64) {
         };
         let (system, recovered) = System::recover(tree(), Arc::clone(&store)).await.unwrap();
         let missing = told(recovered.missing);
+        // It ends before anybody can have read that.
+        drop(system);
+        let (system, recovered) = System::recover(tree(), Arc::clone(&store)).await.unwrap();
+        assert_eq!(told(recovered.missing), missing);
         assert_eq!(told(system.lost_work()), missing);
         let port = system.port::<Ask, u64>("top/flow/a0").unwrap();
         let sum = port.call(Ask::Add(0)).await.unwrap().value;
@@ -147,13 +152,21 @@ fn after(commits: u32, last: bool) -> (bool, u64) {
 #[test]
 fn work_that_a_rollback_has_lost_is_named_by_the_next_process_if_this_one_could_not() {
     let all: Vec<_> = (0..6).flat_map(|n| [(n, false), (n, true)]).collect();
-    let found: Vec<_> = all.iter().map(|(commits, last)| after(*commits, *last)).collect();
-    // Before it was written nothing has happened; from then on somebody says it, once.
-    let first = found.iter().position(|(_, sum)| *sum == 10).expect("it is written at some commit");
-    assert!(found[..first].iter().all(|it| *it == (false, 11)), "{found:?}");
-    assert_eq!(found[first], (true, 10), "{found:?}");
+    let found = |lives_on| -> Vec<_> { all.iter().map(|at| after(*at, lives_on)).collect() };
+    // Before it was written nothing has happened.
+    let killed = found(9 * SECOND);
+    let first =
+        killed.iter().position(|(_, sum)| *sum == 10).expect("it is written at some commit");
+    assert!(killed[..first].iter().all(|it| *it == (false, 11)), "{killed:?}");
+    assert!(
+        first < killed.len() && killed[first..].iter().all(|it| *it == (true, 10)),
+        "{killed:?}"
+    );
+    // From then on somebody says it until somebody has heard it.
+    let found = found(11 * SECOND);
+    assert_eq!(found[..=first], killed[..=first]);
     let end = found.iter().rposition(|(missing, _)| *missing).unwrap();
     assert!(found[first..=end].iter().all(|it| *it == (true, 10)), "{found:?}");
     assert!(found[end + 1..].iter().all(|it| *it == (false, 10)), "{found:?}");
-    assert!(end + 1 < found.len(), "the report was given in the end: {found:?}");
+    assert!(end + 1 < found.len(), "the report was heard in the end: {found:?}");
 }

@@ -141,7 +141,7 @@ impl Fallen {
                         tracing::error!(target: "mainstay", at = %place.at(), %error, "a late rollback did not end well");
                     }
                     drop(held);
-                    missing.told(&journal).await;
+                    missing.told(&hub, &journal);
                     return;
                 }
             };
@@ -152,7 +152,7 @@ impl Fallen {
                     report.undone = told.undone;
                     report.unknown = told.unknown;
                     report.elapsed = hub.now().since(begun);
-                    report.missing = missing.told(&journal).await;
+                    report.missing = missing.told(&hub, &journal);
                     hub.emit(report.event(None));
                 }
                 Err(error) => drop(place.failed(&error)),

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Place;
+use crate::hub::Hub;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::Journal;
 use crate::slot::{Answered, Look, told_apart};
@@ -70,13 +71,9 @@ impl Missing {
         Self(missing)
     }
 
-    /// All is settled, and they are about to be told. Until that is written, the next process names them.
-    pub(super) async fn told(self, journal: &Journal) -> Answered {
-        if !self.0.is_empty() {
-            let keys: Vec<_> = self.0.iter().map(|(_, key)| Arc::clone(key)).collect();
-            // When it cannot be written they are told twice.
-            drop(journal.told_missing(&keys).await);
-        }
+    /// All is settled, and they are about to be told. Until they have been heard, the next process names them.
+    pub(super) fn told(self, hub: &Hub, journal: &Arc<Journal>) -> Answered {
+        journal.tells(hub, self.0.iter().map(|(_, key)| Arc::clone(key)).collect());
         self.0
     }
 }
