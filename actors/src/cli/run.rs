@@ -221,10 +221,7 @@ impl Session {
         };
         let prompt = prompt.trim();
         if prompt.is_empty() && self.taken.is_empty() {
-            return Err(Failed(
-                "there is no prompt: give one as an argument or on standard input".to_owned(),
-            )
-            .into());
+            anyhow::bail!("there is no prompt: give one as an argument or on standard input");
         }
         if !self.people.is_empty() && !self.show.json && is_interactive() {
             self.lines = Some(Lines::new(None)?);
