@@ -389,6 +389,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 () = session.stop() => {}
                 _ = signals.next() => {}
             }
+            session.end();
             result
         }
         Command::Check { file, chaos: true, requests, seed, json } => {

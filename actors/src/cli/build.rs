@@ -101,16 +101,7 @@ impl Tree {
             stage: None,
             aliases,
         };
-        let names = verify::Names::of(&tree.file);
-        for (name, person) in &tree.file.people {
-            let place = match names.group_of(name.get_ref()) {
-                Some(GroupKind::Model | GroupKind::Output) => Place::Model,
-                Some(GroupKind::Step) => Place::Agent,
-                Some(GroupKind::Tool | GroupKind::Data) | None => Place::Tool,
-            };
-            let someone = Someone::new(name.get_ref(), person, place);
-            tree.people.insert(name.get_ref().clone(), someone);
-        }
+        tree.set_people();
         tree.limits = leaves::limits(&tree.file.models);
         for (name, tool) in &tree.file.tools {
             if let Some(server) = leaves::server(tool, &tree.folder) {
@@ -435,6 +426,31 @@ impl Tree {
     /// Who may be asked to decide.
     pub(crate) fn people(&self) -> Vec<Someone> {
         self.people.values().cloned().collect()
+    }
+
+    /// Has nobody be waited for, since nobody is there who could decide: what the file has done otherwise is
+    /// done at once.
+    pub(crate) fn wait_for_nobody(&mut self) {
+        for person in self.file.people.values_mut() {
+            person.expiry = Some(file::Span(points::NOBODY));
+        }
+        if let Some(points) = &mut self.file.points {
+            points.get_mut().wait_for_nobody();
+        }
+        self.set_people();
+    }
+
+    fn set_people(&mut self) {
+        let names = verify::Names::of(&self.file);
+        let someone = |(name, person): (&toml::Spanned<String>, &file::Person)| {
+            let place = match names.group_of(name.get_ref()) {
+                Some(GroupKind::Model | GroupKind::Output) => Place::Model,
+                Some(GroupKind::Step) => Place::Agent,
+                Some(GroupKind::Tool | GroupKind::Data) | None => Place::Tool,
+            };
+            (name.get_ref().clone(), Someone::new(name.get_ref(), person, place))
+        };
+        self.people = self.file.people.iter().map(someone).collect();
     }
 
     fn sub_agents(&self) -> anyhow::Result<BTreeMap<String, Team>> {

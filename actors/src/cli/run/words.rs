@@ -298,12 +298,6 @@ pub(super) fn line(event: &Event) -> Option<String> {
         Event::Alert { child, attempts, .. } => {
             format!("{child}: alert S59: no rung is left after {attempts} attempts")
         }
-        Event::RollbackExhausted { at, .. } => {
-            format!("{at}: alert: it fell, and no line could be returned to")
-        }
-        Event::UndoStopped { child, tool, key, .. } => {
-            format!("{child}: alert: {tool} has no undo that helps for {key}; see /effects")
-        }
         _ => return None,
     })
 }
