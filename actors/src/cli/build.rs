@@ -28,6 +28,7 @@ use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
 pub(crate) use asked::{entries, entry, keeps, kept_group, kept_model};
+pub(crate) use offers::own_name;
 use read::parse;
 pub(crate) use read::store_folder;
 use stage::Stage;
@@ -254,7 +255,7 @@ impl Tree {
 
     /// An agent as a child: with a store, a durable one.
     fn agent_spec(&self, id: &str, section: &file::Agent) -> anyhow::Result<ChildSpec> {
-        let spec = self.agent(section)?.spec(id).checkpoint(self.interval_of(section));
+        let spec = self.agent(id, section)?.spec(id).checkpoint(self.interval_of(section));
         if self.file.store.is_none() {
             return Ok(spec);
         }
@@ -457,8 +458,11 @@ impl Tree {
         let names = verify::Names::of(&self.file);
         let agents = self.file.agents.iter();
         let of = agents.filter(|(name, _)| names.is_sub_agent(name.get_ref()));
-        of.map(|(name, agent)| Ok((name.get_ref().clone(), Team::new(self.agent(agent)?))))
-            .collect()
+        let team = |(name, agent): (&toml::Spanned<String>, &file::Agent)| {
+            let name = name.get_ref();
+            Ok((name.clone(), Team::new(self.agent(name, agent)?)))
+        };
+        of.map(team).collect()
     }
 
     /// A child whose requests have the time to wait for people.

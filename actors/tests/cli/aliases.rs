@@ -152,3 +152,27 @@ fn a_tool_with_two_entries_under_its_two_names_is_refused() {
     );
     refused(&text, &expected);
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_servers_with_a_tool_of_one_name_one_tool_is_called_by_the_name_of_a_group() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("fine", "{}"), ("other", "{}")]));
+    server.otherwise(Row::reply("ok"));
+    let rest = |rest: &str| {
+        format!("[tools.even]\ncommand = [\"sh\", \"odd.sh\"]\n{rest}[agents.a]\nmodel = \"llm\"\n")
+    };
+    let folder = tree(&server, &format!("{}tools = [\"odd\", \"even\"]\n", rest("")), &["fine"]);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    let told =
+        "mainstay: the agent `a` has two tools called `fine`, from `odd/fine` and `even/fine`: ";
+    assert!(said.code == 2 && said.err.starts_with(told), "{said:?}");
+    assert!(said.err.contains("`members = [\"even.fine\"]`"), "{said:?}");
+    // As it is said there.
+    let group = "[groups.other]\nkind = \"tool\"\nmembers = [\"even.fine\"]\n";
+    let folder =
+        tree(&server, &format!("{}tools = [\"odd\", \"other\"]\n", rest(group)), &["fine"]);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out, &*said.err), (0, "ok\n", ""), "{said:?}");
+    assert_eq!(calls(&folder), ["fine", "fine"]);
+}

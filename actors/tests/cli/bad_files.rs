@@ -70,3 +70,32 @@ fn a_folder_is_no_tree_file() {
     let said = Folder::new().run(&["check", "none.toml"], "");
     assert!(said.err.ends_with("; paths are seen from the folder you are in\n"), "{said:?}");
 }
+
+const ASKED: &str = "[models.m]\nkind = \"local\"\n[agents.h]\nmodel = \"m\"\n";
+
+#[test]
+fn two_tools_that_a_model_could_not_tell_apart_are_named_with_a_way_out() {
+    let servers = "[tools.a]\ncommand = [\"a\"]\n[tools.b]\ncommand = [\"b\"]\n";
+    refused(
+        &format!("{servers}{ASKED}tools = [\"a.look\", \"b.look\"]\n"),
+        r#"error: `b.look` and `a.look` are both called `look`
+ --> t.toml:9:20
+  |
+9 | tools = ["a.look", "b.look"]
+  |                    ^^^^^^^^ a model knows only that name
+  |
+  = help: to have both, give one a name of its own: [groups.NAME] with `kind = "tool"` and `members = ["b.look"]`, and `NAME` in the agent's `tools`
+"#,
+    );
+    refused(
+        &format!("{servers}{ASKED}tools = [\"a\", \"b\", \"a.look\"]\n"),
+        r#"error: `a.look` stands here twice: `a` is all of its tools
+ --> t.toml:9:20
+  |
+9 | tools = ["a", "b", "a.look"]
+  |                    ^^^^^^^^ one of them
+  |
+  = help: remove one of the two
+"#,
+    );
+}
