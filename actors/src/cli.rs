@@ -396,7 +396,11 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             chaos::run(&mut Tree::read(&file)?, Trial { requests, seed, json }).await
         }
         Command::Check { file, .. } => {
-            say(check::page(&Tree::read(&file)?).trim_end());
+            let tree = Tree::read(&file)?;
+            if let Some(strange) = tree.look_closer()? {
+                tell(strange.to_string().trim_end());
+            }
+            say(check::page(&tree).trim_end());
             Ok(())
         }
         Command::Tree { file, format } => {

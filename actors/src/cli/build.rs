@@ -69,6 +69,8 @@ pub(crate) struct Tree {
     stage: Option<Stage>,
     /// The tools of servers whose names cannot stand in a path, by the names that they have here.
     aliases: Aliases,
+    /// Where it was read, and the text, for what is to be said of a place in it.
+    source: (String, String),
 }
 
 impl Tree {
@@ -101,6 +103,7 @@ impl Tree {
             discovered: false,
             stage: None,
             aliases,
+            source: (path.display().to_string(), text.clone()),
         };
         tree.set_people();
         tree.limits = leaves::limits(&tree.file.models);
@@ -115,6 +118,20 @@ impl Tree {
             return Err(snags(text, vec![snag]));
         }
         Ok(tree)
+    }
+
+    /// What is strange about the file, and wrong for nobody; `None` where nothing is.
+    ///
+    /// # Errors
+    /// [`Snags`] where the store cannot be written here and now.
+    pub(crate) fn look_closer(&self) -> Result<Option<Snags>, Snags> {
+        let (file, text) = self.source.clone();
+        let snags = |snags| Snags { file, text, snags };
+        if let Some(wrong) = verify::notes::store(&self.file, &self.folder) {
+            return Err(snags(vec![wrong]));
+        }
+        let strange = verify::notes::all(&self.file, &self.folder);
+        Ok((!strange.is_empty()).then(|| snags(strange)))
     }
 
     /// What the runtime says about the tree, with the place where we know it.

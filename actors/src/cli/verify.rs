@@ -13,6 +13,7 @@ use super::snag::{Snag, list, meant};
 mod acts;
 mod groups;
 mod models;
+pub(crate) mod notes;
 mod parts;
 
 /// What a name stands for.
