@@ -57,6 +57,8 @@ pub(crate) use page::as_line;
 const PIECES: usize = 64;
 /// How long is waited to hear who gave an answer that is there already.
 const TOLD: Duration = Duration::from_secs(2);
+/// After which time it is said that the start takes its time.
+const SLOW: Duration = Duration::from_secs(2);
 /// Why turns are left out.
 const NO_ROOM: &str = "for lack of room in the model's window (/forget begins a new one)";
 /// Why turns are left out.
@@ -117,7 +119,7 @@ impl Session {
         if show.json {
             tree.wait_for_nobody();
         }
-        for note in tree.discover().await? {
+        for note in discover(tree, show.progress).await? {
             if !show.json {
                 tell(format_args!("mainstay: {note}"));
             }
@@ -581,6 +583,18 @@ fn tell_left_out(turns: u32, why: &str) {
         _ => format!("the {turns} oldest turns"),
     };
     tell(format_args!("  {what} of this conversation: left out from now on, {why}"));
+}
+
+/// Asks the servers for their tools; a person who waits for that is told for whom.
+async fn discover(tree: &mut Tree, progress: bool) -> anyhow::Result<Vec<String>> {
+    let servers: Vec<_> = tree.servers().map(|name| format!("`{name}`")).collect();
+    let mut work = pin!(tree.discover());
+    tokio::select! {
+        notes = &mut work => return notes,
+        () = tokio::time::sleep(SLOW), if progress => {}
+    }
+    tell(format_args!("mainstay: waits for servers of tools to start: {}", servers.join(", ")));
+    work.await
 }
 
 /// What can be done about a store of another tree.
