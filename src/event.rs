@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::checkpoint::{Digest, Scope};
 use crate::decision::{Decision, Rung};
-use crate::fate::{Ended, Fate};
+use crate::fate::{Cost, Ended, Fate};
 use crate::fault::{Class, ExitKind};
 use crate::id::{CheckpointId, ChildPath, Delivery, Incarnation, LineId, RequestId};
 use crate::ledger::EffectKey;
@@ -148,6 +148,8 @@ pub enum Event {
         defaulted: bool,
         /// From acceptance.
         elapsed: Duration,
+        /// What it has cost in this process, as far as the children that worked on it said so.
+        cost: Cost,
     },
     /// A life begins with the state of an earlier one.
     Restored {

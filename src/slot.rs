@@ -550,6 +550,7 @@ impl<W: Worker> Slot<W> {
                 degraded: false,
                 defaulted: false,
                 elapsed: now.since(mail.accepted_at),
+                cost: mail.spent(),
             });
         }
     }

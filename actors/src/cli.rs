@@ -1,8 +1,8 @@
 //! The command line: `mainstay run`, `mainstay check`, `mainstay tree`, `mainstay store`.
 //!
 //! *Invariant.* Everything goes through the public interface of the two packages: what the command
-//! can do, a program can. Exit codes: 0 for an answer, 1 for none, 2 for a file or an argument that is
-//! wrong.
+//! can do, a program can. The exit code says whether the same command may do better at another time (1), or
+//! something about it has to be changed (2): `src/docs/tree-file.md` has the table.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -14,6 +14,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use mainstay::checkpoint::MemoryStore;
+use mainstay::error::{RecoverError, StartError, StoreError};
+use mainstay::fault::Fault;
 use mainstay::system::System;
 
 use build::Tree;
@@ -305,11 +307,25 @@ pub(crate) fn main() -> ExitCode {
         tell(format_args!("mainstay: {ended}"));
         return ExitCode::from(ended.code());
     }
-    let said = error.downcast_ref::<Failed>();
-    if said.is_none_or(|failed| !failed.0.is_empty()) {
+    if error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
         tell(format_args!("mainstay: {}", causes(&error)));
     }
-    ExitCode::from(if said.is_some() { 1 } else { 2 })
+    ExitCode::from(if may_pass(&error) { 1 } else { 2 })
+}
+
+/// Whether neither the file nor an argument is wrong: at another time, the same command may have its answer.
+fn may_pass(error: &anyhow::Error) -> bool {
+    let started = |error: &StartError| !matches!(error, StartError::Spec(_));
+    error.is::<Failed>()
+        // A server that did not start.
+        || error.is::<Fault>()
+        || error.is::<StoreError>()
+        || error.downcast_ref().is_some_and(started)
+        || match error.downcast_ref() {
+            Some(RecoverError::Start(error)) => started(error),
+            Some(RecoverError::Topology { .. } | RecoverError::Request { .. }) => false,
+            other => other.is_some(),
+        }
 }
 
 /// An error with its causes, without those that it has in its own words.
@@ -373,13 +389,18 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 () = session.stop() => {}
                 _ = signals.next() => {}
             }
+            session.end();
             result
         }
         Command::Check { file, chaos: true, requests, seed, json } => {
             chaos::run(&mut Tree::read(&file)?, Trial { requests, seed, json }).await
         }
         Command::Check { file, .. } => {
-            say(check::page(&Tree::read(&file)?).trim_end());
+            let tree = Tree::read(&file)?;
+            if let Some(strange) = tree.look_closer()? {
+                tell(strange.to_string().trim_end());
+            }
+            say(check::page(&tree).trim_end());
             Ok(())
         }
         Command::Tree { file, format } => {

@@ -68,9 +68,9 @@ fn progress_and_json_are_for_those_who_ask_for_them() {
 }
 
 #[test]
-fn no_prompt_is_no_answer() {
+fn no_prompt_is_a_wrong_argument() {
     let said = support(&["run", FILE], " \n");
-    assert_eq!((said.code, &*said.out), (1, ""));
+    assert_eq!((said.code, &*said.out), (2, ""));
     assert_eq!(
         said.err,
         "mainstay: there is no prompt: give one as an argument or on standard input\n"
@@ -84,11 +84,42 @@ fn what_cannot_be_asked_is_told_to_programs_as_json() {
         serde_json::from_str::<serde_json::Value>(&said.out).unwrap()["error"].take()
     };
     let said = support(&["run", FILE, "--json"], "\n");
-    assert_eq!((said.code, &error(&said)["kind"]), (1, &"not_asked".into()), "{said:?}");
+    assert_eq!((said.code, &error(&said)["kind"]), (2, &"not_asked".into()), "{said:?}");
     let folder = Folder::with("t.toml", "[models.m]\nkind = 5\n");
     let said = folder.run(&["run", "t.toml", "--json", "hello"], "");
     assert_eq!((said.code, &error(&said)["kind"]), (2, &"file".into()), "{said:?}");
     assert!(error(&said)["message"].as_str().unwrap().contains("t.toml:2:8"), "{said:?}");
+}
+
+#[test]
+fn the_exit_code_says_whether_the_command_has_to_be_changed() {
+    const AGENT: &str = "[agents.a]\nmodel = \"llm\"\n";
+    let text = "[models.llm]\nkind = \"default\"\ntext = \"later\"\n";
+    let down = "[models.llm]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"http://127.0.0.1:9/v1\"\n[policy]\nmax_retries = 0\n";
+    let dead = format!("{text}[tools.s]\ncommand = [\"false\"]\n{AGENT}tools = [\"s\"]\n");
+    let (fine, down) = (format!("{text}{AGENT}"), format!("{down}{AGENT}"));
+    let one = ["run", "t.toml", "--json", "hello"];
+    for (file, arguments, code, kind) in [
+        (&*fine, &one[..], 0, ""),
+        (&fine, &["check", "t.toml"], 0, ""),
+        (&down, &one, 1, "recovery_exhausted"),
+        (&down, &["run", "t.toml", "hello"], 1, ""),
+        // Nothing is wrong with the file: the server may start at another time.
+        (&dead, &one, 1, "not_asked"),
+        (&dead, &["tree", "t.toml"], 1, ""),
+        ("[models.llm]\n", &one, 2, "file"),
+        ("[models.llm]\n", &["check", "t.toml"], 2, ""),
+        (&fine, &["run", "t.toml", "--json"], 2, "not_asked"),
+        (&fine, &["run", "t.toml", "--json", "--key", "k", "hello"], 2, "not_asked"),
+        (&fine, &["run", "t.toml", "--history", "h"], 2, ""),
+        (&fine, &["run", "t.toml", "--jsno", "hello"], 2, ""),
+        (&fine, &["store", "t.toml"], 2, ""),
+    ] {
+        let said = Folder::with("t.toml", file).run(arguments, "");
+        let body = serde_json::from_str::<serde_json::Value>(&said.out).unwrap_or_default();
+        let said_kind = body["error"]["kind"].as_str().unwrap_or_default();
+        assert_eq!((said.code, said_kind), (code, kind), "{arguments:?}: {said:?}");
+    }
 }
 
 #[test]

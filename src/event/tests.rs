@@ -140,6 +140,7 @@ fn each() -> Vec<Event> {
             degraded: false,
             defaulted: false,
             elapsed: Duration::ZERO,
+            cost: Cost::default(),
         },
         Event::Restored {
             child: child.clone(),

@@ -81,6 +81,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 degraded: false,
                 defaulted: false,
                 elapsed: now.since(mail.accepted_at),
+                cost: mail.spent(),
             });
         }
         mail.deliver(Err(error));

@@ -478,6 +478,7 @@ impl<W: Worker> Slot<W> {
                 degraded: true,
                 defaulted: false,
                 elapsed,
+                cost: mail.spent(),
             });
         }
         mail.deliver(Ok(Answer {

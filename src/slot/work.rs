@@ -516,6 +516,7 @@ impl<W: Worker> Slot<W> {
                 degraded,
                 defaulted,
                 elapsed,
+                cost,
             });
         }
         let by = self.path.clone();

@@ -4,6 +4,7 @@
 //! *Invariant.* No tree is started, and nobody is asked anything but by a release in a tree at work. User data
 //! is shown only where it is asked for.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::build;
 use super::run::settle;
+use super::snag::list;
 use super::{Failed, say};
 use shelf::Shelf;
 
@@ -41,6 +43,12 @@ pub(crate) enum Act {
     Release {
         /// A key as `list` prints it, or enough of its beginning.
         key: String,
+    },
+    /// Have the next start restore all of a child's checkpoints again that were set aside: after a version of the
+    /// tree, or of mainstay, that could not restore them, which is gone.
+    ReleaseCheckpoints {
+        /// The child, as `list` names it.
+        child: String,
     },
     /// Give up a request, or a checkpoint, for good.
     Discard {
@@ -200,6 +208,9 @@ impl Act {
                 let lines = chosen.iter().map(|thing| line(shelf, thing, user_data));
                 return Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"));
             }
+            Self::ReleaseCheckpoints { child } => {
+                return released(shelf, &things, &child, json).await;
+            }
             Self::Release { key } => ("released", key, None),
             Self::Discard { key } => ("discarded", key, None),
             Self::Settle { key, word, result } => ("settled", key, Some((word, result))),
@@ -225,6 +236,42 @@ impl Act {
         };
         Ok(format!("{verb} {} {key}{then}", thing.kind()))
     }
+}
+
+/// Releases what was set aside of a child's state, all together.
+async fn released(
+    shelf: &Shelf,
+    things: &[Thing],
+    child: &str,
+    json: bool,
+) -> Result<String, Failed> {
+    let released = shelf.release_checkpoints(&child.into()).await;
+    let released = released.map_err(|error| Failed(format!("not released: {error}")))?;
+    if released.is_empty() {
+        let owners = things.iter().filter_map(|thing| match thing {
+            Thing::Checkpoint(it) => Some(it.checkpoint.child.as_str()),
+            _ => None,
+        });
+        let owners: BTreeSet<&str> = owners.collect();
+        let there = match owners.is_empty() {
+            true => "nor of anybody else".to_owned(),
+            false => format!("but of {}", list(owners)),
+        };
+        return Err(Failed(format!("no checkpoint of `{child}` was set aside, {there}")));
+    }
+    if json {
+        let keys: Vec<_> = released.iter().map(ToString::to_string).collect();
+        return Ok(json!({"released": keys, "kind": "checkpoint", "child": child}).to_string());
+    }
+    let (many, them) = if released.len() == 1 { ("", "it") } else { ("s", "them") };
+    let or = match shelf {
+        Shelf::Live(_) => ", or the next rollback",
+        Shelf::Store(_) => "",
+    };
+    let count = released.len();
+    Ok(format!(
+        "released {count} checkpoint{many} of {child}: the next start of the tree{or} looks at {them} again"
+    ))
 }
 
 /// All that a person can do something about.

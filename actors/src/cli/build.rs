@@ -28,6 +28,7 @@ use super::shop::Desk;
 use super::snag::{Snag, Snags};
 use super::verify;
 pub(crate) use asked::{entries, entry, keeps, kept_group, kept_model};
+pub(crate) use offers::own_name;
 use read::parse;
 pub(crate) use read::store_folder;
 use stage::Stage;
@@ -68,6 +69,8 @@ pub(crate) struct Tree {
     stage: Option<Stage>,
     /// The tools of servers whose names cannot stand in a path, by the names that they have here.
     aliases: Aliases,
+    /// Where it was read, and the text, for what is to be said of a place in it.
+    source: (String, String),
 }
 
 impl Tree {
@@ -100,17 +103,9 @@ impl Tree {
             discovered: false,
             stage: None,
             aliases,
+            source: (path.display().to_string(), text.clone()),
         };
-        let names = verify::Names::of(&tree.file);
-        for (name, person) in &tree.file.people {
-            let place = match names.group_of(name.get_ref()) {
-                Some(GroupKind::Model | GroupKind::Output) => Place::Model,
-                Some(GroupKind::Step) => Place::Agent,
-                Some(GroupKind::Tool | GroupKind::Data) | None => Place::Tool,
-            };
-            let someone = Someone::new(name.get_ref(), person, place);
-            tree.people.insert(name.get_ref().clone(), someone);
-        }
+        tree.set_people();
         tree.limits = leaves::limits(&tree.file.models);
         for (name, tool) in &tree.file.tools {
             if let Some(server) = leaves::server(tool, &tree.folder) {
@@ -123,6 +118,20 @@ impl Tree {
             return Err(snags(text, vec![snag]));
         }
         Ok(tree)
+    }
+
+    /// What is strange about the file, and wrong for nobody; `None` where nothing is.
+    ///
+    /// # Errors
+    /// [`Snags`] where the store cannot be written here and now.
+    pub(crate) fn look_closer(&self) -> Result<Option<Snags>, Snags> {
+        let (file, text) = self.source.clone();
+        let snags = |snags| Snags { file, text, snags };
+        if let Some(wrong) = verify::notes::store(&self.file, &self.folder) {
+            return Err(snags(vec![wrong]));
+        }
+        let strange = verify::notes::all(&self.file, &self.folder);
+        Ok((!strange.is_empty()).then(|| snags(strange)))
     }
 
     /// What the runtime says about the tree, with the place where we know it.
@@ -263,7 +272,7 @@ impl Tree {
 
     /// An agent as a child: with a store, a durable one.
     fn agent_spec(&self, id: &str, section: &file::Agent) -> anyhow::Result<ChildSpec> {
-        let spec = self.agent(section)?.spec(id).checkpoint(self.interval_of(section));
+        let spec = self.agent(id, section)?.spec(id).checkpoint(self.interval_of(section));
         if self.file.store.is_none() {
             return Ok(spec);
         }
@@ -437,12 +446,40 @@ impl Tree {
         self.people.values().cloned().collect()
     }
 
+    /// Has nobody be waited for, since nobody is there who could decide: what the file has done otherwise is
+    /// done at once.
+    pub(crate) fn wait_for_nobody(&mut self) {
+        for person in self.file.people.values_mut() {
+            person.expiry = Some(file::Span(points::NOBODY));
+        }
+        if let Some(points) = &mut self.file.points {
+            points.get_mut().wait_for_nobody();
+        }
+        self.set_people();
+    }
+
+    fn set_people(&mut self) {
+        let names = verify::Names::of(&self.file);
+        let someone = |(name, person): (&toml::Spanned<String>, &file::Person)| {
+            let place = match names.group_of(name.get_ref()) {
+                Some(GroupKind::Model | GroupKind::Output) => Place::Model,
+                Some(GroupKind::Step) => Place::Agent,
+                Some(GroupKind::Tool | GroupKind::Data) | None => Place::Tool,
+            };
+            (name.get_ref().clone(), Someone::new(name.get_ref(), person, place))
+        };
+        self.people = self.file.people.iter().map(someone).collect();
+    }
+
     fn sub_agents(&self) -> anyhow::Result<BTreeMap<String, Team>> {
         let names = verify::Names::of(&self.file);
         let agents = self.file.agents.iter();
         let of = agents.filter(|(name, _)| names.is_sub_agent(name.get_ref()));
-        of.map(|(name, agent)| Ok((name.get_ref().clone(), Team::new(self.agent(agent)?))))
-            .collect()
+        let team = |(name, agent): (&toml::Spanned<String>, &file::Agent)| {
+            let name = name.get_ref();
+            Ok((name.clone(), Team::new(self.agent(name, agent)?)))
+        };
+        of.map(team).collect()
     }
 
     /// A child whose requests have the time to wait for people.

@@ -431,6 +431,12 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
         let what = if message.starts_with("unknown field") { "key" } else { "value" };
         let span = if what == "key" { key_at(text, wrong, span) } else { span };
         let help = match meant(wrong, known.iter().copied()) {
+            _ if what == "key" && is_key(wrong) && known.iter().any(|it| it.ends_with("_env")) => {
+                let name = if known.contains(&"key_env") { "key_env" } else { "bearer_env" };
+                format!(
+                    "a key stands in no file: write `{name} = \"VARIABLE\"`, and set this environment variable to it before the start"
+                )
+            }
             Some(name) => {
                 format!("did you mean `{name}`? known here: {}", list(known.iter().copied()))
             }
@@ -506,6 +512,26 @@ fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
         );
     }
     not_toml(text, message.lines().next().unwrap_or_default(), span)
+}
+
+/// Whether somebody means to write down a key under this name.
+fn is_key(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "key",
+        "apikey",
+        "token",
+        "apitoken",
+        "accesstoken",
+        "secret",
+        "secretkey",
+        "bearer",
+        "bearertoken",
+        "authorization",
+        "password",
+        "auth",
+    ];
+    let plain = name.to_ascii_lowercase().replace(['_', '-'], "");
+    NAMES.contains(&plain.as_str())
 }
 
 /// What a section is, where something else stands in its place.

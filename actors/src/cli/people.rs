@@ -9,9 +9,9 @@ use mainstay::points::{PointSpec, PointsRef};
 use mainstay::spec::ChildSpec;
 use mainstay_actors::agent::{AgentReply, AgentRequest};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role as Speaker};
-use mainstay_actors::human::{Decision, HumanDesk, Pending};
+use mainstay_actors::human::{Decided, Decision, HumanDesk, Pending};
 use mainstay_actors::tool::{ToolReply, ToolRequest};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::build::answers;
@@ -182,6 +182,14 @@ impl Someone {
         }
     }
 
+    fn log(&self) -> Vec<Decided> {
+        match &self.desk {
+            Desk::Tool(desk) => desk.log(),
+            Desk::Model(desk) => desk.log(),
+            Desk::Agent(desk) => desk.log(),
+        }
+    }
+
     /// Wakes whoever waits for news of this desk, as long as there is a runtime.
     fn watch(&self, news: &Arc<Notify>) {
         let mut changes = match &self.desk {
@@ -224,6 +232,17 @@ impl People {
     pub(crate) fn points(&self) -> Vec<Shown> {
         let failed = self.points.open().into_iter().map(|point| points::show(&point, &self.spec));
         self.all.iter().flat_map(Someone::points).chain(failed).collect()
+    }
+
+    /// What was to be decided by a person, and was not in time, with what was done instead: for a program.
+    pub(crate) fn undecided(&self) -> Vec<Value> {
+        let of_desks = self.all.iter().flat_map(|someone| {
+            let late = someone.log().into_iter().filter(|decided| decided.by.is_none());
+            late.map(|decided| json!({"who": someone.name, "otherwise": decided.what}))
+        });
+        let late = self.points.log().into_iter().filter(|decided| decided.by.is_none());
+        let of_points = late.map(|it| json!({"failed": it.child, "otherwise": it.what}));
+        of_desks.chain(of_points).collect()
     }
 
     /// Waits until something begins to wait, or was decided. Of points the events tell.

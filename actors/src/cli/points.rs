@@ -69,6 +69,20 @@ pub(crate) fn spec(file: &TreeFile) -> PointSpec {
     })
 }
 
+/// How long a person has where nobody can be heard. Not nothing: who is only told decides nothing, and what
+/// is to be done otherwise would not be.
+pub(crate) const NOBODY: Duration = Duration::from_millis(1);
+
+impl Points {
+    /// Has nobody be waited for: what is done otherwise is done at once.
+    pub(crate) fn wait_for_nobody(&mut self) {
+        let Self { at_once, after_retry, after_substitute, after_rollback, otherwise: _ } = self;
+        for wait in [at_once, after_retry, after_substitute, after_rollback].into_iter().flatten() {
+            wait.get_mut().0 = NOBODY;
+        }
+    }
+}
+
 /// How long a request may take in all, so that people have the time that the file gives them; `None`
 /// where nobody is waited for. The runtime gives them at most half of what is left.
 pub(crate) fn patience(file: &TreeFile) -> Option<Duration> {

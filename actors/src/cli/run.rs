@@ -4,13 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use mainstay::error::{RecoverError, StoreError};
+use mainstay::error::RecoverError;
 use mainstay::event::{Event, EventStream};
 use mainstay::id::ChildPath;
 use mainstay::port::{CallOptions, Port};
@@ -27,6 +25,7 @@ use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::{Failed, Show, UNREAD, say, tell};
+use alerts::Alerts;
 pub(crate) use interrupt::{hear_interrupts, interrupted};
 use keys::Keys;
 use lines::{Lines, Typed};
@@ -38,6 +37,7 @@ use talk::Talk;
 use words::{Outcome, Why, line};
 
 mod alerts;
+mod converse;
 mod interrupt;
 mod keys;
 mod lines;
@@ -57,6 +57,8 @@ pub(crate) use page::as_line;
 const PIECES: usize = 64;
 /// How long is waited to hear who gave an answer that is there already.
 const TOLD: Duration = Duration::from_secs(2);
+/// After which time it is said that the start takes its time.
+const SLOW: Duration = Duration::from_secs(2);
 /// Why turns are left out.
 const NO_ROOM: &str = "for lack of room in the model's window (/forget begins a new one)";
 /// Why turns are left out.
@@ -98,6 +100,10 @@ pub(crate) struct Session {
     before: Vec<Value>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
+    /// Who says what is to be said in any case; `None` once all is said.
+    alerts: Option<Alerts>,
+    /// What a program is told when the tree has stopped.
+    last: Option<Value>,
 }
 
 #[derive(Clone)]
@@ -110,7 +116,10 @@ enum Asked {
 impl Session {
     pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
         let store = tree.store()?;
-        for note in tree.discover().await? {
+        if show.json {
+            tree.wait_for_nobody();
+        }
+        for note in discover(tree, show.progress).await? {
             if !show.json {
                 tell(format_args!("mainstay: {note}"));
             }
@@ -120,7 +129,8 @@ impl Session {
         let keys = keeps.clone();
         let keys = keys.map(|store| Keys::new(store, &tree.entry(), tree.durability()));
         let talk = keeps.map(|store| Talk::new(store, &tree.entry(), tree.durability()));
-        let watched = SystemOptions::new().watch(tree.watch()).points(points::spec(&tree.file));
+        let points = points::spec(&tree.file);
+        let watched = SystemOptions::new().watch(tree.watch()).points(points.clone());
         let (system, taken, early) = match store {
             None => (System::start_with(spec, watched).await?, Vec::new(), None),
             Some(store) => {
@@ -142,14 +152,15 @@ impl Session {
                 (system, open.collect(), Some(events))
             }
         };
-        tokio::spawn(alerts::tell(system.events(), |line| tell(format_args!("mainstay: {line}"))));
+        let say = |line| tell(format_args!("mainstay: {line}"));
+        let alerts = Some(Alerts::tell(system.events(), say));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
         };
         tree.attach(&system);
-        let people = People::new(tree.people(), system.points(), points::spec(&tree.file));
-        let (said, leaving, helped, served, key, lines, before) = Default::default();
+        let people = People::new(tree.people(), system.points(), points);
+        let (said, leaving, helped, served, key, lines, before, last) = Default::default();
         Ok(Self {
             system,
             asked,
@@ -166,6 +177,8 @@ impl Session {
             keys,
             before,
             lines,
+            alerts,
+            last,
         })
     }
 
@@ -181,11 +194,21 @@ impl Session {
         self.system.clone()
     }
 
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.system.stop() => {}
             // A tool that does not end need not be waited for.
             () = interrupted() => {}
+        }
+        if let Some(alerts) = self.alerts.take() {
+            alerts.end().await;
+        }
+    }
+
+    /// Says what is known only now: whether what a question did that has failed is undone.
+    pub(crate) fn end(mut self) {
+        if let Some(error) = self.last.take() {
+            self.write_json("error", error);
         }
         if let Some(left) = settle::left(&self.system) {
             tell(format_args!("mainstay: {left}"));
@@ -221,10 +244,7 @@ impl Session {
         };
         let prompt = prompt.trim();
         if prompt.is_empty() && self.taken.is_empty() {
-            return Err(Failed(
-                "there is no prompt: give one as an argument or on standard input".to_owned(),
-            )
-            .into());
+            anyhow::bail!("there is no prompt: give one as an argument or on standard input");
         }
         if !self.people.is_empty() && !self.show.json && is_interactive() {
             self.lines = Some(Lines::new(None)?);
@@ -256,7 +276,7 @@ impl Session {
         }
         if prompt.is_empty() {
             if self.show.json && !self.before.is_empty() {
-                self.say_json("taken_up", json!({}));
+                self.write_json("taken_up", json!({}));
             }
             return Ok(());
         }
@@ -514,13 +534,13 @@ impl Session {
     }
 
     fn tell(
-        &self,
+        &mut self,
         outcome: Result<&Outcome, Why>,
         took: Duration,
         shown: bool,
     ) -> anyhow::Result<()> {
         match outcome {
-            Ok(outcome) if self.show.json => self.say_json("answer", outcome.as_json(took)),
+            Ok(outcome) if self.show.json => self.write_json("answer", outcome.as_json(took)),
             Ok(outcome) => {
                 if !shown {
                     say(&outcome.text);
@@ -530,7 +550,8 @@ impl Session {
                 }
             }
             Err(why) if self.show.json => {
-                self.say_json("error", why.json);
+                // What it did is undone while the tree stops, and is named if that does not help.
+                self.last = Some(why.json);
                 return Err(Failed(String::new()).into());
             }
             Err(why) => return Err(Failed(why.text).into()),
@@ -539,102 +560,18 @@ impl Session {
     }
 
     /// The last line for a program. Where lines came before, it says which it is.
-    fn say_json(&self, event: &str, mut body: Value) {
-        if !self.before.is_empty() {
-            body["before"] = self.before.clone().into();
+    fn write_json(&self, event: &str, mut body: Value) {
+        let parts = [
+            ("before", self.before.clone()),
+            ("undecided", self.people.undecided()),
+            ("unsettled", settle::unsettled(&self.system)),
+        ];
+        for (name, part) in parts {
+            if !part.is_empty() {
+                body[name] = part.into();
+            }
         }
         say(if self.show.stream { as_line(event, body) } else { body });
-    }
-
-    /// A conversation: lines in, answers out, until the end of the input.
-    pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
-        let path = self.path();
-        self.lines = Some(Lines::new(history)?);
-        self.go_on_from(self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?);
-        for answered in self.take_up().await? {
-            tell_taken(&answered, |text| say(text));
-            // The conversation goes on from there.
-            if let Ok(outcome) = &answered.outcome {
-                self.go_on_from(answered.question.history);
-                self.remember(&answered.question.text, &outcome.text).await;
-            }
-        }
-        if !self.said.turns().is_empty() {
-            tell("the conversation goes on where it was left; /forget begins a new one");
-        }
-        let pending = if self.people.is_empty() { "" } else { "/pending, " };
-        tell(format_args!(
-            "{path} answers. /tree, /effects, /aside, /metrics, {pending}/forget, /help, /quit."
-        ));
-        let mut interrupted = false;
-        loop {
-            if UNREAD.load(Ordering::Relaxed) {
-                // What is asked costs, and nobody would hear the answer.
-                tell("nobody reads the answers any more");
-                return Ok(());
-            }
-            let typed = tokio::select! {
-                biased;
-                // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
-                () = interrupt::interrupted() => Some(Typed::Interrupt),
-                typed = next_or_end(&mut self.lines) => typed,
-            };
-            let line = match typed {
-                None => return Ok(()),
-                Some(Typed::Interrupt) if interrupted => return Ok(()),
-                Some(Typed::Interrupt) => {
-                    interrupted = true;
-                    tell("Ctrl-C again leaves.");
-                    continue;
-                }
-                Some(Typed::Unreadable) => {
-                    tell("that line is not UTF-8");
-                    continue;
-                }
-                Some(Typed::Line(line)) => line,
-            };
-            interrupted = false;
-            match line.trim() {
-                "" => {}
-                "/quit" | "/exit" => return Ok(()),
-                "/forget" => {
-                    self.said = Said::default();
-                    if let Some(talk) = &self.talk {
-                        not_kept(talk.forget().await);
-                    }
-                }
-                command if command.starts_with('/') => match self.command(command).await {
-                    Some(text) => say(text),
-                    None => say(format_args!("there is no {command}; /help shows what there is")),
-                },
-                prompt => {
-                    let began = Instant::now();
-                    let (outcome, shown) = self.ask(prompt).await;
-                    match &outcome {
-                        Ok(outcome) => self.remember(prompt, &outcome.text).await,
-                        Err(why) => interrupted = why.is_called_off(),
-                    }
-                    let outcome = outcome.as_ref().map_err(Clone::clone);
-                    if let Err(error) = self.tell(outcome, began.elapsed(), shown) {
-                        tell(error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// What was said in earlier processes.
-    fn go_on_from(&mut self, turns: Vec<Message>) {
-        let (said, over) = Said::of(turns);
-        self.said = said;
-        tell_left_out(over, TOO_MUCH);
-    }
-
-    async fn remember(&mut self, question: &str, answer: &str) {
-        tell_left_out(self.said.add(question, answer), TOO_MUCH);
-        if let Some(talk) = &self.talk {
-            not_kept(talk.keep(question, answer).await);
-        }
     }
 }
 
@@ -648,11 +585,16 @@ fn tell_left_out(turns: u32, why: &str) {
     tell(format_args!("  {what} of this conversation: left out from now on, {why}"));
 }
 
-/// A store that takes no more of a conversation is said, and ends nothing.
-fn not_kept(done: Result<(), StoreError>) {
-    if let Err(error) = done {
-        tell(format_args!("the next process will not know this: {error}"));
+/// Asks the servers for their tools; a person who waits for that is told for whom.
+async fn discover(tree: &mut Tree, progress: bool) -> anyhow::Result<Vec<String>> {
+    let servers: Vec<_> = tree.servers().map(|name| format!("`{name}`")).collect();
+    let mut work = pin!(tree.discover());
+    tokio::select! {
+        notes = &mut work => return notes,
+        () = tokio::time::sleep(SLOW), if progress => {}
     }
+    tell(format_args!("mainstay: waits for servers of tools to start: {}", servers.join(", ")));
+    work.await
 }
 
 /// What can be done about a store of another tree.
@@ -685,9 +627,4 @@ async fn next(lines: &mut Option<Lines>) -> Option<Typed> {
         Some(lines) => lines.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// The next line; `None` at the end of the input.
-async fn next_or_end(lines: &mut Option<Lines>) -> Option<Typed> {
-    lines.as_mut()?.next().await
 }

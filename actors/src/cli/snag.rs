@@ -10,6 +10,7 @@ pub(crate) struct Snag {
     span: Option<Range<usize>>,
     label: String,
     hint: String,
+    is_warning: bool,
 }
 
 impl Snag {
@@ -20,7 +21,13 @@ impl Snag {
         label: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { message: message.into(), span: span.into(), label: label.into(), hint: hint.into() }
+        let (message, label, hint) = (message.into(), label.into(), hint.into());
+        Self { message, span: span.into(), label, hint, is_warning: false }
+    }
+
+    /// As something that is strange, and wrong for nobody.
+    pub(crate) fn warning(self) -> Self {
+        Self { is_warning: true, ..self }
     }
 }
 
@@ -54,7 +61,8 @@ impl fmt::Display for Snags {
 
 impl Snags {
     fn one(&self, snag: &Snag, f: &mut String) -> fmt::Result {
-        writeln!(f, "error: {}", snag.message)?;
+        let level = if snag.is_warning { "warning" } else { "error" };
+        writeln!(f, "{level}: {}", snag.message)?;
         let mut edge = " ".to_owned();
         if let Some(span) = &snag.span {
             let place = Place::of(&self.text, span);

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::file::{Group, GroupKind, TreeFile};
+use super::file::{Agent, Group, GroupKind, TreeFile};
 use super::snag::{Snag, list, meant};
 
 mod acts;
 mod groups;
 mod models;
+pub(crate) mod notes;
 mod parts;
 
 /// What a name stands for.
@@ -307,6 +308,7 @@ impl Verify<'_> {
                     self.say(name.span(), message, "the second", "remove one of the two");
                 }
             }
+            self.told_apart(agent);
             for sub in &agent.agents {
                 match self.names.all.get(sub.get_ref().as_str()) {
                     Some(What::Agent) => self.alone(sub),
@@ -353,6 +355,30 @@ impl Verify<'_> {
                     let second = second.map(|(name, _)| name.span());
                     self.say(second, message, "one of them", hint);
                 }
+            }
+        }
+    }
+
+    /// A model knows a tool by its name alone.
+    fn told_apart(&mut self, agent: &Agent) {
+        let mut offered: BTreeMap<&str, &str> = BTreeMap::new();
+        for name in agent.tools.iter().chain(&agent.agents) {
+            let full = name.get_ref().as_str();
+            if self.names.all.get(full) == Some(&What::Server) {
+                // What it has, it says when it is started.
+                continue;
+            }
+            let (server, called) = full.split_once('.').unwrap_or((full, full));
+            if full.contains('.') && agent.tools.iter().any(|it| it.get_ref() == server) {
+                let message = format!("`{full}` stands here twice: `{server}` is all of its tools");
+                self.say(name.span(), message, "one of them", "remove one of the two");
+                continue;
+            }
+            if let Some(other) = offered.insert(called, full).filter(|other| *other != full) {
+                let message = format!("`{full}` and `{other}` are both called `{called}`");
+                let of_server = if full.contains('.') { full } else { other };
+                let hint = super::build::own_name(of_server);
+                self.say(name.span(), message, "a model knows only that name", hint);
             }
         }
     }

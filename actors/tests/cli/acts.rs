@@ -75,6 +75,32 @@ async fn what_a_question_has_done_is_undone_when_it_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_called_whoever_reads_it_where_what_was_done_cannot_be_undone() {
+    for json in [&[][..], &["--json"]] {
+        let server = StubServer::start().await.unwrap();
+        server.then(Row::tool_calls([("reserve", "{\"seat\":\"A7\"}")]));
+        server.otherwise(Row::error(401, "invalid_api_key", "no"));
+        let folder = tree(&server, "");
+        let said = run(&folder, &[&["run", "t.toml", "hello"], json].concat()).await;
+        assert_eq!(said.code, 1, "{said:?}");
+        let called = "mainstay: alert: a person has to settle what t/a did: t/box/reserve has no undo that helps for ";
+        let left = "mainstay: not settled, `mainstay store` shows how: ";
+        assert!(said.err.contains(called) && said.err.contains(left), "{said:?}");
+        if !json.is_empty() {
+            let body: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            let effect = &body["unsettled"][0];
+            assert_eq!(
+                (&effect["tool"], &effect["owner"]),
+                (&"t/box/reserve".into(), &"t/a".into())
+            );
+            let key = effect["key"].as_str().unwrap();
+            let said = run(&folder, &["store", "t.toml", "settle", key, "stands"]).await;
+            assert_eq!(said.code, 0, "{said:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_answer_is_lost_is_asked_about_and_the_answer_is_its_result() {
     async fn ask(lose: &str, reads: &str) -> (Said, String, Vec<String>) {
         let server = StubServer::start().await.unwrap();

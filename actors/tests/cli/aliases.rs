@@ -3,7 +3,7 @@
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::stub_server::{Row, StubServer};
 
-use super::harness::{Folder, refused};
+use super::harness::{Folder, command, refused};
 use super::models::run;
 
 /// A server of few words, with these tools: it writes down the line of each call.
@@ -151,4 +151,57 @@ fn a_tool_with_two_entries_under_its_two_names_is_refused() {
         "^".repeat(id.len())
     );
     refused(&text, &expected);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_servers_with_a_tool_of_one_name_one_tool_is_called_by_the_name_of_a_group() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("fine", "{}"), ("other", "{}")]));
+    server.otherwise(Row::reply("ok"));
+    let rest = |rest: &str| {
+        format!("[tools.even]\ncommand = [\"sh\", \"odd.sh\"]\n{rest}[agents.a]\nmodel = \"llm\"\n")
+    };
+    let folder = tree(&server, &format!("{}tools = [\"odd\", \"even\"]\n", rest("")), &["fine"]);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    let told =
+        "mainstay: the agent `a` has two tools called `fine`, from `odd/fine` and `even/fine`: ";
+    assert!(said.code == 2 && said.err.starts_with(told), "{said:?}");
+    assert!(said.err.contains("`members = [\"even.fine\"]`"), "{said:?}");
+    // As it is said there.
+    let group = "[groups.other]\nkind = \"tool\"\nmembers = [\"even.fine\"]\n";
+    let folder =
+        tree(&server, &format!("{}tools = [\"odd\", \"other\"]\n", rest(group)), &["fine"]);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out, &*said.err), (0, "ok\n", ""), "{said:?}");
+    assert_eq!(calls(&folder), ["fine", "fine"]);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_told_which_servers_a_slow_start_waits_for() {
+    use std::io::{BufRead, BufReader, Read};
+
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("ok"));
+    let agent = "[agents.a]\nmodel = \"llm\"\ntools = [\"odd\"]\n";
+    let folder = tree(&server, agent, &["fine"]);
+    let script = std::fs::read_to_string(folder.0.join("odd.sh")).unwrap();
+    let slow = format!("until [ -e go ]; do sleep 0.05; done\n{script}");
+    std::fs::write(folder.0.join("odd.sh"), slow).unwrap();
+    let work = move || {
+        let mut child =
+            command(&folder.0, &["run", "t.toml", "--progress", "hello"]).spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        err.read_line(&mut line).unwrap();
+        std::fs::write(folder.0.join("go"), "").unwrap();
+        let mut out = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        err.read_to_string(&mut String::new()).unwrap();
+        (line, out, child.wait().unwrap().code())
+    };
+    let (line, out, code) = tokio::task::spawn_blocking(work).await.unwrap();
+    assert_eq!(line, "mainstay: waits for servers of tools to start: `odd`\n");
+    assert_eq!((&*out, code), ("ok\n", Some(0)));
 }

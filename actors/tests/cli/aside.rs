@@ -1,5 +1,6 @@
 //! `mainstay store`: a person looks at what a store has set aside, and says what becomes of it.
 
+use mainstay::checkpoint::{Batch, Durability, FileStore, Listed, Store as _};
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::Value;
 
@@ -184,4 +185,77 @@ async fn what_was_set_aside_is_seen_released_and_given_up_in_a_conversation() {
     let released = asked.iter().filter(|body| body.contains("my secret")).count();
     assert!((3..=4).contains(&released), "{asked:?}");
     assert_eq!(asked.iter().filter(|body| body.contains("another")).count(), 2, "{asked:?}");
+}
+
+/// Sets all states of the agent `t/a` aside, as a program does that cannot restore them; how many.
+async fn spoil(folder: &Folder) -> usize {
+    let store = FileStore::open(folder.0.join("state")).unwrap();
+    let states = store.checkpoints(&"t/a".into()).unwrap();
+    let mark = |batch: Batch, it: &Listed| batch.mark_bad(it.checkpoint.id, "not understood");
+    store.commit(states.iter().fold(Batch::new(), mark), Durability::Sync).await.unwrap();
+    states.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_states_of_an_agent_that_were_set_aside_are_released_together() {
+    let text =
+        "[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n[agents.a]\nmodel = \"llm\"\n";
+    let folder = std::sync::Arc::new(Folder::with("t.toml", text));
+    for question in ["hello", "thanks"] {
+        assert_eq!(run(&folder, &["run", "t.toml", question]).await.code, 0);
+    }
+    let states = spoil(&folder).await;
+    assert!(states > 1);
+    let how = format!(
+        "\n{states} checkpoints that could not be restored (release KEY | release-checkpoints CHILD | discard KEY):\n"
+    );
+    assert!(ask(&folder, &[]).await.out.contains(&how));
+    for (child, why) in [("t/b", "was set aside, but of `t/a`"), ("a", "of `a` was set aside")] {
+        let said = ask(&folder, &["release-checkpoints", child]).await;
+        assert!(said.code == 1 && said.err.contains(why), "{said:?}");
+    }
+    let said = ask(&folder, &["release-checkpoints", "t/a"]).await;
+    let expected = format!(
+        "released {states} checkpoints of t/a: the next start of the tree looks at them again\n"
+    );
+    assert_eq!((said.code, said.out), (0, expected));
+    assert!(ask(&folder, &[]).await.out.ends_with("nothing waits for a person\n"));
+    spoil(&folder).await;
+    let said = json(&ask(&folder, &["release-checkpoints", "t/a", "--json"]).await);
+    assert_eq!(
+        (&said["child"], said["released"].as_array().unwrap().len()),
+        (&"t/a".into(), states)
+    );
+    let said = ask(&folder, &["release-checkpoints", "t/a"]).await;
+    assert!(said.code == 1 && said.err.contains(", nor of anybody else"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_that_were_set_aside_are_listed_and_released_in_a_conversation() {
+    // The state is of a child that is none of this tree's any more, so that the start does not look for one.
+    let text = |agent: &str| {
+        format!(
+            "name = \"t\"\n[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n[agents.{agent}]\nmodel = \"llm\"\n"
+        )
+    };
+    let folder = std::sync::Arc::new(Folder::with("t.toml", &text("a")));
+    assert_eq!(run(&folder, &["run", "t.toml", "hello"]).await.code, 0);
+    spoil(&folder).await;
+    std::fs::write(folder.0.join("t.toml"), text("b")).unwrap();
+    let there = std::sync::Arc::clone(&folder);
+    let input = "/aside\n/aside release-checkpoints\n/aside release-checkpoints t/a\n/aside\n";
+    let chat = move || there.run(&["run", "t.toml", "--chat", "--adopt"], input);
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    let mut rest = said.out.as_str();
+    for part in [
+        "that could not be restored (/aside release KEY | release-checkpoints CHILD):\n",
+        ": not understood\n/aside ",
+        "of which agent?\n/aside ",
+        "checkpoint",
+        " of t/a: the next start of the tree, or the next rollback looks at ",
+        "nothing was set aside",
+    ] {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part}\n{said:?}"));
+        rest = &rest[at + part.len()..];
+    }
 }

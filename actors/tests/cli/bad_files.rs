@@ -70,3 +70,118 @@ fn a_folder_is_no_tree_file() {
     let said = Folder::new().run(&["check", "none.toml"], "");
     assert!(said.err.ends_with("; paths are seen from the folder you are in\n"), "{said:?}");
 }
+
+const ASKED: &str = "[models.m]\nkind = \"local\"\n[agents.h]\nmodel = \"m\"\n";
+
+#[test]
+fn two_tools_that_a_model_could_not_tell_apart_are_named_with_a_way_out() {
+    let servers = "[tools.a]\ncommand = [\"a\"]\n[tools.b]\ncommand = [\"b\"]\n";
+    refused(
+        &format!("{servers}{ASKED}tools = [\"a.look\", \"b.look\"]\n"),
+        r#"error: `b.look` and `a.look` are both called `look`
+ --> t.toml:9:20
+  |
+9 | tools = ["a.look", "b.look"]
+  |                    ^^^^^^^^ a model knows only that name
+  |
+  = help: to have both, give one a name of its own: [groups.NAME] with `kind = "tool"` and `members = ["b.look"]`, and `NAME` in the agent's `tools`
+"#,
+    );
+    refused(
+        &format!("{servers}{ASKED}tools = [\"a\", \"b\", \"a.look\"]\n"),
+        r#"error: `a.look` stands here twice: `a` is all of its tools
+ --> t.toml:9:20
+  |
+9 | tools = ["a", "b", "a.look"]
+  |                    ^^^^^^^^ one of them
+  |
+  = help: remove one of the two
+"#,
+    );
+}
+
+#[test]
+fn a_key_that_is_written_down_is_told_where_it_belongs_and_is_not_shown() {
+    for (line, wrong) in
+        [("key = \"sk-0123456789abcdef\"", "key"), ("api_key = 'sk-0123456789abcdef'", "api_key")]
+    {
+        let text = format!("[models.m]\nkind = \"openai\"\n{line}\n");
+        let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
+        let hint = "= help: a key stands in no file: write `key_env = \"VARIABLE\"`, and set this environment variable";
+        assert!(said.code == 2 && said.err.contains(hint), "{said:?}");
+        assert!(said.err.contains(&format!("unknown key `{wrong}`")), "{said:?}");
+        assert!(!said.err.contains("sk-0"), "{said:?}");
+    }
+    let tool = format!("{ASKED}[tools.t]\nurl = \"http://127.0.0.1:9/mcp\"\ntoken = \"abc\"\n");
+    let said = Folder::with("t.toml", &tool).run(&["check", "t.toml"], "");
+    assert!(said.err.contains("write `bearer_env = "), "{said:?}");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_an_error_before_the_tree_is_started() {
+    let with = |path: &str| format!("{ASKED}[store]\npath = \"{path}\"\n");
+    refused(
+        &with("t.toml/state"),
+        r#"error: the store is to be below a file, t.toml
+ --> t.toml:6:8
+  |
+6 | path = "t.toml/state"
+  |        ^^^^^^^^^^^^^^ a folder is expected
+  |
+  = help: name a folder; it is made if it is not there
+"#,
+    );
+    // Nobody may write there, whoever runs this.
+    if cfg!(target_os = "linux") {
+        let said =
+            Folder::with("t.toml", &with("/proc/state/of/mine")).run(&["check", "t.toml"], "");
+        assert!(said.code == 2 && said.out.is_empty(), "{said:?}");
+        assert!(said.err.starts_with("error: the store cannot be written: "), "{said:?}");
+        assert!(said.err.contains(" --> t.toml:6:8\n"), "{said:?}");
+    }
+    // One that can be written is not made by looking.
+    let folder = Folder::with("t.toml", &with("some/state"));
+    let said = folder.run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
+    assert_eq!(folder.run(&["run", "t.toml", "hello"], "").code, 0);
+    let held = || std::fs::read_dir(folder.0.join("some/state")).unwrap().count();
+    let before = held();
+    let said = folder.run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.err, held()), (0, "", before), "{said:?}");
+}
+
+#[test]
+fn what_is_strange_and_wrong_for_nobody_is_a_warning() {
+    let spare = "[models.spare]\nkind = \"local\"\n[people.boss]\n[groups.g]\nkind = \"model\"\nmembers = [\"spare\"]\n";
+    let folder = Folder::with("t.toml", &format!("{ASKED}{spare}[store]\npath = \"state\"\n"));
+    std::fs::create_dir(folder.0.join("state")).unwrap();
+    std::fs::write(folder.0.join("state/notes.txt"), "").unwrap();
+    let said = folder.run(&["check", "t.toml"], "");
+    assert!(said.code == 0 && said.out.starts_with("t: valid"), "{said:?}");
+    let expected = r#"warning: nobody uses `g`, a group
+ --> t.toml:8:9
+  |
+8 | [groups.g]
+  |         ^ is named nowhere else
+  |
+  = help: name it where it is to serve, or remove it
+
+warning: nobody uses `boss`, a person
+ --> t.toml:7:9
+  |
+7 | [people.boss]
+  |         ^^^^ is named nowhere else
+  |
+  = help: name it where it is to serve, or remove it
+
+warning: the folder of the store holds something else: notes.txt
+  --> t.toml:12:8
+   |
+12 | path = "state"
+   |        ^^^^^^^ is no store
+   |
+   = help: name a folder of its own; it is made if it is not there
+"#;
+    assert_eq!(said.err, expected, "\n{}", said.err);
+}

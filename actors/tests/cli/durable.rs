@@ -57,6 +57,7 @@ async fn a_question_to_a_group_of_models_survives_a_kill() {
     let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!((&answer["served_by"], &answer["degraded"]), (&"t/desk/two".into(), &true.into()));
     assert_eq!((&answer["text"], &answer["taken_up"]), (&"by the second".into(), &true.into()));
+    assert_eq!(answer["tokens"], 15, "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,6 +313,8 @@ async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_li
         let said = run(&folder, &[&ask("a")[..], &["--json"]].concat()).await;
         let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((&answer["text"], &answer["taken_up"]), (&"paid".into(), &true.into()));
+        // Another process has paid for it.
+        assert!(answer["tokens"].is_null() && answer["money_micros"].is_null(), "{answer}");
         assert_eq!(server.count(), 2, "asked once, and once more after the kill");
         server.then(Row::reply("another"));
         assert_eq!(run(&folder, &ask("b")).await.out, "another\n");
@@ -385,6 +388,7 @@ async fn what_became_of_a_question_before_a_kill_is_told_to_programs_and_its_fai
     assert_eq!((&answer["text"], answer["before"].as_array().unwrap().len()), (&"two".into(), 1));
     let before = &answer["before"][0];
     assert_eq!((&before["question"], &before["text"]), (&"first".into(), &"one".into()));
+    assert_eq!(before["tokens"], 15, "{answer}");
     // One that fails in this process: once, with what failed, whether it had a key or not.
     for key in [&[][..], &["--key", "k"]] {
         let arguments = [&["run", "t.toml", "--json"][..], key, &["third"]].concat();

@@ -141,7 +141,7 @@ async fn a_server_that_does_not_start_is_done_without_and_comes_later() {
     // One that is called by name is not done without.
     let folder = tree(&server, &rest("\"add\", \"bank\""));
     let said = run(&folder, &["run", "t.toml", "add"]).await;
-    assert_eq!((said.code, &*said.out), (2, ""), "{said:?}");
+    assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
     assert!(said.err.starts_with("mainstay: the server `bank` did not start: "), "{said:?}");
 }
 
@@ -153,7 +153,7 @@ async fn a_server_that_never_answers_is_named_after_its_start_timeout() {
     for command in [&["run", "t.toml", "hello"][..], &["tree", "t.toml"]] {
         let said = run(&folder, command).await;
         let expected = "mainstay: the server `mute` did not start: ";
-        assert!(said.code == 2 && said.err.starts_with(expected), "{said:?}");
+        assert!(said.code == 1 && said.err.starts_with(expected), "{said:?}");
         assert!(said.err.contains("the server did not answer within 100ms"), "{said:?}");
     }
     assert_eq!(server.count(), 0);

@@ -96,6 +96,36 @@ const CTRL_C: &str = "\u{3}";
 const CTRL_D: &str = "\u{4}";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_lost_of_those_that_come_at_once() {
+    let server = StubServer::start().await.unwrap();
+    for answer in ["the first", "the second", "the third", "the fourth"] {
+        server.then(Row::reply_stream([answer]));
+    }
+    at_terminal(agent(&server, ""), |terminal| {
+        terminal.type_in("one\rtwo\rthree");
+        terminal.until("the first");
+        terminal.until("the second");
+        terminal.until("three");
+        terminal.type_in("!\r");
+        terminal.until("the third");
+        terminal.until("> ");
+        // Marked as a paste, lines are one question.
+        terminal.type_in("\u{1b}[200~four\rfive\u{1b}[201~\r");
+        terminal.until("the fourth");
+        terminal.until("> ");
+        terminal.type_in(CTRL_D);
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+    let asked: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|seen| seen.json()["messages"].as_array().unwrap().last().unwrap()["content"].clone())
+        .collect();
+    assert_eq!(asked, ["one", "two", "three!", "four\nfive"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn arrow_keys_bring_lines_back_and_ctrl_d_ends() {
     let server = StubServer::start().await.unwrap();
     server.then(Row::reply_stream(["one ", "two"]));

@@ -12,7 +12,7 @@ use crate::checkpoint::{Batch, Durability, Wall};
 use crate::decision::Action;
 use crate::error::RecoverError;
 use crate::event::Event;
-use crate::fate::{self, Attempt, Fate, Trail};
+use crate::fate::{self, Attempt, Cost, Fate, Trail};
 use crate::fault::Class;
 use crate::id::Delivery;
 use crate::journal::{Journal, Open, Tried};
@@ -126,6 +126,7 @@ impl System {
             degraded: false,
             defaulted: false,
             elapsed: Duration::ZERO,
+            cost: Cost::default(),
         });
     }
 }

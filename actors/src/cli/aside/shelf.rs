@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mainstay::checkpoint::Listed;
 use mainstay::error::QuarantineError;
-use mainstay::id::CheckpointId;
+use mainstay::id::{CheckpointId, ChildPath};
 use mainstay::quarantine::Quarantined;
 use mainstay::system::{EffectsRef, System, Upkeep};
 
@@ -21,13 +21,20 @@ impl Shelf {
         match self {
             Self::Store(_) => [
                 "release KEY | discard KEY",
-                "release KEY | discard KEY",
+                "release KEY | release-checkpoints CHILD | discard KEY",
                 "settle KEY happened [RESULT] | did-not-happen | undone | stands",
             ],
-            Self::Live(_) => {
-                ["/aside release KEY | discard KEY", "/aside release KEY", "/effects says how"]
-            }
+            Self::Live(_) => [
+                "/aside release KEY | discard KEY",
+                "/aside release KEY | release-checkpoints CHILD",
+                "/effects says how",
+            ],
         }
+    }
+
+    /// Whether anything was set aside.
+    pub(super) fn holds_something(&self) -> bool {
+        !self.requests().is_empty() || self.checkpoints().is_ok_and(|bad| !bad.is_empty())
     }
 
     /// Requests that were accepted and have no fate yet.
@@ -91,6 +98,16 @@ impl Shelf {
         match self {
             Self::Store(upkeep) => upkeep.release_checkpoint(id).await,
             Self::Live(system) => system.quarantine().release_checkpoint(id).await,
+        }
+    }
+
+    pub(super) async fn release_checkpoints(
+        &self,
+        child: &ChildPath,
+    ) -> Result<Vec<CheckpointId>, QuarantineError> {
+        match self {
+            Self::Store(upkeep) => upkeep.release_checkpoints(child).await,
+            Self::Live(system) => system.quarantine().release_checkpoints(child).await,
         }
     }
 

@@ -61,6 +61,11 @@ impl Tree {
         Ok(notes)
     }
 
+    /// The servers of the file.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &str> {
+        self.servers.keys().map(String::as_str)
+    }
+
     /// The tools whose names cannot stand in a path, by the names that they have here, with the servers'.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
         self.aliases.iter().map(|(here, own)| (here.as_str(), own.as_str()))

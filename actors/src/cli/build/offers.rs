@@ -26,8 +26,15 @@ pub(crate) fn spend(section: &file::Budget) -> TaskBudget {
     budget
 }
 
+/// How a tool is told from another one of the same name.
+pub(crate) fn own_name(tool: &str) -> String {
+    format!(
+        "to have both, give one a name of its own: [groups.NAME] with `kind = \"tool\"` and `members = [\"{tool}\"]`, and `NAME` in the agent's `tools`"
+    )
+}
+
 impl Tree {
-    pub(super) fn agent(&self, section: &file::Agent) -> anyhow::Result<Agent> {
+    pub(super) fn agent(&self, id: &str, section: &file::Agent) -> anyhow::Result<Agent> {
         let mut agent = Agent::new(section.model.get_ref());
         if let Some(system) = &section.system {
             agent = agent.system(system);
@@ -60,9 +67,11 @@ impl Tree {
             }
             for (spec, need) in offers {
                 if let Some(other) = offered.insert(spec.name.clone(), need.clone()) {
+                    let full = need.replacen('/', ".", 1);
                     bail!(
-                        "an agent has two tools called `{}`, from `{other}` and `{need}`; name single tools as `server.tool`",
-                        spec.name
+                        "the agent `{id}` has two tools called `{}`, from `{other}` and `{need}`: name those it needs singly, as `server.tool`; {}",
+                        spec.name,
+                        own_name(&full)
                     );
                 }
                 agent = agent.tool(spec, self.reach(name, need));

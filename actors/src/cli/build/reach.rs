@@ -269,7 +269,7 @@ impl Tree {
 }
 
 /// Whom a tool, or the tools of a server, are undone and asked about by.
-pub(super) fn asked_of(tool: &Tool) -> impl Iterator<Item = &toml::Spanned<String>> {
+pub(crate) fn asked_of(tool: &Tool) -> impl Iterator<Item = &toml::Spanned<String>> {
     let acts = tool.effects.values();
     let undone = acts.clone().filter_map(|act| act.undo.as_ref()).chain(&tool.undo);
     let verified = acts.filter_map(|act| act.verify.as_ref());
@@ -278,7 +278,7 @@ pub(super) fn asked_of(tool: &Tool) -> impl Iterator<Item = &toml::Spanned<Strin
 }
 
 /// The same of a group.
-pub(super) fn asked_of_group(group: &Group) -> impl Iterator<Item = &toml::Spanned<String>> {
+pub(crate) fn asked_of_group(group: &Group) -> impl Iterator<Item = &toml::Spanned<String>> {
     let undone = group.undo.iter().map(|undo| &undo.get_ref().tool);
     undone.chain(group.verify.iter().map(|question| &question.get_ref().tool))
 }

@@ -1,16 +1,47 @@
-//! Alerts about the last minutes, as lines.
+//! Alerts as lines: about the last minutes, and where a person is needed.
 //!
 //! *Invariant.* They are said whatever else is shown: whoever runs a tree should not miss them.
 
 use mainstay::event::{Event, EventStream};
 use mainstay::watch::{Alert, Severity};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-/// Says each alert that begins or ends, for as long as the system lives.
-pub(super) async fn tell(mut events: EventStream, say: impl Fn(String)) {
-    while let Some(stamped) = events.next().await {
-        if let Some(line) = line(&stamped.event) {
-            say(line);
+use super::settle;
+
+/// Who says them.
+pub(super) struct Alerts {
+    telling: JoinHandle<()>,
+    over: oneshot::Sender<()>,
+}
+
+impl Alerts {
+    /// Says each alert that begins or ends from now on.
+    pub(super) fn tell(events: EventStream, say: impl Fn(String) + Send + 'static) -> Self {
+        let (over, end) = oneshot::channel();
+        Self { telling: tokio::spawn(tell(events, end, say)), over }
+    }
+
+    /// Says those that have come until now, and no more: the last of a run are heard as well.
+    pub(super) async fn end(self) {
+        let Self { telling, over } = self;
+        if over.send(()).is_ok() {
+            let _ = telling.await;
         }
+    }
+}
+
+async fn tell(mut events: EventStream, mut end: oneshot::Receiver<()>, say: impl Fn(String)) {
+    loop {
+        let next = tokio::select! {
+            next = events.next() => next,
+            _ = &mut end => break,
+        };
+        let Some(stamped) = next else { return };
+        line(&stamped.event).into_iter().for_each(&say);
+    }
+    while let Some(stamped) = events.try_next() {
+        line(&stamped.event).into_iter().for_each(&say);
     }
 }
 
@@ -27,6 +58,13 @@ fn line(event: &Event) -> Option<String> {
             )
         }
         Event::Cleared { alert } => format!("{}: {} is over", alert.severity, alert.rule),
+        Event::RollbackExhausted { at, .. } => {
+            format!("alert: {at} fell, and no line could be returned to")
+        }
+        Event::UndoStopped { child, tool, key, .. } => format!(
+            "alert: a person has to settle what {child} did: {tool} has no undo that helps for {} (/effects, or `mainstay store`)",
+            settle::short(*key)
+        ),
         _ => return None,
     })
 }
@@ -51,7 +89,7 @@ mod tests {
         let system = System::start(spec).await.unwrap();
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&said);
-        let telling = tokio::spawn(tell(system.events(), move |line| heard.lock().push(line)));
+        let telling = Alerts::tell(system.events(), move |line| heard.lock().push(line));
         let port = system.port::<String, String>("root/it").unwrap();
         for _ in 0..20 {
             port.call("x").await.unwrap_err();
@@ -60,8 +98,7 @@ mod tests {
         let over = |event: &Event| matches!(event, Event::Cleared { alert } if alert.rule == "S88");
         events.wait_for(over).await.unwrap();
         system.stop().await;
-        drop((system, port));
-        telling.await.unwrap();
+        telling.end().await;
         let lines: Vec<_> =
             said.lock().iter().filter(|line| line.contains("S88")).cloned().collect();
         let begun = "warning: alert S88: 100.0 % where 10.0 % is the limit, of 20";

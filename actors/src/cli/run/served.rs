@@ -5,7 +5,7 @@
 //! gave it.
 
 use mainstay::event::Event;
-use mainstay::fate::{Ended, Fate};
+use mainstay::fate::{Cost, Ended, Fate};
 use mainstay::id::{ChildPath, RequestId};
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ pub(super) struct StoodIn {
     pub(super) degraded: bool,
     pub(super) defaulted: bool,
     pub(super) attempts: u32,
+    pub(super) cost: Cost,
     /// Whether a person answered in its place, at a manual point.
     pub(super) by_person: bool,
 }
@@ -51,12 +52,20 @@ impl Served {
                 attempts,
                 degraded,
                 defaulted,
+                cost,
                 ..
             } => {
                 let (group, by) = (child.clone(), by.clone());
-                let (degraded, defaulted, attempts) = (*degraded, *defaulted, *attempts);
                 let by_person = self.by_person.contains(request);
-                self.all.push(StoodIn { group, by, degraded, defaulted, attempts, by_person });
+                self.all.push(StoodIn {
+                    group,
+                    by,
+                    degraded: *degraded,
+                    defaulted: *defaulted,
+                    attempts: *attempts,
+                    cost: *cost,
+                    by_person,
+                });
             }
             Event::Failed { child, request, attempt, ended, .. } => {
                 self.ended.push((*request, child.clone(), *attempt, ended.clone()));

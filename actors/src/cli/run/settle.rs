@@ -69,6 +69,12 @@ pub(super) fn left(system: &System) -> Option<String> {
         .then(|| format!("not settled, `mainstay store` shows how: {}{more}", named.join(", ")))
 }
 
+/// The same for a program.
+pub(super) fn unsettled(system: &System) -> Vec<Value> {
+    let one = |effect: EffectView| json!({"key": effect.key.to_string(), "tool": effect.tool, "owner": effect.owner, "status": effect.status});
+    system.effects().open().into_iter().map(one).collect()
+}
+
 pub(crate) fn short(key: EffectKey) -> String {
     key.to_string().chars().take(SHOWN).collect()
 }

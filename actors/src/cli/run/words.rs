@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay::error::CallError;
 use mainstay::event::Event;
-use mainstay::fate::{Answer, Ended, Fate, Trail};
+use mainstay::fate::{Answer, Cost, Ended, Fate, Trail};
 use mainstay::fault::{Class, ExitKind, Fault};
 use mainstay::id::ChildPath;
 use mainstay_actors::agent::{AgentReply, LeftOut, ToolUse};
@@ -26,8 +26,8 @@ pub(super) struct Outcome {
     pub(super) tools_used: Vec<ToolUse>,
     /// What of the conversation an agent has left out, for lack of room.
     pub(super) left_out: LeftOut,
-    pub(super) tokens: u64,
-    pub(super) money_micros: u64,
+    /// What it has cost; `None` where no one has told this process.
+    pub(super) cost: Option<Cost>,
     /// Whether another process had asked.
     pub(super) taken_up: bool,
     /// Who stood in for whom, below the one that was asked.
@@ -41,8 +41,7 @@ impl Outcome {
             degraded: answer.degraded,
             defaulted: answer.defaulted,
             attempts: answer.attempts,
-            tokens: answer.cost.tokens,
-            money_micros: answer.cost.money_micros,
+            cost: Some(answer.cost),
             ..Self::default()
         }
     }
@@ -55,9 +54,9 @@ impl Outcome {
 
     /// As given by this one, as far as it is known.
     pub(super) fn given_by(self, by: Option<&StoodIn>) -> Self {
-        let Some(StoodIn { by, degraded, defaulted, attempts, .. }) = by else { return self };
-        let (served_by, attempts) = (Some(by.clone()), *attempts);
-        Self { served_by, degraded: *degraded, defaulted: *defaulted, attempts, ..self }
+        let Some(StoodIn { by, degraded, defaulted, attempts, cost, .. }) = by else { return self };
+        let (served_by, attempts, cost) = (Some(by.clone()), *attempts, Some(*cost));
+        Self { served_by, degraded: *degraded, defaulted: *defaulted, attempts, cost, ..self }
     }
 
     pub(super) fn agent(answer: Answer<AgentReply>) -> Self {
@@ -201,8 +200,8 @@ impl Outcome {
             "attempts": self.attempts,
             "steps": self.steps,
             "tools_used": self.tools_used,
-            "tokens": self.tokens,
-            "money_micros": self.money_micros,
+            "tokens": self.cost.map(|cost| cost.tokens),
+            "money_micros": self.cost.map(|cost| cost.money_micros),
             "elapsed_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
         if self.taken_up {
@@ -251,11 +250,12 @@ impl Outcome {
         if let Some(steps) = self.steps {
             parts.push(if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") });
         }
-        if self.tokens > 0 {
-            parts.push(format!("{} tokens", self.tokens));
+        let Cost { tokens, money_micros } = self.cost.unwrap_or_default();
+        if tokens > 0 {
+            parts.push(format!("{tokens} tokens"));
         }
-        if self.money_micros > 0 {
-            parts.push(format!("{:.6} paid", self.money_micros as f64 / 1e6));
+        if money_micros > 0 {
+            parts.push(format!("{:.6} paid", money_micros as f64 / 1e6));
         }
         parts.push(format!("{:.2} s", took.as_secs_f64()));
         format!("  ({})", parts.join("; "))
@@ -297,12 +297,6 @@ pub(super) fn line(event: &Event) -> Option<String> {
         }
         Event::Alert { child, attempts, .. } => {
             format!("{child}: alert S59: no rung is left after {attempts} attempts")
-        }
-        Event::RollbackExhausted { at, .. } => {
-            format!("{at}: alert: it fell, and no line could be returned to")
-        }
-        Event::UndoStopped { child, tool, key, .. } => {
-            format!("{child}: alert: {tool} has no undo that helps for {key}; see /effects")
         }
         _ => return None,
     })

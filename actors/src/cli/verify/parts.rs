@@ -458,11 +458,17 @@ impl Verify<'_> {
             let hint = "name a folder; it is made if it is not there";
             self.say(path.span(), "a store without a path", "empty", hint);
         }
-        if let Some(path) = &section.path
-            && self.folder.join(path.get_ref()).is_file()
-        {
-            let hint = "name a folder; it is made if it is not there";
-            self.say(path.span(), "the store is to be in a file", "a folder is expected", hint);
+        if let Some(path) = &section.path {
+            let folder = self.folder.join(path.get_ref());
+            let file = folder.ancestors().find(|above| above.is_file());
+            if let Some(file) = file {
+                let message = match file == folder {
+                    true => "the store is to be in a file".to_owned(),
+                    false => format!("the store is to be below a file, {}", file.display()),
+                };
+                let hint = "name a folder; it is made if it is not there";
+                self.say(path.span(), message, "a folder is expected", hint);
+            }
         }
         if let (Durability::Memory, Some(path)) = (kind, &section.path) {
             let hint = "write `durability = \"sync\"` or \"async\", or remove the path";

@@ -1,0 +1,126 @@
+//! A conversation with whoever answers: at a terminal, or line by line from elsewhere.
+//!
+//! *Invariant.* A line is a question or a command, and each is answered before the next one is read.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use mainstay::error::StoreError;
+use mainstay_actors::chat::Message;
+
+use super::lines::{Lines, Typed, is_interactive};
+use super::said::Said;
+use super::talk::Talk;
+use super::{Session, TOO_MUCH, UNREAD, interrupt, say, tell, tell_left_out, tell_taken};
+
+impl Session {
+    /// A conversation: lines in, answers out, until the end of the input.
+    pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
+        let path = self.path();
+        self.lines = Some(Lines::new(history)?);
+        self.go_on_from(self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?);
+        for answered in self.take_up().await? {
+            tell_taken(&answered, |text| say(text));
+            // The conversation goes on from there.
+            if let Ok(outcome) = &answered.outcome {
+                self.go_on_from(answered.question.history);
+                self.remember(&answered.question.text, &outcome.text).await;
+            }
+        }
+        if !self.said.turns().is_empty() {
+            tell("the conversation goes on where it was left; /forget begins a new one");
+        }
+        let pending = if self.people.is_empty() { "" } else { "/pending, " };
+        tell(format_args!(
+            "{path} answers. /tree, /effects, /aside, /metrics, {pending}/forget, /help, /quit."
+        ));
+        let mut interrupted = false;
+        loop {
+            if UNREAD.load(Ordering::Relaxed) {
+                // What is asked costs, and nobody would hear the answer.
+                tell("nobody reads the answers any more");
+                return Ok(());
+            }
+            let typed = tokio::select! {
+                biased;
+                // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
+                () = interrupt::interrupted() => {
+                    // A terminal without a line editor has written what was typed: ^C.
+                    if is_interactive() {
+                        tell("");
+                    }
+                    Some(Typed::Interrupt)
+                }
+                typed = next_or_end(&mut self.lines) => typed,
+            };
+            let line = match typed {
+                None => return Ok(()),
+                Some(Typed::Interrupt) if interrupted => return Ok(()),
+                Some(Typed::Interrupt) => {
+                    interrupted = true;
+                    tell("Ctrl-C again leaves.");
+                    continue;
+                }
+                Some(Typed::Unreadable) => {
+                    tell("that line is not UTF-8");
+                    continue;
+                }
+                Some(Typed::Line(line)) => line,
+            };
+            interrupted = false;
+            match line.trim() {
+                "" => {}
+                "/quit" | "/exit" => return Ok(()),
+                "/forget" => {
+                    self.said = Said::default();
+                    if let Some(talk) = &self.talk {
+                        not_kept(talk.forget().await);
+                    }
+                }
+                command if command.starts_with('/') => match self.command(command).await {
+                    Some(text) => say(text),
+                    None => say(format_args!("there is no {command}; /help shows what there is")),
+                },
+                prompt => {
+                    let began = Instant::now();
+                    let (outcome, shown) = self.ask(prompt).await;
+                    match &outcome {
+                        Ok(outcome) => self.remember(prompt, &outcome.text).await,
+                        Err(why) => interrupted = why.is_called_off(),
+                    }
+                    let outcome = outcome.as_ref().map_err(Clone::clone);
+                    if let Err(error) = self.tell(outcome, began.elapsed(), shown) {
+                        tell(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was said in earlier processes.
+    fn go_on_from(&mut self, turns: Vec<Message>) {
+        let (said, over) = Said::of(turns);
+        self.said = said;
+        tell_left_out(over, TOO_MUCH);
+    }
+
+    async fn remember(&mut self, question: &str, answer: &str) {
+        tell_left_out(self.said.add(question, answer), TOO_MUCH);
+        if let Some(talk) = &self.talk {
+            not_kept(talk.keep(question, answer).await);
+        }
+    }
+}
+
+/// A store that takes no more of a conversation is said, and ends nothing.
+fn not_kept(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        tell(format_args!("the next process will not know this: {error}"));
+    }
+}
+
+/// The next line; `None` at the end of the input.
+async fn next_or_end(lines: &mut Option<Lines>) -> Option<Typed> {
+    lines.as_mut()?.next().await
+}
