@@ -209,9 +209,10 @@ fn answer(message: &Value, options: &Options) -> Option<String> {
         options.note("cancelled");
     }
     let id = message.get("id")?;
-    if let (Some("say"), Some(said)) =
+    if let (Some(name @ ("say" | "promise")), Some(said)) =
         (message["params"]["name"].as_str(), message["params"]["arguments"]["result"].as_str())
     {
+        options.note(&format!("call {name}"));
         // As it stands: read and written anew it might not be the same.
         return Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{said}}}"));
     }
@@ -252,6 +253,16 @@ fn page(cursor: &Value, options: &Options) -> Value {
     json!({"tools": [tool], "nextCursor": (number + 1).to_string()})
 }
 
+/// A tool with a schema of its results.
+fn promising(mut tool: Value) -> Value {
+    tool["outputSchema"] = json!({
+        "type": "object",
+        "properties": {"sum": {"type": "integer"}, "in": {"enum": ["eur", "usd"]}},
+        "required": ["sum"],
+    });
+    tool
+}
+
 fn tools() -> Value {
     let tool = |name: &str, hints: Value| {
         json!({
@@ -276,6 +287,7 @@ fn tools() -> Value {
         tool("family", json!({})),
         tool("fill", json!({})),
         tool("say", json!({})),
+        promising(tool("promise", json!({}))),
         tool("reserve", json!({})),
         tool("release", json!({})),
         tool("reserved", json!({"readOnlyHint": true})),

@@ -39,7 +39,7 @@
 //! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
 //! | the server calls the call off | `Cancelled` | unknown |
 //! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done |
-//! | their words that the result does not fit its schema, whatever the code | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
+//! | their words that the result does not fit its schema, whatever the code; a result that does not fit the `outputSchema` that the tool has declared, or has no `structuredContent` where it has declared one | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
 //! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
 //! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; not done when it is no method of the server or no tool |
 //! | -32603 | `ToolExecution`, the code | failed |
@@ -635,9 +635,14 @@ impl Stateless for McpTool {
         let call = classify::call(name, arguments, &ctx.key());
         let outcome = live.call(call, self.plan.call_timeout).await;
         let reply = outcome.and_then(|outcome| {
-            let plan = &self.plan;
-            let reply = classify::reply(name, outcome, listed, plan.transient, plan.max_result);
-            reply.inspect_err(|fault| {
+            let asked = classify::Asked {
+                name,
+                listed,
+                transient: self.plan.transient,
+                max: self.plan.max_result,
+                promised: live.promised.get(name),
+            };
+            classify::reply(asked, outcome).inspect_err(|fault| {
                 if classify::is_lost(fault) {
                     live.useless.notify_one();
                 }

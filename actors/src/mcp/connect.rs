@@ -11,6 +11,7 @@ use rmcp::model::{
 use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ServiceError, ServiceExt};
+use serde_json::Value;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -98,8 +99,13 @@ impl Connection {
             }
         };
         let tools = listed(session.peer()).await?;
+        let promised = tools.iter().filter_map(|tool| {
+            let schema = tool.output_schema.as_deref()?.clone();
+            Some((tool.name.to_string(), Value::Object(schema)))
+        });
         let live = Live {
             peer: session.peer().clone(),
+            promised: promised.collect(),
             tools,
             secrets: plan.secrets(),
             doubt: Notify::new(),

@@ -1,5 +1,6 @@
 //! What the tools of a server share with its connection: the session, when there is one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use mainstay::fault::Fault;
 use parking_lot::Mutex;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, Tool};
 use rmcp::service::{Peer, RoleClient};
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -72,6 +74,8 @@ impl Link {
 pub(super) struct Live {
     pub(super) peer: Peer<RoleClient>,
     pub(super) tools: Vec<Tool>,
+    /// The schemas of their results, of those that have declared one.
+    pub(super) promised: HashMap<String, Value>,
     /// What its server was given in confidence.
     pub(super) secrets: Secrets,
     /// Somebody has reason to doubt that the server still answers.

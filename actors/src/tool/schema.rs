@@ -4,6 +4,7 @@
 //! not know is no reason to refuse. Reading into the type has the last word.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::rc::Rc;
 
@@ -16,11 +17,15 @@ pub(crate) mod known;
 
 /// Problems that are told at once; a model that is told of more mends none.
 const MOST: usize = 8;
+/// Values that one of must be that are named; of a long list a model makes no more.
+const MOST_NAMED: usize = 32;
 /// How deep values are looked at. Beyond, the type of a tool's arguments decides; an answer has none.
 const DEEPEST: usize = 64;
-/// How many schemas are looked at for one value: one that names itself twice doubles them at each depth. What comes
-/// after is treated as what is too deep.
-const LONGEST: usize = 100_000;
+/// How many schemas, and words of them, are looked at for one value: one that names itself twice doubles them at
+/// each depth. What comes after is treated as what is too deep.
+const LONGEST: usize = 200_000;
+/// The longest text about what another's tool has given, in bytes.
+const LONGEST_TOLD: usize = 1000;
 
 /// The schema of a type, without what only matters to people.
 pub(super) fn of<A: JsonSchema>() -> Value {
@@ -46,12 +51,25 @@ pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
     )
 }
 
+/// What is wrong with what a tool has given, by the schema that it has declared itself. Neither is ours, so what is
+/// said of it has a limit, and what cannot be looked at is taken as it is.
+pub(crate) fn broken(schema: &Value, result: &Value) -> String {
+    let check = Check { root: schema, subject: RESULT, found: Vec::new(), steps: Rc::default() };
+    let mut text = told(check, result);
+    if text.len() > LONGEST_TOLD {
+        text.truncate(text.floor_char_boundary(LONGEST_TOLD));
+        text.push('\u{2026}');
+    }
+    text
+}
+
 /// What is wrong with an answer, of a schema that is [checked](known::checkable) in full.
 pub(crate) fn faults(schema: &Value, answer: &Value) -> String {
     told(Check { root: schema, subject: ANSWER, found: Vec::new(), steps: Rc::default() }, answer)
 }
 
 const ANSWER: &str = "field";
+const RESULT: &str = "member";
 
 fn told(mut check: Check<'_>, value: &Value) -> String {
     check.value(check.root, value, "", 0);
@@ -69,15 +87,19 @@ struct Check<'a> {
     /// What parts of the value are called.
     subject: &'static str,
     found: Vec<String>,
-    /// How many schemas were looked at, also by those made [apart](Check::apart).
+    /// How many schemas and words were looked at, also by those made [apart](Check::apart).
     steps: Rc<Cell<usize>>,
 }
 
 impl<'a> Check<'a> {
     fn say(&mut self, path: &str, what: &str) {
+        // The others are counted.
+        if self.found.len() >= MOST {
+            return self.found.push(String::new());
+        }
         let name = match (path.is_empty(), self.subject) {
             (false, subject) => format!("{subject} \"{path}\""),
-            (true, ANSWER) => "it".to_owned(),
+            (true, ANSWER | RESULT) => "it".to_owned(),
             (true, _) => "arguments:".to_owned(),
         };
         self.found.push(format!("{name} {what}"));
@@ -123,11 +145,14 @@ impl<'a> Check<'a> {
         if !self.kind(&schema["type"], value, path) {
             return;
         }
-        if let Some(allowed) = schema["enum"].as_array()
-            && !allowed.contains(value)
-        {
-            let allowed: Vec<_> = allowed.iter().map(Value::to_string).collect();
-            self.say(path, &format!("is none of {}", allowed.join(", ")));
+        if let Some(allowed) = schema["enum"].as_array() {
+            self.steps.set(self.steps.get() + allowed.len());
+            if !allowed.contains(value) {
+                let told = allowed.iter().take(MOST_NAMED).map(Value::to_string);
+                let more = if allowed.len() > MOST_NAMED { ", \u{2026}" } else { "" };
+                let told = Vec::from_iter(told).join(", ");
+                self.say(path, &format!("is none of {told}{more}"));
+            }
         }
         if let Some(only) = schema.get("const")
             && only != value
@@ -142,10 +167,8 @@ impl<'a> Check<'a> {
             }
             Value::Array(items) => {
                 self.count(schema, "Items", items.len(), "items", path);
-                let again = |index: usize, item: &Value| items[..index].contains(item);
-                if schema["uniqueItems"] == true
-                    && items.iter().enumerate().any(|(index, item)| again(index, item))
-                {
+                let mut seen = HashSet::new();
+                if schema["uniqueItems"] == true && !items.iter().all(|item| seen.insert(item)) {
                     self.say(path, "has the same item twice");
                 }
                 for (index, item) in items.iter().enumerate() {

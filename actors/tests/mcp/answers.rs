@@ -3,6 +3,7 @@
 use mainstay::error::CallError;
 use mainstay::fault::Class;
 use mainstay_actors::mcp::McpServer;
+use serde_json::json;
 
 use super::harness::Running;
 use super::shop::{Log, OverHttp, shop, shop_program};
@@ -13,7 +14,7 @@ async fn a_result_is_told_as_it_was_written() {
     let (server, _log) = shop();
     let running = Running::start(&server.tool("say", READ)).await;
     let say = async |result: &str| {
-        let arguments = serde_json::json!({ "result": result }).to_string();
+        let arguments = json!({ "result": result }).to_string();
         running.call("say", &arguments).await
     };
     let long = r#"{"b":1,"a":123456789012345678901234567890,"b":2,"c":0.1000000000000000055511151231257827}"#;
@@ -59,7 +60,7 @@ async fn an_answer_that_cannot_be_read_is_a_fault_at_once_and_one_in_a_batch_is_
     let running = Running::start(&server.tool("say", READ).tool("put", PAY)).await;
     let say = async |tool: &str, dressed: &str| {
         let result = r#"{"content":[{"type":"text","text":"gr\u00fc\u00dfe, und das ist alles, was es hier zu sagen gibt: größe"}]}"#;
-        let arguments = serde_json::json!({ "result": result, "as": dressed, "a": 1 }).to_string();
+        let arguments = json!({ "result": result, "as": dressed, "a": 1 }).to_string();
         running.call(tool, &arguments).await
     };
     assert!(say("say", "batch").await.unwrap().ends_with("größe\""));
@@ -72,7 +73,7 @@ async fn an_answer_that_cannot_be_read_is_a_fault_at_once_and_one_in_a_batch_is_
     assert_eq!((log.count("call put"), log.pids().len()), (1, 1));
     // A block that the protocol does not have.
     let result = r#"{"content":[{"type":"hologram","of":"a ship"}]}"#;
-    let arguments = serde_json::json!({ "result": result }).to_string();
+    let arguments = json!({ "result": result }).to_string();
     let error = running.call("say", &arguments).await.unwrap_err();
     assert_eq!(fault(error).0, Class::OutputInvalid);
     running.stop().await;
@@ -123,5 +124,43 @@ async fn a_tool_that_was_only_found_may_be_gone_later_and_the_others_are_there()
     let error = running.call("many", "{}").await.unwrap_err();
     assert_eq!(fault(error), coded(Class::InputValidation, "unknown_tool"));
     assert_eq!(log.count("call many"), 0, "it is not asked for what it has not");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_that_is_not_of_the_schema_its_tool_has_declared_is_none() {
+    let (server, log) = shop();
+    let running = Running::start(&server.clone().tool("promise", READ)).await;
+    let promise = async |running: &Running, result: &str| {
+        let arguments = json!({ "result": result }).to_string();
+        running.call("promise", &arguments).await
+    };
+    let kept = r#"{"content":[],"structuredContent":{"in":"eur","more":[],"sum":7}}"#;
+    assert_eq!(promise(&running, kept).await.unwrap(), r#"{"in":"eur","more":[],"sum":7}"#);
+    // What failed has promised nothing.
+    let failed = r#"{"isError":true,"content":[{"type":"text","text":"closed"}]}"#;
+    let error = promise(&running, failed).await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::Business, "tool_error"));
+    let calls = log.count("call promise");
+    let lies = [
+        (r#"{"sum":"7","in":"gold"}"#, "member \"in\" is none of \"eur\", \"usd\""),
+        (r#"{"sum":"7"}"#, "member \"sum\" is of type string, not integer"),
+        (r#"{"in":"eur"}"#, "member \"sum\" is missing"),
+        ("[7]", "it is of type array, not object"),
+        ("null", "has nothing of it"),
+    ];
+    for (given, said) in lies {
+        let text = r#"[{"type":"text","text":"seven"}]"#;
+        let result = format!(r#"{{"content":{text},"structuredContent":{given}}}"#);
+        let error = promise(&running, &result).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(fault(error), coded(Class::OutputInvalid, "output_invalid"));
+    }
+    assert_eq!(log.count("call promise") - calls, lies.len(), "it would lie again");
+    running.stop().await;
+    // The tool has run, whatever it says about it.
+    let running = Running::start(&server.tool("promise", PAY)).await;
+    let lost = promise(&running, r#"{"content":[]}"#).await;
+    assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
     running.stop().await;
 }
