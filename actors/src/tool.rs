@@ -198,8 +198,19 @@ impl<K: Declares> Tool<K> {
         }
     }
 
+    /// Gives it this JSON schema of its arguments, where the type has none to give: it is told of, and arguments
+    /// that it forbids are refused as by [`Tool::typed`], before they are read as the type.
+    ///
+    /// # Default
+    /// That of the type, for [`Tool::typed`]; else none: what is wrong with the arguments is told one at a time,
+    /// by who reads them.
+    #[must_use]
+    pub fn parameters(self, schema: Value) -> Self {
+        Self { schema: Some(Arc::new(schema)), ..self }
+    }
+
     /// What a model is told about it. One made with [`Tool::new`] has no description and takes any
-    /// object.
+    /// object, unless its [parameters](Tool::parameters) are given.
     pub fn offer(&self) -> ToolSpec {
         let spec = ToolSpec::new(&*self.name).description(&*self.description);
         match &self.schema {
@@ -467,6 +478,20 @@ mod tests {
             assert_eq!(fault.code.as_deref(), Some("bad_arguments"));
             assert!(fault.message.contains(named), "{text}: {}", fault.message);
         }
+        let tool =
+            Tool::new("t", Read, async |it: Transfer, _: ToolContext| Ok::<_, Fault>(it.amount));
+        let tool = tool.parameters(serde_json::json!({
+            "properties": {"from": {"type": "string"}, "amount": {"type": "integer"}},
+            "required": ["from", "amount"],
+        }));
+        assert!(tool.offer().parameters.contains(r#""required":["from","amount"]"#));
+        let request = ToolRequest::new("t", r#"{"amount":"x","from":7}"#);
+        let fault = tool.run(&request, ToolContext::alone("k")).await.unwrap_err();
+        assert_eq!(
+            fault.message,
+            "argument \"from\" is of type integer, not string; \
+             argument \"amount\" is of type string, not integer"
+        );
         for text in ["{", "[]", "null", r#"{"from":"a","amount":1} x"#] {
             assert_eq!(run(text).await.unwrap_err().class, Class::InputValidation, "{text}");
         }

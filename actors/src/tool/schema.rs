@@ -279,23 +279,40 @@ impl<'a> Check<'a> {
     fn object(&mut self, schema: &'a Value, fields: &Map<String, Value>, path: &str, depth: usize) {
         let inner =
             |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !fields.contains_key(name) {
-                self.say(&inner(name), "is missing");
+        let known = schema["properties"].as_object();
+        let required = schema["required"].as_array().into_iter().flatten();
+        let mut first = HashSet::new();
+        let looks = known.map_or(0, Map::len) + schema["required"].as_array().map_or(0, Vec::len);
+        self.steps.set(self.steps.get() + looks);
+        // In the order of the schema, which is that of a table where it has no other.
+        for name in required.filter_map(Value::as_str) {
+            match (fields.get(name), known.and_then(|known| known.get(name))) {
+                (None, _) => self.say(&inner(name), "is missing"),
+                (Some(value), Some(schema)) if first.insert(name) => {
+                    self.value(schema, value, &inner(name), depth + 1);
+                }
+                (Some(_), _) => {}
             }
         }
         self.count(schema, "Properties", fields.len(), "fields", path);
-        let known = schema["properties"].as_object();
+        for (name, schema) in known.into_iter().flatten() {
+            if let Some(value) = fields.get(name)
+                && !first.contains(&**name)
+            {
+                self.value(schema, value, &inner(name), depth + 1);
+            }
+        }
         for (name, value) in fields {
-            match known.and_then(|known| known.get(name)) {
-                Some(schema) => self.value(schema, value, &inner(name), depth + 1),
-                None if schema["additionalProperties"] == false => {
-                    let known: Vec<_> =
-                        known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                    let text = format!("is not known; there are: {}", known.join(", "));
-                    self.say(&inner(name), &text);
-                }
-                None => self.value(&schema["additionalProperties"], value, &inner(name), depth + 1),
+            if known.is_some_and(|known| known.contains_key(name)) {
+                continue;
+            }
+            if schema["additionalProperties"] == false {
+                let known: Vec<_> =
+                    known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+                let text = format!("is not known; there are: {}", known.join(", "));
+                self.say(&inner(name), &text);
+            } else {
+                self.value(&schema["additionalProperties"], value, &inner(name), depth + 1);
             }
         }
     }
@@ -378,6 +395,16 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert_eq!(problems(&schema, &json!([])), "arguments: is of type array, not object");
+        // In the order in which the type has them, and not of the letters or of what was written.
+        let order = json!({"parts": [7], "nobody": 1, "currency": 7, "from": 1, "amount": "x"});
+        assert_eq!(
+            problems(&schema, &order),
+            "argument \"from\" is of type integer, not string; \
+             argument \"amount\" is of type string, not integer; \
+             argument \"parts[0]\" is of type integer, not object; \
+             argument \"currency\" is of type integer, not string; \
+             argument \"nobody\" is not known; there are: amount, currency, from, parts"
+        );
         let many = json!({"from": 1, "amount": "x", "parts": vec![json!({}); 20]});
         assert!(
             problems(&schema, &many).ends_with("; and 14 more"),
