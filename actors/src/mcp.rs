@@ -59,7 +59,8 @@
 //! made again. *Failed*: the server says so, and may have done a part; the call is not made again, by a retry, a
 //! stand-in or a rollback, the caller is told, and a transaction undoes it. *Unknown*: nobody knows; neither is it
 //! made again, the caller is told that it is not known, and a transaction undoes it. What may be repeated
-//! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there.
+//! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there. A failure of
+//! what only reads says that nothing was done.
 //!
 //! A server that says that its tools have changed (`notifications/tools/list_changed`) is not asked for them: agents
 //! were made with those it had, and what a tool does to the world is declared, not found out. The next life of the
@@ -83,7 +84,7 @@ use reqwest::Url;
 use crate::chat::ToolSpec;
 use crate::names;
 use crate::secrets::{Secrets, is_name_of_secret};
-use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
+use crate::tool::{CONCURRENCY, ToolReply, ToolRequest, seen_by};
 use connect::Connection;
 use link::Link;
 
@@ -622,6 +623,12 @@ impl Behavior for McpTool {
 
 impl Stateless for McpTool {
     async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        self.ask(request, ctx).await.map_err(|fault| seen_by(self.effect, fault))
+    }
+}
+
+impl McpTool {
+    async fn ask(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
         let arguments = classify::object(&request.arguments)?;
         let live = self.link.live(self.plan.connect_wait).await?;
         let (name, listed) = match link::own_name(&live.tools, &self.name) {

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fate::Cost;
-use mainstay::fault::Fault;
+use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::{ChildPath, Delivery, RequestId};
 use mainstay::moment::Moment;
 use mainstay::spec::acting::{AtRunTime, Declares};
@@ -308,7 +308,16 @@ impl<K: Declares> Stateless for Tool<K> {
         if said.degraded {
             ctx.mark_degraded();
         }
-        result
+        result.map_err(|fault| seen_by(self.effect.kind(), fault))
+    }
+}
+
+/// The fault of a tool of this kind: one that does nothing to the world has done nothing when it fails, however it
+/// does.
+pub(crate) fn seen_by(kind: EffectKind, fault: Fault) -> Fault {
+    match kind {
+        EffectKind::Pure | EffectKind::Read => fault.not_applied(),
+        _ => fault,
     }
 }
 
@@ -506,6 +515,29 @@ mod tests {
         });
         let reply = tool.run(&ToolRequest::new("t", " "), ToolContext::alone("k")).await.unwrap();
         assert_eq!(reply.content, r#""k""#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tool_that_only_reads_has_done_nothing_when_it_fails() {
+        use mainstay::error::CallError;
+        use mainstay::spec::SupervisorSpec;
+        use mainstay::spec::acting::Irreversible;
+        use mainstay::system::System;
+        async fn fails(_: Value, _: ToolContext) -> Result<(), Fault> {
+            Err(Fault::indeterminate("no answer"))
+        }
+        let root = SupervisorSpec::one_for_one("root")
+            .child(tool("look", Read, fails))
+            .child(tool("pay", Irreversible, fails));
+        let system = System::start(root).await.unwrap();
+        let ask = async |name: &str| {
+            let port = system.port::<ToolRequest, ToolReply>(format!("root/{name}")).unwrap();
+            port.call(ToolRequest::new(name, "{}")).await.unwrap_err()
+        };
+        let CallError::RecoveryExhausted { fault, .. } = ask("look").await else { panic!() };
+        assert_eq!((fault.class, fault.effect), (Class::Indeterminate, EffectState::NotApplied));
+        let CallError::Unknown { .. } = ask("pay").await else { panic!() };
+        system.stop().await;
     }
 
     #[tokio::test]

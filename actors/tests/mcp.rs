@@ -623,7 +623,7 @@ async fn too_large(running: &Running, log: &Log, arguments: &str) -> String {
     let expected = coded(Class::OutputInvalid, "result_too_large");
     let code = fault.code.clone().map(std::borrow::Cow::into_owned);
     assert_eq!((fault.class, code), expected, "{fault}");
-    assert_eq!(fault.effect, EffectState::Unknown, "it was answered");
+    assert_eq!(fault.effect, EffectState::NotApplied, "it only reads");
     assert_eq!(log.count("call fill") - before, 1);
     fault.message.into_owned()
 }

@@ -1,7 +1,7 @@
 //! Answers that the protocol allows, and some that it does not, over both transports.
 
 use mainstay::error::CallError;
-use mainstay::fault::Class;
+use mainstay::fault::{Class, EffectState};
 use mainstay_actors::mcp::McpServer;
 use serde_json::json;
 
@@ -162,5 +162,15 @@ async fn a_result_that_is_not_of_the_schema_its_tool_has_declared_is_none() {
     let running = Running::start(&server.tool("promise", PAY)).await;
     let lost = promise(&running, r#"{"content":[]}"#).await;
     assert!(matches!(lost, Err(CallError::Unknown { .. })), "{lost:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_whose_server_dies_each_time_is_told_to_have_done_nothing() {
+    let (server, _log) = shop();
+    let running = Running::start(&server.tool("die", READ)).await;
+    let error = running.call("die", "{}").await.unwrap_err();
+    let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error:?}") };
+    assert_eq!((fault.class, fault.effect), (Class::Indeterminate, EffectState::NotApplied));
     running.stop().await;
 }
