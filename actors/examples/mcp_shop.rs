@@ -7,6 +7,8 @@
 //! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
 //! so many pages; with `--cursor TEXT` each page says that the next is there. With `--sessions` it gives out a
 //! session over HTTP, and forgets it when told to (`--sessions-by-id`: and says so to the request); with `--moved WHERE` it is found at that place only.
+//! With `--gone` it says of a session that it does not know that there is none, by a status of 404 alone. With
+//! `--wants HEADER` it answers no request over HTTP that has not this header, as `name: value`.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -33,6 +35,8 @@ struct Options {
     by_id: bool,
     without: Option<String>,
     moved: Option<String>,
+    gone: bool,
+    wants: Option<String>,
 }
 
 impl Options {
@@ -52,6 +56,8 @@ fn main() {
         by_id: false,
         without: None,
         moved: None,
+        gone: false,
+        wants: None,
     };
     let mut over_http = false;
     let mut port = 0;
@@ -65,6 +71,8 @@ fn main() {
             "--sessions-by-id" => (options.sessions, options.by_id) = (true, true),
             "--sessions" => options.sessions = true,
             "--moved" => options.moved = arguments.next(),
+            "--gone" => (options.sessions, options.gone) = (true, true),
+            "--wants" => options.wants = arguments.next(),
             "--pages" => {
                 let pages = arguments.next().and_then(|pages| pages.parse().ok());
                 options.pages = pages.expect("a number of pages");
@@ -139,9 +147,11 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         }
         let mut length = 0;
         let mut session = None;
+        let mut welcome = options.wants.is_none();
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
+            welcome |= options.wants.as_deref() == Some(header.trim());
             let header = header.trim().to_ascii_lowercase();
             if header.is_empty() {
                 break;
@@ -155,19 +165,25 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let mut kind = "application/json";
+        options.note(&format!("request {}", first.trim()));
+        let mut kind = "application/json".to_owned();
+        let mut cut = None;
         let mine = format!("s{}", SESSION.load(Ordering::Relaxed));
         let place = first.split(' ').nth(1).unwrap_or_default();
         let moved = options.moved.as_deref().filter(|moved| *moved != place);
         let (status, body) = if let Some(moved) = moved {
-            (format!("307 Temporary Redirect\r\nlocation: {moved}"), String::new())
+            (format!("307 Temporary Redirect\r\nlocation: {moved}"), Vec::new())
+        } else if !welcome {
+            ("401 Unauthorized".to_owned(), Vec::new())
+        } else if options.gone && session.as_ref().is_some_and(|session| *session != mine) {
+            ("404 Not Found".to_owned(), Vec::new())
         } else if options.sessions && session.is_some_and(|session| session != mine) {
             let error =
                 json!({"code": -32000, "message": "Bad Request: No valid session ID provided"});
             let asked = serde_json::from_slice::<Value>(&body).unwrap_or_default();
             let id = if options.by_id { asked["id"].clone() } else { Value::Null };
             let error = json!({"jsonrpc": "2.0", "error": error, "id": id});
-            ("400 Bad Request".to_owned(), error.to_string())
+            ("400 Bad Request".to_owned(), error.to_string().into_bytes())
         } else if first.starts_with("POST") {
             let message: Value = serde_json::from_slice(&body).ok()?;
             if message.pointer("/params/arguments/forget").is_some() {
@@ -177,29 +193,40 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
             {
                 let name = message["params"]["name"].as_str().unwrap_or_default();
                 options.note(&format!("call {name}"));
-                (format!("{code} Told"), String::new())
+                (format!("{code} Told"), Vec::new())
             } else {
+                let arguments = &message["params"]["arguments"];
+                if let Some(told) = arguments["kind"].as_str() {
+                    told.clone_into(&mut kind);
+                }
+                cut = arguments["cut"].as_u64().and_then(|cut| usize::try_from(cut).ok());
                 match answer(&message, options) {
-                    Some(answer) if message.pointer("/params/arguments/sse").is_some() => {
-                        kind = "text/event-stream";
-                        ("200 OK".to_owned(), format!("event: message\ndata: {answer}\n\n"))
+                    Some(answer) if arguments.get("sse").is_some() => {
+                        "text/event-stream".clone_into(&mut kind);
+                        let said = dressed(&message, answer);
+                        ("200 OK".to_owned(), [b"event: message\ndata: ", &*said, b"\n\n"].concat())
                     }
                     Some(answer) if options.sessions && message["method"] == "initialize" => {
-                        (format!("200 OK\r\nmcp-session-id: {mine}"), answer)
+                        (format!("200 OK\r\nmcp-session-id: {mine}"), answer.into_bytes())
                     }
-                    Some(answer) => ("200 OK".to_owned(), answer),
-                    None => ("202 Accepted".to_owned(), String::new()),
+                    Some(answer) => ("200 OK".to_owned(), dressed(&message, answer)),
+                    None => ("202 Accepted".to_owned(), Vec::new()),
                 }
             }
         } else {
-            ("405 Method Not Allowed".to_owned(), String::new())
+            ("405 Method Not Allowed".to_owned(), Vec::new())
         };
-        write!(
-            writer,
-            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .ok()?;
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let all = [head.as_bytes(), &body].concat();
+        // So many bytes of the body, and then it hangs up.
+        let end = cut.map_or(all.len(), |cut| (head.len() + cut).min(all.len()));
+        writer.write_all(&all[..end]).ok()?;
+        if cut.is_some() {
+            return None;
+        }
     }
 }
 

@@ -92,6 +92,7 @@ mod batch;
 mod bounded;
 mod classify;
 mod connect;
+mod headers;
 mod http;
 mod link;
 mod process;
@@ -129,6 +130,7 @@ struct Plan {
     secret: BTreeSet<String>,
     dir: Option<std::path::PathBuf>,
     bearer: Option<Setting>,
+    headers: Vec<(String, Setting)>,
     effects: BTreeMap<String, EffectKind>,
     /// Those that were found and not declared: the server may be without one later.
     found_only: BTreeSet<String>,
@@ -191,6 +193,7 @@ impl McpServer {
             secret: BTreeSet::new(),
             dir: None,
             bearer: None,
+            headers: Vec::new(),
             effects: BTreeMap::new(),
             found_only: BTreeSet::new(),
             offered: BTreeMap::new(),
@@ -480,6 +483,7 @@ impl Plan {
         for value in settings.filter_map(|setting| setting.read().ok()) {
             secrets.add(value.trim());
         }
+        headers::hide(self, &mut secrets);
         // One that goes by another name may hold a password all the same.
         let urls = self.env.iter().filter_map(|(_, value)| Url::parse(&value.read().ok()?).ok());
         for url in urls.filter(|url| url.password().is_some()) {

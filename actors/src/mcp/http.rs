@@ -15,7 +15,7 @@ use rmcp::transport::streamable_http_client::{
 };
 use sse_stream::{Error as SseError, Sse};
 
-use super::Plan;
+use super::{Plan, headers};
 use crate::http;
 
 pub(super) fn transport(
@@ -30,6 +30,7 @@ pub(super) fn transport(
     // A session that the server has forgotten is a life that is over, and the supervisor's to mend.
     let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
         .reinit_on_expired_session(false)
+        .custom_headers(headers::of(plan)?)
         .max_json_response_size(plan.longest())
         .max_sse_event_size(plan.longest());
     if let Some(bearer) = &plan.bearer {

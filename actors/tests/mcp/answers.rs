@@ -174,3 +174,48 @@ async fn a_read_whose_server_dies_each_time_is_told_to_have_done_nothing() {
     assert_eq!((fault.class, fault.effect), (Class::Indeterminate, EffectState::NotApplied));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn headers_go_with_every_request_and_to_nobody_else_and_are_said_nowhere() {
+    let token = "tk-0123456789abcdef";
+    let log = Log::new();
+    let http =
+        OverHttp::start_with(&log, &["--sessions", "--wants", &format!("x-shop-key: {token}")]);
+    let refused = McpServer::url(&http.address).discover().await.unwrap_err();
+    assert_eq!(refused.code.as_deref(), Some("401"));
+    let server = McpServer::url(&http.address).header("X-Shop-Key", token);
+    let running = Running::start(&server.clone().tool("refuse", READ).tool("pay", PAY)).await;
+    assert_eq!(running.call("pay", r#"{"a":1}"#).await.unwrap(), r#"{"sum":1}"#);
+    let arguments = json!({"say": format!("bad token {token}")}).to_string();
+    let error = running.call("refuse", &arguments).await.unwrap_err();
+    assert!(error.to_string().contains("bad token [key]"), "{error}");
+    assert!(!format!("{server:?}").contains(token));
+    running.stop().await;
+    // Nobody else gets them, or anything.
+    let elsewhere = Log::new();
+    let other = OverHttp::start(&elsewhere);
+    let http = OverHttp::start_with(&log, &["--moved", &other.address]);
+    let fault =
+        McpServer::url(&http.address).header("x-shop-key", token).discover().await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("307"));
+    assert_eq!(elsewhere.lines().len(), 1, "{:?}", elsewhere.lines());
+    // By its variable, a header is a secret whatever its name.
+    let from = |name: &str| McpServer::url(&other.address).header_env("x-color", name);
+    from("CARGO_PKG_NAME").discover().await.unwrap();
+    let fault = from("MAINSTAY_NO_SUCH_VARIABLE").discover().await.unwrap_err();
+    assert!(fault.message.contains("MAINSTAY_NO_SUCH_VARIABLE is not set"), "{fault:?}");
+    for (server, said) in [
+        (server.clone().header("a b", "c"), "has a name that none can have"),
+        (server.clone().header("a", "b\nc"), "has a value that none can have"),
+        (server.clone().header("Host", "c"), "is set by HTTP itself"),
+        (server.clone().header("Mcp-Session-Id", "c"), "is set by the protocol itself"),
+        (server.clone().bearer("x").header("Authorization", "c"), "stands beside a bearer token"),
+    ] {
+        let fault = server.discover().await.unwrap_err();
+        assert_eq!(
+            (fault.class, fault.code.as_deref()),
+            (Class::InputValidation, Some("bad_header"))
+        );
+        assert!(fault.message.contains(said), "{fault:?}");
+    }
+}
