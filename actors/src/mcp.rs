@@ -33,7 +33,7 @@
 //! | a tool that was [discovered](McpServer::discover), not declared, and is not there any more | `InputValidation`, `unknown_tool`; the server is not asked | not done |
 //! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked | not done |
 //! | the request could not be written, the HTTP connection was refused, the session is forgotten | `Network` | not done |
-//! | the connection ended before the result came | `Indeterminate`, `connection_lost` | unknown |
+//! | the connection, or over HTTP the answer to the call, ended before the result came | `Indeterminate`, `connection_lost` | unknown |
 //! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew | unknown |
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life | unknown |
 //! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
@@ -51,8 +51,8 @@
 //! | HTTP 408, 504; 503; other 5xx | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
 //! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
 //! | other 4xx | `InputValidation` | failed |
-//! | an answer of another kind | `OutputInvalid`, `unexpected_answer` | unknown |
-//! | over stdio, an answer that is not UTF-8 or breaks off | `OutputInvalid`, `unreadable` | unknown |
+//! | an answer of another kind, or over HTTP a body that cannot be read | `OutputInvalid`, `unexpected_answer` | unknown |
+//! | an answer over stdio, or an event over HTTP, that is not UTF-8 or no JSON | `OutputInvalid`, `unreadable` | unknown |
 //! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit | unknown |
 //!
 //! The last column is about tools that do something to the world. *Not done*: it is certain, and the call may be
@@ -92,6 +92,7 @@ mod batch;
 mod bounded;
 mod classify;
 mod connect;
+mod events;
 mod headers;
 mod http;
 mod link;

@@ -440,11 +440,9 @@ fn unexpected() -> Fault {
 
 /// The transport tells other 4xx statuses in a text only.
 fn by_text(text: &str) -> (Fault, Verdict) {
-    let code =
-        text.split(|c: char| !c.is_ascii_digit()).find_map(|part| match part.parse::<u16>() {
-            Ok(code @ 300..=599) => Some(code),
-            _ => None,
-        });
+    // What comes behind it is the server's own, and any number may be in it.
+    let code = text.strip_prefix("HTTP ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+    let code = code.filter(|code| (300..=599).contains(code));
     match code {
         Some(code @ 300..=399) => {
             let fault = status(code, None);

@@ -64,7 +64,8 @@ async fn an_answer_that_cannot_be_read_is_a_fault_at_once_and_one_in_a_batch_is_
         running.call(tool, &arguments).await
     };
     assert!(say("say", "batch").await.unwrap().ends_with("größe\""));
-    for dressed in ["latin", "half"] {
+    // Nobody waits for what is there already, but cannot be read: also where the id comes last.
+    for dressed in ["latin", "half", "late", "garbled"] {
         let error = say("say", dressed).await.unwrap_err();
         assert_eq!(fault(error), coded(Class::OutputInvalid, "unreadable"), "{dressed}");
     }
@@ -82,7 +83,7 @@ async fn an_answer_that_cannot_be_read_is_a_fault_at_once_and_one_in_a_batch_is_
 #[tokio::test]
 async fn a_session_that_the_server_does_not_know_any_more_is_made_anew_and_the_act_made_once() {
     // Also where it says so under the id of the request.
-    for way in ["--sessions", "--sessions-by-id"] {
+    for way in ["--sessions", "--sessions-by-id", "--gone"] {
         forgets(way).await;
     }
 }
@@ -92,7 +93,7 @@ async fn forgets(way: &str) {
     let http = OverHttp::start_with(&log, &[way]);
     let running = Running::start(&McpServer::url(&http.address).tool("pay", PAY)).await;
     assert_eq!(running.call("pay", r#"{"a":1,"forget":true}"#).await.unwrap(), r#"{"sum":1}"#);
-    // It says so with a status of 400 and an error of nobody's request.
+    // It says so with a status of 400 and an error of nobody's request, or with 404.
     let answer = running.call("pay", r#"{"a":2}"#).await.unwrap();
     assert_eq!(answer, r#"{"sum":2}"#);
     assert_eq!(log.count("call pay"), 2);
@@ -172,6 +173,78 @@ async fn a_read_whose_server_dies_each_time_is_told_to_have_done_nothing() {
     let error = running.call("die", "{}").await.unwrap_err();
     let CallError::RecoveryExhausted { fault, .. } = error else { panic!("{error:?}") };
     assert_eq!((fault.class, fault.effect), (Class::Indeterminate, EffectState::NotApplied));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn over_http_too_an_answer_that_cannot_be_read_is_a_fault_at_once() {
+    let log = Log::new();
+    let http = OverHttp::start(&log);
+    let server = McpServer::url(&http.address);
+    let (reads, acts) = (server.clone().tool("say", READ), server.tool("say", PAY));
+    let (reads, acts) = (Running::start(&reads).await, Running::start(&acts).await);
+    let result = r#"{"content":[{"type":"text","text":"größe 404"}]}"#;
+    let say = async |running: &Running, more: serde_json::Value| {
+        let mut arguments = json!({ "result": result });
+        arguments.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        running.call("say", &arguments.to_string()).await
+    };
+    for well in [json!({}), json!({"sse": 1}), json!({"sse": 1, "as": "batch"})] {
+        assert_eq!(say(&reads, well.clone()).await.unwrap(), "\"größe 404\"", "{well}");
+    }
+    // Of a list in the place of one answer the transport does not say which it is.
+    for (odd, code) in [
+        (json!({"as": "latin"}), "unexpected_answer"),
+        (json!({"as": "half"}), "unexpected_answer"),
+        (json!({"as": "batch"}), "unexpected_answer"),
+        (json!({"kind": "text/html"}), "unexpected_answer"),
+        (json!({"kind": "text/event-stream"}), "connection_lost"),
+        (json!({"cut": 20}), "connection_lost"),
+        (json!({"sse": 1, "as": "latin"}), "unreadable"),
+        (json!({"sse": 1, "as": "half"}), "unreadable"),
+        (json!({"sse": 1, "as": "garbled"}), "unreadable"),
+        (json!({"sse": 1, "cut": 0}), "connection_lost"),
+        (json!({"sse": 1, "cut": 40}), "connection_lost"),
+    ] {
+        let class = match code {
+            "connection_lost" => Class::Indeterminate,
+            _ => Class::OutputInvalid,
+        };
+        let error = say(&reads, odd.clone()).await.unwrap_err();
+        assert_eq!(fault(error), coded(class, code), "{odd}");
+        // What may have been done is not done again.
+        let calls = log.count("call say");
+        let lost = say(&acts, odd.clone()).await;
+        assert!(matches!(lost, Err(CallError::Unknown { .. })), "{odd}: {lost:?}");
+        assert_eq!(log.count("call say"), calls + 1, "{odd}");
+    }
+    reads.stop().await;
+    acts.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_for_an_event_is_told_as_one() {
+    let log = Log::new();
+    let http = OverHttp::start(&log);
+    let server = McpServer::url(&http.address).tool("fill", READ);
+    let running = Running::start(&server).await;
+    for (arguments, sent) in [(r#"{"bytes":20000000,"sse":1}"#, 1), (r#"{"bytes":20000000}"#, 2)] {
+        let error = running.call("fill", arguments).await.unwrap_err();
+        assert!(
+            error.to_string().contains("more than the 16777216 bytes that are read"),
+            "{error}"
+        );
+        assert_eq!(fault(error), coded(Class::OutputInvalid, "result_too_large"));
+        assert_eq!(log.count("call fill"), sent);
+    }
+    // Ten megabytes can be read and are more than a result may have, unless that is told.
+    let error = running.call("fill", r#"{"bytes":10000000,"sse":1}"#).await.unwrap_err();
+    assert!(error.to_string().contains("the result has 10000002 bytes"), "{error}");
+    running.stop().await;
+    let running = Running::start(&server.max_result_bytes(10_000_002)).await;
+    for arguments in [r#"{"bytes":10000000,"sse":1}"#, r#"{"bytes":10000000}"#] {
+        assert_eq!(running.call("fill", arguments).await.unwrap().len(), 10_000_002);
+    }
     running.stop().await;
 }
 
