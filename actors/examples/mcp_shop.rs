@@ -26,6 +26,8 @@ static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// Which session is known; each call that says `forget` ends it.
 static SESSION: AtomicU32 = AtomicU32::new(0);
 static SUM_CALLS: AtomicU32 = AtomicU32::new(0);
+/// A tool that it had, and has not now.
+static GONE: Mutex<Option<String>> = Mutex::new(None);
 
 struct Options {
     log: Option<PathBuf>,
@@ -106,6 +108,11 @@ fn serve_stdio(options: Options) {
                 let mut out = std::io::stdout().lock();
                 let mut line = dressed(&message, answer);
                 line.push(b'\n');
+                if message["params"]["name"] == "change" {
+                    let told =
+                        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+                    line.extend(format!("{told}\n").into_bytes());
+                }
                 let _ = out.write_all(&line).and_then(|()| out.flush());
             }
         });
@@ -281,6 +288,10 @@ fn page(cursor: &Value, options: &Options) -> Value {
         if let (Some(tools), Some(without)) = (last["tools"].as_array_mut(), &options.without) {
             tools.retain(|tool| tool["name"] != without.as_str());
         }
+        let gone = GONE.lock().expect("nobody panics with it").clone();
+        if let (Some(tools), Some(gone)) = (last["tools"].as_array_mut(), gone) {
+            tools.retain(|tool| tool["name"] != gone.as_str());
+        }
         if let Some(cursor) = &options.cursor {
             last["nextCursor"] = cursor.as_str().into();
         }
@@ -325,6 +336,7 @@ fn tools() -> Value {
         tool("fill", json!({})),
         tool("say", json!({})),
         promising(tool("promise", json!({}))),
+        tool("change", json!({})),
         tool("reserve", json!({})),
         tool("release", json!({})),
         tool("reserved", json!({"readOnlyHint": true})),
@@ -359,6 +371,11 @@ fn call(params: &Value, options: &Options) -> Result<Value, (i64, &'static str)>
                 std::fs::write(mark, "").expect("the mark can be written");
                 std::process::exit(9)
             }
+        }
+        "change" => {
+            let gone = arguments["gone"].as_str().map(str::to_owned);
+            *GONE.lock().expect("nobody panics with it") = gone;
+            text("other tools".to_owned())
         }
         "meta" => text(params["_meta"].to_string()),
         "environment" => {

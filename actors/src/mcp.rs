@@ -30,7 +30,7 @@
 //! | What happens | Class, code | An act |
 //! |---|---|---|
 //! | arguments that are no JSON object | `InputValidation`, `bad_arguments`; the server is not asked | not done |
-//! | a tool that was [discovered](McpServer::discover), not declared, and is not there any more | `InputValidation`, `unknown_tool`; the server is not asked | not done |
+//! | a tool that was declared or [discovered](McpServer::discover), and is not there any more | `InputValidation`, `unknown_tool`; the server is not asked | not done |
 //! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked | not done |
 //! | the request could not be written, the HTTP connection was refused, the session is forgotten | `Network` | not done |
 //! | the connection, or over HTTP the answer to the call, ended before the result came | `Indeterminate`, `connection_lost` | unknown |
@@ -62,9 +62,10 @@
 //! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there. A failure of
 //! what only reads says that nothing was done.
 //!
-//! A server that says that its tools have changed (`notifications/tools/list_changed`) is not asked for them: agents
-//! were made with those it had, and what a tool does to the world is declared, not found out. The next life of the
-//! connection lists them anew; a tool that has gone is refused by its server until then.
+//! A server that says that its tools have changed (`notifications/tools/list_changed`) is asked for them anew, at most
+//! once a second: a tool that has gone is refused as above until it is there again, and results are held against the
+//! schema of now. A new tool is called by nobody: agents were made with those there were, and what a tool does to the
+//! world is declared, not found out. The life goes on; the next one does not begin without a tool that was declared.
 //!
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.
@@ -97,6 +98,7 @@ mod headers;
 mod http;
 mod link;
 mod process;
+mod tools;
 
 /// How long a server may take for one call, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -378,7 +380,7 @@ impl McpServer {
     /// As the start of a life.
     pub async fn discover(&self) -> Result<Vec<FoundTool>, Fault> {
         let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
-        let found = self.plan.found(connection.tools());
+        let found = self.plan.found(&connection.catalog().tools);
         connection.close().await;
         Ok(found)
     }
@@ -391,7 +393,7 @@ impl McpServer {
     /// As the start of a life.
     pub async fn discover_and_keep(&self) -> Result<Vec<FoundTool>, Fault> {
         let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
-        let found = self.plan.found(connection.tools());
+        let found = self.plan.found(&connection.catalog().tools);
         self.link.keep(connection);
         Ok(found)
     }
@@ -515,7 +517,7 @@ impl Plan {
         let by_id = || {
             let id = McpServer::tool_id(&tool.name);
             let kind = self.effects.get(&*id)?;
-            (link::own_name(tools, &id) == Some(&tool.name)).then_some(kind)
+            (tools::own_name(tools, &id) == Some(&tool.name)).then_some(kind)
         };
         self.effects.get(&*tool.name).or_else(by_id).copied()
     }
@@ -561,14 +563,14 @@ impl Stateless for McpConnection {
             None => Connection::open(plan).await.map_err(|fault| plan.hide(fault))?,
         };
         connection.check(plan)?;
-        connection.watch(&self.server.link, ctx.lifeline.clone(), plan.ping_timeout);
+        connection.watch(&self.server.link, ctx.lifeline.clone(), plan);
         self.open = Some(connection);
         Ok(())
     }
 
     async fn serve(&self, _: &ListTools, _: &Context) -> Result<Vec<FoundTool>, Fault> {
         let open = self.open.as_ref().ok_or_else(|| Fault::internal("not connected"))?;
-        Ok(self.server.plan.found(open.tools()))
+        Ok(self.server.plan.found(&open.catalog().tools))
     }
 
     async fn stop(&self, _: &ExitCause) {
@@ -636,11 +638,13 @@ impl McpTool {
     async fn ask(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
         let arguments = classify::object(&request.arguments)?;
         let live = self.link.live(self.plan.connect_wait).await?;
-        let (name, listed) = match link::own_name(&live.tools, &self.name) {
+        let catalog = live.catalog();
+        let (name, listed) = match catalog.own_name(&self.name) {
             Some(name) => (name, true),
             None => (&*self.name, false),
         };
-        if !listed && self.plan.found_only.contains(&*self.name) {
+        // One that was declared was there when the life began.
+        if !listed && self.plan.effects.contains_key(&*self.name) {
             let text = format!("the server has no tool \"{}\" any more", self.name);
             return Err(Fault::input_validation(text).with_code("unknown_tool").not_applied());
         }
@@ -652,7 +656,7 @@ impl McpTool {
                 listed,
                 transient: self.plan.transient,
                 max: self.plan.max_result,
-                promised: live.promised.get(name),
+                promised: catalog.promised(name),
             };
             classify::reply(asked, outcome).inspect_err(|fault| {
                 if classify::is_lost(fault) {

@@ -1,8 +1,10 @@
 //! Answers that the protocol allows, and some that it does not, over both transports.
 
+use std::time::Duration;
+
 use mainstay::error::CallError;
 use mainstay::fault::{Class, EffectState};
-use mainstay_actors::mcp::McpServer;
+use mainstay_actors::mcp::{FoundTool, ListTools, McpServer};
 use serde_json::json;
 
 use super::harness::Running;
@@ -291,4 +293,33 @@ async fn headers_go_with_every_request_and_to_nobody_else_and_are_said_nowhere()
         );
         assert!(fault.message.contains(said), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_tool_that_the_server_has_no_more_is_refused_as_soon_as_it_says_so() {
+    let (server, log) = shop();
+    let server = server.tool("change", READ).tool("pay", PAY).tool("sum", READ);
+    let running = Running::start(&server).await;
+    let port = running.system.port::<ListTools, Vec<FoundTool>>("root/s/connection").unwrap();
+    let has_pay = async || {
+        let listed = port.call(ListTools).await.unwrap().value;
+        listed.iter().any(|tool| tool.spec.name == "pay")
+    };
+    let listed_as = async |there: bool| {
+        let told = async { while has_pay().await != there {} };
+        tokio::time::timeout(Duration::from_secs(30), told).await.expect("the list");
+    };
+    running.call("pay", "{}").await.unwrap();
+    running.call("change", r#"{"gone":"pay"}"#).await.unwrap();
+    listed_as(false).await;
+    let error = running.call("pay", "{}").await.unwrap_err();
+    assert_eq!(fault(error), coded(Class::InputValidation, "unknown_tool"));
+    assert_eq!(log.count("call pay"), 1, "it was not asked");
+    assert_eq!(running.call("sum", r#"{"a":1}"#).await.unwrap(), r#"{"sum":1}"#);
+    // It is there again.
+    running.call("change", "{}").await.unwrap();
+    listed_as(true).await;
+    running.call("pay", "{}").await.unwrap();
+    assert_eq!((log.count("call pay"), log.pids().len()), (2, 1));
+    running.stop().await;
 }
