@@ -57,7 +57,8 @@ pub(crate) fn broken(schema: &Value, result: &Value) -> String {
     let check = Check { root: schema, subject: RESULT, found: Vec::new(), steps: Rc::default() };
     let mut text = told(check, result);
     if text.len() > LONGEST_TOLD {
-        text.truncate(text.floor_char_boundary(LONGEST_TOLD));
+        let end = (0..=LONGEST_TOLD).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
         text.push('\u{2026}');
     }
     text
@@ -371,6 +372,29 @@ mod tests {
         // It would take 2^32 looks otherwise, and not end.
         assert_eq!(problems(&twice, &json!({})), "");
         assert!(faults(&twice, &json!({})).contains("too deep to be checked"));
+    }
+
+    #[test]
+    fn what_is_said_of_anothers_result_has_a_limit_and_is_looked_for_so_long() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        assert_eq!(broken(&schema, &json!({"a": "b", "c": 1})), "");
+        assert_eq!(
+            broken(&schema, &json!({"a": 1})),
+            "member \"a\" is of type integer, not string"
+        );
+        assert_eq!(broken(&schema, &json!([])), "it is of type array, not object");
+        let closed = json!({"additionalProperties": false});
+        let said = broken(&closed, &json!({"ä".repeat(2000): 1}));
+        assert!(said.ends_with('\u{2026}') && said.len() <= LONGEST_TOLD + 3, "{}", said.len());
+        // Ours would be refused; of another's that is not known.
+        let twice = json!({"allOf": [{"$ref": "#"}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}]});
+        assert_eq!(broken(&twice, &json!({})), "");
+        let items: Vec<u32> = (0..100_000).collect();
+        let unique = json!({"uniqueItems": true, "items": {"enum": items}});
+        let mut again = items.clone();
+        again.push(7);
+        assert_eq!(broken(&unique, &json!(items)), "");
+        assert_eq!(broken(&unique, &json!(again)), "it has the same item twice");
     }
 
     #[test]
