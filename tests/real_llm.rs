@@ -16,15 +16,18 @@ use mainstay::circuit::CircuitSpec;
 use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::{Answer, Ended, FateCounts};
-use mainstay::fault::Class;
+use mainstay::fault::{Class, Fault};
 use mainstay::policy::{Capabilities, Policy};
 use mainstay::port::{CallOptions, Port};
+use mainstay::spec::acting::Read;
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::agent::Agent;
 use mainstay_actors::chat::{ChatReply, ChatRequest};
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::model::Model;
+use mainstay_actors::tool::{ToolContext, ToolSpec, tool};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
@@ -106,6 +109,44 @@ async fn a_real_model_answers_alone_and_through_an_agent() {
     say(&format!("a real agent says {:?} after {:?}", answer.value.text, begun.elapsed()));
     assert!(!answer.value.text.is_empty() && answer.value.steps == 1);
     assert_eq!((answer.served_by.as_str(), answer.degraded), ("root/agent", false));
+    assert_balanced(system.fates());
+}
+
+#[tokio::test]
+async fn a_real_model_is_held_to_a_schema_and_told_of_tools() {
+    let Some(url) = variable("MAINSTAY_LLM_URL", "a real answer of a schema") else { return };
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "mood": {"enum": ["good", "bad"]}, "degrees": {"type": "integer", "minimum": 0, "maximum": 9},
+        },
+        "required": ["mood", "degrees"],
+        "additionalProperties": false,
+    });
+    let brief = Agent::new("llm").max_tokens(64).temperature(0.0);
+    let judge = brief.clone().answer_schema(schema);
+    let look = async |_: Value, _: ToolContext| Ok::<_, Fault>("it rains");
+    let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let offer = ToolSpec::new("look").description("Looks the weather up.").parameters(city);
+    let root = SupervisorSpec::one_for_one("root")
+        .group(GroupSpec::model("llm").member_spec(real(&url)))
+        .child(tool("look", Read, look))
+        .child(judge.spec("judge"))
+        .child(brief.tool(offer, "look").spec("looker"));
+    let system = System::start(root).await.unwrap();
+    let judge = system.child::<Agent>("root/judge").unwrap();
+    let answer = judge.call("How is the weather?").await.unwrap();
+    say(&format!("a real answer of the schema: {}", answer.value.text));
+    let said: Value = serde_json::from_str(&answer.value.text).unwrap();
+    assert!(said["mood"] == "good" || said["mood"] == "bad", "{said}");
+    assert!(said["degrees"].as_u64().is_some_and(|degrees| degrees <= 9), "{said}");
+    // The server sees to it, so that nothing had to be asked again.
+    assert_eq!(answer.value.steps, 1);
+    // Whether it calls one is its own affair: it is a small one. That there are tools is none against it.
+    let looker = system.child::<Agent>("root/looker").unwrap();
+    let answer = looker.call("Say hello.").await.unwrap();
+    say(&format!("with a tool it says {:?}", answer.value.text));
+    assert!(!answer.value.text.is_empty());
     assert_balanced(system.fates());
 }
 

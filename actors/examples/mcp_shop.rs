@@ -7,6 +7,8 @@
 //! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
 //! so many pages; with `--cursor TEXT` each page says that the next is there. With `--sessions` it gives out a
 //! session over HTTP, and forgets it when told to (`--sessions-by-id`: and says so to the request); with `--moved WHERE` it is found at that place only.
+//! With `--gone` it says of a session that it does not know that there is none, by a status of 404 alone. With
+//! `--wants HEADER` it answers no request over HTTP that has not this header, as `name: value`.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -24,6 +26,8 @@ static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// Which session is known; each call that says `forget` ends it.
 static SESSION: AtomicU32 = AtomicU32::new(0);
 static SUM_CALLS: AtomicU32 = AtomicU32::new(0);
+/// A tool that it had, and has not now.
+static GONE: Mutex<Option<String>> = Mutex::new(None);
 
 struct Options {
     log: Option<PathBuf>,
@@ -33,6 +37,8 @@ struct Options {
     by_id: bool,
     without: Option<String>,
     moved: Option<String>,
+    gone: bool,
+    wants: Option<String>,
 }
 
 impl Options {
@@ -52,6 +58,8 @@ fn main() {
         by_id: false,
         without: None,
         moved: None,
+        gone: false,
+        wants: None,
     };
     let mut over_http = false;
     let mut port = 0;
@@ -65,6 +73,8 @@ fn main() {
             "--sessions-by-id" => (options.sessions, options.by_id) = (true, true),
             "--sessions" => options.sessions = true,
             "--moved" => options.moved = arguments.next(),
+            "--gone" => (options.sessions, options.gone) = (true, true),
+            "--wants" => options.wants = arguments.next(),
             "--pages" => {
                 let pages = arguments.next().and_then(|pages| pages.parse().ok());
                 options.pages = pages.expect("a number of pages");
@@ -98,6 +108,11 @@ fn serve_stdio(options: Options) {
                 let mut out = std::io::stdout().lock();
                 let mut line = dressed(&message, answer);
                 line.push(b'\n');
+                if message["params"]["name"] == "change" {
+                    let told =
+                        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+                    line.extend(format!("{told}\n").into_bytes());
+                }
                 let _ = out.write_all(&line).and_then(|()| out.flush());
             }
         });
@@ -114,6 +129,16 @@ fn dressed(message: &Value, answer: String) -> Vec<u8> {
             answer.chars().map(|letter| u8::try_from(letter).unwrap_or(b'?')).collect()
         }
         Some("half") => answer.as_bytes()[..answer.len() / 2].to_vec(),
+        // The last text in it has no end, and the id comes behind.
+        Some("late") => {
+            let id = format!("\"id\":{}", message["id"]);
+            let mut answer = answer.replacen(&format!("{id},"), "", 1);
+            answer.pop();
+            let quote = answer.rfind('"').expect("a text");
+            answer.remove(quote);
+            format!("{answer},{id}}}").into_bytes()
+        }
+        Some("garbled") => answer.replacen(':', "::", 1).into_bytes(),
         _ => answer.into_bytes(),
     }
 }
@@ -139,9 +164,11 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         }
         let mut length = 0;
         let mut session = None;
+        let mut welcome = options.wants.is_none();
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
+            welcome |= options.wants.as_deref() == Some(header.trim());
             let header = header.trim().to_ascii_lowercase();
             if header.is_empty() {
                 break;
@@ -155,19 +182,25 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let mut kind = "application/json";
+        options.note(&format!("request {}", first.trim()));
+        let mut kind = "application/json".to_owned();
+        let mut cut = None;
         let mine = format!("s{}", SESSION.load(Ordering::Relaxed));
         let place = first.split(' ').nth(1).unwrap_or_default();
         let moved = options.moved.as_deref().filter(|moved| *moved != place);
         let (status, body) = if let Some(moved) = moved {
-            (format!("307 Temporary Redirect\r\nlocation: {moved}"), String::new())
+            (format!("307 Temporary Redirect\r\nlocation: {moved}"), Vec::new())
+        } else if !welcome {
+            ("401 Unauthorized".to_owned(), Vec::new())
+        } else if options.gone && session.as_ref().is_some_and(|session| *session != mine) {
+            ("404 Not Found".to_owned(), Vec::new())
         } else if options.sessions && session.is_some_and(|session| session != mine) {
             let error =
                 json!({"code": -32000, "message": "Bad Request: No valid session ID provided"});
             let asked = serde_json::from_slice::<Value>(&body).unwrap_or_default();
             let id = if options.by_id { asked["id"].clone() } else { Value::Null };
             let error = json!({"jsonrpc": "2.0", "error": error, "id": id});
-            ("400 Bad Request".to_owned(), error.to_string())
+            ("400 Bad Request".to_owned(), error.to_string().into_bytes())
         } else if first.starts_with("POST") {
             let message: Value = serde_json::from_slice(&body).ok()?;
             if message.pointer("/params/arguments/forget").is_some() {
@@ -177,29 +210,40 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
             {
                 let name = message["params"]["name"].as_str().unwrap_or_default();
                 options.note(&format!("call {name}"));
-                (format!("{code} Told"), String::new())
+                (format!("{code} Told"), Vec::new())
             } else {
+                let arguments = &message["params"]["arguments"];
+                if let Some(told) = arguments["kind"].as_str() {
+                    told.clone_into(&mut kind);
+                }
+                cut = arguments["cut"].as_u64().and_then(|cut| usize::try_from(cut).ok());
                 match answer(&message, options) {
-                    Some(answer) if message.pointer("/params/arguments/sse").is_some() => {
-                        kind = "text/event-stream";
-                        ("200 OK".to_owned(), format!("event: message\ndata: {answer}\n\n"))
+                    Some(answer) if arguments.get("sse").is_some() => {
+                        "text/event-stream".clone_into(&mut kind);
+                        let said = dressed(&message, answer);
+                        ("200 OK".to_owned(), [b"event: message\ndata: ", &*said, b"\n\n"].concat())
                     }
                     Some(answer) if options.sessions && message["method"] == "initialize" => {
-                        (format!("200 OK\r\nmcp-session-id: {mine}"), answer)
+                        (format!("200 OK\r\nmcp-session-id: {mine}"), answer.into_bytes())
                     }
-                    Some(answer) => ("200 OK".to_owned(), answer),
-                    None => ("202 Accepted".to_owned(), String::new()),
+                    Some(answer) => ("200 OK".to_owned(), dressed(&message, answer)),
+                    None => ("202 Accepted".to_owned(), Vec::new()),
                 }
             }
         } else {
-            ("405 Method Not Allowed".to_owned(), String::new())
+            ("405 Method Not Allowed".to_owned(), Vec::new())
         };
-        write!(
-            writer,
-            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .ok()?;
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let all = [head.as_bytes(), &body].concat();
+        // So many bytes of the body, and then it hangs up.
+        let end = cut.map_or(all.len(), |cut| (head.len() + cut).min(all.len()));
+        writer.write_all(&all[..end]).ok()?;
+        if cut.is_some() {
+            return None;
+        }
     }
 }
 
@@ -209,9 +253,10 @@ fn answer(message: &Value, options: &Options) -> Option<String> {
         options.note("cancelled");
     }
     let id = message.get("id")?;
-    if let (Some("say"), Some(said)) =
+    if let (Some(name @ ("say" | "promise")), Some(said)) =
         (message["params"]["name"].as_str(), message["params"]["arguments"]["result"].as_str())
     {
+        options.note(&format!("call {name}"));
         // As it stands: read and written anew it might not be the same.
         return Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{said}}}"));
     }
@@ -243,6 +288,10 @@ fn page(cursor: &Value, options: &Options) -> Value {
         if let (Some(tools), Some(without)) = (last["tools"].as_array_mut(), &options.without) {
             tools.retain(|tool| tool["name"] != without.as_str());
         }
+        let gone = GONE.lock().expect("nobody panics with it").clone();
+        if let (Some(tools), Some(gone)) = (last["tools"].as_array_mut(), gone) {
+            tools.retain(|tool| tool["name"] != gone.as_str());
+        }
         if let Some(cursor) = &options.cursor {
             last["nextCursor"] = cursor.as_str().into();
         }
@@ -250,6 +299,16 @@ fn page(cursor: &Value, options: &Options) -> Value {
     }
     let tool = json!({"name": format!("page_{number}"), "inputSchema": {"type": "object"}});
     json!({"tools": [tool], "nextCursor": (number + 1).to_string()})
+}
+
+/// A tool with a schema of its results.
+fn promising(mut tool: Value) -> Value {
+    tool["outputSchema"] = json!({
+        "type": "object",
+        "properties": {"sum": {"type": "integer"}, "in": {"enum": ["eur", "usd"]}},
+        "required": ["sum"],
+    });
+    tool
 }
 
 fn tools() -> Value {
@@ -276,6 +335,8 @@ fn tools() -> Value {
         tool("family", json!({})),
         tool("fill", json!({})),
         tool("say", json!({})),
+        promising(tool("promise", json!({}))),
+        tool("change", json!({})),
         tool("reserve", json!({})),
         tool("release", json!({})),
         tool("reserved", json!({"readOnlyHint": true})),
@@ -310,6 +371,11 @@ fn call(params: &Value, options: &Options) -> Result<Value, (i64, &'static str)>
                 std::fs::write(mark, "").expect("the mark can be written");
                 std::process::exit(9)
             }
+        }
+        "change" => {
+            let gone = arguments["gone"].as_str().map(str::to_owned);
+            *GONE.lock().expect("nobody panics with it") = gone;
+            text("other tools".to_owned())
         }
         "meta" => text(params["_meta"].to_string()),
         "environment" => {

@@ -30,16 +30,16 @@
 //! | What happens | Class, code | An act |
 //! |---|---|---|
 //! | arguments that are no JSON object | `InputValidation`, `bad_arguments`; the server is not asked | not done |
-//! | a tool that was [discovered](McpServer::discover), not declared, and is not there any more | `InputValidation`, `unknown_tool`; the server is not asked | not done |
+//! | a tool that was declared or [discovered](McpServer::discover), and is not there any more | `InputValidation`, `unknown_tool`; the server is not asked | not done |
 //! | no connection in time | `ModelUnavailable`, `server_down`; the server was not asked | not done |
 //! | the request could not be written, the HTTP connection was refused, the session is forgotten | `Network` | not done |
-//! | the connection ended before the result came | `Indeterminate`, `connection_lost` | unknown |
+//! | the connection, or over HTTP the answer to the call, ended before the result came | `Indeterminate`, `connection_lost` | unknown |
 //! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew | unknown |
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life | unknown |
 //! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
 //! | the server calls the call off | `Cancelled` | unknown |
 //! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done |
-//! | their words that the result does not fit its schema, whatever the code | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
+//! | their words that the result does not fit its schema, whatever the code; a result that does not fit the `outputSchema` that the tool has declared, or has no `structuredContent` where it has declared one | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
 //! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
 //! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; not done when it is no method of the server or no tool |
 //! | -32603 | `ToolExecution`, the code | failed |
@@ -51,19 +51,21 @@
 //! | HTTP 408, 504; 503; other 5xx | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
 //! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
 //! | other 4xx | `InputValidation` | failed |
-//! | an answer of another kind | `OutputInvalid`, `unexpected_answer` | unknown |
-//! | over stdio, an answer that is not UTF-8 or breaks off | `OutputInvalid`, `unreadable` | unknown |
+//! | an answer of another kind, or over HTTP a body that cannot be read | `OutputInvalid`, `unexpected_answer` | unknown |
+//! | an answer over stdio, or an event over HTTP, that is not UTF-8 or no JSON | `OutputInvalid`, `unreadable` | unknown |
 //! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit | unknown |
 //!
 //! The last column is about tools that do something to the world. *Not done*: it is certain, and the call may be
 //! made again. *Failed*: the server says so, and may have done a part; the call is not made again, by a retry, a
 //! stand-in or a rollback, the caller is told, and a transaction undoes it. *Unknown*: nobody knows; neither is it
 //! made again, the caller is told that it is not known, and a transaction undoes it. What may be repeated
-//! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there.
+//! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there. A failure of
+//! what only reads says that nothing was done.
 //!
-//! A server that says that its tools have changed (`notifications/tools/list_changed`) is not asked for them: agents
-//! were made with those it had, and what a tool does to the world is declared, not found out. The next life of the
-//! connection lists them anew; a tool that has gone is refused by its server until then.
+//! A server that says that its tools have changed (`notifications/tools/list_changed`) is asked for them anew, at most
+//! once a second: a tool that has gone is refused as above until it is there again, and results are held against the
+//! schema of now. A new tool is called by nobody: agents were made with those there were, and what a tool does to the
+//! world is declared, not found out. The life goes on; the next one does not begin without a tool that was declared.
 //!
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.
@@ -83,7 +85,7 @@ use reqwest::Url;
 use crate::chat::ToolSpec;
 use crate::names;
 use crate::secrets::{Secrets, is_name_of_secret};
-use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
+use crate::tool::{CONCURRENCY, ToolReply, ToolRequest, seen_by};
 use connect::Connection;
 use link::Link;
 
@@ -91,9 +93,12 @@ mod batch;
 mod bounded;
 mod classify;
 mod connect;
+mod events;
+mod headers;
 mod http;
 mod link;
 mod process;
+mod tools;
 
 /// How long a server may take for one call, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -128,6 +133,7 @@ struct Plan {
     secret: BTreeSet<String>,
     dir: Option<std::path::PathBuf>,
     bearer: Option<Setting>,
+    headers: Vec<(String, Setting)>,
     effects: BTreeMap<String, EffectKind>,
     /// Those that were found and not declared: the server may be without one later.
     found_only: BTreeSet<String>,
@@ -190,6 +196,7 @@ impl McpServer {
             secret: BTreeSet::new(),
             dir: None,
             bearer: None,
+            headers: Vec::new(),
             effects: BTreeMap::new(),
             found_only: BTreeSet::new(),
             offered: BTreeMap::new(),
@@ -373,7 +380,7 @@ impl McpServer {
     /// As the start of a life.
     pub async fn discover(&self) -> Result<Vec<FoundTool>, Fault> {
         let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
-        let found = self.plan.found(connection.tools());
+        let found = self.plan.found(&connection.catalog().tools);
         connection.close().await;
         Ok(found)
     }
@@ -386,7 +393,7 @@ impl McpServer {
     /// As the start of a life.
     pub async fn discover_and_keep(&self) -> Result<Vec<FoundTool>, Fault> {
         let connection = Connection::open(&self.plan).await.map_err(|it| self.plan.hide(it))?;
-        let found = self.plan.found(connection.tools());
+        let found = self.plan.found(&connection.catalog().tools);
         self.link.keep(connection);
         Ok(found)
     }
@@ -479,6 +486,7 @@ impl Plan {
         for value in settings.filter_map(|setting| setting.read().ok()) {
             secrets.add(value.trim());
         }
+        headers::hide(self, &mut secrets);
         // One that goes by another name may hold a password all the same.
         let urls = self.env.iter().filter_map(|(_, value)| Url::parse(&value.read().ok()?).ok());
         for url in urls.filter(|url| url.password().is_some()) {
@@ -509,7 +517,7 @@ impl Plan {
         let by_id = || {
             let id = McpServer::tool_id(&tool.name);
             let kind = self.effects.get(&*id)?;
-            (link::own_name(tools, &id) == Some(&tool.name)).then_some(kind)
+            (tools::own_name(tools, &id) == Some(&tool.name)).then_some(kind)
         };
         self.effects.get(&*tool.name).or_else(by_id).copied()
     }
@@ -555,14 +563,14 @@ impl Stateless for McpConnection {
             None => Connection::open(plan).await.map_err(|fault| plan.hide(fault))?,
         };
         connection.check(plan)?;
-        connection.watch(&self.server.link, ctx.lifeline.clone(), plan.ping_timeout);
+        connection.watch(&self.server.link, ctx.lifeline.clone(), plan);
         self.open = Some(connection);
         Ok(())
     }
 
     async fn serve(&self, _: &ListTools, _: &Context) -> Result<Vec<FoundTool>, Fault> {
         let open = self.open.as_ref().ok_or_else(|| Fault::internal("not connected"))?;
-        Ok(self.server.plan.found(open.tools()))
+        Ok(self.server.plan.found(&open.catalog().tools))
     }
 
     async fn stop(&self, _: &ExitCause) {
@@ -622,22 +630,35 @@ impl Behavior for McpTool {
 
 impl Stateless for McpTool {
     async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        self.ask(request, ctx).await.map_err(|fault| seen_by(self.effect, fault))
+    }
+}
+
+impl McpTool {
+    async fn ask(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
         let arguments = classify::object(&request.arguments)?;
         let live = self.link.live(self.plan.connect_wait).await?;
-        let (name, listed) = match link::own_name(&live.tools, &self.name) {
+        let catalog = live.catalog();
+        let (name, listed) = match catalog.own_name(&self.name) {
             Some(name) => (name, true),
             None => (&*self.name, false),
         };
-        if !listed && self.plan.found_only.contains(&*self.name) {
+        // One that was declared was there when the life began.
+        if !listed && self.plan.effects.contains_key(&*self.name) {
             let text = format!("the server has no tool \"{}\" any more", self.name);
             return Err(Fault::input_validation(text).with_code("unknown_tool").not_applied());
         }
         let call = classify::call(name, arguments, &ctx.key());
         let outcome = live.call(call, self.plan.call_timeout).await;
         let reply = outcome.and_then(|outcome| {
-            let plan = &self.plan;
-            let reply = classify::reply(name, outcome, listed, plan.transient, plan.max_result);
-            reply.inspect_err(|fault| {
+            let asked = classify::Asked {
+                name,
+                listed,
+                transient: self.plan.transient,
+                max: self.plan.max_result,
+                promised: catalog.promised(name),
+            };
+            classify::reply(asked, outcome).inspect_err(|fault| {
                 if classify::is_lost(fault) {
                     live.useless.notify_one();
                 }

@@ -38,7 +38,7 @@ mod anthropic;
 pub mod classify;
 mod commit;
 mod course;
-mod credentials;
+pub(crate) mod credentials;
 mod ending;
 mod frames;
 mod gemini;

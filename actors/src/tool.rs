@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fate::Cost;
-use mainstay::fault::Fault;
+use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::{ChildPath, Delivery, RequestId};
 use mainstay::moment::Moment;
 use mainstay::spec::acting::{AtRunTime, Declares};
@@ -198,8 +198,19 @@ impl<K: Declares> Tool<K> {
         }
     }
 
+    /// Gives it this JSON schema of its arguments, where the type has none to give: it is told of, and arguments
+    /// that it forbids are refused as by [`Tool::typed`], before they are read as the type.
+    ///
+    /// # Default
+    /// That of the type, for [`Tool::typed`]; else none: what is wrong with the arguments is told one at a time,
+    /// by who reads them.
+    #[must_use]
+    pub fn parameters(self, schema: Value) -> Self {
+        Self { schema: Some(Arc::new(schema)), ..self }
+    }
+
     /// What a model is told about it. One made with [`Tool::new`] has no description and takes any
-    /// object.
+    /// object, unless its [parameters](Tool::parameters) are given.
     pub fn offer(&self) -> ToolSpec {
         let spec = ToolSpec::new(&*self.name).description(&*self.description);
         match &self.schema {
@@ -297,7 +308,16 @@ impl<K: Declares> Stateless for Tool<K> {
         if said.degraded {
             ctx.mark_degraded();
         }
-        result
+        result.map_err(|fault| seen_by(self.effect.kind(), fault))
+    }
+}
+
+/// The fault of a tool of this kind: one that does nothing to the world has done nothing when it fails, however it
+/// does.
+pub(crate) fn seen_by(kind: EffectKind, fault: Fault) -> Fault {
+    match kind {
+        EffectKind::Pure | EffectKind::Read => fault.not_applied(),
+        _ => fault,
     }
 }
 
@@ -467,6 +487,20 @@ mod tests {
             assert_eq!(fault.code.as_deref(), Some("bad_arguments"));
             assert!(fault.message.contains(named), "{text}: {}", fault.message);
         }
+        let tool =
+            Tool::new("t", Read, async |it: Transfer, _: ToolContext| Ok::<_, Fault>(it.amount));
+        let tool = tool.parameters(serde_json::json!({
+            "properties": {"from": {"type": "string"}, "amount": {"type": "integer"}},
+            "required": ["from", "amount"],
+        }));
+        assert!(tool.offer().parameters.contains(r#""required":["from","amount"]"#));
+        let request = ToolRequest::new("t", r#"{"amount":"x","from":7}"#);
+        let fault = tool.run(&request, ToolContext::alone("k")).await.unwrap_err();
+        assert_eq!(
+            fault.message,
+            "argument \"from\" is of type integer, not string; \
+             argument \"amount\" is of type string, not integer"
+        );
         for text in ["{", "[]", "null", r#"{"from":"a","amount":1} x"#] {
             assert_eq!(run(text).await.unwrap_err().class, Class::InputValidation, "{text}");
         }
@@ -481,6 +515,29 @@ mod tests {
         });
         let reply = tool.run(&ToolRequest::new("t", " "), ToolContext::alone("k")).await.unwrap();
         assert_eq!(reply.content, r#""k""#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tool_that_only_reads_has_done_nothing_when_it_fails() {
+        use mainstay::error::CallError;
+        use mainstay::spec::SupervisorSpec;
+        use mainstay::spec::acting::Irreversible;
+        use mainstay::system::System;
+        async fn fails(_: Value, _: ToolContext) -> Result<(), Fault> {
+            Err(Fault::indeterminate("no answer"))
+        }
+        let root = SupervisorSpec::one_for_one("root")
+            .child(tool("look", Read, fails))
+            .child(tool("pay", Irreversible, fails));
+        let system = System::start(root).await.unwrap();
+        let ask = async |name: &str| {
+            let port = system.port::<ToolRequest, ToolReply>(format!("root/{name}")).unwrap();
+            port.call(ToolRequest::new(name, "{}")).await.unwrap_err()
+        };
+        let CallError::RecoveryExhausted { fault, .. } = ask("look").await else { panic!() };
+        assert_eq!((fault.class, fault.effect), (Class::Indeterminate, EffectState::NotApplied));
+        let CallError::Unknown { .. } = ask("pay").await else { panic!() };
+        system.stop().await;
     }
 
     #[tokio::test]

@@ -175,6 +175,79 @@ fn a_sub_agent_that_begins_anew_is_told_the_same_and_acts_once() {
     assert_eq!(world.asked.lock().len(), 3, "what had led to nothing is asked for again");
 }
 
+#[test]
+fn a_durable_sub_agent_goes_on_where_it_stood_and_its_caller_waits_for_it() {
+    // Between two payments, and within the second.
+    for (model, tool) in [(Some(1), None), (None, Some(2))] {
+        let (world, quiet) = (Arc::new(World::default()), Arc::new(World::default()));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let spec = || {
+            let boss = Brain { world: Arc::clone(&quiet), decide: delegates };
+            let boss = ChildSpec::stateless("boss_llm", move || boss.clone());
+            let offer = AgentTool::offer("expert", "Pays.");
+            desk(&world, EffectKind::Idempotent, one_after_the_other, true)
+                .child(AgentTool::new("agent").durable_spec("expert"))
+                .child(boss)
+                .child(Agent::new("boss_llm").tool(offer, "expert").durable_spec("boss"))
+        };
+        (*world.hang_model.lock(), *world.hang_tool.lock()) = (model, tool);
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            let boss = system.port::<AgentRequest, AgentReply>("desk/boss").unwrap();
+            boss.submit("go", CallOptions::new().key("job")).await.unwrap();
+            world.hung.notified().await;
+        });
+        let before = world.asked.lock().len();
+        runtime().block_on(async {
+            let (system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            assert_eq!(recovered.requests, 2, "the boss's and the expert's");
+            assert_eq!(fate(&system, "job").await.0, Fate::Done);
+        });
+        let mut paid = world.amounts();
+        paid.dedup();
+        assert_eq!(paid, [1, 2]);
+        let told = quiet.asked.lock().last().unwrap().last().unwrap().text.clone();
+        assert_eq!(told, "\"paid 1 and 2\"");
+        // It is not told its task again, nor asked what it had answered.
+        let asked = world.asked.lock();
+        assert!(asked[before..].iter().all(|messages| messages.len() > 2), "{asked:?}");
+    }
+}
+
+#[test]
+fn an_agent_that_was_started_from_a_template_goes_on_in_the_next_process() {
+    let world = Arc::new(World::default());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let spec = || {
+        let clerk = |system: &String| {
+            Agent::new("llm")
+                .system(system.as_str())
+                .tool(ToolSpec::new("pay"), "pay")
+                .durable_spec("")
+        };
+        let crew = SupervisorSpec::dynamic("crew").template("clerk", clerk);
+        desk(&world, EffectKind::Idempotent, one_after_the_other, false).supervisor(crew)
+    };
+    *world.hang_model.lock() = Some(1);
+    runtime().block_on(async {
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let crew = system.supervisor("desk/crew").unwrap();
+        let ada = crew.start_from("clerk", "ada", &"You are Ada.".to_owned()).await.unwrap();
+        let ada = system.port::<AgentRequest, AgentReply>(ada).unwrap();
+        ada.submit("go", CallOptions::new().key("job")).await.unwrap();
+        world.hung.notified().await;
+    });
+    runtime().block_on(async {
+        let (system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        assert!(recovered.made.len() == 1 && recovered.made[0] == "desk/crew/ada");
+        assert_eq!(fate(&system, "job").await.0, Fate::Done);
+    });
+    assert_eq!(world.amounts(), [1, 2]);
+    let asked = world.asked.lock();
+    assert!(asked.iter().all(|messages| messages[0].text == "You are Ada."), "{asked:?}");
+    assert_eq!(asked.len(), 4, "the one that was never answered is asked again, and no other");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_killed_agent_goes_on_where_it_stood() {
     for hang in 0..=2 {

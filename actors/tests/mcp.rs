@@ -311,7 +311,7 @@ async fn a_start_that_fails_says_why() {
     };
     let (server, _log) = shop();
     let text = start(server.clone().tool("sum", READ).tool("fly", READ)).await;
-    assert!(text.contains(r#"the server has no tool "fly"; it has: die, die_once,"#), "{text}");
+    assert!(text.contains(r#"the server has no tool "fly"; it has: change, die,"#), "{text}");
     let text = start(McpServer::command("no-such-program-anywhere", [""; 0])).await;
     assert!(text.contains(r#""no-such-program-anywhere" cannot be started"#), "{text}");
     let program = shop::shop_program().to_str().unwrap();
@@ -623,7 +623,7 @@ async fn too_large(running: &Running, log: &Log, arguments: &str) -> String {
     let expected = coded(Class::OutputInvalid, "result_too_large");
     let code = fault.code.clone().map(std::borrow::Cow::into_owned);
     assert_eq!((fault.class, code), expected, "{fault}");
-    assert_eq!(fault.effect, EffectState::Unknown, "it was answered");
+    assert_eq!(fault.effect, EffectState::NotApplied, "it only reads");
     assert_eq!(log.count("call fill") - before, 1);
     fault.message.into_owned()
 }

@@ -172,6 +172,76 @@ async fn each_provider_streams_in_its_own_way() {
 }
 
 #[tokio::test]
+async fn a_stream_that_breaks_is_told_alike_whoever_it_comes_from() {
+    let server = StubServer::start().await.unwrap();
+    let url = server.url();
+    let events = "text/event-stream";
+    let wires = [
+        (
+            Model::openai(url, "m"),
+            events,
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hel\"}}]}\n\n",
+            "data: {\"error\":{\"code\":\"server_busy\",\"message\":\"busy\"}}\n\n",
+        ),
+        (
+            Model::responses(url, "m"),
+            events,
+            "data: {\"type\":\"response.output_text.delta\",\"delta\":\"hel\"}\n\n",
+            "data: {\"type\":\"error\",\"code\":\"server_busy\",\"message\":\"busy\"}\n\n",
+        ),
+        (
+            Model::anthropic(url, "m"),
+            events,
+            concat!(
+                "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\"}}\n\n",
+                "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hel\"}}\n\n",
+            ),
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"server_busy\",\"message\":\"busy\"}}\n\n",
+        ),
+        (
+            Model::gemini(url, "m"),
+            events,
+            "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hel\"}]}}]}\n\n",
+            "data: {\"error\":{\"code\":503,\"message\":\"busy\",\"status\":\"SERVER_BUSY\"}}\n\n",
+        ),
+        (
+            Model::ollama_native(url, "m"),
+            "application/x-ndjson",
+            "{\"message\":{\"content\":\"hel\"},\"done\":false}\n",
+            "{\"error\":\"server busy\"}\n",
+        ),
+    ];
+    let cut = "the stream ended without its final frame";
+    for (way, class, message) in [
+        ("ends", Class::Network, cut),
+        ("ends in what went wrong", Class::Network, cut),
+        ("is reset", Class::Network, "the connection broke"),
+        ("fails", Class::Overloaded, "busy"),
+        ("is garbled", Class::ServerTransient, "a frame of the stream is not JSON"),
+    ] {
+        for (model, kind, said, failed) in wires.clone() {
+            let garbled = failed.replacen(':', "::", failed.matches(':').count());
+            let garbled = garbled.replace("data::", "data:").replace("event::", "event:");
+            let more = match way {
+                "ends in what went wrong" => &failed[..failed.len() - 6],
+                "fails" => failed,
+                "is garbled" => &garbled,
+                _ => "",
+            };
+            let pieces = [said, more].into_iter().filter(|piece| !piece.is_empty());
+            let row = Row::stream(pieces).header("content-type", kind);
+            server.then(if way == "is reset" { row.end_after(1, StreamEnd::Reset) } else { row });
+            let (reply, heard) = ask_as(model, "x".into()).await;
+            let reply = reply.unwrap();
+            let fault = reply.broken_by().unwrap();
+            let told = (fault.class, fault.message.contains(message), &*reply.text);
+            assert_eq!(told, (class, true, "hel"), "{way}: {said}: {fault:?}");
+            assert_eq!(heard[0], text("hel"), "{way}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_stream_is_heard_all_at_once() {
     let server = StubServer::start().await.unwrap();
     server.then(Row::reply("hello"));

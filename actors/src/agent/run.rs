@@ -322,10 +322,14 @@ impl Run {
             let text = format!("the same call of \"{}\" failed {times} times", call.name);
             return Err(Fault::exhausted(text).with_code("tool_loop"));
         }
-        let advice = if fault.class == Class::Indeterminate {
-            "it may have happened; do not call it again, tell the user that it is being checked"
-        } else {
-            "do not repeat the same call; change it, use another tool, or tell the user"
+        let advice = match fault.class {
+            _ if leaves_doubt(fault) => {
+                "it may have happened; do not call it again, tell the user that it is being checked"
+            }
+            Class::Indeterminate | Class::Timeout if fault.effect == EffectState::NotApplied => {
+                "nothing was done, there is only no answer; change it, use another tool, or tell the user"
+            }
+            _ => "do not repeat the same call; change it, use another tool, or tell the user",
         };
         let content = json!({
             "error": {
@@ -342,7 +346,7 @@ impl Run {
         // All errors of one kind of server have one code: what it says tells them apart.
         let said = Digest::of(fault.message.as_bytes());
         let error = Some(format!("{} {said}", fault.code.as_deref().unwrap_or_default()));
-        let unknown = fault.class == Class::Indeterminate;
+        let unknown = leaves_doubt(fault);
         let failures = &mut self.memory().failed;
         let Some(failed) = failures.iter_mut().find(|failed| failed.same == same) else {
             failures.push(Failed { same, times: 1, class: fault.class, error, unknown });
@@ -359,6 +363,11 @@ impl Run {
         let used = ToolUse { name: call.name.clone(), arguments: call.arguments.clone(), failed };
         Arc::make_mut(&mut self.used).push(used);
     }
+}
+
+/// Whether what was called may have happened. What only reads has not, even if nobody knows how it ended.
+fn leaves_doubt(fault: &Fault) -> bool {
+    fault.class == Class::Indeterminate && fault.effect != EffectState::NotApplied
 }
 
 /// The fault that an exhausted ladder was about: that is what the model can act on.

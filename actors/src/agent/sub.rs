@@ -4,11 +4,12 @@
 //! the call is made again, also by another process, what the sub-agent has done to the world is not done
 //! twice. What its model had said before that is not asked for again.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mainstay::behavior::{Behavior, Context, Stateless};
+use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
 use mainstay::error::{CallError, Unavailable};
 use mainstay::fate::Answer;
 use mainstay::fault::{EffectKind, Fault};
@@ -50,18 +51,24 @@ fn task(request: &ToolRequest) -> Result<AgentRequest, Fault> {
     Ok(AgentRequest::new(read.task))
 }
 
-fn content(answer: &Answer<AgentReply>, ctx: &Context) -> ToolReply {
+fn content<R: Borrow<AgentReply>>(answer: &Answer<R>, ctx: &Context) -> ToolReply {
     if answer.degraded {
         ctx.mark_degraded();
     }
-    ToolReply::new(json!(answer.value.text).to_string())
+    ToolReply::new(json!(answer.value.borrow().text).to_string())
 }
 
 /// A tool whose work is done by the agent, or group of agents, under this need.
 ///
 /// The sub-agent gets what is left of the caller's deadline and budget, and its costs count there.
-/// Give it a plain [`Agent::spec`]: the caller's ledger is what survives the process. A durable one
-/// refuses a task that it has been given before, and the call fails with code `task_known`.
+///
+/// | The sub-agent | The tool | When the process ends in the middle of a task |
+/// |---|---|---|
+/// | [`Agent::spec`] | [`AgentTool::spec`] | the call is made again, and the sub-agent begins anew; what its model had said that led to an act is given again, and no act is done twice: the caller's ledger is what survives |
+/// | [`Agent::durable_spec`] | [`AgentTool::durable_spec`] | the sub-agent goes on where its last step had ended, and the call waits for what comes of it |
+///
+/// A durable one refuses a task that it has been given before: from [`AgentTool::spec`] such a call fails with code
+/// `task_known`.
 #[derive(Clone, Debug)]
 pub struct AgentTool {
     need: String,
@@ -86,6 +93,43 @@ impl AgentTool {
             .concurrency(CONCURRENCY)
             .needs::<Port<AgentRequest, AgentReply>>(need)
             .recorded::<Self>()
+    }
+
+    /// The child spec for an agent that is [durable](Agent::durable_spec): kind `tool`, one task at a time, as such
+    /// an agent takes them. A call that is made again, in this process or another, waits for the task that it had
+    /// asked for before, and costs nothing once more. That holds for calls with a key: those of a durable agent have
+    /// one.
+    pub fn durable_spec(self, id: impl AsRef<str>) -> ChildSpec {
+        let need = self.need.clone();
+        ChildSpec::stateful(id, move || Joining(self.clone()))
+            .kind(Kind::Tool)
+            .needs::<Port<AgentRequest, AgentReply>>(need)
+            .recorded::<Joining>()
+    }
+}
+
+/// [`AgentTool::durable_spec`]: it asks in a step, which is what a question is joined by.
+#[derive(Clone, Debug)]
+struct Joining(AgentTool);
+
+impl Behavior for Joining {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateful for Joining {
+    async fn step(
+        &mut self,
+        request: &ToolRequest,
+        turn: Turn,
+        ctx: &Context,
+    ) -> Result<Step<ToolReply>, Fault> {
+        if let Turn::Performed(performed) = &turn {
+            return Ok(Step::Reply(content(&performed.get::<AgentReply>(0)?, ctx)));
+        }
+        let port = ctx.port::<AgentRequest, AgentReply>(&self.0.need)?;
+        Ok(Step::Perform(vec![port.ask_recorded(task(request)?)]))
     }
 }
 
@@ -121,7 +165,10 @@ fn failed(error: CallError<AgentRequest>) -> Fault {
 /// # Limits
 /// A task has the time that is left to the call, at most [`Team::LONGEST`]. What it costs is charged to
 /// the caller when it has ended; give the agent a [budget](Agent::budget) of its own. A process that
-/// ends meanwhile takes the dynamic children with it; the call is made again and starts another.
+/// ends meanwhile takes the dynamic children with it; the call is made again and starts another, which begins anew.
+/// Agents that are started at run time and go on in the next process are those of a
+/// [template](mainstay::spec::SupervisorSpec::template) that makes them [durable](Agent::durable_spec): start one with
+/// [`SupervisorRef::start_from`], give it tasks under keys, and delete it when it has no more to do.
 ///
 /// Once attached it holds the system, which then does not stop because its last handle elsewhere was
 /// dropped: end it with [`System::stop`].

@@ -178,8 +178,8 @@ pub(crate) struct Model {
     pub(crate) answer_tokens: Option<Spanned<NonZeroU32>>,
     pub(crate) token_limit: Option<Spanned<LimitName>>,
     pub(crate) structured_output: Option<Spanned<bool>>,
-    pub(crate) headers: Option<Spanned<BTreeMap<Spanned<String>, Spanned<String>>>>,
-    pub(crate) headers_env: Option<Spanned<BTreeMap<Spanned<String>, Spanned<String>>>>,
+    pub(crate) headers: Headers,
+    pub(crate) headers_env: Headers,
     pub(crate) concurrency: Option<Spanned<u32>>,
     pub(crate) price_per_million: Option<Spanned<Price>>,
     pub(crate) limits: Option<Spanned<Limits>>,
@@ -311,6 +311,9 @@ pub(crate) enum Builtin {
     Default,
 }
 
+/// Headers by their names: their values, or the variables that have them.
+pub(crate) type Headers = Option<Spanned<BTreeMap<Spanned<String>, Spanned<String>>>>;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tool {
@@ -324,6 +327,8 @@ pub(crate) struct Tool {
     #[serde(default)]
     pub(crate) env_from: Vec<Spanned<String>>,
     pub(crate) bearer_env: Option<Spanned<String>>,
+    pub(crate) headers: Headers,
+    pub(crate) headers_env: Headers,
     pub(crate) dir: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(crate) effects: Named<Act>,

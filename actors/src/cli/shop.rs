@@ -121,6 +121,12 @@ impl Builtin {
 
     /// What a model is told about it, under the name it is offered by.
     pub(crate) fn offer(self, name: &str) -> ToolSpec {
+        let (description, parameters) = self.told();
+        ToolSpec::new(name).description(description).parameters(parameters)
+    }
+
+    /// What it is for, and the schema of its arguments.
+    fn told(self) -> (&'static str, serde_json::Value) {
         let order = json!({"type": "integer", "description": "the order's number"});
         let reason = json!({"type": "string", "description": "why, in a sentence"});
         let (description, properties, required) = match self {
@@ -140,9 +146,8 @@ impl Builtin {
             }
             Self::Default => ("Says what it always says.", json!({}), vec![]),
         };
-        ToolSpec::new(name).description(description).parameters(json!({
-            "type": "object", "properties": properties, "required": required,
-        }))
+        let parameters = json!({"type": "object", "properties": properties, "required": required});
+        (description, parameters)
     }
 
     /// What one call does to the world.
@@ -185,7 +190,17 @@ impl Builtin {
             }
             Self::VectorSearch | Self::ExactSearch | Self::Default => return None,
         };
-        Some(tool.spec(id))
+        let (_, mut parameters) = self.told();
+        let required = parameters["required"].clone();
+        let optional =
+            |name: &str| !required.as_array().is_some_and(|it| it.contains(&name.into()));
+        // Models write null for what they leave out; that it may be, not all providers can be told.
+        for (name, schema) in parameters["properties"].as_object_mut().into_iter().flatten() {
+            if optional(name) {
+                schema["type"] = json!([schema["type"], "null"]);
+            }
+        }
+        Some(tool.parameters(parameters).spec(id))
     }
 }
 

@@ -1,15 +1,17 @@
 //! Standard output of a server, of which no message is kept that is longer than may be.
 //!
-//! The transport drops a line that is too long, is not UTF-8 or breaks off, and says nothing, so whoever asked
+//! The transport drops a line that is too long, is not UTF-8 or is not JSON, and says nothing, so whoever asked
 //! would wait until its time is over. This reader lets everything pass, and behind such a line it writes one of its
 //! own: an error that answers the same request. Messages that come in a [batch](super::batch) get lines of their own.
+//! Of an answer that ends before it says which request it answers, nothing is known: that call runs out of time.
 //!
-//! *Invariant.* It keeps a few hundred bytes, however much a server writes.
+//! *Invariant.* It keeps one message of the length that may be, however much a server writes.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use serde::de::IgnoredAny;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::batch::Unbatch;
@@ -21,6 +23,8 @@ pub(super) const TOO_LONG: i32 = -1_320_000;
 pub(super) const UNREADABLE: i32 = -1_320_001;
 /// How much of a member of a message is looked at, in bytes; no id is longer.
 const MEMBER: usize = 256;
+/// What an answer has one of.
+const ANSWER: [&[u8]; 2] = [br#""result""#, br#""error""#];
 /// How much is read at once.
 const PIECE: usize = 16 * 1024;
 
@@ -54,7 +58,7 @@ impl<R> Bounded<R> {
         self.unbatch.read(bytes, &mut lines);
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             self.ready.extend_from_slice(line);
-            self.line.read(line);
+            self.line.read(line, self.longest);
             if line.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.line);
                 if let Some((code, why)) = line.flaw(self.longest) {
@@ -91,7 +95,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bounded<R> {
 
 /// A message that is being read: how long it is, and which request it answers.
 #[derive(Debug, Default)]
-struct Line {
+pub(super) struct Line {
+    /// All of it, until it is too long.
+    kept: Vec<u8>,
     length: usize,
     depth: usize,
     in_text: bool,
@@ -101,14 +107,21 @@ struct Line {
     id: Option<Vec<u8>>,
     /// It asks something itself, so it answers nothing.
     asks: bool,
+    /// It has a member that an answer has.
+    answers: bool,
     /// The bytes of a letter of which the rest is to come.
     letter: Vec<u8>,
     not_utf8: bool,
 }
 
 impl Line {
-    fn read(&mut self, bytes: &[u8]) {
+    pub(super) fn read(&mut self, bytes: &[u8], longest: usize) {
         self.length += bytes.len();
+        if self.length <= longest {
+            self.kept.extend_from_slice(bytes);
+        } else {
+            self.kept = Vec::new();
+        }
         self.letters(bytes);
         for &byte in bytes {
             if self.in_text {
@@ -163,24 +176,30 @@ impl Line {
     }
 
     /// Why the transport drops it, if it does.
-    fn flaw(&self, longest: usize) -> Option<(i32, String)> {
+    pub(super) fn flaw(&self, longest: usize) -> Option<(i32, String)> {
         match self {
             _ if self.length > longest => Some((TOO_LONG, too_long(Some(self.length), longest))),
             _ if self.not_utf8 || !self.letter.is_empty() => {
                 Some((UNREADABLE, "the answer is not UTF-8".to_owned()))
             }
-            // Only within what an answer has, and a request has not.
-            _ if (self.in_text || self.depth > 0) && self.answers() => {
+            // Logs are written there, too, and are none.
+            _ if !self.answers() || self.is_json() => None,
+            _ if self.in_text || self.depth > 0 => {
                 Some((UNREADABLE, "the answer breaks off in the middle".to_owned()))
             }
-            _ => None,
+            _ => Some((UNREADABLE, "the answer is not JSON".to_owned())),
         }
     }
 
-    /// Whether the member that is being read is that of an answer.
+    fn is_json(&self) -> bool {
+        serde_json::from_slice::<IgnoredAny>(&self.kept).is_ok()
+    }
+
+    /// Whether it has what an answer has, and a request has not, or stands in the middle of that.
     fn answers(&self) -> bool {
         let member = self.member.trim_ascii();
-        [&br#""result""#[..], br#""error""#].iter().any(|name| member.starts_with(name))
+        let within = || ANSWER.iter().any(|name| member.starts_with(name));
+        !self.asks && (self.answers || within())
     }
 
     /// A member has been read to its end.
@@ -191,13 +210,24 @@ impl Line {
         match name {
             br#""id""# => self.id = Some(value.to_vec()),
             br#""method""# => self.asks = true,
-            _ => {}
+            name => self.answers |= ANSWER.contains(&name),
         }
+    }
+
+    /// The id at the end of what cannot be read: what stands before it has not come to its end, so that it is no
+    /// member by itself.
+    fn last(&self) -> Option<&[u8]> {
+        const NAME: &[u8] = b"\"id\"";
+        let end = self.kept.get(self.kept.len().saturating_sub(MEMBER)..)?.trim_ascii();
+        let end = end.strip_suffix(b"}").unwrap_or(end);
+        let at = end.windows(NAME.len()).rposition(|part| part == NAME)?;
+        let value = end[at + NAME.len()..].trim_ascii().strip_prefix(b":")?;
+        Some(value.trim_ascii())
     }
 
     /// The error that answers the same request, as a line; `None` if it answers none.
     fn refusal(&self, code: i32, message: &str) -> Option<Vec<u8>> {
-        let id = self.id.as_ref().filter(|_| !self.asks)?;
+        let id = self.id.as_deref().or_else(|| self.last()).filter(|_| !self.asks)?;
         let id: serde_json::Value = serde_json::from_slice(id).ok()?;
         let error = serde_json::json!({ "code": code, "message": message });
         let line = serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error });
@@ -281,6 +311,11 @@ mod tests {
             (latin, "is not UTF-8"),
             (b"{\"id\":1,\"result\":{\"a\":\n".to_vec(), "breaks off in the middle"),
             (b"{\"id\":1,\"result\":\"a\n".to_vec(), "breaks off in the middle"),
+            // The id stands behind what has no end, or is no JSON.
+            (b"{\"result\":{\"a\":\"b},\"id\":1}\n".to_vec(), "breaks off in the middle"),
+            (b"{\"result\":{\"a\":[1},\"id\" : 1 } \n".to_vec(), "breaks off in the middle"),
+            (b"{\"result\":{\"a\":tru},\"id\":1}\n".to_vec(), "is not JSON"),
+            (b"{\"id\":1,\"error\":{\"code\":01}}\n".to_vec(), "is not JSON"),
             (late, "is not UTF-8"),
         ] {
             let error: serde_json::Value = serde_json::from_str(&read(&line).await).unwrap();
@@ -289,6 +324,9 @@ mod tests {
         }
         // Whoever asks gets no answer that he did not ask for.
         assert_eq!(read(b"{\"id\":1,\"method\":\"a\n").await, "");
+        assert_eq!(read(b"{\"method\":\"a\",\"params\":{\"result\":tru},\"id\":1}\n").await, "");
+        // Nor is anything known of one that ends before it says which it answers.
+        assert_eq!(read(b"{\"result\":{\"id\":1,\"a\":\"b\n").await, "");
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::exact;
 use crate::model::headers::{Headers, retry_after};
-use crate::tool::{ToolReply, told};
+use crate::tool::{ToolReply, schema, told};
 use proof::Refusal;
 
 /// Under which a call carries its idempotency key.
@@ -98,14 +98,23 @@ fn has_loose_end(part: &Value, whole: &Value) -> bool {
     }
 }
 
+/// What is known of a tool that has answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) name: &'a str,
+    /// Whether its server has it in its list.
+    pub(super) listed: bool,
+    /// Whether its errors pass.
+    pub(super) transient: bool,
+    /// The longest result, in bytes.
+    pub(super) max: usize,
+    /// The schema of its results, if it has declared one.
+    pub(super) promised: Option<&'a Value>,
+}
+
 /// The result of a call, or the fault it stands for.
-pub(super) fn reply(
-    name: &str,
-    outcome: CallToolResponse,
-    listed: bool,
-    transient: bool,
-    max: usize,
-) -> Result<ToolReply, Fault> {
+pub(super) fn reply(asked: Asked<'_>, outcome: CallToolResponse) -> Result<ToolReply, Fault> {
+    let Asked { name, listed, transient, max, promised } = asked;
     let result = match outcome {
         CallToolResponse::Complete(result) => result,
         CallToolResponse::InputRequired(_) => {
@@ -128,6 +137,9 @@ pub(super) fn reply(
         _ => Ok(text),
     };
     if result.is_error != Some(true) {
+        if let Some(schema) = promised {
+            keeps(name, schema, result.structured_content.as_ref())?;
+        }
         return content(result).and_then(bounded).map(ToolReply::new);
     }
     let said = bounded(words(&result))?;
@@ -166,6 +178,23 @@ fn says_closed(text: &str) -> bool {
 /// The tool has run, and what it has given is not what it said it would.
 fn not_as_promised(what: String) -> Fault {
     Fault::output_invalid(what).with_code(OUTPUT).effect_unknown()
+}
+
+/// Holds what a tool has given against what it has promised: the protocol has servers give it, and clients see
+/// that they did.
+fn keeps(tool: &str, schema: &Value, given: Option<&Value>) -> Result<(), Fault> {
+    // Servers that write out what they have not say null.
+    let Some(given) = given.filter(|given| !given.is_null()) else {
+        return Err(not_as_promised(format!(
+            "\"{tool}\" has declared a schema of its results, and its result has nothing of it"
+        )));
+    };
+    match schema::broken(schema, given) {
+        wrong if wrong.is_empty() => Ok(()),
+        wrong => Err(not_as_promised(format!(
+            "the result of \"{tool}\" is not of the schema that it has declared: {wrong}"
+        ))),
+    }
 }
 
 /// The gateway answers, the server behind it does not: nobody knows what that has done.
@@ -411,11 +440,9 @@ fn unexpected() -> Fault {
 
 /// The transport tells other 4xx statuses in a text only.
 fn by_text(text: &str) -> (Fault, Verdict) {
-    let code =
-        text.split(|c: char| !c.is_ascii_digit()).find_map(|part| match part.parse::<u16>() {
-            Ok(code @ 300..=599) => Some(code),
-            _ => None,
-        });
+    // What comes behind it is the server's own, and any number may be in it.
+    let code = text.strip_prefix("HTTP ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+    let code = code.filter(|code| (300..=599).contains(code));
     match code {
         Some(code @ 300..=399) => {
             let fault = status(code, None);

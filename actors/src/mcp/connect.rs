@@ -5,9 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use mainstay::behavior::Lifeline;
 use mainstay::fault::{Class, Fault};
-use rmcp::model::{
-    ClientConfig, ClientRequest, Implementation, PaginatedRequestParams, PingRequest, Tool,
-};
+use parking_lot::RwLock;
+use rmcp::model::{ClientRequest, Implementation, PaginatedRequestParams, PingRequest, Tool};
 use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ServiceError, ServiceExt};
@@ -19,6 +18,7 @@ use tokio::time::timeout;
 use super::bounded::Bounded;
 use super::link::{Link, Live};
 use super::process::{self, Group, Said};
+use super::tools::{Catalog, Listener, follow};
 use super::{MAX_PAGES, Plan, Way, classify, http};
 
 /// How long a server that was told to end may take, before it is told again, and then killed.
@@ -28,7 +28,9 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Connection {
     live: Arc<Live>,
-    session: Option<RunningService<RoleClient, ClientConfig>>,
+    session: Option<RunningService<RoleClient, Listener>>,
+    /// The server says that it has other tools.
+    changed: Arc<Notify>,
     child: Option<Child>,
     group: Option<Arc<Group>>,
     over: Arc<Over>,
@@ -69,8 +71,9 @@ impl Connection {
     }
 
     async fn reach(plan: &Plan, said: &mut Said) -> Result<Self, Fault> {
-        let mut client = ClientConfig::default();
-        client.client_info = Implementation::new("mainstay", env!("CARGO_PKG_VERSION"));
+        let mut client = Listener::default();
+        client.config.client_info = Implementation::new("mainstay", env!("CARGO_PKG_VERSION"));
+        let changed = Arc::clone(&client.changed);
         let (session, child, group) = match &plan.way {
             Way::Url(url) => {
                 let transport = http::transport(plan, url)?;
@@ -100,7 +103,7 @@ impl Connection {
         let tools = listed(session.peer()).await?;
         let live = Live {
             peer: session.peer().clone(),
-            tools,
+            catalog: RwLock::new(Arc::new(Catalog::new(tools))),
             secrets: plan.secrets(),
             doubt: Notify::new(),
             useless: Notify::new(),
@@ -108,6 +111,7 @@ impl Connection {
         Ok(Self {
             live: Arc::new(live),
             session: Some(session),
+            changed,
             child,
             group,
             over: Arc::new(Over { asked: Notify::new(), ended: watch::Sender::new(false) }),
@@ -115,23 +119,24 @@ impl Connection {
         })
     }
 
-    pub(super) fn tools(&self) -> &[Tool] {
-        &self.live.tools
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.live.catalog()
     }
 
     /// Whether the server has every tool that was declared. One that was only found may be gone: nobody may
     /// need it.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Fault> {
+        let catalog = self.live.catalog();
         let missing: Vec<_> = plan
             .effects
             .keys()
-            .filter(|name| !plan.found_only.contains(*name) && !self.live.has(name))
+            .filter(|name| !plan.found_only.contains(*name) && catalog.own_name(name).is_none())
             .map(String::as_str)
             .collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let mut there: Vec<_> = self.live.tools.iter().map(|tool| &*tool.name).collect();
+        let mut there: Vec<_> = catalog.tools.iter().map(|tool| &*tool.name).collect();
         there.sort_unstable();
         Err(Fault::input_validation(format!(
             "the server has no tool \"{}\"; it has: {}",
@@ -148,15 +153,20 @@ impl Connection {
     }
 
     /// Opens the link to the tools, and from now on tells the lifeline when the server is gone.
-    pub(super) fn watch(&mut self, link: &Link, lifeline: Lifeline, ping: Duration) {
+    pub(super) fn watch(&mut self, link: &Link, lifeline: Lifeline, plan: &Plan) {
+        let (ping, patience) = (plan.ping_timeout, plan.start_timeout);
         let Some(session) = self.session.take() else { return };
         let (live, child, group) = (Arc::clone(&self.live), self.child.take(), self.group.clone());
         let (link, over) = (link.clone(), Arc::clone(&self.over));
+        let changed = Arc::clone(&self.changed);
         link.up(&live);
         self.keeper = Some(tokio::spawn(async move {
             // Also when this task is aborted.
             let _closed = Closed { link, live: Arc::clone(&live) };
-            let class = keep(session, child, &live, &over, ping).await;
+            let class = tokio::select! {
+                class = keep(session, child, &live, &over, ping) => class,
+                never = follow(&live, &changed, patience) => match never {},
+            };
             // Whatever the server has started goes with it.
             if let Some(group) = group {
                 group.kill();
@@ -198,7 +208,7 @@ impl Connection {
 }
 
 /// All tools of a server, page by page: a list that has no end is no list.
-async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> {
+pub(super) async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> {
     let (mut tools, mut cursor) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
         let params = PaginatedRequestParams::default().with_cursor(cursor.clone());
@@ -244,7 +254,7 @@ impl Drop for Closed {
 
 /// Watches a session until it is over; says why, unless it was asked to end.
 async fn keep(
-    session: RunningService<RoleClient, ClientConfig>,
+    session: RunningService<RoleClient, Listener>,
     mut child: Option<Child>,
     live: &Live,
     over: &Over,

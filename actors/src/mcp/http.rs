@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_core::stream::BoxStream;
 use mainstay::fault::Fault;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Url};
@@ -13,9 +12,9 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
     StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
-use sse_stream::{Error as SseError, Sse};
 
-use super::Plan;
+use super::events::{Answer, Events};
+use super::{Plan, headers};
 use crate::http;
 
 pub(super) fn transport(
@@ -30,6 +29,7 @@ pub(super) fn transport(
     // A session that the server has forgotten is a life that is over, and the supervisor's to mend.
     let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
         .reinit_on_expired_session(false)
+        .custom_headers(headers::of(plan)?)
         .max_json_response_size(plan.longest())
         .max_sse_event_size(plan.longest());
     if let Some(bearer) = &plan.bearer {
@@ -38,13 +38,13 @@ pub(super) fn transport(
     Ok(StreamableHttpClientTransport::with_client(Attentive(client), config))
 }
 
-/// A client that hears an error of nobody's request. The protocol leaves the id out where a server could not
-/// read the request, and the transport hands such an error to nobody; over HTTP it stands in the answer to one.
+/// A client that hears an error of nobody's request, and what is no answer. The protocol leaves the id out where a
+/// server could not read the request, and the transport hands such an error to nobody; over HTTP it stands in the
+/// answer to one.
 #[derive(Clone, Debug)]
 pub(super) struct Attentive(Client);
 
 type Posted = Result<StreamableHttpPostResponse, StreamableHttpError<reqwest::Error>>;
-type Events = BoxStream<'static, Result<Sse, SseError>>;
 type Headers = HashMap<HeaderName, HeaderValue>;
 
 impl StreamableHttpClient for Attentive {
@@ -83,7 +83,7 @@ impl StreamableHttpClient for Attentive {
             ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
         };
-        let in_session = session_id.is_some();
+        let (in_session, longest) = (session_id.is_some(), limits.max_sse_event_size);
         let mut posted = self
             .0
             .post_message_with_response_limits(
@@ -95,6 +95,12 @@ impl StreamableHttpClient for Attentive {
                 limits,
             )
             .await?;
+        if let Some(asked) = &asked
+            && let StreamableHttpPostResponse::Sse(events, session) = posted
+        {
+            let answer = Answer::new(events, asked.clone(), longest);
+            return Ok(StreamableHttpPostResponse::Sse(Box::pin(answer), session));
+        }
         if let StreamableHttpPostResponse::Json(ServerJsonRpcMessage::Error(error), _) = &mut posted
         {
             if in_session && is_about_session(&error.error, error.id.is_none()) {

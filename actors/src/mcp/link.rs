@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
-use parking_lot::Mutex;
-use rmcp::model::{CallToolRequestParams, CallToolResponse, Tool};
+use parking_lot::{Mutex, RwLock};
+use rmcp::model::{CallToolRequestParams, CallToolResponse};
 use rmcp::service::{Peer, RoleClient};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::classify;
 use super::connect::Connection;
-use super::{McpServer, classify};
+use super::tools::Catalog;
 use crate::secrets::Secrets;
 
 /// Where the tools find the session of the life that is up.
@@ -71,7 +72,8 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) peer: Peer<RoleClient>,
-    pub(super) tools: Vec<Tool>,
+    /// What it has said of its tools.
+    pub(super) catalog: RwLock<Arc<Catalog>>,
     /// What its server was given in confidence.
     pub(super) secrets: Secrets,
     /// Somebody has reason to doubt that the server still answers.
@@ -105,21 +107,14 @@ impl Live {
             .inspect(|_| doubtful.answered = true)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        own_name(&self.tools, name).is_some()
+    /// Its tools, as it has said last.
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read())
     }
-}
 
-/// What a server calls the tool that has this name or this id. A name that is an id of others, too, is the
-/// one's whose name it is; an id of several is nobody's.
-pub(super) fn own_name<'a>(tools: &'a [Tool], name: &str) -> Option<&'a str> {
-    let names = || tools.iter().map(|tool| &*tool.name);
-    if let Some(own) = names().find(|own| *own == name) {
-        return Some(own);
+    pub(super) fn set_catalog(&self, catalog: Catalog) {
+        *self.catalog.write() = Arc::new(catalog);
     }
-    let mut fits = names().filter(|own| McpServer::tool_id(own) == name);
-    let first = fits.next()?;
-    fits.all(|other| other == first).then_some(first)
 }
 
 /// What a failed call says about the session.

@@ -135,6 +135,9 @@ fn by_code(code: &str) -> Option<Class> {
         | "content_filtered"
         | "content_policy_violation"
         | "moderation_blocked"
+        | "image_content_policy_violation"
+        | "cyber_policy"
+        | "bio_policy"
         | "responsibleaipolicyviolation" => Class::ContentFiltered,
         "invalid_api_key"
         | "incorrect_api_key"
@@ -165,7 +168,9 @@ fn by_code(code: &str) -> Option<Class> {
         | "server_busy"
         | "unavailable_error"
         | "unavailable" => Class::Overloaded,
-        "timeout_error" | "deadline_exceeded" | "request_timeout" => Class::Timeout,
+        "timeout_error" | "deadline_exceeded" | "request_timeout" | "vector_store_timeout" => {
+            Class::Timeout
+        }
         _ => return None,
     })
 }
@@ -173,7 +178,22 @@ fn by_code(code: &str) -> Option<Class> {
 /// Types that say so little that the status comes first.
 fn by_type(code: &str) -> Option<Class> {
     Some(match code.to_ascii_lowercase().as_str() {
-        "invalid_request_error" | "badrequesterror" | "invalid_argument" => Class::InputValidation,
+        // From `invalid_prompt` on, OpenAI's for a response that has failed, of which no status says anything. Of a
+        // prompt that was flagged it says the same, and only its message the rest.
+        "invalid_request_error"
+        | "badrequesterror"
+        | "invalid_argument"
+        | "invalid_prompt"
+        | "failed_to_download_image"
+        | "empty_image_file"
+        | "unsupported_image_media_type" => Class::InputValidation,
+        image
+            if ["invalid_image", "invalid_base64_image", "image_"]
+                .iter()
+                .any(|it| image.starts_with(it)) =>
+        {
+            Class::InputValidation
+        }
         "not_found_error" | "notfounderror" | "not_found" => Class::ModelUnavailable,
         "api_error" | "server_error" | "internal_server_error" | "internal" => {
             Class::ServerTransient
@@ -206,6 +226,10 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
         ])
     {
         return Some(Class::ContextLength);
+    }
+    // Gateways pass it on with any status.
+    if has(&["flagged as potentially violating our usage policy"]) {
+        return Some(Class::ContentFiltered);
     }
     if (unstated || matches!(status, 400 | 403 | 422))
         && has(&[
@@ -326,10 +350,10 @@ impl Report {
         });
         let google = Google::read(error);
         Self {
-            // Azure says more inside.
-            inner: error
-                .pointer("/innererror/code")
-                .and_then(Value::as_str)
+            // Azure says more inside, and so does Anthropic of a limit that is one of money.
+            inner: ["/innererror/code", "/details/error_code"]
+                .into_iter()
+                .find_map(|place| error.pointer(place)?.as_str())
                 .map(str::to_owned)
                 .or(google.reason),
             wait: google.wait,

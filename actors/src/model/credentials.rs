@@ -77,7 +77,7 @@ const KEPT: [&str; 9] = [
     "upgrade",
 ];
 
-pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Fault> {
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Fault> {
     let bad = |what: &str| {
         Fault::input_validation(format!("the header {name:?} {what}")).with_code("bad_header")
     };

@@ -50,7 +50,9 @@ impl Stop {
                 Self::BadOutput(word)
             }
             _ if lower.starts_with("function_call_filter") => Self::BadOutput(word),
-            "other" | "malformed_response" | "missing_thought_signature" => Self::Spoiled(word),
+            "other" | "malformed_response" | "missing_thought_signature" | "no_image" => {
+                Self::Spoiled(word)
+            }
             "insufficient_system_resource"
             | "abort"
             | "aborted"

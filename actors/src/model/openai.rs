@@ -204,7 +204,8 @@ pub(crate) fn whole(answer: &Value) -> Found {
     if !answer.get("choices").is_some_and(Value::is_array) {
         return Err("no list of choices".to_owned());
     }
-    let choice = at(answer, "/choices/0")?.ok_or(NO_CHOICE)?;
+    // Alone it is the answer, whatever its number.
+    let choice = first(answer)?.or(at(answer, "/choices/0")?).ok_or(NO_CHOICE)?;
     if let Some(error) = at(choice, "/error")? {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
@@ -221,7 +222,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
 pub(crate) fn frame(frame: &Value) -> Found {
     let mut found = common(frame)?;
     // The frame with the usage has an empty list; a gateway's heartbeat may have none.
-    let Some(choice) = at(frame, "/choices/0")? else { return Ok(found) };
+    let Some(choice) = first(frame)? else { return Ok(found) };
     if let Some(error) = at(choice, "/error")? {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
@@ -236,6 +237,17 @@ pub(crate) fn frame(frame: &Value) -> Found {
     }
     found.extend(reason_at(choice, "/finish_reason")?.map(ended));
     Ok(found)
+}
+
+/// The first of several answers, of which one is asked for: of each piece it is said of which it is.
+fn first(answer: &Value) -> Result<Option<&Value>, String> {
+    let number = |choice: &Value| choice.get("index").and_then(Value::as_u64);
+    let mut choices = list_at(answer, "/choices")?.iter().filter(|choice| !choice.is_null());
+    Ok(choices.find(|choice| is_first(number(choice))))
+}
+
+const fn is_first(number: Option<u64>) -> bool {
+    matches!(number, None | Some(0))
 }
 
 fn common(answer: &Value) -> Found {

@@ -250,7 +250,7 @@ impl Reader<'_> {
         let text = match frame {
             Frame::Data(data) => self.draft.frame(&data)?,
             Frame::Error(data) => {
-                self.draft.failed(&data);
+                self.draft.failed(&data)?;
                 String::new()
             }
             Frame::Beat => return Ok(String::new()),

@@ -244,14 +244,7 @@ impl Draft {
             self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
-        let value = serde_json::from_slice::<Value>(data).map_err(|_| {
-            // Something between the model and us mangles frames; it may be gone the next time.
-            let (code, what) = match std::str::from_utf8(data) {
-                Ok(_) => ("bad_frame", "is not JSON"),
-                Err(_) => ("bad_utf8", "is not UTF-8"),
-            };
-            Fault::server_transient(format!("a frame of the stream {what}")).with_code(code)
-        })?;
+        let value = serde_json::from_slice::<Value>(data).map_err(|_| unreadable(data))?;
         let found = self.wire.frame(&value, self.frames).and_then(|found| exact(found, data));
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
@@ -261,14 +254,19 @@ impl Draft {
     }
 
     /// Reads the data of an event that is called an error, whatever it says.
-    pub(crate) fn failed(&mut self, data: &[u8]) {
+    ///
+    /// # Errors
+    /// What went wrong is told in JSON, and that has not come whole: as [`Draft::frame`].
+    pub(crate) fn failed(&mut self, data: &[u8]) -> Result<(), Fault> {
         self.received += data.len();
         self.frames += 1;
         self.error = Some(match serde_json::from_slice::<Value>(data) {
             Ok(error) if is_error(&error) => error,
             Ok(error) => json!({ "error": error }),
+            Err(_) if data.trim_ascii_start().starts_with(b"{") => return Err(unreadable(data)),
             Err(_) => json!({ "error": String::from_utf8_lossy(data) }),
         });
+        Ok(())
     }
 
     /// Letters that came since it was asked last, and are no text.
@@ -563,6 +561,15 @@ fn exact(found: Vec<Delta>, text: &[u8]) -> Found {
 /// The provider's word as a code, or ours where it is none: events hold no user data.
 fn plain(code: String, otherwise: &'static str) -> Cow<'static, str> {
     if is_code(&code) { code.into() } else { otherwise.into() }
+}
+
+/// Something between the model and us mangles frames; it may be gone the next time.
+fn unreadable(frame: &[u8]) -> Fault {
+    let (code, what) = match std::str::from_utf8(frame) {
+        Ok(_) => ("bad_frame", "is not JSON"),
+        Err(_) => ("bad_utf8", "is not UTF-8"),
+    };
+    Fault::server_transient(format!("a frame of the stream {what}")).with_code(code)
 }
 
 fn bad_shape(what: String) -> Fault {

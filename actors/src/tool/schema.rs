@@ -4,6 +4,7 @@
 //! not know is no reason to refuse. Reading into the type has the last word.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::rc::Rc;
 
@@ -16,11 +17,15 @@ pub(crate) mod known;
 
 /// Problems that are told at once; a model that is told of more mends none.
 const MOST: usize = 8;
+/// Values that one of must be that are named; of a long list a model makes no more.
+const MOST_NAMED: usize = 32;
 /// How deep values are looked at. Beyond, the type of a tool's arguments decides; an answer has none.
 const DEEPEST: usize = 64;
-/// How many schemas are looked at for one value: one that names itself twice doubles them at each depth. What comes
-/// after is treated as what is too deep.
-const LONGEST: usize = 100_000;
+/// How many schemas, and words of them, are looked at for one value: one that names itself twice doubles them at
+/// each depth. What comes after is treated as what is too deep.
+const LONGEST: usize = 200_000;
+/// The longest text about what another's tool has given, in bytes.
+const LONGEST_TOLD: usize = 1000;
 
 /// The schema of a type, without what only matters to people.
 pub(super) fn of<A: JsonSchema>() -> Value {
@@ -46,12 +51,26 @@ pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
     )
 }
 
+/// What is wrong with what a tool has given, by the schema that it has declared itself. Neither is ours, so what is
+/// said of it has a limit, and what cannot be looked at is taken as it is.
+pub(crate) fn broken(schema: &Value, result: &Value) -> String {
+    let check = Check { root: schema, subject: RESULT, found: Vec::new(), steps: Rc::default() };
+    let mut text = told(check, result);
+    if text.len() > LONGEST_TOLD {
+        let end = (0..=LONGEST_TOLD).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push('\u{2026}');
+    }
+    text
+}
+
 /// What is wrong with an answer, of a schema that is [checked](known::checkable) in full.
 pub(crate) fn faults(schema: &Value, answer: &Value) -> String {
     told(Check { root: schema, subject: ANSWER, found: Vec::new(), steps: Rc::default() }, answer)
 }
 
 const ANSWER: &str = "field";
+const RESULT: &str = "member";
 
 fn told(mut check: Check<'_>, value: &Value) -> String {
     check.value(check.root, value, "", 0);
@@ -69,15 +88,19 @@ struct Check<'a> {
     /// What parts of the value are called.
     subject: &'static str,
     found: Vec<String>,
-    /// How many schemas were looked at, also by those made [apart](Check::apart).
+    /// How many schemas and words were looked at, also by those made [apart](Check::apart).
     steps: Rc<Cell<usize>>,
 }
 
 impl<'a> Check<'a> {
     fn say(&mut self, path: &str, what: &str) {
+        // The others are counted.
+        if self.found.len() >= MOST {
+            return self.found.push(String::new());
+        }
         let name = match (path.is_empty(), self.subject) {
             (false, subject) => format!("{subject} \"{path}\""),
-            (true, ANSWER) => "it".to_owned(),
+            (true, ANSWER | RESULT) => "it".to_owned(),
             (true, _) => "arguments:".to_owned(),
         };
         self.found.push(format!("{name} {what}"));
@@ -123,11 +146,14 @@ impl<'a> Check<'a> {
         if !self.kind(&schema["type"], value, path) {
             return;
         }
-        if let Some(allowed) = schema["enum"].as_array()
-            && !allowed.contains(value)
-        {
-            let allowed: Vec<_> = allowed.iter().map(Value::to_string).collect();
-            self.say(path, &format!("is none of {}", allowed.join(", ")));
+        if let Some(allowed) = schema["enum"].as_array() {
+            self.steps.set(self.steps.get() + allowed.len());
+            if !allowed.contains(value) {
+                let told = allowed.iter().take(MOST_NAMED).map(Value::to_string);
+                let more = if allowed.len() > MOST_NAMED { ", \u{2026}" } else { "" };
+                let told = Vec::from_iter(told).join(", ");
+                self.say(path, &format!("is none of {told}{more}"));
+            }
         }
         if let Some(only) = schema.get("const")
             && only != value
@@ -142,10 +168,8 @@ impl<'a> Check<'a> {
             }
             Value::Array(items) => {
                 self.count(schema, "Items", items.len(), "items", path);
-                let again = |index: usize, item: &Value| items[..index].contains(item);
-                if schema["uniqueItems"] == true
-                    && items.iter().enumerate().any(|(index, item)| again(index, item))
-                {
+                let mut seen = HashSet::new();
+                if schema["uniqueItems"] == true && !items.iter().all(|item| seen.insert(item)) {
                     self.say(path, "has the same item twice");
                 }
                 for (index, item) in items.iter().enumerate() {
@@ -256,23 +280,40 @@ impl<'a> Check<'a> {
     fn object(&mut self, schema: &'a Value, fields: &Map<String, Value>, path: &str, depth: usize) {
         let inner =
             |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !fields.contains_key(name) {
-                self.say(&inner(name), "is missing");
+        let known = schema["properties"].as_object();
+        let required = schema["required"].as_array().into_iter().flatten();
+        let mut first = HashSet::new();
+        let looks = known.map_or(0, Map::len) + schema["required"].as_array().map_or(0, Vec::len);
+        self.steps.set(self.steps.get() + looks);
+        // In the order of the schema, which is that of a table where it has no other.
+        for name in required.filter_map(Value::as_str) {
+            match (fields.get(name), known.and_then(|known| known.get(name))) {
+                (None, _) => self.say(&inner(name), "is missing"),
+                (Some(value), Some(schema)) if first.insert(name) => {
+                    self.value(schema, value, &inner(name), depth + 1);
+                }
+                (Some(_), _) => {}
             }
         }
         self.count(schema, "Properties", fields.len(), "fields", path);
-        let known = schema["properties"].as_object();
+        for (name, schema) in known.into_iter().flatten() {
+            if let Some(value) = fields.get(name)
+                && !first.contains(&**name)
+            {
+                self.value(schema, value, &inner(name), depth + 1);
+            }
+        }
         for (name, value) in fields {
-            match known.and_then(|known| known.get(name)) {
-                Some(schema) => self.value(schema, value, &inner(name), depth + 1),
-                None if schema["additionalProperties"] == false => {
-                    let known: Vec<_> =
-                        known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                    let text = format!("is not known; there are: {}", known.join(", "));
-                    self.say(&inner(name), &text);
-                }
-                None => self.value(&schema["additionalProperties"], value, &inner(name), depth + 1),
+            if known.is_some_and(|known| known.contains_key(name)) {
+                continue;
+            }
+            if schema["additionalProperties"] == false {
+                let known: Vec<_> =
+                    known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+                let text = format!("is not known; there are: {}", known.join(", "));
+                self.say(&inner(name), &text);
+            } else {
+                self.value(&schema["additionalProperties"], value, &inner(name), depth + 1);
             }
         }
     }
@@ -334,6 +375,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_anothers_result_has_a_limit_and_is_looked_for_so_long() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        assert_eq!(broken(&schema, &json!({"a": "b", "c": 1})), "");
+        assert_eq!(
+            broken(&schema, &json!({"a": 1})),
+            "member \"a\" is of type integer, not string"
+        );
+        assert_eq!(broken(&schema, &json!([])), "it is of type array, not object");
+        let closed = json!({"additionalProperties": false});
+        let said = broken(&closed, &json!({"ä".repeat(2000): 1}));
+        assert!(said.ends_with('\u{2026}') && said.len() <= LONGEST_TOLD + 3, "{}", said.len());
+        // Ours would be refused; of another's that is not known.
+        let twice = json!({"allOf": [{"$ref": "#"}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}]});
+        assert_eq!(broken(&twice, &json!({})), "");
+        let items: Vec<u32> = (0..100_000).collect();
+        let unique = json!({"uniqueItems": true, "items": {"enum": items}});
+        let mut again = items.clone();
+        again.push(7);
+        assert_eq!(broken(&unique, &json!(items)), "");
+        assert_eq!(broken(&unique, &json!(again)), "it has the same item twice");
+    }
+
+    #[test]
     fn every_problem_names_its_argument() {
         let schema = of::<Transfer>();
         let good = json!({"from": "a", "amount": 5, "currency": "Eur", "parts": [{"to": "b"}]});
@@ -355,6 +419,16 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert_eq!(problems(&schema, &json!([])), "arguments: is of type array, not object");
+        // In the order in which the type has them, and not of the letters or of what was written.
+        let order = json!({"parts": [7], "nobody": 1, "currency": 7, "from": 1, "amount": "x"});
+        assert_eq!(
+            problems(&schema, &order),
+            "argument \"from\" is of type integer, not string; \
+             argument \"amount\" is of type string, not integer; \
+             argument \"parts[0]\" is of type integer, not object; \
+             argument \"currency\" is of type integer, not string; \
+             argument \"nobody\" is not known; there are: amount, currency, from, parts"
+        );
         let many = json!({"from": 1, "amount": "x", "parts": vec![json!({}); 20]});
         assert!(
             problems(&schema, &many).ends_with("; and 14 more"),

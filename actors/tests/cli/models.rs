@@ -157,6 +157,47 @@ headers_env = {{ x-api-token = "MAINSTAY_CLI_KEY" }}
     assert_eq!(server.count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_tools_gets_the_headers_that_the_file_says() {
+    use std::io::BufRead as _;
+    let mut shop = std::process::Command::new(super::harness::shop())
+        .args(["--http", "--wants", "x-shop-token: sk-test"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut place = String::new();
+    std::io::BufReader::new(shop.stdout.take().unwrap()).read_line(&mut place).unwrap();
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("sum", r#"{"a":2,"b":3}"#)]));
+    server.then(Row::reply("five"));
+    let tree = |more: &str| {
+        let (url, place) = (server.url(), place.trim());
+        let model =
+            format!("[models.llm]\nkind = \"openai\"\nbase_url = \"{url}\"\nmodel = \"m\"\n");
+        let agent = "[agents.a]\nmodel = \"llm\"\ntools = [\"shop\"]\n";
+        let shop =
+            format!("[tools.shop]\nurl = \"http://{place}/mcp\"\n{more}\neffects.sum = \"read\"\n");
+        Folder::with("t.toml", &format!("{model}{agent}{shop}"))
+    };
+    let refused = run(&tree(""), &["run", "t.toml", "hello"]).await;
+    assert!(refused.code != 0 && refused.err.contains("status 401"), "{refused:?}");
+    let headers =
+        "headers = { x-team = \"desk\" }\nheaders_env = { x-shop-token = \"MAINSTAY_CLI_KEY\" }";
+    let folder = tree(headers);
+    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!((said.code, &*said.out), (0, "five\n"), "{said:?}");
+    let result = server.requests().pop().unwrap().json()["messages"].to_string();
+    assert!(result.contains("sum") && result.contains('5'), "{result}");
+    for arguments in
+        [&["check", "t.toml"][..], &["tree", "t.toml"], &["run", "t.toml", "--json", "x"]]
+    {
+        let said = run(&folder, arguments).await;
+        assert!(!said.out.contains("sk-test") && !said.err.contains("sk-test"), "{said:?}");
+    }
+    shop.kill().unwrap();
+    shop.wait().unwrap();
+}
+
 #[test]
 fn headers_that_cannot_be_sent_and_secrets_of_the_file_are_pointed_at() {
     let model = |more: &str| {
@@ -179,6 +220,34 @@ fn headers_that_cannot_be_sent_and_secrets_of_the_file_are_pointed_at() {
         ),
     ] {
         let said = Folder::with("t.toml", &model(more)).run(&["check", "t.toml"], "");
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(&format!("error: {message}")), "{more}\n{}", said.err);
+        assert!(said.err.contains("--> t.toml:") && !said.err.contains("0123"), "{}", said.err);
+    }
+    // Those of a server of tools are, too.
+    for (more, message) in [
+        (
+            "url = \"http://h/mcp\"\nheaders = { X-Token = \"sk-0123456789\" }",
+            "the header `X-Token` has its secret in the file",
+        ),
+        (
+            "url = \"http://h/mcp\"\nheaders = { accept = \"x\" }",
+            "the header \"accept\" is set by the protocol itself",
+        ),
+        (
+            "url = \"http://h/mcp\"\nheaders_env = { x-a = \"MAINSTAY_NONE\" }",
+            "the environment variable MAINSTAY_NONE is",
+        ),
+        (
+            "url = \"http://h/mcp\"\nbearer_env = \"PATH\"\nheaders_env = { Authorization = \"PATH\" }",
+            "a bearer token beside the header `authorization`",
+        ),
+        ("command = [\"x\"]\nheaders = { x-a = \"b\" }", "`headers` without a `url`"),
+        ("command = [\"x\"]\nheaders_env = { x-a = \"PATH\" }", "`headers_env` without a `url`"),
+    ] {
+        let text =
+            format!("[models.m]\nkind = \"local\"\n[agents.a]\nmodel = \"m\"\n[tools.t]\n{more}\n");
+        let said = Folder::with("t.toml", &text).run(&["check", "t.toml"], "");
         assert_eq!(said.code, 2, "{said:?}");
         assert!(said.err.contains(&format!("error: {message}")), "{more}\n{}", said.err);
         assert!(said.err.contains("--> t.toml:") && !said.err.contains("0123"), "{}", said.err);

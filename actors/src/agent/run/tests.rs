@@ -151,6 +151,13 @@ fn a_call_whose_outcome_is_unknown_is_not_made_again() {
     assert_eq!(error["code"], "outcome_unknown");
     // Another payment is another matter.
     planned(run.on_model(asks([call("c", "pay", r#"{"x":2}"#)])).unwrap());
+    // What only reads has done nothing, and may be called again.
+    let mut run = self::run();
+    run.on_model(asks([call("a", "look", "{}")])).unwrap();
+    let lost = Fault::indeterminate("sent").not_applied();
+    let error = last_error(run.on_tools([Err(lost)]).unwrap());
+    assert!(error["advice"].as_str().unwrap().starts_with("nothing was done"), "{error}");
+    planned(run.on_model(asks([call("b", "look", "{}")])).unwrap());
 }
 
 #[test]

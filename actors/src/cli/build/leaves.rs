@@ -40,6 +40,12 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
     if let Some(variable) = &tool.bearer_env {
         server = server.bearer_env(variable.get_ref());
     }
+    for (name, value) in tool.headers.iter().flat_map(|it| it.get_ref()) {
+        server = server.header(name.get_ref(), value.get_ref().as_str());
+    }
+    for (name, variable) in tool.headers_env.iter().flat_map(|it| it.get_ref()) {
+        server = server.header_env(name.get_ref(), variable.get_ref());
+    }
     if tool.command.is_some() {
         // Its arguments may be paths, so it runs where those of the file begin.
         let dir = tool.dir.as_ref().map_or(folder.to_path_buf(), |dir| folder.join(dir.get_ref()));

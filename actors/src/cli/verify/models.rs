@@ -3,7 +3,7 @@
 use mainstay_actors::model::Model as Endpoint;
 use toml::Spanned;
 
-use super::super::file::{Limits, Model, ModelKind, Price, micros};
+use super::super::file::{Headers, Limits, Model, ModelKind, Price, micros};
 use super::super::snag::is_secret_name;
 use super::Verify;
 use super::parts::is_url;
@@ -52,7 +52,7 @@ impl Verify<'_> {
                 }
             }
             self.endpoint(name, model);
-            self.headers(model);
+            self.headers(&model.headers, &model.headers_env, Endpoint::takes_header);
             self.window(name, model);
             if let Some(limit) = &model.token_limit
                 && !matches!(model.kind.get_ref(), ModelKind::Openai | ModelKind::Ollama)
@@ -155,11 +155,16 @@ impl Verify<'_> {
     }
 
     /// What is wrong with the headers that go with every request.
-    fn headers(&mut self, model: &Model) {
-        let literal = model.headers.iter().flat_map(|it| it.get_ref().keys());
-        let named = model.headers_env.iter().flat_map(|it| it.get_ref().keys());
+    pub(super) fn headers(
+        &mut self,
+        headers: &Headers,
+        headers_env: &Headers,
+        takes: impl Fn(&str) -> Result<(), String>,
+    ) {
+        let literal = headers.iter().flat_map(|it| it.get_ref().keys());
+        let named = headers_env.iter().flat_map(|it| it.get_ref().keys());
         for name in literal.clone().chain(named) {
-            if let Err(why) = Endpoint::takes_header(name.get_ref()) {
+            if let Err(why) = takes(name.get_ref()) {
                 let hint = "write the name of another one";
                 self.say(name.span(), why, "cannot be sent", hint);
             }
@@ -172,7 +177,7 @@ impl Verify<'_> {
                 format!("write `headers_env = {{ {} = \"ITS_VARIABLE\" }}`", name.get_ref()),
             );
         }
-        for (name, value) in model.headers.iter().flat_map(|it| it.get_ref()) {
+        for (name, value) in headers.iter().flat_map(|it| it.get_ref()) {
             if !is_secret_name(name.get_ref())
                 && reqwest::header::HeaderValue::try_from(value.get_ref().as_str()).is_err()
             {
@@ -181,10 +186,10 @@ impl Verify<'_> {
             }
         }
         let twice = |name: &&Spanned<String>| {
-            let headers = model.headers.iter().flat_map(|it| it.get_ref().keys());
+            let headers = headers.iter().flat_map(|it| it.get_ref().keys());
             headers.into_iter().any(|it| it.get_ref().eq_ignore_ascii_case(name.get_ref()))
         };
-        for (name, variable) in model.headers_env.iter().flat_map(|it| it.get_ref()) {
+        for (name, variable) in headers_env.iter().flat_map(|it| it.get_ref()) {
             self.variable(variable);
             if twice(&name) {
                 let message = format!("the header `{}` has two values", name.get_ref());

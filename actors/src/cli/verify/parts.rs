@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use mainstay::checkpoint::VALIDITY;
 use mainstay::policy::Policy;
 use mainstay_actors::agent::Agent as AgentLoop;
+use mainstay_actors::mcp::McpServer;
 use serde_json::Value;
 use toml::Spanned;
 
@@ -314,6 +315,13 @@ impl Verify<'_> {
                 tool.url.is_none(),
                 "a `url`",
             ),
+            ("headers", tool.headers.as_ref().map(Spanned::span), tool.url.is_none(), "a `url`"),
+            (
+                "headers_env",
+                tool.headers_env.as_ref().map(Spanned::span),
+                tool.url.is_none(),
+                "a `url`",
+            ),
             ("dir", tool.dir.as_ref().map(Spanned::span), tool.command.is_none(), "a `command`"),
             ("data", tool.data.as_ref().map(Spanned::span), tool.builtin.is_none(), "a `builtin`"),
             (
@@ -343,6 +351,22 @@ impl Verify<'_> {
         }
         for variable in tool.env_from.iter().chain(&tool.bearer_env) {
             self.variable(variable);
+        }
+        if tool.url.is_some() {
+            self.headers(&tool.headers, &tool.headers_env, McpServer::takes_header);
+        }
+        let names = [&tool.headers, &tool.headers_env].into_iter().flatten();
+        let mut names = names.flat_map(|it| it.get_ref().keys());
+        if let (Some(bearer), true) =
+            (&tool.bearer_env, names.any(|it| it.get_ref().eq_ignore_ascii_case("authorization")))
+        {
+            let hint = "keep one of the two";
+            self.say(
+                bearer.span(),
+                "a bearer token beside the header `authorization`",
+                "is that header",
+                hint,
+            );
         }
         if let Some(builtin) = &tool.builtin {
             self.builtin(name, *builtin.get_ref(), tool);

@@ -49,7 +49,14 @@ fn over(error: StreamableHttpError<reqwest::Error>) -> ServiceError {
 impl Row {
     fn fault(&self) -> Fault {
         let wall = httpdate::parse_http_date("Tue, 24 Nov 2026 06:00:00 GMT").unwrap();
-        let outcome = |outcome| reply("x", outcome, self.listed, self.transient, 1000).unwrap_err();
+        let asked = Asked {
+            name: "x",
+            listed: self.listed,
+            transient: self.transient,
+            max: 1000,
+            promised: None,
+        };
+        let outcome = |outcome| reply(asked, outcome).unwrap_err();
         if let Some(text) = &self.result {
             let result = CallToolResult::error(vec![ContentBlock::text(text.clone())]);
             return outcome(CallToolResponse::Complete(result));

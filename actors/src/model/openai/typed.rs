@@ -8,7 +8,7 @@ use std::iter;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::ended;
+use super::{ended, is_first};
 use crate::model::ending::is_reason;
 use crate::model::wire::Delta;
 
@@ -41,6 +41,7 @@ struct Tokens {
 
 #[derive(Deserialize)]
 struct Answered<'a> {
+    index: Option<u64>,
     error: Option<IgnoredAny>,
     message: Said,
     finish_reason: Option<&'a str>,
@@ -48,6 +49,7 @@ struct Answered<'a> {
 
 #[derive(Deserialize)]
 struct Added<'a> {
+    index: Option<u64>,
     error: Option<IgnoredAny>,
     delta: Option<Said>,
     message: Option<IgnoredAny>,
@@ -80,7 +82,7 @@ struct Function {
 /// What a whole answer says; `None` for one that has to be looked at more closely.
 pub(crate) fn whole(body: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> {
     let answer: Whole<'_> = read(body)?;
-    let choice = answer.choices.into_iter().next()?;
+    let choice = answer.choices.into_iter().find(|choice| is_first(choice.index))?;
     let old = choice.message.function_call.is_some();
     if answer.error.is_some() || choice.error.is_some() || old {
         return None;
@@ -92,7 +94,8 @@ pub(crate) fn whole(body: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> 
 /// What a frame says; `None` as with [`whole`].
 pub(crate) fn frame(frame: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> {
     let part: Part<'_> = read(frame)?;
-    let choice = part.choices.and_then(|choices| choices.into_iter().next());
+    let mut choices = part.choices.into_iter().flatten();
+    let choice = choices.find(|choice| is_first(choice.index));
     let is_odd = |choice: &Added<'_>| {
         let old = choice.delta.as_ref().is_some_and(|delta| delta.function_call.is_some());
         old || choice.error.is_some() || choice.message.is_some()
