@@ -197,6 +197,7 @@ impl Journal {
                 break;
             }
         }
+        state.children.has_read();
         let journal = Self {
             store,
             state: Mutex::new(state),
@@ -243,15 +244,19 @@ impl Journal {
             }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
-            if written < has_grown(lines.len()) && !is_heavy {
+            let made = state.made_lines();
+            let count = lines.len() + made.len();
+            if written < has_grown(count) && !is_heavy {
                 return Ok(());
             }
             let next = self.store.streams()?;
             let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-            let count = lines.len() as u64;
             let (mut batches, bytes) = in_batches(&lines)?;
-            let last = batches.pop().unwrap_or_default();
-            self.written.store(count, Ordering::Relaxed);
+            let mut last = batches.pop().unwrap_or_default();
+            for line in &made {
+                last = append(last, line)?;
+            }
+            self.written.store(count as u64, Ordering::Relaxed);
             self.bytes.store(bytes, Ordering::Relaxed);
             self.tidied_bytes.store(bytes, Ordering::Relaxed);
             state.note_tidied();

@@ -98,6 +98,8 @@ pub(crate) trait Managed: Send + Sync {
     fn give_up(&self, cause: &ExitCause);
     /// It leaves the system.
     fn remove(&self, cause: &ExitCause);
+    /// It was removed for good: from now on it hands no state to the store any more.
+    fn unmade(&self) {}
     /// It was removed, and its supervisor is started again from its spec, in which it stands.
     fn revive(&self);
     fn counts(&self) -> FateCounts;

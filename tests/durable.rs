@@ -27,6 +27,8 @@ use dying::Dying;
 mod dying;
 #[path = "durable/again.rs"]
 mod again;
+#[path = "durable/cleared.rs"]
+mod cleared;
 #[path = "common/moody.rs"]
 mod moody;
 #[path = "durable/replies.rs"]

@@ -183,7 +183,7 @@ impl Shell {
                         ward.managed.remove(&ExitCause::Stopped);
                         node.registry.retire(left);
                         if let Some(serial) = ward.kept {
-                            node.unmake(ward.managed.path(), serial, heard);
+                            node.unmake(ward.managed, serial, heard);
                         }
                     });
                 }
