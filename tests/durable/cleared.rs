@@ -152,6 +152,30 @@ fn the_states_of_a_deleted_child_go_with_it_but_for_what_people_and_lines_need()
     });
 }
 
+#[test]
+fn whose_a_state_is_comes_before_what_became_of_it() {
+    let store = store();
+    runtime().block_on(async {
+        let (system, desk) = up(&store).await;
+        let newest = |id: &str| store.checkpoints(&ChildPath::new(id)).unwrap()[0].checkpoint.id;
+        for id in ["a", "b"] {
+            desk.start_from("sum", id, &0_u64).await.unwrap();
+            system.port::<u64, u64>(format!("desk/{id}")).unwrap().call(1_u64).await.unwrap();
+        }
+        let of_b = newest("desk/b");
+        system.rollback("desk/b", To::Checkpoint(of_b)).await.unwrap();
+        let refused = system.rollback("desk/a", To::Checkpoint(of_b)).await.unwrap_err();
+        assert!(refused.to_string().contains("desk/b"), "{refused}");
+        let batch = Batch::new().mark_bad(newest("desk/a"), "to look at");
+        store.commit(batch, Durability::Sync).await.unwrap();
+        let of_a = newest("desk/a");
+        delete(&desk, "a").await;
+        desk.start_from("sum", "a", &0_u64).await.unwrap();
+        let refused = system.rollback("desk/a", To::Checkpoint(of_a)).await.unwrap_err();
+        assert!(refused.to_string().contains("was deleted"), "{refused}");
+    });
+}
+
 /// Asks its "tool".
 fn counters() -> SupervisorSpec {
     let (world, tool) = (Arc::new(World::default()), |world: Arc<World>| {
