@@ -57,6 +57,7 @@ mod recovery;
 mod replay;
 mod state;
 mod trial;
+mod unfit;
 mod wide;
 mod work;
 mod worker;

@@ -37,6 +37,8 @@ mod replies;
 mod stale;
 #[path = "durable/templates.rs"]
 mod templates;
+#[path = "durable/unfit.rs"]
+mod unfit;
 #[path = "durable/torn.rs"]
 mod torn;
 #[path = "durable/versions.rs"]
