@@ -119,7 +119,7 @@ impl Effects {
 
     /// Something was found out, or done about.
     pub(super) fn settled(&self, record: &Record) {
-        let Record::Status(key, status) = record else { return };
+        let (Record::Status(key, status) | Record::Said(key, status, _)) = record else { return };
         if status.is_open() {
             return;
         }

@@ -155,8 +155,12 @@ impl State {
                 self.hands(&key, if out { Hand::Out } else { Hand::In });
             }
             Line::Intent(stored) => return Ok(Some(stored.into_record()?)),
-            Line::Status { key, status } => {
-                return Ok(Some(Record::Status(key_of(&key)?, status.into())));
+            Line::Status { key, status, said } => {
+                let (key, status) = (key_of(&key)?, status.into());
+                return Ok(Some(match said {
+                    Some(said) => Record::Said(key, status, said),
+                    None => Record::Status(key, status),
+                }));
             }
             Line::Returned { checkpoints, missing, replayed } => {
                 self.use_up(checkpoints);

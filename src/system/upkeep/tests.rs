@@ -11,6 +11,7 @@ use crate::checkpoint::{MemoryStore, Snapshot};
 use crate::error::{CheckpointError, ResolveError};
 use crate::event::Event;
 use crate::fault::{EffectKind, Fault};
+use crate::ledger::Said;
 use crate::port::{CallOptions, Needs, Port};
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::system::{Recovered, System};
@@ -259,7 +260,7 @@ fn an_effect_that_nobody_knows_the_outcome_of_is_settled_before_the_next_process
         let effects = Upkeep::of(Arc::clone(&store)).unwrap().effects();
         let open = effects.open();
         assert!(matches!(effects.undone(open[0].key).await, Err(ResolveError::NotOpen { .. })));
-        effects.happened(open[0].key, &"paid").await.unwrap();
+        effects.by("ann", "the bank says so").happened(open[0].key, &"paid").await.unwrap();
         for effect in &open[1..] {
             effects.did_not_happen(effect.key).await.unwrap();
         }
@@ -267,8 +268,14 @@ fn an_effect_that_nobody_knows_the_outcome_of_is_settled_before_the_next_process
         assert!(waiting(&store).0.is_empty());
     });
     runtime().block_on(async {
-        let (_, recovered) = recover(&world, &store).await;
+        let (system, recovered) = recover(&world, &store).await;
         assert_eq!((recovered.effects.confirmed, recovered.effects.unknown), (1, 0));
+        let listed = system.effects().list();
+        let said =
+            |status: &str| listed.iter().find(|it| it.status == status).unwrap().said.clone();
+        assert_eq!(said("confirmed"), Some(Said::new("ann", "the bank says so")));
+        assert_eq!(said("rejected"), None);
+        assert!(serde_json::to_string(&listed).unwrap().contains("\"by\":\"ann\""));
     });
 }
 
