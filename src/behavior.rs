@@ -141,7 +141,8 @@ pub trait Stateful: Behavior + Clone {
     /// [`Stateful::start`].
     ///
     /// # Errors
-    /// The snapshot does not fit: it is set aside, and an older one tried.
+    /// The snapshot does not fit: it is set aside, and an older one tried. Of a durable child all stay where none fits,
+    /// and the start fails.
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
         Err(CheckpointError::Incompatible {
             what: "snapshot".to_owned(),

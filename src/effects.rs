@@ -423,7 +423,7 @@ impl Effects {
     fn tell(&self, record: &Record) {
         let (key, status) = match record {
             Record::Intent(intent, _) => (intent.key, "intended"),
-            Record::Status(key, status) => (*key, status.name()),
+            Record::Status(key, status) | Record::Said(key, status, _) => (*key, status.name()),
             Record::Asked(..) | Record::Retired(_) => return,
         };
         self.tell_status(key, status);

@@ -185,7 +185,8 @@ pub enum Event {
         /// Of who may stand in for whom, with their capabilities.
         digest: Digest,
     },
-    /// A child had a state, and nothing of it can be restored: it begins as at the very beginning.
+    /// A child had a state, and nothing of it is left that can be restored: it begins as at the very beginning. A durable
+    /// child that has states and can restore none of them does not start instead.
     BeganAnew {
         /// The child.
         child: ChildPath,

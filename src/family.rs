@@ -12,6 +12,7 @@
 //! | its own limit exceeded | quarantined; not counted against the family; siblings go on |
 //! | the family's limit exceeded | all stopped in reverse order; [`ExitCause::Intensity`] |
 //! | a start fails in [`Input::Boot`] | those before it stopped in reverse order; the family ends |
+//! | ... of a child that was started while an earlier life ran ([`Family::add_kept`]) | the others are started; once the boot is done, counted like an exit |
 //! | a start fails in [`Input::Start`] | refused, and the child is not kept |
 //! | a start fails in a restart | counted like an exit, retried after the backoff |
 //! | a child ends while a run stops it | expected; not counted |
@@ -191,6 +192,25 @@ impl Family {
         self.insert(id, options, last, Phase::Idle(Rest::Ended)).ok_or(())
     }
 
+    /// As [`Family::add_static`], of a child that was started while an earlier life of the supervisor ran, and had
+    /// begun well: should it not start, the boot goes on without it.
+    ///
+    /// # Errors
+    /// As [`Family::add_static`].
+    #[expect(clippy::result_unit_err, reason = "as above")]
+    pub fn add_kept(
+        &mut self,
+        id: Arc<str>,
+        options: ChildOptions,
+        last: Incarnation,
+    ) -> Result<Key, ()> {
+        let key = self.add_static(id, options, last)?;
+        if let Some(child) = self.children.get_mut(&key) {
+            child.kept = true;
+        }
+        Ok(key)
+    }
+
     /// One step. What is to be done is returned, in order.
     pub fn on(&mut self, input: Input, now: Moment) -> Vec<Output> {
         let mut out = Vec::new();
@@ -318,6 +338,7 @@ impl Family {
             options,
             incarnation: last,
             phase: Phase::Idle(Rest::Ended),
+            kept: false,
             log: None,
         };
         self.tally.shift(&mut child, phase);

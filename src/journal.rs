@@ -54,8 +54,8 @@ const SCHEMA: &str = "mainstay.journal";
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
 /// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
-/// children were made from templates.
-const VERSION: u32 = 8;
+/// children were made from templates; 9 on whose word the status of an effect is what it is.
+const VERSION: u32 = 9;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -183,6 +183,7 @@ impl Journal {
                 break;
             }
         }
+        state.children.has_read();
         let journal = Self {
             store,
             state: Mutex::new(state),
@@ -231,15 +232,19 @@ impl Journal {
             }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
-            if written < has_grown(lines.len()) && !is_heavy {
+            let made = state.made_lines();
+            let count = lines.len() + made.len();
+            if written < has_grown(count) && !is_heavy {
                 return Ok(());
             }
             let next = self.store.streams()?;
             let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-            let count = lines.len() as u64;
             let (mut batches, bytes) = in_batches(&lines)?;
-            let last = batches.pop().unwrap_or_default();
-            self.written.store(count, Ordering::Relaxed);
+            let mut last = batches.pop().unwrap_or_default();
+            for line in &made {
+                last = append(last, line)?;
+            }
+            self.written.store(count as u64, Ordering::Relaxed);
             let gone = self.bytes.swap(bytes, Ordering::Relaxed);
             self.trimmed.fetch_add(gone, Ordering::Relaxed);
             self.tidied_bytes.store(bytes, Ordering::Relaxed);

@@ -33,9 +33,11 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{EffectKind, Fault};
 use crate::id::ChildPath;
 pub use crate::id::EffectKey;
+pub use status::{EffectStatus, Happened, Said};
 pub(crate) use unanswered::Trace;
 
 mod questions;
+mod status;
 mod unanswered;
 
 #[cfg(test)]
@@ -101,101 +103,6 @@ impl fmt::Debug for Intent {
     }
 }
 
-/// What is known about an effect.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub enum EffectStatus {
-    /// It may have been dispatched; no outcome is known.
-    Intended,
-    /// It happened; what came of it.
-    Confirmed(Happened),
-    /// It happened and stands, although it was to be undone: the undo of its task stopped here. A person
-    /// must look.
-    Left(Happened),
-    /// It did not happen.
-    Rejected,
-    /// The tool said that it failed, without saying that nothing has happened: it is not repeated unless
-    /// that does no harm, and is undone if it has an undo.
-    Failed(Fault),
-    /// Nobody knows, and it may not be repeated: it waits for a verification or a person.
-    Unknown,
-    /// It happened, or may have, and is being undone.
-    Compensating,
-    /// It happened, or may have, and was undone.
-    Compensated,
-    /// It happened, or may have, and undoing it failed; why. A person must look.
-    Stuck(String),
-}
-
-/// What came of an effect that took place.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Happened {
-    /// The encoded result.
-    pub result: Arc<[u8]>,
-    /// Who gave it, where that was not the tool that was asked: a member of a group.
-    pub served_by: Option<ChildPath>,
-    /// A stand-in gave it, or a stand-in's work is in it.
-    pub degraded: bool,
-    /// It is the default of a group.
-    pub defaulted: bool,
-    /// A person has said that it stands rightly: it is not undone by itself any more.
-    pub stands: bool,
-}
-
-impl Happened {
-    /// With this result, of the tool itself.
-    pub fn new(result: impl Into<Arc<[u8]>>) -> Self {
-        let result = result.into();
-        Self { result, served_by: None, degraded: false, defaulted: false, stands: false }
-    }
-}
-
-impl fmt::Debug for Happened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Happened")
-            .field("served_by", &self.served_by)
-            .field("degraded", &self.degraded)
-            .field("defaulted", &self.defaulted)
-            .field("stands", &self.stands)
-            .finish_non_exhaustive()
-    }
-}
-
-impl EffectStatus {
-    /// The name in dumps: `confirmed`.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Intended => "intended",
-            Self::Confirmed(_) => "confirmed",
-            Self::Left(_) => "left",
-            Self::Rejected => "rejected",
-            Self::Failed(_) => "failed",
-            Self::Unknown => "unknown",
-            Self::Compensating => "compensating",
-            Self::Compensated => "compensated",
-            Self::Stuck(_) => "stuck",
-        }
-    }
-
-    /// Whether a person has said that it stands rightly.
-    pub const fn stands(&self) -> bool {
-        matches!(self, Self::Confirmed(Happened { stands: true, .. }))
-    }
-
-    /// Whether somebody still has to find something out or do something about it.
-    pub const fn is_open(&self) -> bool {
-        matches!(
-            self,
-            Self::Intended | Self::Unknown | Self::Compensating | Self::Stuck(_) | Self::Left(_)
-        )
-    }
-}
-
-impl fmt::Debug for EffectStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// An effect as the ledger keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -209,6 +116,8 @@ pub struct Entry {
     pub seq: u64,
     /// Somebody waits for its outcome right now.
     pub in_flight: bool,
+    /// Who spoke on it last, and why, where that was said.
+    pub said: Option<Arc<Said>>,
 }
 
 impl Entry {
@@ -256,6 +165,8 @@ pub enum Input {
     Stands(EffectKey),
     /// The task has its fate, and nothing will ask for its effects again.
     Retire(Arc<str>),
+    /// A person says this.
+    By(Arc<Said>, Box<Input>),
 }
 
 /// What a verification, or a person, found out.
@@ -304,6 +215,8 @@ pub enum Record {
     Intent(Intent, u32),
     /// What is known about an effect now.
     Status(EffectKey, EffectStatus),
+    /// The same, on the word of a person.
+    Said(EffectKey, EffectStatus, Arc<Said>),
     /// What came of a question of this task that is no effect: only its replay needs it.
     Asked(Arc<str>, EffectKey, EffectStatus),
     /// The effects of this task that are settled are forgotten, and its questions.
@@ -372,12 +285,8 @@ impl Ledger {
                     entry.seq = seq;
                 }
             }
-            Record::Status(key, status) => {
-                if let Some(entry) = self.entries.get_mut(&key) {
-                    entry.status = status;
-                    entry.in_flight = false;
-                }
-            }
+            Record::Status(key, status) => self.note(key, status, None),
+            Record::Said(key, status, said) => self.note(key, status, Some(said)),
             Record::Asked(task, key, status) => {
                 self.note_asked(task, key, status);
             }
@@ -392,8 +301,11 @@ impl Ledger {
         let mut records = Vec::with_capacity(entries.len() * 2);
         for entry in entries {
             records.push(Record::Intent(entry.intent.clone(), entry.epoch));
-            if entry.status != EffectStatus::Intended {
-                records.push(Record::Status(entry.intent.key, entry.status.clone()));
+            let (key, status) = (entry.intent.key, entry.status.clone());
+            match &entry.said {
+                Some(said) => records.push(Record::Said(key, status, Arc::clone(said))),
+                None if status == EffectStatus::Intended => {}
+                None => records.push(Record::Status(key, status)),
             }
         }
         for (task, asked) in &self.asked {
@@ -408,6 +320,7 @@ impl Ledger {
     /// Feeds one input.
     pub fn on(&mut self, input: Input) -> Output {
         match input {
+            Input::By(said, input) => self.on_word(said, *input),
             Input::Begin(intent) => self.begin(intent),
             Input::Confirmed(key, result) => self.settle(key, |entry| match entry.status {
                 EffectStatus::Intended | EffectStatus::Unknown => {
@@ -637,7 +550,7 @@ impl Ledger {
         self.next += 1;
         let status = EffectStatus::Intended;
         let (key, task) = (intent.key, Arc::clone(&intent.task));
-        let entry = Entry { intent, epoch, status, seq, in_flight };
+        let entry = Entry { intent, epoch, status, seq, in_flight, said: None };
         if self.entries.insert(key, entry).is_none() {
             self.tasks.entry(task).or_default().push(key);
         }

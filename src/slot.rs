@@ -57,6 +57,7 @@ mod recovery;
 mod replay;
 mod state;
 mod trial;
+mod unfit;
 mod wide;
 mod work;
 mod worker;
@@ -98,6 +99,8 @@ pub(crate) trait Managed: Send + Sync {
     fn give_up(&self, cause: &ExitCause);
     /// It leaves the system.
     fn remove(&self, cause: &ExitCause);
+    /// It was removed for good: from now on it hands no state to the store any more.
+    fn unmade(&self) {}
     /// It was removed, and its supervisor is started again from its spec, in which it stands.
     fn revive(&self);
     fn counts(&self) -> FateCounts;
@@ -687,12 +690,5 @@ impl<Q, R> Envelope<Q, R> {
 impl<W: Worker> std::fmt::Debug for Slot<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl Hub {
-    pub(crate) fn begin_shutdown(&self) {
-        self.shutting_down.store(true, Ordering::Release);
-        self.effects.look_again();
     }
 }

@@ -27,6 +27,8 @@ use dying::Dying;
 mod dying;
 #[path = "durable/again.rs"]
 mod again;
+#[path = "durable/cleared.rs"]
+mod cleared;
 #[path = "common/moody.rs"]
 mod moody;
 #[path = "durable/replies.rs"]
@@ -35,6 +37,8 @@ mod replies;
 mod stale;
 #[path = "durable/templates.rs"]
 mod templates;
+#[path = "durable/unfit.rs"]
+mod unfit;
 #[path = "durable/torn.rs"]
 mod torn;
 #[path = "durable/versions.rs"]

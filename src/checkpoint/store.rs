@@ -551,7 +551,7 @@ pub(crate) fn unreadable(store: &str, id: CheckpointId, error: CodecError) -> St
             StoreError::Incompatible { file, what, found, expected }
         }
         other => {
-            let what = format!("the request in hand of {id}: {other}");
+            let what = format!("the request in hand of {id}: {}", other.found());
             StoreError::Corrupt { file, offset: 0, what }
         }
     }

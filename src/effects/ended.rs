@@ -119,8 +119,12 @@ impl Effects {
 
     /// Something was found out, or done about.
     pub(super) fn settled(&self, record: &Record) {
-        let Record::Status(key, status) = record else { return };
-        if status.is_open() || self.ended.lock().open.is_empty() {
+        let (Record::Status(key, status) | Record::Said(key, status, _)) = record else { return };
+        if status.is_open() {
+            return;
+        }
+        self.no_more_left(*key);
+        if self.ended.lock().open.is_empty() {
             return;
         }
         let task = {

@@ -71,6 +71,23 @@ impl Effects {
         }
     }
 
+    /// This act is settled: where nothing of its task is open any more, nothing of it is left either.
+    pub(super) fn no_more_left(&self, key: EffectKey) {
+        if self.halted.lock().0.is_empty() {
+            return;
+        }
+        let settled = {
+            let ledger = self.ledger.lock();
+            let Some(entry) = ledger.get(key) else { return };
+            let task = &entry.intent.task;
+            let is_open = ledger.of_task(task).iter().any(|entry| entry.status.is_open());
+            (!is_open).then(|| Arc::clone(task))
+        };
+        if let Some(task) = settled {
+            self.halted.lock().0.remove(&task);
+        }
+    }
+
     /// A person has spoken on this act: what stood for that is undone, in a task of its own.
     pub(crate) fn spoken_on(self: &Arc<Self>, key: EffectKey) {
         let task = self.ledger.lock().get(key).map(|entry| Arc::clone(&entry.intent.task));
@@ -216,4 +233,40 @@ fn stands(entry: &Entry, ends: Ends) -> Stands {
 
 fn is_left(entry: &Entry) -> bool {
     matches!(entry.status, EffectStatus::Left(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::EffectKind;
+    use crate::id::ChildPath;
+    use crate::ledger::{Happened, Intent, Record, Undo};
+
+    #[tokio::test]
+    async fn of_a_task_that_a_person_has_settled_nothing_is_remembered() {
+        let effects = Effects::new(|_| {});
+        let (tool, request) = (ChildPath::from("desk/tool"), Arc::<[u8]>::from(b"7".as_slice()));
+        let keys = ["one", "two"].map(|task| {
+            let key = EffectKey::of(task, 0, 0, &tool, &request);
+            let undo = Some(Undo { tool: tool.clone(), request: Arc::clone(&request) });
+            let (task, owner) = (Arc::from(task), "desk/agent".into());
+            let (tool, request, kind) =
+                (tool.clone(), Arc::clone(&request), EffectKind::Compensable);
+            let intent =
+                Intent { key, task, owner, step: 0, ordinal: 0, tool, kind, request, undo };
+            let left = EffectStatus::Left(Happened::new(&b"1"[..]));
+            effects.ledger.lock().apply(Record::Intent(intent, 0));
+            effects.ledger.lock().apply(Record::Status(key, left));
+            key
+        });
+        for task in ["one", "two"] {
+            effects.halts(task, Ends::Unanswered);
+        }
+        let left = || effects.halted.lock().0.len();
+        assert_eq!(left(), 2);
+        effects.feed(Input::Stands(keys[0])).await.unwrap();
+        assert_eq!(left(), 1);
+        effects.feed(Input::Undone(keys[1])).await.unwrap();
+        assert_eq!(left(), 0);
+    }
 }

@@ -12,13 +12,14 @@ use super::Effects;
 use crate::error::ResolveError;
 use crate::fault::EffectKind;
 use crate::id::ChildPath;
-use crate::ledger::{EffectCounts, EffectKey, EffectStatus, Entry, Input, Resolution};
+use crate::ledger::{EffectCounts, EffectKey, EffectStatus, Entry, Input, Resolution, Said};
 use crate::text;
 
 /// The effects of a system, for looking at them and for settling what only a person can.
 #[derive(Clone)]
 pub struct EffectsRef {
     effects: Arc<Effects>,
+    said: Option<Arc<Said>>,
 }
 
 impl fmt::Debug for EffectsRef {
@@ -47,11 +48,25 @@ pub struct EffectView {
     pub kind: EffectKind,
     /// What is known: `confirmed`, `unknown`, `stuck`, ...
     pub status: &'static str,
+    /// Who spoke on it last, and why ([`EffectsRef::by`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
 }
 
 impl EffectsRef {
     pub(crate) fn new(effects: Arc<Effects>) -> Self {
-        Self { effects }
+        Self { effects, said: None }
+    }
+
+    /// The same, for this person to speak, who has this reason: both are written down with whatever is said
+    /// by what this returns, and listed with the effect ([`EffectView::said`]), also by the next process. Who speaks
+    /// last on an effect is remembered.
+    ///
+    /// # Default
+    /// Nobody's name: what is said counts as much.
+    #[must_use = "it is who speaks, and has said nothing yet"]
+    pub fn by(&self, by: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { effects: Arc::clone(&self.effects), said: Some(Arc::new(Said::new(by, why))) }
     }
 
     /// How many effects there are of each status.
@@ -189,6 +204,10 @@ impl EffectsRef {
                 Err(ResolveError::NotOpen { key, status: status.name() })
             }
             Some(_) => {
+                let input = match &self.said {
+                    Some(said) => Input::By(Arc::clone(said), Box::new(input)),
+                    None => input,
+                };
                 self.effects.feed(input).await.map_err(ResolveError::Journal)?;
                 Ok(())
             }
@@ -210,5 +229,6 @@ fn view(entry: &Entry) -> EffectView {
         ordinal: entry.intent.ordinal,
         kind: entry.intent.kind,
         status: entry.status.name(),
+        said: entry.said.as_deref().cloned(),
     }
 }

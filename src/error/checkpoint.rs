@@ -52,6 +52,16 @@ pub enum CodecError {
     },
 }
 
+impl CodecError {
+    /// What was found, for an error that says itself that something is corrupt.
+    pub(crate) fn found(self) -> String {
+        match self {
+            Self::Corrupt(what) => what,
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Why a store did not do what it was asked. Nothing that was written before is lost by any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

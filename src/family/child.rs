@@ -17,6 +17,8 @@ pub(super) struct Child {
     /// The life that is up, or the last one that was handed to a run.
     pub(super) incarnation: Incarnation,
     pub(super) phase: Phase,
+    /// The boot does not depend on it.
+    pub(super) kept: bool,
     /// Its own restarts; only where a limit or a backoff asks for them.
     pub(super) log: Option<Box<Log>>,
 }

@@ -153,10 +153,24 @@ impl Family {
         &mut self,
         run: RunId,
         start: &[Key],
-        died: Vec<Death>,
+        mut died: Vec<Death>,
         result: Result<(), (Key, ExitCause)>,
     ) {
-        let failed = result.err();
+        let mut failed = result.err();
+        if let Some((key, cause)) =
+            failed.take_if(|(key, _)| self.children.get(key).is_some_and(|child| child.kept))
+        {
+            // As one that has died during the boot.
+            let incarnation = self.incarnation_of(key).unwrap_or(Incarnation::NONE);
+            if self.phase(key) == Some(Phase::Starting(run)) {
+                self.shift(key, Phase::Held);
+                died.push(Death { key, incarnation, cause, widen: None });
+            }
+            if start.last() != Some(&key) {
+                self.boot_on(run, start, key, died);
+                return;
+            }
+        }
         let mut up = true;
         for &key in start {
             up &= failed.as_ref().is_none_or(|(failed, _)| *failed != key);
@@ -182,6 +196,23 @@ impl Family {
             }
         }
         self.drain();
+    }
+
+    /// The boot goes on after this child. It is one boot to those before it, too.
+    fn boot_on(&mut self, before: RunId, all: &[Key], after: Key, died: Vec<Death>) {
+        let run = self.new_run();
+        let mut start = Vec::new();
+        for &key in all {
+            if self.phase(key) != Some(Phase::Starting(before)) {
+                continue;
+            }
+            self.shift(key, Phase::Starting(run));
+            if key > after {
+                start.extend(self.incarnation_of(key).map(|life| (key, life)));
+            }
+        }
+        self.jobs.insert(run, Job::Boot { start: all.to_vec(), died });
+        self.out.push(Output::Run { run, stop: Vec::new(), parallel: false, until: None, start });
     }
 
     /// What was planned for a child that is stopped now.

@@ -12,7 +12,7 @@ use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, Fault};
 use crate::id::{CheckpointId, ChildPath, EffectKey};
-use crate::ledger::{EffectStatus, Happened, Intent, Record, Undo};
+use crate::ledger::{EffectStatus, Happened, Intent, Record, Said, Undo};
 use crate::policy::budget::Limits;
 use crate::port::Back;
 
@@ -89,6 +89,9 @@ pub(super) enum Line {
     Status {
         key: String,
         status: StoredStatus,
+        /// The person on whose word, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        said: Option<Arc<Said>>,
     },
     /// What came of a question that is no effect.
     Asked {
@@ -248,7 +251,10 @@ impl From<Record> for Line {
                     .map(|undo| (undo.tool, String::from_utf8_lossy(&undo.request).into_owned())),
             }),
             Record::Status(key, status) => {
-                Self::Status { key: key.to_string(), status: status.into() }
+                Self::Status { key: key.to_string(), status: status.into(), said: None }
+            }
+            Record::Said(key, status, said) => {
+                Self::Status { key: key.to_string(), status: status.into(), said: Some(said) }
             }
             Record::Asked(task, key, status) => {
                 Self::Asked { task, key: key.to_string(), status: status.into() }

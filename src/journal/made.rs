@@ -3,7 +3,7 @@
 //! *Invariant.* A child of this kind is in the journal before it begins, until it is gone. What the store holds of
 //! others that had its path before is not its.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 use super::Journal;
 use super::line::Line;
 use super::state::State;
-use crate::checkpoint::{Batch, Commit, Durability, Listed, Receipt};
+use crate::checkpoint::store::Item;
+use crate::checkpoint::{
+    Batch, Commit, Durability, LONGEST_PIN, Listed, Pin, Receipt, Scope, Wall,
+};
 use crate::error::StoreError;
 use crate::fate::Fate;
 use crate::id::{CheckpointId, ChildPath};
@@ -31,12 +34,14 @@ pub(crate) struct Made {
 /// Distinguishes a child from those that have its path before and after it.
 pub(crate) type Serial = u64;
 
-/// Why a path is not free.
+/// Why a child is not made.
 pub(crate) enum Taken {
     /// There is a child.
     Stands,
-    /// It is being started, or has just ended: this tells of a change.
+    /// It is being started, or has just ended: this tells of the next change.
     Moves(Arc<Notify>),
+    /// What others have left under its path cannot be read.
+    Unreadable(StoreError),
 }
 
 struct Child {
@@ -70,7 +75,7 @@ impl Drop for Unmaking {
     fn drop(&mut self) {
         let mut state = self.journal.state.lock();
         state.children.leaving.remove(&self.child);
-        state.children.changed.notify_waiters();
+        state.children.changed(&self.child);
     }
 }
 
@@ -80,7 +85,11 @@ pub(super) struct Children {
     by_path: BTreeMap<ChildPath, Child>,
     /// Whose end the store has not answered yet: until then it may still take what they have left.
     leaving: BTreeSet<ChildPath>,
-    changed: Arc<Notify>,
+    /// Who waits for a change of which path.
+    waiting: BTreeMap<ChildPath, Arc<Notify>>,
+    /// While a journal is read: the places of the requests that each path has accepted, also of those that have
+    /// ended since.
+    read: HashMap<ChildPath, Vec<u64>>,
 }
 
 impl Children {
@@ -91,7 +100,28 @@ impl Children {
 
     pub(super) fn remove(&mut self, child: &ChildPath) {
         self.by_path.remove(child);
-        self.changed.notify_waiters();
+        self.changed(child);
+    }
+
+    /// A request to this child is open, in this place, as was read.
+    pub(super) fn note_read(&mut self, child: &ChildPath, place: u64) {
+        self.read.entry(child.clone()).or_default().push(place);
+    }
+
+    /// All is read.
+    pub(super) fn has_read(&mut self) {
+        self.read = HashMap::new();
+    }
+
+    /// Whoever waits for this path looks again.
+    fn changed(&mut self, child: &ChildPath) {
+        if let Some(waiting) = self.waiting.remove(child) {
+            waiting.notify_waiters();
+        }
+    }
+
+    fn next_change(&mut self, child: &ChildPath) -> Arc<Notify> {
+        Arc::clone(self.waiting.entry(child.clone()).or_default())
     }
 
     pub(super) fn has(&self, child: &ChildPath) -> bool {
@@ -135,29 +165,30 @@ impl From<&Made> for Line {
 impl State {
     /// A child is gone, as was read. What it had not come to ended with it.
     pub(super) fn unmakes(&mut self, child: &ChildPath) {
-        let left: Vec<_> = self
-            .opened()
-            .filter(|open| open.child == *child)
-            .map(|it| Arc::clone(&it.key))
-            .collect();
-        for key in left {
-            self.ends(key, Fate::Stopped);
+        for place in self.children.read.remove(child).unwrap_or_default() {
+            if let Some(key) = self.open_at(place).map(|open| Arc::clone(&open.key)) {
+                self.ends(key, Fate::Stopped);
+            }
         }
         self.lets_go_of(child);
     }
 }
 
 impl Journal {
-    /// A child is about to begin: nothing is started before the store has answered.
-    pub(crate) fn makes(&self, made: Made) -> Result<(Serial, Commit), Taken> {
+    /// A child is about to begin: nothing is started before the store has answered. What the store has of its path
+    /// is of others, as long as nobody has that: both is looked at in one step, so that nobody can have come and
+    /// gone in between.
+    pub(crate) fn makes(&self, mut made: Made) -> Result<(Serial, Commit), Taken> {
         let mut state = self.state.lock();
-        if let Some(child) = state.children.by_path.get(&made.child) {
-            let changed = Arc::clone(&state.children.changed);
-            return Err(if child.stands { Taken::Stands } else { Taken::Moves(changed) });
+        let stands = state.children.by_path.get(&made.child).map(|child| child.stands);
+        if stands == Some(true) {
+            return Err(Taken::Stands);
         }
-        if state.children.leaving.contains(&made.child) {
-            return Err(Taken::Moves(Arc::clone(&state.children.changed)));
+        if stands.is_some() || state.children.leaving.contains(&made.child) {
+            return Err(Taken::Moves(state.children.next_change(&made.child)));
         }
+        let left = self.store.checkpoints(&made.child).map_err(Taken::Unreadable)?;
+        made.before.extend(left.iter().map(|listed| listed.checkpoint.id));
         let commit = self.commit(Batch::new(), &Line::from(&made), Durability::Sync);
         let serial = state.number();
         let path = made.child.clone();
@@ -171,7 +202,7 @@ impl Journal {
         if let Some(child) = state.children.at(child, serial) {
             child.stands = stands;
         }
-        state.children.changed.notify_waiters();
+        state.children.changed(child);
     }
 
     /// Whether a child of a template has this path, or is about to.
@@ -190,10 +221,50 @@ impl Journal {
     /// It is gone, or did not begin, and all its requests have their fates: no process makes it again. `None` when
     /// that was said already.
     pub(crate) fn unmakes(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
+        self.unmakes_with(child, serial, Batch::new())
+    }
+
+    /// As [`Journal::unmakes`], of one that somebody has let end: its states go with it, as far as nobody needs them.
+    pub(crate) fn clears(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
+        let left = self.left_by(child).unwrap_or_default();
+        let batch = left.into_iter().fold(Batch::new(), |batch, id| batch.item(Item::Drop(id)));
+        self.unmakes_with(child, serial, batch)
+    }
+
+    /// The states under the path of one that is gone, the oldest first, but for what people have set aside or
+    /// pinned, and what a line names, which could not be returned to without it.
+    fn left_by(&self, child: &ChildPath) -> Result<Vec<CheckpointId>, StoreError> {
+        let all = self.store.checkpoints(child)?;
+        let mut named = BTreeSet::new();
+        let above = std::iter::successors(Some(child.clone()), ChildPath::parent);
+        for at in above.filter(|_| !all.is_empty()) {
+            for scope in Scope::ALL {
+                for line in self.store.lines(scope, &at)? {
+                    named.extend(line.members.iter().map(|(_, id)| *id));
+                }
+            }
+        }
+        let now = Wall::from(self.clock.wall());
+        // Its own pins were for requests that have their fates.
+        let is_held = |pin: &Pin| *pin.owner != *child.as_str() && pin.holds(now, LONGEST_PIN);
+        let is_needed = |listed: &Listed| {
+            let id = listed.checkpoint.id;
+            listed.bad.is_some() || named.contains(&id) || listed.pins.iter().any(is_held)
+        };
+        let left = all.iter().rev().filter(|listed| !is_needed(listed));
+        Ok(left.map(|listed| listed.checkpoint.id).collect())
+    }
+
+    fn unmakes_with(
+        self: &Arc<Self>,
+        child: &ChildPath,
+        serial: Serial,
+        batch: Batch,
+    ) -> Option<Unmaking> {
         let mut state = self.state.lock();
         state.children.at(child, serial)?;
         let line = Line::Unmade { child: child.clone() };
-        let commit = self.commit(Batch::new(), &line, Durability::Sync);
+        let commit = self.commit(batch, &line, Durability::Sync);
         state.lets_go_of(child);
         state.children.leaving.insert(child.clone());
         Some(Unmaking { commit, journal: Arc::clone(self), child: child.clone() })

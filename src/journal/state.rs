@@ -126,7 +126,7 @@ impl State {
                         hand,
                     });
                     self.take(&key);
-                    self.put(key, known);
+                    self.put_read(key, known);
                 }
             }
             Line::Fated { key, fate: Fate::Quarantined, at, trail, .. } => {
@@ -142,7 +142,7 @@ impl State {
             Line::Released { key } => {
                 let before = self.take(&key);
                 let after = self.releases(before);
-                self.put(key, after);
+                self.put_read(key, after);
             }
             Line::Discarded { key } => {
                 self.take(&key);
@@ -155,8 +155,12 @@ impl State {
                 self.hands(&key, if out { Hand::Out } else { Hand::In });
             }
             Line::Intent(stored) => return Ok(Some(stored.into_record()?)),
-            Line::Status { key, status } => {
-                return Ok(Some(Record::Status(key_of(&key)?, status.into())));
+            Line::Status { key, status, said } => {
+                let (key, status) = (key_of(&key)?, status.into());
+                return Ok(Some(match said {
+                    Some(said) => Record::Said(key, status, said),
+                    None => Record::Status(key, status),
+                }));
             }
             Line::Returned { checkpoints, missing, replayed } => {
                 self.use_up(checkpoints);
@@ -179,6 +183,19 @@ impl State {
             Line::Unmade { child } => self.unmakes(&child),
         }
         Ok(None)
+    }
+
+    /// As [`State::put`], of a request that is open as was read.
+    fn put_read(&mut self, key: Arc<str>, known: Known) {
+        if let Known::Open(place, open) = &known {
+            self.children.note_read(&open.child, *place);
+        }
+        self.put(key, known);
+    }
+
+    /// The request that is open in this place.
+    pub(super) fn open_at(&self, place: u64) -> Option<&Open> {
+        self.open.get(&place)
     }
 
     /// Every key under which a request is open or was answered, and whether it was.
@@ -278,14 +295,19 @@ impl State {
             lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
         }
         lines.extend(self.open.values().map(Line::from));
-        lines.extend(self.children.all().into_iter().map(|(_, made)| Line::from(made)));
         let used: Vec<_> = self.returned.iter().copied().collect();
         let untold: Vec<_> = self.untold.keys().map(Arc::clone).collect();
         lines.extend(returned(&used, &untold, &[]));
         lines
     }
 
-    /// How many of [`State::lines`] there are at least.
+    /// The records that say who was made from templates. Said twice, one ends what the first of its path had left:
+    /// they come with the end of the journal before them, whole or not at all.
+    pub(super) fn made_lines(&self) -> Vec<Line> {
+        self.children.all().into_iter().map(|(_, made)| Line::from(made)).collect()
+    }
+
+    /// How many of [`State::lines`] and [`State::made_lines`] there are at least.
     pub(super) fn least(&self) -> usize {
         self.fated.len() + self.past.len() + self.open.len() + self.children.len()
     }

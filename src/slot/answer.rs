@@ -179,7 +179,9 @@ impl<W: Worker> Slot<W> {
             let saved = desk.saved.as_ref().filter(|saved| saved.is_doubtful);
             // Another answer that is on its way brings the state after it.
             let comes = desk.mailbox.flights().any(|flight| flight.payload.is_answering());
-            let sealed = sealed.filter(|_| saved.is_some() && !comes);
+            // Whoever has its path next would take it up.
+            let unmade = desk.rare.as_ref().is_some_and(|rare| rare.unmade);
+            let sealed = sealed.filter(|_| saved.is_some() && !comes && !unmade);
             let before = saved.and_then(|saved| Some(saved.parent.as_ref()?.id));
             let checkpoint = sealed.as_ref().map(|sealed| Arc::clone(sealed.checkpoint()));
             let batch = sealed.map_or_else(Batch::new, |sealed| Batch::new().sealed(sealed));

@@ -618,6 +618,10 @@ impl<W: Worker> Managed for Slot<W> {
         self.drain(cause);
     }
 
+    fn unmade(&self) {
+        self.desk().rare().unmade = true;
+    }
+
     fn revive(&self) {
         let mut desk = self.desk();
         desk.life.on(lifecycle::Input::Revive);

@@ -34,6 +34,8 @@ pub(super) struct Rare<W: Worker> {
     /// The state is one of before requests that were answered: they are replayed before anything else is
     /// done.
     pub(super) behind: bool,
+    /// The child is gone for good, and whoever has its path next must find nothing of it.
+    pub(super) unmade: bool,
     /// What was the user's and is to be dropped once the lock is released.
     pub(super) rubbish: Vec<Box<dyn Send>>,
 }
@@ -49,6 +51,7 @@ impl<W: Worker> Default for Rare<W> {
             holds: Vec::new(),
             gate: None,
             behind: false,
+            unmade: false,
             rubbish: Vec::new(),
         }
     }
@@ -57,8 +60,18 @@ impl<W: Worker> Default for Rare<W> {
 impl<W: Worker> Rare<W> {
     pub(super) fn is_empty(&self) -> bool {
         // Named one by one, so that a new field is not forgotten here.
-        let Self { resume, zombies, resting, continues, candidate, holds, gate, behind, rubbish } =
-            self;
+        let Self {
+            resume,
+            zombies,
+            resting,
+            continues,
+            candidate,
+            holds,
+            gate,
+            behind,
+            unmade,
+            rubbish,
+        } = self;
         resume.is_none()
             && zombies.is_empty()
             && resting.is_none()
@@ -67,6 +80,7 @@ impl<W: Worker> Rare<W> {
             && holds.is_empty()
             && gate.is_none()
             && !*behind
+            && !*unmade
             && rubbish.is_empty()
     }
 }

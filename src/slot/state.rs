@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::anchor::Anchor;
 use super::keep::Unkept;
+use super::unfit::Unfit;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
@@ -37,7 +38,7 @@ pub(crate) struct Saved {
     /// What the behavior has counted, over all lives.
     units: u64,
     /// Lives that began with it and ended at once.
-    ended: u32,
+    pub(super) ended: u32,
     /// What the request in hand goes back to, in the store.
     pub(super) anchor: Anchor,
     /// The store may have the state after an answer that does not count.
@@ -208,39 +209,29 @@ impl<W: Worker> Slot<W> {
     }
 
     /// Brings a newly constructed life to where the last one can be gone on with. A snapshot that does
-    /// not fit is dropped, and the one before it tried; without any, the life begins as constructed.
+    /// not fit is set aside, and the one before it tried; without any, the life begins as constructed. Where a child
+    /// keeps its states in the store and none of them fits, nothing is set aside, and the start fails.
     pub(super) fn restore(
         &self,
         mut life: W::Life,
         number: Incarnation,
     ) -> Result<W::Life, ExitCause> {
-        let (mut tried, mut refused) = (Vec::new(), self.has_lost());
+        let (mut tried, mut unfit, has_lost) = (Vec::new(), Unfit::default(), self.has_lost());
         loop {
             let Some((snapshot, in_hand, checkpoint)) = self.next_to_restore() else {
-                if !refused {
+                if unfit.is_empty() && !has_lost {
                     return Ok(life);
                 }
-                let Some(older) = self.older(&mut tried) else {
-                    let mut desk = self.desk();
-                    if let Some(saved) = &mut desk.saved {
-                        saved.steps = 0;
-                    }
-                    desk.rare().behind = true;
-                    drop(desk);
-                    self.hub
-                        .emit(Event::BeganAnew { child: self.path.clone(), incarnation: number });
-                    return Ok(life);
-                };
-                let mut desk = self.desk();
-                if let Some(before) = desk.saved.replace(older) {
-                    desk.discard(before);
+                match self.older(&mut tried) {
+                    Some(older) => self.take_older(&mut unfit, older),
+                    None => return self.begin_without(life, unfit, number),
                 }
-                desk.rare().behind = true;
                 continue;
             };
             let restored = unwound(|| W::restore(&mut life, &snapshot));
             let why = match restored {
                 Ok(Ok(())) => {
+                    self.set_aside(unfit);
                     let mut desk = self.desk();
                     let step = in_hand.as_ref().map(|in_hand| in_hand.step);
                     desk.rare().continues = in_hand;
@@ -257,18 +248,23 @@ impl<W: Worker> Slot<W> {
                 Ok(Err(error)) if error.is_retryable() => {
                     // Nothing is wrong with the state: the next start has it again.
                     let _ = unwound(move || drop(life));
+                    self.put_back(unfit);
                     return Err(ExitCause::StartFailed(error.to_string()));
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(text) => format!("restore panicked: {text}"),
             };
-            self.drop_bad(in_hand.is_some(), checkpoint, &why);
-            refused = true;
+            self.note_unfit(&mut unfit, in_hand.is_some(), checkpoint, why);
             tried.extend(checkpoint);
             // It may have been half restored.
-            let fresh = unwound(|| self.worker.construct()).map_err(|text| {
-                ExitCause::StartFailed(format!("the constructor panicked: {text}"))
-            })?;
+            let fresh = match unwound(|| self.worker.construct()) {
+                Ok(fresh) => fresh,
+                Err(text) => {
+                    self.put_back(unfit);
+                    let why = format!("the constructor panicked: {text}");
+                    return Err(ExitCause::StartFailed(why));
+                }
+            };
             let old = std::mem::replace(&mut life, fresh);
             unwound(move || drop(old)).ok();
         }
@@ -352,6 +348,11 @@ impl<W: Worker> Slot<W> {
             }
             desk.discard(bad);
         }
+        self.tell_unfit(checkpoint, why);
+    }
+
+    /// A state could not be restored, and is set aside.
+    pub(super) fn tell_unfit(&self, checkpoint: Option<CheckpointId>, why: &str) {
         if let (Some(id), Some(journal)) = (checkpoint, self.journal()) {
             // It is set aside for good, and a person can look at it; the answer changes nothing here.
             let batch = Batch::new().mark_bad(id, why);

@@ -14,6 +14,7 @@ use crate::error::{StartError, StoreError};
 use crate::family::{ChildInfo, ChildOptions, ChildStatus};
 use crate::id::ChildPath;
 use crate::journal::Serial;
+use crate::slot::Managed;
 
 /// Those of one supervisor, in the order in which they were written down.
 pub(super) type Kept = BTreeMap<Serial, (Arc<str>, ChildOptions, Ward)>;
@@ -58,10 +59,11 @@ impl Supervisor {
     /// are left open for the next process, and so is the child.
     pub(super) fn unmake(
         &self,
-        path: &ChildPath,
+        child: Arc<dyn Managed>,
         serial: Serial,
         ended: oneshot::Sender<Result<(), StoreError>>,
     ) {
+        let path = child.path();
         let Some(journal) = self.hub.journal.get() else {
             let _ = ended.send(Ok(()));
             return;
@@ -79,7 +81,8 @@ impl Supervisor {
                 journal.stands(&path, serial, true);
                 return;
             }
-            let _ = ended.send(match journal.unmakes(&path, serial) {
+            child.unmade();
+            let _ = ended.send(match journal.clears(&path, serial) {
                 Some(unmaking) => unmaking.done().await,
                 None => Ok(()),
             });

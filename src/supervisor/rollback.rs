@@ -38,7 +38,7 @@ pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
 pub(crate) use lives::Lives;
 use lives::set_aside;
-use options::{Wanted, has_in_hand, is_used_up, used_up};
+use options::{Wanted, check_owner, has_in_hand, is_used_up, used_up};
 use progress::Phase;
 pub(crate) use progress::Rollbacks;
 use since::{Missing, Since};
@@ -420,6 +420,8 @@ impl Place {
                 }));
             };
             let journal = self.node.hub.journal.get();
+            let owned = check_owner(store, journal.map(|it| &**it), (path, *id));
+            owned.map_err(refuse)?;
             if journal.is_some_and(|journal| is_used_up(journal, path, *id)) {
                 return Err(refuse(CheckpointError::Used { checkpoint: *id }));
             }
@@ -438,13 +440,6 @@ impl Place {
             let ledger = self.node.hub.journal.get().map_or(0, |journal| journal.position());
             let rules = Rules { topology, ledger, ..Rules::at(now) };
             let validated = Validator::new(store, &schemas, rules).validate(*id).map_err(refuse)?;
-            if validated.checkpoint().child != *path {
-                return Err(refuse(CheckpointError::Incompatible {
-                    what: "the checkpoint's child".to_owned(),
-                    found: validated.checkpoint().child.to_string(),
-                    expected: path.to_string(),
-                }));
-            }
             lives.push((Arc::clone(child), Some(validated)));
         }
         // Those that had not lived when the line was drawn begin anew.

@@ -93,9 +93,13 @@ impl Shell {
         let mut wards = HashMap::with_capacity(node.statics.len());
         let kept = node.kept.lock().clone();
         for (id, options, ward) in node.statics.iter().chain(kept.values()) {
-            let last = ward.managed.last_incarnation();
+            let (id, last) = (Arc::clone(id), ward.managed.last_incarnation());
             // The spec was validated, and what is kept has ids of its own: none stands twice.
-            if let Ok(key) = family.add_static(Arc::clone(id), *options, last) {
+            let added = match ward.kept {
+                None => family.add_static(id, *options, last),
+                Some(_) => family.add_kept(id, *options, last),
+            };
+            if let Ok(key) = added {
                 wards.insert(key, ward.clone());
             }
         }
@@ -183,7 +187,7 @@ impl Shell {
                         ward.managed.remove(&ExitCause::Stopped);
                         node.registry.retire(left);
                         if let Some(serial) = ward.kept {
-                            node.unmake(ward.managed.path(), serial, heard);
+                            node.unmake(ward.managed, serial, heard);
                         }
                     });
                 }

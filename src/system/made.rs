@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::SupervisorRef;
 use crate::error::{SpecError, StartError, TemplateError};
 use crate::family::Reply;
-use crate::id::{CheckpointId, ChildPath};
+use crate::id::ChildPath;
 use crate::journal::{Journal, Made, Serial, Taken};
 use crate::spec::{ChildSpec, dynamic_child};
 use crate::supervisor::{Ask, Supervisor};
@@ -68,7 +68,7 @@ struct Start {
 }
 
 impl Start {
-    async fn carry_out(mut self) -> Result<ChildPath, StartError> {
+    async fn carry_out(self) -> Result<ChildPath, StartError> {
         let path = self.made.child.clone();
         let serial = self.write().await?;
         let spec = Arc::new(self.spec);
@@ -88,13 +88,17 @@ impl Start {
     }
 
     /// The record of it, once its path is free.
-    async fn write(&mut self) -> Result<Serial, StartError> {
+    async fn write(&self) -> Result<Serial, StartError> {
         let path = self.made.child.clone();
+        let failed = |child, why| Err(TemplateError::Store { child, why }.into());
         let (serial, commit) = loop {
-            self.made.before = self.others_of(&path).await?;
+            if self.is_others(&path) {
+                return Err(self.node.taken(&path).await);
+            }
             match self.journal.makes(self.made.clone()) {
                 Ok(written) => break written,
                 Err(Taken::Stands) => return Err(self.node.taken(&path).await),
+                Err(Taken::Unreadable(why)) => return failed(path, why),
                 Err(Taken::Moves(changed)) => {
                     let mut changed = std::pin::pin!(changed.notified());
                     changed.as_mut().enable();
@@ -112,19 +116,13 @@ impl Start {
         }
         // A journal that was written anew meanwhile has it.
         drop(self.journal.unmakes(&path, serial));
-        Err(TemplateError::Store { child: path, why }.into())
+        failed(path, why)
     }
 
-    /// What the store has of a path is of another, as long as nobody has it. Refuses one that somebody has who is
-    /// no child of a template.
-    async fn others_of(&self, path: &ChildPath) -> Result<BTreeSet<CheckpointId>, StartError> {
-        let is_made = self.journal.has_made(path);
+    /// Whether somebody has this path who is no child of a template. Who takes it after that is refused, or
+    /// refuses this one, by the supervisor.
+    fn is_others(&self, path: &ChildPath) -> bool {
         let is_static = self.node.statics.iter().any(|(id, ..)| **id == *path.id());
-        if is_static || (!is_made && self.node.registry.get(path).is_some()) {
-            return Err(self.node.taken(path).await);
-        }
-        let failed = |why| TemplateError::Store { child: path.clone(), why };
-        let states = self.journal.store.checkpoints(path).map_err(failed)?;
-        Ok(states.iter().map(|listed| listed.checkpoint.id).collect())
+        is_static || (!self.journal.has_made(path) && self.node.registry.get(path).is_some())
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use mainstay::behavior::StartContext;
-use mainstay::checkpoint::Scope;
+use mainstay::checkpoint::{Batch, Durability, Pin, Scope, Wall};
 use mainstay::error::{ChildError, RecoverError, SpecError, StartError, TemplateError};
 use mainstay::id::ChildPath;
 use mainstay::spec::RestartType;
@@ -89,6 +89,15 @@ async fn delete(pool: &SupervisorRef, id: &str) {
     pool.delete_child(id).await.unwrap();
 }
 
+/// A person holds the newest state of this child.
+fn pin(store: &Arc<dyn Store>, child: &str) {
+    let newest = store.checkpoints(&ChildPath::new(child)).unwrap().remove(0);
+    let (owner, reason) = ("ann".to_owned(), "to look at".to_owned());
+    let (since, until) = (newest.checkpoint.created_at, Wall(u64::MAX));
+    let batch = Batch::new().pin(newest.checkpoint.id, Pin { owner, reason, since, until });
+    store.commit(batch, Durability::Sync).wait().unwrap();
+}
+
 fn records(store: &Arc<dyn Store>, kind: &str) -> usize {
     let all = store.scan("mainstay", 1, usize::MAX).unwrap();
     let kind = format!("{{\"{kind}\":").into_bytes();
@@ -140,6 +149,8 @@ fn a_child_that_was_deleted_does_not_come_back_and_leaves_its_path_clean() {
         let (system, _, pool) = up(&store).await;
         pool.start_from("sum", "a", &100_u64).await.unwrap();
         assert_eq!(ask(&system, "a", 5).await, 105);
+        // One that a person holds stays.
+        pin(&store, "desk/pool/a");
         port(&system, "a").submit(77_u64, CallOptions::new().key("hangs")).await.unwrap();
         port(&system, "a").submit(1_u64, CallOptions::new().key("waits")).await.unwrap();
         delete(&pool, "a").await;
@@ -154,7 +165,7 @@ fn a_child_that_was_deleted_does_not_come_back_and_leaves_its_path_clean() {
         assert!(system.port::<u64, u64>("desk/pool/a").is_err());
         // Another takes nothing up, here or in the next process.
         pool.start_from("other", "a", &0_u64).await.unwrap();
-        assert!(!store.checkpoints(&ChildPath::new("desk/pool/a")).unwrap().is_empty());
+        assert_eq!(store.checkpoints(&ChildPath::new("desk/pool/a")).unwrap().len(), 1);
         system.kill("desk/pool/a").unwrap();
     });
     runtime().block_on(async {

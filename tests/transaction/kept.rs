@@ -110,7 +110,7 @@ impl Desk {
 }
 
 /// Until nothing happens any more.
-async fn quiet(system: &System) {
+pub(super) async fn quiet(system: &System) {
     let mut events = system.events();
     while tokio::time::timeout(Duration::from_secs(1), events.next()).await.is_ok() {}
 }

@@ -13,8 +13,8 @@ use super::*;
 pub(super) struct Moves {
     pub(super) log: Arc<Mutex<Vec<String>>>,
     /// Undoing takes until it is told to end.
-    is_slow: Arc<AtomicBool>,
-    undoes: Arc<Notify>,
+    pub(super) is_slow: Arc<AtomicBool>,
+    pub(super) undoes: Arc<Notify>,
 }
 
 impl Behavior for Moves {

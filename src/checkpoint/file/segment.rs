@@ -79,7 +79,7 @@ impl Segment {
             CodecError::Incompatible { what, found, expected } => {
                 StoreError::Incompatible { file: self.name.clone(), what, found, expected }
             }
-            other => self.corrupt(offset, other.to_string()),
+            other => self.corrupt(offset, other.found()),
         }
     }
 }

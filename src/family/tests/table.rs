@@ -112,6 +112,38 @@ fn a_failed_start_in_the_boot_stops_those_before_it_in_reverse_and_ends_the_fami
 }
 
 #[test]
+fn a_kept_child_that_does_not_start_is_judged_after_the_boot_of_the_others() {
+    let mut bench = Bench::fresh(options(Strategy::OneForOne, 3), &[("a", PERMANENT)]);
+    for (id, options) in [("b", PERMANENT), ("c", TEMPORARY), ("d", PERMANENT), ("e", TRANSIENT)] {
+        bench.family.add_kept(id.into(), options, Incarnation::NONE).unwrap();
+    }
+    assert_eq!(bench.feed(Input::Boot), "run start a1 b1 c1 d1 e1");
+    assert_eq!(bench.fails("b"), "run start c1 d1 e1");
+    assert_eq!(bench.crash("a"), "", "it is not booted yet");
+    assert_eq!(bench.fails("c"), "run start d1 e1");
+    let judged =
+        "restarting b of 1 (1), run start b2, restarting a of 1 (2), run start a2, removed c";
+    assert_eq!(bench.fails("e"), format!("booted, {judged}, restarting e of 1 (3), run start e2"));
+    assert_eq!(bench.status("d"), ChildStatus::Running);
+}
+
+#[test]
+fn a_child_of_the_spec_that_does_not_start_ends_a_family_with_kept_children_too() {
+    let mut bench = Bench::fresh(options(Strategy::OneForOne, 3), &[("a", PERMANENT)]);
+    bench.family.add_kept("b".into(), PERMANENT, Incarnation::NONE).unwrap();
+    bench.feed(Input::Boot);
+    assert_eq!(bench.fails("a"), "finished start failed");
+    let mut bench = Bench::fresh(options(Strategy::OneForOne, 3), &[("a", PERMANENT)]);
+    for id in ["b", "c"] {
+        bench.family.add_kept(id.into(), PERMANENT, Incarnation::NONE).unwrap();
+    }
+    bench.feed(Input::Boot);
+    bench.fails("b");
+    // Within the boot.
+    assert_eq!(bench.stop(), "cancel, run stop c- a-");
+}
+
+#[test]
 fn a_first_child_that_does_not_start_ends_the_family_with_nothing_to_stop() {
     let mut bench = Bench::fresh(FamilyOptions::default(), &[("a", PERMANENT), ("b", PERMANENT)]);
     bench.feed(Input::Boot);

@@ -9,7 +9,7 @@ use super::*;
 use crate::fate::{Attempt, Ended};
 use crate::fault::{Class, EffectKind, ExitKind, Fault};
 use crate::id::{Delivery, EffectKey};
-use crate::ledger::{EffectStatus, Happened, Intent, Undo};
+use crate::ledger::{EffectStatus, Happened, Intent, Said, Undo};
 
 fn file(version: u32) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -113,7 +113,9 @@ fn lines() -> Vec<Line> {
         let record = intent(ordinal as u32);
         let key = key_of(&record).to_string();
         lines.push(Line::from(record));
-        lines.push(Line::Status { key, status });
+        let said = Some(Arc::new(Said::new("ann", "the bank says so")));
+        let said = said.filter(|_| matches!(status, StoredStatus::Compensated));
+        lines.push(Line::Status { key, status, said });
     }
     lines.push(accepted("seven", trail()));
     lines.push(fated("seven", Fate::Done, Some("7"), Some(6)));
@@ -242,6 +244,12 @@ async fn what_every_version_wrote_is_read() {
         let count = records.len();
         let ledger = crate::ledger::Ledger::replayed(records);
         let names: Vec<_> = ledger.entries().iter().map(|it| it.status.name()).collect();
+        // Also by a journal that is written anew.
+        for ledger in [&ledger, &crate::ledger::Ledger::replayed(ledger.records())] {
+            let said: Vec<_> = ledger.entries().iter().filter_map(|it| it.said.clone()).collect();
+            let ann = Arc::new(Said::new("ann", "the bank says so"));
+            assert_eq!(said, vec![ann; usize::from(version > 8)]);
+        }
         let asked = usize::from(version > 4);
         assert_eq!(names.len() * 2 + 1 + asked, count, "an intent and a status each, and others");
         if asked > 0 {

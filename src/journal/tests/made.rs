@@ -1,5 +1,8 @@
 //! Children that were made from templates.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
+
 use super::*;
 use crate::id::CheckpointId;
 use crate::journal::{Made, Taken};
@@ -48,6 +51,79 @@ async fn who_was_made_is_kept_when_the_journal_is_written_anew_and_who_is_gone_i
     assert_eq!(found, [(&paths[0], "5"), (&paths[2], "5")]);
     assert!(all.iter().all(|(_, made)| made.before.is_empty()));
     assert!(journal.replays(&paths[1], 0).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_when_a_child_is_made_is_of_others_however_late_it_came() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    // Whoever made this up has looked at the store before another had the path, and left a state there.
+    let made = Made { before: BTreeSet::new(), ..made("a") };
+    let (first, commit) = journal.makes(made.clone()).ok().unwrap();
+    commit.await.unwrap();
+    let draft = Draft::new(made.child.clone(), Snapshot::new("sum", 1), Now::read(&*clock()));
+    let sealed = draft.seal().unwrap();
+    journal.commit_state(Batch::new().checkpoint(&sealed), Durability::Sync).await.unwrap();
+    assert_eq!(journal.states(&made.child).unwrap().len(), 1);
+    journal.unmakes(&made.child, first).unwrap().done().await.unwrap();
+    let (_, commit) = journal.makes(made.clone()).ok().unwrap();
+    commit.await.unwrap();
+    assert!(journal.states(&made.child).unwrap().is_empty());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    assert!(journal.is_of_another(&made.child, sealed.checkpoint().id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_change_hears_who_waits_for_its_path() {
+    let (journal, _) = Journal::open(Arc::new(MemoryStore::new()), clock()).unwrap();
+    let [(one, a), (other, b)] = ["a", "b"].map(|id| {
+        let (serial, commit) = journal.makes(made(id)).ok().unwrap();
+        drop(commit);
+        let Err(Taken::Moves(changed)) = journal.makes(made(id)) else { panic!("{id} moves") };
+        (serial, changed)
+    });
+    let (mut a, mut b) = (pin!(a.notified()), pin!(b.notified()));
+    let _ = (a.as_mut().enable(), b.as_mut().enable());
+    journal.stands(&ChildPath::new("desk/b"), other, true);
+    assert!(a.as_mut().enable() || b.as_mut().enable());
+    assert!(!a.as_mut().enable(), "nothing has become of it");
+    journal.stands(&ChildPath::new("desk/a"), one, true);
+    assert!(a.as_mut().enable());
+}
+
+/// The records of a journal that is written anew come in several commits, and the process may end between two.
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_is_written_anew_in_part_ends_no_request_of_a_child() {
+    let asked = Arc::new(Asked::default());
+    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
+    let made = made("a");
+    let open = Open { child: made.child.clone(), ..open("one") };
+    drop(journal.makes(made));
+    drop(journal.accepted(open, Durability::Sync));
+    let done = |n: usize| {
+        let key = Arc::<str>::from(format!("{n}{}", "x".repeat(1000)));
+        drop(journal.accepted(super::open(&key), Durability::Sync));
+        let batch = (Batch::new(), Durability::Sync);
+        drop(journal.fated(&key, Fate::Failed, None, None, batch));
+    };
+    (0..40).for_each(done);
+    let before = asked.waiting.lock().len();
+    (0..before).for_each(|nth| asked.answer(nth, true));
+    journal.written.store(u64::MAX, Ordering::Relaxed);
+    let mut tidies = pin!(journal.tidy(Vec::new));
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    assert!(tidies.as_mut().poll(&mut cx).is_pending());
+    let all = asked.waiting.lock().len();
+    assert!(all > before + 2, "{}", all - before);
+    for ends in before..all {
+        let store: Arc<dyn Store> = Arc::clone(&asked) as Arc<dyn Store>;
+        let (journal, _) = Journal::open(store, clock()).unwrap();
+        assert_eq!(journal.known("one"), Some(Journaled::Open), "{}", ends - before);
+        assert_eq!(journal.made().len(), 1);
+        asked.answer(ends, true);
+    }
+    let (journal, _) = Journal::open(asked, clock()).unwrap();
+    assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::Place;
 use super::progress::Rollbacks;
-use crate::checkpoint::{RecoveryLine, Validated};
+use crate::checkpoint::{RecoveryLine, Store, Validated};
+use crate::error::CheckpointError;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::Journal;
@@ -37,9 +38,27 @@ pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &
     })
 }
 
+/// Refuses what is of another than the child with this path, before anything else is said of it.
+pub(super) fn check_owner(
+    store: &dyn Store,
+    journal: Option<&Journal>,
+    (child, id): (&ChildPath, CheckpointId),
+) -> Result<(), CheckpointError> {
+    let owner = store.find(id)?.checkpoint.child.clone();
+    let found = if owner != *child {
+        owner.to_string()
+    } else if journal.is_some_and(|journal| journal.is_of_another(child, id)) {
+        format!("one that had the path {child} before and was deleted")
+    } else {
+        return Ok(());
+    };
+    let what = "the checkpoint's child".to_owned();
+    Err(CheckpointError::Incompatible { what, found, expected: child.to_string() })
+}
+
 /// Whether this was returned to before, or is of a future that a rollback has given up.
 pub(super) fn is_used_up(journal: &Journal, child: &ChildPath, id: CheckpointId) -> bool {
-    if journal.is_used_up(id) || journal.is_of_another(child, id) {
+    if journal.is_used_up(id) {
         return true;
     }
     let all = journal.states(child).unwrap_or_default();

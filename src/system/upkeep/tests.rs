@@ -11,6 +11,7 @@ use crate::checkpoint::{MemoryStore, Snapshot};
 use crate::error::{CheckpointError, ResolveError};
 use crate::event::Event;
 use crate::fault::{EffectKind, Fault};
+use crate::ledger::Said;
 use crate::port::{CallOptions, Needs, Port};
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::system::{Recovered, System};
@@ -18,7 +19,6 @@ use crate::system::{Recovered, System};
 #[derive(Default)]
 struct World {
     mended: AtomicBool,
-    torn: AtomicBool,
     acts: AtomicU32,
 }
 
@@ -82,9 +82,6 @@ impl Stateful for Agent {
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
-        if self.0.torn.load(Ordering::SeqCst) {
-            return Err(CheckpointError::MissingField("seen".to_owned()));
-        }
         self.1 = snapshot.get("seen")?;
         Ok(())
     }
@@ -188,11 +185,12 @@ fn a_checkpoint_that_was_given_up_is_gone_and_the_child_goes_on_from_the_others(
         for key in ["one", "two", "three"] {
             assert!(ask(&system, "fine", key).await);
         }
-        world.torn.store(true, Ordering::SeqCst);
-        system.kill("desk/agent").unwrap();
-        assert!(ask(&system, "fine", "four").await);
+        // All but the newest.
+        for listed in store.checkpoints(&"desk/agent".into()).unwrap().iter().skip(1) {
+            let batch = Batch::new().mark_bad(listed.checkpoint.id, "it could not be restored");
+            store.commit(batch, Durability::Sync).await.unwrap();
+        }
     });
-    world.torn.store(false, Ordering::SeqCst);
     let (released, discarded) = runtime().block_on(async {
         let upkeep = Upkeep::of(Arc::clone(&store)).unwrap();
         let bad = upkeep.checkpoints().unwrap();
@@ -262,7 +260,7 @@ fn an_effect_that_nobody_knows_the_outcome_of_is_settled_before_the_next_process
         let effects = Upkeep::of(Arc::clone(&store)).unwrap().effects();
         let open = effects.open();
         assert!(matches!(effects.undone(open[0].key).await, Err(ResolveError::NotOpen { .. })));
-        effects.happened(open[0].key, &"paid").await.unwrap();
+        effects.by("ann", "the bank says so").happened(open[0].key, &"paid").await.unwrap();
         for effect in &open[1..] {
             effects.did_not_happen(effect.key).await.unwrap();
         }
@@ -270,8 +268,14 @@ fn an_effect_that_nobody_knows_the_outcome_of_is_settled_before_the_next_process
         assert!(waiting(&store).0.is_empty());
     });
     runtime().block_on(async {
-        let (_, recovered) = recover(&world, &store).await;
+        let (system, recovered) = recover(&world, &store).await;
         assert_eq!((recovered.effects.confirmed, recovered.effects.unknown), (1, 0));
+        let listed = system.effects().list();
+        let said =
+            |status: &str| listed.iter().find(|it| it.status == status).unwrap().said.clone();
+        assert_eq!(said("confirmed"), Some(Said::new("ann", "the bank says so")));
+        assert_eq!(said("rejected"), None);
+        assert!(serde_json::to_string(&listed).unwrap().contains("\"by\":\"ann\""));
     });
 }
 

@@ -1,0 +1,181 @@
+//! Children that cannot go on from what they have, or cannot start, in a program with a defect.
+
+use std::sync::atomic::AtomicU64;
+
+use mainstay::behavior::StartContext;
+use mainstay::error::ChildError;
+use mainstay::family::ChildStatus;
+use mainstay::id::ChildPath;
+use mainstay::system::SupervisorRef;
+
+use super::*;
+
+/// What is wrong with the program.
+#[derive(Default)]
+struct Defects {
+    /// So many starts fail.
+    starts: AtomicU32,
+    /// The state with this sum cannot be restored; all of them, if it is [`ALL`].
+    restore: AtomicU64,
+}
+
+const ALL: u64 = u64::MAX;
+
+#[derive(Clone)]
+struct Sum {
+    sum: Arc<u64>,
+    defects: Arc<Defects>,
+}
+
+impl Behavior for Sum {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Sum {
+    async fn start(&mut self, _: &StartContext) -> Result<(), Fault> {
+        let fails = self.defects.starts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            if left == u32::MAX { Some(left) } else { left.checked_sub(1) }
+        });
+        if fails.is_ok() { Err(Fault::internal("no luck")) } else { Ok(()) }
+    }
+
+    async fn step(&mut self, request: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        self.sum = Arc::new(*self.sum + request);
+        Ok(Step::Reply(*self.sum))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("sum", 1).with("sum", Arc::clone(&self.sum)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        let sum: Arc<u64> = snapshot.get("sum")?;
+        let bad = self.defects.restore.load(Ordering::SeqCst);
+        assert!(bad != ALL && bad != *sum, "not of {sum}");
+        self.sum = sum;
+        Ok(())
+    }
+}
+
+fn sum(defects: &Arc<Defects>) -> ChildSpec {
+    let sum = Sum { sum: Arc::default(), defects: Arc::clone(defects) };
+    ChildSpec::stateful("sum", move || sum.clone()).effect(EffectKind::Pure).durable::<Sum>()
+}
+
+fn sound() -> Arc<Defects> {
+    let defects = Defects::default();
+    defects.restore.store(1_000, Ordering::SeqCst);
+    Arc::new(defects)
+}
+
+async fn quarantined(events: &mut mainstay::event::EventStream) {
+    let is = |event: &Event| matches!(event, Event::ChildQuarantined { .. });
+    events.wait_for(is).await.unwrap();
+}
+
+async fn ask(system: &System, child: &str, request: u64) -> u64 {
+    system.port::<u64, u64>(child).unwrap().call(request).await.unwrap().value
+}
+
+#[test]
+fn a_program_that_can_restore_nothing_sets_nothing_aside_and_says_so() {
+    let (store, defects) = (store(), sound());
+    runtime().block_on(async {
+        let spec = || SupervisorSpec::one_for_one("desk").child(sum(&defects));
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        for request in [1, 2, 3] {
+            ask(&system, "desk/sum", request).await;
+        }
+        let states = || store.checkpoints(&ChildPath::new("desk/sum")).unwrap().len();
+        let (before, mut events) = (states(), system.events());
+        assert!(before > 2);
+        defects.restore.store(ALL, Ordering::SeqCst);
+        system.kill("desk/sum").unwrap();
+        quarantined(&mut events).await;
+        let desk = system.supervisor("desk").unwrap();
+        let told = desk.restart_child("sum").await.unwrap_err();
+        let ChildError::StartFailed { cause, .. } = &told else { panic!("{told:?}") };
+        let cause = cause.to_string();
+        for part in ["no state can be restored", "not of 6", "none is set aside"] {
+            assert!(cause.contains(part), "{cause}");
+        }
+        assert!(store.quarantined().unwrap().is_empty());
+        assert_eq!(states(), before);
+        // Mended, it has all that it had.
+        defects.restore.store(1_000, Ordering::SeqCst);
+        desk.restart_child("sum").await.unwrap();
+        assert_eq!(ask(&system, "desk/sum", 1).await, 7);
+    });
+}
+
+#[test]
+fn a_state_that_cannot_be_restored_where_another_can_is_set_aside_still() {
+    let (store, defects) = (store(), sound());
+    runtime().block_on(async {
+        let spec = || SupervisorSpec::one_for_one("desk").child(sum(&defects));
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        for request in [1, 2, 3] {
+            ask(&system, "desk/sum", request).await;
+        }
+        defects.restore.store(6, Ordering::SeqCst);
+        system.kill("desk/sum").unwrap();
+        // It is done again on the one before.
+        assert_eq!(ask(&system, "desk/sum", 1).await, 7);
+        let bad = store.quarantined().unwrap();
+        assert_eq!(bad.len(), 1);
+        assert!(bad[0].bad.as_ref().unwrap().contains("not of 6"), "{bad:?}");
+    });
+}
+
+#[test]
+fn a_child_of_a_template_that_does_not_start_at_a_recovery_is_restarted_and_the_others_go_on() {
+    let (store, defects) = (store(), sound());
+    let others = sound();
+    let spec = || {
+        let (defects, others) = (Arc::clone(&defects), Arc::clone(&others));
+        SupervisorSpec::one_for_one("desk")
+            .template("weak", move |(): &()| sum(&defects))
+            .template("other", move |(): &()| sum(&others))
+    };
+    let up = async || {
+        let (system, recovered, events) =
+            System::recover_observed(spec(), Arc::clone(&store), RecoverOptions::default())
+                .await
+                .unwrap();
+        let desk: SupervisorRef = system.supervisor("desk").unwrap();
+        (system, recovered, events, desk)
+    };
+    runtime().block_on(async {
+        let (system, _, _, desk) = up().await;
+        for (id, template) in [("a", "other"), ("weak", "weak"), ("z", "other")] {
+            desk.start_from(template, id, &()).await.unwrap();
+            assert_eq!(ask(&system, &format!("desk/{id}"), 5).await, 5);
+        }
+    });
+    runtime().block_on(async {
+        defects.starts.store(1, Ordering::SeqCst);
+        let (system, recovered, mut events, _) = up().await;
+        assert_eq!(recovered.made.len(), 3);
+        for id in ["a", "weak", "z"] {
+            assert_eq!(ask(&system, &format!("desk/{id}"), 1).await, 6, "{id}");
+        }
+        let again = |event: &Event| matches!(event, Event::Restarting { child, .. } if child.id() == "weak");
+        events.wait_for(again).await.unwrap();
+    });
+    runtime().block_on(async {
+        defects.starts.store(u32::MAX, Ordering::SeqCst);
+        let (system, _, mut events, desk) = up().await;
+        quarantined(&mut events).await;
+        for id in ["a", "z"] {
+            assert_eq!(ask(&system, &format!("desk/{id}"), 1).await, 7, "{id}");
+        }
+        let children = desk.which_children().await.unwrap();
+        let aside = |it: &&mainstay::family::ChildInfo| it.status == ChildStatus::Quarantined;
+        let aside: Vec<_> = children.iter().filter(aside).map(|it| &*it.id).collect();
+        assert_eq!(aside, ["weak"]);
+        defects.starts.store(0, Ordering::SeqCst);
+        desk.restart_child("weak").await.unwrap();
+        assert_eq!(ask(&system, "desk/weak", 1).await, 7);
+    });
+}
