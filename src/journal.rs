@@ -108,8 +108,6 @@ pub(crate) struct Journal {
     reached: AtomicU64,
     /// What the store weighed after it was last compacted, or found to have little to let go of.
     compacted: AtomicU64,
-    /// What those of its records weighed that have gone since the store was last compacted.
-    trimmed: AtomicU64,
     /// What it weighed when it was last full.
     filled: AtomicU64,
     /// The store has refused something for lack of room.
@@ -193,7 +191,6 @@ impl Journal {
             tidied_bytes: AtomicU64::new(0),
             reached: AtomicU64::new(from - 1),
             compacted: AtomicU64::new(0),
-            trimmed: AtomicU64::new(0),
             filled: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
@@ -245,8 +242,7 @@ impl Journal {
                 last = append(last, line)?;
             }
             self.written.store(count as u64, Ordering::Relaxed);
-            let gone = self.bytes.swap(bytes, Ordering::Relaxed);
-            self.trimmed.fetch_add(gone, Ordering::Relaxed);
+            self.bytes.store(bytes, Ordering::Relaxed);
             self.tidied_bytes.store(bytes, Ordering::Relaxed);
             state.note_tidied();
             // What is old goes with the last of them: until then all is said twice, and the same.

@@ -390,6 +390,10 @@ impl Store for FileStore {
         self.ask(|answer| Job::Retain { keep, now, answer })
     }
 
+    fn live(&self) -> Result<u64, StoreError> {
+        Ok(self.shared.index.read().live_bytes(|place| place.len.into(), |place| place.len.into()))
+    }
+
     fn compact(&self) -> Result<Compacted, StoreError> {
         compact::compact(self)
     }

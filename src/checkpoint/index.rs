@@ -458,6 +458,29 @@ impl<P, J> Index<P, J> {
             .collect()
     }
 
+    /// About how many bytes all this is in one copy: what is named, and what each takes beside its own bytes.
+    pub(crate) fn live_bytes(&self, piece: impl Fn(&P) -> u64, record: impl Fn(&J) -> u64) -> u64 {
+        /// The head of an item, and the digest or the position that it begins with.
+        const ITEM: u64 = 40;
+        /// What a checkpoint says beside the names in it.
+        const CHECKPOINT: u64 = 350;
+        let named = self.live_pieces();
+        let pieces = named.iter().filter_map(|digest| self.pieces.get(digest));
+        let checkpoints = self.checkpoints.values().map(|listed| {
+            let Checkpoint { child, pieces, .. } = &*listed.checkpoint;
+            let names = pieces.iter().map(|(name, _)| ITEM + name.len() as u64).sum::<u64>();
+            CHECKPOINT + child.as_str().len() as u64 + names
+        });
+        let lines = self.lines.iter().flat_map(|line| &line.members);
+        let records = self.streams.iter().flat_map(|(name, stream)| {
+            stream.records.iter().map(|at| ITEM + name.len() as u64 + record(at))
+        });
+        pieces.map(|at| ITEM + piece(at)).sum::<u64>()
+            + checkpoints.sum::<u64>()
+            + lines.map(|(child, _)| ITEM + child.as_str().len() as u64).sum::<u64>()
+            + records.sum::<u64>()
+    }
+
     /// Forgets the contents that no checkpoint names.
     pub(crate) fn drop_dead_pieces(&mut self) {
         let live = self.live_pieces();

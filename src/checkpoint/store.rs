@@ -521,6 +521,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// As a commit.
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError>;
 
+    /// About how many bytes it would take if it were compacted now: what that saves decides whether it is. A store
+    /// that cannot tell says 0, and is compacted whenever it has doubled.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be looked at.
+    fn live(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// Gives back the room of what was dropped, while the store goes on serving.
     ///
     /// # Errors

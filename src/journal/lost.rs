@@ -50,7 +50,12 @@ impl Journal {
         hub.runtime.spawn(async move {
             limit.await;
             if let Some(journal) = journal.upgrade() {
-                journal.named.lock().retain(|key| !keys.contains(key));
+                {
+                    let mut named = journal.named.lock();
+                    for key in &keys {
+                        named.remove(key);
+                    }
+                }
                 // When it cannot be written they are told twice.
                 drop(journal.told_missing(&keys).await);
             }

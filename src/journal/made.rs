@@ -227,7 +227,9 @@ impl Journal {
     /// As [`Journal::unmakes`], of one that somebody has let end: its states go with it, as far as nobody needs them.
     pub(crate) fn clears(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
         let left = self.left_by(child).unwrap_or_default();
-        let batch = left.into_iter().fold(Batch::new(), |batch, id| batch.item(Item::Drop(id)));
+        // A full store takes it, or nobody could be let go of to make room.
+        let batch = Batch::new().making_room(true);
+        let batch = left.into_iter().fold(batch, |batch, id| batch.item(Item::Drop(id)));
         self.unmakes_with(child, serial, batch)
     }
 

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Journal;
-use crate::checkpoint::{Retained, Retention, Wall};
+use crate::checkpoint::{Retention, Wall};
 use crate::error::StoreError;
 
 /// A smaller store is not compacted before it is full: copying it would save nobody anything.
@@ -44,20 +44,16 @@ impl Journal {
         let in_need = is_full && !has_room(filled, before);
         loop {
             let had = self.store.info()?.checkpoints;
-            let retained = self.store.retain(keep, now)?;
-            if !is_full && !self.saves(before, had, &retained)? {
-                self.compacted.store(before, Ordering::Relaxed);
+            let dropped = self.store.retain(keep, now)?.dropped.len();
+            if !is_full && !self.saves()? {
+                self.compacted.store(self.weight()?, Ordering::Relaxed);
                 return Ok(());
             }
-            let dropped = retained.dropped.len();
             let fewer = fewer(keep).filter(|_| in_need);
             let mut compacted = Ok(());
             if fewer.is_none() || has_room(had as u64, (had - dropped.min(had)) as u64) {
                 // A copy of less may find the room that this one has not.
                 compacted = self.store.compact().map(drop);
-                if compacted.is_ok() {
-                    self.trimmed.store(0, Ordering::Relaxed);
-                }
                 self.compacted.store(self.weight()?, Ordering::Relaxed);
             }
             if compacted.is_ok() && has_room(before, self.weight()?) {
@@ -72,22 +68,10 @@ impl Journal {
         }
     }
 
-    /// Whether a copy of what is left would be so much smaller that it is worth its price: a quarter, about. A store
-    /// whose children have few states each only grows, and its copies would save nothing.
-    fn saves(&self, before: u64, had: usize, gone: &Retained) -> Result<bool, StoreError> {
-        /// What a line says of one child, about.
-        const MEMBER: u64 = 40;
-        if self.compacted.load(Ordering::Relaxed) == 0 {
-            // What earlier processes have left is not known.
-            return Ok(true);
-        }
-        let states = before / (had as u64).max(1) * gone.dropped.len() as u64;
-        let lines = match gone.lines.len() as u64 {
-            0 => 0,
-            lines => lines * MEMBER * self.store.children()?.len() as u64,
-        };
-        let saved = states + lines + self.trimmed.load(Ordering::Relaxed);
-        Ok(has_room(before, before.saturating_sub(saved)))
+    /// Whether a copy would be so much smaller that it is worth its price: by a quarter. A store whose children have few
+    /// states each only grows, and its copies would save nothing.
+    fn saves(&self) -> Result<bool, StoreError> {
+        Ok(has_room(self.store.info()?.bytes, self.store.live()?))
     }
 
     /// How many bytes the store has, or what it knows of its checkpoints takes in memory, if that is more.

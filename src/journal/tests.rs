@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::checkpoint::store::Answerer;
+use crate::checkpoint::store::{Answerer, Item};
 use crate::checkpoint::{
-    Compacted, Draft, JournalRecord, Listed, MemoryStore, Now, RecoveryLine, Retained, Retention,
-    Scope, Snapshot, StoreInfo, Stored,
+    Compacted, Draft, FileStore, JournalRecord, Listed, MemoryStore, Now, RecoveryLine, Retained,
+    Retention, Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
 use crate::effects::Keep;
@@ -364,35 +364,49 @@ async fn a_store_is_tidied_once_it_has_doubled_or_is_full() {
 
 #[test]
 fn a_store_that_has_little_to_let_go_of_is_not_copied() {
-    use crate::checkpoint::{FileStore, Now};
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(FileStore::open(folder.path()).unwrap());
     let clock = clock();
     let (journal, _) = Journal::open(Arc::clone(&store), Arc::clone(&clock)).unwrap();
-    let now = Now::read(&*clock).wall;
+    let now = Now::read(&*clock);
     let keep = Retention { checkpoints: 8, lines: 1 };
     let write = |megabytes: usize| {
         let batch = Batch::new().append("other", vec![7; megabytes << 20]);
         store.commit(batch, Durability::Async).wait().unwrap();
     };
-    let copies = || {
-        journal.make_room(keep, now).unwrap();
-        let names = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());
-        let mut bases: Vec<_> =
-            names.filter(|name| name.to_string_lossy().starts_with("base")).collect();
-        bases.sort();
-        bases
+    let megabytes = || {
+        journal.make_room(keep, now.wall).unwrap();
+        store.info().unwrap().bytes >> 20
     };
-    write(5);
-    let first = copies();
-    assert_eq!(first.len(), 1, "what there was before is not known");
+    let state = Snapshot::new("agent", 1).with("noise", Arc::new(noise(4 << 20)));
+    let state = Draft::new(ChildPath::new("desk/agent"), state, now).seal().unwrap();
+    store.commit(Batch::new().checkpoint(&state), Durability::Sync).wait().unwrap();
+    write(1);
+    assert_eq!(megabytes(), 5, "all of it stays");
     write(6);
-    assert_eq!(copies(), first, "all of it stays");
-    write(12);
-    journal.trimmed.store(8 << 20, Ordering::Relaxed);
-    let second = copies();
-    assert!(second != first && second.len() == 1, "a third of it has gone: {second:?}");
-    assert_eq!(journal.trimmed.load(Ordering::Relaxed), 0);
+    store.commit(Batch::new().trim("other", 2), Durability::Sync).wait().unwrap();
+    assert_eq!(megabytes(), 11, "a tenth of it has gone");
+    // Whoever drops them: here as a child that was deleted takes its states along.
+    let drops = Batch::new().item(Item::Drop(state.checkpoint().id));
+    store.commit(drops, Durability::Sync).wait().unwrap();
+    assert_eq!(megabytes(), 11, "it has not doubled");
+    write(6);
+    assert_eq!(megabytes(), 17);
+    write(6);
+    assert_eq!(megabytes(), 23, "a fifth of it has gone");
+    store.commit(Batch::new().trim("other", 4), Durability::Sync).wait().unwrap();
+    write(23);
+    assert_eq!(megabytes(), 29, "more than a quarter of it had gone");
+}
+
+/// A text that cannot be packed.
+fn noise(count: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 #[test]
