@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::{Journal, state};
 use crate::checkpoint::{Batch, Commit};
-use crate::hub::Hub;
 use crate::id::ChildPath;
 
 /// How many requests whose work is lost are remembered.
@@ -39,7 +40,7 @@ impl Journal {
     }
 
     /// Whoever asked for it is told now that the work of these is in no state any more.
-    pub(crate) fn tells(self: &Arc<Self>, hub: &Hub, keys: Vec<Arc<str>>) {
+    pub(crate) fn tells(self: &Arc<Self>, runtime: &Handle, keys: Vec<Arc<str>>) {
         if keys.is_empty() {
             return;
         }
@@ -47,7 +48,7 @@ impl Journal {
         let limit = self.clock.sleep_until(self.clock.now() + HEARD_AFTER);
         // The store is free once the system is gone, whoever has heard of what.
         let journal = Arc::downgrade(self);
-        hub.runtime.spawn(async move {
+        runtime.spawn(async move {
             limit.await;
             if let Some(journal) = journal.upgrade() {
                 {

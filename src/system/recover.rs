@@ -234,7 +234,7 @@ impl System {
                 let hub = &system.inner.hub;
                 if let Some(journal) = hub.journal.get() {
                     let missing = recovered.missing.iter().map(|(_, key)| Arc::clone(key));
-                    journal.tells(hub, missing.collect());
+                    journal.tells(&hub.runtime, missing.collect());
                 }
                 Ok((system, recovered))
             }

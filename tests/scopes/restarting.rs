@@ -124,7 +124,8 @@ fn after((commits, last): (u32, bool), lives_on: Duration) -> (bool, u64) {
         dying.dies_after(commits);
         let back = system.rollback("top/flow", To::Latest);
         let _ = tokio::time::timeout(100 * SECOND, back).await;
-        tokio::time::sleep(lives_on).await;
+        let lives = std::future::pending::<()>();
+        tokio::time::timeout(lives_on, lives).await.unwrap_err();
     });
     runtime().block_on(async {
         let told = |all: Vec<(ChildPath, Arc<str>)>| {

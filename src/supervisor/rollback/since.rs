@@ -73,7 +73,7 @@ impl Missing {
 
     /// All is settled, and they are about to be told. Until they have been heard, the next process names them.
     pub(super) fn told(self, hub: &Hub, journal: &Arc<Journal>) -> Answered {
-        journal.tells(hub, self.0.iter().map(|(_, key)| Arc::clone(key)).collect());
+        journal.tells(&hub.runtime, self.0.iter().map(|(_, key)| Arc::clone(key)).collect());
         self.0
     }
 }
