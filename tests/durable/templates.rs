@@ -9,7 +9,7 @@ use mainstay::checkpoint::{Batch, Durability, Pin, Scope, Wall};
 use mainstay::error::{ChildError, RecoverError, SpecError, StartError, TemplateError};
 use mainstay::id::ChildPath;
 use mainstay::spec::RestartType;
-use mainstay::system::{Recovered, SupervisorRef, To};
+use mainstay::system::{Recovered, SupervisorRef, To, Upkeep};
 
 use super::moody::{Mood, Moody};
 use super::*;
@@ -523,6 +523,32 @@ fn a_store_that_refuses_the_record_starts_nobody_and_one_that_refuses_the_end_is
         );
         pool.start_from("sum", "a", &5_u64).await.unwrap();
         assert_eq!(ask(&system, "a", 1).await, 6);
+    });
+}
+
+/// A child `a` of template `sum` has died twice of the request `bad`, which is set aside.
+async fn set_aside(store: &Arc<dyn Store>) -> (System, SupervisorRef) {
+    let spec = desk_of(Some(pool().intensity(10, Duration::from_secs(5))));
+    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let pool = system.supervisor("desk/pool").unwrap();
+    pool.start_from("sum", "a", &1_u64).await.unwrap();
+    let dead = port(&system, "a").call_with(66_u64, CallOptions::new().key("bad")).await;
+    assert!(dead.is_err() && system.quarantine().requests().len() == 1, "{dead:?}");
+    (system, pool)
+}
+
+#[test]
+fn what_a_child_of_a_template_has_left_set_aside_is_released_while_no_system_runs() {
+    let store = store();
+    runtime().block_on(async { drop(set_aside(&store).await) });
+    runtime().block_on(async {
+        let upkeep = Upkeep::of(Arc::clone(&store)).unwrap();
+        upkeep.release("bad").await.unwrap();
+        assert_eq!(upkeep.open_requests(), 1);
+    });
+    runtime().block_on(async {
+        let (_, recovered, _) = up(&store).await;
+        assert_eq!((recovered.made.len(), recovered.requests), (1, 1));
     });
 }
 
