@@ -625,7 +625,7 @@ pub enum ChildError {
     /// The child is gone, but the store did not take that: the next process makes it again.
     #[error("child \"{0}\" is gone, but its record is not: {1}")]
     Recorded(ChildPath, StoreError),
-    /// The supervisor is stopping or gone.
+    /// The supervisor is stopping or gone: nobody was deleted. It may be about to be restarted.
     #[error("supervisor \"{0}\" is not running")]
     SupervisorGone(ChildPath),
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::StartError;
 use crate::event::Event;
-use crate::family::{ChildCounts, ChildInfo, ChildOptions, Key, Reply, RunId, Shutdown, Token};
+use crate::family::{ChildCounts, ChildInfo, ChildOptions, Key, RunId, Shutdown, Token};
 use crate::fate::FateCounts;
 use crate::fault::ExitCause;
 use crate::group::AnyGroup;
@@ -40,6 +40,7 @@ use line::{Line, Said};
 use shell::{Shell, SupervisorActor};
 
 pub(crate) use build::{Entry, Registry, again, build};
+pub(crate) use made::Answer;
 pub(crate) use rollback::{Fallen, Lines, Lives, Place};
 pub use rollback::{Report, RollbackError, To, Wider};
 
@@ -57,12 +58,12 @@ pub(crate) struct Ward {
 
 /// What an operator asks of a supervisor.
 pub(crate) enum Ask {
-    Start(Arc<ChildSpec>, Option<Serial>, oneshot::Sender<Reply>),
-    Terminate(Arc<str>, oneshot::Sender<Reply>),
-    Restart(Arc<str>, oneshot::Sender<Reply>),
-    Delete(Arc<str>, oneshot::Sender<Reply>),
+    Start(Arc<ChildSpec>, Option<Serial>, oneshot::Sender<Answer>),
+    Terminate(Arc<str>, oneshot::Sender<Answer>),
+    Restart(Arc<str>, oneshot::Sender<Answer>),
+    Delete(Arc<str>, oneshot::Sender<Answer>),
     /// Stop one child, or all, and start them with these lives, uncounted; the stops are over at this moment.
-    Reset(Option<Arc<str>>, Moment, Arc<Lives>, oneshot::Sender<Reply>),
+    Reset(Option<Arc<str>>, Moment, Arc<Lives>, oneshot::Sender<Answer>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<ChildCounts>),
     /// `None` within: it is a supervisor.

@@ -31,7 +31,7 @@ use crate::points::{PointSpec, PointsRef};
 use crate::port::{Port, Receipt, unwound};
 use crate::recipe::port_of;
 use crate::spec::{AnyChild, ChildSpec, SupervisorSpec};
-use crate::supervisor::{Ask, Entry, Lines, Registry, Supervisor, build};
+use crate::supervisor::{Answer, Ask, Entry, Lines, Registry, Supervisor, build};
 use crate::watch::{Metrics, Signal, WatchSpec};
 
 /// How a system runs.
@@ -621,7 +621,7 @@ impl SupervisorRef {
     pub async fn start_child(&self, spec: impl Into<AnyChild>) -> Result<ChildPath, StartError> {
         let AnyChild(spec) = spec.into();
         let path = self.node.path.join(spec.id());
-        match self.node.ask(|send| Ask::Start(Arc::new(spec), None, send)).await {
+        match self.node.order(|send| Ask::Start(Arc::new(spec), None, send)).await {
             Some(Reply::Started(_)) => Ok(path),
             Some(Reply::StartRefused(error)) => Err(error),
             _ => Err(StartError::SupervisorGone(self.node.path.clone())),
@@ -652,8 +652,11 @@ impl SupervisorRef {
         self.ask(|send| Ask::Delete(Arc::from(id.as_ref()), send)).await
     }
 
-    async fn ask(&self, ask: impl FnOnce(oneshot::Sender<Reply>) -> Ask) -> Result<(), ChildError> {
-        match self.node.ask(ask).await {
+    async fn ask(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Answer>) -> Ask,
+    ) -> Result<(), ChildError> {
+        match self.node.order(ask).await {
             Some(Reply::ChildRefused(error)) => Err(error),
             Some(_) => Ok(()),
             None => Err(self.gone()),

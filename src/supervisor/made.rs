@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{Ask, Supervisor, Ward};
-use crate::error::{StartError, StoreError};
-use crate::family::{ChildInfo, ChildOptions, ChildStatus};
+use crate::error::{ChildError, StartError, StoreError};
+use crate::family::{ChildInfo, ChildOptions, ChildStatus, Reply};
 use crate::id::ChildPath;
 use crate::journal::Serial;
 use crate::slot::Managed;
@@ -22,7 +22,46 @@ pub(super) type Kept = BTreeMap<Serial, (Arc<str>, ChildOptions, Ward)>;
 /// What the store says of the end of a child.
 pub(super) type Ended = oneshot::Receiver<Result<(), StoreError>>;
 
+/// What a life of a supervisor says to whoever has asked for something.
+pub(crate) struct Answer {
+    pub(super) reply: Reply,
+    /// It is so once the store has heard of the end of this child, whatever becomes of the life meanwhile.
+    pub(super) ended: Option<(Ended, ChildPath)>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, ended: None }
+    }
+}
+
+impl Answer {
+    /// Once it is so. When the store has not taken the end of a child, that is an error for whoever had it deleted.
+    async fn heard(self) -> Reply {
+        let Some((ended, child)) = self.ended else { return self.reply };
+        match (ended.await, self.reply) {
+            (Ok(Err(why)), Reply::Deleted | Reply::Terminated) => {
+                Reply::ChildRefused(ChildError::Recorded(child, why))
+            }
+            // The system stops: the next process has the child.
+            (Err(_), Reply::Deleted | Reply::Terminated) => {
+                let supervisor = child.parent().unwrap_or(child);
+                Reply::ChildRefused(ChildError::SupervisorGone(supervisor))
+            }
+            (_, reply) => reply,
+        }
+    }
+}
+
 impl Supervisor {
+    /// Asks the current life to do something. `None`: there is none, or it ends before it has come to that.
+    pub(crate) async fn order(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Answer>) -> Ask,
+    ) -> Option<Reply> {
+        Some(self.ask(ask).await?.heard().await)
+    }
+
     /// A child is up that was started from a template.
     pub(super) fn keep(&self, options: ChildOptions, ward: Ward) {
         let Some(serial) = ward.kept else { return };

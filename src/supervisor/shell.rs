@@ -9,9 +9,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::line::{Line, Said};
-use super::made::Ended;
+use super::made::{Answer, Ended};
 use super::{Ask, Msg, Supervisor, Ward, build};
-use crate::error::{ChildError, StartError};
+use crate::error::StartError;
 use crate::event::Event;
 use crate::family::{
     ChildOptions, Family, FamilyOptions, Input, Key, Output, Reply, RunId, Shutdown, Ticket, Token,
@@ -68,10 +68,10 @@ pub(super) struct Shell {
     backoffs: HashMap<Token, Arc<dyn Timed>>,
     /// What is being cleared away after the last life of a child. Its next one waits for that.
     pub(super) clearing: HashMap<Key, watch::Receiver<()>>,
-    tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
+    tickets: HashMap<Ticket, oneshot::Sender<Answer>>,
     next_ticket: u64,
     pub(super) office: Option<Arc<dyn Boss>>,
-    /// What was asked is answered once the store has heard of the end of this child.
+    /// What was asked is done once the store has heard of the end of this child.
     ended: Option<(Ended, ChildPath)>,
     done: bool,
 }
@@ -203,10 +203,7 @@ impl Shell {
                     node.keep(options, ward.clone());
                 }
                 let Some(caller) = self.tickets.remove(&ticket) else { return };
-                match self.ended.take() {
-                    None => drop(caller.send(reply)),
-                    Some(ended) => self.answer_after(ended, reply, caller),
-                }
+                drop(caller.send(Answer { reply, ended: self.ended.take() }));
             }
             Output::Restarting { key, cause, scope, restarts } => {
                 if let Some(ward) = self.wards.get(&key) {
@@ -260,30 +257,6 @@ impl Shell {
         });
     }
 
-    /// The answer is given once the store has heard of the end of a child. When it has not taken that, it is an
-    /// error for whoever had it deleted.
-    fn answer_after(
-        &self,
-        (ended, child): (Ended, ChildPath),
-        reply: Reply,
-        to: oneshot::Sender<Reply>,
-    ) {
-        self.node.hub.runtime.spawn(async move {
-            let reply = match (ended.await, reply) {
-                (Ok(Err(why)), Reply::Deleted | Reply::Terminated) => {
-                    Reply::ChildRefused(ChildError::Recorded(child, why))
-                }
-                // The system stops: the next process has the child.
-                (Err(_), Reply::Deleted | Reply::Terminated) => {
-                    let supervisor = child.parent().unwrap_or(child);
-                    Reply::ChildRefused(ChildError::SupervisorGone(supervisor))
-                }
-                (_, reply) => reply,
-            };
-            let _ = to.send(reply);
-        });
-    }
-
     /// Drops elsewhere what may hold user values.
     fn discard(&self, what: impl Send + 'static) {
         self.node.hub.runtime.spawn(async move { drop(what) });
@@ -305,7 +278,7 @@ impl Shell {
                 }
                 match build::dynamic(&self.node, &spec, kept) {
                     Err(error) => {
-                        let _ = caller.send(Reply::StartRefused(StartError::Spec(error)));
+                        let _ = caller.send(Reply::StartRefused(StartError::Spec(error)).into());
                     }
                     Ok((options, ward)) => {
                         self.tickets.insert(ticket, caller);
@@ -341,7 +314,7 @@ impl Shell {
                 }
                 // Nobody waits for it any more.
                 Ok(()) => {}
-                Err(error) => drop(caller.send(Reply::ChildRefused(error))),
+                Err(error) => drop(caller.send(Reply::ChildRefused(error).into())),
             },
             Ask::Which(caller) => {
                 let _ = caller.send(self.family.which_children());

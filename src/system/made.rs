@@ -72,7 +72,7 @@ impl Start {
         let path = self.made.child.clone();
         let serial = self.write().await?;
         let spec = Arc::new(self.spec);
-        match self.node.ask(|send| Ask::Start(spec, Some(serial), send)).await {
+        match self.node.order(|send| Ask::Start(spec, Some(serial), send)).await {
             Some(Reply::Started(_)) => Ok(path),
             reply => {
                 if let Some(unmaking) = self.journal.unmakes(&path, serial) {

@@ -91,7 +91,7 @@ impl Upkeep {
     /// journal cannot be written. It is then set aside as before.
     pub async fn release(&self, id: &str) -> Result<(), QuarantineError> {
         let child = self.journal.aside(id).ok_or_else(|| unknown(id))?.open.child;
-        if !self.is_in_the_tree(&child)? {
+        if !self.has(&child)? {
             // A tree that does not find it cannot be taken up.
             let why = format!("nothing durable is at \"{child}\"");
             return Err(QuarantineError::Refused { id: id.to_owned(), why });
@@ -176,13 +176,15 @@ impl Upkeep {
         if bad { Ok(()) } else { Err(QuarantineError::NotBad(id)) }
     }
 
-    /// Whether the tree that used the store last keeps requests at this path.
-    fn is_in_the_tree(&self, child: &ChildPath) -> Result<bool, QuarantineError> {
+    /// Whether the tree that used the store last keeps requests at this path, or will when it is taken up again.
+    fn has(&self, child: &ChildPath) -> Result<bool, QuarantineError> {
         let topology = self.journal.store.info()?.topology;
         // A line is a path and what kind of child is there.
         let is_its =
             |line: &String| line.rsplit_once(' ').map(|(path, _)| path) == Some(child.as_str());
-        Ok(topology.is_none_or(|topology| topology.lines.iter().any(is_its)))
+        let has = topology.is_none_or(|topology| topology.lines.iter().any(is_its));
+        // Children of templates are no part of the tree's shape.
+        Ok(has || self.journal.has_made(child))
     }
 }
 

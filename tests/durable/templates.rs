@@ -9,9 +9,9 @@ use mainstay::checkpoint::{Batch, Durability, Pin, Scope, Wall};
 use mainstay::error::{ChildError, RecoverError, SpecError, StartError, TemplateError};
 use mainstay::id::ChildPath;
 use mainstay::spec::RestartType;
-use mainstay::system::{Recovered, SupervisorRef, To};
+use mainstay::system::{Recovered, SupervisorRef, To, Upkeep};
 
-use super::moody::Moody;
+use super::moody::{Mood, Moody};
 use super::*;
 
 /// Adds up what it is asked, from `first` on; hangs when it is asked 77, until the process ends, and dies of 66.
@@ -523,6 +523,80 @@ fn a_store_that_refuses_the_record_starts_nobody_and_one_that_refuses_the_end_is
         );
         pool.start_from("sum", "a", &5_u64).await.unwrap();
         assert_eq!(ask(&system, "a", 1).await, 6);
+    });
+}
+
+/// A child `a` of template `sum` has died twice of the request `bad`, which is set aside.
+async fn set_aside(store: &Arc<dyn Store>) -> (System, SupervisorRef) {
+    let spec = desk_of(Some(pool().intensity(10, Duration::from_secs(5))));
+    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let pool = system.supervisor("desk/pool").unwrap();
+    pool.start_from("sum", "a", &1_u64).await.unwrap();
+    let dead = port(&system, "a").call_with(66_u64, CallOptions::new().key("bad")).await;
+    assert!(dead.is_err() && system.quarantine().requests().len() == 1, "{dead:?}");
+    (system, pool)
+}
+
+#[test]
+fn what_a_child_of_a_template_has_left_set_aside_is_released_while_no_system_runs() {
+    let store = store();
+    runtime().block_on(async { drop(set_aside(&store).await) });
+    runtime().block_on(async {
+        let upkeep = Upkeep::of(Arc::clone(&store)).unwrap();
+        upkeep.release("bad").await.unwrap();
+        assert_eq!(upkeep.open_requests(), 1);
+    });
+    runtime().block_on(async {
+        let (_, recovered, _) = up(&store).await;
+        assert_eq!((recovered.made.len(), recovered.requests), (1, 1));
+    });
+}
+
+#[test]
+fn a_deletion_that_its_supervisor_does_not_live_to_see_the_end_of_is_answered() {
+    runtime().block_on(async {
+        let moody = Moody::new();
+        let store: Arc<dyn Store> = Arc::clone(&moody) as Arc<dyn Store>;
+        let top = SupervisorSpec::one_for_all("top")
+            .intensity(10, Duration::from_secs(5))
+            .child(ChildSpec::stateful("falls", || Sum(Arc::new(0))))
+            .supervisor(pool());
+        let (system, _) = System::recover(top, Arc::clone(&store)).await.unwrap();
+        let pool = system.supervisor("top/pool").unwrap();
+        for refused in [false, true] {
+            pool.start_from("sum", "a", &1_u64).await.unwrap();
+            pool.terminate_child("a").await.unwrap();
+            moody.turn(Mood::Silent);
+            let deletes = {
+                let pool = pool.clone();
+                tokio::spawn(async move { pool.delete_child("a").await })
+            };
+            moody.held(1).await;
+            // The supervisor that was asked is restarted, as its sibling is.
+            let mut events = system.events();
+            system.kill("top/falls").unwrap();
+            loop {
+                let event = events.next().await.unwrap().event;
+                if matches!(event, Event::SupervisorEnded { supervisor, .. } if supervisor.id() == "pool")
+                {
+                    break;
+                }
+            }
+            while pool.count_children().await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            assert!(!deletes.is_finished(), "the store has not answered");
+            moody.turn(if refused { Mood::Full } else { Mood::Well });
+            let told = deletes.await.unwrap();
+            let fits = match &told {
+                Ok(()) => !refused,
+                Err(ChildError::Recorded(..)) => refused,
+                _ => false,
+            };
+            assert!(fits, "{told:?}");
+            assert_eq!(pool.count_children().await.unwrap().specs, 0);
+            moody.turn(Mood::Well);
+        }
     });
 }
 

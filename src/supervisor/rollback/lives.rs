@@ -79,7 +79,7 @@ impl Place {
             let left = (begun + self.scope().limit()).since(hub.now());
             let until = hub.now() + left / 2;
             let ask = |send| Ask::Reset(Option::clone(&id), until, Arc::clone(&lives), send);
-            let refused = match self.node.ask(ask).await {
+            let refused = match self.node.order(ask).await {
                 Some(Reply::Reset) => return Ok(()),
                 Some(Reply::ChildRefused(error)) => error,
                 _ => gone(),
