@@ -437,7 +437,10 @@ impl Hub {
     /// Runs `work` as a task. In a box, so that all are tasks of one type: each further type is a thousand
     /// lines for the compiler, once more for every behavior of a user.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
+        self.spawn_boxed(Box::pin(work));
+    }
+
+    pub(crate) fn spawn_boxed(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
         drop(self.runtime.spawn(work));
     }
 

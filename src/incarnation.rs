@@ -10,7 +10,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -32,8 +32,10 @@ mod apart;
 mod ended;
 mod perform;
 mod replay;
+mod stateless;
+mod tasks;
 
-use apart::{apart, thread};
+use apart::apart;
 use ended::{
     HEARD, Made, Replied, boxed_fault, failed, is_tainted, keep, late, let_drop, lost, not_back,
     not_kept,
@@ -559,136 +561,4 @@ async fn admit<W: Worker>(
         }
     }
     Ok(())
-}
-
-impl<B: Stateless> Drive for StatelessWorker<B> {
-    async fn drive(slot: &Arc<Slot<Self>>, number: u32, _: Arc<Flight>) {
-        let mut left = BATCH;
-        loop {
-            if left == 0 {
-                left = BATCH;
-                tokio::task::yield_now().await;
-            }
-            left -= 1;
-            let mut holder = None;
-            let (life, job) = match (slot.begin_work(number, &mut holder), holder) {
-                (Next::Work(life), Some(job)) => (life, job),
-                (Next::Leave, _) => return,
-                _ => {
-                    rest().await;
-                    continue;
-                }
-            };
-            let alone = serve(Arc::clone(slot), life, job);
-            if slot.spec.blocking {
-                let alone = thread(slot, alone);
-                let slot = Arc::clone(slot);
-                slot.hub.clone().spawn(async move {
-                    if let Some((job, ended)) = alone.await {
-                        slot.after(None, None, &mut Some(job), ended, false);
-                    }
-                });
-                continue;
-            }
-            // Most attempts that only compute end with their first poll, and need no task.
-            let mut alone: Pin<Box<_>> = Box::pin(alone);
-            let polled = poll_fn(|task| Poll::Ready(alone.as_mut().poll(task))).await;
-            match polled {
-                Poll::Ready((job, ended)) => {
-                    slot.after(None, None, &mut Some(job), ended, false);
-                }
-                Poll::Pending => {
-                    let slot = Arc::clone(slot);
-                    slot.hub.clone().spawn(async move {
-                        let (job, ended) = alone.await;
-                        slot.after(None, None, &mut Some(job), ended, false);
-                    });
-                }
-            }
-        }
-    }
-}
-
-/// One attempt of a stateless behavior, which owns all it needs.
-async fn serve<B: Stateless>(
-    slot: Arc<Slot<StatelessWorker<B>>>,
-    life: Arc<B>,
-    mut job: Job<StatelessWorker<B>>,
-) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
-    let flight = job.flight.clone().unwrap_or_default();
-    let heard = &[Cut::Kill, Cut::Timeout, Cut::Cancel];
-    if !job.is_plain()
-        && let Err(ended) = Box::pin(admit(&slot, &mut job, &flight, heard)).await
-    {
-        return (job, ended);
-    }
-    let context = slot.context(&job, flight);
-    let heard: &[Cut] = if slot.effect().is_replay_safe() {
-        &[Cut::Kill, Cut::Timeout, Cut::Cancel]
-    } else {
-        &[Cut::Kill, Cut::Timeout]
-    };
-    let mut hand = None;
-    if job.mail.trial().is_some() || slot.hands_out(&job.mail) {
-        match Box::pin(slot.take_up(&job, &context)).await {
-            Ok(taken) => hand = taken,
-            Err(ended) => return (job, ended),
-        }
-    }
-    let served = || life.serve(&job.mail.request, &context);
-    let done = if hand.is_some() {
-        let served =
-            watched(|| OnTrial::around(&mut hand, served()), boxed_fault, &context.flight, heard);
-        Box::pin(served).await
-    } else {
-        watched(served, boxed_fault, &context.flight, heard).await
-    };
-    let tainted = context.tie.get().is_some_and(|tie| tie.is_tainted());
-    let ended = match done {
-        Watched::Done(Ok(reply)) if slot.keeps(&job.mail) => {
-            Box::pin(kept(&slot, &life, &job, &context, reply, tainted)).await
-        }
-        Watched::Done(Ok(reply)) => Ended::Reply(reply, Said::of(&context)),
-        Watched::Done(Err(fault)) => Ended::Fault(fault, Place::START, tainted),
-        Watched::Panicked(text) => Ended::Crash(Box::new(ExitCause::Panic(text)), tainted),
-        Watched::Cut(Cut::Timeout) => Ended::Fault(
-            Box::new(Fault::timeout(format!("no answer within {:?}", slot.rules.attempt_timeout))),
-            Place::START,
-            tainted,
-        ),
-        Watched::Cut(Cut::Kill) => Ended::Crash(Box::new(ExitCause::Killed), tainted),
-        Watched::Cut(cut) => Ended::Cut(cut, tainted),
-    };
-    job.bill = Bill::of(&context);
-    drop(context);
-    // The last one to hold a life that has ended drops it.
-    let _ = unwound(move || drop(life));
-    (job, ended)
-}
-
-/// The answer to a durable request is in the store before anybody hears of it.
-async fn kept<B: Stateless>(
-    slot: &Slot<StatelessWorker<B>>,
-    life: &Arc<B>,
-    job: &Job<StatelessWorker<B>>,
-    context: &Context,
-    reply: B::Reply,
-    tainted: bool,
-) -> Ended<B::Reply> {
-    let written = slot.keep_reply(life, job, context, &reply);
-    let answers = job.mail.is_answering();
-    let kept = match written {
-        Ok((_, writing)) => slot.kept(writing, job, context).await,
-        Err(unkept) => Err(unkept),
-    };
-    let unkept = match kept {
-        Ok(()) => return Ended::Reply(reply, Said { kept: answers, ..Said::of(context) }),
-        Err(unkept) => unkept,
-    };
-    let _ = unwound(move || drop(reply));
-    match unkept {
-        Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
-        Unkept::Ended(cause) => Ended::Crash(Box::new(cause), tainted),
-        Unkept::Late => Ended::Cut(Cut::Cancel, tainted),
-    }
 }

@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! cargo bench -p mainstay-actors --bench http -- [--quick] [--rounds N] [FIGURE ...]
+//! cargo bench -p mainstay-actors --bench http -- --count ours|reqwest N
 //! ```
+//!
+//! The second makes `N` requests of one side of `L1h` and nothing else, for a profiler or a counter of
+//! instructions: the difference of two counts is free of what starting takes.
 //!
 //! As the ratios of the runtime: ours and the peers take turns, round by round, and a figure is the
 //! median of the rounds. A server on a thread of its own answers both on loopback, over connections
@@ -52,6 +56,10 @@ fn main() -> ExitCode {
         match argument.as_str() {
             "--bench" => {}
             "--quick" => options.quick = true,
+            "--count" => {
+                let (side, requests) = (left.next(), left.next());
+                return count(side.as_deref(), requests.and_then(|number| number.parse().ok()));
+            }
             "--rounds" => match left.next().and_then(|rounds| rounds.parse().ok()) {
                 Some(rounds) if rounds > 0 => options.rounds = rounds,
                 _ => {
@@ -63,7 +71,9 @@ fn main() -> ExitCode {
                 names.push(name.to_uppercase());
             }
             other => {
-                eprintln!("error: {other}: known are --quick, --rounds N, L1h, P7h, P8h, S1h");
+                eprintln!(
+                    "error: {other}: known are --quick, --rounds N, --count, L1h, P7h, P8h, S1h"
+                );
                 return ExitCode::FAILURE;
             }
         }
@@ -81,6 +91,30 @@ fn main() -> ExitCode {
     }
     if wanted("S1H") {
         streams(&options, &server);
+    }
+    ExitCode::SUCCESS
+}
+
+/// So many requests of one side of L1h, one after the other, timed by nobody.
+fn count(side: Option<&str>, requests: Option<usize>) -> ExitCode {
+    async fn all(asks: &impl Asks, requests: usize) {
+        for _ in 0..requests {
+            asks.ask().await;
+        }
+    }
+    let (server, runtime) = (Server::start(), ct());
+    let url = server.url();
+    match (side, requests) {
+        (Some("ours"), Some(requests)) => {
+            let (system, port) = start(&runtime, group("llm", [url, url], 8));
+            runtime.block_on(all(&Ours(port), requests));
+            runtime.block_on(system.stop());
+        }
+        (Some("reqwest"), Some(requests)) => runtime.block_on(all(&Bare::new(url), requests)),
+        _ => {
+            eprintln!("error: --count needs `ours` or `reqwest`, and a whole number");
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }

@@ -25,7 +25,7 @@ use crate::model::course::{Course, superseded};
 use crate::model::credentials::Credentials;
 use crate::model::key::Key;
 use crate::model::limits::RateLimits;
-use crate::model::share::Price;
+use crate::model::share::{Price, Share};
 use crate::model::wire::{Terms, Wire};
 use crate::names;
 use crate::secrets::Secrets;
@@ -164,6 +164,16 @@ struct Ready {
     ids: names::Ids,
     /// Made at the start of a life; a callback is asked each time.
     credentials: Credentials,
+}
+
+/// What is to be sent.
+struct Written {
+    body: Vec<u8>,
+    /// What was set aside for it.
+    share: Option<Share>,
+    /// The token limit that it was set aside for, and the one that is sent.
+    reserved: Option<u32>,
+    limit: Option<u32>,
 }
 
 impl Model {
@@ -463,29 +473,21 @@ impl Model {
         let ready = self.client.as_ref().ok_or_else(|| {
             Fault::internal("the model has no client yet; call `connect` first").not_applied()
         })?;
+        // In a box, since what is held while an answer is waited for is allocated anew for each.
         let fresh = match &self.key {
             key @ Key::Callback(_) => {
                 let key = key.read().map_err(Fault::not_applied)?;
                 // Before it is looked at: what is said of it must not show it.
                 *secrets = Arc::new(Secrets::new(key.as_deref(), &ready.base));
-                Some(Credentials::new(self.wire, key.as_deref(), &ready.base, &self.headers)?)
+                let (key, more) = (key.as_deref(), &self.headers);
+                Some(Box::new(Credentials::new(self.wire, key, &ready.base, more)?))
             }
             _ => None,
         };
-        let credentials = fresh.as_ref().unwrap_or(&ready.credentials);
+        let credentials = fresh.as_deref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let told = self.in_words(names::told(request, ready.ids));
-        let mut body = self.wire.body(&self.model, &told, stream, ready.terms)?;
-        self.fits_window(body.len())?;
-        let share = course.share(self, wire::estimate(body.len(), 0).input, request.max_tokens)?;
-        let reserved = share.map(|share| share.limit).or(request.max_tokens);
-        let must_say = self.wire == Wire::Anthropic;
-        let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
-        if limit != request.max_tokens.or_else(|| must_say.then_some(BUDGETED_ANSWER)) {
-            let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
-            body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
-        }
+        let Written { body, share, reserved, limit } = self.written(ready, request, course)?;
         let sent = body.len();
         let mut time_left = time_left;
         let permit = match &self.limits {
@@ -503,7 +505,8 @@ impl Model {
             course.used(share.usage);
             *at_stake = share.usage;
         }
-        let response = match self.send(ready, credentials, body, stream, time_left).await {
+        let answered = Self::send(ready, credentials, body, stream, time_left).await;
+        let response = match answered.map_err(transport::transport) {
             Ok(response) => response,
             Err(fault) => {
                 if fault.effect == EffectState::NotApplied {
@@ -553,20 +556,41 @@ impl Model {
         Ok((outcome, usage))
     }
 
-    async fn send(
+    /// The body of a request, once what it may cost is set aside.
+    fn written(
         &self,
+        ready: &Ready,
+        request: &ChatRequest,
+        course: &Course<'_>,
+    ) -> Result<Written, Fault> {
+        let stream = request.stream.is_some();
+        let told = self.in_words(names::told(request, ready.ids));
+        let mut body = self.wire.body(&self.model, &told, stream, ready.terms)?;
+        self.fits_window(body.len())?;
+        let share = course.share(self, wire::estimate(body.len(), 0).input, request.max_tokens)?;
+        let reserved = share.map(|share| share.limit).or(request.max_tokens);
+        let must_say = self.wire == Wire::Anthropic;
+        let limit = reserved.or_else(|| must_say.then_some(self.answer_tokens));
+        if limit != request.max_tokens.or_else(|| must_say.then_some(BUDGETED_ANSWER)) {
+            let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
+            body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
+        }
+        Ok(Written { body, share, reserved, limit })
+    }
+
+    fn send(
         ready: &Ready,
         credentials: &Credentials,
         body: Vec<u8>,
         stream: bool,
         time_left: Duration,
-    ) -> Result<Response, Fault> {
+    ) -> impl Future<Output = Result<Response, reqwest::Error>> + use<> {
         let url = ready.urls[usize::from(stream)].clone();
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = credentials.headers[usize::from(stream)].clone();
         *request.timeout_mut() = Some(time_left).filter(|left| *left < Duration::MAX);
         *request.body_mut() = Some(body.into());
-        ready.client.execute(request).await.map_err(transport::transport)
+        ready.client.execute(request)
     }
 
     fn cost(&self, usage: Usage) -> Cost {
@@ -615,7 +639,9 @@ impl Stateless for Model {
         }
         let broken = request.stream.as_ref().is_some_and(|sink| sink.broken().is_some());
         let course = Course { rival: ctx.is_hedge(), payer: Some((self, ctx)) };
-        let (outcome, usage) = self.attempt(request, ctx.time_left(), ctx.attempt(), &course).await;
+        // In a box: whoever runs it moves it a few times before its first poll.
+        let attempt = Box::pin(self.attempt(request, ctx.time_left(), ctx.attempt(), &course));
+        let (outcome, usage) = attempt.await;
         // Also when it failed: an answer that was cut off is paid for.
         ctx.owe(Cost::default());
         ctx.spend(self.cost(usage));
@@ -630,5 +656,20 @@ impl Stateless for Model {
             }
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_an_answer_is_small() {
+        let model = Model::openai("http://localhost/v1", "m");
+        let (request, course) = (ChatRequest::from("hello"), Course::default());
+        let attempt = model.attempt(&request, Duration::MAX, 1, &course);
+        // What is larger than that is no longer kept by the allocator for the next of its kind.
+        let size = size_of_val(&attempt);
+        assert!(size <= 1032, "{size} bytes are allocated for each attempt");
     }
 }

@@ -70,14 +70,15 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
 
     /// Offers what waits to whoever has room now.
     pub(super) fn offer_waiting(&self, due_only: bool) {
-        let now = self.hub.now();
         let mut expired = Vec::new();
         let mut due = Vec::new();
-        {
+        let now = {
             let mut desk = self.desk.lock();
             if desk.waiting.is_empty() {
+                // As after nearly every answer: what time it is takes longer to ask.
                 return;
             }
+            let now = self.hub.now();
             for (mail, until) in std::mem::take(&mut desk.waiting) {
                 if mail.deadline <= now {
                     expired.push(mail);
@@ -87,7 +88,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                     desk.waiting.push_back((mail, until));
                 }
             }
-        }
+            now
+        };
         for mail in expired {
             self.end(&mail, Fate::Expired, &ExitCause::Stopped);
         }

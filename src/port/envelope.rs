@@ -176,7 +176,7 @@ impl<Q, R> Envelope<Q, R> {
             };
         }
         let soft = match &options.tie {
-            Some(tie) => Some(Arc::clone(&tie.soft)),
+            Some(tie) => Some(Arc::clone(tie.soft())),
             None => options.more.as_mut().and_then(|more| more.soft.take()),
         };
         if let Some(trial) = options.tie.as_ref().and_then(|tie| tie.trial().cloned()) {

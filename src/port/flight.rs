@@ -24,8 +24,8 @@ pub(crate) type Soft = Arc<Mutex<SoftFailures>>;
 pub(crate) struct Tie {
     pub(crate) deadline: Moment,
     pub(crate) purse: Option<Purse>,
-    /// The soft failures of the whole task.
-    pub(crate) soft: Soft,
+    /// The soft failures of the whole task; made when somebody asks for them, since most attempts call nobody.
+    soft: OnceLock<Soft>,
     clock: Arc<dyn Clock>,
     degraded: AtomicBool,
     tainted: AtomicU32,
@@ -59,7 +59,7 @@ impl Tie {
         Self {
             deadline,
             purse,
-            soft: soft.unwrap_or_default(),
+            soft: soft.map_or_else(OnceLock::new, OnceLock::from),
             clock,
             degraded: AtomicBool::new(false),
             tainted: AtomicU32::new(0),
@@ -68,9 +68,14 @@ impl Tie {
         }
     }
 
+    /// The soft failures of the whole task.
+    pub(crate) fn soft(&self) -> &Soft {
+        self.soft.get_or_init(Soft::default)
+    }
+
     /// For a request that outlasts the attempt: the same budget and soft failures, and no deadline.
     pub(crate) fn without_deadline(&self) -> Self {
-        let (purse, soft) = (self.purse.clone(), Some(Arc::clone(&self.soft)));
+        let (purse, soft) = (self.purse.clone(), Some(Arc::clone(self.soft())));
         let tie = Self::new(Moment::NEVER, Arc::clone(&self.clock), purse, soft);
         if let Some(trial) = self.trial.get() {
             let _ = tie.trial.set(trial.clone());

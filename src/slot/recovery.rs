@@ -41,7 +41,7 @@ impl<W: Worker> Slot<W> {
             return soft;
         }
         let tie = self.desk().flight(ticket).and_then(|flight| flight.tie());
-        let soft = tie.map_or_else(Soft::default, |tie| Arc::clone(&tie.soft));
+        let soft = tie.map_or_else(Soft::default, |tie| Arc::clone(tie.soft()));
         if let Some(mut book) = mail.book() {
             book.soft = Some(Arc::clone(&soft));
         }

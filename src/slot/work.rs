@@ -152,11 +152,16 @@ impl<W: Worker> Slot<W> {
     /// The next attempt for the carrier with this number, if there is one. Its job is put into `into`:
     /// it is too large to be handed from one to the next.
     pub(crate) fn begin_work(&self, carrier: u32, into: &mut Option<Job<W>>) -> Next<W> {
-        let now = self.hub.now();
         let mut desk = self.desk();
         if desk.carrier_no != carrier {
             return Next::Leave;
         }
+        if !desk.mailbox.has_work(self.rules.order) {
+            // As each time that all work is handed out: nothing changes, and nobody has to be shown it.
+            desk.woken = false;
+            return Next::Rest;
+        }
+        let now = self.hub.now();
         match self.next_job(&mut desk, into, now) {
             Some(life) => Next::Work(life),
             None => {

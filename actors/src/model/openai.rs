@@ -306,14 +306,14 @@ fn said(message: &Value, found: &mut Vec<Delta>) -> Result<(), String> {
     Ok(())
 }
 
-fn ended(reason: String) -> Delta {
-    Delta::Stop(match reason.as_str() {
+fn ended(reason: impl AsRef<str> + Into<String>) -> Delta {
+    Delta::Stop(match reason.as_ref() {
         "stop" => Stop::Complete,
         "tool_calls" | "function_call" => Stop::ToolCalls,
         "length" => Stop::Truncated,
-        "content_filter" => Stop::Filtered(reason),
+        "content_filter" => Stop::Filtered(reason.into()),
         // A gateway's, that does not say which.
         "error" => return Delta::Error(json!({ "error": { "type": "server_error" } })),
-        _ => Stop::foreign(reason),
+        _ => Stop::foreign(reason.into()),
     })
 }

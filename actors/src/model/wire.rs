@@ -143,7 +143,7 @@ impl Wire {
 
     /// What an answer says, read without a tree of values, where the format can; `None` if it is not what
     /// nearly all answers are: it has to be read as [`Wire::whole`] does.
-    fn whole_of(self, body: &[u8]) -> Option<impl Iterator<Item = Delta>> {
+    fn whole_of(self, body: &[u8]) -> Option<typed::Read> {
         match self {
             Self::Chat => typed::whole(body),
             _ => None,
@@ -151,7 +151,7 @@ impl Wire {
     }
 
     /// The same for a frame.
-    fn frame_of(self, frame: &[u8]) -> Option<impl Iterator<Item = Delta>> {
+    fn frame_of(self, frame: &[u8]) -> Option<typed::Read> {
         match self {
             Self::Chat => typed::frame(frame),
             _ => None,
@@ -240,7 +240,7 @@ impl Draft {
         }
         if let Some(found) = self.wire.frame_of(data) {
             let before = self.text.len();
-            self.take(found);
+            found.tell(|delta| self.hear(delta));
             self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
@@ -298,65 +298,69 @@ impl Draft {
 
     fn take(&mut self, found: impl IntoIterator<Item = Delta>) {
         for delta in found {
-            match delta {
-                Delta::Text(text) => {
-                    self.ending.content |= !text.is_empty();
-                    if self.text.is_empty() {
-                        // The whole of most answers.
-                        self.text = text;
-                    } else {
-                        self.text.push_str(&text);
-                    }
+            self.hear(delta);
+        }
+    }
+
+    fn hear(&mut self, delta: Delta) {
+        match delta {
+            Delta::Text(text) => {
+                self.ending.content |= !text.is_empty();
+                if self.text.is_empty() {
+                    // The whole of most answers.
+                    self.text = text;
+                } else {
+                    self.text.push_str(&text);
                 }
-                Delta::Call { number, id, name, arguments } => {
-                    let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
-                    self.ending.content |= names || !arguments.is_empty();
-                    let at = self.call_at(number, id.as_deref(), name.as_deref());
-                    if self.wire == Wire::Anthropic && at.is_none() && name.is_none() {
-                        // A piece of a call that the provider makes itself.
-                        continue;
-                    }
-                    let at = at.unwrap_or_else(|| {
-                        let (id, name) = (String::new(), String::new());
-                        self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
-                        self.calls.len() - 1
-                    });
-                    let call = &mut self.calls[at].1;
-                    if let Some(id) = id.filter(|_| call.id.is_empty()) {
-                        call.id = id;
-                    }
-                    if let Some(name) = name.filter(|name| !name.is_empty()) {
-                        call.name = name;
-                    }
-                    call.arguments.push_str(&arguments);
-                    self.unheard += arguments.chars().count();
-                }
-                Delta::Model(model) => self.model = model,
-                Delta::Usage { input, output } => {
-                    self.input = input.or(self.input);
-                    self.output = output.or(self.output);
-                }
-                Delta::Thought(letters) => {
-                    self.ending.content |= letters > 0;
-                    self.unheard += letters;
-                }
-                Delta::Refused => self.refused = true,
-                Delta::Again(all) => {
-                    let (silent, idle) = (self.text.is_empty(), self.calls.is_empty());
-                    let missed = all.into_iter().filter(|delta| match delta {
-                        Delta::Text(_) => silent,
-                        Delta::Call { .. } => idle,
-                        _ => true,
-                    });
-                    self.take(missed.collect::<Vec<_>>());
-                }
-                Delta::Stop(stop) => {
-                    self.ending.stopped = true;
-                    self.stop = Some(stop);
-                }
-                Delta::End => self.ended = true,
-                Delta::Error(error) => self.error = Some(error),
             }
+            Delta::Call { number, id, name, arguments } => {
+                let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
+                self.ending.content |= names || !arguments.is_empty();
+                let at = self.call_at(number, id.as_deref(), name.as_deref());
+                if self.wire == Wire::Anthropic && at.is_none() && name.is_none() {
+                    // A piece of a call that the provider makes itself.
+                    return;
+                }
+                let at = at.unwrap_or_else(|| {
+                    let (id, name) = (String::new(), String::new());
+                    self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
+                    self.calls.len() - 1
+                });
+                let call = &mut self.calls[at].1;
+                if let Some(id) = id.filter(|_| call.id.is_empty()) {
+                    call.id = id;
+                }
+                if let Some(name) = name.filter(|name| !name.is_empty()) {
+                    call.name = name;
+                }
+                call.arguments.push_str(&arguments);
+                self.unheard += arguments.chars().count();
+            }
+            Delta::Model(model) => self.model = model,
+            Delta::Usage { input, output } => {
+                self.input = input.or(self.input);
+                self.output = output.or(self.output);
+            }
+            Delta::Thought(letters) => {
+                self.ending.content |= letters > 0;
+                self.unheard += letters;
+            }
+            Delta::Refused => self.refused = true,
+            Delta::Again(all) => {
+                let (silent, idle) = (self.text.is_empty(), self.calls.is_empty());
+                let missed = all.into_iter().filter(|delta| match delta {
+                    Delta::Text(_) => silent,
+                    Delta::Call { .. } => idle,
+                    _ => true,
+                });
+                self.take(missed.collect::<Vec<_>>());
+            }
+            Delta::Stop(stop) => {
+                self.ending.stopped = true;
+                self.stop = Some(stop);
+            }
+            Delta::End => self.ended = true,
+            Delta::Error(error) => self.error = Some(error),
         }
     }
 
@@ -517,7 +521,7 @@ pub(crate) fn outcome(
     let mut draft = Draft::new(wire, sent);
     draft.received = body.len();
     if let Some(found) = wire.whole_of(body) {
-        draft.take(found);
+        found.tell(|delta| draft.hear(delta));
         return draft.finish(request, head);
     }
     let Ok(value) = serde_json::from_slice::<Value>(body) else {

@@ -3,8 +3,6 @@
 //! *Invariant.* What is read here means what it means as a tree of values, in `openai.rs`. Whatever looks
 //! otherwise than nearly all answers do, an error among them, is left to that: this says `None`.
 
-use std::iter;
-
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -79,20 +77,31 @@ struct Function {
     arguments: Option<String>,
 }
 
+/// What an answer or a frame says.
+pub(crate) struct Read {
+    model: Option<String>,
+    usage: Option<Tokens>,
+    said: Option<Said>,
+    reason: Option<Delta>,
+    /// Whether there is nothing more to come.
+    last: bool,
+}
+
 /// What a whole answer says; `None` for one that has to be looked at more closely.
-pub(crate) fn whole(body: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> {
+pub(crate) fn whole(body: &[u8]) -> Option<Read> {
     let answer: Whole<'_> = read(body)?;
     let choice = answer.choices.into_iter().find(|choice| is_first(choice.index))?;
     let old = choice.message.function_call.is_some();
     if answer.error.is_some() || choice.error.is_some() || old {
         return None;
     }
-    let found = found(answer.model, answer.usage, Some(choice.message), choice.finish_reason);
-    Some(found.chain(iter::once(Delta::End)))
+    let reason = reason(choice.finish_reason);
+    let (model, usage) = (answer.model, answer.usage);
+    Some(Read { model, usage, said: Some(choice.message), reason, last: true })
 }
 
 /// What a frame says; `None` as with [`whole`].
-pub(crate) fn frame(frame: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>> {
+pub(crate) fn frame(frame: &[u8]) -> Option<Read> {
     let part: Part<'_> = read(frame)?;
     let mut choices = part.choices.into_iter().flatten();
     let choice = choices.find(|choice| is_first(choice.index));
@@ -103,8 +112,13 @@ pub(crate) fn frame(frame: &[u8]) -> Option<impl Iterator<Item = Delta> + use<>>
     if part.error.is_some() || choice.as_ref().is_some_and(is_odd) {
         return None;
     }
-    let (said, reason) = choice.map_or((None, None), |choice| (choice.delta, choice.finish_reason));
-    Some(found(part.model, part.usage, said, reason))
+    let (said, ended) = choice.map_or((None, None), |choice| (choice.delta, choice.finish_reason));
+    let (model, usage) = (part.model, part.usage);
+    Some(Read { model, usage, said, reason: reason(ended), last: false })
+}
+
+fn reason(reason: Option<&str>) -> Option<Delta> {
+    reason.filter(|reason| is_reason(reason)).map(ended)
 }
 
 /// Also what is not read must be UTF-8, and of what is known to be it a text is read faster.
@@ -112,39 +126,42 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     serde_json::from_str(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-fn found(
-    model: Option<String>,
-    usage: Option<Tokens>,
-    said: Option<Said>,
-    reason: Option<&str>,
-) -> impl Iterator<Item = Delta> + use<> {
-    let (thoughts, content, refusal, calls) = match said {
-        Some(said) => {
-            ([said.reasoning_content, said.reasoning], said.content, said.refusal, said.tool_calls)
+impl Read {
+    /// Tells each thing that was said, in order. Not as an iterator: one of so many parts, each of which may be
+    /// missing, asks all of them again for each that is there.
+    pub(crate) fn tell(self, mut told: impl FnMut(Delta)) {
+        if let Some(model) = self.model {
+            told(Delta::Model(model));
         }
-        None => ([None, None], None, None, None),
-    };
-    let thoughts = thoughts.into_iter().flatten().filter(|thought| !thought.is_empty());
-    let thoughts = thoughts.map(|thought| Delta::Thought(thought.chars().count()));
-    let usage = usage
-        .map(|usage| Delta::Usage { input: usage.prompt_tokens, output: usage.completion_tokens });
-    let calls = calls.into_iter().flatten().enumerate().map(|(place, call)| {
-        let (name, arguments) =
-            call.function.map_or((None, None), |function| (function.name, function.arguments));
-        Delta::Call {
-            number: call.index.unwrap_or(place as u64),
-            id: call.id,
-            name,
-            arguments: arguments.unwrap_or_default(),
+        if let Some(Tokens { prompt_tokens: input, completion_tokens: output }) = self.usage {
+            told(Delta::Usage { input, output });
         }
-    });
-    let reason = reason.filter(|reason| is_reason(reason)).map(|reason| ended(reason.to_owned()));
-    let refused = refusal.filter(|refusal| !refusal.is_empty()).map(|_| Delta::Refused);
-    (model.map(Delta::Model).into_iter())
-        .chain(usage)
-        .chain(thoughts)
-        .chain(content.map(Delta::Text))
-        .chain(refused)
-        .chain(calls)
-        .chain(reason)
+        if let Some(said) = self.said {
+            for thought in [said.reasoning_content, said.reasoning].into_iter().flatten() {
+                if !thought.is_empty() {
+                    told(Delta::Thought(thought.chars().count()));
+                }
+            }
+            if let Some(text) = said.content {
+                told(Delta::Text(text));
+            }
+            if said.refusal.is_some_and(|refusal| !refusal.is_empty()) {
+                told(Delta::Refused);
+            }
+            for (place, call) in said.tool_calls.into_iter().flatten().enumerate() {
+                let (name, arguments) = call
+                    .function
+                    .map_or((None, None), |function| (function.name, function.arguments));
+                let number = call.index.unwrap_or(place as u64);
+                let arguments = arguments.unwrap_or_default();
+                told(Delta::Call { number, id: call.id, name, arguments });
+            }
+        }
+        if let Some(reason) = self.reason {
+            told(reason);
+        }
+        if self.last {
+            told(Delta::End);
+        }
+    }
 }
