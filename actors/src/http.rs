@@ -9,8 +9,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mainstay::fault::Fault;
-use reqwest::{Client, ClientBuilder, Url, redirect, retry};
+use reqwest::{ClientBuilder, Url, redirect, retry};
 use rustls_platform_verifier::BuilderVerifierExt as _;
+
+pub(crate) use client::{Client, Failure, Response};
+
+mod client;
+mod direct;
 
 /// How long a connection may take to be made.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,30 +26,31 @@ const KEPT: Duration = Duration::from_secs(4);
 const MAX_REDIRECTS: usize = 3;
 
 /// Made once: to read the certificates this machine trusts takes longer than most requests.
-static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
+static TLS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
 
-fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth())
+/// No protocol is negotiated: what is spoken is HTTP/1.1.
+fn tls() -> Result<Arc<rustls::ClientConfig>, Fault> {
+    if let Some(tls) = TLS.get() {
+        return Ok(Arc::clone(tls));
+    }
+    let read = || {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Ok(rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_platform_verifier()?
+            .with_no_client_auth())
+    };
+    let tls = read().map_err(|error: rustls::Error| no_client(&error))?;
+    Ok(Arc::clone(TLS.get_or_init(|| Arc::new(tls))))
 }
 
-/// A builder of clients for this URL.
+/// A builder of clients of `reqwest` for this URL.
 ///
 /// # Errors
 /// `Internal`, when this machine's certificates cannot be read.
 pub(crate) fn builder(url: &Url) -> Result<ClientBuilder, Fault> {
-    let tls = match TLS.get() {
-        Some(tls) => tls.clone(),
-        None => {
-            let tls = tls().map_err(|error| no_client(&error))?;
-            TLS.get_or_init(|| tls).clone()
-        }
-    };
-    let builder = Client::builder()
-        .tls_backend_preconfigured(tls)
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(rustls::ClientConfig::clone(&*tls()?))
         .connect_timeout(CONNECT_TIMEOUT)
         .retry(retry::never())
         // A URL may hold a secret, and a redirect would take the one before along.
@@ -136,6 +142,12 @@ fn base64(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The host and port of a URL, as they are named and sent.
+pub(crate) fn host(url: &Url) -> String {
+    let name = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }
 
 fn is_this_machine(url: &Url) -> bool {

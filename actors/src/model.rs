@@ -17,9 +17,10 @@ use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::spec::ChildSpec;
 use mainstay::spec::Kind;
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::Url;
 
 use crate::chat::{ChatReply, ChatRequest, Finish, Usage};
+use crate::http::Client;
 use crate::model::commit::Rules;
 use crate::model::course::{Course, superseded};
 use crate::model::credentials::Credentials;
@@ -154,10 +155,9 @@ pub struct Model {
 
 #[derive(Clone)]
 struct Ready {
+    /// With where requests go: for a whole answer, and for a stream.
     client: Client,
     base: Url,
-    /// Where requests go: for a whole answer, and for a stream.
-    urls: [Url; 2],
     /// What a request says differently from server to server.
     terms: Terms,
     /// The ids of calls that are taken there.
@@ -392,7 +392,7 @@ impl Model {
         let terms =
             Terms { completion: named == TokenLimit::MaxCompletionTokens, window: self.window };
         let ids = self.wire.ids(base.host_str());
-        Ok(Ready { client: transport::client(&base)?, base, urls, terms, ids, credentials })
+        Ok(Ready { client: Client::new(urls)?, base, terms, ids, credentials })
     }
 
     /// Makes one attempt, supervised by nobody. `time_left` bounds it; [`Duration::MAX`] does not.
@@ -505,7 +505,8 @@ impl Model {
             course.used(share.usage);
             *at_stake = share.usage;
         }
-        let answered = Self::send(ready, credentials, body, stream, time_left).await;
+        let headers = &credentials.headers[usize::from(stream)];
+        let answered = ready.client.post(stream, headers, body, time_left).await;
         let response = match answered.map_err(transport::transport) {
             Ok(response) => response,
             Err(fault) => {
@@ -576,21 +577,6 @@ impl Model {
             body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
         }
         Ok(Written { body, share, reserved, limit })
-    }
-
-    fn send(
-        ready: &Ready,
-        credentials: &Credentials,
-        body: Vec<u8>,
-        stream: bool,
-        time_left: Duration,
-    ) -> impl Future<Output = Result<Response, reqwest::Error>> + use<> {
-        let url = ready.urls[usize::from(stream)].clone();
-        let mut request = Request::new(Method::POST, url);
-        *request.headers_mut() = credentials.headers[usize::from(stream)].clone();
-        *request.timeout_mut() = Some(time_left).filter(|left| *left < Duration::MAX);
-        *request.body_mut() = Some(body.into());
-        ready.client.execute(request)
     }
 
     fn cost(&self, usage: Usage) -> Cost {

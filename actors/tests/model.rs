@@ -141,6 +141,48 @@ async fn a_redirect_within_the_origin_keeps_method_and_body() {
 }
 
 #[tokio::test]
+async fn three_redirects_are_followed_and_a_fourth_is_told() {
+    let server = StubServer::start().await.unwrap();
+    let moved = |to: &str| Row::new(307, "").header("location", to);
+    for step in ["/a", "/b?at=1", "c"] {
+        server.then(moved(step));
+    }
+    server.then(Row::reply("there"));
+    assert_eq!(ask(&server).await.unwrap(), "there");
+    let seen = server.requests();
+    let paths: Vec<_> = seen.iter().map(|request| &*request.path).collect();
+    assert_eq!(paths, ["/v1/chat/completions", "/a", "/b?at=1", "/c"]);
+    for request in &seen {
+        // All of it, each time.
+        assert_eq!(request.json(), seen[0].json());
+        assert_eq!(request.header("authorization"), Some("Bearer sk-very-secret"));
+        assert_eq!(request.header("host"), seen[0].header("host"));
+    }
+    for step in ["/a", "/b", "/c", "/d"] {
+        server.then(moved(step));
+    }
+    let fault = ask(&server).await.unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::ModelUnavailable, Some("307")));
+    assert_eq!(server.count() - seen.len(), 4);
+    // One that leads nowhere is the answer, too.
+    for to in ["http://", "http://[", "mailto:desk@h.example"] {
+        server.then(moved(to));
+        let fault = ask(&server).await.unwrap_err();
+        assert_eq!((fault.class, fault.code.as_deref()), (Class::ModelUnavailable, Some("307")));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_that_is_followed_has_no_time_of_its_own() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::new(307, "").header("location", "/v2"));
+    server.then(Row::hang());
+    let fault = ask_within(&server, Duration::from_millis(200)).await.unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::Timeout, Some("deadline")));
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test]
 async fn a_body_without_end_is_given_up_at_the_cap() {
     let server = StubServer::start().await.unwrap();
     server.then(Row::new(200, vec![b' '; 11 * 1024 * 1024]));

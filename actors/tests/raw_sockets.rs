@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::error::CallError;
-use mainstay::fault::{Class, EffectKind, Fault};
+use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::spec::SupervisorSpec;
 use mainstay::system::System;
 use mainstay_actors::chat::stream::open;
@@ -16,8 +16,9 @@ use mainstay_actors::model::{CommitPoint, Model};
 use mainstay_actors::stub_server::{Row, StubServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 /// For whatever must end by itself.
 const LONG: Duration = Duration::from_secs(20);
@@ -237,15 +238,9 @@ async fn an_answer_that_nobody_asked_for_is_not_taken_for_that_of_the_next_reque
     let server = tokio::spawn(async move {
         while let Ok((mut connection, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let answer = |text: &str| {
-                    let body =
-                        format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}");
-                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
-                    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
-                };
                 // One for each request, and one more at once, on a connection that stays.
                 while connection.read(&mut vec![0; 64 * 1024]).await.is_ok_and(|read| read > 0) {
-                    let both = answer("asked for") + &answer("not asked for");
+                    let both = kept("asked for") + &kept("not asked for");
                     connection.write_all(both.as_bytes()).await.ok()?;
                 }
                 Some(())
@@ -259,6 +254,101 @@ async fn an_answer_that_nobody_asked_for_is_not_taken_for_that_of_the_next_reque
         assert_eq!(reply.text, "asked for");
     }
     server.abort();
+}
+
+/// An answer that leaves the connection open.
+fn kept(text: &str) -> String {
+    let body = format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_server_has_closed_fails_no_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (closed, mut is_closed) = mpsc::channel(1);
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            for text in ["first", "second"] {
+                assert!(connection.read(&mut vec![0; 64 * 1024]).await.unwrap() > 0);
+                connection.write_all(kept(text).as_bytes()).await.unwrap();
+            }
+            connection.shutdown().await.unwrap();
+            // The client has noticed.
+            assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
+            closed.send(()).await.unwrap();
+        }
+    });
+    let mut model = Model::openai(&url, "m");
+    model.connect().unwrap();
+    for _ in 0..3 {
+        for text in ["first", "second"] {
+            assert_eq!(model.ask(&"hello".into(), LONG, 1).await.unwrap().text, text);
+        }
+        is_closed.recv().await.unwrap();
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn what_is_sent_is_the_request_and_nothing_about_whoever_sends_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let server = tokio::spawn(async move {
+        let mut sent = Vec::new();
+        for _ in 0..2 {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            while !read.ends_with(b"}") {
+                assert!(connection.read_buf(&mut read).await.unwrap() > 0);
+            }
+            connection.write_all(kept("hello").as_bytes()).await.unwrap();
+            sent.push(String::from_utf8(read).unwrap());
+        }
+        sent
+    });
+    for streamed in [false, true] {
+        let url = format!("http://desk:hunter2-4711@{host}/v1?version=2#part");
+        ask(Model::openai(url, "m"), streamed, LONG).await.unwrap();
+    }
+    for (number, sent) in server.await.unwrap().iter().enumerate() {
+        let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+        let (line, headers) = head.split_once("\r\n").unwrap();
+        assert_eq!(line, "POST /v1/chat/completions?version=2 HTTP/1.1");
+        let mut headers: Vec<_> = headers.split("\r\n").collect();
+        headers.sort_unstable();
+        let accept = ["*/*", "text/event-stream, application/json"][number];
+        let expected = [
+            &*format!("accept: {accept}"),
+            "authorization: Basic ZGVzazpodW50ZXIyLTQ3MTE=",
+            &*format!("content-length: {}", body.len()),
+            "content-type: application/json",
+            &*format!("host: {host}"),
+        ];
+        assert_eq!(headers, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_of_tls_is_no_server_after_five_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    for (left, class, code) in [
+        (LONG, Class::Network, "connect_timeout"),
+        (Duration::from_secs(4), Class::Timeout, "deadline"),
+    ] {
+        let start = Instant::now();
+        let model = Model::openai(format!("https://{host}/v1?key=sk-secret"), "m");
+        let fault = ask(model, false, left).await.unwrap_err();
+        assert_eq!((fault.class, fault.code.as_deref()), (class, Some(code)), "{fault:?}");
+        let not_sent = fault.effect == EffectState::NotApplied;
+        assert_eq!(not_sent, class == Class::Network, "{fault:?}");
+        assert_eq!(start.elapsed().as_secs(), left.as_secs().min(5), "{fault:?}");
+        assert_eq!(not_sent, fault.message.contains(&host), "{fault:?}");
+        assert!(!format!("{fault:?} {:?}", fault.source).contains("sk-secret"), "{fault:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use mainstay::fault::Fault;
 use reqwest::Url;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 
 use super::key::Key;
 use super::wire::Wire;
 use super::{anthropic, key};
+use crate::http;
 use crate::secrets::{Secrets, is_name_of_secret};
 
 /// The headers of a request, with the key as it is sent, and what must not be shown of it.
@@ -27,6 +30,10 @@ impl Credentials {
         more: &[(String, Key)],
     ) -> Result<Self, Fault> {
         let mut whole = HeaderMap::with_capacity(6);
+        // What is no header is no host of a URI, either.
+        if let Ok(host) = HeaderValue::try_from(http::host(base)) {
+            whole.insert(HOST, host);
+        }
         whole.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(key) = key {
             let (name, value) = key::header(wire, key)?;
@@ -60,6 +67,7 @@ impl Credentials {
             _ => "text/event-stream, application/json",
         });
         stream.entry(ACCEPT).or_insert(accepted);
+        whole.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         Ok(Self { headers: [whole, stream], secrets: Arc::new(secrets) })
     }
 }

@@ -7,8 +7,8 @@ use mainstay::fault::Fault;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::transport;
 use super::wire::Wire;
+use crate::http;
 
 #[derive(Clone)]
 pub(crate) enum Key {
@@ -57,7 +57,8 @@ pub(crate) fn basic(base: &Url) -> Option<HeaderValue> {
         return None;
     }
     // A builder reads them, and knows how they are written.
-    let mut request = transport::client(base).ok()?.get(base.clone()).build().ok()?;
+    let client = http::builder(base).ok()?.build().ok()?;
+    let mut request = client.get(base.clone()).build().ok()?;
     request.headers_mut().remove(AUTHORIZATION)
 }
 

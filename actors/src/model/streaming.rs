@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use mainstay::fault::Fault;
-use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -15,6 +14,7 @@ use super::wire::{Draft, Wire, outcome};
 use super::{Course, MAX_BODY, Model, superseded};
 use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
+use crate::http::Response;
 use crate::secrets::{Secrets, Veil};
 
 /// Reads an answer and writes it to the sink. An error is that of a connection that broke before anything

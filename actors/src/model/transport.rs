@@ -5,16 +5,16 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use mainstay::fault::Fault;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Response, Url};
 
 use super::MAX_BODY;
 use super::classify::classify;
 use super::headers::Headers;
-use crate::http;
+use crate::http::{self, Failure, Response};
 
 /// How an answer began. It is only for a failure that more than the status is made of it.
 #[derive(Clone, Debug)]
@@ -82,45 +82,41 @@ pub(crate) fn too_large() -> Fault {
         .with_code("body_too_large")
 }
 
-/// A client for this URL.
-pub(crate) fn client(url: &Url) -> Result<Client, Fault> {
-    http::builder(url)?.build().map_err(|error| http::no_client(&error))
-}
-
 /// What a failure below HTTP means. The endpoint is pure, so a broken connection leaves nothing
 /// unknown and is `Network` even when the request had been sent.
-pub(crate) fn transport(error: reqwest::Error) -> Fault {
-    let proxied = error.url().is_some_and(http::may_be_proxied);
-    let host = error.url().map(host).unwrap_or_default();
+pub(crate) fn transport(failure: Failure) -> Fault {
+    let told = failure.told();
+    let proxied = told.url.as_ref().is_some_and(http::may_be_proxied);
+    // The rest of the URL may hold a secret.
+    let host = told.url.as_ref().map(http::host).unwrap_or_default();
+    let error = &*told.error;
     // Who was to be reached first.
     let first = match proxied {
         true => format!("{host} or the proxy on the way to it"),
         false => host.clone(),
     };
-    // The rest of the URL may hold a secret.
-    let error = error.without_url();
-    let text = chain(&error);
-    let fault = if let Some(why) = tunnel(&error) {
+    let text = chain(error);
+    let fault = if let Some(why) = tunnel(error) {
         tunnel_fault(&why, &host)
-    } else if error.is_connect() {
-        let (code, text) = if error.is_timeout() {
+    } else if told.is_connect {
+        let (code, text) = if told.is_timeout {
             ("connect_timeout", format!("{first} was not reached in time"))
-        } else if io_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
+        } else if io_kind(error) == Some(io::ErrorKind::ConnectionRefused) {
             ("connection_refused", format!("{first} refused the connection"))
-        } else if let Some(why) = tls(&error) {
+        } else if let Some(why) = tls(error) {
             ("tls", format!("no secure connection to {host}: {why}"))
         } else {
             ("connect", format!("{first} was not reached: {text}"))
         };
         Fault::network(text).with_code(code).not_applied()
-    } else if error.is_timeout() {
+    } else if told.is_timeout {
         Fault::timeout("the deadline passed before the answer came").with_code("deadline")
-    } else if error.is_builder() {
+    } else if told.is_builder {
         Fault::internal(format!("the request cannot be built: {text}")).not_applied()
     } else {
         Fault::network(format!("the connection broke: {text}")).with_code("connection_reset")
     };
-    fault.with_source(error)
+    Fault { source: Some(Arc::from(told.error)), ..fault }
 }
 
 /// What became of the tunnel that a proxy was to make, if it is that: its own words, since the type has no name
@@ -152,12 +148,6 @@ fn tunnel_fault(why: &str, host: &str) -> Fault {
         }
     }
     .not_applied()
-}
-
-/// The host and port of a URL.
-fn host(url: &Url) -> String {
-    let name = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }
 
 /// Why there is no secure connection, if it is that.
