@@ -62,7 +62,8 @@ pub enum Event {
         cause: ExitKind,
         /// How many children start again.
         scope: usize,
-        /// Restarts within the period, this one included.
+        /// Restarts within the period, this one included. A start that has failed counts against nobody else for a
+        /// child of a template that this life of the supervisor has not seen up, and is not in here.
         restarts: u32,
     },
     /// A child restarted too often and was set aside.

@@ -12,7 +12,8 @@
 //! | its own limit exceeded | quarantined; not counted against the family; siblings go on |
 //! | the family's limit exceeded | all stopped in reverse order; [`ExitCause::Intensity`] |
 //! | a start fails in [`Input::Boot`] | those before it stopped in reverse order; the family ends |
-//! | ... of a child that was started while an earlier life ran ([`Family::add_kept`]) | the others are started; once the boot is done, counted like an exit |
+//! | ... of a child that was started while an earlier life ran ([`Family::add_kept`]) | the others are started; once the boot is done, judged as below |
+//! | ... of such a child in the boot or a restart, before it has been up in this life of the supervisor | counted against its own limit only, or, where it has none, against as much as the family is allowed; restarted alone after the backoff, or quarantined |
 //! | a start fails in [`Input::Start`] | refused, and the child is not kept |
 //! | a start fails in a restart | counted like an exit, retried after the backoff |
 //! | a child ends while a run stops it | expected; not counted |
@@ -147,6 +148,7 @@ impl Tally {
             self.significant += usize::from(phase.is_alive());
         }
         child.phase = phase;
+        child.kept &= phase != Phase::Up;
     }
 }
 
@@ -193,7 +195,8 @@ impl Family {
     }
 
     /// As [`Family::add_static`], of a child that was started while an earlier life of the supervisor ran, and had
-    /// begun well: should it not start, the boot goes on without it.
+    /// begun well: should it not start, the boot goes on without it, and until it is up the family is not held to
+    /// account for it.
     ///
     /// # Errors
     /// As [`Family::add_static`].

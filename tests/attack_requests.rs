@@ -1,7 +1,10 @@
 //! One request at a time, at the edges: hand-outs, interruptions, callers who leave, deadlines.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use mainstay::behavior::Context;
 use mainstay::error::CallError;
@@ -245,4 +248,69 @@ async fn a_child_that_is_terminated_gives_its_requests_a_fate_and_can_be_started
     assert_eq!((fates.stopped, fates.open), (1, 0));
     assert!(fates.is_balanced());
     system.stop().await;
+}
+
+/// Puts the calling task behind all that are to run now.
+async fn behind_all() {
+    let mut been = false;
+    poll_fn(|task| {
+        task.waker().wake_by_ref();
+        if std::mem::replace(&mut been, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// An attempt that is expected to wait is handed to a task of its own, where it runs in its turn: whatever comes
+/// before that comes before the attempt.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_not_wanted_any_more_in_its_first_turn_is_not_begun() {
+    for killed in [false, true] {
+        let log = Arc::new(Log::default());
+        let act = |id, _: &Context| if id == 1 { Act::ReplyAfter(100) } else { Act::Reply };
+        let system = System::start(
+            SupervisorSpec::one_for_one("top")
+                .child(ChildSpec::stateless("w", hand(&log, act)).concurrency(4)),
+        )
+        .await
+        .unwrap();
+        let test = {
+            let (log, system) = (Arc::clone(&log), system.clone());
+            async move {
+                let w = port(&system, "top/w");
+                let waits = tokio::spawn({
+                    let w = w.clone();
+                    async move { w.call(1u64).await }
+                });
+                begun(&log, 1).await;
+                {
+                    let mut call = pin!(w.call(2u64));
+                    let first = poll_fn(|task| Poll::Ready(call.as_mut().poll(task))).await;
+                    assert!(first.is_pending());
+                    // The child has its turn, and its new task is behind this one.
+                    behind_all().await;
+                    assert!(log.of(2).begun.is_empty());
+                    if killed {
+                        system.kill("top/w").unwrap();
+                        call.await.unwrap();
+                    }
+                }
+                waits.await.unwrap().unwrap();
+                pass(1).await;
+                w
+            }
+        };
+        // In a task like the others: what is blocked on has its turn out of the line.
+        let w = tokio::spawn(test).await.unwrap();
+        let begun: Vec<_> = log.of(2).begun.iter().map(|(_, delivery)| *delivery).collect();
+        if killed {
+            // Its first hand-out came to nothing: it was served in the next life only.
+            assert_eq!(begun, [2]);
+        } else {
+            assert!(begun.is_empty());
+            assert_eq!(system.fates().cancelled, 1);
+        }
+        assert_eq!(w.call(3u64).await.unwrap().value, 3);
+        assert_eq!(system.fates().open, 0);
+        system.stop().await;
+    }
 }

@@ -17,7 +17,8 @@ pub(super) struct Child {
     /// The life that is up, or the last one that was handed to a run.
     pub(super) incarnation: Incarnation,
     pub(super) phase: Phase,
-    /// The boot does not depend on it.
+    /// It was started while an earlier life of the supervisor ran, and has not been up in this one: neither the boot
+    /// nor what the family is allowed depends on it.
     pub(super) kept: bool,
     /// Its own restarts; only where a limit or a backoff asks for them.
     pub(super) log: Option<Box<Log>>,

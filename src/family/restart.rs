@@ -19,9 +19,19 @@ const DOUBLINGS: u32 = 64;
 
 /// What the limits say to one more restart.
 enum Verdict {
-    Go { restarts: u32, at: Moment },
+    Go {
+        restarts: u32,
+        at: Moment,
+    },
+    /// This child alone; nobody else is held to account for it.
+    Alone {
+        restarts: u32,
+        at: Moment,
+    },
     Quarantine,
-    Fall { restarts: u32 },
+    Fall {
+        restarts: u32,
+    },
 }
 
 impl Family {
@@ -43,10 +53,13 @@ impl Family {
             Phase::Up => self.fell(key, cause, widen),
             Phase::Starting(run) => match self.jobs.get_mut(&run) {
                 Some(Job::Boot { died, .. }) => {
-                    died.push(Death { key, incarnation, cause, widen });
+                    died.push(Death { key, incarnation, cause, widen, was_up: true });
                     self.shift(key, Phase::Held);
                 }
-                Some(Job::Group { .. }) => self.fell(key, cause, widen),
+                Some(Job::Group { .. }) => {
+                    self.has_been_up(key);
+                    self.fell(key, cause, widen);
+                }
                 Some(_) => self.started_and_fell(run, key, cause, widen),
                 None => {}
             },
@@ -70,8 +83,16 @@ impl Family {
             Some(Job::Reset(ticket, _)) => self.reply(ticket, Reply::Reset),
             _ => {}
         }
+        self.has_been_up(key);
         self.fell(key, cause, widen);
         self.drain_after(key);
+    }
+
+    /// From here on what becomes of this child counts against the family, too.
+    pub(super) fn has_been_up(&mut self, key: Key) {
+        if let Some(child) = self.children.get_mut(&key) {
+            child.kept = false;
+        }
     }
 
     /// A child that was up has ended by itself.
@@ -104,6 +125,7 @@ impl Family {
     pub(super) fn again(&mut self, key: Key, cause: ExitCause, widen: Strategy) {
         let (restarts, at) = match self.judge(key) {
             Verdict::Go { restarts, at } => (restarts, at),
+            Verdict::Alone { restarts, at } => return self.alone(key, cause, restarts, at),
             Verdict::Quarantine => return self.quarantine(key, cause),
             Verdict::Fall { restarts } => return self.fall(key, cause, restarts),
         };
@@ -121,13 +143,17 @@ impl Family {
         self.together(key, cause, restarts, strategy, from, at);
     }
 
-    /// Counts one more restart of this child, first against its own limit.
+    /// Counts one more restart of this child, first against its own limit. What was not up yet has harmed nobody: its
+    /// limit, for which that of the family stands in, is the only one.
     fn judge(&mut self, key: Key) -> Verdict {
         let now = self.now;
         let intensity = self.options.intensity;
         let mut delay = Duration::ZERO;
+        let mut alone = false;
         if let Some(child) = self.children.get_mut(&key) {
+            alone = child.kept;
             let limit = child.options.child_limit.or(self.options.child_limit);
+            let limit = limit.or(alone.then_some(intensity));
             let backoff = self.options.backoff;
             if limit.is_some() || backoff.is_some() {
                 let own = limit.map_or(Duration::ZERO, |limit| limit.period);
@@ -144,6 +170,10 @@ impl Family {
                     delay = base.saturating_mul(factor).min(max);
                 }
             }
+        }
+        if alone {
+            let restarts = self.log.within(now, intensity.period);
+            return Verdict::Alone { restarts, at: now + delay };
         }
         let keep = intensity.count as usize;
         self.log.add(now, intensity.period, keep.saturating_add(1));
@@ -340,8 +370,9 @@ impl Family {
                 group.from = key;
             }
             let strategy = group.strategy;
+            let alone = self.children.get(&key).is_some_and(|child| child.kept);
             self.again(key, cause, strategy);
-            if self.phase(key) != Some(Phase::Idle(Rest::Quarantined)) {
+            if !alone && self.phase(key) != Some(Phase::Idle(Rest::Quarantined)) {
                 self.drain();
                 return;
             }

@@ -38,6 +38,8 @@ pub(super) struct Death {
     pub(super) incarnation: Incarnation,
     pub(super) cause: ExitCause,
     pub(super) widen: Option<Strategy>,
+    /// It was up; otherwise its start has failed.
+    pub(super) was_up: bool,
 }
 
 impl Family {
@@ -164,7 +166,7 @@ impl Family {
             let incarnation = self.incarnation_of(key).unwrap_or(Incarnation::NONE);
             if self.phase(key) == Some(Phase::Starting(run)) {
                 self.shift(key, Phase::Held);
-                died.push(Death { key, incarnation, cause, widen: None });
+                died.push(Death { key, incarnation, cause, widen: None, was_up: false });
             }
             if start.last() != Some(&key) {
                 self.boot_on(run, start, key, died);
@@ -192,6 +194,9 @@ impl Family {
                 child.phase == Phase::Held && child.incarnation == death.incarnation
             });
             if current && self.is_open() {
+                if death.was_up {
+                    self.has_been_up(death.key);
+                }
                 self.fell(death.key, death.cause, death.widen);
             }
         }

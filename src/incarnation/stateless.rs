@@ -19,6 +19,9 @@ use crate::slot::{Bill, Ended, Job, Next, OnTrial, Said, Slot, Unkept, Watched, 
 /// After an attempt that had to wait so many are expected to.
 const ALIKE: u32 = 8;
 
+/// What is heard while nothing of an attempt has run: it acts on nobody yet, so that it is always safe to end it.
+const UNBEGUN: [Cut; 3] = [Cut::Kill, Cut::Timeout, Cut::Cancel];
+
 impl<B: Stateless> Drive for StatelessWorker<B> {
     async fn drive(slot: &Arc<Slot<Self>>, number: u32, _: Arc<Flight>) {
         let mut left = BATCH;
@@ -86,18 +89,14 @@ async fn serve<B: Stateless>(
     mut job: Job<StatelessWorker<B>>,
 ) -> (Job<StatelessWorker<B>>, Ended<B::Reply>) {
     let flight = job.flight.clone().unwrap_or_default();
-    let heard = &[Cut::Kill, Cut::Timeout, Cut::Cancel];
     if !job.is_plain()
-        && let Err(ended) = Box::pin(admit(slot, &mut job, &flight, heard)).await
+        && let Err(ended) = Box::pin(admit(slot, &mut job, &flight, &UNBEGUN)).await
     {
         return (job, ended);
     }
     let context = slot.context(&job, flight);
-    let heard: &[Cut] = if slot.effect().is_replay_safe() {
-        &[Cut::Kill, Cut::Timeout, Cut::Cancel]
-    } else {
-        &[Cut::Kill, Cut::Timeout]
-    };
+    let heard: &[Cut] =
+        if slot.effect().is_replay_safe() { &UNBEGUN } else { &[Cut::Kill, Cut::Timeout] };
     let mut hand = None;
     if job.mail.trial().is_some() || slot.hands_out(&job.mail) {
         match Box::pin(slot.take_up(&job, &context)).await {
@@ -106,7 +105,10 @@ async fn serve<B: Stateless>(
         }
     }
     let served = || life.serve(&job.mail.request, &context);
-    let done = if hand.is_some() {
+    let done = if let Some(cut) = context.flight.asked(&UNBEGUN) {
+        // It has waited since it was handed out, for its task or its turn, and is not wanted any more.
+        Watched::Cut(cut)
+    } else if hand.is_some() {
         let served =
             watched(|| OnTrial::around(&mut hand, served()), boxed_fault, &context.flight, heard);
         Box::pin(served).await

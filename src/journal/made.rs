@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::Journal;
 use super::line::Line;
@@ -38,10 +38,21 @@ pub(crate) type Serial = u64;
 pub(crate) enum Taken {
     /// There is a child.
     Stands,
-    /// It is being started, or has just ended: this tells of the next change.
-    Moves(Arc<Notify>),
+    /// It is being started, or has just ended: this ends with the next change of that, also with one that comes
+    /// before anybody waits for it.
+    Moves(NextChange),
     /// What others have left under its path cannot be read.
     Unreadable(StoreError),
+}
+
+/// See [`Taken::Moves`].
+pub(crate) struct NextChange(watch::Receiver<()>);
+
+impl NextChange {
+    pub(crate) async fn come(mut self) {
+        // Nothing is ever sent: the other end goes.
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 struct Child {
@@ -85,8 +96,8 @@ pub(super) struct Children {
     by_path: BTreeMap<ChildPath, Child>,
     /// Whose end the store has not answered yet: until then it may still take what they have left.
     leaving: BTreeSet<ChildPath>,
-    /// Who waits for a change of which path.
-    waiting: BTreeMap<ChildPath, Arc<Notify>>,
+    /// For a change of which path somebody waits. Who waits holds the other end, since before the lock was let go of.
+    waiting: BTreeMap<ChildPath, watch::Sender<()>>,
     /// While a journal is read: the places of the requests that each path has accepted, also of those that have
     /// ended since.
     read: HashMap<ChildPath, Vec<u64>>,
@@ -115,13 +126,12 @@ impl Children {
 
     /// Whoever waits for this path looks again.
     fn changed(&mut self, child: &ChildPath) {
-        if let Some(waiting) = self.waiting.remove(child) {
-            waiting.notify_waiters();
-        }
+        drop(self.waiting.remove(child));
     }
 
-    fn next_change(&mut self, child: &ChildPath) -> Arc<Notify> {
-        Arc::clone(self.waiting.entry(child.clone()).or_default())
+    fn next_change(&mut self, child: &ChildPath) -> NextChange {
+        let waiting = self.waiting.entry(child.clone()).or_insert_with(|| watch::Sender::new(()));
+        NextChange(waiting.subscribe())
     }
 
     pub(super) fn has(&self, child: &ChildPath) -> bool {
@@ -208,14 +218,6 @@ impl Journal {
     /// Whether a child of a template has this path, or is about to.
     pub(crate) fn has_made(&self, child: &ChildPath) -> bool {
         self.state.lock().children.by_path.contains_key(child)
-    }
-
-    /// Whether it is being started, or has just ended.
-    pub(crate) fn moves(&self, child: &ChildPath) -> bool {
-        let state = self.state.lock();
-        let children = &state.children;
-        children.leaving.contains(child)
-            || children.by_path.get(child).is_some_and(|child| !child.stands)
     }
 
     /// It is gone, or did not begin, and all its requests have their fates: no process makes it again. `None` when

@@ -99,13 +99,7 @@ impl Start {
                 Ok(written) => break written,
                 Err(Taken::Stands) => return Err(self.node.taken(&path).await),
                 Err(Taken::Unreadable(why)) => return failed(path, why),
-                Err(Taken::Moves(changed)) => {
-                    let mut changed = std::pin::pin!(changed.notified());
-                    changed.as_mut().enable();
-                    if self.journal.moves(&path) {
-                        changed.await;
-                    }
-                }
+                Err(Taken::Moves(change)) => change.come().await,
             }
         };
         let Err(why) = commit.await else { return Ok(serial) };

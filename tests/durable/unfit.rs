@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use mainstay::behavior::StartContext;
 use mainstay::error::ChildError;
-use mainstay::family::ChildStatus;
+use mainstay::family::{ChildStatus, Strategy};
 use mainstay::id::ChildPath;
 use mainstay::system::SupervisorRef;
 
@@ -178,4 +178,52 @@ fn a_child_of_a_template_that_does_not_start_at_a_recovery_is_restarted_and_the_
         desk.restart_child("weak").await.unwrap();
         assert_eq!(ask(&system, "desk/weak", 1).await, 7);
     });
+}
+
+#[test]
+fn children_of_a_template_whose_common_server_is_down_take_no_supervisor_down_with_them() {
+    for strategy in [Strategy::OneForOne, Strategy::RestForOne, Strategy::OneForAll] {
+        let (store, defects, others) = (store(), sound(), sound());
+        let spec = || {
+            let (defects, others) = (Arc::clone(&defects), Arc::clone(&others));
+            let desk = match strategy {
+                Strategy::OneForOne => SupervisorSpec::one_for_one("desk"),
+                Strategy::RestForOne => SupervisorSpec::rest_for_one("desk"),
+                Strategy::OneForAll => SupervisorSpec::one_for_all("desk"),
+            };
+            desk.child(sum(&others)).template("weak", move |(): &()| sum(&defects))
+        };
+        let weak = ["a", "b", "c"];
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            let desk = system.supervisor("desk").unwrap();
+            for id in weak {
+                desk.start_from("weak", id, &()).await.unwrap();
+            }
+            assert_eq!(ask(&system, "desk/sum", 1).await, 1);
+        });
+        runtime().block_on(async {
+            defects.starts.store(u32::MAX, Ordering::SeqCst);
+            let options = RecoverOptions::default();
+            let (system, _, mut events) =
+                System::recover_observed(spec(), Arc::clone(&store), options).await.unwrap();
+            for _ in weak {
+                quarantined(&mut events).await;
+            }
+            assert_eq!(ask(&system, "desk/sum", 1).await, 2, "{strategy}");
+            // Nobody else has been restarted, and the next crash is the first.
+            let again = |event: &Event| matches!(event, Event::Restarting { .. });
+            system.kill("desk/sum").unwrap();
+            let restart = events.wait_for(again).await.unwrap();
+            assert!(
+                matches!(&restart.event, Event::Restarting { child, restarts: 1, .. } if child.id() == "sum"),
+                "{strategy} {restart:?}"
+            );
+            assert_eq!(ask(&system, "desk/sum", 1).await, 3, "{strategy}");
+            defects.starts.store(0, Ordering::SeqCst);
+            let desk = system.supervisor("desk").unwrap();
+            desk.restart_child("b").await.unwrap();
+            assert_eq!(ask(&system, "desk/b", 1).await, 1);
+        });
+    }
 }
