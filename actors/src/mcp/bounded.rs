@@ -23,6 +23,8 @@ pub(super) const TOO_LONG: i32 = -1_320_000;
 pub(super) const UNREADABLE: i32 = -1_320_001;
 /// How much of a member of a message is looked at, in bytes; no id is longer.
 const MEMBER: usize = 256;
+/// How deep it is remembered what was opened; no message that can be read is deeper.
+const DEEPEST: usize = 256;
 /// What an answer has one of.
 const ANSWER: [&[u8]; 2] = [br#""result""#, br#""error""#];
 /// How much is read at once.
@@ -100,6 +102,12 @@ pub(super) struct Line {
     kept: Vec<u8>,
     length: usize,
     depth: usize,
+    /// What was opened and is not closed, from the outermost on.
+    open: Vec<u8>,
+    /// The outermost was closed: what comes then is no part of it.
+    closed: bool,
+    /// How many braces were opened more than closed, also in texts.
+    braces: isize,
     in_text: bool,
     escaped: bool,
     /// The beginning of the member of the outermost object that is being read.
@@ -124,6 +132,11 @@ impl Line {
         }
         self.letters(bytes);
         for &byte in bytes {
+            self.braces += match byte {
+                b'{' => 1,
+                b'}' => -1,
+                _ => 0,
+            };
             if self.in_text {
                 match byte {
                     _ if self.escaped => self.escaped = false,
@@ -136,16 +149,14 @@ impl Line {
                     b'"' => self.in_text = true,
                     b'{' | b'[' => {
                         self.depth += 1;
+                        if self.depth <= DEEPEST {
+                            self.open.push(byte);
+                        }
                         if self.depth == 1 {
                             continue;
                         }
                     }
-                    b'}' | b']' => {
-                        self.depth = self.depth.saturating_sub(1);
-                        if self.depth == 0 {
-                            self.member();
-                        }
-                    }
+                    b'}' | b']' => self.close(byte),
                     b',' if self.depth == 1 => {
                         self.member();
                         continue;
@@ -153,9 +164,25 @@ impl Line {
                     _ => {}
                 }
             }
-            if self.depth == 1 && self.member.len() < MEMBER {
+            if self.depth == 1 && !self.closed && self.member.len() < MEMBER {
                 self.member.push(byte);
             }
+        }
+    }
+
+    /// Closes the innermost of its kind. Where another is open within that, its own end is missing.
+    fn close(&mut self, byte: u8) {
+        if self.depth > self.open.len() {
+            self.depth -= 1;
+            return;
+        }
+        let opened = if byte == b'}' { b'{' } else { b'[' };
+        let Some(at) = self.open.iter().rposition(|open| *open == opened) else { return };
+        self.open.truncate(at);
+        self.depth = at;
+        if at == 0 {
+            self.member();
+            self.closed = true;
         }
     }
 
@@ -205,6 +232,9 @@ impl Line {
     /// A member has been read to its end.
     fn member(&mut self) {
         let member = std::mem::take(&mut self.member);
+        if self.closed {
+            return;
+        }
         let Some(colon) = member.iter().position(|byte| *byte == b':') else { return };
         let (name, value) = (member[..colon].trim_ascii(), member[colon + 1..].trim_ascii());
         match name {
@@ -214,15 +244,19 @@ impl Line {
         }
     }
 
-    /// The id at the end of what cannot be read: what stands before it has not come to its end, so that it is no
-    /// member by itself.
+    /// The id at the end of a message in which a text has no end, so that it is no member by itself. It is that of the
+    /// message only if all braces are closed with it; else it may be of something within the message, and another's.
     fn last(&self) -> Option<&[u8]> {
         const NAME: &[u8] = b"\"id\"";
+        if !self.in_text || self.braces != 0 {
+            return None;
+        }
         let end = self.kept.get(self.kept.len().saturating_sub(MEMBER)..)?.trim_ascii();
-        let end = end.strip_suffix(b"}").unwrap_or(end);
+        let end = end.strip_suffix(b"}")?;
         let at = end.windows(NAME.len()).rposition(|part| part == NAME)?;
-        let value = end[at + NAME.len()..].trim_ascii().strip_prefix(b":")?;
-        Some(value.trim_ascii())
+        let value = end[at + NAME.len()..].trim_ascii().strip_prefix(b":")?.trim_ascii();
+        // All of ours are numbers, and a text may be the one that has no end.
+        value.iter().all(u8::is_ascii_digit).then_some(value)
     }
 
     /// The error that answers the same request, as a line; `None` if it answers none.
@@ -313,7 +347,7 @@ mod tests {
             (b"{\"id\":1,\"result\":\"a\n".to_vec(), "breaks off in the middle"),
             // The id stands behind what has no end, or is no JSON.
             (b"{\"result\":{\"a\":\"b},\"id\":1}\n".to_vec(), "breaks off in the middle"),
-            (b"{\"result\":{\"a\":[1},\"id\" : 1 } \n".to_vec(), "breaks off in the middle"),
+            (b"{\"result\":{\"a\":[1},\"id\" : 1 } \n".to_vec(), "is not JSON"),
             (b"{\"result\":{\"a\":tru},\"id\":1}\n".to_vec(), "is not JSON"),
             (b"{\"id\":1,\"error\":{\"code\":01}}\n".to_vec(), "is not JSON"),
             (late, "is not UTF-8"),
@@ -325,8 +359,21 @@ mod tests {
         // Whoever asks gets no answer that he did not ask for.
         assert_eq!(read(b"{\"id\":1,\"method\":\"a\n").await, "");
         assert_eq!(read(b"{\"method\":\"a\",\"params\":{\"result\":tru},\"id\":1}\n").await, "");
-        // Nor is anything known of one that ends before it says which it answers.
-        assert_eq!(read(b"{\"result\":{\"id\":1,\"a\":\"b\n").await, "");
+        // Nor is anything known of one that ends before it says which it answers: what it has within it may have the id
+        // of another request.
+        for line in [
+            "{\"result\":{\"id\":1,\"a\":\"b",
+            "{\"jsonrpc\":\"2.0\",\"result\":{\"order\":{\"id\":5}",
+            "{\"jsonrpc\":\"2.0\",\"result\":{\"order\":{\"id\":5",
+            "{\"result\":{\"order\":{\"id\":5}}",
+            "{\"result\":{\"a\":\"b},\"order\":{\"id\":5}",
+            "{\"result\":{\"a\":\"b},\"order\":{\"id\":5}}",
+            "{\"result\":{\"a\":[{\"b\":[1},{\"id\":5}",
+            "{\"result\":{}},\"order\":{\"id\":5}}",
+            "{\"result\":{\"a\":tru}} {\"id\":5,\"b\":1}",
+        ] {
+            assert_eq!(read(format!("{line}\n").as_bytes()).await, "", "{line}");
+        }
     }
 
     #[tokio::test]
@@ -356,6 +403,7 @@ mod tests {
         let mut piece = vec![0; 1 << 20];
         bounded.read_exact(&mut piece).await.unwrap();
         assert!(bounded.ready.capacity() <= 2 * PIECE && bounded.line.member.len() <= MEMBER);
+        assert!(bounded.line.open.len() <= DEEPEST);
         assert_eq!(bounded.line.length % PIECE, 0);
     }
 }
