@@ -1,7 +1,7 @@
 //! Standard output of a server, of which no message is kept that is longer than may be.
 //!
-//! The transport drops a line that is too long, is not UTF-8 or is not JSON, and says nothing, so whoever asked
-//! would wait until its time is over. This reader lets everything pass, and behind such a line it writes one of its
+//! The transport drops a line that is too long, is not UTF-8, or that it cannot read as a message, and says nothing, so
+//! whoever asked would wait until its time is over. This reader lets everything pass, and behind such a line it writes one of its
 //! own: an error that answers the same request. Messages that come in a [batch](super::batch) get lines of their own.
 //! Of an answer that ends before it says which request it answers, nothing is known: that call runs out of time.
 //!
@@ -11,7 +11,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rmcp::model::ServerJsonRpcMessage;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::batch::Unbatch;
@@ -210,16 +212,28 @@ impl Line {
                 Some((UNREADABLE, "the answer is not UTF-8".to_owned()))
             }
             // Logs are written there, too, and are none.
-            _ if !self.answers() || self.is_json() => None,
-            _ if self.in_text || self.depth > 0 => {
-                Some((UNREADABLE, "the answer breaks off in the middle".to_owned()))
-            }
-            _ => Some((UNREADABLE, "the answer is not JSON".to_owned())),
+            _ if !self.answers() => None,
+            _ => self.unread().map(|why| (UNREADABLE, why)),
         }
     }
 
-    fn is_json(&self) -> bool {
-        serde_json::from_slice::<IgnoredAny>(&self.kept).is_ok()
+    /// Why it is no message to the transport, which reads it in the same way.
+    fn unread(&self) -> Option<String> {
+        const MARK: &[u8] = "\u{feff}".as_bytes();
+        let line = self.kept.strip_prefix(MARK).unwrap_or(&self.kept);
+        if serde_json::from_slice::<ServerJsonRpcMessage>(line).is_ok() {
+            return None;
+        }
+        if serde_json::from_slice::<IgnoredAny>(line).is_err() {
+            let breaks_off = self.in_text || self.depth > 0;
+            let how = if breaks_off { "breaks off in the middle" } else { "is not JSON" };
+            return Some(format!("the answer {how}"));
+        }
+        // Half a letter (`\ud83d`), a number that is too large, or a nesting that is too deep.
+        Some(match serde_json::from_slice::<Value>(line) {
+            Err(error) => format!("the answer cannot be read: {error}"),
+            Ok(_) => "the answer is no message of JSON-RPC 2.0".to_owned(),
+        })
     }
 
     /// Whether it has what an answer has, and a request has not, or stands in the middle of that.
@@ -294,8 +308,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_too_long_passes_as_it_is() {
-        let lines = ["{\"id\":1,\"result\":{}}\n", "\n", "not JSON ]}\n", "no end"];
-        assert_eq!(read(&lines, 100).await, lines.concat());
+        let lines = [
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n",
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":1,\"message\":\"\\ud83d\\ude00\"}}\r\n",
+            "\n",
+            "not JSON ]}\n",
+            "no end",
+        ];
+        assert_eq!(read(&lines, 200).await, lines.concat());
     }
 
     #[tokio::test]
@@ -314,7 +334,8 @@ mod tests {
             ),
             ("\"a,b}\"", format!("{{\"result\":\"{long}\",\"id\":\"a,b}}\"}}\n")),
         ] {
-            let said = read(&[&line, "{\"id\":2,\"result\":{}}\n"], 1000).await;
+            let next = "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}";
+            let said = read(&[&line, next, "\n"], 1000).await;
             let (first, rest) = said.split_at(line.len());
             assert_eq!(first, line);
             let rest: Vec<_> = rest.lines().collect();
@@ -324,7 +345,7 @@ mod tests {
             let size = line.len();
             let message = format!("the answer has {size} bytes, of which at most 1000 are read");
             assert_eq!(error["error"]["message"], *message);
-            assert_eq!(rest[1..], ["{\"id\":2,\"result\":{}}"], "the next is read as it is");
+            assert_eq!(rest[1..], [next], "the next is read as it is");
         }
     }
 
@@ -337,10 +358,14 @@ mod tests {
         };
         // A letter may come in two pieces.
         let long = "ä".repeat(PIECE);
-        let whole = format!("{{\"id\":1,\"result\":\"x{long}\"}}\n");
+        let whole = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"x{long}\"}}\n");
         assert_eq!(read(whole.as_bytes()).await, "");
         let latin = [b"{\"id\":1,\"result\":\"", &[0xe4][..], b"\"}\n"].concat();
         let late = [whole.trim_end().as_bytes(), &[0xc3][..], b"\n"].concat();
+        let holding = |what: &str| {
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"a\":{what}}}}}\n").into_bytes()
+        };
+        let deep = "[".repeat(130) + &"]".repeat(130);
         for (line, why) in [
             (latin, "is not UTF-8"),
             (b"{\"id\":1,\"result\":{\"a\":\n".to_vec(), "breaks off in the middle"),
@@ -351,6 +376,15 @@ mod tests {
             (b"{\"result\":{\"a\":tru},\"id\":1}\n".to_vec(), "is not JSON"),
             (b"{\"id\":1,\"error\":{\"code\":01}}\n".to_vec(), "is not JSON"),
             (late, "is not UTF-8"),
+            // A reader that does not look at what it reads takes these.
+            (holding("\"\\ud83d\""), "cannot be read: unexpected end of hex escape"),
+            (holding("1e999"), "cannot be read: number out of range"),
+            (holding(&deep), "cannot be read: recursion limit"),
+            (b"{\"id\":1,\"result\":{}}\n".to_vec(), "is no message of JSON-RPC"),
+            (
+                b"{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":\"a\"}\n".to_vec(),
+                "is no message of JSON-RPC",
+            ),
         ] {
             let error: serde_json::Value = serde_json::from_str(&read(&line).await).unwrap();
             assert_eq!((&error["id"], &error["error"]["code"]), (&1.into(), &UNREADABLE.into()));
@@ -379,9 +413,9 @@ mod tests {
     #[tokio::test]
     async fn the_messages_of_a_batch_come_one_by_one() {
         let mut said = String::new();
-        let written = "[{\"id\":1},{\"id\":2,\"result\":{}}]\n";
+        let written = "[{\"id\":1},{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}]\n";
         Bounded::new(written.as_bytes(), 100).read_to_string(&mut said).await.unwrap();
-        assert_eq!(said, "{\"id\":1}\n{\"id\":2,\"result\":{}} \n");
+        assert_eq!(said, "{\"id\":1}\n{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}} \n");
     }
 
     #[tokio::test]
