@@ -138,6 +138,16 @@ fn dressed(message: &Value, answer: String) -> Vec<u8> {
             answer.remove(quote);
             format!("{answer},{id}}}").into_bytes()
         }
+        // What it was asked is done, and what it says of that speaks of a session.
+        Some(way @ ("session" | "nobody's session")) => {
+            let (id, code) = match way {
+                "session" => (message["id"].clone(), -32_000),
+                _ => (Value::Null, -32_603),
+            };
+            let text = "session not found: the payment's session timed out after the charge";
+            let error = json!({"code": code, "message": text});
+            json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string().into_bytes()
+        }
         Some("garbled") => answer.replacen(':', "::", 1).into_bytes(),
         _ => answer.into_bytes(),
     }

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use mainstay::checkpoint::MemoryStore;
 use mainstay::error::{RecoverError, StartError, StoreError};
-use mainstay::fault::Fault;
+use mainstay::fault::{Class, Fault};
 use mainstay::system::System;
 
 use build::Tree;
@@ -317,8 +317,8 @@ pub(crate) fn main() -> ExitCode {
 fn may_pass(error: &anyhow::Error) -> bool {
     let started = |error: &StartError| !matches!(error, StartError::Spec(_));
     error.is::<Failed>()
-        // A server that did not start.
-        || error.is::<Fault>()
+        // A server that did not start: what it was given may be wrong.
+        || error.downcast_ref::<Fault>().is_some_and(|it| it.class != Class::InputValidation)
         || error.is::<StoreError>()
         || error.downcast_ref().is_some_and(started)
         || match error.downcast_ref() {
@@ -397,8 +397,13 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Check { file, .. } => {
             let tree = Tree::read(&file)?;
-            if let Some(strange) = tree.look_closer()? {
-                tell(strange.to_string().trim_end());
+            match tree.look_closer() {
+                Ok(strange) => strange.iter().for_each(|it| tell(it.to_string().trim_end())),
+                // As with `run`: the file may be right, and somebody else mends it.
+                Err(unwritable) => {
+                    tell(unwritable.to_string().trim_end());
+                    return Err(Failed(String::new()).into());
+                }
             }
             say(check::page(&tree).trim_end());
             Ok(())

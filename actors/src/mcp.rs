@@ -52,7 +52,7 @@
 //! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
 //! | other 4xx | `InputValidation` | failed |
 //! | an answer of another kind, or over HTTP a body that cannot be read | `OutputInvalid`, `unexpected_answer` | unknown |
-//! | an answer over stdio, or an event over HTTP, that is not UTF-8 or no JSON | `OutputInvalid`, `unreadable` | unknown |
+//! | an answer over stdio, or an event over HTTP, that is not UTF-8, no JSON, or none that can be read (half a letter as `\ud83d`, a nesting deeper than 128) | `OutputInvalid`, `unreadable` | unknown |
 //! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit | unknown |
 //!
 //! The last column is about tools that do something to the world. *Not done*: it is certain, and the call may be

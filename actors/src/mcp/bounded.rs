@@ -1,7 +1,7 @@
 //! Standard output of a server, of which no message is kept that is longer than may be.
 //!
-//! The transport drops a line that is too long, is not UTF-8 or is not JSON, and says nothing, so whoever asked
-//! would wait until its time is over. This reader lets everything pass, and behind such a line it writes one of its
+//! The transport drops a line that is too long, is not UTF-8, or that it cannot read as a message, and says nothing, so
+//! whoever asked would wait until its time is over. This reader lets everything pass, and behind such a line it writes one of its
 //! own: an error that answers the same request. Messages that come in a [batch](super::batch) get lines of their own.
 //! Of an answer that ends before it says which request it answers, nothing is known: that call runs out of time.
 //!
@@ -11,7 +11,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rmcp::model::ServerJsonRpcMessage;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::batch::Unbatch;
@@ -23,6 +25,8 @@ pub(super) const TOO_LONG: i32 = -1_320_000;
 pub(super) const UNREADABLE: i32 = -1_320_001;
 /// How much of a member of a message is looked at, in bytes; no id is longer.
 const MEMBER: usize = 256;
+/// How deep it is remembered what was opened; no message that can be read is deeper.
+const DEEPEST: usize = 256;
 /// What an answer has one of.
 const ANSWER: [&[u8]; 2] = [br#""result""#, br#""error""#];
 /// How much is read at once.
@@ -100,6 +104,12 @@ pub(super) struct Line {
     kept: Vec<u8>,
     length: usize,
     depth: usize,
+    /// What was opened and is not closed, from the outermost on.
+    open: Vec<u8>,
+    /// The outermost was closed: what comes then is no part of it.
+    closed: bool,
+    /// How many braces were opened more than closed, also in texts.
+    braces: isize,
     in_text: bool,
     escaped: bool,
     /// The beginning of the member of the outermost object that is being read.
@@ -124,6 +134,11 @@ impl Line {
         }
         self.letters(bytes);
         for &byte in bytes {
+            self.braces += match byte {
+                b'{' => 1,
+                b'}' => -1,
+                _ => 0,
+            };
             if self.in_text {
                 match byte {
                     _ if self.escaped => self.escaped = false,
@@ -136,16 +151,14 @@ impl Line {
                     b'"' => self.in_text = true,
                     b'{' | b'[' => {
                         self.depth += 1;
+                        if self.depth <= DEEPEST {
+                            self.open.push(byte);
+                        }
                         if self.depth == 1 {
                             continue;
                         }
                     }
-                    b'}' | b']' => {
-                        self.depth = self.depth.saturating_sub(1);
-                        if self.depth == 0 {
-                            self.member();
-                        }
-                    }
+                    b'}' | b']' => self.close(byte),
                     b',' if self.depth == 1 => {
                         self.member();
                         continue;
@@ -153,9 +166,25 @@ impl Line {
                     _ => {}
                 }
             }
-            if self.depth == 1 && self.member.len() < MEMBER {
+            if self.depth == 1 && !self.closed && self.member.len() < MEMBER {
                 self.member.push(byte);
             }
+        }
+    }
+
+    /// Closes the innermost of its kind. Where another is open within that, its own end is missing.
+    fn close(&mut self, byte: u8) {
+        if self.depth > self.open.len() {
+            self.depth -= 1;
+            return;
+        }
+        let opened = if byte == b'}' { b'{' } else { b'[' };
+        let Some(at) = self.open.iter().rposition(|open| *open == opened) else { return };
+        self.open.truncate(at);
+        self.depth = at;
+        if at == 0 {
+            self.member();
+            self.closed = true;
         }
     }
 
@@ -183,16 +212,28 @@ impl Line {
                 Some((UNREADABLE, "the answer is not UTF-8".to_owned()))
             }
             // Logs are written there, too, and are none.
-            _ if !self.answers() || self.is_json() => None,
-            _ if self.in_text || self.depth > 0 => {
-                Some((UNREADABLE, "the answer breaks off in the middle".to_owned()))
-            }
-            _ => Some((UNREADABLE, "the answer is not JSON".to_owned())),
+            _ if !self.answers() => None,
+            _ => self.unread().map(|why| (UNREADABLE, why)),
         }
     }
 
-    fn is_json(&self) -> bool {
-        serde_json::from_slice::<IgnoredAny>(&self.kept).is_ok()
+    /// Why it is no message to the transport, which reads it in the same way.
+    fn unread(&self) -> Option<String> {
+        const MARK: &[u8] = "\u{feff}".as_bytes();
+        let line = self.kept.strip_prefix(MARK).unwrap_or(&self.kept);
+        if serde_json::from_slice::<ServerJsonRpcMessage>(line).is_ok() {
+            return None;
+        }
+        if serde_json::from_slice::<IgnoredAny>(line).is_err() {
+            let breaks_off = self.in_text || self.depth > 0;
+            let how = if breaks_off { "breaks off in the middle" } else { "is not JSON" };
+            return Some(format!("the answer {how}"));
+        }
+        // Half a letter (`\ud83d`), a number that is too large, or a nesting that is too deep.
+        Some(match serde_json::from_slice::<Value>(line) {
+            Err(error) => format!("the answer cannot be read: {error}"),
+            Ok(_) => "the answer is no message of JSON-RPC 2.0".to_owned(),
+        })
     }
 
     /// Whether it has what an answer has, and a request has not, or stands in the middle of that.
@@ -205,6 +246,9 @@ impl Line {
     /// A member has been read to its end.
     fn member(&mut self) {
         let member = std::mem::take(&mut self.member);
+        if self.closed {
+            return;
+        }
         let Some(colon) = member.iter().position(|byte| *byte == b':') else { return };
         let (name, value) = (member[..colon].trim_ascii(), member[colon + 1..].trim_ascii());
         match name {
@@ -214,15 +258,19 @@ impl Line {
         }
     }
 
-    /// The id at the end of what cannot be read: what stands before it has not come to its end, so that it is no
-    /// member by itself.
+    /// The id at the end of a message in which a text has no end, so that it is no member by itself. It is that of the
+    /// message only if all braces are closed with it; else it may be of something within the message, and another's.
     fn last(&self) -> Option<&[u8]> {
         const NAME: &[u8] = b"\"id\"";
+        if !self.in_text || self.braces != 0 {
+            return None;
+        }
         let end = self.kept.get(self.kept.len().saturating_sub(MEMBER)..)?.trim_ascii();
-        let end = end.strip_suffix(b"}").unwrap_or(end);
+        let end = end.strip_suffix(b"}")?;
         let at = end.windows(NAME.len()).rposition(|part| part == NAME)?;
-        let value = end[at + NAME.len()..].trim_ascii().strip_prefix(b":")?;
-        Some(value.trim_ascii())
+        let value = end[at + NAME.len()..].trim_ascii().strip_prefix(b":")?.trim_ascii();
+        // All of ours are numbers, and a text may be the one that has no end.
+        value.iter().all(u8::is_ascii_digit).then_some(value)
     }
 
     /// The error that answers the same request, as a line; `None` if it answers none.
@@ -260,8 +308,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_too_long_passes_as_it_is() {
-        let lines = ["{\"id\":1,\"result\":{}}\n", "\n", "not JSON ]}\n", "no end"];
-        assert_eq!(read(&lines, 100).await, lines.concat());
+        let lines = [
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n",
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":1,\"message\":\"\\ud83d\\ude00\"}}\r\n",
+            "\n",
+            "not JSON ]}\n",
+            "no end",
+        ];
+        assert_eq!(read(&lines, 200).await, lines.concat());
     }
 
     #[tokio::test]
@@ -280,7 +334,8 @@ mod tests {
             ),
             ("\"a,b}\"", format!("{{\"result\":\"{long}\",\"id\":\"a,b}}\"}}\n")),
         ] {
-            let said = read(&[&line, "{\"id\":2,\"result\":{}}\n"], 1000).await;
+            let next = "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}";
+            let said = read(&[&line, next, "\n"], 1000).await;
             let (first, rest) = said.split_at(line.len());
             assert_eq!(first, line);
             let rest: Vec<_> = rest.lines().collect();
@@ -290,7 +345,7 @@ mod tests {
             let size = line.len();
             let message = format!("the answer has {size} bytes, of which at most 1000 are read");
             assert_eq!(error["error"]["message"], *message);
-            assert_eq!(rest[1..], ["{\"id\":2,\"result\":{}}"], "the next is read as it is");
+            assert_eq!(rest[1..], [next], "the next is read as it is");
         }
     }
 
@@ -303,20 +358,33 @@ mod tests {
         };
         // A letter may come in two pieces.
         let long = "ä".repeat(PIECE);
-        let whole = format!("{{\"id\":1,\"result\":\"x{long}\"}}\n");
+        let whole = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"x{long}\"}}\n");
         assert_eq!(read(whole.as_bytes()).await, "");
         let latin = [b"{\"id\":1,\"result\":\"", &[0xe4][..], b"\"}\n"].concat();
         let late = [whole.trim_end().as_bytes(), &[0xc3][..], b"\n"].concat();
+        let holding = |what: &str| {
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"a\":{what}}}}}\n").into_bytes()
+        };
+        let deep = "[".repeat(130) + &"]".repeat(130);
         for (line, why) in [
             (latin, "is not UTF-8"),
             (b"{\"id\":1,\"result\":{\"a\":\n".to_vec(), "breaks off in the middle"),
             (b"{\"id\":1,\"result\":\"a\n".to_vec(), "breaks off in the middle"),
             // The id stands behind what has no end, or is no JSON.
             (b"{\"result\":{\"a\":\"b},\"id\":1}\n".to_vec(), "breaks off in the middle"),
-            (b"{\"result\":{\"a\":[1},\"id\" : 1 } \n".to_vec(), "breaks off in the middle"),
+            (b"{\"result\":{\"a\":[1},\"id\" : 1 } \n".to_vec(), "is not JSON"),
             (b"{\"result\":{\"a\":tru},\"id\":1}\n".to_vec(), "is not JSON"),
             (b"{\"id\":1,\"error\":{\"code\":01}}\n".to_vec(), "is not JSON"),
             (late, "is not UTF-8"),
+            // A reader that does not look at what it reads takes these.
+            (holding("\"\\ud83d\""), "cannot be read: unexpected end of hex escape"),
+            (holding("1e999"), "cannot be read: number out of range"),
+            (holding(&deep), "cannot be read: recursion limit"),
+            (b"{\"id\":1,\"result\":{}}\n".to_vec(), "is no message of JSON-RPC"),
+            (
+                b"{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":\"a\"}\n".to_vec(),
+                "is no message of JSON-RPC",
+            ),
         ] {
             let error: serde_json::Value = serde_json::from_str(&read(&line).await).unwrap();
             assert_eq!((&error["id"], &error["error"]["code"]), (&1.into(), &UNREADABLE.into()));
@@ -325,16 +393,29 @@ mod tests {
         // Whoever asks gets no answer that he did not ask for.
         assert_eq!(read(b"{\"id\":1,\"method\":\"a\n").await, "");
         assert_eq!(read(b"{\"method\":\"a\",\"params\":{\"result\":tru},\"id\":1}\n").await, "");
-        // Nor is anything known of one that ends before it says which it answers.
-        assert_eq!(read(b"{\"result\":{\"id\":1,\"a\":\"b\n").await, "");
+        // Nor is anything known of one that ends before it says which it answers: what it has within it may have the id
+        // of another request.
+        for line in [
+            "{\"result\":{\"id\":1,\"a\":\"b",
+            "{\"jsonrpc\":\"2.0\",\"result\":{\"order\":{\"id\":5}",
+            "{\"jsonrpc\":\"2.0\",\"result\":{\"order\":{\"id\":5",
+            "{\"result\":{\"order\":{\"id\":5}}",
+            "{\"result\":{\"a\":\"b},\"order\":{\"id\":5}",
+            "{\"result\":{\"a\":\"b},\"order\":{\"id\":5}}",
+            "{\"result\":{\"a\":[{\"b\":[1},{\"id\":5}",
+            "{\"result\":{}},\"order\":{\"id\":5}}",
+            "{\"result\":{\"a\":tru}} {\"id\":5,\"b\":1}",
+        ] {
+            assert_eq!(read(format!("{line}\n").as_bytes()).await, "", "{line}");
+        }
     }
 
     #[tokio::test]
     async fn the_messages_of_a_batch_come_one_by_one() {
         let mut said = String::new();
-        let written = "[{\"id\":1},{\"id\":2,\"result\":{}}]\n";
+        let written = "[{\"id\":1},{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}]\n";
         Bounded::new(written.as_bytes(), 100).read_to_string(&mut said).await.unwrap();
-        assert_eq!(said, "{\"id\":1}\n{\"id\":2,\"result\":{}} \n");
+        assert_eq!(said, "{\"id\":1}\n{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}} \n");
     }
 
     #[tokio::test]
@@ -356,6 +437,7 @@ mod tests {
         let mut piece = vec![0; 1 << 20];
         bounded.read_exact(&mut piece).await.unwrap();
         assert!(bounded.ready.capacity() <= 2 * PIECE && bounded.line.member.len() <= MEMBER);
+        assert!(bounded.line.open.len() <= DEEPEST);
         assert_eq!(bounded.line.length % PIECE, 0);
     }
 }

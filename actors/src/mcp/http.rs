@@ -1,11 +1,12 @@
 //! A server reached over streamable HTTP.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use mainstay::fault::Fault;
 use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Client, Url};
+use reqwest::{Client, StatusCode, Url, retry};
 use rmcp::model::{ClientJsonRpcMessage, ErrorData, ServerJsonRpcMessage};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::{
@@ -25,7 +26,14 @@ pub(super) fn transport(
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| Fault::input_validation("the server's URL is not an http(s) URL"))?;
-    let client = http::builder(&url)?.build().map_err(|error| http::no_client(&error))?;
+    // Nothing is sent twice: it only looks.
+    let looks = retry::never().classify_fn(|answer| {
+        // Without a scope nobody asks.
+        let _ = STATUS.try_with(|status| status.set(answer.status()));
+        answer.success()
+    });
+    let client = http::builder(&url)?.retry(looks);
+    let client = client.build().map_err(|error| http::no_client(&error))?;
     // A session that the server has forgotten is a life that is over, and the supervisor's to mend.
     let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
         .reinit_on_expired_session(false)
@@ -36,6 +44,11 @@ pub(super) fn transport(
         config = config.auth_header(bearer.read()?.trim());
     }
     Ok(StreamableHttpClientTransport::with_client(Attentive(client), config))
+}
+
+tokio::task_local! {
+    /// The status of the answer to what this task is posting. The transport hands on an error in JSON without it.
+    static STATUS: Cell<Option<StatusCode>>;
 }
 
 /// A client that hears an error of nobody's request, and what is no answer. The protocol leaves the id out where a
@@ -84,17 +97,17 @@ impl StreamableHttpClient for Attentive {
             _ => None,
         };
         let (in_session, longest) = (session_id.is_some(), limits.max_sse_event_size);
-        let mut posted = self
-            .0
-            .post_message_with_response_limits(
-                uri,
-                message,
-                session_id,
-                auth_header,
-                custom_headers,
-                limits,
-            )
-            .await?;
+        let post = self.0.post_message_with_response_limits(
+            uri,
+            message,
+            session_id,
+            auth_header,
+            custom_headers,
+            limits,
+        );
+        let heard = async { (post.await, STATUS.with(Cell::get)) };
+        let (posted, status) = STATUS.scope(Cell::new(None), heard).await;
+        let mut posted = posted?;
         if let Some(asked) = &asked
             && let StreamableHttpPostResponse::Sse(events, session) = posted
         {
@@ -103,7 +116,9 @@ impl StreamableHttpClient for Attentive {
         }
         if let StreamableHttpPostResponse::Json(ServerJsonRpcMessage::Error(error), _) = &mut posted
         {
-            if in_session && is_about_session(&error.error, error.id.is_none()) {
+            // What was answered in any other way was the call's, whatever it speaks of, and may have been done.
+            let is_refused = status == Some(StatusCode::BAD_REQUEST);
+            if in_session && is_refused && is_about_session(&error.error, error.id.is_none()) {
                 return Err(StreamableHttpError::SessionExpired);
             }
             error.id = error.id.take().or(asked);

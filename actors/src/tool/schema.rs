@@ -1,9 +1,11 @@
 //! The JSON schema of a tool's arguments: made from their type, and held against what a model wrote.
 //!
-//! *Invariant.* The check only refuses what the schema forbids in words it knows; a keyword it does
-//! not know is no reason to refuse. Reading into the type has the last word.
+//! *Invariant.* The check only refuses what the schema forbids for certain. A value is of a schema, is not, or it is
+//! [not known](Check::unsure): by a word that is not known here, or a look that was given up. What is not known
+//! is no reason to refuse at any depth, also not within a `not` or a `oneOf`. Reading into the type has the last word.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -11,9 +13,11 @@ use std::rc::Rc;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 pub(crate) mod known;
+#[cfg(test)]
+mod tests;
 
 /// Problems that are told at once; a model that is told of more mends none.
 const MOST: usize = 8;
@@ -45,17 +49,13 @@ pub(super) fn of<A: JsonSchema>() -> Value {
 
 /// What is wrong with the arguments, each argument by its name; empty when nothing is.
 pub(crate) fn problems(schema: &Value, arguments: &Value) -> String {
-    told(
-        Check { root: schema, subject: "argument", found: Vec::new(), steps: Rc::default() },
-        arguments,
-    )
+    told(Check::new(schema, "argument"), arguments)
 }
 
 /// What is wrong with what a tool has given, by the schema that it has declared itself. Neither is ours, so what is
 /// said of it has a limit, and what cannot be looked at is taken as it is.
 pub(crate) fn broken(schema: &Value, result: &Value) -> String {
-    let check = Check { root: schema, subject: RESULT, found: Vec::new(), steps: Rc::default() };
-    let mut text = told(check, result);
+    let mut text = told(Check::new(schema, RESULT), result);
     if text.len() > LONGEST_TOLD {
         let end = (0..=LONGEST_TOLD).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
@@ -66,7 +66,7 @@ pub(crate) fn broken(schema: &Value, result: &Value) -> String {
 
 /// What is wrong with an answer, of a schema that is [checked](known::checkable) in full.
 pub(crate) fn faults(schema: &Value, answer: &Value) -> String {
-    told(Check { root: schema, subject: ANSWER, found: Vec::new(), steps: Rc::default() }, answer)
+    told(Check::new(schema, ANSWER), answer)
 }
 
 const ANSWER: &str = "field";
@@ -74,6 +74,10 @@ const RESULT: &str = "member";
 
 fn told(mut check: Check<'_>, value: &Value) -> String {
     check.value(check.root, value, "", 0);
+    if check.subject == ANSWER && check.unsure && check.found.is_empty() && check.looks.ended.get()
+    {
+        check.say("", "is nested too deep to be checked");
+    }
     let more = check.found.len().saturating_sub(MOST);
     check.found.truncate(MOST);
     let mut text = check.found.join("; ");
@@ -83,16 +87,39 @@ fn told(mut check: Check<'_>, value: &Value) -> String {
     text
 }
 
+/// How much was looked at, also by checks made [apart](Check::apart).
+#[derive(Default)]
+struct Looks {
+    /// Schemas and words.
+    steps: Cell<usize>,
+    /// Something was not looked at, since it was too deep or too much.
+    ended: Cell<bool>,
+}
+
 struct Check<'a> {
     root: &'a Value,
     /// What parts of the value are called.
     subject: &'static str,
+    /// What is wrong for certain.
     found: Vec<String>,
-    /// How many schemas and words were looked at, also by those made [apart](Check::apart).
-    steps: Rc<Cell<usize>>,
+    /// Something may be wrong besides: it is not known.
+    unsure: bool,
+    looks: Rc<Looks>,
+    /// The schema says that it is of a dialect in which nothing counts beside a `$ref`, and a list of items is another.
+    is_old: bool,
 }
 
 impl<'a> Check<'a> {
+    fn new(root: &'a Value, subject: &'static str) -> Self {
+        let dialect = root["$schema"].as_str().filter(|_| subject != ANSWER);
+        let is_old = dialect.is_some_and(|dialect| dialect.contains("/draft-0"));
+        Self { root, subject, found: Vec::new(), unsure: false, looks: Rc::default(), is_old }
+    }
+
+    fn step(&self, count: usize) {
+        self.looks.steps.set(self.looks.steps.get() + count);
+    }
+
     fn say(&mut self, path: &str, what: &str) {
         // The others are counted.
         if self.found.len() >= MOST {
@@ -106,29 +133,49 @@ impl<'a> Check<'a> {
         self.found.push(format!("{name} {what}"));
     }
 
-    /// What is wrong with the value by another schema.
-    fn apart(&self, schema: &'a Value, value: &Value, path: &str, depth: usize) -> Vec<String> {
-        let Self { root, subject, .. } = *self;
-        let mut apart = Check { root, subject, found: Vec::new(), steps: Rc::clone(&self.steps) };
+    /// The value by another schema.
+    fn apart(&self, schema: &'a Value, value: &Value, path: &str, depth: usize) -> Self {
+        let looks = Rc::clone(&self.looks);
+        let mut apart = Self { found: Vec::new(), unsure: false, looks, ..*self };
         apart.value(schema, value, path, depth + 1);
-        apart.found
+        apart
     }
 
     fn value(&mut self, schema: &'a Value, value: &Value, path: &str, depth: usize) {
-        self.steps.set(self.steps.get() + 1);
-        if depth > DEEPEST || self.steps.get() > LONGEST {
-            if self.subject == ANSWER {
-                self.say(path, "is nested too deep to be checked");
-            }
+        self.step(1);
+        if depth > DEEPEST || self.looks.steps.get() > LONGEST {
+            self.looks.ended.set(true);
+            self.unsure = true;
             return;
         }
-        if *schema == Value::Bool(false) {
-            self.say(path, "must not be there");
+        let words = match schema {
+            Value::Bool(true) => return,
+            Value::Bool(false) => return self.say(path, "must not be there"),
+            Value::Object(words) => words,
+            _ => return self.unsure = true,
+        };
+        // So many are nobody's but an attacker's.
+        self.step(words.len() / 16);
+        // What leads to something within it leads elsewhere than it says here.
+        let is_apart = words.contains_key("$id") && !std::ptr::eq(schema, self.root);
+        // Not of JSON schema, but many mean by it that it may be null, and some check it.
+        let is_null = value.is_null() && schema["nullable"] == true;
+        if self.subject != ANSWER && (is_apart || is_null) {
+            self.unsure = true;
+            return;
         }
-        if let Some(target) = schema["$ref"].as_str().and_then(|text| text.strip_prefix('#'))
-            && let Some(target) = self.root.pointer(target)
-        {
-            self.value(target, value, path, depth + 1);
+        let strict = self.subject == ANSWER;
+        self.unsure |= !words.iter().all(|(word, value)| known::is_checked(word, value, strict));
+        if let Some(target) = words.get("$ref") {
+            let target = target.as_str().and_then(|text| text.strip_prefix('#'));
+            let root = self.root;
+            match target.and_then(|target| root.pointer(target)) {
+                Some(target) => self.value(target, value, path, depth + 1),
+                None => self.unsure = true,
+            }
+            if self.is_old {
+                return;
+            }
         }
         for schema in schema["allOf"].as_array().into_iter().flatten() {
             self.value(schema, value, path, depth + 1);
@@ -138,70 +185,95 @@ impl<'a> Check<'a> {
                 self.choices(choices, value, path, depth, word == "oneOf");
             }
         }
-        if let Some(not) = schema.get("not")
-            && self.apart(not, value, path, depth).is_empty()
-        {
-            self.say(path, &format!("is what it must not be: {not}"));
+        if let Some(not) = words.get("not") {
+            match self.apart(not, value, path, depth) {
+                Check { found, .. } if !found.is_empty() => {}
+                Check { unsure: true, .. } => self.unsure = true,
+                _ => self.say(path, &format!("is what it must not be: {not}")),
+            }
         }
         if !self.kind(&schema["type"], value, path) {
             return;
         }
         if let Some(allowed) = schema["enum"].as_array() {
-            self.steps.set(self.steps.get() + allowed.len());
-            if !allowed.contains(value) {
+            self.step(allowed.len());
+            if !allowed.iter().any(|allowed| same(allowed, value)) {
                 let told = allowed.iter().take(MOST_NAMED).map(Value::to_string);
                 let more = if allowed.len() > MOST_NAMED { ", \u{2026}" } else { "" };
                 let told = Vec::from_iter(told).join(", ");
                 self.say(path, &format!("is none of {told}{more}"));
             }
         }
-        if let Some(only) = schema.get("const")
-            && only != value
+        if let Some(only) = words.get("const")
+            && !same(only, value)
         {
             self.say(path, &format!("is not {only}"));
         }
-        self.number(schema, value, path);
         match value {
+            Value::Number(number) => self.number(schema, number, path),
             Value::Object(fields) => self.object(schema, fields, path, depth),
             Value::String(text) => {
                 self.count(schema, "Length", text.chars().count(), "characters", path);
             }
-            Value::Array(items) => {
-                self.count(schema, "Items", items.len(), "items", path);
-                let mut seen = HashSet::new();
-                if schema["uniqueItems"] == true && !items.iter().all(|item| seen.insert(item)) {
-                    self.say(path, "has the same item twice");
-                }
-                for (index, item) in items.iter().enumerate() {
-                    self.value(&schema["items"], item, &format!("{path}[{index}]"), depth + 1);
-                }
-            }
-            _ => {}
+            Value::Array(items) => self.array(schema, items, path, depth),
+            Value::Null | Value::Bool(_) => {}
         }
     }
 
-    fn number(&mut self, schema: &Value, value: &Value, path: &str) {
-        type IsOutside = fn(f64, f64) -> bool;
-        let Some(number) = value.as_f64() else { return };
-        let outside: [(&str, &str, IsOutside); 4] = [
-            ("minimum", "is below", |number, limit| number < limit),
-            ("maximum", "is above", |number, limit| number > limit),
-            ("exclusiveMinimum", "is not above", |number, limit| number <= limit),
-            ("exclusiveMaximum", "is not below", |number, limit| number >= limit),
+    fn number(&mut self, schema: &Value, number: &Number, path: &str) {
+        let outside: [(&str, &str, fn(Ordering) -> bool); 4] = [
+            ("minimum", "is below", Ordering::is_lt),
+            ("maximum", "is above", Ordering::is_gt),
+            ("exclusiveMinimum", "is not above", Ordering::is_le),
+            ("exclusiveMaximum", "is not below", Ordering::is_ge),
         ];
         for (keyword, words, is_outside) in outside {
-            if schema[keyword].as_f64().is_some_and(|limit| is_outside(number, limit)) {
-                self.say(path, &format!("{words} {}", schema[keyword]));
+            if let Value::Number(limit) = &schema[keyword]
+                && is_outside(order(number, limit))
+            {
+                self.say(path, &format!("{words} {limit}"));
             }
         }
-        let unit = schema["multipleOf"].as_f64().filter(|unit| *unit > 0.0);
-        let off = |unit: f64| {
-            let times = number / unit;
-            // Decimal fractions are not exact.
-            (times - times.round()).abs() > 1e-9 * times.abs().max(1.0)
+        let Value::Number(unit) = &schema["multipleOf"] else { return };
+        if order(unit, &0.into()).is_le() {
+            return self.unsure = true;
+        }
+        let off = match (whole(number), whole(unit)) {
+            (Some(number), Some(unit)) => number % unit != 0,
+            _ => {
+                let times = number.as_f64().unwrap_or_default() / unit.as_f64().unwrap_or(1.0);
+                // Decimal fractions are not exact.
+                self.unsure |= times.fract() != 0.0 || times.abs() > 1e15;
+                (times - times.round()).abs() > 1e-9 * times.abs().max(1.0)
+            }
         };
-        if unit.is_some_and(off) {
-            self.say(path, &format!("is no multiple of {}", schema["multipleOf"]));
+        if off {
+            self.say(path, &format!("is no multiple of {unit}"));
+        }
+    }
+
+    fn array(&mut self, schema: &'a Value, items: &[Value], path: &str, depth: usize) {
+        self.count(schema, "Items", items.len(), "items", path);
+        if schema["uniqueItems"] == true {
+            let mut seen = HashSet::new();
+            if !items.iter().all(|item| seen.insert(item)) {
+                self.say(path, "has the same item twice");
+            }
+            // To a schema it is the same as the whole number, which these are not.
+            self.unsure |= items.iter().any(has_whole_fraction);
+        }
+        // The first are of the schemas of their places, and the others of that of all others.
+        let first: &[Value] =
+            schema["prefixItems"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (index, item) in items.iter().enumerate() {
+            let schema = match first.get(index) {
+                Some(first) if !self.is_old => Some(first),
+                Some(_) => None,
+                None => schema.get("items"),
+            };
+            if let Some(schema) = schema {
+                self.value(schema, item, &format!("{path}[{index}]"), depth + 1);
+            }
         }
     }
 
@@ -224,10 +296,14 @@ impl<'a> Check<'a> {
         depth: usize,
         only_one: bool,
     ) {
-        let mut nearest: Option<Vec<String>> = None;
-        let mut fitting = 0;
+        let mut nearest: Option<(bool, Vec<String>)> = None;
+        let (mut fitting, mut unsure) = (0, false);
         for choice in choices {
-            let found = self.apart(choice, value, path, depth);
+            let Check { found, unsure: is_unsure, .. } = self.apart(choice, value, path, depth);
+            if found.is_empty() && is_unsure {
+                unsure = true;
+                continue;
+            }
             if found.is_empty() {
                 fitting += 1;
                 // The first is enough, unless there must be no second.
@@ -237,20 +313,32 @@ impl<'a> Check<'a> {
                 continue;
             }
             // `null` is a choice for what may be left out, and nobody's intention.
-            if choice["type"] != "null" && nearest.as_ref().is_none_or(|it| it.len() > found.len())
+            let is_null = choice["type"] == "null";
+            if nearest
+                .as_ref()
+                .is_none_or(|(was_null, it)| (*was_null, it.len()) > (is_null, found.len()))
             {
-                nearest = Some(found);
+                nearest = Some((is_null, found));
             }
         }
         match fitting {
-            0 => self.found.extend(nearest.unwrap_or_default()),
-            1 => {}
+            0 if !unsure => match nearest {
+                Some((_, found)) => self.found.extend(found),
+                // There is none.
+                None => self.unsure = true,
+            },
+            1 if !only_one || !unsure => {}
+            0 | 1 => self.unsure = true,
             _ => self.say(path, "fits more than one of the shapes of which it must have one"),
         }
     }
 
     /// Whether the value is of the type; says so when it is not.
     fn kind(&mut self, wanted: &Value, value: &Value, path: &str) -> bool {
+        if !known::is_checked("type", wanted, false) {
+            // It may be one that is not known.
+            return true;
+        }
         let wanted: Vec<&str> = match wanted {
             Value::String(one) => vec![one],
             Value::Array(some) => some.iter().filter_map(Value::as_str).collect(),
@@ -271,8 +359,10 @@ impl<'a> Check<'a> {
             *wanted == is || *wanted == "number" && is == "integer" || *wanted == "integer" && whole
         });
         if !fits {
-            let wanted: Vec<_> = wanted.into_iter().filter(|wanted| *wanted != "null").collect();
-            self.say(path, &format!("is of type {is}, not {}", wanted.join(" or ")));
+            let mut names = wanted.clone();
+            names.retain(|name| *name != "null");
+            let names = if names.is_empty() { wanted } else { names };
+            self.say(path, &format!("is of type {is}, not {}", names.join(" or ")));
         }
         fits
     }
@@ -284,7 +374,7 @@ impl<'a> Check<'a> {
         let required = schema["required"].as_array().into_iter().flatten();
         let mut first = HashSet::new();
         let looks = known.map_or(0, Map::len) + schema["required"].as_array().map_or(0, Vec::len);
-        self.steps.set(self.steps.get() + looks);
+        self.step(looks);
         // In the order of the schema, which is that of a table where it has no other.
         for name in required.filter_map(Value::as_str) {
             match (fields.get(name), known.and_then(|known| known.get(name))) {
@@ -303,202 +393,67 @@ impl<'a> Check<'a> {
                 self.value(schema, value, &inner(name), depth + 1);
             }
         }
+        let Some(others) = schema.get("additionalProperties") else { return };
+        // Which of them these are for is not known: what they are is not looked at.
+        if schema
+            .get("patternProperties")
+            .is_some_and(|patterns| *patterns != Value::Object(Map::new()))
+        {
+            self.unsure = true;
+            return;
+        }
         for (name, value) in fields {
             if known.is_some_and(|known| known.contains_key(name)) {
                 continue;
             }
-            if schema["additionalProperties"] == false {
+            if *others == false {
                 let known: Vec<_> =
                     known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
                 let text = format!("is not known; there are: {}", known.join(", "));
                 self.say(&inner(name), &text);
             } else {
-                self.value(&schema["additionalProperties"], value, &inner(name), depth + 1);
+                self.value(others, value, &inner(name), depth + 1);
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde::Deserialize;
-    use serde_json::json;
+/// The number, if it is whole: 1.0 is 1 to a schema.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole, and far within")]
+fn whole(number: &Number) -> Option<i128> {
+    let fraction = || number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < 1e30);
+    let int = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    int.or_else(|| fraction().map(|it| it as i128))
+}
 
-    #[derive(Deserialize, JsonSchema)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its schema is of interest")]
-    struct Transfer {
-        /// Whose account pays.
-        from: String,
-        #[schemars(range(min = 1, max = 1000))]
-        amount: u32,
-        currency: Option<Currency>,
-        parts: Vec<Part>,
+fn order(one: &Number, other: &Number) -> Ordering {
+    match (whole(one), whole(other)) {
+        (Some(one), Some(other)) => one.cmp(&other),
+        // One of them is no whole number, or larger than all of those: no rounding turns them round.
+        _ => one.as_f64().partial_cmp(&other.as_f64()).unwrap_or(Ordering::Equal),
     }
+}
 
-    #[derive(Deserialize, JsonSchema)]
-    enum Currency {
-        Eur,
-        Usd,
-    }
-
-    #[derive(Deserialize, JsonSchema)]
-    #[expect(dead_code, reason = "only its schema is of interest")]
-    struct Part {
-        to: String,
-        note: Option<String>,
-    }
-
-    #[derive(Deserialize, JsonSchema)]
-    struct Nothing {}
-
-    #[test]
-    fn a_type_becomes_a_schema_that_says_what_its_fields_are_for() {
-        let schema = of::<Transfer>();
-        assert_eq!(schema["properties"]["from"]["description"], "Whose account pays.");
-        assert_eq!(schema["required"], json!(["from", "amount", "parts"]));
-        assert!(
-            schema.get("$schema").is_none() && !schema.to_string().contains("$ref"),
-            "{schema}"
-        );
-        assert_eq!(of::<Nothing>()["properties"], json!({}));
-        assert_eq!(of::<Nothing>()["type"], "object");
-    }
-
-    #[test]
-    fn a_schema_that_names_itself_twice_is_looked_at_for_so_long_and_no_longer() {
-        let twice = json!({"allOf": [{"$ref": "#"}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}]});
-        // It would take 2^32 looks otherwise, and not end.
-        assert_eq!(problems(&twice, &json!({})), "");
-        assert!(faults(&twice, &json!({})).contains("too deep to be checked"));
-    }
-
-    #[test]
-    fn what_is_said_of_anothers_result_has_a_limit_and_is_looked_for_so_long() {
-        let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
-        assert_eq!(broken(&schema, &json!({"a": "b", "c": 1})), "");
-        assert_eq!(
-            broken(&schema, &json!({"a": 1})),
-            "member \"a\" is of type integer, not string"
-        );
-        assert_eq!(broken(&schema, &json!([])), "it is of type array, not object");
-        let closed = json!({"additionalProperties": false});
-        let said = broken(&closed, &json!({"ä".repeat(2000): 1}));
-        assert!(said.ends_with('\u{2026}') && said.len() <= LONGEST_TOLD + 3, "{}", said.len());
-        // Ours would be refused; of another's that is not known.
-        let twice = json!({"allOf": [{"$ref": "#"}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}]});
-        assert_eq!(broken(&twice, &json!({})), "");
-        let items: Vec<u32> = (0..100_000).collect();
-        let unique = json!({"uniqueItems": true, "items": {"enum": items}});
-        let mut again = items.clone();
-        again.push(7);
-        assert_eq!(broken(&unique, &json!(items)), "");
-        assert_eq!(broken(&unique, &json!(again)), "it has the same item twice");
-    }
-
-    #[test]
-    fn every_problem_names_its_argument() {
-        let schema = of::<Transfer>();
-        let good = json!({"from": "a", "amount": 5, "currency": "Eur", "parts": [{"to": "b"}]});
-        assert_eq!(problems(&schema, &good), "");
-        let none = json!({"from": "a", "amount": 5, "currency": null, "parts": []});
-        assert_eq!(problems(&schema, &none), "");
-        let bad = json!({
-            "amount": 5000, "currency": "Yen", "parts": [{"to": "b"}, {"note": 7}], "form": "a",
-        });
-        let text = problems(&schema, &bad);
-        for part in [
-            "argument \"from\" is missing",
-            "argument \"amount\" is above 1000",
-            "argument \"currency\" is none of \"Eur\", \"Usd\"",
-            "argument \"parts[1].to\" is missing",
-            "argument \"parts[1].note\" is of type integer, not string",
-            "argument \"form\" is not known; there are: ",
-        ] {
-            assert!(text.contains(part), "{part}\n{text}");
+/// Whether they are the same to a schema.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => order(one, other).is_eq(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
-        assert_eq!(problems(&schema, &json!([])), "arguments: is of type array, not object");
-        // In the order in which the type has them, and not of the letters or of what was written.
-        let order = json!({"parts": [7], "nobody": 1, "currency": 7, "from": 1, "amount": "x"});
-        assert_eq!(
-            problems(&schema, &order),
-            "argument \"from\" is of type integer, not string; \
-             argument \"amount\" is of type string, not integer; \
-             argument \"parts[0]\" is of type integer, not object; \
-             argument \"currency\" is of type integer, not string; \
-             argument \"nobody\" is not known; there are: amount, currency, from, parts"
-        );
-        let many = json!({"from": 1, "amount": "x", "parts": vec![json!({}); 20]});
-        assert!(
-            problems(&schema, &many).ends_with("; and 14 more"),
-            "{}",
-            problems(&schema, &many)
-        );
-    }
-
-    #[test]
-    fn every_word_of_a_schema_that_is_checked_forbids_something() {
-        let tree = json!({"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"});
-        let deep = (0..70).fold(json!([]), |inner, _| json!([inner]));
-        for (schema, good, bad, said) in [
-            (json!({"exclusiveMinimum": 1}), json!(1.5), json!(1), "it is not above 1"),
-            (json!({"exclusiveMaximum": 1}), json!(0.5), json!(1), "it is not below 1"),
-            (json!({"multipleOf": 0.1}), json!(0.3), json!(0.35), "it is no multiple of 0.1"),
-            (json!({"minLength": 2}), json!("äö"), json!("ä"), "it has fewer than 2 characters"),
-            (json!({"maxLength": 1}), json!("ä"), json!("ab"), "it has more than 1 characters"),
-            (json!({"minItems": 1}), json!([1]), json!([]), "it has fewer than 1 items"),
-            (json!({"maxItems": 1}), json!([1]), json!([1, 2]), "it has more than 1 items"),
-            (
-                json!({"uniqueItems": true}),
-                json!([1, 2]),
-                json!([1, 2, 1]),
-                "it has the same item twice",
-            ),
-            (json!({"minProperties": 1}), json!({"a": 1}), json!({}), "it has fewer than 1 fields"),
-            (json!({"maxProperties": 0}), json!({}), json!({"a": 1}), "it has more than 0 fields"),
-            (json!({"not": {"type": "null"}}), json!(1), json!(null), "it is what it must not be"),
-            (
-                json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
-                json!(1),
-                json!(3),
-                "it is above 2",
-            ),
-            (
-                json!({"oneOf": [{"minimum": 1}, {"maximum": 2}]}),
-                json!(3),
-                json!(1),
-                "fits more than one",
-            ),
-            (
-                json!({"oneOf": [{"type": "null"}], "anyOf": [{"minimum": 1}, {}]}),
-                json!(null),
-                json!(0),
-                "",
-            ),
-            (
-                json!({"additionalProperties": {"type": "null"}}),
-                json!({"a": null}),
-                json!({"a": 1}),
-                "field \"a\" is of type",
-            ),
-            (
-                json!({"properties": {"a": false}}),
-                json!({"b": 1}),
-                json!({"a": 1}),
-                "field \"a\" must not be there",
-            ),
-            (
-                json!({"$defs": {"n": {"type": "number"}}, "$ref": "#/$defs/n", "minimum": 2}),
-                json!(2),
-                json!(1),
-                "it is below 2",
-            ),
-            (tree, json!([[], [[]]]), deep, "is nested too deep"),
-        ] {
-            assert_eq!(known::checkable(&schema), Ok(()));
-            assert_eq!(faults(&schema, &good), "", "{schema}");
-            assert!(faults(&schema, &bad).contains(said), "{schema}: {}", faults(&schema, &bad));
+        (Value::Object(one), Value::Object(other)) => {
+            let has = |name, one| other.get(name).is_some_and(|other| same(one, other));
+            one.len() == other.len() && one.iter().all(|(name, one)| has(name, one))
         }
+        _ => one == other,
+    }
+}
+
+fn has_whole_fraction(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64() && whole(number).is_some(),
+        Value::Array(items) => items.iter().any(has_whole_fraction),
+        Value::Object(fields) => fields.values().any(has_whole_fraction),
+        _ => false,
     }
 }

@@ -194,6 +194,12 @@ async fn a_server_of_tools_gets_the_headers_that_the_file_says() {
         let said = run(&folder, arguments).await;
         assert!(!said.out.contains("sk-test") && !said.err.contains("sk-test"), "{said:?}");
     }
+    // What no header can have is for whoever calls to change, wherever it comes from.
+    let mut odd = super::harness::command(&folder.0, &["run", "t.toml", "--json", "x"]);
+    odd.env("MAINSTAY_CLI_KEY", "two\nlines");
+    let said = super::harness::said(odd.output().unwrap());
+    assert!(said.code == 2 && said.out.contains("not_asked"), "{said:?}");
+    assert!(said.err.contains("bad_header") && !said.err.contains("lines"), "{said:?}");
     shop.kill().unwrap();
     shop.wait().unwrap();
 }

@@ -169,6 +169,10 @@ async fn a_tool_that_a_server_does_not_have_is_named_at_the_start() {
             "[groups.g]\nkind = \"tool\"\nmembers = [\"bank.nope\"]\n[agents.a]\nmodel = \"llm\"\ntools = [\"g\"]\n",
             ", a member of the group `g`",
         ),
+        (
+            "effects.nope = \"read\"\n[agents.a]\nmodel = \"llm\"\ntools = [\"bank\"]\n",
+            ", of which `effects` says what it does",
+        ),
     ] {
         let folder = tree(&server, &format!("{bank}{rest}"));
         let said = run(&folder, &["run", "t.toml", "hello"]).await;

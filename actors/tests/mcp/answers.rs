@@ -71,6 +71,12 @@ async fn an_answer_that_cannot_be_read_is_a_fault_at_once_and_one_in_a_batch_is_
         let error = say("say", dressed).await.unwrap_err();
         assert_eq!(fault(error), coded(Class::OutputInvalid, "unreadable"), "{dressed}");
     }
+    // Nor where only a reader that looks at all of it finds that it cannot: a text was cut within a letter.
+    let result = r#"{"content":[{"type":"text","text":"so far \ud83d"}]}"#;
+    let arguments = json!({ "result": result }).to_string();
+    let error = running.call("say", &arguments).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be read: "), "{error}");
+    assert_eq!(fault(error), coded(Class::OutputInvalid, "unreadable"));
     // What may have been done is not done again.
     assert!(matches!(say("put", "half").await, Err(CallError::Unknown { .. })));
     assert_eq!((log.count("call put"), log.pids().len()), (1, 1));
@@ -88,6 +94,21 @@ async fn a_session_that_the_server_does_not_know_any_more_is_made_anew_and_the_a
     for way in ["--sessions", "--sessions-by-id", "--gone"] {
         forgets(way).await;
     }
+}
+
+#[tokio::test]
+async fn an_error_that_speaks_of_a_session_is_the_calls_where_the_status_refuses_nothing() {
+    let log = Log::new();
+    let http = OverHttp::start_with(&log, &["--sessions"]);
+    let running = Running::start(&McpServer::url(&http.address).tool("pay", PAY)).await;
+    for (asked, dressed) in ["session", "nobody's session"].into_iter().enumerate() {
+        let arguments = json!({"a": 1, "as": dressed}).to_string();
+        let error = running.call("pay", &arguments).await.unwrap_err();
+        assert_eq!(log.count("call pay"), asked + 1, "{dressed}: the payment was made, {error:?}");
+        assert!(!format!("{error:?}").contains("NotApplied"), "{dressed}: {error:?}");
+        assert!(error.to_string().contains("after the charge"), "{dressed}: {error:?}");
+    }
+    running.stop().await;
 }
 
 async fn forgets(way: &str) {
@@ -194,6 +215,7 @@ async fn over_http_too_an_answer_that_cannot_be_read_is_a_fault_at_once() {
     for well in [json!({}), json!({"sse": 1}), json!({"sse": 1, "as": "batch"})] {
         assert_eq!(say(&reads, well.clone()).await.unwrap(), "\"größe 404\"", "{well}");
     }
+    let half_a_letter = r#"{"content":[{"type":"text","text":"so far \ud83d"}]}"#;
     // Of a list in the place of one answer the transport does not say which it is.
     for (odd, code) in [
         (json!({"as": "latin"}), "unexpected_answer"),
@@ -205,6 +227,8 @@ async fn over_http_too_an_answer_that_cannot_be_read_is_a_fault_at_once() {
         (json!({"sse": 1, "as": "latin"}), "unreadable"),
         (json!({"sse": 1, "as": "half"}), "unreadable"),
         (json!({"sse": 1, "as": "garbled"}), "unreadable"),
+        (json!({"sse": 1, "result": half_a_letter}), "unreadable"),
+        (json!({"sse": 1, "result": half_a_letter, "as": "batch"}), "unreadable"),
         (json!({"sse": 1, "cut": 0}), "connection_lost"),
         (json!({"sse": 1, "cut": 40}), "connection_lost"),
     ] {
@@ -277,6 +301,11 @@ async fn headers_go_with_every_request_and_to_nobody_else_and_are_said_nowhere()
     // By its variable, a header is a secret whatever its name.
     let from = |name: &str| McpServer::url(&other.address).header_env("x-color", name);
     from("CARGO_PKG_NAME").discover().await.unwrap();
+    let running = Running::start(&from("CARGO_PKG_NAME").tool("refuse", READ)).await;
+    let arguments = json!({"say": concat!("bad color ", env!("CARGO_PKG_NAME"))}).to_string();
+    let error = running.call("refuse", &arguments).await.unwrap_err();
+    assert!(error.to_string().contains("bad color [key]"), "{error}");
+    running.stop().await;
     let fault = from("MAINSTAY_NO_SUCH_VARIABLE").discover().await.unwrap_err();
     assert!(fault.message.contains("MAINSTAY_NO_SUCH_VARIABLE is not set"), "{fault:?}");
     for (server, said) in [

@@ -23,6 +23,11 @@ impl Tree {
             let failed = format!("the server `{name}` did not start");
             match server.discover_and_keep().await {
                 Ok(mut found) => {
+                    if let Some(tool) = missing(server, &found) {
+                        anyhow::bail!(
+                            "the server `{name}` has no tool `{tool}`, of which `effects` says what it does"
+                        );
+                    }
                     notes.extend(named(name, &mut found, &mut self.aliases));
                     *server = server.clone().offer(found);
                 }
@@ -75,6 +80,13 @@ impl Tree {
     pub(super) fn own<'a>(&'a self, server: &str, tool: &'a str) -> &'a str {
         self.aliases.get(&format!("{server}.{tool}")).map_or(tool, |own| own)
     }
+}
+
+/// A tool that the file says something of, and the server does not have.
+fn missing(server: &McpServer, found: &[FoundTool]) -> Option<String> {
+    let is = |own: &str, name: &str| own == name || McpServer::tool_id(own) == name;
+    let has = |name: &str| found.iter().any(|tool| is(&tool.spec.name, name));
+    server.tools().into_iter().map(|tool| tool.name).find(|name| !has(name))
 }
 
 /// Gives the tools of a server the names that they have here, and says which are left out.

@@ -87,6 +87,29 @@ fn closed(schema: &Value) -> bool {
     inner.chain(words.get("anyOf").and_then(Value::as_array).into_iter().flatten()).all(closed)
 }
 
+/// Whether all that the word says of a value is looked at by the [check](super::Check), if this is what stands behind
+/// it. To the `strict` a `format` is a note.
+pub(super) fn is_checked(word: &str, value: &Value, strict: bool) -> bool {
+    match word {
+        "$ref" => value.is_string(),
+        "type" => {
+            let count = value.as_array().map_or(1, Vec::len);
+            count > 0 && names(value).filter(|name| TYPES.contains(name)).count() == count
+        }
+        "required" => value.as_array().is_some_and(|all| all.iter().all(Value::is_string)),
+        "prefixItems" | "enum" => value.is_array(),
+        "const" => true,
+        "uniqueItems" => value.is_boolean(),
+        "format" => strict,
+        word if ONE.contains(&word) => value.is_object() || value.is_boolean(),
+        word if SOME.contains(&word) => value.is_array(),
+        word if NAMED.contains(&word) => value.is_object(),
+        word if NUMBERS.contains(&word) => value.is_number(),
+        word if COUNTS.contains(&word) => value.is_u64(),
+        word => NOTES.contains(&word) || word.starts_with("x-"),
+    }
+}
+
 /// The texts of a list, or a single one.
 fn names(value: &Value) -> impl Iterator<Item = &str> {
     value
