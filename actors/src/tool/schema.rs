@@ -221,7 +221,8 @@ impl<'a> Check<'a> {
     }
 
     fn number(&mut self, schema: &Value, number: &Number, path: &str) {
-        let outside: [(&str, &str, fn(Ordering) -> bool); 4] = [
+        type Outside = fn(Ordering) -> bool;
+        let outside: [(&str, &str, Outside); 4] = [
             ("minimum", "is below", Ordering::is_lt),
             ("maximum", "is above", Ordering::is_gt),
             ("exclusiveMinimum", "is not above", Ordering::is_le),
