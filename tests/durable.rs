@@ -666,12 +666,12 @@ fn a_store_does_not_grow_with_every_process_there_ever_was() {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (_, left) = process(140).await;
-        assert!(left.checkpoints >= 140 && left.bytes > 4 << 20, "{left:?}");
-        // Too little for this process to have tidied up: the next one does.
+        let (_, left) = process(180).await;
+        assert!(left.checkpoints >= 180 && left.bytes > 4 << 20, "{left:?}");
+        // Too little for this process to have tidied up. The next one does, as more than a quarter goes.
         let (found, _) = process(0).await;
         assert_eq!(found.checkpoints, 128);
-        assert!(found.bytes < left.bytes, "{found:?} {left:?}");
+        assert!(found.bytes < left.bytes / 4 * 3, "{found:?} {left:?}");
     });
 }
 
