@@ -149,7 +149,8 @@ pub enum Event {
         defaulted: bool,
         /// From acceptance.
         elapsed: Duration,
-        /// What it has cost in this process, as far as the children that worked on it said so.
+        /// What it has cost in this process, as far as the children that worked on it said so, and what was
+        /// asked for before, all in all, where its answer was heard in this process.
         cost: Cost,
     },
     /// A life begins with the state of an earlier one.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::joined::may_stand;
 use super::{Effects, Site, recorded, unreadable};
+use crate::fate::Answer;
 use crate::fault::Fault;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Record};
 use crate::port::{Call, Outcome, Tie};
@@ -22,18 +23,19 @@ impl Effects {
         // What cannot be written down cannot be replayed: nothing else follows from it.
         let written = written.and_then(|it| Some((it.request.clone().ok()?, it)));
         let Some((request, written)) = written else {
-            return self.asked(&site, call, tie).await;
+            return self.asked(&site, None, call, tie).await.0;
         };
         let tool = call.target().clone();
         let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, &request);
         if let Some(happened) = self.led_to_an_act(&site, key)
             && let Ok(value) = (written.decode)(&happened.result)
         {
-            let answer = recorded(value, &tool, happened);
+            let cost = self.due(&site, key, happened.cost, &tie);
+            let answer = Answer { cost, ..recorded(value, &tool, happened) };
             tie.note(&answer);
             return Ok(answer);
         }
-        let outcome = self.asked(&site, call, tie).await;
+        let (outcome, cost) = self.asked(&site, Some(key), call, tie).await;
         let status = match &outcome {
             Ok(answer) => match (written.encode)(&answer.value) {
                 Ok(result) => EffectStatus::Confirmed(Happened {
@@ -42,6 +44,7 @@ impl Effects {
                     degraded: answer.degraded,
                     defaulted: answer.defaulted,
                     stands: false,
+                    cost,
                 }),
                 Err(_) => return outcome,
             },

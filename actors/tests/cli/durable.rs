@@ -277,6 +277,13 @@ async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once(
         let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((said.code, &answer["text"]), (0, &"done".into()), "{kills:?} {said:?}");
         assert_eq!(answer["taken_up"], true, "{answer}");
+        // Of four answers of 15 tokens: without what the agent had been told before the last kill.
+        let told = match kills {
+            [.., 1 | 2] => 3,
+            [0, ..] => 1,
+            _ => 0,
+        };
+        assert_eq!(answer["tokens"], 15 * (4 - told), "{kills:?} {answer}");
         // What was answered is not paid for again, and each is asked the same again after a kill.
         let mut bodies: Vec<_> =
             server.requests().iter().map(|it| it.json()["messages"].clone()).collect();
@@ -287,6 +294,52 @@ async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once(
         let roles: Vec<_> = last.iter().map(|it| it["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant", "tool"], "{kills:?}");
         assert!(last[2]["content"].to_string().contains("it is read"), "{last:?}");
+    }
+}
+
+/// An answer of the stub that has cost 1,000 tokens.
+fn dear(message: serde_json::Value) -> Row {
+    let body = serde_json::json!({
+        "model": "stub", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 900, "completion_tokens": 100, "total_tokens": 1000},
+    });
+    Row::new(200, body.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_may_spend_is_not_more_after_a_kill() {
+    for killed in [None, Some(0), Some(1), Some(2)] {
+        let server = StubServer::start().await.unwrap();
+        let call = serde_json::json!({"id": "c", "type": "function", "function": {"name": "note", "arguments": "{}"}});
+        for question in 0..3 {
+            if killed == Some(question) {
+                server.then(Row::hang());
+            }
+            server.then(dear(serde_json::json!({"role": "assistant", "content": null, "tool_calls": [call.clone()]})));
+        }
+        server.then(dear(serde_json::json!({"role": "assistant", "content": "all is paid"})));
+        let text = format!(
+            "[store]\npath = \"state\"\n[models.one]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n\
+             [groups.llm]\nkind = \"model\"\nmembers = [\"one\"]\ndurable = true\n\
+             [agents.a]\nmodel = \"llm\"\ntools = [\"note\"]\nmax_tokens = 1200\nbudget = {{ tokens = 4100 }}\n\
+             [tools.note]\nbuiltin = \"default\"\ntext = \"noted\"\n",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &text);
+        let ask = ["run", "t.toml", "--json", "--key", "k", "pay"];
+        if let Some(question) = killed {
+            let process = start(&folder, &ask);
+            server.asked(question + 1).await;
+            drop(process);
+        }
+        let said = run(&folder, &ask).await;
+        let error = last(&said)["error"].take();
+        assert_eq!(
+            (said.code, &error["class"]),
+            (1, &"budget_denied".into()),
+            "{killed:?} {said:?}"
+        );
+        assert_eq!(server.count(), 3 + usize::from(killed.is_some()), "{killed:?}");
     }
 }
 
