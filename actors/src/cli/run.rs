@@ -281,7 +281,7 @@ impl Session {
             return Ok(());
         }
         if let Some(key) = key {
-            if let Some(known) = taken::known(&self.system, &key) {
+            if let Some(known) = taken::known(&self.system, &self.path(), &key) {
                 let known = known.map_err(|fate| Why::fated(&key, fate));
                 return self.tell(known.as_ref().map_err(Clone::clone), began.elapsed(), false);
             }

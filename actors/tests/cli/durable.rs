@@ -366,6 +366,9 @@ async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_li
         let said = run(&folder, &[&ask("a")[..], &["--json"]].concat()).await;
         let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((&answer["text"], &answer["taken_up"]), (&"paid".into(), &true.into()));
+        // Who gave it is kept with it.
+        let by = if agent.is_empty() { "t/one" } else { "t/a" };
+        assert_eq!((&answer["served_by"], &answer["attempts"]), (&by.into(), &1.into()));
         // Another process has paid for it.
         assert!(answer["tokens"].is_null() && answer["money_micros"].is_null(), "{answer}");
         assert_eq!(server.count(), 2, "asked once, and once more after the kill");
@@ -387,6 +390,29 @@ async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_li
         let said = run(&folder, &ask("a")).await;
         assert_eq!((said.code, server.count()), (2, 5), "{said:?}");
         assert!(said.err.contains("--key asks once where what is asked is kept"), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stand_in_is_told_as_one_as_often_as_its_answer_is_asked_for() {
+    for (agent, by, defaulted) in
+        [("", "t/llm/sorry", true), ("[agents.a]\nmodel = \"llm\"\n", "t/a", false)]
+    {
+        let text = format!(
+            "[store]\npath = \"state\"\n[policy]\nmax_retries = 0\n[models.far]\nkind = \"openai\"\n\
+             base_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n[models.sorry]\nkind = \"default\"\ntext = \"sorry\"\n\
+             [groups.llm]\nkind = \"model\"\nmembers = [\"far\", \"sorry\"]\n{agent}"
+        );
+        let folder = Folder::with("t.toml", &text);
+        let ask = ["run", "t.toml", "--json", "--key", "k", "hello"];
+        let told = |said: &super::harness::Said| {
+            let answer = last(said);
+            ["text", "served_by", "degraded", "defaulted", "attempts"].map(|it| answer[it].clone())
+        };
+        let first = told(&run(&folder, &ask).await);
+        let expected = serde_json::json!(["sorry", by, true, defaulted]);
+        assert_eq!(serde_json::json!(first[..4]), expected, "{agent}");
+        assert_eq!(told(&run(&folder, &ask).await), first, "{agent}");
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::event::EventStream;
-use mainstay::fate::Fate;
+use mainstay::fate::{Fate, Given};
+use mainstay::id::ChildPath;
 use mainstay::journal::Journaled;
 use mainstay::system::{Recovered, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
@@ -128,11 +129,28 @@ fn outcome(reply: &str) -> Option<Outcome> {
 }
 
 /// What became of the question that was asked under this key; `None` where there is none, or it is still open.
-pub(super) fn known(system: &System, key: &str) -> Option<Result<Outcome, Fate>> {
+pub(super) fn known(
+    system: &System,
+    asked: &ChildPath,
+    key: &str,
+) -> Option<Result<Outcome, Fate>> {
     match system.journaled(key)? {
-        Journaled::Fated(fate, reply) => Some(reply.as_deref().and_then(outcome).ok_or(fate)),
+        Journaled::Fated(fate, reply) => {
+            let outcome = reply.as_deref().and_then(outcome);
+            Some(outcome.map(|outcome| given(system, asked, key, outcome)).ok_or(fate))
+        }
         _ => None,
     }
+}
+
+/// As its answer was given, by what the journal has of that. What it has cost was told by the process that
+/// heard of it first.
+fn given(system: &System, asked: &ChildPath, key: &str, outcome: Outcome) -> Outcome {
+    let Some(Given { served_by, degraded, defaulted, attempts, .. }) = system.given(key) else {
+        return outcome;
+    };
+    let served_by = Some(served_by.unwrap_or_else(|| asked.clone()));
+    Outcome { served_by, degraded, defaulted, attempts, ..outcome }
 }
 
 /// Waits for the answer to a question of before.
@@ -147,6 +165,7 @@ pub(super) async fn answer(
     loop {
         if let Some(Journaled::Fated(fate, reply)) = system.journaled(&request.key) {
             let outcome = reply.as_deref().and_then(outcome).ok_or(fate);
+            let outcome = outcome.map(|it| given(system, &request.child, &request.key, it));
             let outcome = outcome.map_err(|fate| Why::fated(&request.key, fate));
             return Some(Answered { question, key: Arc::clone(&request.key), outcome });
         }
