@@ -41,6 +41,7 @@ mod converse;
 mod interrupt;
 mod keys;
 mod lines;
+mod lost;
 mod metrics;
 mod page;
 mod said;
@@ -153,7 +154,7 @@ impl Session {
             }
         };
         let say = |line| tell(format_args!("mainstay: {line}"));
-        let alerts = Some(Alerts::tell(system.events(), say));
+        let alerts = Some(Alerts::tell(&system, say));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
@@ -565,6 +566,7 @@ impl Session {
             ("before", self.before.clone()),
             ("undecided", self.people.undecided()),
             ("unsettled", settle::unsettled(&self.system)),
+            ("lost", lost::list(&self.system)),
         ];
         for (name, part) in parts {
             if !part.is_empty() {

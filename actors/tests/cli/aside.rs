@@ -187,6 +187,39 @@ async fn what_was_set_aside_is_seen_released_and_given_up_in_a_conversation() {
     assert_eq!(asked.iter().filter(|body| body.contains("another")).count(), 2, "{asked:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_state_any_more_is_named() {
+    let text =
+        "[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n[agents.a]\nmodel = \"llm\"\n";
+    let folder = Folder::with("t.toml", text);
+    let ask =
+        async |arguments: &[&str]| run(&folder, &[&["run", "t.toml"], arguments].concat()).await;
+    for key in ["first", "second"] {
+        assert_eq!(ask(&["--key", key, key]).await.code, 0);
+    }
+    {
+        // As a program that cannot restore the newest.
+        let store = FileStore::open(folder.0.join("state")).unwrap();
+        let newest = store.checkpoints(&"t/a".into()).unwrap();
+        let newest = newest.iter().max_by_key(|it| it.checkpoint.step).unwrap().checkpoint.id;
+        let bad = Batch::new().mark_bad(newest, "not understood");
+        store.commit(bad, Durability::Sync).await.unwrap();
+    }
+    // The agent asks its model something else by now: what it was answered then says nothing of that.
+    std::fs::write(folder.0.join("t.toml"), format!("{text}system = \"Be kind.\"\n")).unwrap();
+    let said = ask(&["--json", "third"]).await;
+    assert_eq!(json(&said)["lost"], serde_json::json!([{"child": "t/a", "key": "second"}]));
+    let line = "mainstay: lost: t/a had answered request \"second\", and its state went back to before that\n";
+    assert_eq!((said.code, said.err.matches(line).count()), (0, 1), "{said:?}");
+    // What was lost while the tree ran is named once more by the next process, whoever was there to hear it.
+    let said = ask(&["--json", "fourth"]).await;
+    assert_eq!(json(&said)["lost"][0]["key"], "second", "{said:?}");
+    assert_eq!(said.err.matches(line).count(), 1, "{said:?}");
+    // That one ended in order, so it was heard.
+    let said = ask(&["--json", "fifth"]).await;
+    assert!(json(&said).get("lost").is_none() && !said.err.contains("lost: "), "{said:?}");
+}
+
 /// Sets all states of the agent `t/a` aside, as a program does that cannot restore them; how many.
 async fn spoil(folder: &Folder) -> usize {
     let store = FileStore::open(folder.0.join("state")).unwrap();
