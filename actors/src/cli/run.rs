@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* An answer is shown once: as it is written, or whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{IsTerminal, Read};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -101,6 +101,8 @@ pub(crate) struct Session {
     before: Vec<Value>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
+    /// Lines that came while a person was waited for, which come after that; `None` outside of a conversation.
+    later: Option<VecDeque<String>>,
     /// Who says what is to be said in any case; `None` once all is said.
     alerts: Option<Alerts>,
     /// What a program is told when the tree has stopped.
@@ -161,7 +163,7 @@ impl Session {
         };
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points);
-        let (said, leaving, helped, served, key, lines, before, last) = Default::default();
+        let (said, leaving, helped, served, key, lines, later, before, last) = Default::default();
         Ok(Self {
             system,
             asked,
@@ -178,6 +180,7 @@ impl Session {
             keys,
             before,
             lines,
+            later,
             alerts,
             last,
         })
@@ -488,14 +491,38 @@ impl Session {
         !points.is_empty()
     }
 
-    /// A line that is typed while a person is waited for.
-    async fn while_waiting(&self, line: &str, page: &mut Page) {
+    /// A line that is typed while a person is waited for. What is for nobody who can be asked now comes after that.
+    async fn while_waiting(&mut self, line: &str, page: &mut Page) {
         let line = line.trim();
         page.end();
         if let Some(text) = self.command(line).await {
             say(text);
+        } else if let (Some(later), false) = (&mut self.later, line.is_empty()) {
+            later.push_back(line.to_owned());
+            match later.len() {
+                1 => say(format_args!(
+                    "first, somebody waits for a person; what you type comes after that:\n{}",
+                    people::HOW
+                )),
+                _ => say("comes after that, too"),
+            }
         } else if !line.is_empty() {
             say(format_args!("first, somebody waits for a person:\n{}", people::HOW));
+        }
+    }
+
+    /// The next line that was to wait until a person had decided.
+    fn put_off(&mut self) -> Option<Typed> {
+        let line = self.later.as_mut()?.pop_front()?;
+        // It was shown when it was typed, which may be long ago.
+        tell(format_args!("> {line}"));
+        Some(Typed::Line(line))
+    }
+
+    /// Who calls a question off does not want those after it, either.
+    fn forget_put_off(&mut self) {
+        for line in self.later.iter_mut().flat_map(std::mem::take) {
+            tell(format_args!("  not asked any more: {line}"));
         }
     }
 
