@@ -287,7 +287,9 @@ pub(crate) fn main() -> ExitCode {
         tell(format_args!("mainstay: standard output: {error}"));
         return ExitCode::from(1);
     };
-    if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
+    let is_told = error.downcast_ref::<Failed>().is_some_and(|failed| failed.0.is_empty())
+        || error.downcast_ref::<Ended>().is_some_and(|ended| ended.is_told());
+    if wants_json && !is_told {
         // A program reads standard output, and reads of this failure there, too.
         let kind = match () {
             () if error.is::<Snags>() => "file",
@@ -389,6 +391,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 () = session.stop() => {}
                 _ = signals.next() => {}
             }
+            let result = session.told_end(result);
             session.end();
             result
         }

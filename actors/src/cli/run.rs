@@ -24,6 +24,7 @@ use super::aside;
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
+use super::signals::Ended;
 use super::{Failed, Show, UNREAD, say, tell};
 use alerts::Alerts;
 pub(crate) use interrupt::{hear_interrupts, interrupted};
@@ -207,6 +208,14 @@ impl Session {
         if let Some(alerts) = self.alerts.take() {
             alerts.end().await;
         }
+    }
+
+    /// A program that is told why the command was ended is told all else there is to say as well.
+    pub(crate) fn told_end(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        let ended = result.as_ref().err().and_then(|error| error.downcast_ref::<Ended>()).copied();
+        let Some(ended) = ended.filter(|_| self.show.json) else { return result };
+        self.last = Some(json!({"error": {"kind": "ended", "message": ended.to_string()}}));
+        Err(ended.told().into())
     }
 
     /// Says what is known only now: whether what a question did that has failed is undone.
