@@ -123,6 +123,9 @@ pub enum Event {
         to: Option<ChildPath>,
         /// The class the decision rests on; `None` for an exit.
         class: Option<Class>,
+        /// Whether a person is asked first, who may decide otherwise: [`Event::PointOpened`] comes next, and
+        /// [`Event::PointClosed`] says what is done.
+        asks: bool,
     },
     /// A request was interrupted without its fault and waits again at the front.
     Interrupted {

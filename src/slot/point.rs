@@ -50,6 +50,13 @@ pub(super) struct Due {
     before: History,
 }
 
+impl Due {
+    /// Whether anybody is waited for: without a time of their own, people are only told.
+    pub(super) const fn waits(&self) -> bool {
+        !self.wait.is_zero()
+    }
+}
+
 /// No point is opened for less: its end and that of the request would be one moment.
 const LEAST: Duration = Duration::from_millis(2);
 

@@ -268,6 +268,11 @@ pub(super) fn line(event: &Event) -> Option<String> {
         Event::Failed { child, attempt, ended, .. } => {
             format!("{child}: attempt {attempt} failed: {ended}")
         }
+        Event::Decided { child, decision, to, asks: true, .. } => {
+            let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+            let what = decision.action.name();
+            format!("{child}: {what}{to}, unless a person decides otherwise")
+        }
         Event::Decided { child, decision, to, .. } => match to {
             Some(to) => format!("{child}: {} to {to}", decision.action.name()),
             None => format!("{child}: {decision}"),
