@@ -325,7 +325,11 @@ fn may_pass(error: &anyhow::Error) -> bool {
         || error.downcast_ref().is_some_and(started)
         || match error.downcast_ref() {
             Some(RecoverError::Start(error)) => started(error),
-            Some(RecoverError::Topology { .. } | RecoverError::Request { .. }) => false,
+            Some(
+                RecoverError::Topology { .. }
+                | RecoverError::Request { .. }
+                | RecoverError::Child { .. },
+            ) => false,
             other => other.is_some(),
         }
 }

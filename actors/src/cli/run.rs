@@ -639,6 +639,7 @@ async fn discover(tree: &mut Tree, progress: bool) -> anyhow::Result<Vec<String>
 fn with_hint(error: RecoverError) -> anyhow::Error {
     let hint = match &error {
         RecoverError::Topology { .. } => Some("--adopt takes the store up all the same"),
+        RecoverError::Child { .. } => Some("--adopt lets it go"),
         RecoverError::Request { .. } => {
             Some("--adopt sets it aside, where `mainstay store` shows it and gives it up")
         }
