@@ -51,8 +51,12 @@ async fn an_effect_that_nobody_knows_is_listed_exported_and_settled() {
         assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
         assert!(said.err.contains(why), "{said:?}");
     }
-    let said = ask(&folder, &["settle", &key[..8], "happened", "{\"seat\":\"A7\"}"]).await;
+    let word = ["settle", &key[..8], "happened", "{\"seat\":\"A7\"}"];
+    let said = ask(&folder, &[&word[..], &["--by", "ann", "--why", "I have it"]].concat()).await;
     assert_eq!((said.code, said.out), (0, format!("settled effect {key}\n")));
+    let settled = json(&ask(&folder, &["list", "--json"]).await)["settled"][0].take();
+    assert_eq!((&settled["key"], &settled["status"]), (&effect["key"], &"confirmed".into()));
+    assert_eq!(settled["said"], serde_json::json!({"by": "ann", "why": "I have it"}));
     let said = ask(&folder, &["list"]).await;
     assert!(said.out.ends_with("nothing was set aside, and nothing waits for a person\n"));
     let said = run(&folder, &["run", "t.toml", "--progress", "hello"]).await;
