@@ -367,7 +367,11 @@ impl Run {
 
 /// Whether what was called may have happened. What only reads has not, even if nobody knows how it ended.
 fn leaves_doubt(fault: &Fault) -> bool {
-    fault.class == Class::Indeterminate && fault.effect != EffectState::NotApplied
+    match fault.effect {
+        EffectState::NotApplied => false,
+        EffectState::Unknown => true,
+        _ => fault.class == Class::Indeterminate,
+    }
 }
 
 /// The fault that an exhausted ladder was about: that is what the model can act on.

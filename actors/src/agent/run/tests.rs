@@ -149,6 +149,14 @@ fn a_call_whose_outcome_is_unknown_is_not_made_again() {
     assert!(error["advice"].as_str().unwrap().contains("do not call it again"));
     let error = last_error(run.on_model(asks([call("b", "pay", r#"{"x":1}"#)])).unwrap());
     assert_eq!(error["code"], "outcome_unknown");
+    // However the tool says it.
+    let mut other = self::run();
+    other.on_model(asks([call("a", "pay", r#"{"x":1}"#)])).unwrap();
+    let late = Fault::exhausted("tools").with_source(Fault::timeout("10 s").effect_unknown());
+    let error = last_error(other.on_tools([Err(late)]).unwrap());
+    assert!(error["advice"].as_str().unwrap().contains("do not call it again"), "{error}");
+    let error = last_error(other.on_model(asks([call("b", "pay", r#"{"x":1}"#)])).unwrap());
+    assert_eq!(error["code"], "outcome_unknown");
     // Another payment is another matter.
     planned(run.on_model(asks([call("c", "pay", r#"{"x":2}"#)])).unwrap());
     // What only reads has done nothing, and may be called again.
