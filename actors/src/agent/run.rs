@@ -61,6 +61,8 @@ pub(super) struct Run {
     pub(super) used: Arc<Vec<ToolUse>>,
     pub(super) memory: Arc<Memory>,
     pub(super) left_out: LeftOut,
+    /// How often results were shortened, by this copy.
+    pub(super) shortened: u32,
 }
 
 impl Run {
@@ -72,6 +74,7 @@ impl Run {
             used: Arc::default(),
             memory: Arc::default(),
             left_out: LeftOut::default(),
+            shortened: 0,
         }
     }
 
@@ -89,6 +92,7 @@ impl Run {
             used: Arc::default(),
             memory: Arc::new(memory),
             left_out: LeftOut::default(),
+            shortened: 0,
         }
     }
 
@@ -246,8 +250,9 @@ impl Run {
     /// Makes the conversation shorter, by what hurts least; whether it has become shorter. Of each there is
     /// less the next time, so this comes to an end.
     fn make_room(&mut self, earlier: u32) -> bool {
-        if !self.memory.compacted && self.context.compact() {
+        if self.context.compact() {
             self.memory().compacted = true;
+            self.shortened += 1;
             return true;
         }
         // Half of them first: a window is usually missed by little.
@@ -365,7 +370,8 @@ impl Run {
     }
 }
 
-/// Whether what was called may have happened. What only reads has not, even if nobody knows how it ended.
+/// Whether what was called may have happened: nobody knows how it ended, or the tool says so, whatever the class.
+/// What only reads has not, even if nobody knows how it ended.
 fn leaves_doubt(fault: &Fault) -> bool {
     match fault.effect {
         EffectState::NotApplied => false,

@@ -164,11 +164,11 @@ impl Agent {
 
     /// Where the conversation was too long: the same with less, and it is told.
     fn with_less(&mut self, fault: Fault, earlier: u32, ctx: &Context) -> Result<Next, Fault> {
-        let (compacted, before) = (self.run.memory.compacted, self.run.left_out);
+        let (shortened, before) = (self.run.shortened, self.run.left_out);
         let next = self.run.on_model_fault(fault, earlier)?;
         let now = self.run.left_out;
         for (what, count) in [
-            (SHORTENED, u32::from(self.run.memory.compacted != compacted)),
+            (SHORTENED, self.run.shortened - shortened),
             (TURNS_LEFT_OUT, now.turns - before.turns),
             (STEPS_LEFT_OUT, now.steps - before.steps),
         ] {

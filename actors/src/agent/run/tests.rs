@@ -249,7 +249,7 @@ fn a_regeneration_is_a_step_and_the_step_limit_holds_for_it() {
 }
 
 #[test]
-fn a_conversation_that_is_too_long_is_shortened_once() {
+fn a_conversation_that_is_too_long_is_shortened_as_often_as_there_is_something_to_shorten() {
     let too_long = || Fault::exhausted("models").with_source(Fault::context_length("8192"));
     let mut run = run();
     assert_eq!(run.on_model_fault(too_long(), 0).unwrap_err().class, Class::Exhausted);
@@ -260,6 +260,12 @@ fn a_conversation_that_is_too_long_is_shortened_once() {
     assert!(after.messages[3].text.len() * 4 < before.messages[3].text.len());
     assert_eq!(after.messages[..3], before.messages[..3]);
     assert_eq!(run.on_model_fault(too_long(), 0).unwrap_err().class, Class::Exhausted);
+    // What is read later is shortened before a step is left out.
+    run.on_model(asks([call("b", "look", "{}")])).unwrap();
+    run.on_tools([Ok("y".repeat(20_000))]).unwrap();
+    let again = asked(run.on_model_fault(too_long(), 0).unwrap());
+    assert!(again.messages[5].text.len() < 5_000 && again.messages.len() == 6, "{again:?}");
+    assert_eq!((run.shortened, run.left_out), (2, LeftOut::default()));
     let Next::Done(reply) = run.on_model(ChatReply::text("there")).unwrap() else { panic!() };
     assert!(reply.compacted);
 }
