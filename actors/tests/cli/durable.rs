@@ -109,6 +109,18 @@ async fn a_conversation_with_a_group_goes_on_after_a_kill_where_it_stood() {
         .map(|message| message["content"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(told, ["be Ann", "who are you?", "I am Ann", "who?", "Ann, as I said", "bye"]);
+    // A question beside it that is taken up begins no other one.
+    server.then(Row::hang());
+    let beside = start(&folder, &["run", "t.toml", "one"]);
+    server.asked(5).await;
+    drop(beside);
+    server.then(Row::reply("1"));
+    let there = std::sync::Arc::clone(&folder);
+    let chat = move || there.run(&["run", "t.toml", "--chat"], "two\n");
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    assert!(said.out.starts_with("asked before: one\n1\n"), "{said:?}");
+    let told = server.requests().pop().unwrap().json()["messages"].to_string();
+    assert!(told.contains("I am Ann") && told.contains("\"one\""), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,9 +24,11 @@ impl Session {
         self.go_on_from(self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?);
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
-            // The conversation goes on from there.
+            // The conversation goes on from there, if it was a part of one.
             if let Ok(outcome) = &answered.outcome {
-                self.go_on_from(answered.question.history);
+                if !answered.question.history.is_empty() {
+                    self.go_on_from(answered.question.history);
+                }
                 self.remember(&answered.question.text, &outcome.text).await;
             }
         }
