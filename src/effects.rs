@@ -34,7 +34,7 @@ mod recall;
 mod rest;
 mod settling;
 
-use dispatch::{Lost, NoAnswer};
+use dispatch::{Lost, NoAnswer, unknown};
 pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
 pub use settling::{EffectView, EffectsRef};
@@ -131,6 +131,8 @@ pub(crate) struct Site {
     pub(crate) owner: ChildPath,
     pub(crate) step: u64,
     pub(crate) ordinal: u32,
+    /// What it had spent by the state that it goes on with in this process, if that survives the process.
+    pub(crate) before: Option<Cost>,
 }
 
 impl Effects {
@@ -454,6 +456,7 @@ impl Effects {
         let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
+        self.opens(&site, &tie);
         self.begun(&site.task);
         // Of a request with the same key that has its fate: what it did is undone before it is done again.
         self.taken_up(&site.task).await;
@@ -685,16 +688,4 @@ fn intent(site: &Site, call: &Call, act: &Act) -> Result<Intent, Fault> {
         request: Arc::clone(request),
         undo: undo.transpose()?,
     })
-}
-
-fn unknown(site: &Site, tool: &ChildPath) -> Fault {
-    Fault::new(
-        Class::Indeterminate,
-        format!(
-            "nobody knows whether what step {} asked of \"{tool}\" happened; it waits to be resolved",
-            site.step
-        ),
-    )
-    .with_code(EFFECT_UNKNOWN)
-    .effect_unknown()
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Asked, Effects, recorded, unreadable};
+use super::{Asked, EFFECT_UNKNOWN, Effects, Site, recorded, unreadable};
 use crate::fate::{Answer, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
@@ -93,6 +93,19 @@ impl Drop for Apart {
         self.0.apart.fetch_sub(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
     }
+}
+
+/// What a step is told of an act of which nobody knows what came.
+pub(super) fn unknown(site: &Site, tool: &ChildPath) -> Fault {
+    Fault::new(
+        Class::Indeterminate,
+        format!(
+            "nobody knows whether what step {} asked of \"{tool}\" happened; it waits to be resolved",
+            site.step
+        ),
+    )
+    .with_code(EFFECT_UNKNOWN)
+    .effect_unknown()
 }
 
 /// What came of an act, as the request of its durable tool has ended.

@@ -300,7 +300,8 @@ mod tests {
     #[test]
     fn a_key_says_what_it_was_made_of_and_no_other_key_does() {
         let owner = ChildPath::from("desk/agent");
-        let site = Site { task: Arc::from("t/1"), owner: owner.clone(), step: 3, ordinal: 1 };
+        let (task, owner_of) = (Arc::from("t/1"), owner.clone());
+        let site = Site { task, owner: owner_of, step: 3, ordinal: 1, before: None };
         for may_repeat in [true, false] {
             let made = AskKey::of(&site, &owner, b"7", may_repeat);
             let text = made.to_string();

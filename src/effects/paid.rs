@@ -46,6 +46,30 @@ impl Paid {
 }
 
 impl Effects {
+    /// A task is about to ask for something. The first time in a process, it is told what had been paid for it
+    /// that the state it goes on with knows nothing of: nobody hears those answers again, or they cost nothing.
+    pub(super) fn opens(&self, site: &Site, tie: &Tie) {
+        let Some(before) = site.before else { return };
+        if self.paid.lock().tasks.contains_key(&site.task) {
+            return;
+        }
+        let (paid, keys) = self.ledger.lock().paid_by(&site.task);
+        {
+            let mut known = self.paid.lock();
+            if known.tasks.contains_key(&site.task) {
+                return;
+            }
+            known.task(site).told.extend(keys);
+        }
+        let lost = paid.without(before);
+        if lost != Cost::default() {
+            if let Some(purse) = &tie.purse {
+                purse.charge(lost);
+            }
+            tie.note_cost(lost);
+        }
+    }
+
     /// A call is about to be made that is charged where it is worked on.
     pub(super) fn makes(&self, site: &Site, key: EffectKey) {
         self.used.store(true, Ordering::Relaxed);

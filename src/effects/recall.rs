@@ -27,6 +27,7 @@ impl Effects {
         };
         let tool = call.target().clone();
         let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, &request);
+        self.opens(&site, &tie);
         if let Some(happened) = self.led_to_an_act(&site, key)
             && let Ok(value) = (written.decode)(&happened.result)
         {
@@ -35,7 +36,14 @@ impl Effects {
             tie.note(&answer);
             return Ok(answer);
         }
-        let (outcome, cost) = self.asked(&site, Some(key), call, tie).await;
+        let (outcome, mut cost) = self.asked(&site, Some(key), call, tie).await;
+        if outcome.as_ref().is_ok_and(|answer| answer.attempts > 0)
+            && let Some(EffectStatus::Confirmed(earlier)) =
+                self.ledger.lock().recalled(&site.task, key)
+        {
+            // Asked anew, it was paid for twice.
+            cost.add(earlier.cost);
+        }
         let status = match &outcome {
             Ok(answer) => match (written.encode)(&answer.value) {
                 Ok(result) => EffectStatus::Confirmed(Happened {
