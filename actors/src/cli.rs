@@ -348,7 +348,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let mut tree = Tree::read(&file)?;
             let show = Show {
                 json,
-                progress: !json && (progress || std::io::stderr().is_terminal()),
+                progress: progress || (!json && std::io::stderr().is_terminal()),
                 stream: stream || (!json && std::io::stdout().is_terminal()),
             };
             let converse =

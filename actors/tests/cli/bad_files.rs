@@ -206,3 +206,13 @@ warning: the folder of the store holds something else: notes.txt
 "#;
     assert_eq!(said.err, expected, "\n{}", said.err);
 }
+
+#[test]
+fn a_checkpoint_of_an_agent_that_others_start_is_pointed_at() {
+    let text = "[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n[agents.boss]\nmodel = \"llm\"\nagents = [\"reader\"]\n\
+                [agents.reader]\nmodel = \"llm\"\ncheckpoint = { steps = 5 }\n";
+    let said = Folder::with("t.toml", text).run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.out), (2, ""), "{said:?}");
+    assert!(said.err.starts_with("error: a checkpoint of `reader`, which other agents start\n"));
+    assert!(said.err.contains(" --> t.toml:10:14\n"), "{said:?}");
+}

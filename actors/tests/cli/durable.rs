@@ -432,6 +432,10 @@ async fn a_stand_in_is_told_as_one_as_often_as_its_answer_is_asked_for() {
         let expected = serde_json::json!(["sorry", by, true, defaulted]);
         assert_eq!(serde_json::json!(first[..4]), expected, "{agent}");
         assert_eq!(told(&run(&folder, &ask).await), first, "{agent}");
+        // What happens meanwhile is shown where it is asked for, and is no part of the answer.
+        let said = run(&folder, &["run", "t.toml", "--json", "--progress", "again"]).await;
+        assert_eq!(told(&said)[..4], first[..4], "{agent}");
+        assert!(said.err.contains("  t/llm/far: attempt 1 failed: "), "{said:?}");
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
 use tokio::sync::mpsc;
 
 /// Lines kept in a history's file that are offered again.
@@ -38,7 +38,8 @@ pub(super) struct Lines {
 impl Lines {
     /// Lines typed before are offered again, and are kept in this file if one is named.
     pub(super) fn new(history: Option<PathBuf>) -> anyhow::Result<Self> {
-        let mut editor = DefaultEditor::new().context("the terminal")?;
+        let config = Config::builder().max_history_size(OFFERED).context("the history")?.build();
+        let mut editor = DefaultEditor::with_config(config).context("the terminal")?;
         let mut file = None;
         if let Some(path) = history {
             let named = || format!("the history {}", path.display());
