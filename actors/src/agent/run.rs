@@ -313,7 +313,8 @@ impl Run {
 
     fn on_success(&mut self, call: &ToolCall, content: String) {
         let same = Same::of(&call.name, &call.arguments);
-        self.memory().failed.retain(|failed| failed.same != same);
+        // Of two equal calls in one answer the one may have happened, whatever the other has come to.
+        self.memory().failed.retain(|failed| failed.same != same || failed.unknown);
         self.note(call, None);
         self.context.push(Message::tool_result(call.id.clone(), clip(content)));
     }

@@ -157,6 +157,13 @@ fn a_call_whose_outcome_is_unknown_is_not_made_again() {
     assert!(error["advice"].as_str().unwrap().contains("do not call it again"), "{error}");
     let error = last_error(other.on_model(asks([call("b", "pay", r#"{"x":1}"#)])).unwrap());
     assert_eq!(error["code"], "outcome_unknown");
+    // Nor when an equal one of the same answer was made.
+    let mut twice = self::run();
+    let same = [call("a", "pay", r#"{"x":1}"#), call("b", "pay", r#"{"x":1}"#)];
+    twice.on_model(asks(same)).unwrap();
+    twice.on_tools([Err(Fault::indeterminate("sent")), Ok("paid".into())]).unwrap();
+    let error = last_error(twice.on_model(asks([call("c", "pay", r#"{"x":1}"#)])).unwrap());
+    assert_eq!(error["code"], "outcome_unknown");
     // Another payment is another matter.
     planned(run.on_model(asks([call("c", "pay", r#"{"x":2}"#)])).unwrap());
     // What only reads has done nothing, and may be called again.
