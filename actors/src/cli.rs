@@ -282,6 +282,7 @@ pub(crate) fn main() -> ExitCode {
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
+    run::restore_terminal();
     let Err(error) = result else {
         let Some(error) = UNWRITTEN.get() else { return ExitCode::SUCCESS };
         tell(format_args!("mainstay: standard output: {error}"));

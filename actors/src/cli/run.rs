@@ -52,7 +52,7 @@ mod taken;
 mod talk;
 mod words;
 
-pub(crate) use lines::is_interactive;
+pub(crate) use lines::{is_interactive, restore_terminal};
 pub(crate) use page::as_line;
 
 /// Pieces of an answer that wait to be shown.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::LocalModes;
 
 use super::harness::Folder;
 
@@ -272,6 +273,24 @@ async fn lines_that_come_while_a_person_is_waited_for_come_after_that() {
     })
     .await;
     assert_eq!(server.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_again_what_is_typed_once_the_command_has_ended_at_its_prompt() {
+    let server = StubServer::start().await.unwrap();
+    at_terminal(agent(&server, ""), |terminal| {
+        let shows = |terminal: &Terminal| {
+            let modes = rustix::termios::tcgetattr(&terminal.ours).unwrap().local_modes;
+            modes.contains(LocalModes::ECHO | LocalModes::ICANON)
+        };
+        assert!(!shows(terminal), "the prompt shows it itself");
+        let process = terminal.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+        terminal.until("ended by SIGTERM");
+        assert_eq!(terminal.ends(), Some(143));
+        assert!(shows(terminal));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
