@@ -412,7 +412,7 @@ async fn a_team_starts_an_agent_for_each_task_and_removes_it() {
     while !supervisor.which_children().await.unwrap().is_empty() {
         events.next().await.unwrap();
     }
-    assert_eq!(expert.asked.lock().len(), 1);
+    assert_eq!(expert.asked.lock().len(), 2);
     system.stop().await;
 }
 
