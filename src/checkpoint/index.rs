@@ -121,14 +121,15 @@ impl<P, J> Index<P, J> {
         batch: &Batch,
     ) -> Result<Receipt, StoreError> {
         // What this batch adds must be seen by its later items, and forgotten when it is refused.
-        let mut chains: Vec<(CheckpointId, Digest)> = Vec::new();
+        let mut chains: SpreadMap<CheckpointId, Digest> =
+            SpreadMap::with_hasher(*admission.checkpoints.hasher());
         let mut lines: Vec<LineId> = Vec::new();
         let mut next: Vec<(Arc<str>, u64)> = Vec::new();
         let mut positions = Vec::new();
         let refuse = |why: String| Err(StoreError::Refused { store: String::new(), why });
         for item in &batch.items {
             let chain_of = |id: CheckpointId| {
-                let inside = chains.iter().find(|(other, _)| *other == id).map(|(_, chain)| *chain);
+                let inside = chains.get(&id).copied();
                 inside
                     .or_else(|| admission.checkpoints.get(&id).copied())
                     .or_else(|| self.checkpoints.get(&id).map(|it| it.checkpoint.lineage.chain))
@@ -150,7 +151,7 @@ impl<P, J> Index<P, J> {
                             return refuse(format!("{id} does not go on from its parent {parent}"));
                         }
                     }
-                    chains.push((checkpoint.id, checkpoint.lineage.chain));
+                    chains.insert(checkpoint.id, checkpoint.lineage.chain);
                 }
                 Item::Line(line) => {
                     let known = lines.contains(&line.id)

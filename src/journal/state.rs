@@ -392,16 +392,16 @@ impl State {
         &self,
         states: &HashMap<ChildPath, u64>,
     ) -> Vec<(ChildPath, Arc<str>)> {
-        let answered = self.order.iter().filter(|(stamp, key)| {
-            let known = self.fated.get(key);
-            known.is_some_and(|known| known.stamp == *stamp && known.fate == Fate::Done)
+        let answered = states.iter().flat_map(|(child, state)| {
+            let here = self.work.after(child, *state).map(move |(_, key)| (child, key));
+            here.filter_map(|(child, key)| {
+                let known = self.fated.get(key).filter(|known| known.fate == Fate::Done)?;
+                Some((known.stamp, child, key))
+            })
         });
-        let since = answered.filter_map(|(_, key)| {
-            let (child, step) = self.work.get(key)?;
-            let missing = states.get(child).is_some_and(|state| step > state);
-            missing.then(|| (child.clone(), Arc::clone(key)))
-        });
-        since.collect()
+        let mut answered: Vec<_> = answered.collect();
+        answered.sort_unstable_by_key(|(stamp, ..)| *stamp);
+        answered.into_iter().map(|(_, child, key)| (child.clone(), Arc::clone(key))).collect()
     }
 
     /// These count as returned to from now on, also before the store says so.

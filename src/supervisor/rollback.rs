@@ -117,15 +117,10 @@ impl Place {
 
     /// Who has a state to go back to. Runs user code.
     fn children(&self) -> Result<Vec<Arc<dyn Look>>, RollbackError> {
-        let below = format!("{}/", self.at());
         let mut children = Vec::new();
-        for child in self.registry.durable() {
-            let is_here = child.path() == self.at() || child.path().as_str().starts_with(&below);
+        for child in self.registry.durable_below(self.at()) {
             // One that cannot say it is not left out: the others would return without it.
-            if is_here
-                && child.spec().stateful
-                && child.schema().map_err(RollbackError::NoLife)?.is_some()
-            {
+            if child.spec().stateful && child.schema().map_err(RollbackError::NoLife)?.is_some() {
                 children.push(child);
             }
         }
