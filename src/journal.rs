@@ -54,8 +54,9 @@ const SCHEMA: &str = "mainstay.journal";
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
 /// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
-/// children were made from templates; 9 on whose word the status of an effect is what it is.
-const VERSION: u32 = 9;
+/// children were made from templates; 9 on whose word the status of an effect is what it is; 10 whether the child is
+/// gone for good that a request was set aside for.
+const VERSION: u32 = 10;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.

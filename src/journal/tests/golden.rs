@@ -82,6 +82,7 @@ fn lines() -> Vec<Line> {
         at: (fate == Fate::Quarantined).then_some(Wall(7)),
         trail: if fate == Fate::Quarantined { trail() } else { Trail::default() },
         work: work.map(|step| (ChildPath::new("desk/agent"), step)),
+        deleted: false,
     };
     let mut lines = vec![
         accepted("one", Trail::default()),
@@ -142,14 +143,23 @@ fn lines() -> Vec<Line> {
         let arguments = "{\"first\":5}".to_owned();
         lines.push(Line::Made { child, template: key("sum"), arguments, before });
     }
-    lines.push(match accepted("ten", Trail::default()) {
-        Line::Accepted { key, request, deadline, trail, budget, taken, back, hand, .. } => {
-            let child = ChildPath::new("desk/pool/b");
-            Line::Accepted { child, key, request, deadline, trail, budget, taken, back, hand }
+    let to = |child: &str, key: &str| {
+        let mut line = accepted(key, Trail::default());
+        if let Line::Accepted { child: at, .. } = &mut line {
+            *at = ChildPath::new(child);
         }
-        other => other,
-    });
-    lines.push(Line::Unmade { child: ChildPath::new("desk/pool/b") });
+        line
+    };
+    lines.push(to("desk/pool/b", "ten"));
+    lines.push(to("desk/pool/b", "eleven"));
+    lines.push(fated("eleven", Fate::Quarantined, None, None));
+    lines.push(Line::Unmade { child: ChildPath::new("desk/pool/b"), deleted: true });
+    // As by a journal that was written anew.
+    lines.push(to("desk/pool/a", "twelve"));
+    lines.push(fated("twelve", Fate::Quarantined, None, None));
+    if let Some(Line::Fated { deleted, .. }) = lines.last_mut() {
+        *deleted = true;
+    }
     lines.push(match accepted("nine", Trail::default()) {
         Line::Accepted { child, key, request, deadline, trail, budget, .. } => {
             let back = Back { own: true, widest: Some(at) };
@@ -210,8 +220,11 @@ async fn what_every_version_wrote_is_read() {
         assert_eq!(known("four"), Some(Journaled::Open));
         assert_eq!(known("five"), Some(Journaled::Fated(Fate::Quarantined, None)));
         assert_eq!(known("six"), None);
-        let aside: Vec<_> = journal.set_aside().into_iter().map(|it| it.open.key).collect();
-        assert_eq!(aside, [Arc::from("three")]);
+        let aside: Vec<_> =
+            journal.set_aside().into_iter().map(|it| (it.open.key, it.deleted)).collect();
+        let all = [("three", false), ("eleven", true), ("twelve", true)];
+        let all = all.map(|(key, deleted)| (Arc::<str>::from(key), deleted));
+        assert_eq!(aside, all[..if version > 9 { 3 } else { 1 }]);
         assert!(journal.is_used_up(CheckpointId(77)));
         let open = journal.open_requests();
         let found: Vec<_> = open.iter().map(|it| (it.taken, it.back.clone())).collect();

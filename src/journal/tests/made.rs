@@ -73,6 +73,68 @@ async fn what_is_there_when_a_child_is_made_is_of_others_however_late_it_came() 
     assert!(journal.is_of_another(&made.child, sealed.checkpoint().id));
 }
 
+/// Of one that is gone for good; and not of one that was let go, or that never began.
+#[tokio::test(start_paused = true)]
+async fn what_was_set_aside_is_known_to_be_of_one_that_is_gone() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    for (id, key) in [("gone", "one"), ("let go", "two"), ("lives", "three")] {
+        let made = made(id);
+        let path = made.child.clone();
+        let (serial, commit) = journal.makes(made.clone()).ok().unwrap();
+        commit.await.unwrap();
+        let open = Open { child: path.clone(), ..open(key) };
+        drop(journal.accepted(open, Durability::Sync));
+        let key = Arc::from(key);
+        journal.quarantined(&key, Trail::default(), Wall(9), Durability::Sync).await.unwrap();
+        match id {
+            "gone" => journal.clears(&path, serial).unwrap().done().await.unwrap(),
+            "let go" => journal.unmakes(&path, serial).unwrap().done().await.unwrap(),
+            _ => continue,
+        }
+        // Its namesake.
+        let (_, commit) = journal.makes(made).ok().unwrap();
+        commit.await.unwrap();
+    }
+    let told = |journal: &Journal| {
+        let all = journal.set_aside().into_iter();
+        all.map(|aside| (aside.open.key.to_string(), aside.deleted)).collect::<Vec<_>>()
+    };
+    let all = [("one", true), ("two", false), ("three", false)];
+    let all = all.map(|(key, deleted)| (key.to_owned(), deleted));
+    assert_eq!(told(&journal), all);
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    assert_eq!(told(&journal), all);
+    // And by a journal that is written anew.
+    journal.written.store(u64::MAX, Ordering::Relaxed);
+    journal.tidy(Vec::new).await.unwrap();
+    assert_eq!(told(&Journal::open(store, clock()).unwrap().0), all);
+}
+
+/// A release that the store refuses leaves it set aside, and of whom it was.
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_refused_as_its_child_goes_forgets_nothing() {
+    let asked = Arc::new(Asked::default());
+    let store: Arc<dyn Store> = Arc::clone(&asked) as Arc<dyn Store>;
+    let (journal, _) = Journal::open(store, clock()).unwrap();
+    let made = made("a");
+    let path = made.child.clone();
+    let (serial, commit) = journal.makes(made).ok().unwrap();
+    drop(commit);
+    let key = Arc::from("one");
+    drop(journal.accepted(Open { child: path.clone(), ..open("one") }, Durability::Sync));
+    let aside = journal.quarantined(&key, Trail::default(), Wall(9), Durability::Sync);
+    (0..3).for_each(|nth| asked.answer(nth, true));
+    aside.await.unwrap();
+    let (_, released) = journal.released("one").unwrap();
+    let unmaking = journal.clears(&path, serial).unwrap();
+    asked.answer(3, false);
+    assert!(released.await.is_err());
+    asked.answer(4, true);
+    unmaking.done().await.unwrap();
+    assert!(journal.aside("one").unwrap().deleted);
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_a_change_hears_who_waits_for_its_path() {
     let (journal, _) = Journal::open(Arc::new(MemoryStore::new()), clock()).unwrap();
