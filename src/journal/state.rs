@@ -38,6 +38,8 @@ pub(crate) struct Aside {
     /// With all that has failed.
     pub(crate) open: Open,
     pub(crate) at: Wall,
+    /// Its child is gone for good: another of its path is not whom it was for.
+    pub(crate) deleted: bool,
 }
 
 /// What is known of a key.
@@ -129,9 +131,10 @@ impl State {
                     self.put_read(key, known);
                 }
             }
-            Line::Fated { key, fate: Fate::Quarantined, at, trail, .. } => {
+            Line::Fated { key, fate: Fate::Quarantined, at, trail, deleted, .. } => {
                 let before = self.take(&key);
-                let after = self.sets_aside(&before, trail, at.unwrap_or_default());
+                let mut after = self.sets_aside(&before, trail, at.unwrap_or_default());
+                after.with_aside(|aside| aside.deleted |= deleted);
                 self.put(key, after);
             }
             Line::Fated { key, fate, reply, work, .. } => {
@@ -171,16 +174,17 @@ impl State {
                 return Ok(Some(Record::Asked(task, key_of(&key)?, status.into())));
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
-            Line::Made { child, template, arguments, before } => {
+            Line::Made { again: true, child, .. } if self.children.has(&child) => {}
+            Line::Made { child, template, arguments, before, .. } => {
                 if self.children.has(&child) {
                     // The store has refused the end of the one before it, whose requests and work are not its.
-                    self.unmakes(&child);
+                    self.unmakes(&child, true);
                 }
                 let before = before.into_iter().collect();
                 let serial = self.number();
                 self.children.put(serial, Made { child, template, arguments, before });
             }
-            Line::Unmade { child } => self.unmakes(&child),
+            Line::Unmade { child, deleted } => self.unmakes(&child, deleted),
         }
         Ok(None)
     }
@@ -277,22 +281,28 @@ impl State {
         self.aside.get(self.aside_places.get(key)?).filter(|_| !self.unsure.contains_key(key))
     }
 
+    /// Of all that were set aside, also of those that are so again should the store refuse what came after that.
+    pub(super) fn each_aside(&mut self, mut then: impl FnMut(&mut Aside)) {
+        self.aside.values_mut().for_each(&mut then);
+        for unsure in self.unsure.values_mut() {
+            unsure.before.with_aside(&mut then);
+            unsure.under.iter_mut().for_each(|(_, known)| known.with_aside(&mut then));
+        }
+    }
+
     /// The records that say all this. Whatever changes later is handed over later.
     pub(super) fn lines(&self) -> Vec<Line> {
-        let mut lines: Vec<_> = self
-            .order
-            .iter()
-            .filter_map(|(stamp, key)| {
-                let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
-                let line = fated(key, known.fate, known.reply.clone(), work);
-                Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
-            })
-            .flatten()
-            .collect();
+        let mut lines = self.made_lines();
+        let fated = self.order.iter().filter_map(|(stamp, key)| {
+            let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
+            let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
+            let line = fated(key, known.fate, known.reply.clone(), work);
+            Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
+        });
+        lines.extend(fated.flatten());
         for aside in self.aside.values() {
             lines.push(Line::from(&aside.open));
-            lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
+            lines.push(aside.line());
         }
         lines.extend(self.open.values().map(Line::from));
         let used: Vec<_> = self.returned.iter().copied().collect();
@@ -301,13 +311,7 @@ impl State {
         lines
     }
 
-    /// The records that say who was made from templates. Said twice, one ends what the first of its path had left:
-    /// they come with the end of the journal before them, whole or not at all.
-    pub(super) fn made_lines(&self) -> Vec<Line> {
-        self.children.all().into_iter().map(|(_, made)| Line::from(made)).collect()
-    }
-
-    /// How many of [`State::lines`] and [`State::made_lines`] there are at least.
+    /// How many of these there are at least.
     pub(super) fn least(&self) -> usize {
         self.fated.len() + self.past.len() + self.open.len() + self.children.len()
     }
@@ -529,7 +533,7 @@ impl State {
                 }
                 Known::Aside(_, aside) => {
                     lines.push(Line::from(&aside.open));
-                    lines.push(quarantined(&token.key, Trail::default(), aside.at));
+                    lines.push(aside.line());
                 }
             }
         }
@@ -568,7 +572,7 @@ impl State {
                 // Should it be released, all of this begins anew.
                 (open.taken, open.back) = (0, Back::default());
                 open.hand = open.hand.released();
-                Known::Aside(self.number(), Aside { open, at })
+                Known::Aside(self.number(), Aside { open, at, deleted: false })
             }
             Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),
             Known::Nothing | Known::Fated(..) => Known::Fated(Fate::Quarantined, None),
@@ -668,12 +672,13 @@ pub(super) fn fated(
     reply: Option<String>,
     work: Option<(ChildPath, u64)>,
 ) -> Line {
-    Line::Fated { key: Arc::clone(key), fate, reply, at: None, trail: Trail::default(), work }
+    let (key, trail) = (Arc::clone(key), Trail::default());
+    Line::Fated { key, fate, reply, at: None, trail, work, deleted: false }
 }
 
 pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
-    let key = Arc::clone(key);
-    Line::Fated { key, fate: Fate::Quarantined, reply: None, at: Some(at), trail, work: None }
+    let (key, fate, at) = (Arc::clone(key), Fate::Quarantined, Some(at));
+    Line::Fated { key, fate, reply: None, at, trail, work: None, deleted: false }
 }
 
 /// The records that say that these were returned to, that the work of those is missing, and that of the others
