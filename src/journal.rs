@@ -250,7 +250,9 @@ impl Journal {
             commit.await?;
         }
         // What is old goes once all of it is there: until then all is said twice, and the same.
-        self.store.commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync).await?;
+        self.store
+            .commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync)
+            .await?;
         Ok(())
     }
 

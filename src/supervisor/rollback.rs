@@ -14,17 +14,16 @@ use std::time::Duration;
 use super::{Ask, Entry, Registry, Supervisor};
 use crate::behavior::Undone;
 use crate::checkpoint::{
-    Batch, Durability, LineDraft, Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated,
-    Validator,
+    Batch, Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated, Validator,
 };
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
-use crate::mirror::LineView;
 use crate::slot::{Held, Look, Prepared, Undoing};
 
+mod draw;
 mod fall;
 mod lines;
 mod lives;
@@ -34,6 +33,7 @@ mod scopes;
 mod since;
 mod words;
 
+use draw::Draw;
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
 pub(crate) use lives::Lives;
@@ -183,49 +183,6 @@ impl Place {
         }
         let limit = self.scope().limit();
         self.within(limit, Draw).await
-    }
-
-    async fn draw_now(self, phase: Phase) -> Result<LineId, RollbackError> {
-        let store = self.store()?;
-        phase.set("waiting for another rollback");
-        let _turn = self.registry.rollbacks.turn.lock().await;
-        let children = self.children()?;
-        phase.set("waiting for the children to stand still");
-        let held = Held::new(children.clone());
-        held.still().await;
-        phase.set("writing what they have become");
-        let scope = self.scope();
-        let now = Now::read(&*self.node.hub.clock);
-        let mut draft = LineDraft::new(scope, self.at().clone(), now);
-        let mut batch = Batch::new();
-        let mut members = Vec::with_capacity(children.len());
-        for child in children {
-            if let Some(sealed) = child.capture(scope, None).map_err(RollbackError::Store)? {
-                draft = draft.member(sealed.checkpoint());
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
-            }
-        }
-        for (stream, next) in store.streams()? {
-            draft = draft.journal(stream, next);
-        }
-        let line = draft.draw().map_err(RollbackError::Store)?;
-        let id = line.id;
-        // Before anybody can find it.
-        self.registry.rollbacks.note_drawn(id, now.moment);
-        store.commit(batch.line(line), Durability::Sync).await?;
-        for (child, sealed) in &members {
-            child.captured(sealed);
-        }
-        let roster = self.node.roster();
-        roster.publish_line(LineView::new(id, members.len()), now.moment);
-        self.node.hub.emit(Event::LineDrawn {
-            supervisor: self.at().clone(),
-            line: id,
-            scope,
-            children: members.len(),
-        });
-        Ok(id)
     }
 
     /// Returns to what is stored.
@@ -652,18 +609,6 @@ trait Work<T>: Send + 'static {
         place: Place,
         phase: Phase,
     ) -> impl Future<Output = Result<T, RollbackError>> + Send;
-}
-
-struct Draw;
-
-impl Work<LineId> for Draw {
-    fn run(
-        self,
-        place: Place,
-        phase: Phase,
-    ) -> impl Future<Output = Result<LineId, RollbackError>> + Send {
-        place.draw_now(phase)
-    }
 }
 
 struct Back {

@@ -158,7 +158,10 @@ fn a_child_of_the_spec_that_gets_the_path_of_a_deleted_one_begins_anew() {
     runtime().block_on(async {
         let (system, desk) = up(&store).await;
         desk.start_from("sum", "a", &100_u64).await.unwrap();
-        assert_eq!(system.port::<u64, u64>("desk/a").unwrap().call(1_u64).await.unwrap().value, 101);
+        assert_eq!(
+            system.port::<u64, u64>("desk/a").unwrap().call(1_u64).await.unwrap().value,
+            101
+        );
         delete(&desk, "a").await;
     });
     runtime().block_on(async {

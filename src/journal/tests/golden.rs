@@ -227,8 +227,7 @@ async fn what_every_version_wrote_is_read() {
         assert_eq!(known("six"), None);
         let aside: Vec<_> =
             journal.set_aside().into_iter().map(|it| (it.open.key, it.deleted)).collect();
-        let all =
-            [("three", false), ("eleven", true), ("twelve", true), ("thirteen", false)];
+        let all = [("three", false), ("eleven", true), ("twelve", true), ("thirteen", false)];
         let all = all.map(|(key, deleted)| (Arc::<str>::from(key), deleted));
         assert_eq!(aside, all[..if version > 9 { 4 } else { 1 }]);
         assert!(journal.is_used_up(CheckpointId(77)));
