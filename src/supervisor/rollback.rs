@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::{Ask, Entry, Registry, Supervisor};
 use crate::behavior::Undone;
 use crate::checkpoint::{
-    Batch, Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated, Validator,
+    Batch, Now, Refused, Risk, Rules, Schemas, Scope, Sealed, Store, Validated, Validator,
 };
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
@@ -240,11 +240,13 @@ impl Place {
         // What the lives that were stopped have stored to their last is of the future that is given up, too.
         let used = used_up(&journal, &returned);
         journal.use_up(used.iter().copied());
-        reset?;
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
         let missing = Missing::noted(&journal, missing);
-        let told = self.settle(&journal, &children, since, &phase).await?;
+        // Also where not all have come up again: those that have would go on with effects that are not settled.
+        let told = self.settle(&journal, &children, since, &phase).await;
         drop(held);
+        reset?;
+        let told = told?;
         let missing = missing.told(hub, &journal);
         Ok(Report {
             at: self.at().clone(),
@@ -493,6 +495,18 @@ impl Place {
         all
     }
 
+    /// What the open requests have done to the world and was not settled.
+    fn tell_standing(&self, children: &[Arc<dyn Look>], known: &HashSet<Arc<str>>) {
+        for child in children {
+            for (request, task, step) in child.open_tasks() {
+                if known.contains(&*task) {
+                    let stands = self.node.hub.effects.standing_from(&task, step);
+                    child.tell_undone(request, step, Arc::new(stands));
+                }
+            }
+        }
+    }
+
     /// The children stand where they have returned to, and do nothing yet: that is stored, and then
     /// their effects are settled.
     async fn settle(
@@ -512,7 +526,11 @@ impl Place {
             undoing.extend(task.clone().map(|task| (Arc::clone(child), task)));
             (child, task.map(|task| (task, Undoing::Due)))
         });
-        self.keep(journal, each.collect(), since).await?;
+        if let Err(error) = self.keep(journal, each.collect(), since).await {
+            // Nothing can be undone then, but they go on all the same, and have to know what stands.
+            self.tell_standing(children, &known);
+            return Err(error);
+        }
         phase.set("undoing effects");
         let told = self.settle_effects(children).await;
         // All is undone: what they do from here on is not. Whoever begins again in another process is told.
@@ -538,20 +556,34 @@ impl Place {
         children: Vec<Became<'_>>,
         since: Since,
     ) -> Result<(), RollbackError> {
-        let Since { mut used, missing, given_up } = since;
-        let mut batch = Batch::new();
+        let Since { used, missing, given_up } = since;
         let mut members = Vec::with_capacity(children.len());
         for (child, undoing) in children {
             let undoing = undoing.as_ref().map(|(task, undo)| (task.as_str(), *undo));
             let captured = child.capture(Scope::Step, undoing);
             if let Some(sealed) = captured.map_err(RollbackError::Store)? {
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
+                members.push((Arc::clone(child), sealed));
             }
         }
-        used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
-        let batch = journal.without(&given_up, batch)?;
-        journal.returned(&used, &missing, batch).await?;
+        let write = |members: &[(Arc<dyn Look>, Sealed)]| {
+            let fresh = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
+            let used: Vec<_> = used.iter().copied().chain(fresh).collect();
+            let batch = members.iter().fold(Batch::new(), |it, (_, sealed)| it.checkpoint(sealed));
+            let commit = journal
+                .without(&given_up, batch)
+                .map(|batch| journal.returned(&used, &missing, batch));
+            async move { commit?.await }
+        };
+        let hub = &self.node.hub;
+        let records = || hub.effects.ledger.lock().records();
+        let journal = self.journal()?;
+        while let Err(error) = hub.with_room_of(&journal, records, || write(&members)).await {
+            let count = members.len();
+            draw::forget_gone(&*journal.store, &mut members);
+            if members.len() == count {
+                return Err(error.into());
+            }
+        }
         for (child, sealed) in &members {
             child.captured(sealed);
         }

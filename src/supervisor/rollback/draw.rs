@@ -3,7 +3,6 @@
 //! *Invariant.* A line names every child that is there when it is stored and has something to go back to, or it is
 //! not drawn.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::progress::Phase;
@@ -77,13 +76,11 @@ impl Place {
         // Before anybody can find it.
         self.registry.rollbacks.note_drawn(id, now.moment);
         if let Err(refused) = store.commit(batch.line(line), Durability::Sync).await {
-            let gone = |(child, sealed): (Arc<dyn Look>, Sealed)| {
-                let parent = sealed.checkpoint().lineage.parent?;
-                matches!(store.find(parent), Err(StoreError::NotFound(_)))
-                    .then(|| child.path().clone())
-            };
-            let gone: HashSet<_> = members.into_iter().filter_map(gone).collect();
-            children.retain(|child| !gone.contains(child.path()));
+            let count = members.len();
+            forget_gone(store, &mut members);
+            if members.len() < count {
+                *children = members.into_iter().map(|(child, _)| child).collect();
+            }
             return Err(refused.into());
         }
         for (child, sealed) in &members {
@@ -99,4 +96,12 @@ impl Place {
         });
         Ok(id)
     }
+}
+
+/// Forgets who was deleted since it was asked what it has become: what it goes on from has gone with it.
+pub(super) fn forget_gone(store: &dyn Store, members: &mut Vec<(Arc<dyn Look>, Sealed)>) {
+    members.retain(|(_, sealed)| {
+        let parent = sealed.checkpoint().lineage.parent;
+        !parent.is_some_and(|parent| matches!(store.find(parent), Err(StoreError::NotFound(_))))
+    });
 }

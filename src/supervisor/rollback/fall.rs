@@ -60,7 +60,7 @@ impl Place {
                     missing,
                     elapsed,
                 };
-                Some(Fallen { place: self, journal, children, report, since, begun, held })
+                Some(Fallen { journal, children, report, since, begun, held })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
@@ -111,7 +111,6 @@ impl Place {
 /// A supervisor that fell, whose children are about to begin from a line. They do nothing until what
 /// they had done to the world is settled.
 pub(crate) struct Fallen {
-    place: Place,
     journal: Arc<Journal>,
     children: Vec<Arc<dyn Look>>,
     report: Report,
@@ -121,9 +120,14 @@ pub(crate) struct Fallen {
 }
 
 impl Fallen {
+    /// They will not come up. What their open requests have done is settled with their fates.
+    pub(crate) fn let_go(self) {
+        drop(Missing::noted(&self.journal, self.report.missing));
+    }
+
     /// All are up.
-    pub(crate) fn come_up(self) {
-        let Self { place, journal, children, mut report, since, begun, held } = self;
+    pub(crate) fn come_up(self, place: Place) {
+        let Self { journal, children, mut report, since, begun, held } = self;
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();
