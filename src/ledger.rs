@@ -116,7 +116,7 @@ pub struct Entry {
     pub seq: u64,
     /// Somebody waits for its outcome right now.
     pub in_flight: bool,
-    /// Who spoke on it last, and why, where that was said.
+    /// Who has said that this is its status, and why; `None` where nobody did, or gave no name.
     pub said: Option<Arc<Said>>,
 }
 
@@ -503,8 +503,7 @@ impl Ledger {
             // What was left standing is part of the work again.
             EffectStatus::Left(happened) => {
                 let happened = happened.clone();
-                entry.status = EffectStatus::Confirmed(happened.clone());
-                let record = Record::Status(key, entry.status.clone());
+                let record = entry.becomes(EffectStatus::Confirmed(happened.clone()));
                 return Output { verdict: Some(Verdict::Replay(happened)), record: Some(record) };
             }
             EffectStatus::Failed(fault) if !entry.intent.kind.is_replay_safe() => {
@@ -528,8 +527,7 @@ impl Ledger {
                 Verdict::Verify
             }
             EffectStatus::Intended => {
-                entry.status = EffectStatus::Unknown;
-                let record = Record::Status(key, EffectStatus::Unknown);
+                let record = entry.becomes(EffectStatus::Unknown);
                 return Output { verdict: Some(Verdict::Unknown), record: Some(record) };
             }
             EffectStatus::Unknown | EffectStatus::Compensating | EffectStatus::Stuck(_) => {
@@ -566,10 +564,8 @@ impl Ledger {
         };
         let status = next(entry);
         entry.in_flight = false;
-        if let Some(status) = &status {
-            entry.status = status.clone();
-        }
-        Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
+        let record = status.map(|status| entry.becomes(status));
+        Output { verdict: None, record }
     }
 
     fn forget(&mut self, task: &str) {

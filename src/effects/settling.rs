@@ -48,7 +48,7 @@ pub struct EffectView {
     pub kind: EffectKind,
     /// What is known: `confirmed`, `unknown`, `stuck`, ...
     pub status: &'static str,
-    /// Who spoke on it last, and why ([`EffectsRef::by`]).
+    /// Who has said that this is its status, and why ([`EffectsRef::by`]); `None` once it is another without a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<Said>,
 }
@@ -59,8 +59,8 @@ impl EffectsRef {
     }
 
     /// The same, for this person to speak, who has this reason: both are written down with whatever is said
-    /// by what this returns, and listed with the effect ([`EffectView::said`]), also by the next process. Who speaks
-    /// last on an effect is remembered.
+    /// by what this returns, and listed with the effect ([`EffectView::said`]), also by the next process,
+    /// as long as what was said is what is known of it.
     ///
     /// # Default
     /// Nobody's name: what is said counts as much.

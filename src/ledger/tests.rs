@@ -386,3 +386,32 @@ fn what_is_said_twice_by_a_journal_that_was_being_written_anew_keeps_its_order()
     let replayed = Ledger::replayed(records.into_iter().chain(again));
     assert_eq!(told(&replayed), told(&ledger));
 }
+
+#[test]
+fn a_persons_name_stands_with_what_the_person_has_said_and_not_with_what_came_later() {
+    let said = |by: &str| Arc::new(Said::new(by, "the bank says so"));
+    let happened = || Input::Resolved(key(), Resolution::Happened(result()));
+    let word = |by: &str, input| Input::By(said(by), Box::new(input));
+    // By itself, by somebody without a name, and by another.
+    for (last, by) in [
+        (Input::UndoFailed(key(), "no".to_owned()), None),
+        (Input::Undone(key()), None),
+        (word("bob", Input::Undone(key())), Some("bob")),
+    ] {
+        let mut ledger = Ledger::default();
+        let mut written = Vec::new();
+        let first = [Input::Begin(intent(0, EffectKind::Compensable)), Input::Lost(key())];
+        for input in first.into_iter().chain([word("ann", happened())]) {
+            written.extend(ledger.on(input).record);
+        }
+        assert_eq!(ledger.get(key()).unwrap().said, Some(said("ann")));
+        for input in [Input::Undo(key()), last] {
+            written.extend(ledger.on(input).record);
+        }
+        for ledger in [Ledger::replayed(written), Ledger::replayed(ledger.records()), ledger] {
+            let entry = ledger.get(key()).unwrap();
+            assert_ne!(entry.status.name(), "confirmed");
+            assert_eq!(entry.said, by.map(said), "{}", entry.status.name());
+        }
+    }
+}
