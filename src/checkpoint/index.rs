@@ -189,7 +189,11 @@ impl<P, J> Index<P, J> {
                         return refuse(format!("{id} is not in the store"));
                     }
                 }
-                Item::Unpin(..) | Item::Topology(_) | Item::Drop(_) | Item::DropLine(_) => {}
+                Item::Unpin(..)
+                | Item::Topology(_)
+                | Item::Drop(_)
+                | Item::DropLine(_)
+                | Item::Clear(..) => {}
             }
         }
         admission.checkpoints.extend(chains);
@@ -428,6 +432,23 @@ impl<P, J> Index<P, J> {
             dropped[first..].reverse();
         }
         Retained { dropped, lines }
+    }
+
+    /// What a child that is gone has left and nobody needs, the oldest first: what people have set aside or pinned
+    /// stays, and what a line names, which could not be returned to without it.
+    pub(crate) fn left_by(&self, child: &ChildPath, now: Wall) -> Vec<CheckpointId> {
+        let Some(ids) = self.children.get(child) else { return Vec::new() };
+        let members = self.lines.iter().flat_map(|line| &line.members);
+        let its = members.filter(|(path, _)| path == child);
+        let named: SpreadSet<CheckpointId> = its.map(|(_, id)| *id).collect();
+        // Its own pins were for requests that have their fates.
+        let is_held = |pin: &Pin| *pin.owner != *child.as_str() && pin.holds(now, LONGEST_PIN);
+        let is_left = |id: &&CheckpointId| {
+            let listed = self.checkpoints.get(id);
+            !named.contains(id)
+                && listed.is_some_and(|it| it.bad.is_none() && !it.pins.iter().any(is_held))
+        };
+        ids.iter().filter(is_left).copied().collect()
     }
 
     /// What a child with these checkpoints goes on from, whatever becomes of the request in hand: the newest that

@@ -12,9 +12,7 @@ use super::Journal;
 use super::line::Line;
 use super::state::{Aside, Known, State, quarantined};
 use crate::checkpoint::store::Item;
-use crate::checkpoint::{
-    Batch, Commit, Durability, LONGEST_PIN, Listed, Pin, Receipt, Scope, Wall,
-};
+use crate::checkpoint::{Batch, Commit, Durability, Listed, Receipt, Wall};
 use crate::error::StoreError;
 use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
@@ -262,35 +260,10 @@ impl Journal {
     /// As [`Journal::unmakes`], of one that somebody has let end: its states go with it, as far as nobody needs them,
     /// and what was set aside of it is not for another of its path.
     pub(crate) fn clears(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
-        let left = self.left_by(child).unwrap_or_default();
         // A full store takes it, or nobody could be let go of to make room.
         let batch = Batch::new().making_room(true);
-        let batch = left.into_iter().fold(batch, |batch, id| batch.item(Item::Drop(id)));
+        let batch = batch.item(Item::Clear(child.clone(), Wall::from(self.clock.wall())));
         self.unmakes_with(child, serial, (batch, true))
-    }
-
-    /// The states under the path of one that is gone, the oldest first, but for what people have set aside or
-    /// pinned, and what a line names, which could not be returned to without it.
-    fn left_by(&self, child: &ChildPath) -> Result<Vec<CheckpointId>, StoreError> {
-        let all = self.store.checkpoints(child)?;
-        let mut named = BTreeSet::new();
-        let above = std::iter::successors(Some(child.clone()), ChildPath::parent);
-        for at in above.filter(|_| !all.is_empty()) {
-            for scope in Scope::ALL {
-                for line in self.store.lines(scope, &at)? {
-                    named.extend(line.members.iter().map(|(_, id)| *id));
-                }
-            }
-        }
-        let now = Wall::from(self.clock.wall());
-        // Its own pins were for requests that have their fates.
-        let is_held = |pin: &Pin| *pin.owner != *child.as_str() && pin.holds(now, LONGEST_PIN);
-        let is_needed = |listed: &Listed| {
-            let id = listed.checkpoint.id;
-            listed.bad.is_some() || named.contains(&id) || listed.pins.iter().any(is_held)
-        };
-        let left = all.iter().rev().filter(|listed| !is_needed(listed));
-        Ok(left.map(|listed| listed.checkpoint.id).collect())
     }
 
     fn unmakes_with(

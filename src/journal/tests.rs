@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::checkpoint::store::{Answerer, Item};
 use crate::checkpoint::{
-    Compacted, Draft, FileStore, JournalRecord, Listed, MemoryStore, Now, RecoveryLine, Retained,
-    Retention, Scope, Snapshot, StoreInfo, Stored,
+    Compacted, Draft, FileStore, JournalRecord, LineDraft, Listed, MemoryStore, Now, RecoveryLine,
+    Retained, Retention, Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
 use crate::effects::Keep;

@@ -209,7 +209,11 @@ impl Writer {
 
     fn job(&mut self, job: Job, group: &mut Group) {
         match job {
-            Job::Commit { batch, durability, answerer } => {
+            Job::Commit { mut batch, durability, answerer } => {
+                if batch.items.iter().any(|item| matches!(item, Item::Clear(..))) {
+                    self.write(std::mem::take(group));
+                    self.clear(&mut batch);
+                }
                 let room = if batch.makes_room { Room::Made } else { Room::Needed };
                 match self.add(batch, group, room) {
                     Ok(receipt) => {
@@ -252,6 +256,19 @@ impl Writer {
             Job::Compacted { copied, answer } => {
                 self.write(std::mem::take(group));
                 tell(&answer, self.end_compaction(copied));
+            }
+        }
+    }
+
+    /// Decides what goes of children that are gone: here, where nothing can be pinned or named in between.
+    fn clear(&self, batch: &mut Batch) {
+        let index = self.shared.index.read();
+        for item in std::mem::take(&mut batch.items) {
+            match item {
+                Item::Clear(child, now) => {
+                    batch.items.extend(index.left_by(&child, now).into_iter().map(Item::Drop));
+                }
+                item => batch.items.push(item),
             }
         }
     }

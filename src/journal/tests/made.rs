@@ -244,3 +244,34 @@ async fn who_has_the_path_of_one_whose_end_was_refused_takes_up_nothing_of_it() 
     assert_eq!(journal.known("one"), Some(Journaled::Fated(Fate::Stopped, None)));
     assert!(journal.replays(&path, 0).is_empty());
 }
+
+/// What is needed is decided where its states go, and not before.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_on_its_way_keeps_what_it_names_of_a_child_that_goes() {
+    let asked = Arc::new(Asked::default());
+    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
+    let made = made("a");
+    let path = made.child.clone();
+    let (serial, commit) = journal.makes(made).ok().unwrap();
+    drop(commit);
+    let now = Now::read(&*clock());
+    let [named, other] = [1, 2].map(|step| {
+        let draft = Draft::new(path.clone(), Snapshot::new("sum", 1), now);
+        let sealed = draft.at(Incarnation(1), step).seal().unwrap();
+        drop(journal.commit_state(Batch::new().checkpoint(&sealed), Durability::Sync));
+        sealed
+    });
+    (0..3).for_each(|nth| asked.answer(nth, true));
+    let line = LineDraft::new(Scope::Session, ChildPath::new("desk"), now);
+    let line = line.member(named.checkpoint()).draw().unwrap();
+    let drawn = asked.commit(Batch::new().line(line), Durability::Sync);
+    let unmaking = journal.clears(&path, serial).unwrap();
+    asked.answer(3, true);
+    asked.answer(4, true);
+    drawn.await.unwrap();
+    unmaking.done().await.unwrap();
+    let left: Vec<_> = asked.checkpoints(&path).unwrap();
+    let left: Vec<_> = left.iter().map(|listed| listed.checkpoint.id).collect();
+    assert_eq!(left, [named.checkpoint().id]);
+    assert!(asked.find(other.checkpoint().id).is_err());
+}
