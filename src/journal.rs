@@ -211,7 +211,7 @@ impl Journal {
         &self,
         ledger: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), StoreError> {
-        let commits = {
+        let (commits, next) = {
             // Under the lock, so that whatever is not in these lines is committed after them.
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
@@ -230,34 +230,29 @@ impl Journal {
             }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
-            let made = state.made_lines();
-            let count = lines.len() + made.len();
-            if written < has_grown(count) && !is_heavy {
+            if written < has_grown(lines.len()) && !is_heavy {
                 return Ok(());
             }
             let next = self.store.streams()?;
             let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-            let (mut batches, bytes) = in_batches(&lines)?;
-            let mut last = batches.pop().unwrap_or_default();
-            for line in &made {
-                last = append(last, line)?;
-            }
-            self.written.store(count as u64, Ordering::Relaxed);
+            let (batches, bytes) = in_batches(&lines)?;
+            self.written.store(lines.len() as u64, Ordering::Relaxed);
             self.bytes.store(bytes, Ordering::Relaxed);
             self.tidied_bytes.store(bytes, Ordering::Relaxed);
             state.note_tidied();
-            // What is old goes with the last of them: until then all is said twice, and the same.
-            let mut commits: Vec<_> = batches
+            let commits: Vec<_> = batches
                 .into_iter()
                 .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
                 .collect();
-            let last = last.trim(STREAM, next).making_room(is_full);
-            commits.push(self.store.commit(last, Durability::Sync));
-            commits
+            (commits, next)
         };
         for commit in commits {
             commit.await?;
         }
+        // What is old goes once all of it is there: until then all is said twice, and the same.
+        self.store
+            .commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync)
+            .await?;
         Ok(())
     }
 

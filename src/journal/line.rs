@@ -113,6 +113,9 @@ pub(super) enum Line {
         /// States under its path that are of others before it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         before: Vec<CheckpointId>,
+        /// Said again by a journal that is written anew: of one that there is already it says nothing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
     /// It is gone.
     Unmade {

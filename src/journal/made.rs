@@ -166,6 +166,7 @@ impl From<&Made> for Line {
             template: Arc::clone(&made.template),
             arguments: made.arguments.clone(),
             before: made.before.iter().copied().collect(),
+            again: false,
         }
     }
 }
@@ -201,10 +202,15 @@ impl State {
         self.is_gone(child, deleted);
     }
 
-    /// The records that say who was made from templates. Said twice, one ends what the first of its path had left:
-    /// they come with the end of the journal before them, whole or not at all.
+    /// The records that say who was made from templates, for a journal that is written anew.
     pub(super) fn made_lines(&self) -> Vec<Line> {
-        self.children.all().into_iter().map(|(_, made)| Line::from(made)).collect()
+        let mut lines: Vec<_> = self.children.all().into_iter().map(|(_, it)| it.into()).collect();
+        for line in &mut lines {
+            if let Line::Made { again, .. } = line {
+                *again = true;
+            }
+        }
+        lines
     }
 
     fn is_gone(&mut self, child: &ChildPath, deleted: bool) {

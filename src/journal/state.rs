@@ -174,7 +174,8 @@ impl State {
                 return Ok(Some(Record::Asked(task, key_of(&key)?, status.into())));
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
-            Line::Made { child, template, arguments, before } => {
+            Line::Made { again: true, child, .. } if self.children.has(&child) => {}
+            Line::Made { child, template, arguments, before, .. } => {
                 if self.children.has(&child) {
                     // The store has refused the end of the one before it, whose requests and work are not its.
                     self.unmakes(&child, true);
@@ -291,17 +292,14 @@ impl State {
 
     /// The records that say all this. Whatever changes later is handed over later.
     pub(super) fn lines(&self) -> Vec<Line> {
-        let mut lines: Vec<_> = self
-            .order
-            .iter()
-            .filter_map(|(stamp, key)| {
-                let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
-                let line = fated(key, known.fate, known.reply.clone(), work);
-                Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
-            })
-            .flatten()
-            .collect();
+        let mut lines = self.made_lines();
+        let fated = self.order.iter().filter_map(|(stamp, key)| {
+            let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
+            let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
+            let line = fated(key, known.fate, known.reply.clone(), work);
+            Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
+        });
+        lines.extend(fated.flatten());
         for aside in self.aside.values() {
             lines.push(Line::from(&aside.open));
             lines.push(aside.line());
@@ -313,7 +311,7 @@ impl State {
         lines
     }
 
-    /// How many of [`State::lines`] and [`State::made_lines`] there are at least.
+    /// How many of these there are at least.
     pub(super) fn least(&self) -> usize {
         self.fated.len() + self.past.len() + self.open.len() + self.children.len()
     }

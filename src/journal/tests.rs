@@ -227,11 +227,13 @@ async fn a_journal_that_was_written_anew_with_a_refused_change_unsays_it() {
     tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
     store.answer(1, false);
     refused.await.unwrap_err();
-    store.answer(2, true);
-    tidied.await.unwrap().unwrap();
     // What unsays it: that it was, and that it is open.
-    store.answer(3, true);
-    store.answer(4, true);
+    (2..=4).for_each(|nth| store.answer(nth, true));
+    while store.waiting.lock().len() < 6 {
+        tokio::task::yield_now().await;
+    }
+    store.answer(5, true);
+    tidied.await.unwrap().unwrap();
     assert_eq!(journal.known("one"), Some(Journaled::Open));
     let (again, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
     assert_eq!(again.known("one"), Some(Journaled::Open));

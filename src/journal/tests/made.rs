@@ -170,39 +170,87 @@ async fn a_change_that_comes_before_anybody_waits_for_it_is_heard() {
     assert!(pin!(change.come()).poll(&mut cx).is_ready());
 }
 
+/// A journal with a child that has an open request, others whose arguments weigh much, and fates; how many commits that
+/// was.
+fn heavy(asked: &Arc<Asked>) -> (Arc<Journal>, usize) {
+    let (journal, _) = Journal::open(Arc::clone(asked) as Arc<dyn Store>, clock()).unwrap();
+    let open = Open { child: ChildPath::new("desk/a"), ..open("one") };
+    drop(journal.makes(made("a")));
+    drop(journal.accepted(open, Durability::Sync));
+    for n in 0..40 {
+        let key = Arc::<str>::from(weighty(n));
+        drop(journal.accepted(super::open(&key), Durability::Sync));
+        let batch = (Batch::new(), Durability::Sync);
+        drop(journal.fated(&key, Fate::Failed, None, None, batch));
+        let arguments = format!("{:?}", weighty(n));
+        drop(journal.makes(Made { arguments, ..made(&n.to_string()) }));
+    }
+    let before = asked.waiting.lock().len();
+    (0..before).for_each(|nth| asked.answer(nth, true));
+    journal.written.store(u64::MAX, Ordering::Relaxed);
+    (journal, before)
+}
+
+fn weighty(n: usize) -> String {
+    format!("{n}{}", "x".repeat(1000))
+}
+
 /// The records of a journal that is written anew come in several commits, and the process may end between two.
 #[tokio::test(start_paused = true)]
 async fn a_journal_that_is_written_anew_in_part_ends_no_request_of_a_child() {
     let asked = Arc::new(Asked::default());
-    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
-    let made = made("a");
-    let open = Open { child: made.child.clone(), ..open("one") };
-    drop(journal.makes(made));
-    drop(journal.accepted(open, Durability::Sync));
-    let done = |n: usize| {
-        let key = Arc::<str>::from(format!("{n}{}", "x".repeat(1000)));
-        drop(journal.accepted(super::open(&key), Durability::Sync));
-        let batch = (Batch::new(), Durability::Sync);
-        drop(journal.fated(&key, Fate::Failed, None, None, batch));
-    };
-    (0..40).for_each(done);
-    let before = asked.waiting.lock().len();
-    (0..before).for_each(|nth| asked.answer(nth, true));
-    journal.written.store(u64::MAX, Ordering::Relaxed);
+    let (journal, before) = heavy(&asked);
     let mut tidies = pin!(journal.tidy(Vec::new));
     let mut cx = TaskContext::from_waker(Waker::noop());
     assert!(tidies.as_mut().poll(&mut cx).is_pending());
     let all = asked.waiting.lock().len();
-    assert!(all > before + 2, "{}", all - before);
-    for ends in before..all {
+    assert!(all > before + 8, "{}", all - before);
+    let weight = |item: &Item| match item {
+        Item::Append { bytes, .. } => bytes.len(),
+        other => panic!("{other:?} before all is there"),
+    };
+    let weights: Vec<usize> = asked.waiting.lock()[before..]
+        .iter()
+        .map(|it| it.as_ref().unwrap().0.items.iter().map(weight).sum())
+        .collect();
+    assert!(weights.iter().all(|weight| *weight < BATCH + BATCH / 2), "{weights:?}");
+    assert_eq!(journal.bytes.load(Ordering::Relaxed), weights.iter().sum::<usize>() as u64);
+    for ends in before..=all {
+        let is_last = ends == all;
+        // What was said before goes once the store has answered to all of it.
+        assert!(tidies.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(asked.waiting.lock().len(), all + usize::from(is_last));
         let store: Arc<dyn Store> = Arc::clone(&asked) as Arc<dyn Store>;
         let (journal, _) = Journal::open(store, clock()).unwrap();
         assert_eq!(journal.known("one"), Some(Journaled::Open), "{}", ends - before);
-        assert_eq!(journal.made().len(), 1);
+        assert_eq!(journal.made().len(), 41);
         asked.answer(ends, true);
     }
-    let (journal, _) = Journal::open(asked, clock()).unwrap();
-    assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 1));
+    tidies.await.unwrap();
+    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
+    assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 41));
+    assert_eq!(journal.made()[0].1.child, ChildPath::new("desk/a"), "the oldest first");
+    assert!(asked.scan(STREAM, 1, usize::MAX).unwrap().len() < 130);
+}
+
+/// Also where there is room for a smaller part after it.
+#[tokio::test(start_paused = true)]
+async fn a_journal_of_which_the_store_refuses_a_part_is_there_as_before() {
+    for refused in [0, 1] {
+        let asked = Arc::new(Asked::default());
+        let (journal, before) = heavy(&asked);
+        let mut tidies = pin!(journal.tidy(Vec::new));
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        assert!(tidies.as_mut().poll(&mut cx).is_pending());
+        let all = asked.waiting.lock().len();
+        (before..all).for_each(|nth| asked.answer(nth, nth != before + refused));
+        let done = tidies.as_mut().poll(&mut cx);
+        assert!(matches!(done, Poll::Ready(Err(_))), "{refused} {done:?}");
+        assert_eq!(asked.waiting.lock().len(), all, "nothing has gone");
+        let (journal, _) = Journal::open(asked, clock()).unwrap();
+        assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 41));
+        assert!((0..40).all(|n| journal.known(&weighty(n)).is_some()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
