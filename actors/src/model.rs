@@ -501,9 +501,13 @@ impl Model {
             }
             None => None,
         };
-        if let Some(share) = share {
-            course.used(share.usage);
-            *at_stake = share.usage;
+        match share {
+            Some(share) => {
+                course.used(share.usage);
+                *at_stake = share.usage;
+            }
+            // What is sent is read, also if by the time of the answer nobody waits for it any more.
+            None => course.used(wire::estimate(sent, 0)),
         }
         let headers = &credentials.headers[usize::from(stream)];
         let answered = ready.client.post(stream, headers, body, time_left).await;
@@ -528,10 +532,6 @@ impl Model {
                     .await?
             }
             None => {
-                // Whoever has begun to answer has read what was sent.
-                if share.is_none() {
-                    course.used(wire::estimate(sent, 0));
-                }
                 let (head, body) = transport::read_whole(response).await?;
                 let (outcome, usage) = wire::outcome(self.wire, &head, &body, request, sent);
                 (outcome.map(|reply| secrets.cleaned(reply)), usage)

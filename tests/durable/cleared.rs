@@ -240,6 +240,8 @@ fn a_child_that_needs_one_that_was_started_anew_after_it_is_made_again_after_tha
     runtime().block_on(async {
         let refused = System::recover(counters(), Arc::clone(&store)).await.unwrap_err();
         let RecoverError::Child { child, why, .. } = &refused else { panic!("{refused}") };
+        // Who reads it may have a command line, and no options of ours.
+        assert!(refused.to_string().ends_with(&**why), "{refused}");
         assert_eq!(child.as_str(), "desk/one");
         assert!(why.contains("tool"), "{why}");
     });
