@@ -245,7 +245,10 @@ impl McpServer {
 
     /// Sets an environment variable of the server's process. One whose name says that it is a secret (`KEY`,
     /// `TOKEN`, `SECRET`, `PASS`, `CREDENTIAL`, `AUTH` and the like) is said nowhere: `[key]` stands for it in
-    /// the server's errors and results. So does it for one that [`McpServer::secret`] names.
+    /// the server's errors and results. So does it for one that [`McpServer::secret`] names. It does so however the
+    /// server spells it (in larger or smaller letters, or as JSON quotes it), in an error also for a part of it. In a
+    /// result, which would be another one without it, it stays if it has less than 8 bytes, or less than 16 and is made
+    /// of words (`not-needed`) or of less than five different characters (`00000000`).
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<Arc<str>>) -> Self {
         self.with(|plan| plan.env.push((name.into(), Setting::Given(value.into()))))
@@ -501,9 +504,13 @@ impl Plan {
     }
 
     fn found(&self, tools: &[rmcp::model::Tool]) -> Vec<FoundTool> {
-        let found = |tool: &rmcp::model::Tool| FoundTool {
-            spec: classify::tool_spec(tool),
-            effect: self.declared(tool, tools).or_else(|| self.hinted(tool)).unwrap_or_default(),
+        let secrets = self.secrets();
+        let found = |tool: &rmcp::model::Tool| {
+            let mut spec = classify::tool_spec(tool);
+            secrets.clean(&mut spec.description);
+            secrets.clean(&mut spec.parameters);
+            let effect = self.declared(tool, tools).or_else(|| self.hinted(tool));
+            FoundTool { spec, effect: effect.unwrap_or_default() }
         };
         tools.iter().map(found).collect()
     }
@@ -667,7 +674,13 @@ impl McpTool {
         let named = |fault| classify::name(fault, name, self.plan.max_result);
         match reply {
             Ok(mut reply) => {
-                live.secrets.clean(&mut reply.content);
+                let content = &mut reply.content;
+                // A number may have been one.
+                if live.secrets.clean(content)
+                    && serde_json::from_str::<serde::de::IgnoredAny>(content).is_err()
+                {
+                    *content = serde_json::Value::from(std::mem::take(content)).to_string();
+                }
                 Ok(reply)
             }
             Err(fault) => Err(self.plan.hide(named(fault))),
