@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use super::classify::{is_code, is_error};
 use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
-pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
+pub(crate) use super::read::{
+    Heard, at, count_at, list_at, number_at, object_at, text_at, truth_at,
+};
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ResponseFormat, ToolCall, Usage};
@@ -151,9 +153,9 @@ impl Wire {
     }
 
     /// The same for a frame.
-    fn frame_of(self, frame: &[u8]) -> Option<typed::Read> {
+    fn frame_of(self, frame: &[u8], first: &mut Heard) -> Option<typed::Read> {
         match self {
-            Self::Chat => typed::frame(frame),
+            Self::Chat => typed::frame(frame, first),
             _ => None,
         }
     }
@@ -168,15 +170,15 @@ impl Wire {
         }
     }
 
-    fn frame(self, frame: &Value, number: u64) -> Found {
+    fn frame(self, frame: &Value, number: u64, first: &mut Heard) -> Found {
         if is_error(frame) {
             return Ok(vec![Delta::Error(frame.clone())]);
         }
         match self {
-            Self::Chat => openai::frame(frame),
+            Self::Chat => openai::frame(frame, first),
             Self::Responses => responses::frame(frame),
             Self::Anthropic => anthropic::frame(frame),
-            Self::Gemini => gemini::frame(frame, number),
+            Self::Gemini => gemini::frame(frame, number, first),
             Self::Ollama => ollama::frame(frame, number),
         }
     }
@@ -189,6 +191,7 @@ pub(crate) struct Draft {
     sent: usize,
     received: usize,
     frames: u64,
+    heard: Heard,
     text: String,
     calls: Vec<(u64, ToolCall)>,
     model: String,
@@ -211,6 +214,7 @@ impl Draft {
             sent,
             received: 0,
             frames: 0,
+            heard: Heard::default(),
             text: String::new(),
             calls: Vec::new(),
             model: String::new(),
@@ -238,14 +242,17 @@ impl Draft {
             self.ended = self.wire == Wire::Chat || self.ending.said != Said::Nothing;
             return Ok(String::new());
         }
-        if let Some(found) = self.wire.frame_of(data) {
+        if let Some(found) = self.wire.frame_of(data, &mut self.heard) {
             let before = self.text.len();
             found.tell(|delta| self.hear(delta));
             self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| unreadable(data))?;
-        let found = self.wire.frame(&value, self.frames).and_then(|found| exact(found, data));
+        let found = self
+            .wire
+            .frame(&value, self.frames, &mut self.heard)
+            .and_then(|found| exact(found, data));
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);

@@ -5,7 +5,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::Terms;
-use super::{Delta, Draft, Wire, openai, outcome, typed};
+use super::{Delta, Draft, Heard, Wire, openai, outcome, typed};
 use crate::chat::{
     ChatReply, ChatRequest, Finish, Message, ResponseFormat, ToolCall, ToolChoice, ToolSpec, Usage,
 };
@@ -647,8 +647,9 @@ fn an_answer_read_from_its_bytes_says_what_its_tree_of_values_says() {
                             }
                             None => left += 1,
                         }
-                        if let Some(found) = typed::frame(&bytes) {
-                            assert_eq!(Ok(all_of(found)), openai::frame(&answer), "{answer}");
+                        if let Some(found) = typed::frame(&bytes, &mut Heard::default()) {
+                            let tree = openai::frame(&answer, &mut Heard::default());
+                            assert_eq!(Ok(all_of(found)), tree, "{answer}");
                         }
                     }
                 }
