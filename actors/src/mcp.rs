@@ -38,10 +38,10 @@
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life | unknown |
 //! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
 //! | the server calls the call off | `Cancelled` | unknown |
-//! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done |
+//! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done if the server is trusted, or it is an error -32601 or -32602 that names the tool; else failed |
 //! | their words that the result does not fit its schema, whatever the code; a result that does not fit the `outputSchema` that the tool has declared, or has no `structuredContent` where it has declared one | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
 //! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
-//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; not done when it is no method of the server or no tool |
+//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; of a trusted server not done when it is no method |
 //! | -32603 | `ToolExecution`, the code | failed |
 //! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew | failed |
 //! | any other code | `Unknown`, the code | failed |
@@ -292,7 +292,8 @@ impl McpServer {
     }
 
     /// Believes what the server says about its tools' effects (`readOnlyHint`, `idempotentHint`), for
-    /// tools that are not declared.
+    /// tools that are not declared; and of a call that it has refused it before the tool was run, also where a tool that
+    /// has acted could have said it (the table of the [module](self)).
     ///
     /// # Default
     /// It is not believed.
@@ -656,12 +657,13 @@ impl McpTool {
             return Err(Fault::input_validation(text).with_code("unknown_tool").not_applied());
         }
         let call = classify::call(name, arguments, &ctx.key());
-        let outcome = live.call(call, self.plan.call_timeout).await;
+        let outcome = live.call(call, self.plan.call_timeout, self.plan.trusted).await;
         let reply = outcome.and_then(|outcome| {
             let asked = classify::Asked {
                 name,
                 listed,
                 transient: self.plan.transient,
+                trusted: self.plan.trusted,
                 max: self.plan.max_result,
                 promised: catalog.promised(name),
             };
