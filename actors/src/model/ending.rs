@@ -20,6 +20,8 @@ pub(crate) enum Stop {
     Spoiled(String),
     /// The provider has not brought it to its end.
     Broken(String),
+    /// The provider says that something of it is missing, and no more than this word.
+    Incomplete(String),
     Other(String),
 }
 

@@ -116,9 +116,10 @@ fn ended(response: &Value, status: &str) -> Found {
         "completed" => found.push(Delta::Stop(Stop::Complete)),
         "incomplete" => {
             let reason = reason_at(response, "/incomplete_details/reason")?.unwrap_or_default();
-            found.push(Delta::Stop(match reason.as_str() {
-                "content_filter" => Stop::Filtered(reason),
-                _ => Stop::Truncated,
+            found.push(Delta::Stop(match Stop::foreign(reason.clone()) {
+                // It is not, whatever the reason.
+                Stop::Complete | Stop::ToolCalls | Stop::Other(_) => Stop::Incomplete(reason),
+                stop => stop,
             }));
         }
         "failed" | "cancelled" => {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use mainstay::fault::Fault;
+use mainstay::fault::{Class, Fault};
 use reqwest::Url;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -454,6 +454,15 @@ impl Draft {
             Some(Stop::Spoiled(code)) => {
                 let text = "the provider says that the answer is not as it should be";
                 return Err(Fault::output_invalid(text).with_code(plain(code, "spoiled")));
+            }
+            Some(Stop::Incomplete(why)) => {
+                let named = is_code(&why).then(|| format!("that is not known here: {why}"));
+                let named = named.as_deref().unwrap_or("that is not said");
+                return Err(Fault::new(
+                    Class::Unknown,
+                    format!("the provider calls the answer incomplete, for a reason {named}"),
+                )
+                .with_code(plain(why, "incomplete")));
             }
             Some(Stop::Broken(code)) => {
                 let text = "the provider broke the answer off";

@@ -188,6 +188,28 @@ async fn an_answer_that_its_provider_calls_broken_or_spoiled_is_none_in_any_wire
 }
 
 #[tokio::test]
+async fn a_response_that_is_incomplete_says_why_if_it_does() {
+    let server = StubServer::start().await.unwrap();
+    for (details, class, code, said) in [
+        (json!({"reason": "max_output_tokens"}), Class::OutputInvalid, "truncated", "token limit"),
+        (json!({"reason": "length"}), Class::OutputInvalid, "truncated", "token limit"),
+        (json!({"reason": "content_filter"}), Class::ContentFiltered, "content_filter", "filtered"),
+        (json!({"reason": "made_up"}), Class::Unknown, "made_up", "not known here: made_up"),
+        (json!({"reason": "stop"}), Class::Unknown, "stop", "not known here: stop"),
+        (json!({"reason": "a secret?"}), Class::Unknown, "incomplete", "is not said"),
+        (Value::Null, Class::Unknown, "incomplete", "is not said"),
+    ] {
+        let mut whole = Wire::Responses.whole("half an ans");
+        whole["status"] = "incomplete".into();
+        whole["incomplete_details"] = details.clone();
+        server.then(Row::new(200, whole.to_string()));
+        let fault = ask(&Wire::Responses.model(server.url())).await.unwrap_err();
+        assert_eq!((fault.class, fault.code.as_deref()), (class, Some(code)), "{details}");
+        assert!(fault.message.contains(said), "{details}: {fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_says_nothing_is_none_in_any_wire_and_a_sibling_is_asked() {
     let server = StubServer::start().await.unwrap();
     for wire in WIRES {
