@@ -270,7 +270,7 @@ impl Draft {
         self.error = Some(match serde_json::from_slice::<Value>(data) {
             Ok(error) if is_error(&error) => error,
             Ok(error) => json!({ "error": error }),
-            Err(_) if data.trim_ascii_start().starts_with(b"{") => return Err(unreadable(data)),
+            Err(_) if begins_as_json(data) => return Err(unreadable(data)),
             Err(_) => json!({ "error": String::from_utf8_lossy(data) }),
         });
         Ok(())
@@ -581,6 +581,13 @@ fn exact(found: Vec<Delta>, text: &[u8]) -> Found {
 /// The provider's word as a code, or ours where it is none: events hold no user data.
 fn plain(code: String, otherwise: &'static str) -> Cow<'static, str> {
     if is_code(&code) { code.into() } else { otherwise.into() }
+}
+
+/// Whether this is an object as JSON has it, as far as its first member. Others, as Python prints them
+/// (`{'error': 'too many requests'}`), are words.
+fn begins_as_json(data: &[u8]) -> bool {
+    let inner = data.trim_ascii_start().strip_prefix(b"{");
+    inner.is_some_and(|inner| matches!(inner.trim_ascii_start().first(), None | Some(b'"' | b'}')))
 }
 
 /// Something between the model and us mangles frames; it may be gone the next time.

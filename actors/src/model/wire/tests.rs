@@ -548,6 +548,26 @@ fn calls_that_share_a_number_are_told_apart_by_their_ids() {
 }
 
 #[test]
+fn an_error_that_is_an_object_in_another_languages_words_is_heard() {
+    let failed = |data: &[u8]| {
+        let mut draft = Draft::new(Wire::Chat, 40);
+        draft.failed(data)?;
+        Err::<(), _>(draft.finish(&ChatRequest::default(), &Head::of(200)).0.unwrap_err())
+    };
+    let fault = failed(b"{'error': 'Rate limit reached for m'}").unwrap_err();
+    assert_eq!(fault.class, Class::RateLimit, "{fault:?}");
+    assert!(fault.message.contains("Rate limit reached for m"), "{fault:?}");
+    // What is cut off or garbled has not.
+    for data in [&b"{"[..], b"{ \"error\": \"Rate limit", b"{\"error\":: \"Rate limit\"}"] {
+        let fault = failed(data).unwrap_err();
+        assert_eq!(
+            (fault.class, fault.code.as_deref()),
+            (Class::ServerTransient, Some("bad_frame"))
+        );
+    }
+}
+
+#[test]
 fn an_answer_without_usage_is_not_free() {
     let (_, usage) = read(Wire::Chat, &json!({"choices": [{"message": {"content": "hi"}}]}));
     assert!(usage.estimated && usage.input == 10 && usage.output > 0);
