@@ -46,6 +46,7 @@ impl Stop {
             | "recitation"
             | "blocklist"
             | "prohibited_content"
+            | "model_armor"
             | "spii" => Self::Filtered(word),
             _ if lower.starts_with("image_") => Self::Filtered(word),
             "malformed_function_call" | "unexpected_tool_call" | "too_many_tool_calls" => {

@@ -132,7 +132,10 @@ pub(crate) fn frame(answer: &Value, frame: u64, first: &mut Heard) -> Found {
             (None, None) => None,
             (said, thought) => Some(said.unwrap_or(0).saturating_add(thought.unwrap_or(0))),
         };
-        found.push(Delta::Usage { input: count_at(usage, "/promptTokenCount"), output });
+        // What its own tools have brought it is read like the prompt.
+        let brought = count_at(usage, "/toolUsePromptTokenCount").unwrap_or(0);
+        let input = count_at(usage, "/promptTokenCount").map(|it| it.saturating_add(brought));
+        found.push(Delta::Usage { input, output });
     }
     if let Some(reason) = reason_at(answer, "/promptFeedback/blockReason")? {
         found.push(Delta::Stop(Stop::Filtered(reason)));

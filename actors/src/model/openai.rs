@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ending::{Stop, reason_at};
-use super::read::Heard;
+use super::read::{Heard, written_of};
 use super::wire::{
     Delta, Found, NO_CHOICE, at, count_at, decimal, list_at, number_at, object_at, raw, rewritten,
     schema, text_at, unwritable, written,
@@ -248,10 +248,9 @@ fn common(answer: &Value) -> Found {
     let mut found = Vec::new();
     found.extend(text_at(answer, "/model")?.map(Delta::Model));
     if answer.get("usage").is_some_and(Value::is_object) {
-        found.push(Delta::Usage {
-            input: count_at(answer, "/usage/prompt_tokens"),
-            output: count_at(answer, "/usage/completion_tokens"),
-        });
+        let counts = ["/usage/prompt_tokens", "/usage/completion_tokens", "/usage/total_tokens"];
+        let [input, output, total] = counts.map(|place| count_at(answer, place));
+        found.push(Delta::Usage { input, output: written_of(input, output, total) });
     }
     Ok(found)
 }

@@ -101,3 +101,14 @@ impl Heard {
 pub(crate) fn count_at(value: &Value, place: &str) -> Option<u64> {
     at(value, place).ok()?.and_then(Value::as_u64)
 }
+
+/// The tokens that a model has written. Some servers (xAI's, Google's in the words of others) leave out of them what it has
+/// thought, which is paid for like what it has said, and count it in all of them.
+pub(crate) fn written_of(
+    input: Option<u64>,
+    output: Option<u64>,
+    total: Option<u64>,
+) -> Option<u64> {
+    let rest = total.zip(input).map(|(total, input)| total.saturating_sub(input));
+    output.max(rest.filter(|rest| *rest > 0))
+}

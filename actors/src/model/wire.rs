@@ -345,7 +345,9 @@ impl Draft {
             }
             Delta::Model(model) => self.model = model,
             Delta::Usage { input, output } => {
-                self.input = input.or(self.input);
+                // Of Anthropic's counts, that at the end may be without what came from a cache.
+                let least = self.input.filter(|_| self.wire == Wire::Anthropic);
+                self.input = input.max(least).or(self.input);
                 self.output = output.or(self.output);
             }
             Delta::Thought(letters) => {
