@@ -29,6 +29,7 @@ mod dispatch;
 mod ended;
 mod going_on;
 mod joined;
+mod lanes;
 mod recall;
 mod rest;
 mod settling;
@@ -37,6 +38,7 @@ mod until;
 use dispatch::{Lost, NoAnswer};
 pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
+pub(crate) use lanes::Unwind;
 pub use settling::{EffectView, EffectsRef};
 pub(crate) use until::Until;
 

@@ -23,7 +23,7 @@ impl Place {
     /// What has done something to the world.
     fn tasks(&self) -> HashSet<Arc<str>> {
         let ledger = self.node.hub.effects.ledger.lock();
-        ledger.entries().into_iter().map(|entry| Arc::clone(&entry.intent.task)).collect()
+        ledger.acted().map(Arc::clone).collect()
     }
 
     /// The children stand where they have returned to, and do nothing yet: that is stored, and then
