@@ -194,6 +194,16 @@ async fn a_change_counts_when_the_store_has_said_so_also_when_nobody_waits() {
     assert_eq!(journal.known("one"), done());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_change_counts_also_when_it_was_left_on_a_thread_without_a_runtime() {
+    let (store, journal) = with_one().await;
+    let handed = fate(&journal);
+    std::thread::spawn(move || drop(handed)).join().unwrap();
+    store.answer(1, true);
+    tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(journal.known("one"), done());
+}
+
 #[tokio::test]
 async fn what_a_request_has_asked_for_is_found_whatever_has_become_of_it() {
     let (store, journal) = with_one().await;
