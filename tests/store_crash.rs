@@ -475,6 +475,53 @@ fn a_content_that_rots_while_the_store_is_open_is_named_and_never_handed_out() {
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
 
+/// Whenever something is written, there is more to write by the time that is done; so often.
+#[derive(Debug, Default)]
+struct Busy {
+    store: Mutex<Option<Arc<FileStore>>>,
+    left: AtomicUsize,
+    last: Mutex<Option<Sender<()>>>,
+    touches: Mutex<Vec<Touch>>,
+}
+
+impl Faults for Busy {
+    fn on(&self, touch: Touch) -> Result<(), (usize, io::Error)> {
+        let less = |left: usize| left.checked_sub(1);
+        let is_write = matches!(touch, Touch::Write(_));
+        if is_write && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            let store = self.store.lock().unwrap().clone().unwrap();
+            drop(store.commit(Batch::new().append("requests", vec![1]), Durability::Async));
+            if self.left.load(Ordering::SeqCst) == 0 {
+                drop(store);
+                drop(self.last.lock().unwrap().take());
+            }
+        }
+        self.touches.lock().unwrap().push(touch);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_commit_that_did_not_ask_for_it_is_synced_in_time_also_when_there_is_always_more_to_write() {
+    let folder = scratch();
+    let busy = Arc::new(Busy { left: AtomicUsize::new(5), ..Busy::default() });
+    let faults: Arc<dyn Faults> = Arc::clone(&busy) as Arc<dyn Faults>;
+    let options = FileOptions::new().sync_within(Duration::ZERO).faults(faults);
+    let store = Arc::new(options.open(folder.path()).unwrap());
+    *busy.store.lock().unwrap() = Some(Arc::clone(&store));
+    busy.touches.lock().unwrap().clear();
+    let (last, is_last) = channel();
+    *busy.last.lock().unwrap() = Some(last);
+    store.commit(Batch::new().append("requests", vec![1]), Durability::Async).wait().unwrap();
+    // Until it is dropped.
+    is_last.recv().unwrap_err();
+    *busy.store.lock().unwrap() = None;
+    drop(store);
+    let touches = busy.touches.lock().unwrap();
+    let synced: Vec<bool> = touches.iter().map(|touch| matches!(touch, Touch::Sync)).collect();
+    assert_eq!(synced[..12], [false, true].repeat(6), "{touches:?}");
+}
+
 #[test]
 fn a_store_is_opened_once_and_the_second_one_is_told_by_whom() {
     let folder = scratch();
