@@ -469,10 +469,47 @@ fn a_content_that_rots_while_the_store_is_open_is_named_and_never_handed_out() {
     rot(find(b"memory that rots"));
     let error = store.load(sealed.checkpoint().id).unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt { file, .. } if file == FIRST), "{error}");
-    assert!(store.compact().is_err(), "it is not copied as if it were sound");
     rot(find(b"REQUEST"));
     let error = store.scan("requests", 1, 9).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(store.compact().is_err(), "it is not copied as if it were sound");
+}
+
+/// Nobody writes it again, and the log would grow until the disk is full.
+#[test]
+fn a_content_that_rots_stops_no_compaction_and_is_refused_after_it() {
+    let folder = scratch();
+    let store = FileStore::open(folder.path()).unwrap();
+    let first = seal(1, "the memory that rots", None);
+    let second = seal(2, "another memory", Some(&first));
+    commit(&store, Batch::new().checkpoint(&first)).unwrap();
+    commit(&store, Batch::new().checkpoint(&second)).unwrap();
+    let path = folder.path().join(FIRST);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let text = b"memory that rots";
+    let at = bytes.windows(text.len()).position(|it| it == text).unwrap();
+    bytes[at] ^= 32;
+    std::fs::write(&path, &bytes).unwrap();
+    let is_right = |store: &FileStore| {
+        let error = store.load(first.checkpoint().id).unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { .. }), "{error}");
+        store.load(second.checkpoint().id).unwrap();
+        let bad = store.quarantined().unwrap();
+        let bad: Vec<_> =
+            bad.iter().map(|it| (it.checkpoint.id, it.bad.clone().unwrap())).collect();
+        let [(id, why)] = &bad[..] else { panic!("{bad:?}") };
+        assert_eq!(*id, first.checkpoint().id);
+        assert!(why.contains("a content of it is damaged"), "{why}");
+    };
+    store.compact().unwrap();
+    assert!(!path.exists());
+    is_right(&store);
+    drop(store);
+    let store = FileStore::open(folder.path()).unwrap();
+    is_right(&store);
+    // And once more.
+    store.compact().unwrap();
+    is_right(&store);
 }
 
 /// Whenever something is written, there is more to write by the time that is done; so often.

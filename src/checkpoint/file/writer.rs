@@ -482,6 +482,7 @@ impl Writer {
                     Change::Append(stream, position, to) => {
                         index.move_record(&stream, position, to);
                     }
+                    bad @ Change::Bad(..) => index.apply_admitted(bad),
                     _ => {}
                 }
             }
