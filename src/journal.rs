@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::{Batch, Commit, Durability, Receipt, Store, Wall};
@@ -128,6 +129,8 @@ pub(crate) struct Journal {
     /// Those that an earlier process has left.
     tried: Mutex<Vec<Weak<Tried>>>,
     clock: Arc<dyn Clock>,
+    /// Where it was opened, if that was on one.
+    runtime: Option<Handle>,
 }
 
 /// From how many bytes on a journal is written anew, beyond twice what it weighed then.
@@ -204,6 +207,7 @@ impl Journal {
             turn: Turn::default(),
             tried: Mutex::default(),
             clock,
+            runtime: Handle::try_current().ok(),
         };
         Ok((Arc::new(journal), records))
     }

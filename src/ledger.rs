@@ -36,6 +36,7 @@ pub use crate::id::EffectKey;
 pub use status::{EffectStatus, Happened, Said};
 pub(crate) use unanswered::Trace;
 
+mod find;
 mod questions;
 mod status;
 mod unanswered;
@@ -244,7 +245,8 @@ pub struct EffectCounts {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     entries: BTreeMap<EffectKey, Entry>,
-    tasks: HashMap<Arc<str>, Vec<EffectKey>>,
+    /// In the order of their keys: what was done for one task is found among all.
+    tasks: BTreeMap<Arc<str>, Vec<EffectKey>>,
     /// What came of the questions of each task.
     asked: HashMap<Arc<str>, BTreeMap<EffectKey, EffectStatus>>,
     /// The tasks that asked, the oldest first, and what their answers weigh.

@@ -26,6 +26,8 @@ use tokio::sync::Notify;
 
 use dying::Dying;
 
+#[path = "scope_effects/held.rs"]
+mod held;
 #[path = "common/dying.rs"]
 mod dying;
 

@@ -485,9 +485,7 @@ impl<P, J> Index<P, J> {
     /// The contents that some checkpoint names.
     pub(crate) fn live_pieces(&self) -> SpreadSet<Digest> {
         let checkpoints = self.checkpoints.values().map(|listed| &listed.checkpoint);
-        checkpoints
-            .flat_map(|it| it.pieces.iter().map(|(_, digest)| *digest).chain(it.envelope))
-            .collect()
+        checkpoints.flat_map(|it| it.contents()).collect()
     }
 
     /// About how many bytes all this is in one copy: what is named, and what each takes beside its own bytes.

@@ -164,10 +164,9 @@ impl EffectsRef {
     pub(crate) async fn was_not_done(&self, request: &str) -> Result<(), ResolveError> {
         let key = {
             let ledger = self.effects.ledger.lock();
-            let its = |entry: &&Entry| {
-                entry.status == EffectStatus::Unknown && entry.idempotency_key() == request
-            };
-            ledger.entries().into_iter().find(its).map(|entry| entry.intent.key)
+            let entry = ledger.asked_under(request);
+            let unknown = entry.filter(|entry| entry.status == EffectStatus::Unknown);
+            unknown.map(|entry| entry.intent.key)
         };
         match key {
             Some(key) => self.did_not_happen(key).await,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::line::{Line, key_of};
 use super::made::{Children, Made};
+use super::nested::Nested;
 use super::past::{Past, Works};
 use super::{End, Hand, Journaled, Open};
 use crate::checkpoint::Wall;
@@ -18,6 +19,9 @@ use crate::ledger::Record;
 use crate::port::Back;
 
 mod given;
+mod lines;
+
+pub(super) use lines::{fated, quarantined, returned};
 
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
@@ -30,9 +34,6 @@ pub(super) const MIB: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// Children whose oldest states are looked for when the journal is written anew.
 const ASKED_ABOUT: usize = 256;
-
-/// Checkpoints in one record.
-const RETURNED: usize = 1024;
 
 /// A request that was set aside.
 #[derive(Clone, Debug)]
@@ -96,6 +97,8 @@ pub(super) struct State {
     aside: BTreeMap<u64, Aside>,
     aside_places: HashMap<Arc<str>, u64>,
     unsure: HashMap<Arc<str>, Unsure>,
+    /// Of all these keys, those that may be of what steps of other requests asked for.
+    nested: Nested,
     /// What was returned to.
     returned: BTreeSet<CheckpointId>,
     /// In whose state, and after how many steps, the work of a request that was answered is.
@@ -204,11 +207,13 @@ impl State {
         self.open.get(&place)
     }
 
-    /// Every key under which a request is open or was answered, and whether it was.
-    pub(super) fn asked(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
-        let open = self.places.keys().map(|key| (key, false));
-        let answered = self.fated.iter().filter(|(_, known)| known.fate == Fate::Done);
-        open.chain(answered.map(|(key, _)| (key, true)))
+    /// The keys below this one under which a request is open or was answered, in their order, and whether it was.
+    pub(super) fn asked(&self, task: &str) -> Vec<(Arc<str>, bool)> {
+        let known = |key: &Arc<str>| {
+            let answered = self.fated.get(key).is_some_and(|known| known.fate == Fate::Done);
+            (answered || self.places.contains_key(key)).then(|| (Arc::clone(key), answered))
+        };
+        self.nested.below(task).filter_map(known).collect()
     }
 
     /// An open request has this fate.
@@ -589,6 +594,7 @@ impl State {
     }
 
     fn take(&mut self, key: &str) -> Known {
+        self.nested.remove(key);
         if let Some(place) = self.places.remove(key) {
             return self
                 .open
@@ -607,6 +613,7 @@ impl State {
 
     fn forget(&mut self, key: &str) -> Option<Remembered> {
         let known = self.fated.remove(key)?;
+        self.nested.remove(key);
         self.reply_bytes -= known.end.reply.as_ref().map_or(0, String::len);
         Some(known)
     }
@@ -635,8 +642,9 @@ impl State {
     }
 
     fn put(&mut self, key: Arc<str>, known: Known) {
+        self.nested.put(&key);
         match known {
-            Known::Nothing => {}
+            Known::Nothing => self.nested.remove(&key),
             Known::Open(place, open) => {
                 self.places.insert(key, place);
                 self.open.insert(place, open);
@@ -666,34 +674,4 @@ impl State {
             }
         }
     }
-}
-
-pub(super) fn fated(
-    key: &Arc<str>,
-    fate: Fate,
-    End { reply, given }: End,
-    work: Option<(ChildPath, u64)>,
-) -> Line {
-    let (key, trail) = (Arc::clone(key), Trail::default());
-    Line::Fated { key, fate, reply, at: None, trail, work, deleted: false, given }
-}
-
-pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
-    let (key, fate, at) = (Arc::clone(key), Fate::Quarantined, Some(at));
-    Line::Fated { key, fate, reply: None, at, trail, work: None, deleted: false, given: None }
-}
-
-/// The records that say that these were returned to, that the work of those is missing, and that of the others
-/// in a state again; of a request in both lists, that somebody was told that it is missing.
-pub(super) fn returned(
-    ids: &[CheckpointId],
-    missing: &[Arc<str>],
-    replayed: &[Arc<str>],
-) -> Vec<Line> {
-    let used = ids.chunks(RETURNED).map(|ids| (ids.to_vec(), Vec::new(), Vec::new()));
-    let missing = missing.chunks(RETURNED).map(|keys| (Vec::new(), keys.to_vec(), Vec::new()));
-    let replayed = replayed.chunks(RETURNED).map(|keys| (Vec::new(), Vec::new(), keys.to_vec()));
-    let all = used.chain(missing).chain(replayed);
-    all.map(|(checkpoints, missing, replayed)| Line::Returned { checkpoints, missing, replayed })
-        .collect()
 }

@@ -216,6 +216,35 @@ fn the_effects_of_a_task_are_told_in_their_order_and_forgotten_with_it() {
 }
 
 #[test]
+fn acts_are_found_by_what_their_tools_are_asked_under_and_below_their_task() {
+    let mut ledger = Ledger::default();
+    let long = format!("t/{}", "x".repeat(200));
+    let tasks = ["t", "t/1.0-a", "t/1.0-a/2", "t-", "tt", &long];
+    for task in tasks {
+        let mut intent = intent(0, EffectKind::Compensable);
+        intent.task = task.into();
+        intent.key = EffectKey::of(task, 0, 0, &intent.tool, b"{}");
+        ledger.on(Input::Begin(intent));
+    }
+    for task in tasks {
+        let entry = ledger.of_task(task)[0];
+        let key = entry.idempotency_key();
+        assert_eq!(ledger.asked_under(&key), Some(entry), "{key}");
+        // Of another epoch, of another task, and no key of an act.
+        for other in [format!("{key}1"), format!("x/{key}"), format!("{key}-0"), task.to_owned()] {
+            assert_eq!(ledger.asked_under(&other), None, "{other}");
+        }
+    }
+    let below = |task| -> Vec<_> {
+        ledger.below(task).map(|entry| entry.intent.task.to_string()).collect()
+    };
+    assert_eq!(below("t"), ["t", "t/1.0-a", "t/1.0-a/2", &long]);
+    assert_eq!(below("t/1.0-a"), ["t/1.0-a", "t/1.0-a/2"]);
+    assert!(below("x").is_empty());
+    assert_eq!(ledger.acted().count(), tasks.len());
+}
+
+#[test]
 fn what_nobody_will_find_out_and_nobody_has_to_know_goes_with_its_task() {
     for kind in KINDS {
         let mut ledger = Ledger::default();

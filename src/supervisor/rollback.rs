@@ -12,16 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ask, Entry, Registry, Supervisor};
-use crate::behavior::Undone;
-use crate::checkpoint::{
-    Batch, Now, Refused, Risk, Rules, Schemas, Scope, Sealed, Store, Validated, Validator,
-};
+use crate::checkpoint::{Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated, Validator};
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
-use crate::slot::{Held, Look, Prepared, Undoing};
+use crate::slot::{Held, Look, Prepared};
 
 mod draw;
 mod fall;
@@ -30,6 +27,7 @@ mod lives;
 mod options;
 mod progress;
 mod scopes;
+mod settle;
 mod since;
 mod words;
 
@@ -53,9 +51,6 @@ pub(crate) struct Place {
 }
 
 type Line = (Option<LineId>, Vec<(Arc<dyn Look>, Option<Validated>)>);
-
-/// A child, and the task and the state of whose undo it is to say.
-type Became<'a> = (&'a Arc<dyn Look>, Option<(String, Undoing)>);
 
 impl Place {
     pub(crate) fn find(registry: &Arc<Registry>, path: &ChildPath) -> Result<Self, RollbackError> {
@@ -243,7 +238,7 @@ impl Place {
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
         let missing = Missing::noted(&journal, missing);
         // Also where not all have come up again: those that have would go on with effects that are not settled.
-        let told = self.settle(&journal, &children, since, &phase).await;
+        let told = self.settle(&journal, &held, since, &phase).await;
         drop(held);
         reset?;
         let told = told?;
@@ -457,152 +452,6 @@ impl Place {
             Some(refused) => Err(Box::new(refused)),
             None => Ok(ready),
         }
-    }
-
-    /// What has done something to the world.
-    fn tasks(&self) -> HashSet<Arc<str>> {
-        let ledger = self.node.hub.effects.ledger.lock();
-        ledger.entries().into_iter().map(|entry| Arc::clone(&entry.intent.task)).collect()
-    }
-
-    /// What the open requests have done to the world: within a transaction it is undone. A wider scope
-    /// undoes what the transactions below it have done.
-    async fn settle_effects(&self, children: &[Arc<dyn Look>]) -> Undone {
-        let effects = &self.node.hub.effects;
-        let known = self.tasks();
-        let mut all = Undone::default();
-        if known.is_empty() {
-            return all;
-        }
-        for child in children {
-            for (request, task, step) in child.open_tasks() {
-                if !known.contains(&*task) {
-                    continue;
-                }
-                let told = if self.scope() == Scope::Transaction || child.in_transaction() {
-                    effects.compensate_from(&task, step).await
-                } else {
-                    effects.standing(&task)
-                };
-                all.kept.extend(&told.kept);
-                all.undone.extend(&told.undone);
-                all.unknown.extend(&told.unknown);
-                if told != Undone::default() {
-                    child.tell_undone(request, step, Arc::new(told));
-                }
-            }
-        }
-        all
-    }
-
-    /// What the open requests have done to the world and was not settled.
-    fn tell_standing(&self, children: &[Arc<dyn Look>], known: &HashSet<Arc<str>>) {
-        for child in children {
-            for (request, task, step) in child.open_tasks() {
-                if known.contains(&*task) {
-                    let stands = self.node.hub.effects.standing_from(&task, step);
-                    child.tell_undone(request, step, Arc::new(stands));
-                }
-            }
-        }
-    }
-
-    /// The children stand where they have returned to, and do nothing yet: that is stored, and then
-    /// their effects are settled.
-    async fn settle(
-        &self,
-        journal: &Journal,
-        children: &[Arc<dyn Look>],
-        since: Since,
-        phase: &Phase,
-    ) -> Result<Undone, RollbackError> {
-        // Before anything is undone: a process that ends half-way through goes on from the states that
-        // have not done it yet, and not from those that rely on it.
-        phase.set("writing what they have become");
-        let known = self.tasks();
-        let mut undoing = Vec::new();
-        let each = children.iter().map(|child| {
-            let task = self.undoing(&**child, &known);
-            undoing.extend(task.clone().map(|task| (Arc::clone(child), task)));
-            (child, task.map(|task| (task, Undoing::Due)))
-        });
-        if let Err(error) = self.keep(journal, each.collect(), since).await {
-            // Nothing can be undone then, but they go on all the same, and have to know what stands.
-            self.tell_standing(children, &known);
-            return Err(error);
-        }
-        phase.set("undoing effects");
-        let told = self.settle_effects(children).await;
-        // All is undone: what they do from here on is not. Whoever begins again in another process is told.
-        let hub = &self.node.hub;
-        if hub.is_shutting_down() && known.iter().any(|task| hub.effects.owes(task)) {
-            // The next process goes on from the states that have not done it yet.
-            let gone = ChildError::SupervisorGone(self.node.path.clone());
-            return Err(RollbackError::Restart(gone));
-        }
-        if !undoing.is_empty() {
-            phase.set("writing that all is undone");
-            let done =
-                undoing.iter().map(|(child, task)| (child, Some((task.clone(), Undoing::Done))));
-            self.keep(journal, done.collect(), Since::default()).await?;
-        }
-        Ok(told)
-    }
-
-    /// Stores what these have become, which counts as returned to as well as what was used since.
-    async fn keep(
-        &self,
-        journal: &Journal,
-        children: Vec<Became<'_>>,
-        since: Since,
-    ) -> Result<(), RollbackError> {
-        let Since { used, missing, given_up } = since;
-        let mut members = Vec::with_capacity(children.len());
-        for (child, undoing) in children {
-            let undoing = undoing.as_ref().map(|(task, undo)| (task.as_str(), *undo));
-            let captured = child.capture(Scope::Step, undoing);
-            if let Some(sealed) = captured.map_err(RollbackError::Store)? {
-                members.push((Arc::clone(child), sealed));
-            }
-        }
-        let write = |members: &[(Arc<dyn Look>, Sealed)]| {
-            let fresh = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
-            let used: Vec<_> = used.iter().copied().chain(fresh).collect();
-            let batch = members.iter().fold(Batch::new(), |it, (_, sealed)| it.checkpoint(sealed));
-            let commit = journal
-                .without(&given_up, batch)
-                .map(|batch| journal.returned(&used, &missing, batch));
-            async move { commit?.await }
-        };
-        let hub = &self.node.hub;
-        let records = || hub.effects.ledger.lock().records();
-        let journal = self.journal()?;
-        while let Err(error) = hub.with_room_of(&journal, records, || write(&members)).await {
-            let count = members.len();
-            draw::forget_gone(&*journal.store, &mut members);
-            if members.len() == count {
-                return Err(error.into());
-            }
-        }
-        for (child, sealed) in &members {
-            child.captured(sealed);
-        }
-        Ok(())
-    }
-
-    /// The open request of a child in a transaction that has done something to the world since the line was
-    /// drawn: that is about to be undone.
-    fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
-        if !child.in_transaction() || known.is_empty() {
-            return None;
-        }
-        let effects = &self.node.hub.effects;
-        let acted = |task: &str, step| {
-            known.contains(task) && effects.standing_from(task, step) != Undone::default()
-        };
-        let open = child.open_tasks().into_iter().filter(|(_, task, step)| acted(task, *step));
-        // The one in whose middle the child stands comes first.
-        open.max_by_key(|(.., step)| *step).map(|(_, task, _)| task)
     }
 
     /// Tells that it could not be returned, and why.

@@ -200,11 +200,23 @@ impl Writer {
                 self.job(job, &mut group);
                 if group.frames.bytes.len() >= GROUP {
                     self.write(std::mem::take(&mut group));
+                    self.sync_in_time();
                 }
             }
             self.write(group);
+            // Also when there is always more to write.
+            self.sync_in_time();
         }
         drop(self.sync());
+    }
+
+    /// Makes durable what has waited for that for as long as it may.
+    fn sync_in_time(&mut self) {
+        let within = self.shared.options.sync_within;
+        if self.unsynced.is_some_and(|since| since.elapsed() >= within) {
+            // Nobody is told: the next write or flush will be.
+            drop(self.sync());
+        }
     }
 
     fn job(&mut self, job: Job, group: &mut Group) {
@@ -470,6 +482,7 @@ impl Writer {
                     Change::Append(stream, position, to) => {
                         index.move_record(&stream, position, to);
                     }
+                    bad @ Change::Bad(..) => index.apply_admitted(bad),
                     _ => {}
                 }
             }
