@@ -29,15 +29,19 @@ mod dispatch;
 mod ended;
 mod going_on;
 mod joined;
+mod lanes;
 mod paid;
 mod recall;
 mod rest;
 mod settling;
+mod until;
 
 use dispatch::{Lost, NoAnswer, unknown};
 pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
+pub(crate) use lanes::Unwind;
 pub use settling::{EffectView, EffectsRef};
+pub(crate) use until::Until;
 
 /// The code of a fault whose effect waits for a verification or a person.
 pub(crate) const EFFECT_UNKNOWN: &str = "effect_unknown";
@@ -236,6 +240,16 @@ impl Effects {
 
     /// As [`Effects::compensate`], for what was done at this step of the task and later.
     pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
+        self.compensate_until(task, step, None).await
+    }
+
+    /// As [`Effects::compensate_from`]; what is not undone until then is told as unknown.
+    pub(crate) async fn compensate_until(
+        &self,
+        task: &str,
+        step: u64,
+        until: Option<&Until>,
+    ) -> Undone {
         let mut told = Undone::default();
         let mut acts: Vec<EffectKey> = {
             let ledger = self.ledger.lock();
@@ -250,12 +264,12 @@ impl Effects {
         let (mut stop, mut later) = (false, false);
         let mut stopped = None;
         for key in acts {
-            let Some(entry) = self.at_rest_unless_stopping(key).await else { continue };
+            let Some(entry) = self.at_rest_until(key, until).await else { continue };
             if !entry.intent.kind.acts() {
                 continue;
             }
-            if self.is_with_tool(&entry) {
-                // Found by the next process; nothing is decided about what came before either.
+            if entry.in_flight || self.is_with_tool(&entry) {
+                // Found by the next process, or once its tool is done; nothing is decided about what came before either.
                 (stop, later) = (true, true);
                 told.unknown.push(key);
                 stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
@@ -288,12 +302,13 @@ impl Effects {
                     stop |= entry.intent.undo.is_none();
                 }
             }
-            if !stop && self.undo(key, None).await {
+            let late = until.is_some_and(Until::is_over);
+            if !stop && !late && self.undo_until(key, None, until).await {
                 told.undone.push(key);
                 continue;
             }
-            if !stop && self.is_compensating(key) {
-                // The tool was not asked: nothing is decided about what came before either.
+            if !stop && (self.is_compensating(key) || until.is_some_and(Until::is_over)) {
+                // The tool was not asked, or has not answered: nothing is decided about what came before either.
                 later = true;
             }
             stop = true;
@@ -348,17 +363,25 @@ impl Effects {
     /// asks for one that is under way waits for that. `begun` is the epoch of an undo that is only gone on with:
     /// its task may have come to the end of it, and have acted anew.
     pub(crate) async fn undo(&self, key: EffectKey, begun: Option<u32>) -> bool {
-        let _turn = loop {
-            let mut told = std::pin::pin!(self.changed.notified());
-            told.as_mut().enable();
-            if self.undoing.lock().insert(key) {
-                break Undoing { effects: self, key };
+        self.undo_until(key, begun, None).await
+    }
+
+    /// As [`Effects::undo`]; nobody is waited for any longer than until then.
+    async fn undo_until(&self, key: EffectKey, begun: Option<u32>, until: Option<&Until>) -> bool {
+        let turn = async {
+            loop {
+                let mut told = std::pin::pin!(self.changed.notified());
+                told.as_mut().enable();
+                if self.undoing.lock().insert(key) {
+                    break Undoing { effects: self, key };
+                }
+                told.await;
             }
-            told.await;
         };
+        let Some(_turn) = Until::bound(until, turn).await else { return false };
         // What its tool works on still is not undone beside it.
-        let entry = self.at_rest_unless_stopping(key).await;
-        if entry.is_none_or(|entry| self.is_with_tool(&entry)) {
+        let entry = self.at_rest_until(key, until).await;
+        if entry.is_none_or(|entry| entry.in_flight || self.is_with_tool(&entry)) {
             return false;
         }
         if let Some(epoch) = begun {
@@ -382,7 +405,11 @@ impl Effects {
         }
         let undoer = self.undoer.get().and_then(Weak::upgrade);
         let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
-        let done = undoer.undo(undo, format!("{UNDO}{}", entry.idempotency_key())).await;
+        let asked = undoer.undo(undo, format!("{UNDO}{}", entry.idempotency_key()));
+        let Some(done) = Until::bound(until, asked).await else {
+            tracing::warn!(target: "mainstay", %key, "an undo was not done in time");
+            return false;
+        };
         let input = match &done {
             Ok(()) => Input::Undone(key),
             Err(NotUndone::Failed(fault)) => Input::UndoFailed(key, fault.to_string()),

@@ -14,6 +14,7 @@
 //! | a start fails in [`Input::Boot`] | those before it stopped in reverse order; the family ends |
 //! | ... of a child that was started while an earlier life ran ([`Family::add_kept`]) | the others are started; once the boot is done, judged as below |
 //! | ... of such a child in the boot or a restart, before it has been up in this life of the supervisor | counted against its own limit only, or, where it has none, against as much as the family is allowed; restarted alone after the backoff, or quarantined |
+//! | ... of such a child that is lazy, with its first request | the same: what has ended with [`ExitCause::StartFailed`] has not been up |
 //! | a start fails in [`Input::Start`] | refused, and the child is not kept |
 //! | a start fails in a restart | counted like an exit, retried after the backoff |
 //! | a child ends while a run stops it | expected; not counted |
@@ -148,7 +149,9 @@ impl Tally {
             self.significant += usize::from(phase.is_alive());
         }
         child.phase = phase;
-        child.kept &= phase != Phase::Up;
+        if phase == Phase::Up {
+            child.untried |= std::mem::take(&mut child.kept);
+        }
     }
 }
 
@@ -196,7 +199,7 @@ impl Family {
 
     /// As [`Family::add_static`], of a child that was started while an earlier life of the supervisor ran, and had
     /// begun well: should it not start, the boot goes on without it, and until it is up the family is not held to
-    /// account for it.
+    /// account for it. A lazy one is up once it has begun with its first request.
     ///
     /// # Errors
     /// As [`Family::add_static`].
@@ -342,6 +345,7 @@ impl Family {
             incarnation: last,
             phase: Phase::Idle(Rest::Ended),
             kept: false,
+            untried: false,
             log: None,
         };
         self.tally.shift(&mut child, phase);

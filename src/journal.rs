@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::{Batch, Commit, Durability, Receipt, Store, Wall};
@@ -57,7 +58,8 @@ const SCHEMA: &str = "mainstay.journal";
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
 /// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
 /// children were made from templates; 9 on whose word the status of an effect is what it is; 10 how answers were
-/// given, and what they and the results of effects have cost.
+/// given, what they and the results of effects have cost, and whether the child is gone for good that a request was
+/// set aside for.
 const VERSION: u32 = 10;
 /// Records read at a time.
 const PAGE: usize = 4096;
@@ -127,6 +129,8 @@ pub(crate) struct Journal {
     /// Those that an earlier process has left.
     tried: Mutex<Vec<Weak<Tried>>>,
     clock: Arc<dyn Clock>,
+    /// Where it was opened, if that was on one.
+    runtime: Option<Handle>,
 }
 
 /// From how many bytes on a journal is written anew, beyond twice what it weighed then.
@@ -203,6 +207,7 @@ impl Journal {
             turn: Turn::default(),
             tried: Mutex::default(),
             clock,
+            runtime: Handle::try_current().ok(),
         };
         Ok((Arc::new(journal), records))
     }
@@ -213,7 +218,7 @@ impl Journal {
         &self,
         ledger: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), StoreError> {
-        let commits = {
+        let (commits, next) = {
             // Under the lock, so that whatever is not in these lines is committed after them.
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
@@ -232,34 +237,29 @@ impl Journal {
             }
             let mut lines = state.lines();
             lines.extend(ledger().into_iter().map(Line::from));
-            let made = state.made_lines();
-            let count = lines.len() + made.len();
-            if written < has_grown(count) && !is_heavy {
+            if written < has_grown(lines.len()) && !is_heavy {
                 return Ok(());
             }
             let next = self.store.streams()?;
             let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-            let (mut batches, bytes) = in_batches(&lines)?;
-            let mut last = batches.pop().unwrap_or_default();
-            for line in &made {
-                last = append(last, line)?;
-            }
-            self.written.store(count as u64, Ordering::Relaxed);
+            let (batches, bytes) = in_batches(&lines)?;
+            self.written.store(lines.len() as u64, Ordering::Relaxed);
             self.bytes.store(bytes, Ordering::Relaxed);
             self.tidied_bytes.store(bytes, Ordering::Relaxed);
             state.note_tidied();
-            // What is old goes with the last of them: until then all is said twice, and the same.
-            let mut commits: Vec<_> = batches
+            let commits: Vec<_> = batches
                 .into_iter()
                 .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
                 .collect();
-            let last = last.trim(STREAM, next).making_room(is_full);
-            commits.push(self.store.commit(last, Durability::Sync));
-            commits
+            (commits, next)
         };
         for commit in commits {
             commit.await?;
         }
+        // What is old goes once all of it is there: until then all is said twice, and the same.
+        self.store
+            .commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync)
+            .await?;
         Ok(())
     }
 

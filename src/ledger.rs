@@ -36,6 +36,7 @@ pub use crate::id::EffectKey;
 pub use status::{EffectStatus, Happened, Said};
 pub(crate) use unanswered::Trace;
 
+mod find;
 mod questions;
 mod status;
 mod unanswered;
@@ -116,7 +117,7 @@ pub struct Entry {
     pub seq: u64,
     /// Somebody waits for its outcome right now.
     pub in_flight: bool,
-    /// Who spoke on it last, and why, where that was said.
+    /// Who has said that this is its status, and why; `None` where nobody did, or gave no name.
     pub said: Option<Arc<Said>>,
 }
 
@@ -244,7 +245,8 @@ pub struct EffectCounts {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     entries: BTreeMap<EffectKey, Entry>,
-    tasks: HashMap<Arc<str>, Vec<EffectKey>>,
+    /// In the order of their keys: what was done for one task is found among all.
+    tasks: BTreeMap<Arc<str>, Vec<EffectKey>>,
     /// What came of the questions of each task.
     asked: HashMap<Arc<str>, BTreeMap<EffectKey, EffectStatus>>,
     /// The tasks that asked, the oldest first, and what their answers weigh.
@@ -503,8 +505,7 @@ impl Ledger {
             // What was left standing is part of the work again.
             EffectStatus::Left(happened) => {
                 let happened = happened.clone();
-                entry.status = EffectStatus::Confirmed(happened.clone());
-                let record = Record::Status(key, entry.status.clone());
+                let record = entry.becomes(EffectStatus::Confirmed(happened.clone()));
                 return Output { verdict: Some(Verdict::Replay(happened)), record: Some(record) };
             }
             EffectStatus::Failed(fault) if !entry.intent.kind.is_replay_safe() => {
@@ -528,8 +529,7 @@ impl Ledger {
                 Verdict::Verify
             }
             EffectStatus::Intended => {
-                entry.status = EffectStatus::Unknown;
-                let record = Record::Status(key, EffectStatus::Unknown);
+                let record = entry.becomes(EffectStatus::Unknown);
                 return Output { verdict: Some(Verdict::Unknown), record: Some(record) };
             }
             EffectStatus::Unknown | EffectStatus::Compensating | EffectStatus::Stuck(_) => {
@@ -566,10 +566,8 @@ impl Ledger {
         };
         let status = next(entry);
         entry.in_flight = false;
-        if let Some(status) = &status {
-            entry.status = status.clone();
-        }
-        Output { verdict: None, record: status.map(|status| Record::Status(key, status)) }
+        let record = status.map(|status| entry.becomes(status));
+        Output { verdict: None, record }
     }
 
     fn forget(&mut self, task: &str) {

@@ -149,6 +149,8 @@ pub(crate) struct Shelved {
     pub(crate) told: Quarantined,
     /// What the ledger knows it by: it keeps this name when it is done after all.
     pub(crate) task: Arc<str>,
+    /// Its child was started while the system ran and is gone: another of its path is not whom it was for.
+    pub(crate) deleted: bool,
     pub(crate) held: Box<dyn Held>,
 }
 
@@ -199,6 +201,13 @@ impl Shelf {
         }
         state.insert(place, shelved);
         None
+    }
+
+    /// The child with this path is gone, and does not come back.
+    pub(crate) fn lets_go_of(&self, child: &ChildPath) {
+        let mut state = self.0.lock();
+        let its = state.shelved.values_mut().filter(|shelved| shelved.told.child == *child);
+        its.for_each(|shelved| shelved.deleted = true);
     }
 
     pub(crate) fn list(&self) -> Vec<Quarantined> {

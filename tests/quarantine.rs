@@ -359,6 +359,29 @@ async fn a_request_that_is_not_taken_stays_set_aside() {
     assert!(system.fates().is_balanced());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_child_that_is_gone_has_left_is_not_for_another_of_its_path() {
+    let world = Arc::new(World::default());
+    let system = System::start(spec(&world, agent(&world))).await.unwrap();
+    let desk = system.supervisor("desk").unwrap();
+    let quarantine = system.quarantine();
+    desk.start_child(agent(&world).with_id("brief")).await.unwrap();
+    poison(&system.port::<String, u32>("desk/brief").unwrap(), "one").await;
+    let id = quarantine.requests()[0].id.clone();
+    desk.terminate_child("brief").await.unwrap();
+    desk.delete_child("brief").await.unwrap();
+    desk.start_child(agent(&world).with_id("brief")).await.unwrap();
+    world.mended.store(true, Ordering::SeqCst);
+    let error = quarantine.release(&id).await.unwrap_err().to_string();
+    assert!(error.contains("another has its path"), "{error}");
+    assert_eq!(quarantine.requests().len(), 1);
+    world.mended.store(false, Ordering::SeqCst);
+    poison(&system.port::<String, u32>("desk/brief").unwrap(), "two").await;
+    let its = quarantine.requests()[1].id.clone();
+    world.mended.store(true, Ordering::SeqCst);
+    assert_eq!(released(&system, &its).await, Fate::Done);
+}
+
 #[test]
 fn a_durable_request_that_is_not_taken_stays_set_aside() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());

@@ -469,10 +469,94 @@ fn a_content_that_rots_while_the_store_is_open_is_named_and_never_handed_out() {
     rot(find(b"memory that rots"));
     let error = store.load(sealed.checkpoint().id).unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt { file, .. } if file == FIRST), "{error}");
-    assert!(store.compact().is_err(), "it is not copied as if it were sound");
     rot(find(b"REQUEST"));
     let error = store.scan("requests", 1, 9).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(store.compact().is_err(), "it is not copied as if it were sound");
+}
+
+/// Nobody writes it again, and the log would grow until the disk is full.
+#[test]
+fn a_content_that_rots_stops_no_compaction_and_is_refused_after_it() {
+    let folder = scratch();
+    let store = FileStore::open(folder.path()).unwrap();
+    let first = seal(1, "the memory that rots", None);
+    let second = seal(2, "another memory", Some(&first));
+    commit(&store, Batch::new().checkpoint(&first)).unwrap();
+    commit(&store, Batch::new().checkpoint(&second)).unwrap();
+    let path = folder.path().join(FIRST);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let text = b"memory that rots";
+    let at = bytes.windows(text.len()).position(|it| it == text).unwrap();
+    bytes[at] ^= 32;
+    std::fs::write(&path, &bytes).unwrap();
+    let is_right = |store: &FileStore| {
+        let error = store.load(first.checkpoint().id).unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { .. }), "{error}");
+        store.load(second.checkpoint().id).unwrap();
+        let bad = store.quarantined().unwrap();
+        let bad: Vec<_> =
+            bad.iter().map(|it| (it.checkpoint.id, it.bad.clone().unwrap())).collect();
+        let [(id, why)] = &bad[..] else { panic!("{bad:?}") };
+        assert_eq!(*id, first.checkpoint().id);
+        assert!(why.contains("a content of it is damaged"), "{why}");
+    };
+    store.compact().unwrap();
+    assert!(!path.exists());
+    is_right(&store);
+    drop(store);
+    let store = FileStore::open(folder.path()).unwrap();
+    is_right(&store);
+    // And once more.
+    store.compact().unwrap();
+    is_right(&store);
+}
+
+/// Whenever something is written, there is more to write by the time that is done; so often.
+#[derive(Debug, Default)]
+struct Busy {
+    store: Mutex<Option<Arc<FileStore>>>,
+    left: AtomicUsize,
+    last: Mutex<Option<Sender<()>>>,
+    touches: Mutex<Vec<Touch>>,
+}
+
+impl Faults for Busy {
+    fn on(&self, touch: Touch) -> Result<(), (usize, io::Error)> {
+        let less = |left: usize| left.checked_sub(1);
+        let is_write = matches!(touch, Touch::Write(_));
+        if is_write && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            let store = self.store.lock().unwrap().clone().unwrap();
+            drop(store.commit(Batch::new().append("requests", vec![1]), Durability::Async));
+            if self.left.load(Ordering::SeqCst) == 0 {
+                drop(store);
+                drop(self.last.lock().unwrap().take());
+            }
+        }
+        self.touches.lock().unwrap().push(touch);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_commit_that_did_not_ask_for_it_is_synced_in_time_also_when_there_is_always_more_to_write() {
+    let folder = scratch();
+    let busy = Arc::new(Busy { left: AtomicUsize::new(5), ..Busy::default() });
+    let faults: Arc<dyn Faults> = Arc::clone(&busy) as Arc<dyn Faults>;
+    let options = FileOptions::new().sync_within(Duration::ZERO).faults(faults);
+    let store = Arc::new(options.open(folder.path()).unwrap());
+    *busy.store.lock().unwrap() = Some(Arc::clone(&store));
+    busy.touches.lock().unwrap().clear();
+    let (last, is_last) = channel();
+    *busy.last.lock().unwrap() = Some(last);
+    store.commit(Batch::new().append("requests", vec![1]), Durability::Async).wait().unwrap();
+    // Until it is dropped.
+    is_last.recv().unwrap_err();
+    *busy.store.lock().unwrap() = None;
+    drop(store);
+    let touches = busy.touches.lock().unwrap();
+    let synced: Vec<bool> = touches.iter().map(|touch| matches!(touch, Touch::Sync)).collect();
+    assert_eq!(synced[..12], [false, true].repeat(6), "{touches:?}");
 }
 
 #[test]

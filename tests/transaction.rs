@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 
 use dying::Dying;
 
+#[path = "transaction/beside.rs"]
+mod beside;
 #[path = "transaction/deleted.rs"]
 mod deleted;
 #[path = "common/dying.rs"]

@@ -250,7 +250,9 @@ impl Model {
 
     /// The key, sent as the provider wants it: as a bearer token, or in a header of its own. It is shown
     /// nowhere else: an error that quotes it, or part of it, says `[key]` there, and so does a good answer that
-    /// quotes a key of at least 16 bytes in full.
+    /// quotes it in full, in larger or smaller letters or as JSON quotes it. A good answer keeps what has less than 8
+    /// bytes, or less than 16 and is made of words (as `not-needed`, which a local server is given for a key) or of less
+    /// than five different characters.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Key::Given(key.into());

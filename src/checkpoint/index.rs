@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::iter::successors;
 use std::sync::Arc;
 
 use crate::checkpoint::line::RecoveryLine;
@@ -121,14 +122,15 @@ impl<P, J> Index<P, J> {
         batch: &Batch,
     ) -> Result<Receipt, StoreError> {
         // What this batch adds must be seen by its later items, and forgotten when it is refused.
-        let mut chains: Vec<(CheckpointId, Digest)> = Vec::new();
+        let mut chains: SpreadMap<CheckpointId, Digest> =
+            SpreadMap::with_hasher(*admission.checkpoints.hasher());
         let mut lines: Vec<LineId> = Vec::new();
         let mut next: Vec<(Arc<str>, u64)> = Vec::new();
         let mut positions = Vec::new();
         let refuse = |why: String| Err(StoreError::Refused { store: String::new(), why });
         for item in &batch.items {
             let chain_of = |id: CheckpointId| {
-                let inside = chains.iter().find(|(other, _)| *other == id).map(|(_, chain)| *chain);
+                let inside = chains.get(&id).copied();
                 inside
                     .or_else(|| admission.checkpoints.get(&id).copied())
                     .or_else(|| self.checkpoints.get(&id).map(|it| it.checkpoint.lineage.chain))
@@ -150,7 +152,7 @@ impl<P, J> Index<P, J> {
                             return refuse(format!("{id} does not go on from its parent {parent}"));
                         }
                     }
-                    chains.push((checkpoint.id, checkpoint.lineage.chain));
+                    chains.insert(checkpoint.id, checkpoint.lineage.chain);
                 }
                 Item::Line(line) => {
                     let known = lines.contains(&line.id)
@@ -189,7 +191,11 @@ impl<P, J> Index<P, J> {
                         return refuse(format!("{id} is not in the store"));
                     }
                 }
-                Item::Unpin(..) | Item::Topology(_) | Item::Drop(_) | Item::DropLine(_) => {}
+                Item::Unpin(..)
+                | Item::Topology(_)
+                | Item::Drop(_)
+                | Item::DropLine(_)
+                | Item::Clear(..) => {}
             }
         }
         admission.checkpoints.extend(chains);
@@ -401,7 +407,7 @@ impl<P, J> Index<P, J> {
             let count = kept.entry((line.scope, &line.at)).or_default();
             if *count < keep.lines.max(1) {
                 *count += 1;
-                named.extend(line.members.iter().map(|(_, id)| *id));
+                named.extend(line.members.iter().flat_map(|(_, id)| self.from_beginning(*id)));
             } else {
                 lines.push(line.id);
             }
@@ -430,6 +436,32 @@ impl<P, J> Index<P, J> {
         Retained { dropped, lines }
     }
 
+    /// This one, and where it was taken in the middle of a request those before it up to where that began: once the
+    /// request has its fate, a line with its middle returns to there.
+    fn from_beginning(&self, id: CheckpointId) -> impl Iterator<Item = CheckpointId> {
+        successors(Some(id), |id| {
+            let checkpoint = &self.checkpoints.get(id)?.checkpoint;
+            checkpoint.envelope.and(checkpoint.lineage.parent)
+        })
+    }
+
+    /// What a child that is gone has left and nobody needs, the oldest first: what people have set aside or pinned
+    /// stays, and what a line names, which could not be returned to without it.
+    pub(crate) fn left_by(&self, child: &ChildPath, now: Wall) -> Vec<CheckpointId> {
+        let Some(ids) = self.children.get(child) else { return Vec::new() };
+        let members = self.lines.iter().flat_map(|line| &line.members);
+        let its = members.filter(|(path, _)| path == child);
+        let named: SpreadSet<CheckpointId> = its.map(|(_, id)| *id).collect();
+        // Its own pins were for requests that have their fates.
+        let is_held = |pin: &Pin| *pin.owner != *child.as_str() && pin.holds(now, LONGEST_PIN);
+        let is_left = |id: &&CheckpointId| {
+            let listed = self.checkpoints.get(id);
+            !named.contains(id)
+                && listed.is_some_and(|it| it.bad.is_none() && !it.pins.iter().any(is_held))
+        };
+        ids.iter().filter(is_left).copied().collect()
+    }
+
     /// What a child with these checkpoints goes on from, whatever becomes of the request in hand: the newest that
     /// is fit for it and the newest between two requests, in the lineage of its last one, and of all. Where none is
     /// between two, the oldest tells that the child began with nothing.
@@ -453,9 +485,7 @@ impl<P, J> Index<P, J> {
     /// The contents that some checkpoint names.
     pub(crate) fn live_pieces(&self) -> SpreadSet<Digest> {
         let checkpoints = self.checkpoints.values().map(|listed| &listed.checkpoint);
-        checkpoints
-            .flat_map(|it| it.pieces.iter().map(|(_, digest)| *digest).chain(it.envelope))
-            .collect()
+        checkpoints.flat_map(|it| it.contents()).collect()
     }
 
     /// About how many bytes all this is in one copy: what is named, and what each takes beside its own bytes.

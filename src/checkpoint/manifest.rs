@@ -251,6 +251,11 @@ impl Checkpoint {
         self.valid_until.since(self.created_at)
     }
 
+    /// Everything that is stored apart from it: its pieces, and the request in hand.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.pieces.iter().map(|(_, digest)| *digest).chain(self.envelope)
+    }
+
     /// Whether its digest is the one of what it says.
     pub(crate) fn is_sound(&self) -> bool {
         stored::checkpoint_digest(self) == self.digest

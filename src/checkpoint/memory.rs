@@ -77,6 +77,12 @@ impl MemoryStore {
                 Item::Topology(topology) => Change::Topology(topology),
                 Item::Drop(id) => Change::Drop(id),
                 Item::DropLine(id) => Change::DropLine(id),
+                Item::Clear(child, now) => {
+                    for id in index.left_by(&child, now) {
+                        index.apply(Change::Drop(id));
+                    }
+                    continue;
+                }
             };
             index.apply_admitted(change);
         }

@@ -52,8 +52,14 @@ pub struct Batch {
 pub(crate) enum Item {
     Checkpoint(Sealed),
     Line(Arc<RecoveryLine>),
-    Append { stream: Arc<str>, bytes: Vec<u8> },
-    Trim { stream: Arc<str>, before: u64 },
+    Append {
+        stream: Arc<str>,
+        bytes: Vec<u8>,
+    },
+    Trim {
+        stream: Arc<str>,
+        before: u64,
+    },
     Pin(CheckpointId, Pin),
     Unpin(CheckpointId, String),
     Bad(CheckpointId, String),
@@ -61,6 +67,9 @@ pub(crate) enum Item {
     Topology(Arc<Topology>),
     Drop(CheckpointId),
     DropLine(LineId),
+    /// What is left of a child that is gone, but for what somebody needs now. Which that is is decided where this is
+    /// applied, so that no line or pin that comes before it is overlooked.
+    Clear(ChildPath, Wall),
 }
 
 impl Item {
@@ -81,6 +90,7 @@ impl Item {
             Self::Topology(_) => "the topology".to_owned(),
             Self::Drop(id) => format!("the end of {id}"),
             Self::DropLine(id) => format!("the end of {id}"),
+            Self::Clear(child, _) => format!("the end of what \"{child}\" has left"),
         }
     }
 

@@ -1,4 +1,8 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::id::{ChildPath, Incarnation};
+use crate::moment::Moment;
 
 #[test]
 fn a_checkpoint_is_due_every_ten_steps_unless_told_otherwise() {
@@ -79,4 +83,45 @@ fn what_is_corrupt_is_said_to_be_so_once() {
     let text = crate::error::CheckpointError::from(error).to_string();
     assert!(text.ends_with(": it ends too early"), "{text}");
     assert_eq!(text.matches("corrupt").count(), 1, "{text}");
+}
+
+#[test]
+fn what_is_left_of_a_child_goes_but_for_what_came_before_that_and_needs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores: [Arc<dyn Store>; 2] =
+        [Arc::new(MemoryStore::new()), Arc::new(FileStore::open(folder.path()).unwrap())];
+    let now = Now { wall: Wall(1_700_000_000_000), moment: Moment::START };
+    for store in stores {
+        for round in 0..20 {
+            let child = ChildPath::new("desk").join(&format!("c{round}"));
+            let sealed = [1, 2, 3, 4].map(|step| {
+                let draft = Draft::new(child.clone(), Snapshot::new("sum", 1), now);
+                draft.at(Incarnation(1), step).seal().unwrap()
+            });
+            let id = |nth: usize| sealed[nth].checkpoint().id;
+            let all = sealed.iter().fold(Batch::new(), Batch::checkpoint);
+            let line = LineDraft::new(Scope::Session, ChildPath::new("desk"), now);
+            let line = line.member(sealed[0].checkpoint()).draw().unwrap();
+            let pin = |owner: &str| Pin {
+                owner: owner.to_owned(),
+                reason: "a test".to_owned(),
+                since: now.wall,
+                until: Wall(u64::MAX),
+            };
+            // Its own pins hold nothing any more. All these are on their way when it goes.
+            let needs = Batch::new().pin(id(1), pin("ann")).pin(id(2), pin(child.as_str()));
+            let clear = Batch::new().item(store::Item::Clear(child.clone(), now.wall));
+            let commits = [all, Batch::new().line(line), needs, clear]
+                .map(|batch| store.commit(batch, Durability::Async));
+            for commit in commits {
+                commit.wait().unwrap();
+            }
+            let left = store.checkpoints(&child).unwrap();
+            let left: Vec<_> = left.iter().map(|listed| listed.checkpoint.id).collect();
+            assert_eq!(left, [id(1), id(0)], "{store:?}");
+        }
+    }
+    // It is so for the next process, too.
+    let store = FileStore::open(folder.path()).unwrap();
+    assert_eq!(store.info().unwrap().checkpoints, 40);
 }

@@ -13,7 +13,7 @@ use super::{Asked, EFFECT_UNKNOWN, Effects, Site, recorded};
 use crate::fate::{Answer, Cost, Fate, Given};
 use crate::fault::{Class, Fault};
 use crate::id::{ChildPath, EffectKey};
-use crate::ledger::{EffectStatus, Intent};
+use crate::ledger::EffectStatus;
 use crate::port::{Call, Outcome, Question, Tie};
 
 /// The code of a fault that tells of work that was done and whose answer is not kept any more.
@@ -210,23 +210,19 @@ impl Effects {
     /// Whether something that was done for this request, or for what it asked for, may stand in the world.
     fn stands_below(&self, task: &str) -> bool {
         let ledger = self.ledger.lock();
-        ledger.entries().into_iter().any(|entry| {
-            let Intent { task: of, kind, .. } = &entry.intent;
-            kind.acts() && (**of == *task || is_below(of, task)) && may_stand(&entry.status)
-        })
+        let mut acts = ledger.below(task).filter(|entry| entry.intent.kind.acts());
+        acts.any(|entry| may_stand(&entry.status))
     }
 
     /// Whether the tool of an effect without an outcome was asked under this key, by a task that is open.
     pub(crate) fn waits_for(&self, key: &str, is_open: impl Fn(&str) -> bool) -> bool {
         // Not asked under the lock: a journal that is written anew takes both the other way round.
-        let tasks: Vec<_> = {
+        let task = {
             let ledger = self.ledger.lock();
-            let entries = ledger.entries().into_iter().filter(|entry| {
-                entry.status == EffectStatus::Intended && entry.idempotency_key() == key
-            });
-            entries.map(|entry| Arc::clone(&entry.intent.task)).collect()
+            let entry = ledger.asked_under(key).filter(|it| it.status == EffectStatus::Intended);
+            entry.map(|entry| Arc::clone(&entry.intent.task))
         };
-        tasks.iter().any(|task| is_open(task))
+        task.is_some_and(|task| is_open(&task))
     }
 }
 
@@ -295,7 +291,7 @@ fn told_of(ended: Asked, target: &ChildPath, question: &Question, given: Given) 
 mod tests {
     use super::*;
     use crate::fault::EffectKind;
-    use crate::ledger::Record;
+    use crate::ledger::{Intent, Record};
 
     #[test]
     fn a_key_says_what_it_was_made_of_and_no_other_key_does() {

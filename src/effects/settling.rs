@@ -48,7 +48,7 @@ pub struct EffectView {
     pub kind: EffectKind,
     /// What is known: `confirmed`, `unknown`, `stuck`, ...
     pub status: &'static str,
-    /// Who spoke on it last, and why ([`EffectsRef::by`]).
+    /// Who has said that this is its status, and why ([`EffectsRef::by`]); `None` once it is another without a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<Said>,
 }
@@ -59,8 +59,8 @@ impl EffectsRef {
     }
 
     /// The same, for this person to speak, who has this reason: both are written down with whatever is said
-    /// by what this returns, and listed with the effect ([`EffectView::said`]), also by the next process. Who speaks
-    /// last on an effect is remembered.
+    /// by what this returns, and listed with the effect ([`EffectView::said`]), also by the next process,
+    /// as long as what was said is what is known of it.
     ///
     /// # Default
     /// Nobody's name: what is said counts as much.
@@ -164,10 +164,9 @@ impl EffectsRef {
     pub(crate) async fn was_not_done(&self, request: &str) -> Result<(), ResolveError> {
         let key = {
             let ledger = self.effects.ledger.lock();
-            let its = |entry: &&Entry| {
-                entry.status == EffectStatus::Unknown && entry.idempotency_key() == request
-            };
-            ledger.entries().into_iter().find(its).map(|entry| entry.intent.key)
+            let entry = ledger.asked_under(request);
+            let unknown = entry.filter(|entry| entry.status == EffectStatus::Unknown);
+            unknown.map(|entry| entry.intent.key)
         };
         match key {
             Some(key) => self.did_not_happen(key).await,

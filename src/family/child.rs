@@ -20,6 +20,9 @@ pub(super) struct Child {
     /// It was started while an earlier life of the supervisor ran, and has not been up in this one: neither the boot
     /// nor what the family is allowed depends on it.
     pub(super) kept: bool,
+    /// It was `kept` when it was last said to be up. A lazy one is said to be before it has begun: that it was not is
+    /// known by its end.
+    pub(super) untried: bool,
     /// Its own restarts; only where a limit or a backoff asks for them.
     pub(super) log: Option<Box<Log>>,
 }

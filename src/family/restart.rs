@@ -50,14 +50,17 @@ impl Family {
             return;
         }
         match child.phase {
-            Phase::Up => self.fell(key, cause, widen),
+            Phase::Up => {
+                self.has_ended(key, &cause);
+                self.fell(key, cause, widen);
+            }
             Phase::Starting(run) => match self.jobs.get_mut(&run) {
                 Some(Job::Boot { died, .. }) => {
                     died.push(Death { key, incarnation, cause, widen, was_up: true });
                     self.shift(key, Phase::Held);
                 }
                 Some(Job::Group { .. }) => {
-                    self.has_been_up(key);
+                    self.has_ended(key, &cause);
                     self.fell(key, cause, widen);
                 }
                 Some(_) => self.started_and_fell(run, key, cause, widen),
@@ -83,15 +86,16 @@ impl Family {
             Some(Job::Reset(ticket, _)) => self.reply(ticket, Reply::Reset),
             _ => {}
         }
-        self.has_been_up(key);
+        self.has_ended(key, &cause);
         self.fell(key, cause, widen);
         self.drain_after(key);
     }
 
-    /// From here on what becomes of this child counts against the family, too.
-    pub(super) fn has_been_up(&mut self, key: Key) {
+    /// What becomes of a child counts against the family, too, once it has been up: its end tells whether it was.
+    pub(super) fn has_ended(&mut self, key: Key, cause: &ExitCause) {
         if let Some(child) = self.children.get_mut(&key) {
-            child.kept = false;
+            let untried = std::mem::take(&mut child.untried) || child.kept;
+            child.kept = untried && matches!(cause, ExitCause::StartFailed(_));
         }
     }
 

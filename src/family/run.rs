@@ -38,7 +38,7 @@ pub(super) struct Death {
     pub(super) incarnation: Incarnation,
     pub(super) cause: ExitCause,
     pub(super) widen: Option<Strategy>,
-    /// It was up; otherwise its start has failed.
+    /// Its start was done; otherwise that has failed.
     pub(super) was_up: bool,
 }
 
@@ -195,7 +195,7 @@ impl Family {
             });
             if current && self.is_open() {
                 if death.was_up {
-                    self.has_been_up(death.key);
+                    self.has_ended(death.key, &death.cause);
                 }
                 self.fell(death.key, death.cause, death.widen);
             }

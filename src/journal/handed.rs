@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use tokio::runtime::Handle;
+
 use super::Journal;
 use super::state::Token;
 use crate::checkpoint::Commit;
@@ -23,6 +25,13 @@ impl Handed {
     /// A commit that the journal has no part in.
     pub(crate) const fn plain(commit: Commit) -> Self {
         Self { commit: Some(commit), token: None }
+    }
+}
+
+impl Journal {
+    /// Where answers of the store are waited for that nobody else waits for.
+    fn runtime(&self) -> Option<Handle> {
+        self.runtime.clone().or_else(|| Handle::try_current().ok())
     }
 }
 
@@ -55,7 +64,8 @@ impl Drop for Handed {
         let mut task = TaskContext::from_waker(Waker::noop());
         if let Poll::Ready(result) = Pin::new(&mut commit).poll(&mut task) {
             journal.answered(&token, &result.map(drop));
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        } else if let Some(runtime) = journal.runtime() {
+            // Not that of whoever leaves, who may be on none, or on one that ends.
             runtime.spawn(async move { journal.answered(&token, &commit.await.map(drop)) });
         }
     }

@@ -54,6 +54,9 @@ pub(super) enum Line {
         /// Of one that was answered by a child with a state: after how many of the child's steps.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         work: Option<(ChildPath, u64)>,
+        /// Of one that was set aside: as [`Line::Unmade`] says.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        deleted: bool,
         /// How its answer was given, and what it has cost.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         given: Option<Box<Given>>,
@@ -113,10 +116,17 @@ pub(super) enum Line {
         /// States under its path that are of others before it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         before: Vec<CheckpointId>,
+        /// Said again by a journal that is written anew: of one that there is already it says nothing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
     /// It is gone.
     Unmade {
         child: ChildPath,
+        /// What was set aside of it is not for another of its path: it has not failed to begin, nor was it let go by
+        /// a program that could not make it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        deleted: bool,
     },
     /// These were returned to, and are not again.
     Returned {

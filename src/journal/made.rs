@@ -10,13 +10,11 @@ use tokio::sync::watch;
 
 use super::Journal;
 use super::line::Line;
-use super::state::State;
+use super::state::{Aside, Known, State, quarantined};
 use crate::checkpoint::store::Item;
-use crate::checkpoint::{
-    Batch, Commit, Durability, LONGEST_PIN, Listed, Pin, Receipt, Scope, Wall,
-};
+use crate::checkpoint::{Batch, Commit, Durability, Listed, Receipt, Wall};
 use crate::error::StoreError;
-use crate::fate::Fate;
+use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
 
 /// How a child is made again.
@@ -168,19 +166,58 @@ impl From<&Made> for Line {
             template: Arc::clone(&made.template),
             arguments: made.arguments.clone(),
             before: made.before.iter().copied().collect(),
+            again: false,
+        }
+    }
+}
+
+impl Aside {
+    /// The record that says so, behind that of its acceptance, which has all that had failed.
+    pub(super) fn line(&self) -> Line {
+        let mut line = quarantined(&self.open.key, Trail::default(), self.at);
+        if let Line::Fated { deleted, .. } = &mut line {
+            *deleted = self.deleted;
+        }
+        line
+    }
+}
+
+impl Known {
+    /// Of one that was set aside.
+    pub(super) fn with_aside(&mut self, then: impl FnOnce(&mut Aside)) {
+        if let Self::Aside(_, aside) = self {
+            then(aside);
         }
     }
 }
 
 impl State {
     /// A child is gone, as was read. What it had not come to ended with it.
-    pub(super) fn unmakes(&mut self, child: &ChildPath) {
+    pub(super) fn unmakes(&mut self, child: &ChildPath, deleted: bool) {
         for place in self.children.read.remove(child).unwrap_or_default() {
             if let Some(key) = self.open_at(place).map(|open| Arc::clone(&open.key)) {
                 self.ends(key, Fate::Stopped);
             }
         }
+        self.is_gone(child, deleted);
+    }
+
+    /// The records that say who was made from templates, for a journal that is written anew.
+    pub(super) fn made_lines(&self) -> Vec<Line> {
+        let mut lines: Vec<_> = self.children.all().into_iter().map(|(_, it)| it.into()).collect();
+        for line in &mut lines {
+            if let Line::Made { again, .. } = line {
+                *again = true;
+            }
+        }
+        lines
+    }
+
+    fn is_gone(&mut self, child: &ChildPath, deleted: bool) {
         self.lets_go_of(child);
+        if deleted {
+            self.each_aside(|aside| aside.deleted |= aside.open.child == *child);
+        }
     }
 }
 
@@ -223,53 +260,29 @@ impl Journal {
     /// It is gone, or did not begin, and all its requests have their fates: no process makes it again. `None` when
     /// that was said already.
     pub(crate) fn unmakes(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
-        self.unmakes_with(child, serial, Batch::new())
+        self.unmakes_with(child, serial, (Batch::new(), false))
     }
 
-    /// As [`Journal::unmakes`], of one that somebody has let end: its states go with it, as far as nobody needs them.
+    /// As [`Journal::unmakes`], of one that somebody has let end: its states go with it, as far as nobody needs them,
+    /// and what was set aside of it is not for another of its path.
     pub(crate) fn clears(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
-        let left = self.left_by(child).unwrap_or_default();
         // A full store takes it, or nobody could be let go of to make room.
         let batch = Batch::new().making_room(true);
-        let batch = left.into_iter().fold(batch, |batch, id| batch.item(Item::Drop(id)));
-        self.unmakes_with(child, serial, batch)
-    }
-
-    /// The states under the path of one that is gone, the oldest first, but for what people have set aside or
-    /// pinned, and what a line names, which could not be returned to without it.
-    fn left_by(&self, child: &ChildPath) -> Result<Vec<CheckpointId>, StoreError> {
-        let all = self.store.checkpoints(child)?;
-        let mut named = BTreeSet::new();
-        let above = std::iter::successors(Some(child.clone()), ChildPath::parent);
-        for at in above.filter(|_| !all.is_empty()) {
-            for scope in Scope::ALL {
-                for line in self.store.lines(scope, &at)? {
-                    named.extend(line.members.iter().map(|(_, id)| *id));
-                }
-            }
-        }
-        let now = Wall::from(self.clock.wall());
-        // Its own pins were for requests that have their fates.
-        let is_held = |pin: &Pin| *pin.owner != *child.as_str() && pin.holds(now, LONGEST_PIN);
-        let is_needed = |listed: &Listed| {
-            let id = listed.checkpoint.id;
-            listed.bad.is_some() || named.contains(&id) || listed.pins.iter().any(is_held)
-        };
-        let left = all.iter().rev().filter(|listed| !is_needed(listed));
-        Ok(left.map(|listed| listed.checkpoint.id).collect())
+        let batch = batch.item(Item::Clear(child.clone(), Wall::from(self.clock.wall())));
+        self.unmakes_with(child, serial, (batch, true))
     }
 
     fn unmakes_with(
         self: &Arc<Self>,
         child: &ChildPath,
         serial: Serial,
-        batch: Batch,
+        (batch, deleted): (Batch, bool),
     ) -> Option<Unmaking> {
         let mut state = self.state.lock();
         state.children.at(child, serial)?;
-        let line = Line::Unmade { child: child.clone() };
+        let line = Line::Unmade { child: child.clone(), deleted };
         let commit = self.commit(batch, &line, Durability::Sync);
-        state.lets_go_of(child);
+        state.is_gone(child, deleted);
         state.children.leaving.insert(child.clone());
         Some(Unmaking { commit, journal: Arc::clone(self), child: child.clone() })
     }

@@ -2,6 +2,8 @@
 //!
 //! *Invariant.* What a request asked for is let go of in one commit with whatever makes it ask anew.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,13 +12,36 @@ use super::{Journal, append};
 use crate::checkpoint::Batch;
 use crate::error::StoreError;
 
+/// The keys that may follow from those of other requests: of very many, those that follow from one are found
+/// without a look at the others.
+#[derive(Default)]
+pub(super) struct Nested(BTreeSet<Arc<str>>);
+
+impl Nested {
+    pub(super) fn put(&mut self, key: &Arc<str>) {
+        if key.contains('/') {
+            self.0.insert(Arc::clone(key));
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        if !self.0.is_empty() && key.contains('/') {
+            self.0.remove(key);
+        }
+    }
+
+    /// Those that begin with this key and a slash, in their order.
+    pub(super) fn below(&self, task: &str) -> impl Iterator<Item = &Arc<str>> {
+        let from = format!("{task}/");
+        let all = self.0.range::<str, _>((Bound::Included(&*from), Bound::Unbounded));
+        all.take_while(move |key| key.starts_with(&*from))
+    }
+}
+
 impl Journal {
     /// What was asked for by this request, by what that asked for, and so on; and whether it was answered.
     pub(crate) fn nested(&self, task: &str) -> Vec<(Arc<str>, bool)> {
-        let state = self.state.lock();
-        let below = |key: &str| key.strip_prefix(task).is_some_and(|rest| rest.starts_with('/'));
-        let asked = state.asked().filter(|(key, _)| below(key));
-        asked.map(|(key, answered)| (Arc::clone(key), answered)).collect()
+        self.state.lock().asked(task)
     }
 
     /// Nothing is said of these any more, from now on here, and in the store once the batch is committed.
@@ -28,5 +53,25 @@ impl Journal {
         }
         self.written.fetch_add(keys.len() as u64, Ordering::Relaxed);
         Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_a_key_is_found_among_its_neighbours() {
+        let mut nested = Nested::default();
+        let keys = ["a", "a/", "a/1", "a/1/2", "a/2", "a-/1", "a0/1", "ab/1", "b"].map(Arc::from);
+        keys.iter().for_each(|key| nested.put(key));
+        let below = |nested: &Nested, task: &str| -> Vec<String> {
+            nested.below(task).map(|key| key.to_string()).collect()
+        };
+        assert_eq!(below(&nested, "a"), ["a/", "a/1", "a/1/2", "a/2"]);
+        assert_eq!(below(&nested, "a/1"), ["a/1/2"]);
+        assert!(below(&nested, "b").is_empty() && below(&nested, "").is_empty());
+        nested.remove("a/1/2");
+        assert_eq!(below(&nested, "a"), ["a/", "a/1", "a/2"]);
     }
 }

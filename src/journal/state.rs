@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::line::{Line, key_of};
 use super::made::{Children, Made};
+use super::nested::Nested;
 use super::past::{Past, Works};
 use super::{End, Hand, Journaled, Open};
 use crate::checkpoint::Wall;
@@ -18,6 +19,9 @@ use crate::ledger::Record;
 use crate::port::Back;
 
 mod given;
+mod lines;
+
+pub(super) use lines::{fated, quarantined, returned};
 
 /// Fates that are remembered after the request, by its key, so that it is not accepted twice.
 const REMEMBERED: usize = 65_536;
@@ -31,15 +35,14 @@ pub(super) const MIB: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 /// Children whose oldest states are looked for when the journal is written anew.
 const ASKED_ABOUT: usize = 256;
 
-/// Checkpoints in one record.
-const RETURNED: usize = 1024;
-
 /// A request that was set aside.
 #[derive(Clone, Debug)]
 pub(crate) struct Aside {
     /// With all that has failed.
     pub(crate) open: Open,
     pub(crate) at: Wall,
+    /// Its child is gone for good: another of its path is not whom it was for.
+    pub(crate) deleted: bool,
 }
 
 /// What is known of a key.
@@ -94,6 +97,8 @@ pub(super) struct State {
     aside: BTreeMap<u64, Aside>,
     aside_places: HashMap<Arc<str>, u64>,
     unsure: HashMap<Arc<str>, Unsure>,
+    /// Of all these keys, those that may be of what steps of other requests asked for.
+    nested: Nested,
     /// What was returned to.
     returned: BTreeSet<CheckpointId>,
     /// In whose state, and after how many steps, the work of a request that was answered is.
@@ -131,9 +136,10 @@ impl State {
                     self.put_read(key, known);
                 }
             }
-            Line::Fated { key, fate: Fate::Quarantined, at, trail, .. } => {
+            Line::Fated { key, fate: Fate::Quarantined, at, trail, deleted, .. } => {
                 let before = self.take(&key);
-                let after = self.sets_aside(&before, trail, at.unwrap_or_default());
+                let mut after = self.sets_aside(&before, trail, at.unwrap_or_default());
+                after.with_aside(|aside| aside.deleted |= deleted);
                 self.put(key, after);
             }
             Line::Fated { key, fate, reply, work, given, .. } => {
@@ -173,16 +179,17 @@ impl State {
                 return Ok(Some(Record::Asked(task, key_of(&key)?, status.into())));
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
-            Line::Made { child, template, arguments, before } => {
+            Line::Made { again: true, child, .. } if self.children.has(&child) => {}
+            Line::Made { child, template, arguments, before, .. } => {
                 if self.children.has(&child) {
                     // The store has refused the end of the one before it, whose requests and work are not its.
-                    self.unmakes(&child);
+                    self.unmakes(&child, true);
                 }
                 let before = before.into_iter().collect();
                 let serial = self.number();
                 self.children.put(serial, Made { child, template, arguments, before });
             }
-            Line::Unmade { child } => self.unmakes(&child),
+            Line::Unmade { child, deleted } => self.unmakes(&child, deleted),
         }
         Ok(None)
     }
@@ -200,11 +207,13 @@ impl State {
         self.open.get(&place)
     }
 
-    /// Every key under which a request is open or was answered, and whether it was.
-    pub(super) fn asked(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
-        let open = self.places.keys().map(|key| (key, false));
-        let answered = self.fated.iter().filter(|(_, known)| known.fate == Fate::Done);
-        open.chain(answered.map(|(key, _)| (key, true)))
+    /// The keys below this one under which a request is open or was answered, in their order, and whether it was.
+    pub(super) fn asked(&self, task: &str) -> Vec<(Arc<str>, bool)> {
+        let known = |key: &Arc<str>| {
+            let answered = self.fated.get(key).is_some_and(|known| known.fate == Fate::Done);
+            (answered || self.places.contains_key(key)).then(|| (Arc::clone(key), answered))
+        };
+        self.nested.below(task).filter_map(known).collect()
     }
 
     /// An open request has this fate.
@@ -279,22 +288,28 @@ impl State {
         self.aside.get(self.aside_places.get(key)?).filter(|_| !self.unsure.contains_key(key))
     }
 
+    /// Of all that were set aside, also of those that are so again should the store refuse what came after that.
+    pub(super) fn each_aside(&mut self, mut then: impl FnMut(&mut Aside)) {
+        self.aside.values_mut().for_each(&mut then);
+        for unsure in self.unsure.values_mut() {
+            unsure.before.with_aside(&mut then);
+            unsure.under.iter_mut().for_each(|(_, known)| known.with_aside(&mut then));
+        }
+    }
+
     /// The records that say all this. Whatever changes later is handed over later.
     pub(super) fn lines(&self) -> Vec<Line> {
-        let mut lines: Vec<_> = self
-            .order
-            .iter()
-            .filter_map(|(stamp, key)| {
-                let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
-                let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
-                let line = fated(key, known.fate, known.end.clone(), work);
-                Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
-            })
-            .flatten()
-            .collect();
+        let mut lines = self.made_lines();
+        let fated = self.order.iter().filter_map(|(stamp, key)| {
+            let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
+            let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
+            let line = fated(key, known.fate, known.end.clone(), work);
+            Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
+        });
+        lines.extend(fated.flatten());
         for aside in self.aside.values() {
             lines.push(Line::from(&aside.open));
-            lines.push(quarantined(&aside.open.key, Trail::default(), aside.at));
+            lines.push(aside.line());
         }
         lines.extend(self.open.values().map(Line::from));
         let used: Vec<_> = self.returned.iter().copied().collect();
@@ -303,13 +318,7 @@ impl State {
         lines
     }
 
-    /// The records that say who was made from templates. Said twice, one ends what the first of its path had left:
-    /// they come with the end of the journal before them, whole or not at all.
-    pub(super) fn made_lines(&self) -> Vec<Line> {
-        self.children.all().into_iter().map(|(_, made)| Line::from(made)).collect()
-    }
-
-    /// How many of [`State::lines`] and [`State::made_lines`] there are at least.
+    /// How many of these there are at least.
     pub(super) fn least(&self) -> usize {
         self.fated.len() + self.past.len() + self.open.len() + self.children.len()
     }
@@ -394,16 +403,16 @@ impl State {
         &self,
         states: &HashMap<ChildPath, u64>,
     ) -> Vec<(ChildPath, Arc<str>)> {
-        let answered = self.order.iter().filter(|(stamp, key)| {
-            let known = self.fated.get(key);
-            known.is_some_and(|known| known.stamp == *stamp && known.fate == Fate::Done)
+        let answered = states.iter().flat_map(|(child, state)| {
+            let here = self.work.after(child, *state).map(move |(_, key)| (child, key));
+            here.filter_map(|(child, key)| {
+                let known = self.fated.get(key).filter(|known| known.fate == Fate::Done)?;
+                Some((known.stamp, child, key))
+            })
         });
-        let since = answered.filter_map(|(_, key)| {
-            let (child, step) = self.work.get(key)?;
-            let missing = states.get(child).is_some_and(|state| step > state);
-            missing.then(|| (child.clone(), Arc::clone(key)))
-        });
-        since.collect()
+        let mut answered: Vec<_> = answered.collect();
+        answered.sort_unstable_by_key(|(stamp, ..)| *stamp);
+        answered.into_iter().map(|(_, child, key)| (child.clone(), Arc::clone(key))).collect()
     }
 
     /// These count as returned to from now on, also before the store says so.
@@ -531,7 +540,7 @@ impl State {
                 }
                 Known::Aside(_, aside) => {
                     lines.push(Line::from(&aside.open));
-                    lines.push(quarantined(&token.key, Trail::default(), aside.at));
+                    lines.push(aside.line());
                 }
             }
         }
@@ -570,7 +579,7 @@ impl State {
                 // Should it be released, all of this begins anew.
                 (open.taken, open.back) = (0, Back::default());
                 open.hand = open.hand.released();
-                Known::Aside(self.number(), Aside { open, at })
+                Known::Aside(self.number(), Aside { open, at, deleted: false })
             }
             Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),
             Known::Nothing | Known::Fated(..) => Known::Fated(Fate::Quarantined, End::default()),
@@ -585,6 +594,7 @@ impl State {
     }
 
     fn take(&mut self, key: &str) -> Known {
+        self.nested.remove(key);
         if let Some(place) = self.places.remove(key) {
             return self
                 .open
@@ -603,6 +613,7 @@ impl State {
 
     fn forget(&mut self, key: &str) -> Option<Remembered> {
         let known = self.fated.remove(key)?;
+        self.nested.remove(key);
         self.reply_bytes -= known.end.reply.as_ref().map_or(0, String::len);
         Some(known)
     }
@@ -631,8 +642,9 @@ impl State {
     }
 
     fn put(&mut self, key: Arc<str>, known: Known) {
+        self.nested.put(&key);
         match known {
-            Known::Nothing => {}
+            Known::Nothing => self.nested.remove(&key),
             Known::Open(place, open) => {
                 self.places.insert(key, place);
                 self.open.insert(place, open);
@@ -662,34 +674,4 @@ impl State {
             }
         }
     }
-}
-
-pub(super) fn fated(
-    key: &Arc<str>,
-    fate: Fate,
-    End { reply, given }: End,
-    work: Option<(ChildPath, u64)>,
-) -> Line {
-    let (key, trail) = (Arc::clone(key), Trail::default());
-    Line::Fated { key, fate, reply, at: None, trail, work, given }
-}
-
-pub(super) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
-    let (key, fate, at) = (Arc::clone(key), Fate::Quarantined, Some(at));
-    Line::Fated { key, fate, reply: None, at, trail, work: None, given: None }
-}
-
-/// The records that say that these were returned to, that the work of those is missing, and that of the others
-/// in a state again; of a request in both lists, that somebody was told that it is missing.
-pub(super) fn returned(
-    ids: &[CheckpointId],
-    missing: &[Arc<str>],
-    replayed: &[Arc<str>],
-) -> Vec<Line> {
-    let used = ids.chunks(RETURNED).map(|ids| (ids.to_vec(), Vec::new(), Vec::new()));
-    let missing = missing.chunks(RETURNED).map(|keys| (Vec::new(), keys.to_vec(), Vec::new()));
-    let replayed = replayed.chunks(RETURNED).map(|keys| (Vec::new(), Vec::new(), keys.to_vec()));
-    let all = used.chain(missing).chain(replayed);
-    all.map(|(checkpoints, missing, replayed)| Line::Returned { checkpoints, missing, replayed })
-        .collect()
 }

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::checkpoint::store::{Answerer, Item};
 use crate::checkpoint::{
-    Compacted, Draft, FileStore, JournalRecord, Listed, MemoryStore, Now, RecoveryLine, Retained,
-    Retention, Scope, Snapshot, StoreInfo, Stored,
+    Compacted, Draft, FileStore, JournalRecord, LineDraft, Listed, MemoryStore, Now, RecoveryLine,
+    Retained, Retention, Scope, Snapshot, StoreInfo, Stored,
 };
 use crate::clock::TokioClock;
 use crate::effects::Keep;
@@ -195,6 +195,49 @@ async fn a_change_counts_when_the_store_has_said_so_also_when_nobody_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_counts_also_when_it_was_left_on_a_thread_without_a_runtime() {
+    let (store, journal) = with_one().await;
+    let handed = fate(&journal);
+    std::thread::spawn(move || drop(handed)).join().unwrap();
+    store.answer(1, true);
+    tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(journal.known("one"), done());
+}
+
+#[tokio::test]
+async fn what_a_request_has_asked_for_is_found_whatever_has_become_of_it() {
+    let (store, journal) = with_one().await;
+    let nested = |journal: &Arc<Journal>, task: &str| -> Vec<_> {
+        journal.nested(task).into_iter().map(|(key, done)| (key.to_string(), done)).collect()
+    };
+    let is = |done: bool| vec![("one/1".to_owned(), done)];
+    for (nth, key) in ["one/1", "one/2", "one-/1"].into_iter().enumerate() {
+        let accepted = journal.accepted(open(key), Durability::Sync).unwrap();
+        // One is refused.
+        store.answer(nth + 1, nth != 1);
+        assert_eq!(accepted.await.is_ok(), nth != 1);
+    }
+    assert_eq!(nested(&journal, "one"), is(false));
+    let key = Arc::<str>::from("one/1");
+    let fated = |made: bool| {
+        let reply = Some("1".to_owned());
+        let batch = (Batch::new(), Durability::Sync);
+        let handed = journal.fated(&key, Fate::Done, reply, None, batch);
+        store.answer(store.waiting.lock().len() - 1, made);
+        handed
+    };
+    fated(false).await.unwrap_err();
+    assert_eq!(nested(&journal, "one"), is(false));
+    fated(true).await.unwrap();
+    assert_eq!(nested(&journal, "one"), is(true));
+    let (read, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+    assert_eq!(nested(&read, "one"), is(true));
+    assert_eq!(nested(&read, "one/1"), []);
+    drop(journal.without(&[Arc::clone(&key)], Batch::new()).unwrap());
+    assert_eq!(nested(&journal, "one"), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_was_refused_is_taken_back_to_what_is_certain() {
     for (first, second) in [(true, true), (true, false), (false, true), (false, false)] {
         let (store, journal) = with_one().await;
@@ -227,11 +270,13 @@ async fn a_journal_that_was_written_anew_with_a_refused_change_unsays_it() {
     tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
     store.answer(1, false);
     refused.await.unwrap_err();
-    store.answer(2, true);
-    tidied.await.unwrap().unwrap();
     // What unsays it: that it was, and that it is open.
-    store.answer(3, true);
-    store.answer(4, true);
+    (2..=4).for_each(|nth| store.answer(nth, true));
+    while store.waiting.lock().len() < 6 {
+        tokio::task::yield_now().await;
+    }
+    store.answer(5, true);
+    tidied.await.unwrap().unwrap();
     assert_eq!(journal.known("one"), Some(Journaled::Open));
     let (again, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
     assert_eq!(again.known("one"), Some(Journaled::Open));

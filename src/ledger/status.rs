@@ -1,13 +1,14 @@
 //! What is known about an effect, and who has said so.
 //!
-//! *Invariant.* A person's name and reason are written with what the person said, in one record.
+//! *Invariant.* A person's name and reason are written with what the person said, in one record, and stand with that
+//! only: what becomes of the effect later is not on that person's word.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Input, Ledger, Output, Record};
+use super::{Entry, Input, Ledger, Output, Record};
 use crate::fate::Cost;
 use crate::fault::Fault;
 use crate::id::{ChildPath, EffectKey};
@@ -127,13 +128,22 @@ impl fmt::Debug for EffectStatus {
     }
 }
 
+impl Entry {
+    /// Another status, of which nobody has said anything yet.
+    pub(super) fn becomes(&mut self, status: EffectStatus) -> Record {
+        self.status = status.clone();
+        self.said = None;
+        Record::Status(self.intent.key, status)
+    }
+}
+
 impl Ledger {
     /// Applies a status that was written before.
     pub(super) fn note(&mut self, key: EffectKey, status: EffectStatus, said: Option<Arc<Said>>) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.status = status;
             entry.in_flight = false;
-            entry.said = said.or_else(|| entry.said.take());
+            entry.said = said;
         }
     }
 

@@ -216,6 +216,35 @@ fn the_effects_of_a_task_are_told_in_their_order_and_forgotten_with_it() {
 }
 
 #[test]
+fn acts_are_found_by_what_their_tools_are_asked_under_and_below_their_task() {
+    let mut ledger = Ledger::default();
+    let long = format!("t/{}", "x".repeat(200));
+    let tasks = ["t", "t/1.0-a", "t/1.0-a/2", "t-", "tt", &long];
+    for task in tasks {
+        let mut intent = intent(0, EffectKind::Compensable);
+        intent.task = task.into();
+        intent.key = EffectKey::of(task, 0, 0, &intent.tool, b"{}");
+        ledger.on(Input::Begin(intent));
+    }
+    for task in tasks {
+        let entry = ledger.of_task(task)[0];
+        let key = entry.idempotency_key();
+        assert_eq!(ledger.asked_under(&key), Some(entry), "{key}");
+        // Of another epoch, of another task, and no key of an act.
+        for other in [format!("{key}1"), format!("x/{key}"), format!("{key}-0"), task.to_owned()] {
+            assert_eq!(ledger.asked_under(&other), None, "{other}");
+        }
+    }
+    let below = |task| -> Vec<_> {
+        ledger.below(task).map(|entry| entry.intent.task.to_string()).collect()
+    };
+    assert_eq!(below("t"), ["t", "t/1.0-a", "t/1.0-a/2", &long]);
+    assert_eq!(below("t/1.0-a"), ["t/1.0-a", "t/1.0-a/2"]);
+    assert!(below("x").is_empty());
+    assert_eq!(ledger.acted().count(), tasks.len());
+}
+
+#[test]
 fn what_nobody_will_find_out_and_nobody_has_to_know_goes_with_its_task() {
     for kind in KINDS {
         let mut ledger = Ledger::default();
@@ -385,4 +414,33 @@ fn what_is_said_twice_by_a_journal_that_was_being_written_anew_keeps_its_order()
     assert_eq!(again.len(), 2);
     let replayed = Ledger::replayed(records.into_iter().chain(again));
     assert_eq!(told(&replayed), told(&ledger));
+}
+
+#[test]
+fn a_persons_name_stands_with_what_the_person_has_said_and_not_with_what_came_later() {
+    let said = |by: &str| Arc::new(Said::new(by, "the bank says so"));
+    let happened = || Input::Resolved(key(), Resolution::Happened(result()));
+    let word = |by: &str, input| Input::By(said(by), Box::new(input));
+    // By itself, by somebody without a name, and by another.
+    for (last, by) in [
+        (Input::UndoFailed(key(), "no".to_owned()), None),
+        (Input::Undone(key()), None),
+        (word("bob", Input::Undone(key())), Some("bob")),
+    ] {
+        let mut ledger = Ledger::default();
+        let mut written = Vec::new();
+        let first = [Input::Begin(intent(0, EffectKind::Compensable)), Input::Lost(key())];
+        for input in first.into_iter().chain([word("ann", happened())]) {
+            written.extend(ledger.on(input).record);
+        }
+        assert_eq!(ledger.get(key()).unwrap().said, Some(said("ann")));
+        for input in [Input::Undo(key()), last] {
+            written.extend(ledger.on(input).record);
+        }
+        for ledger in [Ledger::replayed(written), Ledger::replayed(ledger.records()), ledger] {
+            let entry = ledger.get(key()).unwrap();
+            assert_ne!(entry.status.name(), "confirmed");
+            assert_eq!(entry.said, by.map(said), "{}", entry.status.name());
+        }
+    }
 }

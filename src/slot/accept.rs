@@ -393,7 +393,7 @@ impl<W: Worker> Slot<W> {
         };
         let task = Arc::from(self.task_of(mail));
         let held = hold(Arc::clone(mail));
-        if let Some(gone) = self.hub.shelf.put(Shelved { told, task, held }) {
+        if let Some(gone) = self.hub.shelf.put(Shelved { told, task, deleted: false, held }) {
             self.hub.effects.ended(&gone.task);
             desk.discard(gone);
         }

@@ -52,6 +52,15 @@ impl Held {
         Self { hold, children }
     }
 
+    pub(crate) fn children(&self) -> &[Arc<dyn Look>] {
+        &self.children
+    }
+
+    /// This one, which has begun a life since, goes on.
+    pub(crate) fn release(&self, child: &Arc<dyn Look>) {
+        child.unhold(&self.hold);
+    }
+
     /// Waits until each is between two steps.
     pub(crate) async fn still(&self) {
         for child in &self.children {

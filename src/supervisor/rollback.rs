@@ -12,28 +12,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ask, Entry, Registry, Supervisor};
-use crate::behavior::Undone;
-use crate::checkpoint::{
-    Batch, Durability, LineDraft, Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated,
-    Validator,
-};
+use crate::checkpoint::{Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated, Validator};
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
-use crate::mirror::LineView;
-use crate::slot::{Held, Look, Prepared, Undoing};
+use crate::slot::{Held, Look, Prepared};
 
+mod draw;
 mod fall;
 mod lines;
 mod lives;
 mod options;
 mod progress;
 mod scopes;
+mod settle;
 mod since;
 mod words;
 
+use draw::Draw;
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
 pub(crate) use lives::Lives;
@@ -53,9 +51,6 @@ pub(crate) struct Place {
 }
 
 type Line = (Option<LineId>, Vec<(Arc<dyn Look>, Option<Validated>)>);
-
-/// A child, and the task and the state of whose undo it is to say.
-type Became<'a> = (&'a Arc<dyn Look>, Option<(String, Undoing)>);
 
 impl Place {
     pub(crate) fn find(registry: &Arc<Registry>, path: &ChildPath) -> Result<Self, RollbackError> {
@@ -117,15 +112,10 @@ impl Place {
 
     /// Who has a state to go back to. Runs user code.
     fn children(&self) -> Result<Vec<Arc<dyn Look>>, RollbackError> {
-        let below = format!("{}/", self.at());
         let mut children = Vec::new();
-        for child in self.registry.durable() {
-            let is_here = child.path() == self.at() || child.path().as_str().starts_with(&below);
+        for child in self.registry.durable_below(self.at()) {
             // One that cannot say it is not left out: the others would return without it.
-            if is_here
-                && child.spec().stateful
-                && child.schema().map_err(RollbackError::NoLife)?.is_some()
-            {
+            if child.spec().stateful && child.schema().map_err(RollbackError::NoLife)?.is_some() {
                 children.push(child);
             }
         }
@@ -190,49 +180,6 @@ impl Place {
         self.within(limit, Draw).await
     }
 
-    async fn draw_now(self, phase: Phase) -> Result<LineId, RollbackError> {
-        let store = self.store()?;
-        phase.set("waiting for another rollback");
-        let _turn = self.registry.rollbacks.turn.lock().await;
-        let children = self.children()?;
-        phase.set("waiting for the children to stand still");
-        let held = Held::new(children.clone());
-        held.still().await;
-        phase.set("writing what they have become");
-        let scope = self.scope();
-        let now = Now::read(&*self.node.hub.clock);
-        let mut draft = LineDraft::new(scope, self.at().clone(), now);
-        let mut batch = Batch::new();
-        let mut members = Vec::with_capacity(children.len());
-        for child in children {
-            if let Some(sealed) = child.capture(scope, None).map_err(RollbackError::Store)? {
-                draft = draft.member(sealed.checkpoint());
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
-            }
-        }
-        for (stream, next) in store.streams()? {
-            draft = draft.journal(stream, next);
-        }
-        let line = draft.draw().map_err(RollbackError::Store)?;
-        let id = line.id;
-        // Before anybody can find it.
-        self.registry.rollbacks.note_drawn(id, now.moment);
-        store.commit(batch.line(line), Durability::Sync).await?;
-        for (child, sealed) in &members {
-            child.captured(sealed);
-        }
-        let roster = self.node.roster();
-        roster.publish_line(LineView::new(id, members.len()), now.moment);
-        self.node.hub.emit(Event::LineDrawn {
-            supervisor: self.at().clone(),
-            line: id,
-            scope,
-            children: members.len(),
-        });
-        Ok(id)
-    }
-
     /// Returns to what is stored.
     pub(crate) async fn roll_back(
         self,
@@ -288,11 +235,13 @@ impl Place {
         // What the lives that were stopped have stored to their last is of the future that is given up, too.
         let used = used_up(&journal, &returned);
         journal.use_up(used.iter().copied());
-        reset?;
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
         let missing = Missing::noted(&journal, missing);
-        let told = self.settle(&journal, &children, since, &phase).await?;
+        // Also where not all have come up again: those that have would go on with effects that are not settled.
+        let told = self.settle(&journal, &held, since, &phase).await;
         drop(held);
+        reset?;
+        let told = told?;
         let missing = missing.told(hub, &journal);
         Ok(Report {
             at: self.at().clone(),
@@ -505,122 +454,6 @@ impl Place {
         }
     }
 
-    /// What has done something to the world.
-    fn tasks(&self) -> HashSet<Arc<str>> {
-        let ledger = self.node.hub.effects.ledger.lock();
-        ledger.entries().into_iter().map(|entry| Arc::clone(&entry.intent.task)).collect()
-    }
-
-    /// What the open requests have done to the world: within a transaction it is undone. A wider scope
-    /// undoes what the transactions below it have done.
-    async fn settle_effects(&self, children: &[Arc<dyn Look>]) -> Undone {
-        let effects = &self.node.hub.effects;
-        let known = self.tasks();
-        let mut all = Undone::default();
-        if known.is_empty() {
-            return all;
-        }
-        for child in children {
-            for (request, task, step) in child.open_tasks() {
-                if !known.contains(&*task) {
-                    continue;
-                }
-                let told = if self.scope() == Scope::Transaction || child.in_transaction() {
-                    effects.compensate_from(&task, step).await
-                } else {
-                    effects.standing(&task)
-                };
-                all.kept.extend(&told.kept);
-                all.undone.extend(&told.undone);
-                all.unknown.extend(&told.unknown);
-                if told != Undone::default() {
-                    child.tell_undone(request, step, Arc::new(told));
-                }
-            }
-        }
-        all
-    }
-
-    /// The children stand where they have returned to, and do nothing yet: that is stored, and then
-    /// their effects are settled.
-    async fn settle(
-        &self,
-        journal: &Journal,
-        children: &[Arc<dyn Look>],
-        since: Since,
-        phase: &Phase,
-    ) -> Result<Undone, RollbackError> {
-        // Before anything is undone: a process that ends half-way through goes on from the states that
-        // have not done it yet, and not from those that rely on it.
-        phase.set("writing what they have become");
-        let known = self.tasks();
-        let mut undoing = Vec::new();
-        let each = children.iter().map(|child| {
-            let task = self.undoing(&**child, &known);
-            undoing.extend(task.clone().map(|task| (Arc::clone(child), task)));
-            (child, task.map(|task| (task, Undoing::Due)))
-        });
-        self.keep(journal, each.collect(), since).await?;
-        phase.set("undoing effects");
-        let told = self.settle_effects(children).await;
-        // All is undone: what they do from here on is not. Whoever begins again in another process is told.
-        let hub = &self.node.hub;
-        if hub.is_shutting_down() && known.iter().any(|task| hub.effects.owes(task)) {
-            // The next process goes on from the states that have not done it yet.
-            let gone = ChildError::SupervisorGone(self.node.path.clone());
-            return Err(RollbackError::Restart(gone));
-        }
-        if !undoing.is_empty() {
-            phase.set("writing that all is undone");
-            let done =
-                undoing.iter().map(|(child, task)| (child, Some((task.clone(), Undoing::Done))));
-            self.keep(journal, done.collect(), Since::default()).await?;
-        }
-        Ok(told)
-    }
-
-    /// Stores what these have become, which counts as returned to as well as what was used since.
-    async fn keep(
-        &self,
-        journal: &Journal,
-        children: Vec<Became<'_>>,
-        since: Since,
-    ) -> Result<(), RollbackError> {
-        let Since { mut used, missing, given_up } = since;
-        let mut batch = Batch::new();
-        let mut members = Vec::with_capacity(children.len());
-        for (child, undoing) in children {
-            let undoing = undoing.as_ref().map(|(task, undo)| (task.as_str(), *undo));
-            let captured = child.capture(Scope::Step, undoing);
-            if let Some(sealed) = captured.map_err(RollbackError::Store)? {
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
-            }
-        }
-        used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
-        let batch = journal.without(&given_up, batch)?;
-        journal.returned(&used, &missing, batch).await?;
-        for (child, sealed) in &members {
-            child.captured(sealed);
-        }
-        Ok(())
-    }
-
-    /// The open request of a child in a transaction that has done something to the world since the line was
-    /// drawn: that is about to be undone.
-    fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
-        if !child.in_transaction() || known.is_empty() {
-            return None;
-        }
-        let effects = &self.node.hub.effects;
-        let acted = |task: &str, step| {
-            known.contains(task) && effects.standing_from(task, step) != Undone::default()
-        };
-        let open = child.open_tasks().into_iter().filter(|(_, task, step)| acted(task, *step));
-        // The one in whose middle the child stands comes first.
-        open.max_by_key(|(.., step)| *step).map(|(_, task, _)| task)
-    }
-
     /// Tells that it could not be returned, and why.
     fn failed(&self, error: &RollbackError) -> String {
         let (at, scope) = (self.at().clone(), self.scope());
@@ -657,18 +490,6 @@ trait Work<T>: Send + 'static {
         place: Place,
         phase: Phase,
     ) -> impl Future<Output = Result<T, RollbackError>> + Send;
-}
-
-struct Draw;
-
-impl Work<LineId> for Draw {
-    fn run(
-        self,
-        place: Place,
-        phase: Phase,
-    ) -> impl Future<Output = Result<LineId, RollbackError>> + Send {
-        place.draw_now(phase)
-    }
 }
 
 struct Back {

@@ -173,6 +173,7 @@ impl Shell {
                     // Its id is free from now on, whenever its requests have their fates.
                     let path = ward.managed.path();
                     let left = if ward.dynamic || ward.kept.is_some() {
+                        node.hub.shelf.lets_go_of(path);
                         node.registry.detach(path)
                     } else {
                         node.registry.rest(path);
@@ -239,6 +240,7 @@ impl Shell {
                     }
                     for ward in gone.into_values().filter(|ward| ward.dynamic) {
                         ward.managed.remove(&cause);
+                        node.hub.shelf.lets_go_of(ward.managed.path());
                         node.registry.forget(ward.managed.path());
                     }
                     node.finished(life, cause, start_error);

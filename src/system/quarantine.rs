@@ -36,6 +36,10 @@ impl System {
     }
 }
 
+/// Why what was set aside of a child that was started while the system ran, and is gone, stays so.
+pub(super) const NAMESAKE: &str =
+    "its child was deleted, or has ended for good, and another has its path";
+
 impl QuarantineRef {
     /// Every request that was set aside: those of durable children and groups, also by an earlier process,
     /// and then the others, each the oldest first. What was asked is not told.
@@ -90,8 +94,8 @@ impl QuarantineRef {
     /// The fate `Quarantined` that it had is not taken back: it counts as accepted once more.
     ///
     /// # Errors
-    /// No such request was set aside; it is still in somebody's hands; the child is gone or does not take
-    /// it; the journal cannot be written. It is then set aside as before.
+    /// No such request was set aside; it is still in somebody's hands; the child is gone, also where another was
+    /// started under its id, or does not take it; the journal cannot be written. It is then set aside as before.
     pub async fn release(&self, id: &str) -> Result<Receipt, QuarantineError> {
         let durable = self.journal().filter(|journal| journal.aside(id).is_some()).cloned();
         let Some(journal) = durable else { return self.release_held(id) };
@@ -120,6 +124,9 @@ impl QuarantineRef {
             self.system.inner.registry.durable_at(&aside.open.child).ok_or_else(|| {
                 refused(format!("nothing durable is at \"{}\"", aside.open.child))
             })?;
+        if aside.deleted {
+            return Err(refused(NAMESAKE.to_owned()));
+        }
         let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
         let key = Some(Arc::clone(id));
@@ -145,19 +152,23 @@ impl QuarantineRef {
     fn release_held(&self, id: &str) -> Result<Receipt, QuarantineError> {
         let shelf = &self.system.inner.hub.shelf;
         let (place, shelved) = shelf.take(id).ok_or_else(|| unknown(id))?;
-        let Shelved { told, task, held } = shelved;
-        let Some((port, ..)) = self.system.inner.registry.port(&told.child) else {
-            let why = format!("nothing is at \"{}\"", told.child);
-            self.drop_outside(shelf.put_back(place, Shelved { told, task, held }));
-            return Err(QuarantineError::Refused { id: id.to_owned(), why });
+        let port = match self.system.inner.registry.port(&shelved.told.child) {
+            Some((port, ..)) if !shelved.deleted => port,
+            taken => {
+                let nobody = || format!("nothing is at \"{}\"", shelved.told.child);
+                let why = taken.map_or_else(nobody, |_| NAMESAKE.to_owned());
+                self.drop_outside(shelf.put_back(place, shelved));
+                return Err(QuarantineError::Refused { id: id.to_owned(), why });
+            }
         };
+        let Shelved { told, task, deleted, held } = shelved;
         let options = AcceptOptions::with(More { key: Some(Arc::clone(&task)), ..More::default() });
         shelf.remember(&task, &told.trail);
         match held.post(&*port, options) {
             Ok(request) => Ok(Receipt { request }),
             Err(unposted) => {
                 let held = unposted.held;
-                self.drop_outside(shelf.put_back(place, Shelved { told, task, held }));
+                self.drop_outside(shelf.put_back(place, Shelved { told, task, deleted, held }));
                 Err(match unposted.why {
                     Stays::InUse => QuarantineError::InUse(id.to_owned()),
                     Stays::Refused(why) => QuarantineError::Refused { id: id.to_owned(), why },

@@ -4,7 +4,6 @@
 //! refused by name, and the store is left as it was.
 
 use std::collections::{BTreeSet, HashMap};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
 use crate::decision::Action;
-use crate::effects::{AskKey, Keep};
+use crate::effects::{AskKey, Keep, Unwind};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Attempt, Ended, Fate, Given, Trail};
@@ -113,16 +112,14 @@ pub struct Recovered {
 /// What requests in hand have spent in processes before this one.
 type Charged = HashMap<Arc<str>, Budgets>;
 
-type Unwind = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// What an earlier process has not come to the end of undoing.
 struct Orphans {
     /// With the epochs that are undone: what was done since is not.
     undoing: Vec<(EffectKey, u32)>,
     /// Requests that have their fates, and owe it to the world to be undone.
-    owing: Vec<Unwind>,
+    owing: Vec<(Arc<str>, Unwind)>,
     /// The same, with tools at work for them.
-    late: Vec<Unwind>,
+    late: Vec<(Arc<str>, Unwind)>,
     /// Acts that nobody asks for again, and whose tools work on their own requests.
     waiting: Vec<EffectKey>,
     /// Requests that have ended, and whose undo has stopped.
@@ -605,7 +602,9 @@ impl System {
             waits
         });
         // From now on whoever asks for one of these anew, under the same key, acts once it is undone.
-        let unwind = |task: &Arc<str>| -> Unwind { Box::pin(effects.unwind(task)) };
+        let unwind = |task: &Arc<str>| -> (Arc<str>, Unwind) {
+            (Arc::clone(task), Box::pin(effects.unwind(task)))
+        };
         // Nobody else waits for a tool that takes its time.
         let (late, owing): (Vec<_>, Vec<_>) =
             owing.iter().partition(|task| effects.is_task_with_tools(task));
@@ -628,26 +627,10 @@ impl System {
             let effects = Arc::clone(effects);
             runtime.spawn(async move { effects.settle_orphan(key).await });
         }
-        for unwinds in late {
+        for (_, unwinds) in late {
             runtime.spawn(unwinds);
         }
-        if undoing.is_empty() && owing.is_empty() {
-            return;
-        }
-        let effects = Arc::clone(effects);
-        let about_to = effects.about_to_undo();
-        runtime.spawn(async move {
-            let _about_to = about_to;
-            for (key, epoch) in undoing {
-                // The life of a request that is open goes on with it, too, and may act once more meanwhile.
-                effects.undo(key, Some(epoch)).await;
-                // Of a request that is over, what was left before it is undone, too, if a person has spoken.
-                effects.spoken_on(key);
-            }
-            for unwinds in owing {
-                unwinds.await;
-            }
-        });
+        effects.undo_beside(undoing, owing, runtime);
     }
 
     /// Whether the process ended between a request's fate and the undo of what it had done.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::quarantine::{exported, release_all, told, unknown};
+use super::quarantine::{NAMESAKE, exported, release_all, told, unknown};
 use crate::checkpoint::store::Item;
 use crate::checkpoint::{Batch, Durability, Listed, Store};
 use crate::clock::TokioClock;
@@ -15,7 +15,7 @@ use crate::effects::{Effects, EffectsRef, Keep};
 use crate::error::{QuarantineError, RecoverError};
 use crate::fate::Fate;
 use crate::id::{CheckpointId, ChildPath};
-use crate::journal::{Journal, Journaled, failed};
+use crate::journal::{Aside, Journal, Journaled, Open, failed};
 use crate::ledger::{EffectStatus, Entry, Input, Ledger};
 use crate::quarantine::Quarantined;
 
@@ -87,13 +87,19 @@ impl Upkeep {
     /// [options](crate::system::RecoverOptions::set_unreadable_aside) say.
     ///
     /// # Errors
-    /// No such request was set aside; the tree that the store belongs to has nothing that would take it; the
-    /// journal cannot be written. It is then set aside as before.
+    /// No such request was set aside; the tree that the store belongs to has nothing that would take it, or only
+    /// another child that was started from a template under the same id; the journal cannot be written. It is then
+    /// set aside as before.
     pub async fn release(&self, id: &str) -> Result<(), QuarantineError> {
-        let child = self.journal.aside(id).ok_or_else(|| unknown(id))?.open.child;
-        if !self.has(&child)? {
+        let Aside { open: Open { child, .. }, deleted, .. } =
+            self.journal.aside(id).ok_or_else(|| unknown(id))?;
+        let why = if !self.has(&child)? {
             // A tree that does not find it cannot be taken up.
-            let why = format!("nothing durable is at \"{child}\"");
+            Some(format!("nothing durable is at \"{child}\""))
+        } else {
+            deleted.then(|| NAMESAKE.to_owned())
+        };
+        if let Some(why) = why {
             return Err(QuarantineError::Refused { id: id.to_owned(), why });
         }
         let (_, handed) = self.journal.released(id).ok_or_else(|| unknown(id))?;

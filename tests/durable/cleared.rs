@@ -153,6 +153,30 @@ fn the_states_of_a_deleted_child_go_with_it_but_for_what_people_and_lines_need()
 }
 
 #[test]
+fn a_child_of_the_spec_that_gets_the_path_of_a_deleted_one_begins_anew() {
+    let store = store();
+    runtime().block_on(async {
+        let (system, desk) = up(&store).await;
+        desk.start_from("sum", "a", &100_u64).await.unwrap();
+        assert_eq!(
+            system.port::<u64, u64>("desk/a").unwrap().call(1_u64).await.unwrap().value,
+            101
+        );
+        delete(&desk, "a").await;
+    });
+    runtime().block_on(async {
+        let sum = ChildSpec::stateful("a", || Sum(Arc::new(Slow(0))));
+        let spec = desk().child(sum.effect(EffectKind::Pure).durable::<Sum>());
+        let mut options = RecoverOptions::default();
+        options.adopt_topology = true;
+        let (system, recovered) =
+            System::recover_with(spec, Arc::clone(&store), options).await.unwrap();
+        assert!(recovered.children.is_empty(), "{recovered:?}");
+        assert_eq!(system.port::<u64, u64>("desk/a").unwrap().call(1_u64).await.unwrap().value, 1);
+    });
+}
+
+#[test]
 fn whose_a_state_is_comes_before_what_became_of_it() {
     let store = store();
     runtime().block_on(async {

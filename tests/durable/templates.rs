@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use mainstay::behavior::StartContext;
 use mainstay::checkpoint::{Batch, Durability, Pin, Scope, Wall};
-use mainstay::error::{ChildError, RecoverError, SpecError, StartError, TemplateError};
+use mainstay::error::{
+    ChildError, QuarantineError, RecoverError, SpecError, StartError, TemplateError,
+};
 use mainstay::id::ChildPath;
 use mainstay::spec::RestartType;
 use mainstay::system::{Recovered, SupervisorRef, To, Upkeep};
@@ -550,6 +552,38 @@ fn what_a_child_of_a_template_has_left_set_aside_is_released_while_no_system_run
     runtime().block_on(async {
         let (_, recovered, _) = up(&store).await;
         assert_eq!((recovered.made.len(), recovered.requests), (1, 1));
+    });
+}
+
+#[test]
+fn what_a_deleted_child_has_left_set_aside_is_not_for_another_of_its_path() {
+    let store = store();
+    let why = |released: Result<(), QuarantineError>| match released {
+        Err(QuarantineError::Refused { id, why }) if &*id == "bad" => why,
+        other => panic!("{other:?}"),
+    };
+    let deleted = "its child was deleted, or has ended for good, and another has its path";
+    runtime().block_on(async {
+        let (system, pool) = set_aside(&store).await;
+        delete(&pool, "a").await;
+        let quarantine = system.quarantine();
+        let nobody = why(quarantine.release("bad").await.map(drop));
+        assert_eq!(nobody, "nothing durable is at \"desk/pool/a\"");
+        pool.start_from("other", "a", &0_u64).await.unwrap();
+        assert_eq!(why(quarantine.release("bad").await.map(drop)), deleted);
+    });
+    runtime().block_on(async {
+        let upkeep = Upkeep::of(Arc::clone(&store)).unwrap();
+        assert_eq!(why(upkeep.release("bad").await), deleted);
+    });
+    runtime().block_on(async {
+        let (system, recovered, _) = up(&store).await;
+        assert_eq!((recovered.made.len(), recovered.requests), (1, 0));
+        let quarantine = system.quarantine();
+        assert_eq!(why(quarantine.release("bad").await.map(drop)), deleted);
+        assert!(quarantine.export("bad").unwrap().contains("\"request\":66"));
+        quarantine.discard("bad").await.unwrap();
+        assert!(quarantine.requests().is_empty());
     });
 }
 

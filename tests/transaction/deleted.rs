@@ -7,7 +7,7 @@ use mainstay::spec::Shutdown;
 use mainstay::system::SupervisorRef;
 
 use super::kept::quiet;
-use super::late::{Mover, Run};
+use super::late::{Mover, Run, TWICE};
 use super::*;
 
 impl Run {
@@ -84,6 +84,35 @@ fn wherever_the_process_ends_what_a_deleted_child_has_done_is_undone() {
         }
     }
     assert!(ends > 8, "only {ends} places to end at");
+}
+
+/// Whose acts they are is known to the next process by the tree, so the child is in it until all is undone.
+#[test]
+fn a_process_that_ends_while_the_acts_of_a_deleted_child_are_undone_leaves_the_rest_to_the_next() {
+    let run = Run::new();
+    runtime().block_on(async {
+        let (system, top) = run.up(&run.store).await;
+        top.start_from("mover", "a", &()).await.unwrap();
+        let port = system.port::<u32, u32>("top/a").unwrap();
+        port.submit(TWICE, CallOptions::new().key("twice")).await.unwrap();
+        quiet(&system).await;
+        assert_eq!(run.log(), ["move 3000", "move more"]);
+        run.moves.is_slow.store(true, Ordering::SeqCst);
+        top.terminate_child("a").await.unwrap();
+        let deletes = tokio::time::timeout(Duration::from_secs(5), top.delete_child("a"));
+        assert!(deletes.await.is_err(), "one of both is being undone");
+    });
+    run.moves.is_slow.store(false, Ordering::SeqCst);
+    runtime().block_on(async {
+        let (system, _) = run.up(&run.store).await;
+        quiet(&system).await;
+        let log = run.log();
+        for undo in ["undo more", "undo 3000"] {
+            assert!(log.iter().any(|it| it == undo), "{log:?}");
+        }
+        let known = system.effects().list();
+        assert!(known.iter().all(|it| it.status == "compensated"), "{known:?}");
+    });
 }
 
 #[test]

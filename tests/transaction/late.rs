@@ -37,6 +37,8 @@ impl Stateless for Moves {
 const FAILS: u32 = 1_000;
 /// Moved, and then something is done that cannot be undone.
 const ONCE: u32 = 2_000;
+/// Moved, and something more with it.
+pub(super) const TWICE: u32 = 3_000;
 
 /// Moves what it is asked, takes its time over that, and adds up. Asked for 0 it tells what it has moved.
 #[derive(Clone)]
@@ -67,7 +69,11 @@ impl Stateful for Mover {
         if self.acts && matches!(turn, Turn::First) {
             let undo = format!("undo {amount}");
             let act = moves.effect(format!("move {amount}")).undo(&moves, undo);
-            return Ok(Step::Perform(vec![Call::from(act)]));
+            let mut acts = vec![Call::from(act)];
+            if *amount == TWICE {
+                acts.push(Call::from(moves.effect("move more").undo(&moves, "undo more")));
+            }
+            return Ok(Step::Perform(acts));
         }
         if self.plain.load(Ordering::SeqCst) && matches!(turn, Turn::First) {
             let helper = ctx.port::<String, u32>("helper")?;

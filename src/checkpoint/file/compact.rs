@@ -6,17 +6,20 @@
 //! *Invariant.* The copy is whole and durable before it has its name, and the log is removed after that.
 //! At every moment a crash leaves either the log or the copy.
 
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Seek, SeekFrom, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::checkpoint::codec;
 use crate::checkpoint::file::segment::{
     Frames, Head, Kind, Pending, Place, Range, SEGMENT_HEAD, Segment,
 };
 use crate::checkpoint::file::writer::Job;
 use crate::checkpoint::file::{FileStore, Shared, Touch, sync_folder};
 use crate::checkpoint::index::Change;
+use crate::checkpoint::manifest::Digest;
 use crate::checkpoint::store::Compacted;
 use crate::error::StoreError;
 
@@ -37,6 +40,7 @@ pub(super) struct Start {
 #[derive(Debug)]
 pub(super) struct Copied {
     pub(super) segment: Arc<Segment>,
+    /// And the checkpoints that cannot be read any more.
     pub(super) changes: Vec<Pending>,
     pub(super) number: u64,
 }
@@ -73,6 +77,7 @@ fn copy(
         frames: 0,
         moved: Vec::new(),
         buffer: Frames::default(),
+        damaged: HashMap::new(),
     };
     for change in start.changes {
         copy.add(change, io)?;
@@ -97,6 +102,8 @@ struct Copy<'a> {
     frames: u32,
     moved: Vec<Pending>,
     buffer: Frames,
+    /// The contents that are, and why.
+    damaged: HashMap<Digest, String>,
 }
 
 impl Copy<'_> {
@@ -109,14 +116,30 @@ impl Copy<'_> {
             self.buffer.begin();
         }
         match change {
-            // Both are checked on the way: what is corrupt is never copied as if it were sound.
-            Change::Piece(digest, place) => self.buffer.content(digest, &place.envelope()?),
+            // Both are checked on the way: what is corrupt is never copied as if it were sound. A content has a
+            // checksum of its own, by which it is refused wherever it stands: those that name it are marked, and
+            // the others are not kept from being copied.
+            Change::Piece(digest, place) => {
+                let bytes = place.bytes()?;
+                if let Err(why) = codec::check(&bytes) {
+                    self.damaged.insert(digest, why.to_string());
+                }
+                self.buffer.content(digest, &bytes);
+            }
+            Change::Checkpoint(it) => {
+                let why = it.contents().find_map(|digest| self.damaged.get(&digest));
+                let bad = why.map(|why| (it.id, format!("a content of it is damaged: {why}")));
+                self.buffer.change(Change::Checkpoint(it))?;
+                if let Some((id, why)) = bad {
+                    self.buffer.change(Change::Bad(id, why.clone()))?;
+                    self.moved.push(Change::Bad(id, why));
+                }
+            }
             Change::Append(stream, position, place) => {
                 self.buffer.append(&stream, position, &place.record()?);
             }
             other => {
                 let change = match other {
-                    Change::Checkpoint(it) => Change::Checkpoint(it),
                     Change::Line(it) => Change::Line(it),
                     Change::Trim(stream, before) => Change::Trim(stream, before),
                     Change::Pin(id, pin) => Change::Pin(id, pin),

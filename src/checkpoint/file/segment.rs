@@ -306,6 +306,8 @@ impl Frames {
             Item::Topology(topology) => Change::Topology(topology),
             Item::Drop(id) => Change::Drop(id),
             Item::DropLine(id) => Change::DropLine(id),
+            // The writer has put in its place what it comes to.
+            Item::Clear(..) => return Ok(()),
         };
         self.change(change)
     }

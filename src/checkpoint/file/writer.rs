@@ -200,16 +200,32 @@ impl Writer {
                 self.job(job, &mut group);
                 if group.frames.bytes.len() >= GROUP {
                     self.write(std::mem::take(&mut group));
+                    self.sync_in_time();
                 }
             }
             self.write(group);
+            // Also when there is always more to write.
+            self.sync_in_time();
         }
         drop(self.sync());
     }
 
+    /// Makes durable what has waited for that for as long as it may.
+    fn sync_in_time(&mut self) {
+        let within = self.shared.options.sync_within;
+        if self.unsynced.is_some_and(|since| since.elapsed() >= within) {
+            // Nobody is told: the next write or flush will be.
+            drop(self.sync());
+        }
+    }
+
     fn job(&mut self, job: Job, group: &mut Group) {
         match job {
-            Job::Commit { batch, durability, answerer } => {
+            Job::Commit { mut batch, durability, answerer } => {
+                if batch.items.iter().any(|item| matches!(item, Item::Clear(..))) {
+                    self.write(std::mem::take(group));
+                    self.clear(&mut batch);
+                }
                 let room = if batch.makes_room { Room::Made } else { Room::Needed };
                 match self.add(batch, group, room) {
                     Ok(receipt) => {
@@ -252,6 +268,19 @@ impl Writer {
             Job::Compacted { copied, answer } => {
                 self.write(std::mem::take(group));
                 tell(&answer, self.end_compaction(copied));
+            }
+        }
+    }
+
+    /// Decides what goes of children that are gone: here, where nothing can be pinned or named in between.
+    fn clear(&self, batch: &mut Batch) {
+        let index = self.shared.index.read();
+        for item in std::mem::take(&mut batch.items) {
+            match item {
+                Item::Clear(child, now) => {
+                    batch.items.extend(index.left_by(&child, now).into_iter().map(Item::Drop));
+                }
+                item => batch.items.push(item),
             }
         }
     }
@@ -453,6 +482,7 @@ impl Writer {
                     Change::Append(stream, position, to) => {
                         index.move_record(&stream, position, to);
                     }
+                    bad @ Change::Bad(..) => index.apply_admitted(bad),
                     _ => {}
                 }
             }

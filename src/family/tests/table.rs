@@ -155,6 +155,35 @@ fn kept_children_that_do_not_start_are_quarantined_one_by_one_and_end_no_family(
     }
 }
 
+/// It was said to be up when nobody had asked it anything yet.
+#[test]
+fn a_lazy_kept_child_that_does_not_start_with_its_first_request_counts_against_itself_only() {
+    let no = || ExitCause::StartFailed("no".into());
+    for (strategy, _) in EACH {
+        let mut bench = Bench::fresh(options(strategy, 1), &[("a", PERMANENT)]);
+        for id in ["b", "c"] {
+            bench.family.add_kept(id.into(), PERMANENT, Incarnation::NONE).unwrap();
+        }
+        bench.feed(Input::Boot);
+        // One is asked within the boot.
+        assert_eq!(bench.exit("c", no()), "", "{strategy}");
+        assert_eq!(bench.done(), "booted, restarting c of 1 (0), run start c2", "{strategy}");
+        assert_eq!(bench.fails("c"), "quarantined c", "{strategy}");
+        assert_eq!(bench.exit("b", no()), "restarting b of 1 (0), run start b2", "{strategy}");
+        assert_eq!(bench.fails("b"), "quarantined b", "{strategy}");
+        let next = bench.crash("a");
+        assert!(next.starts_with("restarting a of 1 (1)"), "nothing was counted: {next}");
+    }
+    // One that had begun, and was to begin again with the next request.
+    let mut bench = Bench::fresh(options(Strategy::OneForOne, 1), &[("a", PERMANENT)]);
+    bench.family.add_kept("b".into(), PERMANENT, Incarnation::NONE).unwrap();
+    bench.feed(Input::Boot);
+    bench.done();
+    assert_eq!(bench.crash("b"), "restarting b of 1 (1), run start b2");
+    bench.done();
+    assert_eq!(bench.exit("b", no()), "run stop a+", "the second is one too many");
+}
+
 #[test]
 fn a_kept_child_that_was_up_once_counts_as_any_other() {
     let own = Some(Limit::new(9, Duration::from_secs(5)));

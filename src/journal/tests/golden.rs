@@ -82,6 +82,7 @@ fn lines() -> Vec<Line> {
         at: (fate == Fate::Quarantined).then_some(Wall(7)),
         trail: if fate == Fate::Quarantined { trail() } else { Trail::default() },
         work: work.map(|step| (ChildPath::new("desk/agent"), step)),
+        deleted: false,
         given: (key == "two").then(|| Box::new(given())),
     };
     let mut lines = vec![
@@ -141,16 +142,30 @@ fn lines() -> Vec<Line> {
     for (id, before) in [("a", vec![CheckpointId(78)]), ("b", Vec::new())] {
         let child = ChildPath::new("desk/pool").join(id);
         let arguments = "{\"first\":5}".to_owned();
-        lines.push(Line::Made { child, template: key("sum"), arguments, before });
+        lines.push(Line::Made { child, template: key("sum"), arguments, before, again: false });
     }
-    lines.push(match accepted("ten", Trail::default()) {
-        Line::Accepted { key, request, deadline, trail, budget, taken, back, hand, .. } => {
-            let child = ChildPath::new("desk/pool/b");
-            Line::Accepted { child, key, request, deadline, trail, budget, taken, back, hand }
+    let to = |child: &str, key: &str| {
+        let mut line = accepted(key, Trail::default());
+        if let Line::Accepted { child: at, .. } = &mut line {
+            *at = ChildPath::new(child);
         }
-        other => other,
-    });
-    lines.push(Line::Unmade { child: ChildPath::new("desk/pool/b") });
+        line
+    };
+    lines.push(to("desk/pool/b", "ten"));
+    lines.push(to("desk/pool/b", "eleven"));
+    lines.push(fated("eleven", Fate::Quarantined, None, None));
+    lines.push(Line::Unmade { child: ChildPath::new("desk/pool/b"), deleted: true });
+    // As by a journal that was written anew.
+    for name in ["twelve", "thirteen"] {
+        lines.push(to("desk/pool/a", name));
+        lines.push(fated(name, Fate::Quarantined, None, None));
+        if let Some(Line::Fated { deleted, .. }) = lines.last_mut() {
+            *deleted = name == "twelve";
+        }
+    }
+    let (child, arguments) = (ChildPath::new("desk/pool/a"), "{\"first\":5}".to_owned());
+    let (template, before) = (key("sum"), Vec::new());
+    lines.push(Line::Made { child, template, arguments, before, again: true });
     lines.push(match accepted("nine", Trail::default()) {
         Line::Accepted { child, key, request, deadline, trail, budget, .. } => {
             let back = Back { own: true, widest: Some(at) };
@@ -226,8 +241,11 @@ async fn what_every_version_wrote_is_read() {
         assert_eq!(known("four"), Some(Journaled::Open));
         assert_eq!(known("five"), Some(Journaled::Fated(Fate::Quarantined, None)));
         assert_eq!(known("six"), None);
-        let aside: Vec<_> = journal.set_aside().into_iter().map(|it| it.open.key).collect();
-        assert_eq!(aside, [Arc::from("three")]);
+        let aside: Vec<_> =
+            journal.set_aside().into_iter().map(|it| (it.open.key, it.deleted)).collect();
+        let all = [("three", false), ("eleven", true), ("twelve", true), ("thirteen", false)];
+        let all = all.map(|(key, deleted)| (Arc::<str>::from(key), deleted));
+        assert_eq!(aside, all[..if version > 9 { 4 } else { 1 }]);
         assert!(journal.is_used_up(CheckpointId(77)));
         let open = journal.open_requests();
         let found: Vec<_> = open.iter().map(|it| (it.taken, it.back.clone())).collect();

@@ -73,6 +73,68 @@ async fn what_is_there_when_a_child_is_made_is_of_others_however_late_it_came() 
     assert!(journal.is_of_another(&made.child, sealed.checkpoint().id));
 }
 
+/// Of one that is gone for good; and not of one that was let go, or that never began.
+#[tokio::test(start_paused = true)]
+async fn what_was_set_aside_is_known_to_be_of_one_that_is_gone() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    for (id, key) in [("gone", "one"), ("let go", "two"), ("lives", "three")] {
+        let made = made(id);
+        let path = made.child.clone();
+        let (serial, commit) = journal.makes(made.clone()).ok().unwrap();
+        commit.await.unwrap();
+        let open = Open { child: path.clone(), ..open(key) };
+        drop(journal.accepted(open, Durability::Sync));
+        let key = Arc::from(key);
+        journal.quarantined(&key, Trail::default(), Wall(9), Durability::Sync).await.unwrap();
+        match id {
+            "gone" => journal.clears(&path, serial).unwrap().done().await.unwrap(),
+            "let go" => journal.unmakes(&path, serial).unwrap().done().await.unwrap(),
+            _ => continue,
+        }
+        // Its namesake.
+        let (_, commit) = journal.makes(made).ok().unwrap();
+        commit.await.unwrap();
+    }
+    let told = |journal: &Journal| {
+        let all = journal.set_aside().into_iter();
+        all.map(|aside| (aside.open.key.to_string(), aside.deleted)).collect::<Vec<_>>()
+    };
+    let all = [("one", true), ("two", false), ("three", false)];
+    let all = all.map(|(key, deleted)| (key.to_owned(), deleted));
+    assert_eq!(told(&journal), all);
+    let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+    assert_eq!(told(&journal), all);
+    // And by a journal that is written anew.
+    journal.written.store(u64::MAX, Ordering::Relaxed);
+    journal.tidy(Vec::new).await.unwrap();
+    assert_eq!(told(&Journal::open(store, clock()).unwrap().0), all);
+}
+
+/// A release that the store refuses leaves it set aside, and of whom it was.
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_refused_as_its_child_goes_forgets_nothing() {
+    let asked = Arc::new(Asked::default());
+    let store: Arc<dyn Store> = Arc::clone(&asked) as Arc<dyn Store>;
+    let (journal, _) = Journal::open(store, clock()).unwrap();
+    let made = made("a");
+    let path = made.child.clone();
+    let (serial, commit) = journal.makes(made).ok().unwrap();
+    drop(commit);
+    let key = Arc::from("one");
+    drop(journal.accepted(Open { child: path.clone(), ..open("one") }, Durability::Sync));
+    let aside = journal.quarantined(&key, Trail::default(), Wall(9), Durability::Sync);
+    (0..3).for_each(|nth| asked.answer(nth, true));
+    aside.await.unwrap();
+    let (_, released) = journal.released("one").unwrap();
+    let unmaking = journal.clears(&path, serial).unwrap();
+    asked.answer(3, false);
+    assert!(released.await.is_err());
+    asked.answer(4, true);
+    unmaking.done().await.unwrap();
+    assert!(journal.aside("one").unwrap().deleted);
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_a_change_hears_who_waits_for_its_path() {
     let (journal, _) = Journal::open(Arc::new(MemoryStore::new()), clock()).unwrap();
@@ -108,39 +170,87 @@ async fn a_change_that_comes_before_anybody_waits_for_it_is_heard() {
     assert!(pin!(change.come()).poll(&mut cx).is_ready());
 }
 
+/// A journal with a child that has an open request, others whose arguments weigh much, and fates; how many commits that
+/// was.
+fn heavy(asked: &Arc<Asked>) -> (Arc<Journal>, usize) {
+    let (journal, _) = Journal::open(Arc::clone(asked) as Arc<dyn Store>, clock()).unwrap();
+    let open = Open { child: ChildPath::new("desk/a"), ..open("one") };
+    drop(journal.makes(made("a")));
+    drop(journal.accepted(open, Durability::Sync));
+    for n in 0..40 {
+        let key = Arc::<str>::from(weighty(n));
+        drop(journal.accepted(super::open(&key), Durability::Sync));
+        let batch = (Batch::new(), Durability::Sync);
+        drop(journal.fated(&key, Fate::Failed, None, None, batch));
+        let arguments = format!("{:?}", weighty(n));
+        drop(journal.makes(Made { arguments, ..made(&n.to_string()) }));
+    }
+    let before = asked.waiting.lock().len();
+    (0..before).for_each(|nth| asked.answer(nth, true));
+    journal.written.store(u64::MAX, Ordering::Relaxed);
+    (journal, before)
+}
+
+fn weighty(n: usize) -> String {
+    format!("{n}{}", "x".repeat(1000))
+}
+
 /// The records of a journal that is written anew come in several commits, and the process may end between two.
 #[tokio::test(start_paused = true)]
 async fn a_journal_that_is_written_anew_in_part_ends_no_request_of_a_child() {
     let asked = Arc::new(Asked::default());
-    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
-    let made = made("a");
-    let open = Open { child: made.child.clone(), ..open("one") };
-    drop(journal.makes(made));
-    drop(journal.accepted(open, Durability::Sync));
-    let done = |n: usize| {
-        let key = Arc::<str>::from(format!("{n}{}", "x".repeat(1000)));
-        drop(journal.accepted(super::open(&key), Durability::Sync));
-        let batch = (Batch::new(), Durability::Sync);
-        drop(journal.fated(&key, Fate::Failed, None, None, batch));
-    };
-    (0..40).for_each(done);
-    let before = asked.waiting.lock().len();
-    (0..before).for_each(|nth| asked.answer(nth, true));
-    journal.written.store(u64::MAX, Ordering::Relaxed);
+    let (journal, before) = heavy(&asked);
     let mut tidies = pin!(journal.tidy(Vec::new));
     let mut cx = TaskContext::from_waker(Waker::noop());
     assert!(tidies.as_mut().poll(&mut cx).is_pending());
     let all = asked.waiting.lock().len();
-    assert!(all > before + 2, "{}", all - before);
-    for ends in before..all {
+    assert!(all > before + 8, "{}", all - before);
+    let weight = |item: &Item| match item {
+        Item::Append { bytes, .. } => bytes.len(),
+        other => panic!("{other:?} before all is there"),
+    };
+    let weights: Vec<usize> = asked.waiting.lock()[before..]
+        .iter()
+        .map(|it| it.as_ref().unwrap().0.items.iter().map(weight).sum())
+        .collect();
+    assert!(weights.iter().all(|weight| *weight < BATCH + BATCH / 2), "{weights:?}");
+    assert_eq!(journal.bytes.load(Ordering::Relaxed), weights.iter().sum::<usize>() as u64);
+    for ends in before..=all {
+        let is_last = ends == all;
+        // What was said before goes once the store has answered to all of it.
+        assert!(tidies.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(asked.waiting.lock().len(), all + usize::from(is_last));
         let store: Arc<dyn Store> = Arc::clone(&asked) as Arc<dyn Store>;
         let (journal, _) = Journal::open(store, clock()).unwrap();
         assert_eq!(journal.known("one"), Some(Journaled::Open), "{}", ends - before);
-        assert_eq!(journal.made().len(), 1);
+        assert_eq!(journal.made().len(), 41);
         asked.answer(ends, true);
     }
-    let (journal, _) = Journal::open(asked, clock()).unwrap();
-    assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 1));
+    tidies.await.unwrap();
+    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
+    assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 41));
+    assert_eq!(journal.made()[0].1.child, ChildPath::new("desk/a"), "the oldest first");
+    assert!(asked.scan(STREAM, 1, usize::MAX).unwrap().len() < 130);
+}
+
+/// Also where there is room for a smaller part after it.
+#[tokio::test(start_paused = true)]
+async fn a_journal_of_which_the_store_refuses_a_part_is_there_as_before() {
+    for refused in [0, 1] {
+        let asked = Arc::new(Asked::default());
+        let (journal, before) = heavy(&asked);
+        let mut tidies = pin!(journal.tidy(Vec::new));
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        assert!(tidies.as_mut().poll(&mut cx).is_pending());
+        let all = asked.waiting.lock().len();
+        (before..all).for_each(|nth| asked.answer(nth, nth != before + refused));
+        let done = tidies.as_mut().poll(&mut cx);
+        assert!(matches!(done, Poll::Ready(Err(_))), "{refused} {done:?}");
+        assert_eq!(asked.waiting.lock().len(), all, "nothing has gone");
+        let (journal, _) = Journal::open(asked, clock()).unwrap();
+        assert_eq!((journal.open_requests().len(), journal.made().len()), (1, 41));
+        assert!((0..40).all(|n| journal.known(&weighty(n)).is_some()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,4 +291,35 @@ async fn who_has_the_path_of_one_whose_end_was_refused_takes_up_nothing_of_it() 
     assert!(journal.open_requests().is_empty());
     assert_eq!(journal.known("one"), Some(Journaled::Fated(Fate::Stopped, None)));
     assert!(journal.replays(&path, 0).is_empty());
+}
+
+/// What is needed is decided where its states go, and not before.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_on_its_way_keeps_what_it_names_of_a_child_that_goes() {
+    let asked = Arc::new(Asked::default());
+    let (journal, _) = Journal::open(Arc::clone(&asked) as Arc<dyn Store>, clock()).unwrap();
+    let made = made("a");
+    let path = made.child.clone();
+    let (serial, commit) = journal.makes(made).ok().unwrap();
+    drop(commit);
+    let now = Now::read(&*clock());
+    let [named, other] = [1, 2].map(|step| {
+        let draft = Draft::new(path.clone(), Snapshot::new("sum", 1), now);
+        let sealed = draft.at(Incarnation(1), step).seal().unwrap();
+        drop(journal.commit_state(Batch::new().checkpoint(&sealed), Durability::Sync));
+        sealed
+    });
+    (0..3).for_each(|nth| asked.answer(nth, true));
+    let line = LineDraft::new(Scope::Session, ChildPath::new("desk"), now);
+    let line = line.member(named.checkpoint()).draw().unwrap();
+    let drawn = asked.commit(Batch::new().line(line), Durability::Sync);
+    let unmaking = journal.clears(&path, serial).unwrap();
+    asked.answer(3, true);
+    asked.answer(4, true);
+    drawn.await.unwrap();
+    unmaking.done().await.unwrap();
+    let left: Vec<_> = asked.checkpoints(&path).unwrap();
+    let left: Vec<_> = left.iter().map(|listed| listed.checkpoint.id).collect();
+    assert_eq!(left, [named.checkpoint().id]);
+    assert!(asked.find(other.checkpoint().id).is_err());
 }

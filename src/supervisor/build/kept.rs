@@ -28,15 +28,24 @@ impl Registry {
 
     /// Every child that is durable, in the order of their paths.
     pub(crate) fn durable(&self) -> Vec<Arc<dyn Look>> {
-        let mut found: Vec<_> = self
-            .entries
-            .iter()
-            .filter_map(|entry| match entry.value() {
-                Entry::Child { slot, .. } if slot.spec().durable => Some(Arc::clone(slot)),
-                _ => None,
-            })
-            .collect();
-        found.sort_by(|one, other| one.path().cmp(other.path()));
+        self.all_durable(|_| true)
+    }
+
+    /// The child with this path, or those below it, as far as they are durable, in the order of their paths.
+    pub(crate) fn durable_below(&self, at: &ChildPath) -> Vec<Arc<dyn Look>> {
+        // One among many is not looked for among all.
+        if let Some(entry @ Entry::Child { .. }) = self.get(at) {
+            return durable(&entry).into_iter().collect();
+        }
+        let is_below =
+            |path: &str| path.strip_prefix(at.as_str()).is_some_and(|it| it.starts_with('/'));
+        self.all_durable(|path| is_below(path.as_str()))
+    }
+
+    fn all_durable(&self, is_wanted: impl Fn(&ChildPath) -> bool) -> Vec<Arc<dyn Look>> {
+        let wanted = self.entries.iter().filter(|entry| is_wanted(entry.key()));
+        let mut found: Vec<_> = wanted.filter_map(|entry| durable(entry.value())).collect();
+        found.sort_unstable_by(|one, other| one.path().cmp(other.path()));
         found
     }
 
@@ -76,5 +85,12 @@ impl Registry {
             Some(Entry::Group(group)) => group.group.count_ended(fate),
             Some(Entry::Supervisor(_)) | None => {}
         }
+    }
+}
+
+fn durable(entry: &Entry) -> Option<Arc<dyn Look>> {
+    match entry {
+        Entry::Child { slot, .. } if slot.spec().durable => Some(Arc::clone(slot)),
+        _ => None,
     }
 }

@@ -9,7 +9,7 @@ use super::{Missing, Phase, Place, Report, RollbackError, Since, To, Wider};
 use crate::event::Event;
 use crate::journal::Journal;
 use crate::moment::Moment;
-use crate::slot::{Held, Look};
+use crate::slot::Held;
 
 impl Place {
     /// The supervisor fell, and begins again: its children go on from its newest line, if there is one.
@@ -60,7 +60,7 @@ impl Place {
                     missing,
                     elapsed,
                 };
-                Some(Fallen { place: self, journal, children, report, since, begun, held })
+                Some(Fallen { journal, report, since, begun, held })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
@@ -111,9 +111,7 @@ impl Place {
 /// A supervisor that fell, whose children are about to begin from a line. They do nothing until what
 /// they had done to the world is settled.
 pub(crate) struct Fallen {
-    place: Place,
     journal: Arc<Journal>,
-    children: Vec<Arc<dyn Look>>,
     report: Report,
     since: Since,
     begun: Moment,
@@ -121,15 +119,20 @@ pub(crate) struct Fallen {
 }
 
 impl Fallen {
+    /// They will not come up. What their open requests have done is settled with their fates.
+    pub(crate) fn let_go(self) {
+        drop(Missing::noted(&self.journal, self.report.missing));
+    }
+
     /// All are up.
-    pub(crate) fn come_up(self) {
-        let Self { place, journal, children, mut report, since, begun, held } = self;
+    pub(crate) fn come_up(self, place: Place) {
+        let Self { journal, mut report, since, begun, held } = self;
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();
             let missing = Missing::noted(&journal, std::mem::take(&mut report.missing));
             let limit = hub.clock.sleep_until(begun + place.scope().limit());
-            let mut settled = Box::pin(place.settle(&journal, &children, since, &phase));
+            let mut settled = Box::pin(place.settle(&journal, &held, since, &phase));
             let told = tokio::select! {
                 biased;
                 told = &mut settled => told,
@@ -140,11 +143,11 @@ impl Fallen {
                     if let Err(error) = settled.await {
                         tracing::error!(target: "mainstay", at = %place.at(), %error, "a late rollback did not end well");
                     }
-                    drop(held);
                     missing.told(&hub, &journal);
                     return;
                 }
             };
+            drop(settled);
             hub.count_rollback(place.scope(), told.is_ok(), begun);
             match told {
                 Ok(told) => {

@@ -1,0 +1,214 @@
+//! What the world has seen of requests that return: it is undone, or said to stand, before they go on.
+//!
+//! *Invariant.* A child goes on once what was done for its own requests is settled, and no sooner; and no later,
+//! since what is undone for others may be undone by it. Whatever the tools do, all go on in the end.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::draw::forget_gone;
+use super::{Phase, Place, RollbackError, Since};
+use crate::behavior::Undone;
+use crate::checkpoint::{Batch, Scope, Sealed};
+use crate::effects::Until;
+use crate::error::ChildError;
+use crate::journal::Journal;
+use crate::slot::{Held, Look, Undoing};
+
+/// A child, and the task and the state of whose undo it is to say.
+type Became<'a> = (&'a Arc<dyn Look>, Option<(String, Undoing)>);
+
+impl Place {
+    /// What has done something to the world.
+    fn tasks(&self) -> HashSet<Arc<str>> {
+        let ledger = self.node.hub.effects.ledger.lock();
+        ledger.acted().map(Arc::clone).collect()
+    }
+
+    /// The children stand where they have returned to, and do nothing yet: that is stored, and then
+    /// their effects are settled. Each goes on as soon as its own are.
+    pub(super) async fn settle(
+        &self,
+        journal: &Arc<Journal>,
+        held: &Held,
+        since: Since,
+        phase: &Phase,
+    ) -> Result<Undone, RollbackError> {
+        // Before anything is undone: a process that ends half-way through goes on from the states that
+        // have not done it yet, and not from those that rely on it.
+        phase.set("writing what they have become");
+        let known = self.tasks();
+        let (mut each, mut owing) = (Vec::new(), Vec::new());
+        for child in held.children() {
+            let undoing = self.undoing(&**child, &known);
+            if child.open_tasks().iter().any(|(_, task, _)| known.contains(&**task)) {
+                owing.push((Arc::clone(child), undoing.clone()));
+            }
+            each.push((child, undoing.map(|task| (task, Undoing::Due))));
+        }
+        if let Err(error) = self.keep(journal, each, since).await {
+            // Nothing can be undone then, but they go on all the same, and have to know what stands.
+            self.tell_standing(&owing, &known);
+            return Err(error);
+        }
+        phase.set("undoing effects");
+        let owing_paths: HashSet<_> = owing.iter().map(|(child, _)| child.path().clone()).collect();
+        for child in held.children().iter().filter(|it| !owing_paths.contains(it.path())) {
+            held.release(child);
+        }
+        let (hub, known) = (&self.node.hub, Arc::new(known));
+        // Time of its own: of the limit nothing may be left, for a child that hung.
+        let until = Until::new(&hub.clock, self.scope().limit());
+        // All at once: of two that undo for each other, each has to be settled before the other is.
+        let mut settling = JoinSet::new();
+        let mut all = vec![Undone::default(); owing.len()];
+        for (at, (child, task)) in owing.iter().cloned().enumerate() {
+            let (place, journal, known) = (self.clone(), Arc::clone(journal), Arc::clone(&known));
+            let (until, phase) = (until.clone(), phase.clone());
+            let settles = async move {
+                let done = place.settle_child(&journal, (&child, task), &known, &until, &phase);
+                (at, done.await)
+            };
+            settling.spawn_on(settles, &hub.runtime);
+        }
+        let mut failed = None;
+        while let Some(settled) = settling.join_next().await {
+            match settled {
+                Ok((at, Ok(told))) => {
+                    all[at] = told;
+                    held.release(&owing[at].0);
+                }
+                Ok((_, Err(error))) => drop(failed.get_or_insert(error)),
+                Err(_) => drop(failed.get_or_insert_with(|| self.gone())),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let mut told = Undone::default();
+        for part in all {
+            told.kept.extend(part.kept);
+            told.undone.extend(part.undone);
+            told.unknown.extend(part.unknown);
+        }
+        Ok(told)
+    }
+
+    /// What the open requests of a child have done to the world: within a transaction it is undone. A wider scope
+    /// undoes what the transactions below it have done. `undoing` is the request whose undo is under way by what
+    /// the store has of the child.
+    async fn settle_child(
+        &self,
+        journal: &Arc<Journal>,
+        (child, undoing): (&Arc<dyn Look>, Option<String>),
+        known: &HashSet<Arc<str>>,
+        until: &Until,
+        phase: &Phase,
+    ) -> Result<Undone, RollbackError> {
+        let (hub, effects) = (&self.node.hub, &self.node.hub.effects);
+        let mut all = Undone::default();
+        let tasks = child.open_tasks().into_iter().filter(|(_, task, _)| known.contains(&**task));
+        let tasks: Vec<_> = tasks.collect();
+        for (request, task, step) in &tasks {
+            let told = if self.scope() == Scope::Transaction || child.in_transaction() {
+                effects.compensate_until(task, *step, Some(until)).await
+            } else {
+                effects.standing(task)
+            };
+            all.kept.extend(&told.kept);
+            all.undone.extend(&told.undone);
+            all.unknown.extend(&told.unknown);
+            if told != Undone::default() {
+                child.tell_undone(*request, *step, Arc::new(told));
+            }
+        }
+        if hub.is_shutting_down() && tasks.iter().any(|(_, task, _)| effects.owes(task)) {
+            // The next process goes on from the states that have not done it yet.
+            return Err(self.gone());
+        }
+        if let Some(task) = undoing {
+            // All is undone: what it does from here on is not. Whoever begins again in another process is told.
+            phase.set("writing that all is undone");
+            let done = vec![(child, Some((task, Undoing::Done)))];
+            self.keep(journal, done, Since::default()).await?;
+        }
+        if until.is_over() {
+            for (_, task, _) in &tasks {
+                effects.undo_later(task);
+            }
+        }
+        Ok(all)
+    }
+
+    /// What open requests have done to the world and was not settled.
+    fn tell_standing(&self, owing: &[(Arc<dyn Look>, Option<String>)], known: &HashSet<Arc<str>>) {
+        for (child, _) in owing {
+            for (request, task, step) in child.open_tasks() {
+                if known.contains(&*task) {
+                    let stands = self.node.hub.effects.standing_from(&task, step);
+                    child.tell_undone(request, step, Arc::new(stands));
+                }
+            }
+        }
+    }
+
+    fn gone(&self) -> RollbackError {
+        RollbackError::Restart(ChildError::SupervisorGone(self.node.path.clone()))
+    }
+
+    /// Stores what these have become, which counts as returned to as well as what was used since.
+    async fn keep(
+        &self,
+        journal: &Arc<Journal>,
+        children: Vec<Became<'_>>,
+        since: Since,
+    ) -> Result<(), RollbackError> {
+        let Since { used, missing, given_up } = since;
+        let mut members = Vec::with_capacity(children.len());
+        for (child, undoing) in children {
+            let undoing = undoing.as_ref().map(|(task, undo)| (task.as_str(), *undo));
+            let captured = child.capture(Scope::Step, undoing);
+            if let Some(sealed) = captured.map_err(RollbackError::Store)? {
+                members.push((Arc::clone(child), sealed));
+            }
+        }
+        let write = |members: &[(Arc<dyn Look>, Sealed)]| {
+            let fresh = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
+            let used: Vec<_> = used.iter().copied().chain(fresh).collect();
+            let batch = members.iter().fold(Batch::new(), |it, (_, sealed)| it.checkpoint(sealed));
+            let batch = journal.without(&given_up, batch);
+            let commit = batch.map(|batch| journal.returned(&used, &missing, batch));
+            async move { commit?.await }
+        };
+        let hub = &self.node.hub;
+        let records = || hub.effects.ledger.lock().records();
+        while let Err(error) = hub.with_room_of(journal, records, || write(&members)).await {
+            let count = members.len();
+            forget_gone(&*journal.store, &mut members);
+            if members.len() == count {
+                return Err(error.into());
+            }
+        }
+        for (child, sealed) in &members {
+            child.captured(sealed);
+        }
+        Ok(())
+    }
+
+    /// The open request of a child in a transaction that has done something to the world since the line was
+    /// drawn: that is about to be undone.
+    fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
+        if !child.in_transaction() || known.is_empty() {
+            return None;
+        }
+        let effects = &self.node.hub.effects;
+        let acted = |task: &str, step| {
+            known.contains(task) && effects.standing_from(task, step) != Undone::default()
+        };
+        let open = child.open_tasks().into_iter().filter(|(_, task, step)| acted(task, *step));
+        // The one in whose middle the child stands comes first.
+        open.max_by_key(|(.., step)| *step).map(|(_, task, _)| task)
+    }
+}
