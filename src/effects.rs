@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -16,14 +15,14 @@ use tokio::sync::Notify;
 
 use crate::behavior::{PastAct, Undone};
 use crate::event::Event;
-use crate::fate::{Answer, Cost, Fate, Given, Trail};
+use crate::fate::{Cost, Fate, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Reply, Tie, UNDO};
+use crate::port::{Act, Call, NotUndone, Outcome, Tie, UNDO};
 
 mod dispatch;
 mod ended;
@@ -36,10 +35,11 @@ mod rest;
 mod settling;
 mod until;
 
-use dispatch::{Lost, NoAnswer, unknown};
+use dispatch::{Lost, NoAnswer, intent, unknown};
 pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
 pub(crate) use lanes::Unwind;
+use recall::{recorded, unreadable};
 pub use settling::{EffectView, EffectsRef};
 pub(crate) use until::Until;
 
@@ -666,24 +666,6 @@ impl Effects {
     }
 }
 
-/// The answer of an effect that was not asked for now.
-fn recorded(value: Reply, tool: &ChildPath, happened: Happened) -> Answer<Reply> {
-    Answer {
-        value,
-        served_by: happened.served_by.unwrap_or_else(|| tool.clone()),
-        degraded: happened.degraded,
-        defaulted: happened.defaulted,
-        attempts: 0,
-        cost: Cost::default(),
-        elapsed: Duration::ZERO,
-        trail: Trail::default(),
-    }
-}
-
-fn unreadable(key: EffectKey, error: &str) -> Fault {
-    Fault::internal(format!("the recorded result of {key} cannot be read: {error}"))
-}
-
 /// While it lives, nobody else undoes this effect.
 struct Undoing<'a> {
     effects: &'a Effects,
@@ -695,24 +677,4 @@ impl Drop for Undoing<'_> {
         self.effects.undoing.lock().remove(&self.key);
         self.effects.changed.notify_waiters();
     }
-}
-
-fn intent(site: &Site, call: &Call, act: &Act) -> Result<Intent, Fault> {
-    let unreadable = |error: &String| {
-        Fault::internal(format!("a request for \"{}\" cannot be recorded: {error}", call.target()))
-            .with_code("effect_request")
-    };
-    let request = act.request.as_ref().map_err(unreadable)?;
-    let undo = act.undo.as_ref().map(|undo| undo.as_ref().map_err(unreadable).cloned());
-    Ok(Intent {
-        key: EffectKey::of(&site.task, site.step, site.ordinal, call.target(), request),
-        task: Arc::clone(&site.task),
-        owner: site.owner.clone(),
-        step: site.step,
-        ordinal: site.ordinal,
-        tool: call.target().clone(),
-        kind: act.kind,
-        request: Arc::clone(request),
-        undo: undo.transpose()?,
-    })
 }

@@ -18,7 +18,7 @@ use super::{Asked, EFFECT_UNKNOWN, Effects, Site, recorded, unreadable};
 use crate::fate::{Answer, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
-use crate::ledger::{EffectKey, EffectStatus, Happened, Input, Record, Trace};
+use crate::ledger::{EffectKey, EffectStatus, Happened, Input, Intent, Record, Trace};
 use crate::port::{Act, Call, Decode, Encode, Reply, Tie, Unanswered, unwound};
 
 /// A call without an answer.
@@ -93,6 +93,27 @@ impl Drop for Apart {
         self.0.apart.fetch_sub(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
     }
+}
+
+/// What is asked for, as it is written down before.
+pub(super) fn intent(site: &Site, call: &Call, act: &Act) -> Result<Intent, Fault> {
+    let unreadable = |error: &String| {
+        Fault::internal(format!("a request for \"{}\" cannot be recorded: {error}", call.target()))
+            .with_code("effect_request")
+    };
+    let request = act.request.as_ref().map_err(unreadable)?;
+    let undo = act.undo.as_ref().map(|undo| undo.as_ref().map_err(unreadable).cloned());
+    Ok(Intent {
+        key: EffectKey::of(&site.task, site.step, site.ordinal, call.target(), request),
+        task: Arc::clone(&site.task),
+        owner: site.owner.clone(),
+        step: site.step,
+        ordinal: site.ordinal,
+        tool: call.target().clone(),
+        kind: act.kind,
+        request: Arc::clone(request),
+        undo: undo.transpose()?,
+    })
 }
 
 /// What a step is told of an act of which nobody knows what came.

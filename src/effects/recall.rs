@@ -4,13 +4,15 @@
 //! *Invariant.* A replay changes nothing and asks nobody: what is not in the record is a fault.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::joined::may_stand;
-use super::{Effects, Site, recorded, unreadable};
-use crate::fate::Answer;
+use super::{Effects, Site};
+use crate::fate::{Answer, Cost, Trail};
 use crate::fault::Fault;
+use crate::id::ChildPath;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Record};
-use crate::port::{Call, Outcome, Tie};
+use crate::port::{Call, Outcome, Reply, Tie};
 
 /// The code of a fault that ends a replay.
 pub(crate) const NOT_RECORDED: &str = "not_recorded";
@@ -121,4 +123,22 @@ impl Effects {
             None => Err(missing("is not in the record")),
         }
     }
+}
+
+/// The answer of an effect that was not asked for now.
+pub(super) fn recorded(value: Reply, tool: &ChildPath, happened: Happened) -> Answer<Reply> {
+    Answer {
+        value,
+        served_by: happened.served_by.unwrap_or_else(|| tool.clone()),
+        degraded: happened.degraded,
+        defaulted: happened.defaulted,
+        attempts: 0,
+        cost: Cost::default(),
+        elapsed: Duration::ZERO,
+        trail: Trail::default(),
+    }
+}
+
+pub(super) fn unreadable(key: EffectKey, error: &str) -> Fault {
+    Fault::internal(format!("the recorded result of {key} cannot be read: {error}"))
 }

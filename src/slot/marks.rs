@@ -40,13 +40,13 @@ impl<W: Worker> Slot<W> {
         let Budgets { tokens, money_micros, .. } = self.spent(job, context);
         let index = self.member.get().map_or(0, |member| member.index);
         let is_member = job.mail.home.is_some();
-        let mut given = Given::default();
-        given.served_by = is_member.then(|| self.path.clone());
-        given.degraded = context.is_degraded() || (is_member && index > 0);
-        given.defaulted = context.is_defaulted();
-        given.attempts = job.attempt;
-        given.cost = Cost { tokens, money_micros };
-        given
+        Given {
+            served_by: is_member.then(|| self.path.clone()),
+            degraded: context.is_degraded() || (is_member && index > 0),
+            defaulted: context.is_defaulted(),
+            attempts: job.attempt,
+            cost: Cost { tokens, money_micros },
+        }
     }
 
     /// The same of what a person has answered in its place.
@@ -54,11 +54,13 @@ impl<W: Worker> Slot<W> {
         let attempts = mail.trail().0.len() as u32;
         let Budgets { tokens, money_micros, .. } =
             self.spent_by(mail, attempts.into(), Cost::default());
-        let mut given = Given::default();
-        given.served_by = mail.home.is_some().then(|| self.path.clone());
-        (given.degraded, given.attempts) = (true, attempts);
-        given.cost = Cost { tokens, money_micros };
-        given
+        Given {
+            served_by: mail.home.is_some().then(|| self.path.clone()),
+            degraded: true,
+            defaulted: false,
+            attempts,
+            cost: Cost { tokens, money_micros },
+        }
     }
 
     /// What the request of this job has spent so far, also in processes before this one.
