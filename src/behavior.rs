@@ -260,8 +260,9 @@ impl Performed {
         Self { outcomes: outcomes.into(), acted, cost }
     }
 
-    /// What the calls have cost together, also those that failed. What was taken from the record of effects
-    /// has cost nothing.
+    /// What the calls have cost together, also those that failed. What was taken from the record has cost
+    /// nothing if this request was told before what it had cost; where it was not, since its process, or the
+    /// attempt that had asked, had ended first, it is told now.
     pub const fn cost(&self) -> Cost {
         self.cost
     }
@@ -606,6 +607,10 @@ impl Context {
     pub(crate) fn is_degraded(&self) -> bool {
         self.notes.degraded.load(Ordering::Relaxed)
             || self.tie.get().is_some_and(|tie| tie.is_degraded())
+    }
+
+    pub(crate) fn is_defaulted(&self) -> bool {
+        self.notes.defaulted.load(Ordering::Relaxed)
     }
 
     /// What the attempt has cost by itself.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::behavior::{PastAct, Undone};
 use crate::event::Event;
-use crate::fate::{Answer, Cost, Fate, Trail};
+use crate::fate::{Answer, Cost, Fate, Given, Trail};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
@@ -30,12 +30,13 @@ mod ended;
 mod going_on;
 mod joined;
 mod lanes;
+mod paid;
 mod recall;
 mod rest;
 mod settling;
 mod until;
 
-use dispatch::{Lost, NoAnswer};
+use dispatch::{Lost, NoAnswer, unknown};
 pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
 pub(crate) use lanes::Unwind;
@@ -67,6 +68,7 @@ pub(crate) struct Effects {
     used: AtomicBool,
     /// Requests that acted and have their fates.
     ended: Mutex<ended::Ended>,
+    paid: Mutex<paid::Paid>,
     runtime: OnceLock<Handle>,
     /// How many acts are with their tools, in tasks of their own.
     apart: AtomicUsize,
@@ -93,6 +95,8 @@ pub(crate) trait Keep: Send + Sync {
     fn note(&self, record: Record);
     /// What is known of the request that a durable tool has accepted under this key.
     fn known(&self, key: &str) -> Option<Asked>;
+    /// How its answer was given, and what it has cost, also without an answer. Nothing of what is not known.
+    fn given(&self, key: &str) -> Given;
     /// Such a request ended without being done: it may be asked for again.
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping;
     /// The requests that were asked for by this request, and by those, under keys that follow from its own;
@@ -131,6 +135,8 @@ pub(crate) struct Site {
     pub(crate) owner: ChildPath,
     pub(crate) step: u64,
     pub(crate) ordinal: u32,
+    /// What it had spent by the state that it goes on with in this process, if that survives the process.
+    pub(crate) before: Option<Cost>,
 }
 
 impl Effects {
@@ -147,6 +153,7 @@ impl Effects {
             emit: Box::new(emit),
             used: AtomicBool::new(false),
             ended: Mutex::default(),
+            paid: Mutex::default(),
             runtime: OnceLock::new(),
             apart: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -471,6 +478,7 @@ impl Effects {
         let act = *act;
         let intent = intent(&site, &call, &act)?;
         let key = intent.key;
+        self.opens(&site, &tie);
         self.begun(&site.task);
         // Of a request with the same key that has its fate: what it did is undone before it is done again.
         self.taken_up(&site.task).await;
@@ -589,7 +597,9 @@ impl Effects {
                     self.keep(record).await?;
                 }
                 self.tell_status(key, "replayed");
-                let answer = recorded(value, call.target(), happened);
+                let cost = happened.cost;
+                let mut answer = recorded(value, call.target(), happened);
+                answer.cost = self.due(&site, key, cost, &tie);
                 // Whoever uses a stand-in's work is degraded by it, however it came by it.
                 tie.note(&answer);
                 Ok(answer)
@@ -621,9 +631,26 @@ impl Effects {
                 let idempotency: Option<Arc<str>> = idempotency.map(Arc::from);
                 guard.dispatched();
                 let tool = call.target().clone();
+                let known = self.journal.get().zip(idempotency.as_ref());
+                let known = known.and_then(|(journal, key)| journal.known(key));
+                if !matches!(known, Some(Asked::Open | Asked::Done(_))) {
+                    self.makes(&site, key);
+                }
                 match self.dispatch(guard, call, &act, Arc::clone(&tie), idempotency).await {
-                    Ok(answer) => Ok(answer),
-                    Err(NoAnswer { fault, unknown: false }) => Err(fault),
+                    // What was asked for before.
+                    Ok(mut answer) if answer.attempts == 0 => {
+                        answer.cost = self.due(&site, key, answer.cost, &tie);
+                        tie.note(&answer);
+                        Ok(answer)
+                    }
+                    Ok(answer) => {
+                        self.heard(&site, key);
+                        Ok(answer)
+                    }
+                    Err(NoAnswer { fault, unknown: false }) => {
+                        self.heard(&site, key);
+                        Err(fault)
+                    }
                     Err(NoAnswer { fault, .. }) => {
                         let unknown = unknown(&site, &tool).with_source(fault);
                         self.find_out(key, &tool, act, tie, unknown).await
@@ -683,16 +710,4 @@ fn intent(site: &Site, call: &Call, act: &Act) -> Result<Intent, Fault> {
         request: Arc::clone(request),
         undo: undo.transpose()?,
     })
-}
-
-fn unknown(site: &Site, tool: &ChildPath) -> Fault {
-    Fault::new(
-        Class::Indeterminate,
-        format!(
-            "nobody knows whether what step {} asked of \"{tool}\" happened; it waits to be resolved",
-            site.step
-        ),
-    )
-    .with_code(EFFECT_UNKNOWN)
-    .effect_unknown()
 }

@@ -123,6 +123,9 @@ pub enum Event {
         to: Option<ChildPath>,
         /// The class the decision rests on; `None` for an exit.
         class: Option<Class>,
+        /// Whether a person is asked first, who may decide otherwise: [`Event::PointOpened`] comes next, and
+        /// [`Event::PointClosed`] says what is done.
+        asks: bool,
     },
     /// A request was interrupted without its fault and waits again at the front.
     Interrupted {
@@ -149,7 +152,8 @@ pub enum Event {
         defaulted: bool,
         /// From acceptance.
         elapsed: Duration,
-        /// What it has cost in this process, as far as the children that worked on it said so.
+        /// What it has cost in this process, as far as the children that worked on it said so, and what was
+        /// asked for before, all in all, where its answer was heard in this process.
         cost: Cost,
     },
     /// A life begins with the state of an earlier one.

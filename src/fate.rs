@@ -13,6 +13,10 @@ use crate::fault::{Class, ExitKind};
 use crate::id::{ChildPath, Delivery};
 use crate::moment::Moment;
 
+mod given;
+
+pub use given::Given;
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -30,7 +30,7 @@ use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
 use crate::journal::Journal;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Record};
 use crate::moment::Moment;
 use crate::points::{PointSpec, Points};
 use crate::port::unwound;
@@ -532,6 +532,16 @@ impl Hub {
         ledger: &Ledger,
         work: impl Fn() -> F,
     ) -> Result<T, StoreError> {
+        self.with_room_of(journal, || ledger.records(), work).await
+    }
+
+    /// As [`Hub::with_room`], with the records of the ledger as they are then.
+    pub(crate) async fn with_room_of<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        journal: &Arc<Journal>,
+        records: impl Fn() -> Vec<Record>,
+        work: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
         loop {
             let error = match work().await {
                 Err(error @ StoreError::Full { .. }) => error,
@@ -539,7 +549,7 @@ impl Hub {
             };
             let before = journal.weight()?;
             journal.fill();
-            if let Err(error) = journal.tidy(|| ledger.records()).await {
+            if let Err(error) = journal.tidy(&records).await {
                 tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
             }
             self.make_room(journal).await;

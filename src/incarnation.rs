@@ -493,7 +493,8 @@ async fn attempt<B: Stateful>(
                             break 'over (None, Ended::Crash(lost(life, cause), tainted()));
                         }
                     }
-                    let asked = perform(slot, calls, context, done, acted);
+                    let before = job.mail.before();
+                    let asked = perform(slot, calls, context, done, (acted, before));
                     let performed = if hand.is_some() {
                         Box::pin(slot.waits_for(&mut hand, asked, context)).await
                     } else {

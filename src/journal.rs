@@ -19,13 +19,14 @@ use crate::checkpoint::{Batch, Commit, Durability, Receipt, Store, Wall};
 use crate::clock::Clock;
 use crate::error::{RecoverError, StoreError};
 pub(crate) use crate::error::{failed, late};
-use crate::fate::{Fate, Trail};
+use crate::fate::{Fate, Given, Trail};
 use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
 use crate::port::Back;
 
+mod end;
 mod hand;
 mod handed;
 mod keep;
@@ -38,6 +39,7 @@ mod room;
 mod state;
 mod trial;
 
+pub(crate) use end::End;
 pub(crate) use hand::Hand;
 pub(crate) use handed::Handed;
 use line::Line;
@@ -55,8 +57,9 @@ const SCHEMA: &str = "mainstay.journal";
 /// it was a stand-in, and effects at which an undo stopped; 5 what requests were that have been answered, and
 /// what came of questions that are no effects, both for a replay; 6 with which requests in hand the process has
 /// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
-/// children were made from templates; 9 on whose word the status of an effect is what it is; 10 whether the child is
-/// gone for good that a request was set aside for.
+/// children were made from templates; 9 on whose word the status of an effect is what it is; 10 how answers were
+/// given, what they and the results of effects have cost, and whether the child is gone for good that a request was
+/// set aside for.
 const VERSION: u32 = 10;
 /// Records read at a time.
 const PAGE: usize = 4096;
@@ -254,7 +257,9 @@ impl Journal {
             commit.await?;
         }
         // What is old goes once all of it is there: until then all is said twice, and the same.
-        self.store.commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync).await?;
+        self.store
+            .commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync)
+            .await?;
         Ok(())
     }
 
@@ -322,6 +327,11 @@ impl Journal {
     /// What is known of the request with this key, for certain.
     pub(crate) fn known(&self, key: &str) -> Option<Journaled> {
         self.state.lock().known(key)
+    }
+
+    /// How the answer to a request was given, where that is written down.
+    pub(crate) fn given_of(&self, key: &str) -> Option<Given> {
+        self.state.lock().given(key).cloned()
     }
 
     /// The requests without a fate, in the order in which they were accepted.
@@ -482,7 +492,7 @@ impl Journal {
         self: &Arc<Self>,
         key: &Arc<str>,
         fate: Fate,
-        reply: Option<String>,
+        end: impl Into<End>,
         work: Option<(ChildPath, u64)>,
         (batch, durability): (Batch, Durability),
     ) -> Handed {
@@ -494,10 +504,11 @@ impl Journal {
                 Handed::plain(self.store.commit(batch, durability))
             };
         }
-        let line = state::fated(key, fate, reply.clone(), work.clone());
+        let end = end.into();
+        let line = state::fated(key, fate, end.clone(), work.clone());
         let commit = self.commit(batch, &line, durability);
         state.works(key, work);
-        let token = state.fate(key, fate, reply);
+        let token = state.fate(key, fate, end);
         self.handed(commit, token)
     }
 

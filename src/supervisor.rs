@@ -126,6 +126,8 @@ struct Desk {
     killed: bool,
     ended: Option<ExitCause>,
     gone: bool,
+    /// It fell, and has not come up since.
+    fallen: Option<Fallen>,
 }
 
 impl Supervisor {
@@ -306,6 +308,12 @@ impl Supervisor {
         }
     }
 
+    /// What a fall had begun and nobody ends any more: what is lost of it is named.
+    fn comes_up_no_more(&self) {
+        let fallen = self.desk.lock().fallen.take();
+        fallen.into_iter().for_each(Fallen::let_go);
+    }
+
     /// The runtime is gone, and the actor of the current life with it: whoever waits for its end, or for
     /// an answer, is told.
     pub(crate) fn lost(&self) {
@@ -354,6 +362,21 @@ impl Supervisor {
     }
 }
 
+/// What a fall has begun, as long as the next life is not up: one that does not start, or is called off, leaves
+/// it to the one after it, whose children stand on the same states.
+struct Unsettled<'a> {
+    node: &'a Supervisor,
+    fallen: Option<Fallen>,
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        let Some(fallen) = self.fallen.take() else { return };
+        let before = self.node.desk.lock().fallen.replace(fallen);
+        drop(before);
+    }
+}
+
 impl Managed for Supervisor {
     fn path(&self) -> &ChildPath {
         &self.path
@@ -365,14 +388,22 @@ impl Managed for Supervisor {
 
     fn begin(self: Arc<Self>, life: Incarnation, link: Link) -> Boxed<Result<(), ExitCause>> {
         Box::pin(async move {
-            let fell = matches!(self.desk.lock().ended, Some(ExitCause::Intensity { .. }));
-            let fallen = if fell { Place::of(&self).after_fall().await } else { None };
+            let (fell, fallen) = {
+                let mut desk = self.desk.lock();
+                (matches!(desk.ended, Some(ExitCause::Intensity { .. })), desk.fallen.take())
+            };
+            let mut unsettled = Unsettled { node: &self, fallen };
+            if fell && unsettled.fallen.is_none() {
+                unsettled.fallen = Place::of(&self).after_fall().await;
+            }
             let Some(receive) = self.begin_life(life, Some(link)) else {
                 return Err(ExitCause::Stopped);
             };
             match receive.await {
                 Ok(Ok(())) => {
-                    fallen.into_iter().for_each(Fallen::come_up);
+                    if let Some(fallen) = unsettled.fallen.take() {
+                        fallen.come_up(Place::of(&self));
+                    }
                     Ok(())
                 }
                 Ok(Err(StartError::Child { child, cause })) => {
@@ -413,6 +444,7 @@ impl Managed for Supervisor {
             }
             if !how.restart {
                 self.each_child(|child| child.give_up(&how.cause));
+                self.comes_up_no_more();
             }
         })
     }
@@ -430,6 +462,7 @@ impl Managed for Supervisor {
             group.close(cause);
         }
         self.each_child(|child| child.give_up(cause));
+        self.comes_up_no_more();
         let link = {
             let mut desk = self.desk.lock();
             if desk.ended.is_none() {
@@ -450,6 +483,7 @@ impl Managed for Supervisor {
             child.remove(cause);
             self.registry.rest(child.path());
         });
+        self.comes_up_no_more();
         if let Hung::Below(nested) = &self.hung {
             nested.hide();
         }

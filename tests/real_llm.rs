@@ -10,20 +10,23 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::circuit::CircuitSpec;
 use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::{Answer, Ended, FateCounts};
-use mainstay::fault::{Class, Fault};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::policy::{Capabilities, Policy};
 use mainstay::port::{CallOptions, Port};
 use mainstay::spec::acting::Read;
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::agent::Agent;
-use mainstay_actors::chat::{ChatReply, ChatRequest};
+use mainstay_actors::chat::stream::{StreamEvent, open};
+use mainstay_actors::chat::{ChatReply, ChatRequest, Finish, Role, ToolChoice};
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::model::Model;
 use mainstay_actors::tool::{ToolContext, ToolSpec, tool};
@@ -34,6 +37,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 const NAME: &str = "smollm2-135m";
+/// For an answer of some length while others are given.
+const LONG: Duration = Duration::from_secs(300);
 /// Requests of one load.
 const LOAD: usize = 50;
 
@@ -63,6 +68,12 @@ fn short(text: impl Into<String>) -> ChatRequest {
 
 fn real(url: &str) -> ChildSpec {
     Model::openai(url, NAME).price_per_million(100_000, 200_000).spec("real").concurrency(2)
+}
+
+/// The same, waited for however busy the machine is.
+fn awaited(url: &str) -> ChildSpec {
+    let model = Model::openai(url, NAME).idle_timeout(LONG);
+    model.spec("real").concurrency(2).attempt_timeout(LONG)
 }
 
 fn window(spec: ChildSpec, tokens: u32) -> ChildSpec {
@@ -148,6 +159,149 @@ async fn a_real_model_is_held_to_a_schema_and_told_of_tools() {
     say(&format!("with a tool it says {:?}", answer.value.text));
     assert!(!answer.value.text.is_empty());
     assert_balanced(system.fates());
+}
+
+#[tokio::test]
+async fn a_real_model_is_held_to_a_schema_while_it_is_heard() {
+    let Some(url) = variable("MAINSTAY_LLM_URL", "a heard answer of a schema") else { return };
+    let schema = json!({
+        "type": "object",
+        "properties": {"mood": {"enum": ["good", "bad"]}, "degrees": {"enum": [1, 2]}},
+        "required": ["mood", "degrees"],
+        "additionalProperties": false,
+    });
+    let root = SupervisorSpec::one_for_one("root")
+        .group(GroupSpec::model("llm").member_spec(awaited(&url)));
+    let system = System::start(root).await.unwrap();
+    let port: Chat = system.port("root/llm").unwrap();
+    let (sink, mut stream) = open(64);
+    let options = CallOptions::new().deadline(LONG);
+    let request = ChatRequest::from("How is the weather?").max_tokens(64).temperature(0.0);
+    let request = request.json_schema("weather", schema).stream_to(sink);
+    let call = tokio::spawn(async move { port.call_with(request, options).await });
+    let (mut heard, mut pieces) = (String::new(), 0);
+    while let Some(event) = stream.next().await {
+        match event {
+            StreamEvent::Text(text) => {
+                heard.push_str(&text);
+                pieces += 1;
+            }
+            StreamEvent::Done => break,
+            other => panic!("{other:?} after {heard:?}"),
+        }
+    }
+    let answer = call.await.unwrap().unwrap();
+    say(&format!("heard of a real answer, in {pieces} pieces: {heard:?}"));
+    assert_eq!(answer.value.text, heard);
+    let said: Value = serde_json::from_str(&heard).unwrap();
+    assert!(said["mood"] == "good" || said["mood"] == "bad", "{said}");
+    assert!(said["degrees"] == 1 || said["degrees"] == 2, "{said}");
+    assert!(!answer.value.usage.estimated && answer.value.usage.output > 0, "{answer:?}");
+    assert_balanced(system.fates());
+}
+
+/// How freely it speaks, one after the other, until it does not speak on and on before it calls.
+const MOODS: [f32; 4] = [0.0, 0.3, 0.6, 0.9];
+
+/// Stands between an agent and its model: has the model call a tool first, and then say what it makes of that.
+struct ToolFirst;
+
+impl Behavior for ToolFirst {
+    type Request = ChatRequest;
+    type Reply = ChatReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+}
+
+impl Stateless for ToolFirst {
+    async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
+        let is_told = request.messages.iter().any(|message| message.role == Role::Tool);
+        let choice = if is_told { ToolChoice::None } else { ToolChoice::Required };
+        let real = ctx.port::<ChatRequest, ChatReply>("real")?;
+        for mood in MOODS {
+            let request = request.clone().tool_choice(choice).temperature(mood);
+            match real.call(request).await {
+                Ok(answer) => return Ok(answer.value),
+                Err(error) => say(&format!("no answer in the mood {mood}: {error}")),
+            }
+        }
+        Err(Fault::exhausted("no mood is the right one"))
+    }
+}
+
+#[tokio::test]
+async fn a_real_model_calls_a_tool_and_answers_with_what_it_says() {
+    let Some(url) = variable("MAINSTAY_LLM_URL", "a real call of a tool") else { return };
+    let looked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&looked);
+    let look = move |arguments: Value, _: ToolContext| {
+        seen.lock().unwrap().push(arguments);
+        async { Ok::<_, Fault>("it rains in every city") }
+    };
+    let city = json!({
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": false,
+    });
+    let offer = ToolSpec::new("look").description("Looks the weather up.").parameters(city);
+    // It is a small one, and has to be told how a call looks.
+    let example = concat!(
+        "Say nothing but a call, such as\n<tool_call>\n",
+        r#"{"name": "look", "arguments": {"city": "Rome"}}"#,
+        "\n</tool_call>"
+    );
+    let agent = Agent::new("first").system(example).max_tokens(192).temperature(0.0);
+    let agent = agent.tool(offer.clone(), "look");
+    let root = SupervisorSpec::one_for_one("root")
+        .child(awaited(&url))
+        .child(
+            ChildSpec::stateless("first", || ToolFirst).needs::<Chat>("real").attempt_timeout(LONG),
+        )
+        .child(tool("look", Read, look))
+        .child(agent.spec("agent"));
+    let system = System::start(root).await.unwrap();
+    let agent = system.child::<Agent>("root/agent").unwrap();
+    let options = CallOptions::new().deadline(LONG);
+    let answer = agent.call_with("Repeat: <tool_call>", options.clone()).await.unwrap();
+    let looked = looked.lock().unwrap().clone();
+    let text = &answer.value.text;
+    say(&format!("a real model has called `look` with {looked:?} and says {text:?}"));
+    assert!(!looked.is_empty() && !text.is_empty());
+    for arguments in &looked {
+        assert!(arguments["city"] == "Paris" || arguments["city"] == "Rome", "{arguments}");
+    }
+    assert_eq!((answer.value.steps, answer.value.tools_used.len()), (2, looked.len()));
+
+    // The same while it is heard, where a call comes in pieces.
+    let port: Chat = system.port("root/real").unwrap();
+    let request = ChatRequest::from("Repeat: <tool_call>").system(example).max_tokens(192);
+    let request = request.tool(offer).tool_choice(ToolChoice::Required);
+    for mood in MOODS {
+        let (sink, mut stream) = open(64);
+        let request = request.clone().temperature(mood).stream_to(sink);
+        let (port, options) = (port.clone(), options.clone());
+        let call = tokio::spawn(async move { port.call_with(request, options).await });
+        let mut heard = Vec::new();
+        while let Some(event) = stream.next().await {
+            if let StreamEvent::ToolCall(call) = event {
+                heard.push(call);
+            }
+        }
+        let answer = call.await.unwrap().unwrap().value;
+        if let Some(fault) = answer.broken_by() {
+            say(&format!("no call in the mood {mood}: {fault}"));
+            continue;
+        }
+        assert_eq!((&answer.tool_calls, answer.finish), (&heard, Finish::ToolCalls));
+        assert!(!heard.is_empty());
+        for call in &heard {
+            let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+            assert!(arguments["city"] == "Paris" || arguments["city"] == "Rome", "{arguments}");
+        }
+        assert_balanced(system.fates());
+        return;
+    }
+    panic!("it has not called while it was heard");
 }
 
 #[tokio::test]

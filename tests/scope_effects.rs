@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
+use mainstay::behavior::{Behavior, Call, Context, StartContext, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{
     Batch, Draft, Durability, MemoryStore, Now, Scope, Sealed, Snapshot, Store,
 };
@@ -47,6 +47,8 @@ struct World {
     opened: Notify,
     told: Mutex<Vec<(usize, usize, usize)>>,
     bad_restores: AtomicU32,
+    /// So many starts of the buyer fail.
+    bad_starts: AtomicU32,
     /// Refunds wait for it, if it is there.
     till: Mutex<Option<Arc<Notify>>>,
     /// The buyer takes a step.
@@ -127,6 +129,14 @@ impl Behavior for Buyer {
 }
 
 impl Stateful for Buyer {
+    async fn start(&mut self, _: &StartContext) -> Result<(), Fault> {
+        let bad = &self.world.bad_starts;
+        match bad.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+            Ok(_) => Err(Fault::network("what it needs is away")),
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn step(&mut self, times: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
         self.world.stepped.notify_waiters();
         match &turn {
@@ -528,6 +538,27 @@ async fn a_supervisor_that_falls_from_a_line_again_takes_the_wider_scope_along()
     }
     assert_eq!(back, ["top/flow", "top"]);
     assert_eq!(buyer.call(1_u32).await.unwrap().value, 1, "as it was before the first purchase");
+}
+
+/// What a scope falls for is often still away when it begins again.
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_fell_is_settled_also_when_its_first_starts_fail() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+    system.checkpoint("top/flow").await.unwrap();
+    let call = tokio::spawn(async move { buyer.call(1_u32).await.unwrap().value });
+    world.waiting.notified().await;
+    world.bad_starts.store(2, Ordering::SeqCst);
+    let mut events = system.events();
+    system.kill("top/flow/gate").unwrap();
+    let ended = |event: &Event| matches!(event, Event::ScopeRolledBack { undone: 1, .. });
+    tokio::time::timeout(90 * SECOND, events.wait_for(ended)).await.expect("it is settled");
+    assert_eq!(world.bad_starts.load(Ordering::SeqCst), 0);
+    world.open();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(world.log(), [Order::Debit, Order::Refund, Order::Debit]);
+    assert_eq!(*world.told.lock(), [(0, 1, 0)]);
+    assert!(system.fates().is_balanced(), "{:?}", system.fates());
 }
 
 #[tokio::test(start_paused = true)]

@@ -334,6 +334,27 @@ fn retention_keeps_the_newest_lines_of_each_place(place: &Place) {
     assert_eq!(ids(store, "a"), [id(&made[3]), id(&made[2])]);
 }
 
+fn retention_keeps_where_a_request_began_that_a_line_has_in_the_middle(place: &Place) {
+    let store = &*place.store;
+    let commit = |batch| store.commit(batch, Durability::Sync).wait().unwrap();
+    let mut made = history(store, "a", 2);
+    for at in 3..5 {
+        let draft = Draft::new(child("a"), snapshot(&format!("step {at}")), now(at));
+        let draft = draft.at(Incarnation(1), at).after(made[made.len() - 1].checkpoint());
+        let middle = draft.envelope(b"in hand".to_vec()).seal().unwrap();
+        commit(Batch::new().checkpoint(&middle));
+        made.push(middle);
+    }
+    commit(Batch::new().line(line(5, &[&made[3]])));
+    for at in 5..8 {
+        let sealed = seal("a", at, made.last());
+        commit(Batch::new().checkpoint(&sealed));
+        made.push(sealed);
+    }
+    store.retain(Retention { checkpoints: 1, lines: 1 }, now(9).wall).unwrap();
+    assert_eq!(ids(store, "a"), [6, 3, 2, 1].map(|at: usize| id(&made[at])));
+}
+
 fn what_is_set_aside_is_listed_exported_and_released(place: &Place) {
     let store = &*place.store;
     let made = history(store, "a", 2);
@@ -529,6 +550,7 @@ macro_rules! contract {
             retention_keeps_the_newest_and_whatever_is_needed
             retention_keeps_what_a_child_goes_on_from
             retention_keeps_the_newest_lines_of_each_place
+            retention_keeps_where_a_request_began_that_a_line_has_in_the_middle
             what_is_set_aside_is_listed_exported_and_released
             a_pin_holds_until_it_is_taken_away
             compaction_changes_nothing_that_can_be_seen

@@ -88,6 +88,9 @@ def main():
     params.port = port
     params.endpoint_metrics = True
     params.use_jinja = True
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools.jinja")
+    with open(beside, encoding="utf-8") as template:
+        params.chat_template = template.read()
     server = xllamacpp.Server(params)
     print("ready", server.listening_address, flush=True)
     while True:

@@ -282,12 +282,15 @@ pub(crate) fn main() -> ExitCode {
     let result = runtime.block_on(execute(cli.command));
     // A thread that reads the terminal would hold it up.
     runtime.shutdown_background();
+    run::restore_terminal();
     let Err(error) = result else {
         let Some(error) = UNWRITTEN.get() else { return ExitCode::SUCCESS };
         tell(format_args!("mainstay: standard output: {error}"));
         return ExitCode::from(1);
     };
-    if wants_json && error.downcast_ref::<Failed>().is_none_or(|failed| !failed.0.is_empty()) {
+    let is_told = error.downcast_ref::<Failed>().is_some_and(|failed| failed.0.is_empty())
+        || error.downcast_ref::<Ended>().is_some_and(|ended| ended.is_told());
+    if wants_json && !is_told {
         // A program reads standard output, and reads of this failure there, too.
         let kind = match () {
             () if error.is::<Snags>() => "file",
@@ -323,7 +326,11 @@ fn may_pass(error: &anyhow::Error) -> bool {
         || error.downcast_ref().is_some_and(started)
         || match error.downcast_ref() {
             Some(RecoverError::Start(error)) => started(error),
-            Some(RecoverError::Topology { .. } | RecoverError::Request { .. }) => false,
+            Some(
+                RecoverError::Topology { .. }
+                | RecoverError::Request { .. }
+                | RecoverError::Child { .. },
+            ) => false,
             other => other.is_some(),
         }
 }
@@ -342,7 +349,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let mut tree = Tree::read(&file)?;
             let show = Show {
                 json,
-                progress: !json && (progress || std::io::stderr().is_terminal()),
+                progress: progress || (!json && std::io::stderr().is_terminal()),
                 stream: stream || (!json && std::io::stdout().is_terminal()),
             };
             let converse =
@@ -389,6 +396,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 () = session.stop() => {}
                 _ = signals.next() => {}
             }
+            let result = session.told_end(result);
             session.end();
             result
         }

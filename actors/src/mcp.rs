@@ -38,10 +38,10 @@
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life | unknown |
 //! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
 //! | the server calls the call off | `Cancelled` | unknown |
-//! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done |
+//! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done if the server is trusted, or it is an error -32601 or -32602 that names the tool; else failed |
 //! | their words that the result does not fit its schema, whatever the code; a result that does not fit the `outputSchema` that the tool has declared, or has no `structuredContent` where it has declared one | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
 //! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
-//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; not done when it is no method of the server or no tool |
+//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; of a trusted server not done when it is no method |
 //! | -32603 | `ToolExecution`, the code | failed |
 //! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew | failed |
 //! | any other code | `Unknown`, the code | failed |
@@ -245,7 +245,10 @@ impl McpServer {
 
     /// Sets an environment variable of the server's process. One whose name says that it is a secret (`KEY`,
     /// `TOKEN`, `SECRET`, `PASS`, `CREDENTIAL`, `AUTH` and the like) is said nowhere: `[key]` stands for it in
-    /// the server's errors and results. So does it for one that [`McpServer::secret`] names.
+    /// the server's errors and results. So does it for one that [`McpServer::secret`] names. It does so however the
+    /// server spells it (in larger or smaller letters, or as JSON quotes it), in an error also for a part of it. In a
+    /// result, which would be another one without it, it stays if it has less than 8 bytes, or less than 16 and is made
+    /// of words (`not-needed`) or of less than five different characters (`00000000`).
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<Arc<str>>) -> Self {
         self.with(|plan| plan.env.push((name.into(), Setting::Given(value.into()))))
@@ -289,7 +292,8 @@ impl McpServer {
     }
 
     /// Believes what the server says about its tools' effects (`readOnlyHint`, `idempotentHint`), for
-    /// tools that are not declared.
+    /// tools that are not declared; and of a call that it has refused it before the tool was run, also where a tool that
+    /// has acted could have said it (the table of the [module](self)).
     ///
     /// # Default
     /// It is not believed.
@@ -501,9 +505,13 @@ impl Plan {
     }
 
     fn found(&self, tools: &[rmcp::model::Tool]) -> Vec<FoundTool> {
-        let found = |tool: &rmcp::model::Tool| FoundTool {
-            spec: classify::tool_spec(tool),
-            effect: self.declared(tool, tools).or_else(|| self.hinted(tool)).unwrap_or_default(),
+        let secrets = self.secrets();
+        let found = |tool: &rmcp::model::Tool| {
+            let mut spec = classify::tool_spec(tool);
+            secrets.clean(&mut spec.description);
+            secrets.clean(&mut spec.parameters);
+            let effect = self.declared(tool, tools).or_else(|| self.hinted(tool));
+            FoundTool { spec, effect: effect.unwrap_or_default() }
         };
         tools.iter().map(found).collect()
     }
@@ -649,12 +657,13 @@ impl McpTool {
             return Err(Fault::input_validation(text).with_code("unknown_tool").not_applied());
         }
         let call = classify::call(name, arguments, &ctx.key());
-        let outcome = live.call(call, self.plan.call_timeout).await;
+        let outcome = live.call(call, self.plan.call_timeout, self.plan.trusted).await;
         let reply = outcome.and_then(|outcome| {
             let asked = classify::Asked {
                 name,
                 listed,
                 transient: self.plan.transient,
+                trusted: self.plan.trusted,
                 max: self.plan.max_result,
                 promised: catalog.promised(name),
             };
@@ -667,7 +676,13 @@ impl McpTool {
         let named = |fault| classify::name(fault, name, self.plan.max_result);
         match reply {
             Ok(mut reply) => {
-                live.secrets.clean(&mut reply.content);
+                let content = &mut reply.content;
+                // A number may have been one.
+                if live.secrets.clean(content)
+                    && serde_json::from_str::<serde::de::IgnoredAny>(content).is_err()
+                {
+                    *content = serde_json::Value::from(std::mem::take(content)).to_string();
+                }
                 Ok(reply)
             }
             Err(fault) => Err(self.plan.hide(named(fault))),

@@ -250,7 +250,9 @@ impl Model {
 
     /// The key, sent as the provider wants it: as a bearer token, or in a header of its own. It is shown
     /// nowhere else: an error that quotes it, or part of it, says `[key]` there, and so does a good answer that
-    /// quotes a key of at least 16 bytes in full.
+    /// quotes it in full, in larger or smaller letters or as JSON quotes it. A good answer keeps what has less than 8
+    /// bytes, or less than 16 and is made of words (as `not-needed`, which a local server is given for a key) or of less
+    /// than five different characters.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Key::Given(key.into());
@@ -501,9 +503,13 @@ impl Model {
             }
             None => None,
         };
-        if let Some(share) = share {
-            course.used(share.usage);
-            *at_stake = share.usage;
+        match share {
+            Some(share) => {
+                course.used(share.usage);
+                *at_stake = share.usage;
+            }
+            // What is sent is read, also if by the time of the answer nobody waits for it any more.
+            None => course.used(wire::estimate(sent, 0)),
         }
         let headers = &credentials.headers[usize::from(stream)];
         let answered = ready.client.post(stream, headers, body, time_left).await;
@@ -528,10 +534,6 @@ impl Model {
                     .await?
             }
             None => {
-                // Whoever has begun to answer has read what was sent.
-                if share.is_none() {
-                    course.used(wire::estimate(sent, 0));
-                }
                 let (head, body) = transport::read_whole(response).await?;
                 let (outcome, usage) = wire::outcome(self.wire, &head, &body, request, sent);
                 (outcome.map(|reply| secrets.cleaned(reply)), usage)

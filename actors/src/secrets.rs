@@ -20,13 +20,35 @@ const SHORTEST: usize = 6;
 /// of a key, so that people know which one is meant.
 const PART: usize = 12;
 
-/// The shortest secret that is taken out of good answers, in bytes: what is shorter is no key but a word
-/// that a local server is given in the place of one, and an answer may well have it.
+/// A secret of so many bytes is taken out of good answers, too, whatever it is made of.
 const KEY: usize = 16;
+/// One of so many is, if it is no word that an answer may well have: see [`is_key`].
+const SHORT_KEY: usize = 8;
+/// How many different characters such a one has at least: `00000000` stands in many an answer.
+const VARIETY: usize = 5;
+/// How many backslashes JSON writes before what it quotes; there are twice as many in each text within a text.
+const SLASHES: usize = 64;
 
 /// Keys, tokens, and what else must not be shown.
 #[derive(Clone, Default)]
-pub(crate) struct Secrets(Vec<String>);
+pub(crate) struct Secrets(Vec<Secret>);
+
+#[derive(Clone)]
+struct Secret {
+    text: String,
+    /// Its characters, each with the number of backslashes before it; those at its end are before none.
+    letters: Vec<(usize, Option<char>)>,
+    is_key: bool,
+}
+
+/// How the beginning of a text is to be read.
+enum Spelled {
+    Otherwise,
+    /// It ends before that can be said.
+    Perhaps,
+    /// As the secret, in so many bytes.
+    So(usize),
+}
 
 /// Whether what goes by this name, a variable or a part of a URL's query, is a secret. What is none is a path,
 /// a version, a region: an answer without it would be a wrong one.
@@ -52,6 +74,107 @@ pub(crate) fn is_name_of_secret(name: &str) -> bool {
     }
 }
 
+/// Whether good answers are rid of a secret. What a local server is given in the place of a key is `ollama` or
+/// `not-needed`, and an answer without such a word would be another one.
+fn is_key(secret: &str) -> bool {
+    let differ = || secret.chars().collect::<HashSet<_>>().len() >= VARIETY;
+    secret.len() >= KEY || secret.len() >= SHORT_KEY && !is_words(secret) && differ()
+}
+
+/// Whether it is made of words: letters of one case, but for the first, and what joins words.
+fn is_words(text: &str) -> bool {
+    text.split(['-', '_', '.', ':', '/', ' ']).all(|word| {
+        let small = word.chars().skip(1).all(|letter| !letter.is_uppercase());
+        let large = word.chars().all(|letter| !letter.is_lowercase());
+        word.chars().all(char::is_alphabetic) && (small || large)
+    })
+}
+
+/// How many of a run of backslashes spell those at the end of a secret: what else is in it belongs to the quote that
+/// follows. `None` if there are too few.
+fn own_of(slashes: usize, run: usize, after: &str) -> Option<usize> {
+    let quotes = after.starts_with('"');
+    let is_all = |level: &usize| {
+        let own = slashes << level;
+        run == own || quotes && run + 1 == own + (1 << level)
+    };
+    // As deep as that is looked for.
+    let level = (0..=SLASHES.ilog2() as usize).rev().find(is_all);
+    let level = level.unwrap_or(usize::from(run >= 2 * slashes));
+    Some(slashes << level).filter(|own| *own <= run)
+}
+
+impl Secret {
+    fn new(text: &str) -> Self {
+        let (mut letters, mut slashes) = (Vec::new(), 0);
+        for letter in text.chars() {
+            if letter == '\\' {
+                slashes += 1;
+            } else {
+                letters.push((std::mem::take(&mut slashes), Some(letter)));
+            }
+        }
+        if slashes > 0 {
+            letters.push((slashes, None));
+        }
+        Self { text: text.to_owned(), letters, is_key: is_key(text) }
+    }
+
+    /// Whether a text that begins with this byte can begin with it.
+    fn may_begin(&self, byte: u8) -> bool {
+        byte == b'\\' || self.text.as_bytes()[0].eq_ignore_ascii_case(&byte)
+    }
+
+    /// Whether the text begins with it: as it is, in larger or smaller letters, and as JSON quotes it, also where
+    /// that is quoted again. `more` of the text may come.
+    fn spelled(&self, text: &str, more: bool) -> Spelled {
+        let mut rest = text;
+        for &(slashes, letter) in &self.letters {
+            let run =
+                rest.bytes().take(SLASHES + slashes + 1).take_while(|byte| *byte == b'\\').count();
+            let after = &rest[run..];
+            let perhaps = after.is_empty() && more && run <= SLASHES + slashes;
+            let Some(letter) = letter else {
+                match own_of(slashes, run, after) {
+                    _ if perhaps => return Spelled::Perhaps,
+                    Some(own) => rest = &rest[own..],
+                    None => return Spelled::Otherwise,
+                }
+                continue;
+            };
+            if run > SLASHES + slashes {
+                return Spelled::Otherwise;
+            }
+            let Some(first) = after.chars().next() else {
+                return if perhaps { Spelled::Perhaps } else { Spelled::Otherwise };
+            };
+            let is_quoted = slashes > 0 || matches!(letter, '"' | '/');
+            if run >= slashes
+                && first.eq_ignore_ascii_case(&letter)
+                && (run == slashes || is_quoted)
+            {
+                rest = &after[first.len_utf8()..];
+                continue;
+            }
+            // Some write more than quotes by its number.
+            let Some(digits) = after.strip_prefix('u').filter(|_| run > slashes) else {
+                return Spelled::Otherwise;
+            };
+            match digits.get(..4).map(|digits| u32::from_str_radix(digits, 16)) {
+                Some(Ok(number))
+                    if char::from_u32(number)
+                        .is_some_and(|it| it.eq_ignore_ascii_case(&letter)) =>
+                {
+                    rest = &digits[4..];
+                }
+                None if digits.len() < 4 && more => return Spelled::Perhaps,
+                _ => return Spelled::Otherwise,
+            }
+        }
+        Spelled::So(text.len() - rest.len())
+    }
+}
+
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Secrets").field(&self.0.len()).finish()
@@ -61,7 +184,8 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// A key, and what a URL may hold of secrets.
     pub(crate) fn new(key: Option<&str>, url: &Url) -> Self {
-        let mut secrets = Self(key.map(str::to_owned).into_iter().collect());
+        let mut secrets =
+            Self(key.filter(|key| !key.is_empty()).map(Secret::new).into_iter().collect());
         // As they stand in the URL, too, which a server may quote. What has no name may be one.
         let pairs = url.query().unwrap_or_default().split('&');
         for (pair, (name, value)) in pairs.filter(|pair| !pair.is_empty()).zip(url.query_pairs()) {
@@ -86,7 +210,7 @@ impl Secrets {
     /// One more, unless it is too short to be one.
     pub(crate) fn add(&mut self, secret: &str) {
         if secret.len() >= SHORTEST {
-            self.0.push(secret.to_owned());
+            self.0.push(Secret::new(secret));
         }
     }
 
@@ -102,17 +226,17 @@ impl Secrets {
         }
         fault
     }
-}
 
-impl Secrets {
-    /// A good answer's text without the keys that it quotes in full.
-    pub(crate) fn clean(&self, text: &mut String) {
-        if self.find(text).is_some() {
+    /// A good answer's text without the keys that it quotes in full. Whether it had any.
+    pub(crate) fn clean(&self, text: &mut String) -> bool {
+        let has_any = self.find(text, false).is_some();
+        if has_any {
             let mut veil = Veil::default();
             let mut clean = veil.push(self, std::mem::take(text));
-            clean.push_str(&veil.rest());
+            clean.push_str(&veil.rest(self));
             *text = clean;
         }
+        has_any
     }
 
     /// A good answer without the keys that it quotes in full.
@@ -130,24 +254,23 @@ impl Secrets {
         reply
     }
 
-    fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str).filter(|key| key.len() >= KEY)
-    }
-
-    /// The first key in the text: where, and how long.
-    fn find(&self, text: &str) -> Option<(usize, usize)> {
-        self.keys().filter_map(|key| Some((text.find(key)?, key.len()))).min()
-    }
-
-    /// How much of the end of a text may be the beginning of a key.
-    fn begun(&self, text: &str) -> usize {
-        let begun = |key: &str| {
-            let longest = text.len().min(key.len() - 1);
-            (1..=longest)
-                .rev()
-                .find(|&length| key.is_char_boundary(length) && text.ends_with(&key[..length]))
-        };
-        self.keys().filter_map(begun).max().unwrap_or(0)
+    /// Where the first key is, and how long; of the longest of those that begin there. Where `more` may come,
+    /// also where one may begin.
+    fn find(&self, text: &str, more: bool) -> Option<(usize, Option<usize>)> {
+        if !self.0.iter().any(|secret| secret.is_key) {
+            return None;
+        }
+        text.bytes().enumerate().find_map(|(at, byte)| {
+            let mut longest = None;
+            for key in self.0.iter().filter(|secret| secret.is_key && secret.may_begin(byte)) {
+                match key.spelled(&text[at..], more) {
+                    Spelled::Perhaps => return Some((at, None)),
+                    Spelled::So(length) => longest = longest.max(Some(length)),
+                    Spelled::Otherwise => {}
+                }
+            }
+            longest.map(|length| (at, Some(length)))
+        })
     }
 }
 
@@ -161,46 +284,62 @@ pub(crate) struct Veil {
 impl Veil {
     /// What can be shown after this piece.
     pub(crate) fn push(&mut self, secrets: &Secrets, piece: String) -> String {
-        let mut text = match self.held.is_empty() {
+        self.shown(secrets, piece, true)
+    }
+
+    /// The answer is over: what was held back is the beginning of nothing more.
+    pub(crate) fn rest(&mut self, secrets: &Secrets) -> String {
+        self.shown(secrets, String::new(), false)
+    }
+
+    fn shown(&mut self, secrets: &Secrets, piece: String, more: bool) -> String {
+        let text = match self.held.is_empty() {
             true => piece,
             false => std::mem::take(&mut self.held) + &piece,
         };
-        let mut shown = String::new();
-        while let Some((at, length)) = secrets.find(&text) {
-            shown.push_str(&text[..at]);
+        let (mut shown, mut rest) = (String::new(), &*text);
+        while let Some((at, length)) = secrets.find(rest, more) {
+            shown.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let Some(length) = length else {
+                self.held = rest.to_owned();
+                return shown;
+            };
             shown.push_str(HIDDEN);
-            text.drain(..at + length);
+            rest = &rest[length..];
         }
-        self.held = text.split_off(text.len() - secrets.begun(&text));
-        if shown.is_empty() { text } else { shown + &text }
-    }
-
-    /// The answer is over: what was held back was the beginning of nothing.
-    pub(crate) fn rest(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        if rest.len() == text.len() { text } else { shown + rest }
     }
 }
 
-/// The text without the secret and its parts; `None` if it has none.
-fn without(text: &str, secret: &str) -> Option<String> {
-    let part = (secret.len() / 2).clamp(SHORTEST, PART).min(secret.len());
-    let parts: HashSet<&[u8]> = secret.as_bytes().windows(part.max(1)).collect();
-    let mut clean = Vec::new();
-    // Up to where the text is done with, and up to where it is secret.
-    let (mut done, mut covered) = (0, 0);
-    for (at, window) in text.as_bytes().windows(part.max(1)).enumerate() {
-        if !parts.contains(window) {
-            continue;
+/// The text without the secret, however it is spelled, and its parts; `None` if it has none.
+fn without(text: &str, secret: &Secret) -> Option<String> {
+    let lower = |text: &str| text.to_ascii_lowercase().into_bytes();
+    let (said, own) = (lower(text), lower(&secret.text));
+    let part = (own.len() / 2).clamp(SHORTEST, PART).min(own.len());
+    let parts: HashSet<&[u8]> = own.windows(part).collect();
+    let mut covered = vec![false; text.len()];
+    for (at, byte) in text.bytes().enumerate() {
+        if said.get(at..at + part).is_some_and(|window| parts.contains(window)) {
+            covered[at..at + part].fill(true);
         }
-        if covered == 0 || at > covered {
-            clean.extend_from_slice(&text.as_bytes()[done..at]);
-            clean.extend_from_slice(HIDDEN.as_bytes());
+        if secret.may_begin(byte)
+            && let Spelled::So(length) = secret.spelled(&text[at..], false)
+        {
+            covered[at..at + length].fill(true);
         }
-        covered = at + window.len();
-        done = covered;
     }
-    (covered > 0).then(|| {
-        clean.extend_from_slice(&text.as_bytes()[done..]);
+    covered.contains(&true).then(|| {
+        let mut clean = Vec::with_capacity(text.len());
+        let mut before = false;
+        for (byte, covered) in text.bytes().zip(covered) {
+            match (covered, before) {
+                (false, _) => clean.push(byte),
+                (true, false) => clean.extend_from_slice(HIDDEN.as_bytes()),
+                (true, true) => {}
+            }
+            before = covered;
+        }
         // A part may end within a letter.
         String::from_utf8_lossy(&clean).into_owned()
     })
@@ -254,14 +393,104 @@ mod tests {
                     }
                 }
                 shown.push_str(&veil.push(&secrets, piece));
-                shown.push_str(&veil.rest());
+                shown.push_str(&veil.rest(&secrets));
                 assert_eq!(shown, clean, "in pieces of {size}");
             }
         }
-        // What a local server is given for a key is a word like others.
-        let mut said = "this is ollama".to_owned();
-        Secrets::new(Some("ollama"), &url).clean(&mut said);
-        assert_eq!(said, "this is ollama");
+    }
+
+    #[test]
+    fn good_answers_are_rid_of_what_is_a_key_by_its_length_and_its_characters() {
+        let url = Url::parse("http://host").unwrap();
+        for (key, hidden) in [
+            ("Zq7Xw1ab", true),
+            ("SECRETpart", true),
+            ("SECRETpart12", true),
+            ("hunter2-hunter2", true),
+            ("48201937", true),
+            ("pass word!", true),
+            ("any-word-of-16-b", true),
+            // Too short, too plain, or words, as a local server is given for a key.
+            ("Zq7Xw1a", false),
+            ("00000000", false),
+            ("ollama", false),
+            ("lm-studio", false),
+            ("Not-Needed", false),
+            ("NO_KEY_AT_ALL", false),
+        ] {
+            let mut said = format!("this is {key}.");
+            let found = Secrets::new(Some(key), &url).clean(&mut said);
+            assert_eq!(found, hidden, "{key}");
+            assert_eq!(said.contains("[key]"), hidden, "{said}");
+            assert_eq!(said.contains(key), !hidden, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_however_it_is_spelled() {
+        let url = Url::parse("http://host").unwrap();
+        for key in [
+            KEY,
+            "k\"q/SECRET+part\\12x3",
+            "\"begins and ends\\",
+            "\\\\two\\\"of-them",
+            "sch\u{fc}ssel-12",
+        ] {
+            let secrets = Secrets::new(Some(key), &url);
+            let json = |text: &str| serde_json::Value::from(text).to_string();
+            let number = |letter| match letter {
+                '\\' => "\\\\".to_owned(),
+                letter => format!("\\u{:04X}", u32::from(letter)),
+            };
+            let numbers: String = key.chars().map(number).collect();
+            for spelled in [
+                key.to_owned(),
+                key.to_ascii_uppercase(),
+                json(key),
+                json(&json(key)),
+                json(&json(&json(&key.to_ascii_uppercase()))),
+                json(key).replace('/', "\\/").replace('+', "\\u002b"),
+                numbers,
+            ] {
+                let said = format!("[{spelled}, {}]", json(&format!("{key} or \"not\"\\")));
+                let shown = secrets.hide(Fault::permission(said.clone())).message.into_owned();
+                let mut clean = said.clone();
+                assert!(secrets.clean(&mut clean), "{said}");
+                for shown in [shown, clean.clone()] {
+                    assert_eq!(shown.matches(HIDDEN).count(), 2, "{said}: {shown}");
+                    assert!(shown.ends_with(" or \\\"not\\\"\\\\\"]"), "{said}: {shown}");
+                    // Nothing is left but what quotes it.
+                    let left = shown.split_once(", ").unwrap().0.replace(HIDDEN, "");
+                    assert!(
+                        left.chars().all(|it| matches!(it, '[' | '"' | '\\')),
+                        "{said}: {shown}"
+                    );
+                }
+                // Also where it comes letter by letter.
+                let mut veil = Veil::default();
+                let mut shown: String =
+                    said.chars().map(|letter| veil.push(&secrets, letter.into())).collect();
+                shown.push_str(&veil.rest(&secrets));
+                assert_eq!(shown, clean);
+            }
+        }
+        // Of a key that another begins with, the longer is meant, if it is.
+        let mut secrets = Secrets::default();
+        secrets.add("key-0123456789");
+        secrets.add("key-0123456789-and-more");
+        for (said, clean) in
+            [("a key-0123456789-and-more b", "a [key] b"), ("a key-0123456789-and", "a [key]-and")]
+        {
+            let mut veil = Veil::default();
+            let mut shown: String =
+                said.chars().map(|letter| veil.push(&secrets, letter.into())).collect();
+            shown.push_str(&veil.rest(&secrets));
+            assert_eq!(shown, clean);
+        }
+        // No text is held back for ever.
+        let (mut veil, slashes) = (Veil::default(), "\\".repeat(10_000));
+        let shown = veil.push(&secrets, slashes.clone());
+        assert!(slashes.len() - shown.len() <= SLASHES + 1, "{}", shown.len());
     }
 
     #[test]

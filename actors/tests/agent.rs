@@ -392,7 +392,18 @@ async fn a_team_starts_an_agent_for_each_task_and_removes_it() {
     let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
     let answer = port.call("go").await.unwrap();
     assert!(answer.value.text.contains("not_attached"), "{}", answer.value.text);
-    assert!(team.attach(&system, "desk/team"));
+    // What is asked before is done once it is.
+    let mut events = system.events();
+    let asked =
+        |event: &Event| matches!(event, Event::Fated { child, .. } if child.as_str() == "desk/llm");
+    let (answer, ()) = tokio::join!(port.call("go"), async {
+        events.wait_for(asked).await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(team.attach(&system, "desk/team"));
+    });
+    assert_eq!(answer.unwrap().value.text, "the expert says \"42\"");
     assert!(!team.attach(&system, "desk/team"), "only the first counts");
     let mut events = system.events();
     let answer = port.call("go").await.unwrap();

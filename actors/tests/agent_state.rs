@@ -487,6 +487,29 @@ async fn a_task_that_ended_by_its_own_limit_is_not_worked_on_again() {
     assert_eq!(world.asked.lock().len(), 16);
 }
 
+/// Never comes to an end with the first task, and goes about the second as [`forgetful`].
+fn restless_once(request: &ChatRequest) -> ChatReply {
+    let is_first = request.messages.iter().any(|it| it.role == Role::User && it.text == "first");
+    if is_first { restless(request) } else { forgetful(request) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_a_task_does_not_end_the_next_one_under_its_key() {
+    let world = Arc::new(World::default());
+    let spec = desk(&world, EffectKind::Irreversible, restless_once, false);
+    let system = System::start(spec.scope(Scope::Transaction)).await.unwrap();
+    let ask = |text: &'static str| {
+        let port = port(&system);
+        async move { port.call_with(text, CallOptions::new().key("k")).await }
+    };
+    let error = ask("first").await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 8 steps"), "{error}");
+    // It is rolled back on its way.
+    *world.fail_model.lock() = Some(2);
+    let answer = ask("second").await.unwrap();
+    assert_eq!(answer.value.text, "paid 1 and 2");
+}
+
 const PLACE: &str = "MAINSTAY_TEST_AGENT_PLACE";
 const HANG: &str = "MAINSTAY_TEST_AGENT_HANG";
 

@@ -67,6 +67,8 @@ async fn a_second_endpoint_answers_and_the_slow_ones_connection_is_closed() {
     let answer = llm.call("q").await.unwrap();
     assert_eq!((answer.value.text.as_str(), answer.served_by.id()), ("second", "second"));
     assert!(answer.elapsed >= SOON);
+    // 15 tokens of the second's, and the prompt that the first was sent, though nobody has set a budget.
+    assert!((16..40).contains(&answer.cost.tokens), "{:?}", answer.cost);
     // It hears at once that nobody waits for it any more.
     first.hung_up(1).await;
     let stats = system.stats();

@@ -449,8 +449,9 @@ async fn what_a_tool_of_a_server_has_done_is_undone_by_another_of_its_tools() {
 
 /// What was done in a transaction: something is paid, then this is called, and then the agent's model is
 /// gone. How often that call was made, and how often it was undone.
-async fn undone(tool: &str, arguments: &str) -> (usize, usize) {
+async fn undone(tool: &str, arguments: &str, trusted: bool) -> (usize, usize) {
     let (server, log) = shop();
+    let server = if trusted { server.trusted() } else { server };
     let server = server
         .tool("pay", EffectKind::Compensable)
         .tool(tool, EffectKind::Compensable)
@@ -489,19 +490,21 @@ async fn what_a_server_says_has_failed_is_undone_unless_it_shows_that_nothing_wa
         "MCP error -32001: Request timed out",
     ] {
         let arguments = serde_json::json!({ "say": says }).to_string();
-        assert_eq!(undone("refuse", &arguments).await, (1, 1), "{says}");
+        assert_eq!(undone("refuse", &arguments, true).await, (1, 1), "{says}");
     }
+    // Any tool can say so when it has acted, in a result; only of a trusted server is it believed that it does not.
     for says in [
         "Unknown tool: refuse",
         "MCP error -32602: Tool refuse not found",
         "Input validation error: 'a' is a required property",
     ] {
         let arguments = serde_json::json!({ "say": says }).to_string();
-        assert_eq!(undone("refuse", &arguments).await, (1, 0), "{says}");
+        assert_eq!(undone("refuse", &arguments, true).await, (1, 0), "{says}");
+        assert_eq!(undone("refuse", &arguments, false).await, (1, 1), "{says}");
     }
     for code in [-32700, -32600, -32603, -32002, -32021, -32001, -1] {
         let arguments = format!(r#"{{"code":{code}}}"#);
-        assert_eq!(undone("protocol_error", &arguments).await, (1, 1), "{code}");
+        assert_eq!(undone("protocol_error", &arguments, false).await, (1, 1), "{code}");
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::iter::successors;
 use std::sync::Arc;
 
 use crate::checkpoint::line::RecoveryLine;
@@ -406,7 +407,7 @@ impl<P, J> Index<P, J> {
             let count = kept.entry((line.scope, &line.at)).or_default();
             if *count < keep.lines.max(1) {
                 *count += 1;
-                named.extend(line.members.iter().map(|(_, id)| *id));
+                named.extend(line.members.iter().flat_map(|(_, id)| self.from_beginning(*id)));
             } else {
                 lines.push(line.id);
             }
@@ -433,6 +434,15 @@ impl<P, J> Index<P, J> {
             dropped[first..].reverse();
         }
         Retained { dropped, lines }
+    }
+
+    /// This one, and where it was taken in the middle of a request those before it up to where that began: once the
+    /// request has its fate, a line with its middle returns to there.
+    fn from_beginning(&self, id: CheckpointId) -> impl Iterator<Item = CheckpointId> {
+        successors(Some(id), |id| {
+            let checkpoint = &self.checkpoints.get(id)?.checkpoint;
+            checkpoint.envelope.and(checkpoint.lineage.parent)
+        })
     }
 
     /// What a child that is gone has left and nobody needs, the oldest first: what people have set aside or pinned

@@ -52,8 +52,14 @@ pub struct Batch {
 pub(crate) enum Item {
     Checkpoint(Sealed),
     Line(Arc<RecoveryLine>),
-    Append { stream: Arc<str>, bytes: Vec<u8> },
-    Trim { stream: Arc<str>, before: u64 },
+    Append {
+        stream: Arc<str>,
+        bytes: Vec<u8>,
+    },
+    Trim {
+        stream: Arc<str>,
+        before: u64,
+    },
     Pin(CheckpointId, Pin),
     Unpin(CheckpointId, String),
     Bad(CheckpointId, String),

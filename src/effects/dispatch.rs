@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Asked, Effects, recorded, unreadable};
-use crate::fate::Answer;
+use super::{Asked, EFFECT_UNKNOWN, Effects, Site, recorded, unreadable};
+use crate::fate::{Answer, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Input, Record, Trace};
@@ -37,8 +37,8 @@ impl NoAnswer {
 /// What a durable tool was asked under the same key before.
 enum Before {
     Nothing,
-    /// It was done; the reply, if that is kept.
-    Done(Option<String>),
+    /// It was done; the reply, if that is kept, and how it was given.
+    Done(Option<String>, Given),
     /// The system has ended first.
     Suspended,
 }
@@ -93,6 +93,25 @@ impl Drop for Apart {
         self.0.apart.fetch_sub(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
     }
+}
+
+/// What a step is told of an act of which nobody knows what came.
+pub(super) fn unknown(site: &Site, tool: &ChildPath) -> Fault {
+    Fault::new(
+        Class::Indeterminate,
+        format!(
+            "nobody knows whether what step {} asked of \"{tool}\" happened; it waits to be resolved",
+            site.step
+        ),
+    )
+    .with_code(EFFECT_UNKNOWN)
+    .effect_unknown()
+}
+
+/// What came of an act, as the request of its durable tool has ended.
+pub(super) fn happened(reply: String, given: Given) -> Happened {
+    let Given { served_by, degraded, defaulted, cost, .. } = given;
+    Happened { served_by, degraded, defaulted, cost, ..Happened::new(reply.into_bytes()) }
 }
 
 impl Effects {
@@ -181,7 +200,7 @@ impl Effects {
             closed.as_mut().enable();
             match journal.known(key) {
                 None => return Ok(Before::Nothing),
-                Some(Asked::Done(reply)) => return Ok(Before::Done(reply)),
+                Some(Asked::Done(reply)) => return Ok(Before::Done(reply, journal.given(key))),
                 Some(Asked::Over(_)) => Arc::clone(journal).free(key).await?,
                 Some(Asked::Open) if self.closed.load(Ordering::Acquire) => {
                     return Ok(Before::Suspended);
@@ -265,9 +284,9 @@ impl Lost {
         self.disarm();
         let (effects, key) = (&self.effects, self.key);
         let gone = |text: String| Fault::new(Class::Indeterminate, text);
-        let reply = match before {
-            Before::Done(Some(reply)) => reply,
-            Before::Done(None) => {
+        let (reply, given) = match before {
+            Before::Done(Some(reply), given) => (reply, given),
+            Before::Done(None, _) => {
                 effects.feed(Input::Lost(key)).await.map_err(NoAnswer::told)?;
                 let text = format!("\"{tool}\" has answered, and the answer is not kept any more");
                 return Err(NoAnswer { fault: gone(text), unknown: true });
@@ -280,11 +299,12 @@ impl Lost {
             }
         };
         let value = decode(reply.as_bytes());
-        let happened = Happened::new(reply.into_bytes());
+        let happened = happened(reply, given);
+        let cost = happened.cost;
         let fed = effects.feed(Input::Confirmed(key, happened.clone())).await;
         fed.map_err(NoAnswer::told)?;
         let value = value.map_err(|error| NoAnswer::told(unreadable(key, &error)))?;
-        Ok(recorded(value, tool, happened))
+        Ok(Answer { cost, ..recorded(value, tool, happened) })
     }
 
     /// The next process finds it as it is.
@@ -313,6 +333,7 @@ impl Lost {
                     degraded: answer.degraded,
                     defaulted: answer.defaulted,
                     stands: false,
+                    cost: answer.cost,
                 };
                 self.disarm();
                 let fed = effects.feed(Input::Confirmed(key, happened)).await;

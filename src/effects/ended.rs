@@ -83,6 +83,7 @@ impl Effects {
     /// A request has its fate. What it has done is remembered for a while, for whoever asks under the
     /// same key; then what is settled of it is forgotten.
     pub(crate) fn ended(&self, task: &str) {
+        self.paid_for(task);
         let weight = {
             let ledger = self.ledger.lock();
             if !ledger.knows(task) {

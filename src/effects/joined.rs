@@ -8,11 +8,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::dispatch::happened;
 use super::{Asked, EFFECT_UNKNOWN, Effects, Site, recorded};
-use crate::fate::Fate;
+use crate::fate::{Answer, Cost, Fate, Given};
 use crate::fault::{Class, Fault};
 use crate::id::{ChildPath, EffectKey};
-use crate::ledger::{EffectStatus, Happened};
+use crate::ledger::EffectStatus;
 use crate::port::{Call, Outcome, Question, Tie};
 
 /// The code of a fault that tells of work that was done and whose answer is not kept any more.
@@ -73,31 +74,57 @@ fn digest(task: &str, (step, ordinal): (u64, u32), target: &ChildPath, request: 
 }
 
 impl Effects {
-    /// Makes a call that is no effect; one that was made before, by this process or another, is joined.
-    pub(super) async fn asked(&self, site: &Site, call: Call, tie: Arc<Tie>) -> Outcome {
+    /// Makes a call that is no effect; one that was made before, by this process or another, is joined. Its
+    /// `effect` is how it is known in the ledger, if it is. Also says what an answer has cost, whether or not
+    /// that was told before.
+    pub(super) async fn asked(
+        &self,
+        site: &Site,
+        effect: Option<EffectKey>,
+        call: Call,
+        tie: Arc<Tie>,
+    ) -> (Outcome, Cost) {
+        let cost =
+            |outcome: &Outcome| outcome.as_ref().map_or_else(|_| Cost::default(), |it| it.cost);
         let question = self.journal.get().and_then(|_| call.question());
         // What cannot be written down is refused by whom it is asked of.
         let question = question.and_then(|it| Some((it.request.clone().ok()?, it)));
         let Some((request, question)) = question else {
-            return call.make(tie, None).await.map_err(Fault::from);
+            let outcome = call.make(tie, None).await.map_err(Fault::from);
+            let cost = cost(&outcome);
+            return (outcome, cost);
         };
+        let Site { task, step, ordinal, .. } = site;
+        let effect =
+            effect.unwrap_or_else(|| EffectKey::of(task, *step, *ordinal, call.target(), &request));
         let key = AskKey::of(site, call.target(), &request, question.may_repeat).to_string();
         let key: Arc<str> = Arc::from(key);
-        if let Some(outcome) = self.answer_to(&key, call.target(), &question).await {
-            if let Ok(answer) = &outcome {
-                tie.note(answer);
-            }
-            return outcome;
+        // What it costs is told to whoever asked, and once.
+        let tell = |cost| tie.note_cost(self.due(site, effect, cost, &tie));
+        if let Some(outcome) = self.answer_to(&key, call.target(), &question, tell).await {
+            let cost = cost(&outcome);
+            let outcome = outcome.map(|mut answer| {
+                answer.cost = self.due(site, effect, cost, &tie);
+                tie.note(&answer);
+                answer
+            });
+            return (outcome, cost);
         }
-        call.make(tie, Some(key)).await.map_err(Fault::from)
+        self.makes(site, effect);
+        let outcome = call.make(tie, Some(key)).await.map_err(Fault::from);
+        self.heard(site, effect);
+        let cost = cost(&outcome);
+        (outcome, cost)
     }
 
-    /// What came of what was asked under this key before; `None` when it is to be asked.
+    /// What came of what was asked under this key before; `None` when it is to be asked. What it has cost for
+    /// nothing is told.
     async fn answer_to(
         &self,
         key: &Arc<str>,
         target: &ChildPath,
         question: &Question,
+        tell: impl Fn(Cost),
     ) -> Option<Outcome> {
         let journal = self.journal.get()?;
         loop {
@@ -111,11 +138,18 @@ impl Effects {
                     }
                 }
                 Asked::Over(fate) if question.may_repeat || is_untouched(fate) => {
+                    tell(journal.given(key).cost);
                     if let Err(fault) = Arc::clone(journal).free(key).await {
                         return Some(Err(fault));
                     }
                 }
-                ended => return Some(told_of(ended, target, question)),
+                ended => {
+                    let given = journal.given(key);
+                    if !matches!(ended, Asked::Done(Some(_))) {
+                        tell(given.cost);
+                    }
+                    return Some(told_of(ended, target, question, given));
+                }
             }
         }
     }
@@ -125,8 +159,13 @@ impl Effects {
         let question = call.question()?;
         let request = question.request.as_ref().ok()?;
         let key = AskKey::of(site, call.target(), request, question.may_repeat).to_string();
-        match self.journal.get()?.known(&key)? {
-            done @ Asked::Done(Some(_)) => told_of(done, call.target(), &question).ok().map(Ok),
+        let journal = self.journal.get()?;
+        match journal.known(&key)? {
+            done @ Asked::Done(Some(_)) => {
+                // It was paid for when the request was handled first.
+                let given = Given { cost: Cost::default(), ..journal.given(&key) };
+                told_of(done, call.target(), &question, given).ok().map(Ok)
+            }
             _ => None,
         }
     }
@@ -215,7 +254,7 @@ pub(super) fn may_stand(status: &EffectStatus) -> bool {
     }
 }
 
-fn told_of(ended: Asked, target: &ChildPath, question: &Question) -> Outcome {
+fn told_of(ended: Asked, target: &ChildPath, question: &Question, given: Given) -> Outcome {
     match ended {
         Asked::Done(Some(reply)) => {
             let value = (question.read)(reply.as_bytes()).map_err(|error| {
@@ -223,7 +262,8 @@ fn told_of(ended: Asked, target: &ChildPath, question: &Question) -> Outcome {
                     "the recorded answer of \"{target}\" cannot be read: {error}"
                 ))
             })?;
-            Ok(recorded(value, target, Happened::new(Vec::new())))
+            let cost = given.cost;
+            Ok(Answer { cost, ..recorded(value, target, happened(String::new(), given)) })
         }
         Asked::Done(None) => {
             let text =
@@ -256,7 +296,8 @@ mod tests {
     #[test]
     fn a_key_says_what_it_was_made_of_and_no_other_key_does() {
         let owner = ChildPath::from("desk/agent");
-        let site = Site { task: Arc::from("t/1"), owner: owner.clone(), step: 3, ordinal: 1 };
+        let (task, owner_of) = (Arc::from("t/1"), owner.clone());
+        let site = Site { task, owner: owner_of, step: 3, ordinal: 1, before: None };
         for may_repeat in [true, false] {
             let made = AskKey::of(&site, &owner, b"7", may_repeat);
             let text = made.to_string();

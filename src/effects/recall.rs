@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::joined::may_stand;
 use super::{Effects, Site, recorded, unreadable};
+use crate::fate::Answer;
 use crate::fault::Fault;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Record};
 use crate::port::{Call, Outcome, Tie};
@@ -22,18 +23,27 @@ impl Effects {
         // What cannot be written down cannot be replayed: nothing else follows from it.
         let written = written.and_then(|it| Some((it.request.clone().ok()?, it)));
         let Some((request, written)) = written else {
-            return self.asked(&site, call, tie).await;
+            return self.asked(&site, None, call, tie).await.0;
         };
         let tool = call.target().clone();
         let key = EffectKey::of(&site.task, site.step, site.ordinal, &tool, &request);
+        self.opens(&site, &tie);
         if let Some(happened) = self.led_to_an_act(&site, key)
             && let Ok(value) = (written.decode)(&happened.result)
         {
-            let answer = recorded(value, &tool, happened);
+            let cost = self.due(&site, key, happened.cost, &tie);
+            let answer = Answer { cost, ..recorded(value, &tool, happened) };
             tie.note(&answer);
             return Ok(answer);
         }
-        let outcome = self.asked(&site, call, tie).await;
+        let (outcome, mut cost) = self.asked(&site, Some(key), call, tie).await;
+        if outcome.as_ref().is_ok_and(|answer| answer.attempts > 0)
+            && let Some(EffectStatus::Confirmed(earlier)) =
+                self.ledger.lock().recalled(&site.task, key)
+        {
+            // Asked anew, it was paid for twice.
+            cost.add(earlier.cost);
+        }
         let status = match &outcome {
             Ok(answer) => match (written.encode)(&answer.value) {
                 Ok(result) => EffectStatus::Confirmed(Happened {
@@ -42,6 +52,7 @@ impl Effects {
                     degraded: answer.degraded,
                     defaulted: answer.defaulted,
                     stands: false,
+                    cost,
                 }),
                 Err(_) => return outcome,
             },

@@ -7,12 +7,13 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use super::dispatch::happened;
 use super::going_on::Ends;
 use super::joined::is_untouched;
 use super::{Asked, Effects, Keep};
-use crate::fate::Fate;
+use crate::fate::{Fate, Given};
 use crate::fault::{Class, EffectKind, Fault};
-use crate::ledger::{EffectKey, EffectStatus, Entry, Happened, Input, Resolution};
+use crate::ledger::{EffectKey, EffectStatus, Entry, Input, Resolution};
 
 impl Effects {
     /// The effect once nobody is at work on it any more.
@@ -47,7 +48,8 @@ impl Effects {
                     }
                 }
                 Some(ended) => {
-                    let Some(input) = says(&entry, ended) else { return Some(entry) };
+                    let given = journal.given(&request);
+                    let Some(input) = says(&entry, ended, given) else { return Some(entry) };
                     // Not waited for: the fate of the tool's request says the same to every process.
                     self.note(input);
                     return self.ledger.lock().get(key).cloned();
@@ -144,13 +146,13 @@ impl Drop for Unwinding {
 }
 
 /// What the end of the tool's request says of an act without an outcome; `None` when it is as before.
-fn says(entry: &Entry, ended: Asked) -> Option<Input> {
+fn says(entry: &Entry, ended: Asked, given: Given) -> Option<Input> {
     let (key, kind) = (entry.intent.key, entry.intent.kind);
     if !matches!(entry.status, EffectStatus::Intended | EffectStatus::Unknown) {
         return None;
     }
     match ended {
-        Asked::Done(reply) => Some(Input::Confirmed(key, Happened::new(reply?.into_bytes()))),
+        Asked::Done(reply) => Some(Input::Confirmed(key, happened(reply?, given))),
         // One that may be repeated may have acted in an attempt before the last.
         Asked::Over(fate) if is_untouched(fate) && !kind.is_replay_safe() => {
             Some(Input::Resolved(key, Resolution::NotHappened))

@@ -51,8 +51,7 @@ pub enum RecoverError {
     /// A child that was started from a template cannot be made again. With
     /// [`RecoverOptions::adopt_topology`](crate::system::RecoverOptions::adopt_topology) it is let go.
     #[error(
-        "child \"{child}\" of template {template:?} of \"{supervisor}\" cannot be made again: {why}; \
-        `RecoverOptions::adopt_topology` lets it go"
+        "child \"{child}\" of template {template:?} of \"{supervisor}\" cannot be made again: {why}"
     )]
     Child {
         /// The child.

@@ -129,6 +129,7 @@ fn each() -> Vec<Event> {
             decision: Decision { action: Action::Fail, declined: Vec::new() },
             to: None,
             class: Some(Class::Network),
+            asks: false,
         },
         Event::Interrupted { child: child.clone(), request },
         Event::Fated {

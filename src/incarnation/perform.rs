@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::behavior::{Call, Context, Performed};
+use crate::checkpoint::Budgets;
 use crate::effects::Site;
+use crate::fate::Cost;
 use crate::fault::Fault;
 use crate::port::{Cut, Outcome};
 use crate::slot::{Slot, Watched, Worker, watched};
@@ -21,7 +23,7 @@ pub(super) async fn perform<W: Worker>(
     calls: Vec<Call>,
     context: &Context,
     step: u64,
-    acted: bool,
+    (acted, before): (bool, Budgets),
 ) -> Result<Performed, Cut> {
     let heard = &[Cut::Kill, Cut::Stop, Cut::Cancel];
     // What was asked while the step computed: nothing is begun for a request that has its fate.
@@ -31,7 +33,8 @@ pub(super) async fn perform<W: Worker>(
     let tie = context.tie();
     tie.waits_for(calls.iter().map(|call| call.target().clone()).collect());
     let _paused = tie.pause();
-    let before = tie.called();
+    let called = tie.called();
+    let before = Cost { tokens: before.tokens, money_micros: before.money_micros };
     // Also of a task that its asker has named: it is asked again under the same name.
     let is_kept = slot.spec.durable || context.key.is_some();
     let recorded =
@@ -46,6 +49,7 @@ pub(super) async fn perform<W: Worker>(
                     owner: slot.path.clone(),
                     step,
                     ordinal: ordinal as u32,
+                    before: slot.spec.durable.then_some(before),
                 };
                 let effects = Arc::clone(&slot.hub.effects);
                 if call.act.is_some() {
@@ -76,7 +80,7 @@ pub(super) async fn perform<W: Worker>(
     });
     let result = watched(|| all, std::convert::identity, &context.flight, heard).await;
     tie.waits_for(Vec::new());
-    let cost = tie.called().without(before);
+    let cost = tie.called().without(called);
     match result {
         Watched::Done(()) => {
             Ok(Performed::new(outcomes.into_iter().flatten().collect(), acted, cost))

@@ -251,6 +251,7 @@ fn recall<W: Worker>(
             owner: slot.path.clone(),
             step,
             ordinal: ordinal as u32,
+            before: None,
         };
         outcomes.push(slot.hub.effects.recall(&site, call)?);
     }

@@ -9,7 +9,7 @@ use super::line::Line;
 use super::{Journal, Journaled, KEPT_WITHIN, failed, late};
 use crate::checkpoint::{Batch, Durability};
 use crate::effects::{Asked, Keep, Keeping};
-use crate::fate::Fate;
+use crate::fate::{Fate, Given};
 use crate::ledger::Record;
 
 impl Keep for Journal {
@@ -40,6 +40,10 @@ impl Keep for Journal {
             Journaled::Fated(Fate::Quarantined, _) => Asked::Aside,
             Journaled::Fated(fate, _) => Asked::Over(fate),
         })
+    }
+
+    fn given(&self, key: &str) -> Given {
+        self.state.lock().given(key).cloned().unwrap_or_default()
     }
 
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {

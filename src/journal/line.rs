@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hand, Open};
 use crate::checkpoint::Wall;
-use crate::fate::{Fate, Trail};
+use crate::fate::{Cost, Fate, Given, Trail};
 use crate::fault::{EffectKind, Fault};
 use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::ledger::{EffectStatus, Happened, Intent, Record, Said, Undo};
@@ -57,6 +57,9 @@ pub(super) enum Line {
         /// Of one that was set aside: as [`Line::Unmade`] says.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         deleted: bool,
+        /// How its answer was given, and what it has cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        given: Option<Box<Given>>,
     },
     /// One that was set aside is to be done after all.
     Released {
@@ -180,17 +183,20 @@ pub(super) enum StoredHappened {
         defaulted: bool,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         stands: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Cost>,
     },
 }
 
 impl From<Happened> for StoredHappened {
     fn from(happened: Happened) -> Self {
-        let Happened { result, served_by, degraded, defaulted, stands } = happened;
+        let Happened { result, served_by, degraded, defaulted, stands, cost } = happened;
         let result = String::from_utf8_lossy(&result).into_owned();
-        if served_by.is_none() && !degraded && !defaulted && !stands {
+        let cost = (cost != Cost::default()).then_some(cost);
+        if served_by.is_none() && !degraded && !defaulted && !stands && cost.is_none() {
             return Self::Plain(result);
         }
-        Self::More { result, served_by, degraded, defaulted, stands }
+        Self::More { result, served_by, degraded, defaulted, stands, cost }
     }
 }
 
@@ -198,8 +204,9 @@ impl From<StoredHappened> for Happened {
     fn from(stored: StoredHappened) -> Self {
         match stored {
             StoredHappened::Plain(result) => Self::new(bytes(result)),
-            StoredHappened::More { result, served_by, degraded, defaulted, stands } => {
-                Self { result: bytes(result), served_by, degraded, defaulted, stands }
+            StoredHappened::More { result, served_by, degraded, defaulted, stands, cost } => {
+                let (result, cost) = (bytes(result), cost.unwrap_or_default());
+                Self { result, served_by, degraded, defaulted, stands, cost }
             }
         }
     }

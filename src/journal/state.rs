@@ -11,13 +11,14 @@ use super::line::{Line, key_of};
 use super::made::{Children, Made};
 use super::nested::Nested;
 use super::past::{Past, Works};
-use super::{Hand, Journaled, Open};
+use super::{End, Hand, Journaled, Open};
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
 use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::port::Back;
 
+mod given;
 mod lines;
 
 pub(super) use lines::{fated, quarantined, returned};
@@ -49,7 +50,7 @@ pub(super) enum Known {
     Nothing,
     /// In this place among those that are open.
     Open(u64, Open),
-    Fated(Fate, Option<String>),
+    Fated(Fate, End),
     /// In this place among those that were set aside.
     Aside(u64, Aside),
 }
@@ -79,7 +80,7 @@ impl Token {
 struct Remembered {
     stamp: u64,
     fate: Fate,
-    reply: Option<String>,
+    end: End,
 }
 
 #[derive(Default)]
@@ -141,10 +142,10 @@ impl State {
                 after.with_aside(|aside| aside.deleted |= deleted);
                 self.put(key, after);
             }
-            Line::Fated { key, fate, reply, work, .. } => {
+            Line::Fated { key, fate, reply, work, given, .. } => {
                 self.works(&key, work);
                 self.take(&key);
-                self.put(key, Known::Fated(fate, reply));
+                self.put(key, Known::Fated(fate, End { reply, given }));
             }
             Line::Released { key } => {
                 let before = self.take(&key);
@@ -153,7 +154,7 @@ impl State {
             }
             Line::Discarded { key } => {
                 self.take(&key);
-                self.put(key, Known::Fated(Fate::Quarantined, None));
+                self.put(key, Known::Fated(Fate::Quarantined, End::default()));
             }
             Line::Withdrawn { key } => drop(self.take(&key)),
             Line::TakenUp { key, n } => drop(self.counts(&key, |_| n)),
@@ -218,7 +219,7 @@ impl State {
     /// An open request has this fate.
     pub(super) fn ends(&mut self, key: Arc<str>, fate: Fate) {
         self.take(&key);
-        self.put(key, Known::Fated(fate, None));
+        self.put(key, Known::Fated(fate, End::default()));
     }
 
     /// A child is gone. A later one of its path has not done what was its work.
@@ -244,12 +245,12 @@ impl State {
             return match &unsure.before {
                 Known::Nothing => None,
                 Known::Open(..) => Some(Journaled::Open),
-                Known::Fated(fate, reply) => Some(Journaled::Fated(*fate, reply.clone())),
+                Known::Fated(fate, end) => Some(Journaled::Fated(*fate, end.reply.clone())),
                 Known::Aside(..) => Some(Journaled::Fated(Fate::Quarantined, None)),
             };
         }
         if let Some(known) = self.fated.get(key) {
-            return Some(Journaled::Fated(known.fate, known.reply.clone()));
+            return Some(Journaled::Fated(known.fate, known.end.reply.clone()));
         }
         if self.aside_places.contains_key(key) {
             return Some(Journaled::Fated(Fate::Quarantined, None));
@@ -302,7 +303,7 @@ impl State {
         let fated = self.order.iter().filter_map(|(stamp, key)| {
             let known = self.fated.get(key).filter(|known| known.stamp == *stamp)?;
             let work = self.work.get(key).or_else(|| self.untold.get(key)).cloned();
-            let line = fated(key, known.fate, known.reply.clone(), work);
+            let line = fated(key, known.fate, known.end.clone(), work);
             Some(self.past.get(key).map(Line::from).into_iter().chain([line]))
         });
         lines.extend(fated.flatten());
@@ -492,8 +493,8 @@ impl State {
         self.change(Arc::clone(key), |_, _| Known::Nothing)
     }
 
-    pub(super) fn fate(&mut self, key: &Arc<str>, fate: Fate, reply: Option<String>) -> Token {
-        self.change(Arc::clone(key), |_, _| Known::Fated(fate, reply))
+    pub(super) fn fate(&mut self, key: &Arc<str>, fate: Fate, end: End) -> Token {
+        self.change(Arc::clone(key), |_, _| Known::Fated(fate, end))
     }
 
     pub(super) fn quarantine(&mut self, key: &Arc<str>, trail: Trail, at: Wall) -> Token {
@@ -508,7 +509,7 @@ impl State {
     }
 
     pub(super) fn discard(&mut self, key: &Arc<str>) -> Token {
-        self.change(Arc::clone(key), |_, _| Known::Fated(Fate::Quarantined, None))
+        self.change(Arc::clone(key), |_, _| Known::Fated(Fate::Quarantined, End::default()))
     }
 
     /// The store has answered. Returns the records that have to be written because the journal was
@@ -533,9 +534,9 @@ impl State {
             match &unsure.before {
                 Known::Nothing => {}
                 Known::Open(_, open) => lines.push(Line::from(open)),
-                Known::Fated(fate, reply) => {
+                Known::Fated(fate, end) => {
                     let work = self.work.get(&token.key).cloned();
-                    lines.push(fated(&token.key, *fate, reply.clone(), work));
+                    lines.push(fated(&token.key, *fate, end.clone(), work));
                 }
                 Known::Aside(_, aside) => {
                     lines.push(Line::from(&aside.open));
@@ -581,7 +582,7 @@ impl State {
                 Known::Aside(self.number(), Aside { open, at, deleted: false })
             }
             Known::Aside(place, aside) => Known::Aside(*place, aside.clone()),
-            Known::Nothing | Known::Fated(..) => Known::Fated(Fate::Quarantined, None),
+            Known::Nothing | Known::Fated(..) => Known::Fated(Fate::Quarantined, End::default()),
         }
     }
 
@@ -605,7 +606,7 @@ impl State {
             return aside.map_or(Known::Nothing, |aside| Known::Aside(place, aside));
         }
         match self.forget(key) {
-            Some(known) => Known::Fated(known.fate, known.reply),
+            Some(known) => Known::Fated(known.fate, known.end),
             None => Known::Nothing,
         }
     }
@@ -613,7 +614,7 @@ impl State {
     fn forget(&mut self, key: &str) -> Option<Remembered> {
         let known = self.fated.remove(key)?;
         self.nested.remove(key);
-        self.reply_bytes -= known.reply.as_ref().map_or(0, String::len);
+        self.reply_bytes -= known.end.reply.as_ref().map_or(0, String::len);
         Some(known)
     }
 
@@ -629,7 +630,7 @@ impl State {
         while self.reply_bytes > bytes && self.replies.len() > 1 {
             let Some((stamp, key)) = self.replies.pop_front() else { break };
             let known = self.fated.get_mut(&key).filter(|known| known.stamp == stamp);
-            if let Some(reply) = known.and_then(|known| known.reply.take()) {
+            if let Some(reply) = known.and_then(|known| known.end.reply.take()) {
                 self.reply_bytes -= reply.len();
             }
         }
@@ -652,13 +653,13 @@ impl State {
                 self.aside_places.insert(key, place);
                 self.aside.insert(place, aside);
             }
-            Known::Fated(fate, reply) => {
+            Known::Fated(fate, end) => {
                 let stamp = self.number();
-                if let Some(reply) = &reply {
+                if let Some(reply) = &end.reply {
                     self.reply_bytes += reply.len();
                     self.replies.push_back((stamp, Arc::clone(&key)));
                 }
-                self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, reply });
+                self.fated.insert(Arc::clone(&key), Remembered { stamp, fate, end });
                 self.bound_replies(REPLY_BYTES);
                 self.order.push_back((stamp, key));
                 while self.order.len() > REMEMBERED {

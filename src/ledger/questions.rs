@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{EffectKey, EffectStatus, Ledger, weight};
+use crate::fate::Cost;
 
 /// What the answers to questions may weigh: those of the oldest tasks go, and with them their replay.
 const ASKED_BYTES: usize = 64 << 20;
@@ -30,6 +31,20 @@ impl Ledger {
             let asked = &self.asked;
             self.askers.retain(|task| asked.contains_key(task));
         }
+    }
+
+    /// What has come of this task's questions and acts by what is on record, and what that has cost together.
+    pub(crate) fn paid_by(&self, task: &str) -> (Cost, Vec<EffectKey>) {
+        let asked = self.asked.get(task).into_iter().flatten();
+        let acts = self.of_task(task).into_iter().map(|it| (&it.intent.key, &it.status));
+        let (mut cost, mut keys) = (Cost::default(), Vec::new());
+        for (key, status) in asked.chain(acts) {
+            if let EffectStatus::Confirmed(happened) | EffectStatus::Left(happened) = status {
+                cost.add(happened.cost);
+                keys.push(*key);
+            }
+        }
+        (cost, keys)
     }
 
     pub(super) fn forget_asked(&mut self, task: &str) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Input, Ledger, Output, Record};
+use crate::fate::Cost;
 use crate::fault::Fault;
 use crate::id::{ChildPath, EffectKey};
 
@@ -67,13 +68,16 @@ pub struct Happened {
     pub defaulted: bool,
     /// A person has said that it stands rightly: it is not undone by itself any more.
     pub stands: bool,
+    /// What it has cost, as far as its tool said so.
+    #[serde(default)]
+    pub cost: Cost,
 }
 
 impl Happened {
     /// With this result, of the tool itself.
     pub fn new(result: impl Into<Arc<[u8]>>) -> Self {
-        let result = result.into();
-        Self { result, served_by: None, degraded: false, defaulted: false, stands: false }
+        let (result, cost) = (result.into(), Cost::default());
+        Self { result, served_by: None, degraded: false, defaulted: false, stands: false, cost }
     }
 }
 

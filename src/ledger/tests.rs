@@ -437,9 +437,7 @@ fn a_persons_name_stands_with_what_the_person_has_said_and_not_with_what_came_la
         for input in [Input::Undo(key()), last] {
             written.extend(ledger.on(input).record);
         }
-        for ledger in
-            [Ledger::replayed(written), Ledger::replayed(ledger.records()), ledger]
-        {
+        for ledger in [Ledger::replayed(written), Ledger::replayed(ledger.records()), ledger] {
             let entry = ledger.get(key()).unwrap();
             assert_ne!(entry.status.name(), "confirmed");
             assert_eq!(entry.said, by.map(said), "{}", entry.status.name());

@@ -350,6 +350,16 @@ impl Purse {
         }
     }
 
+    /// As [`Purse::left`], for a purse that knows nothing of this one: where no attempt would be granted now, none
+    /// is left.
+    pub(crate) fn left_at(&self, now: Moment) -> Limits {
+        let left = self.left();
+        match self.covers(Cost::default(), now) {
+            true => left,
+            false => Limits { attempts: Some(0), ..left },
+        }
+    }
+
     /// Sets aside one attempt that may cost as much as `cost`, here and in every parent, or nothing
     /// anywhere. Call it before dispatch. Where the cost is not known before, reserve none: it is
     /// granted until what was settled has reached the limit.
@@ -375,6 +385,11 @@ impl Purse {
     pub fn covers(&self, cost: Cost, now: Moment) -> bool {
         self.0.check(&self.0.book.lock(), Spent { attempts: 1, cost }, now).is_ok()
             && self.0.parent.as_ref().is_none_or(|parent| parent.covers(cost, now))
+    }
+
+    /// This much was spent somewhere else, by another process: it is gone, here and in every parent.
+    pub(crate) fn charge(&self, cost: Cost) {
+        self.put(Spent::default(), Some(Spent { attempts: 0, cost }));
     }
 
     fn take(&self, held: Spent, now: Moment) -> Result<(), Denied> {

@@ -15,7 +15,7 @@ use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
 use crate::hub::{Hub, Timed};
 use crate::id::{ChildPath, Delivery, RequestId};
-use crate::journal::{Hand, Open};
+use crate::journal::{End, Hand, Open};
 use crate::mailbox;
 use crate::moment::Moment;
 use crate::policy::budget::Limits;
@@ -164,13 +164,19 @@ impl Recorder<'_> {
         let codec = self.codec.ok_or(unrecordable)?;
         let text = unwound(|| (codec.write_request)(message as &dyn Any));
         let text = text.ok().and_then(Result::ok).ok_or(unrecordable)?;
+        let now = Now::read(&*self.hub.clock);
+        // Another process knows nothing of what whoever asks has left.
+        let own = options.more().budget;
+        let budget = match options.tie.as_ref().and_then(|tie| tie.purse.as_ref()) {
+            Some(purse) => Some(purse.child(own.unwrap_or_default()).left_at(now.moment)),
+            None => own,
+        };
         let more = options.more();
         if more.key.as_ref().is_some_and(|key| !(1..=LONGEST_KEY).contains(&key.len())) {
             return Err(Refusal::Away(Unavailable::BadKey));
         }
         let key =
             more.key.get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
-        let now = Now::read(&*self.hub.clock);
         let left = deadline.left(now.moment);
         let open = Open {
             child: self.path.clone(),
@@ -179,7 +185,9 @@ impl Recorder<'_> {
             deadline: (!deadline.is_never()).then(|| now.wall.after(left).0),
             trail: Trail::default(),
             // What time it may take is in its deadline.
-            budget: more.budget.map(|limits| Limits { deadline: Moment::NEVER, ..limits }),
+            budget: budget
+                .map(|limits| Limits { deadline: Moment::NEVER, ..limits })
+                .filter(|limits| *limits != Limits::default()),
             taken: 0,
             back: Back::default(),
             hand: Hand::of(self.acts),
@@ -222,7 +230,10 @@ impl Recorder<'_> {
                     let at = Wall::from(self.hub.clock.wall());
                     journal.quarantined(key, mail.trail(), at, self.durability)
                 }
-                _ => journal.fated(key, fate, None, None, (Batch::new(), self.durability)),
+                _ => {
+                    let (end, batch) = (End::unanswered(mail.spent_in_all()), Batch::new());
+                    journal.fated(key, fate, end, None, (batch, self.durability))
+                }
             };
             if !is_heard_first(fate)
                 && Pin::new(&mut written)

@@ -14,6 +14,7 @@ use super::{Desk, Job, Mail, Slot};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval};
 use crate::error::CallError;
 use crate::fate::Fate;
+use crate::journal::End;
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
 use crate::port::Recording;
@@ -188,7 +189,8 @@ impl<W: Worker> Slot<W> {
             let handed = match fated {
                 Some((mail, fate, durability)) => match mail.key() {
                     Some(key) if fate != Fate::Quarantined => {
-                        journal.fated(key, fate, None, None, (batch, durability))
+                        let end = End::unanswered(mail.spent_in_all());
+                        journal.fated(key, fate, end, None, (batch, durability))
                     }
                     _ => {
                         self.journal_fate(&mail, fate, durability);

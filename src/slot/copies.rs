@@ -106,7 +106,7 @@ impl<W: Worker> Slot<W> {
             self.hub.count_failure(fault.class, fault.code.as_deref());
             self.tell_domain(&mut self.domain().lock(), fault, now);
         }
-        self.told(mail.id, ticket, cause, attempt, &decision, None);
+        self.told(mail.id, ticket, cause, attempt, (&decision, None, false));
         self.gave_up(mail, cause.health_class(), now);
         true
     }
@@ -123,15 +123,15 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// The events of a failure and of what is done about it.
+    /// The events of a failure and of what is done about it, or with `asks` would be,
+    /// as a person is asked first.
     pub(super) fn told(
         &self,
         request: RequestId,
         ticket: Ticket,
         cause: &Cause,
         attempt: u32,
-        decision: &Decision,
-        to: Option<ChildPath>,
+        (decision, to, asks): (&Decision, Option<ChildPath>, bool),
     ) {
         if !self.hub.events.wanted() {
             return;
@@ -144,6 +144,7 @@ impl<W: Worker> Slot<W> {
             ended: cause.text(),
         });
         let (class, decision) = (cause.class(), decision.clone());
-        self.hub.emit(Event::Decided { child: self.path.clone(), request, decision, to, class });
+        let child = self.path.clone();
+        self.hub.emit(Event::Decided { child, request, decision, to, class, asks });
     }
 }

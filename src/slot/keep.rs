@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{Class, ExitCause, Fault};
 use crate::id::{ChildPath, Incarnation};
-use crate::journal::{self, Handed, Journal};
+use crate::journal::{self, End, Handed, Journal};
 use crate::port::{Cut, Recording};
 use crate::slot::worker::{Watched, Worker, unwound, watched};
 
@@ -232,7 +232,8 @@ impl<W: Worker> Slot<W> {
                 self.desk().counts_still(job)?;
                 let work = checkpoint.is_some().then(|| (self.path.clone(), steps));
                 let batch = (batch, recording.durability);
-                journal.fated(key, Fate::Done, Some(reply), work, batch)
+                let end = End::answered(reply, self.given(job, context));
+                journal.fated(key, Fate::Done, end, work, batch)
             }
             // The group that accepted it keeps no fates, but the state is this child's own.
             None if checkpoint.is_some() => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::point::Pending;
+use super::point::{Due, Pending};
 use super::{Desk, Job, LastEnd, Locked, Mail, Slot};
 use crate::behavior::{Place, Turn};
 use crate::decision::{Action, Decision, Rung};
@@ -358,7 +358,8 @@ impl<W: Worker> Slot<W> {
         };
         let due = self.due(mail, ticket.lease.delivery, &cause, decision.action, done, now);
         self.record(mail, ticket, &cause, &decision, attempt, now);
-        self.told(mail.id, ticket, &cause, attempt, &decision, to);
+        let asks = due.as_ref().is_some_and(Due::waits) && !mail.is_cancelled();
+        self.told(mail.id, ticket, &cause, attempt, (&decision, to, asks));
         let action = decision.action;
         let due = due.filter(|due| !self.is_only_told(mail, due, action, now));
         let mut desk = self.desk();

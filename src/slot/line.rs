@@ -74,6 +74,13 @@ pub(crate) fn given_up(
     given_up
 }
 
+/// A state does not fit the request in hand.
+fn in_hand(id: CheckpointId, found: &str, expected: &str) -> CheckpointError {
+    let what = format!("in {id}, the request in hand");
+    let (found, expected) = (found.to_owned(), expected.to_owned());
+    CheckpointError::Incompatible { what, found, expected }
+}
+
 impl<W: Worker> Slot<W> {
     pub(super) fn key_of(&self, mail: &Mail<W>) -> String {
         match mail.key() {
@@ -208,9 +215,13 @@ impl<W: Worker> Slot<W> {
                 let place = validated.checkpoint().id;
                 let mut saved = Saved::of(validated)
                     .map_err(|what| CheckpointError::Corrupt { place: place.to_string(), what })?;
-                self.check_in_hand(&saved, place)?;
-                self.find_base(&mut saved);
-                (self.life_with(validated)?, saved)
+                if self.is_of_fated(&saved) {
+                    (self.life_before(&mut saved, place)?, saved)
+                } else {
+                    self.check_in_hand(&saved, place)?;
+                    self.find_base(&mut saved);
+                    (self.life_with(validated)?, saved)
+                }
             }
         };
         Ok(Prepared(Box::new(Candidate { life, saved })))
@@ -218,14 +229,15 @@ impl<W: Worker> Slot<W> {
 
     /// A newly made life with this state, which has not begun.
     pub(super) fn life_with(&self, validated: &Validated) -> Result<W::Life, CheckpointError> {
+        self.life_of(validated.snapshot(), validated.checkpoint().id)
+    }
+
+    fn life_of(&self, state: &Snapshot, id: CheckpointId) -> Result<W::Life, CheckpointError> {
         let mut life = self.new_life()?;
-        let restored = unwound(|| W::restore(&mut life, validated.snapshot()));
-        let why = match restored {
+        let why = match unwound(|| W::restore(&mut life, state)) {
             Ok(Ok(())) => return Ok(life),
             Ok(Err(why)) => why,
-            Err(panic) => {
-                CheckpointError::RestorePanicked { checkpoint: validated.checkpoint().id, panic }
-            }
+            Err(panic) => CheckpointError::RestorePanicked { checkpoint: id, panic },
         };
         let _ = unwound(move || drop(life));
         Err(why)
@@ -240,36 +252,41 @@ impl<W: Worker> Slot<W> {
         CheckpointError::NoLife { child: self.path.clone(), what, panic }
     }
 
+    /// A newly made life with the state before the request in whose middle this one was taken, which has its fate by
+    /// now: what was answered is replayed from its beginning, and what has failed left nothing behind.
+    fn life_before(&self, saved: &mut Saved, id: CheckpointId) -> Result<W::Life, CheckpointError> {
+        self.find_base(saved);
+        let Some(base) = &saved.base else {
+            return Err(in_hand(id, "one that has its fate", "one that is open, or none"));
+        };
+        let life = self.life_of(base, id)?;
+        saved.mid = None;
+        Ok(life)
+    }
+
+    /// Whether it is of the middle of a request that is not open any more.
+    fn is_of_fated(&self, saved: &Saved) -> bool {
+        let Some(mid) = &saved.mid else { return false };
+        let desk = self.desk();
+        let is = |mail: &Mail<W>| match &mid.request {
+            InHand::Here(id) => mail.id == *id,
+            InHand::Before(key) => *self.key_of(mail) == **key,
+        };
+        !desk.mailbox.any_waiting(is) && !desk.mailbox.flights().any(|it| is(it.payload))
+    }
+
     /// A state in the middle of a request is of use only while that request is open; and one after a request only
     /// when that is not open any more: its fate may be in the store, and it is done again all the same.
     fn check_in_hand(&self, saved: &Saved, id: CheckpointId) -> Result<(), CheckpointError> {
-        let (mut is_open, open) = (saved.mid.is_none(), RefCell::new(Vec::new()));
-        {
-            let desk = self.desk();
-            let is = |mail: &Mail<W>| {
-                open.borrow_mut().push(self.key_of(mail));
-                saved.mid.as_ref().is_some_and(|mid| match &mid.request {
-                    InHand::Here(id) => mail.id == *id,
-                    InHand::Before(key) => *self.key_of(mail) == **key,
-                })
-            };
-            is_open |=
-                desk.mailbox.any_waiting(is) || desk.mailbox.flights().any(|it| is(it.payload));
+        if self.is_of_fated(saved) {
+            return Err(in_hand(id, "one that has its fate", "one that is open, or none"));
         }
-        let refused = |found: &str, expected: &str| {
-            let what = format!("in {id}, the request in hand");
-            let (found, expected) = (found.to_owned(), expected.to_owned());
-            Err(CheckpointError::Incompatible { what, found, expected })
-        };
-        if !is_open {
-            return refused("one that has its fate", "one that is open, or none");
-        }
-        let has_its_work = |key: &String| {
+        let has_its_work = |(_, key, _): &(RequestId, String, u64)| {
             let work = self.journal().and_then(|journal| journal.work_of(key));
             work.is_some_and(|(child, step)| child == self.path && step <= saved.steps)
         };
-        if open.borrow().iter().any(has_its_work) {
-            return refused("one whose work is in it", "one that is begun, or none");
+        if self.tasks().iter().any(has_its_work) {
+            return Err(in_hand(id, "one whose work is in it", "one that is begun, or none"));
         }
         Ok(())
     }

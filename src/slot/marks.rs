@@ -11,9 +11,10 @@ use super::{Desk, Job, Mail, Slot};
 use crate::behavior::Context;
 use crate::checkpoint::{Budgets, Digest};
 use crate::event::Event;
-use crate::fate::Cost;
+use crate::fate::{Cost, Given};
 use crate::hub::Deciding;
 use crate::id::CheckpointId;
+use crate::port::Envelope;
 use crate::slot::worker::Worker;
 
 impl<W: Worker> Slot<W> {
@@ -32,6 +33,32 @@ impl<W: Worker> Slot<W> {
                 allowed: self.hub.allowed.get().copied(),
             })
         })
+    }
+
+    /// How the answer of this attempt is given, and what its request has cost, also in processes before this one.
+    pub(super) fn given(&self, job: &Job<W>, context: &Context) -> Given {
+        let Budgets { tokens, money_micros, .. } = self.spent(job, context);
+        let index = self.member.get().map_or(0, |member| member.index);
+        let is_member = job.mail.home.is_some();
+        let mut given = Given::default();
+        given.served_by = is_member.then(|| self.path.clone());
+        given.degraded = context.is_degraded() || (is_member && index > 0);
+        given.defaulted = context.is_defaulted();
+        given.attempts = job.attempt;
+        given.cost = Cost { tokens, money_micros };
+        given
+    }
+
+    /// The same of what a person has answered in its place.
+    pub(super) fn given_by_person(&self, mail: &Mail<W>) -> Given {
+        let attempts = mail.trail().0.len() as u32;
+        let Budgets { tokens, money_micros, .. } =
+            self.spent_by(mail, attempts.into(), Cost::default());
+        let mut given = Given::default();
+        given.served_by = mail.home.is_some().then(|| self.path.clone());
+        (given.degraded, given.attempts) = (true, attempts);
+        given.cost = Cost { tokens, money_micros };
+        given
     }
 
     /// What the request of this job has spent so far, also in processes before this one.
@@ -76,6 +103,16 @@ impl<W: Worker> Slot<W> {
         if self.is_other_policy(taken.policy) {
             self.hub.emit(Event::PolicyChanged { child: self.path.clone(), checkpoint: taken.id });
         }
+    }
+}
+
+impl<Q, R> Envelope<Q, R> {
+    /// What the attempts before this one have cost, also in processes before this one.
+    pub(super) fn spent_in_all(&self) -> Cost {
+        let Budgets { tokens, money_micros, .. } = self.before();
+        let mut cost = Cost { tokens, money_micros };
+        cost.add(self.spent());
+        cost
     }
 }
 

@@ -18,6 +18,7 @@ use crate::fate::{Answer, Fate};
 use crate::fault::EffectKind;
 use crate::hub;
 use crate::id::{ChildPath, Delivery, Incarnation};
+use crate::journal::End;
 use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::points::{Asked, Choice, Point, Said};
@@ -47,6 +48,13 @@ pub(super) struct Due {
     choices: Vec<Choice>,
     /// The history without this failure, in case it is decided otherwise.
     before: History,
+}
+
+impl Due {
+    /// Whether anybody is waited for: without a time of their own, people are only told.
+    pub(super) const fn waits(&self) -> bool {
+        !self.wait.is_zero()
+    }
 }
 
 /// No point is opened for less: its end and that of the request would be one moment.
@@ -279,7 +287,8 @@ impl<W: Worker> Slot<W> {
                 let reply = String::from_utf8_lossy(&text).into_owned();
                 mail.note_journaled();
                 let batch = (Batch::new(), recording.durability);
-                let handed = journal.fated(key, Fate::Done, Some(reply), None, batch);
+                let end = End::answered(reply, self.given_by_person(mail));
+                let handed = journal.fated(key, Fate::Done, end, None, batch);
                 let limit = (self.hub.now() + self.rules.attempt_timeout).min(mail.deadline);
                 // The journal says what it could not write.
                 tokio::select! {

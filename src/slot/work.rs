@@ -128,7 +128,7 @@ impl Said {
     pub(crate) fn of(context: &Context) -> Self {
         Self {
             degraded: context.is_degraded(),
-            defaulted: context.notes.defaulted.load(std::sync::atomic::Ordering::Relaxed),
+            defaulted: context.is_defaulted(),
             last: context.notes.last.load(std::sync::atomic::Ordering::Relaxed),
             flaw: context.notes.flaw.get().copied(),
             kept: false,

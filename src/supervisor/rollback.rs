@@ -12,18 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ask, Entry, Registry, Supervisor};
-use crate::checkpoint::{
-    Batch, Durability, LineDraft, Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated,
-    Validator,
-};
+use crate::checkpoint::{Now, Refused, Risk, Rules, Schemas, Scope, Store, Validated, Validator};
 use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
 use crate::journal::Journal;
-use crate::mirror::LineView;
 use crate::slot::{Held, Look, Prepared};
 
+mod draw;
 mod fall;
 mod lines;
 mod lives;
@@ -34,6 +31,7 @@ mod settle;
 mod since;
 mod words;
 
+use draw::Draw;
 pub(crate) use fall::Fallen;
 pub(crate) use lines::Lines;
 pub(crate) use lives::Lives;
@@ -182,49 +180,6 @@ impl Place {
         self.within(limit, Draw).await
     }
 
-    async fn draw_now(self, phase: Phase) -> Result<LineId, RollbackError> {
-        let store = self.store()?;
-        phase.set("waiting for another rollback");
-        let _turn = self.registry.rollbacks.turn.lock().await;
-        let children = self.children()?;
-        phase.set("waiting for the children to stand still");
-        let held = Held::new(children.clone());
-        held.still().await;
-        phase.set("writing what they have become");
-        let scope = self.scope();
-        let now = Now::read(&*self.node.hub.clock);
-        let mut draft = LineDraft::new(scope, self.at().clone(), now);
-        let mut batch = Batch::new();
-        let mut members = Vec::with_capacity(children.len());
-        for child in children {
-            if let Some(sealed) = child.capture(scope, None).map_err(RollbackError::Store)? {
-                draft = draft.member(sealed.checkpoint());
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
-            }
-        }
-        for (stream, next) in store.streams()? {
-            draft = draft.journal(stream, next);
-        }
-        let line = draft.draw().map_err(RollbackError::Store)?;
-        let id = line.id;
-        // Before anybody can find it.
-        self.registry.rollbacks.note_drawn(id, now.moment);
-        store.commit(batch.line(line), Durability::Sync).await?;
-        for (child, sealed) in &members {
-            child.captured(sealed);
-        }
-        let roster = self.node.roster();
-        roster.publish_line(LineView::new(id, members.len()), now.moment);
-        self.node.hub.emit(Event::LineDrawn {
-            supervisor: self.at().clone(),
-            line: id,
-            scope,
-            children: members.len(),
-        });
-        Ok(id)
-    }
-
     /// Returns to what is stored.
     pub(crate) async fn roll_back(
         self,
@@ -280,11 +235,13 @@ impl Place {
         // What the lives that were stopped have stored to their last is of the future that is given up, too.
         let used = used_up(&journal, &returned);
         journal.use_up(used.iter().copied());
-        reset?;
         let (since, replayed, missing) = Since::of(&self, &journal, used, &returned, &children);
         let missing = Missing::noted(&journal, missing);
-        let told = self.settle(&journal, &held, since, &phase).await?;
+        // Also where not all have come up again: those that have would go on with effects that are not settled.
+        let told = self.settle(&journal, &held, since, &phase).await;
         drop(held);
+        reset?;
+        let told = told?;
         let missing = missing.told(hub, &journal);
         Ok(Report {
             at: self.at().clone(),
@@ -533,18 +490,6 @@ trait Work<T>: Send + 'static {
         place: Place,
         phase: Phase,
     ) -> impl Future<Output = Result<T, RollbackError>> + Send;
-}
-
-struct Draw;
-
-impl Work<LineId> for Draw {
-    fn run(
-        self,
-        place: Place,
-        phase: Phase,
-    ) -> impl Future<Output = Result<LineId, RollbackError>> + Send {
-        place.draw_now(phase)
-    }
 }
 
 struct Back {

@@ -14,7 +14,7 @@ use crate::decision::Action;
 use crate::effects::{AskKey, Keep, Unwind};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
-use crate::fate::{Attempt, Ended, Fate, Trail};
+use crate::fate::{Attempt, Ended, Fate, Given, Trail};
 use crate::fault::Class;
 use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
 use crate::journal::{Journal, Journaled, Open};
@@ -648,6 +648,13 @@ impl System {
     /// it has never seen, or has forgotten. The last 65,536 fates are remembered.
     pub fn journaled(&self, key: &str) -> Option<Journaled> {
         self.inner.hub.journal.get()?.known(key)
+    }
+
+    /// How the answer was given that the journal has of a request to a durable child or group, by its
+    /// idempotency key: `None` where it has none, and of one that a version before journals of version 10 wrote.
+    /// Of a request without an answer, what it has cost, if that is anything.
+    pub fn given(&self, key: &str) -> Option<Given> {
+        self.inner.hub.journal.get()?.given_of(key)
     }
 
     /// The requests that were answered and whose work is in no state any more, by child and idempotency key:

@@ -8,9 +8,10 @@ use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Tur
 use mainstay::checkpoint::{Scope, Snapshot, Store};
 use mainstay::error::CheckpointError;
 use mainstay::event::Event;
-use mainstay::fate::Fate;
+use mainstay::fate::{Cost, Fate};
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
+use mainstay::policy::budget::Limits;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::{RecoverOptions, Recovered, System, To};
@@ -55,6 +56,9 @@ fn take(count: &AtomicU32) -> bool {
     count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
+/// What giving money back costs.
+const PRICE: Cost = Cost { tokens: 100, money_micros: 7 };
+
 /// Gives money back, once for each key.
 #[derive(Clone)]
 struct Refund(Arc<World>);
@@ -72,6 +76,7 @@ impl Stateless for Refund {
             self.0.hung.notify_one();
             std::future::pending::<()>().await;
         }
+        ctx.spend(PRICE);
         Ok(*amount)
     }
 }
@@ -259,6 +264,8 @@ fn who_is_asked_by_a_step_works_once_wherever_the_process_ends() {
                     };
                     assert_eq!(fate, Fate::Done, "{what}");
                     assert_eq!(world.refunds(), 1, "{what}: {:?}", world.refunds.lock());
+                    // Whoever has asked is told what it has cost, whichever process heard the answer.
+                    assert_eq!(system.given("case").unwrap().cost, PRICE, "{what}");
                     let agent = matches!(who, Who::Clerk | Who::Recorded);
                     assert_eq!(reply.as_deref(), Some(if agent { "8" } else { "7" }), "{what}");
                     if agent {
@@ -277,6 +284,77 @@ fn who_is_asked_by_a_step_works_once_wherever_the_process_ends() {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Asks for two refunds, one after the other.
+#[derive(Clone, Default)]
+struct Twice(Arc<u64>);
+
+impl Behavior for Twice {
+    type Request = u64;
+    type Reply = u64;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u64, u64>>("clerk")
+    }
+}
+
+impl Stateful for Twice {
+    async fn step(&mut self, request: &u64, turn: Turn, ctx: &Context) -> Result<Step<u64>, Fault> {
+        if let Turn::Performed(performed) = turn {
+            performed.get::<u64>(0)?;
+            self.0 = Arc::new(*self.0 + 1);
+        }
+        if *self.0 == 2 {
+            return Ok(Step::Reply(2));
+        }
+        let clerk = ctx.port::<u64, u64>("clerk")?;
+        Ok(Step::Perform(vec![clerk.ask(request + *self.0)]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("twice", 1).with("done", Arc::clone(&self.0)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.0 = snapshot.get("done")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_budget_that_is_used_up_is_used_up_wherever_the_process_ends() {
+    let start = async |world: &Arc<World>, store: &Arc<dyn Store>| {
+        let tool = Refund(Arc::clone(world));
+        let tool = ChildSpec::stateless("clerk", move || tool.clone()).durable::<Refund>();
+        let twice = ChildSpec::stateful("desk", Twice::default).durable::<Twice>();
+        let spec = SupervisorSpec::one_for_one("top").child(tool).child(twice);
+        let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+        let desk: Port<u64, u64> = system.port("top/desk").unwrap();
+        if system.journaled("case").is_none() {
+            let limits = Limits { tokens: Some(PRICE.tokens), ..Limits::default() };
+            let _ = desk.submit(7_u64, case().budget(limits)).await;
+        }
+        system
+    };
+    for limit in 0.. {
+        let (inner, world) = (store(), Arc::<World>::default());
+        let finished = runtime().block_on(async {
+            let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, true));
+            let work = async { drop(fate(&start(&world, &store).await, "case").await) };
+            tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
+        });
+        runtime().block_on(async {
+            let system = start(&world, &inner).await;
+            let Journaled::Fated(fate, _) = fate(&system, "case").await else { unreachable!() };
+            assert_eq!((fate, world.refunds()), (Fate::Failed, 1), "after {limit}");
+            assert_eq!(system.given("case").unwrap().cost, PRICE, "after {limit}");
+        });
+        if finished {
+            assert!(limit > 3, "{limit}");
+            break;
         }
     }
 }

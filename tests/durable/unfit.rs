@@ -71,7 +71,9 @@ fn sound() -> Arc<Defects> {
 
 async fn quarantined(events: &mut mainstay::event::EventStream) {
     let is = |event: &Event| matches!(event, Event::ChildQuarantined { .. });
-    events.wait_for(is).await.unwrap();
+    // By then it has been tried as often as it may.
+    let waits = tokio::time::timeout(Duration::from_secs(600), events.wait_for(is));
+    waits.await.unwrap().unwrap();
 }
 
 async fn ask(system: &System, child: &str, request: u64) -> u64 {

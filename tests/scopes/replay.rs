@@ -17,6 +17,7 @@ use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{Recovered, System, To};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::dying::Dying;
 use super::moody::{Mood, Moody};
@@ -34,6 +35,10 @@ struct World {
     panics: AtomicBool,
     /// A replay hangs.
     hangs: AtomicBool,
+    /// Whoever is asked waits.
+    is_shut: AtomicBool,
+    waits: Notify,
+    opened: Notify,
 }
 
 impl World {
@@ -52,6 +57,10 @@ impl Behavior for Tool {
 
 impl Stateless for Tool {
     async fn serve(&self, what: &String, _: &Context) -> Result<String, Fault> {
+        if self.0.is_shut.load(Ordering::SeqCst) {
+            self.0.waits.notify_one();
+            self.0.opened.notified().await;
+        }
         let mut acts = self.0.acts.lock();
         acts.push(what.clone());
         if what.contains("refused") {
@@ -263,6 +272,42 @@ async fn answered_requests_are_handled_again_from_the_record_and_nobody_hears_of
     assert_eq!((now.accepted, now.done), (fates.accepted + 1, fates.done + 1));
     assert_eq!(bench.system.lost_work(), []);
     assert!(matches!(bench.system.journaled("two"), Some(Journaled::Fated(..))));
+}
+
+/// In a system that works there is always somebody in the middle of something when a line is drawn.
+#[tokio::test(start_paused = true)]
+async fn a_line_in_the_middle_of_a_request_is_of_use_once_the_request_has_its_fate() {
+    for is_cancelled in [false, true] {
+        let bench = Bench::new().await;
+        bench.ask("one", act("a")).await;
+        bench.world.is_shut.store(true, Ordering::SeqCst);
+        let port = bench.system.port::<Ask, Vec<String>>("top/agent").unwrap();
+        let options = CallOptions::new().key("two");
+        let two = tokio::spawn(async move { port.call_with(act("b"), options).await });
+        bench.world.waits.notified().await;
+        let line = bench.system.checkpoint("top").await.unwrap();
+        bench.world.is_shut.store(false, Ordering::SeqCst);
+        if is_cancelled {
+            two.abort();
+            assert!(two.await.unwrap_err().is_cancelled());
+        } else {
+            bench.world.opened.notify_one();
+            two.await.unwrap().unwrap();
+        }
+        bench.ask("three", act("c")).await;
+        let (before, acts) = (bench.tell().await, bench.world.acts());
+        let report = bench.system.rollback("top", To::Latest).await.unwrap();
+        assert_eq!((report.line, &*report.refused), (Some(line), &[][..]));
+        let again = if is_cancelled { &["three"][..] } else { &["two", "three"] };
+        assert_eq!(keys(&report.replayed)[..again.len()], *again);
+        assert_eq!(report.missing, []);
+        assert_eq!(bench.tell().await, before);
+        assert_eq!(bench.world.acts(), acts, "nobody was asked again");
+        // What is stored of it is what the next process goes on from.
+        let bench = bench.again().await;
+        assert_eq!(bench.recovered.missing, []);
+        assert_eq!(bench.tell().await, before);
+    }
 }
 
 #[tokio::test(start_paused = true)]

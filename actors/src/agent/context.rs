@@ -83,21 +83,32 @@ impl Conversation {
         let mut shorter = false;
         for (index, round) in self.rounds.iter_mut().enumerate() {
             let keep = if index == last && index > 0 { KEPT_LAST } else { KEPT_RESULT };
-            let long = |message: &Message| message.role == Role::Tool && message.text.len() > keep;
+            let long =
+                |message: &Message| message.role == Role::Tool && is_long(&message.text, keep);
             if !round.iter().any(long) {
                 continue;
             }
             for message in Arc::make_mut(round).iter_mut().filter(|message| long(message)) {
                 let dropped = message.text.len() - cut(&mut message.text, keep);
-                message.text.push_str(&format!(
-                    "… [{dropped} bytes of this result were dropped to make room; call the tool \
-                     again if you need them]"
-                ));
+                message.text.push_str(&format!("{CUT}{dropped}{DROPPED}"));
             }
             shorter = true;
         }
         shorter
     }
+}
+
+/// What stands at the end of a result that was shortened, around how many bytes were dropped.
+const CUT: &str = "… [";
+const DROPPED: &str =
+    " bytes of this result were dropped to make room; call the tool again if you need them]";
+/// How long that is at most.
+const TOLD: usize = CUT.len() + 20 + DROPPED.len();
+
+/// Whether a result has more than this to lose: one that was shortened to as much has not.
+fn is_long(text: &str, keep: usize) -> bool {
+    let is_cut = text.ends_with(DROPPED) && text.len() <= keep + TOLD;
+    text.len() > keep && !is_cut
 }
 
 /// Cuts a text to at most `most` bytes, at a character; how long it is then.
@@ -138,6 +149,13 @@ mod tests {
             assert!(keep < told.len() && told.len() < keep + 120, "{at}: {}", told.len());
             assert!(told.contains("bytes of this result were dropped"), "{told}");
         }
+        // It comes to an end, and begins anew with what is new.
+        assert!(!talk.compact());
+        talk.open_round(Message::assistant("calls"));
+        talk.push(result(9_000));
+        assert!(talk.compact() && !talk.compact());
+        let lengths: Vec<_> = talk.messages().map(|message| message.text.len()).collect();
+        assert!(lengths[6] < KEPT_RESULT + 120 && lengths[9] < KEPT_LAST + 120, "{lengths:?}");
     }
 
     #[test]

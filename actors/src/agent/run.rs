@@ -61,6 +61,8 @@ pub(super) struct Run {
     pub(super) used: Arc<Vec<ToolUse>>,
     pub(super) memory: Arc<Memory>,
     pub(super) left_out: LeftOut,
+    /// How often results were shortened, by this copy.
+    pub(super) shortened: u32,
 }
 
 impl Run {
@@ -72,6 +74,7 @@ impl Run {
             used: Arc::default(),
             memory: Arc::default(),
             left_out: LeftOut::default(),
+            shortened: 0,
         }
     }
 
@@ -89,6 +92,7 @@ impl Run {
             used: Arc::default(),
             memory: Arc::new(memory),
             left_out: LeftOut::default(),
+            shortened: 0,
         }
     }
 
@@ -246,8 +250,9 @@ impl Run {
     /// Makes the conversation shorter, by what hurts least; whether it has become shorter. Of each there is
     /// less the next time, so this comes to an end.
     fn make_room(&mut self, earlier: u32) -> bool {
-        if !self.memory.compacted && self.context.compact() {
+        if self.context.compact() {
             self.memory().compacted = true;
+            self.shortened += 1;
             return true;
         }
         // Half of them first: a window is usually missed by little.
@@ -308,7 +313,8 @@ impl Run {
 
     fn on_success(&mut self, call: &ToolCall, content: String) {
         let same = Same::of(&call.name, &call.arguments);
-        self.memory().failed.retain(|failed| failed.same != same);
+        // Of two equal calls in one answer the one may have happened, whatever the other has come to.
+        self.memory().failed.retain(|failed| failed.same != same || failed.unknown);
         self.note(call, None);
         self.context.push(Message::tool_result(call.id.clone(), clip(content)));
     }
@@ -365,9 +371,14 @@ impl Run {
     }
 }
 
-/// Whether what was called may have happened. What only reads has not, even if nobody knows how it ended.
+/// Whether what was called may have happened: nobody knows how it ended, or the tool says so, whatever the class.
+/// What only reads has not, even if nobody knows how it ended.
 fn leaves_doubt(fault: &Fault) -> bool {
-    fault.class == Class::Indeterminate && fault.effect != EffectState::NotApplied
+    match fault.effect {
+        EffectState::NotApplied => false,
+        EffectState::Unknown => true,
+        _ => fault.class == Class::Indeterminate,
+    }
 }
 
 /// The fault that an exhausted ladder was about: that is what the model can act on.

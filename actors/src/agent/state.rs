@@ -121,6 +121,7 @@ impl Run {
                 false => LeftOut::default(),
             },
             memory,
+            shortened: 0,
         })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
@@ -20,10 +20,14 @@ use mainstay::spec::Kind;
 use mainstay::system::{SupervisorRef, System};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::SetOnce;
 
 use super::{Agent, AgentReply, AgentRequest};
 use crate::chat::ToolSpec;
 use crate::tool::{CONCURRENCY, ToolReply, ToolRequest};
+
+/// How long a task waits for its team to be attached.
+const ATTACHED: Duration = Duration::from_secs(2);
 
 /// The arguments a sub-agent is called with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,7 +164,7 @@ fn failed(error: CallError<AgentRequest>) -> Fault {
 /// A tool that starts an agent of its own for each task, as a dynamic child, and removes it afterwards.
 ///
 /// A dynamic child needs a supervisor, and that there is only once the system has started: until
-/// [`Team::attach`], tasks are refused with code `not_attached`.
+/// [`Team::attach`], tasks wait, and after 2 s are refused with code `not_attached`.
 ///
 /// # Limits
 /// A task has the time that is left to the call, at most [`Team::LONGEST`]. What it costs is charged to
@@ -175,7 +179,7 @@ fn failed(error: CallError<AgentRequest>) -> Fault {
 #[derive(Clone)]
 pub struct Team {
     agent: Agent,
-    place: Arc<OnceLock<(System, ChildPath)>>,
+    place: Arc<SetOnce<(System, ChildPath)>>,
 }
 
 impl Team {
@@ -184,7 +188,7 @@ impl Team {
 
     /// A team of agents like this one.
     pub fn new(agent: Agent) -> Self {
-        Self { agent, place: Arc::default() }
+        Self { agent, place: Arc::new(SetOnce::new()) }
     }
 
     /// What a model is told about it.
@@ -228,7 +232,8 @@ impl Stateless for Team {
         let unready = |what: String, code: &'static str| {
             Fault::tool_execution(what).with_code(code).not_applied()
         };
-        let Some((system, path)) = self.place.get() else {
+        // A request of before may be gone on with before whoever starts the system comes to that.
+        let Ok((system, path)) = tokio::time::timeout(ATTACHED, self.place.wait()).await else {
             return Err(unready("the team is attached to no supervisor".into(), "not_attached"));
         };
         let supervisor = system

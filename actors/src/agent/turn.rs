@@ -4,6 +4,7 @@
 
 use mainstay::behavior::{Context, Performed, Step, Turn, Undone};
 use mainstay::fault::Fault;
+use mainstay::id::RequestId;
 
 use super::budget::Spent;
 use super::reach::Reach;
@@ -17,9 +18,20 @@ use crate::tool::schema::known;
 #[derive(Debug, Default)]
 pub(super) struct Till {
     task: String,
+    /// Whose task that is, if it has begun in this process.
+    request: Option<RequestId>,
     spent: Spent,
     /// The task ended by a limit of its own.
     ended: Option<Fault>,
+}
+
+impl Till {
+    /// A key may be used for two requests, one after the other: what has ended the first does not end the second.
+    fn begins(&mut self, request: RequestId) {
+        if self.request != Some(request) {
+            *self = Self { request: Some(request), ..Self::default() };
+        }
+    }
 }
 
 impl Agent {
@@ -82,6 +94,9 @@ impl Agent {
         ctx: &Context,
     ) -> Result<Option<Performed>, Fault> {
         let task = ctx.key();
+        if matches!(turn, Turn::First) {
+            self.till.lock().begins(ctx.request());
+        }
         let here = self.run.task() == Some(&*task);
         let fresh = |agent: &Self| Run::new(agent.plan.clone(), task.clone(), request);
         let (run, performed) = match turn {
@@ -164,11 +179,11 @@ impl Agent {
 
     /// Where the conversation was too long: the same with less, and it is told.
     fn with_less(&mut self, fault: Fault, earlier: u32, ctx: &Context) -> Result<Next, Fault> {
-        let (compacted, before) = (self.run.memory.compacted, self.run.left_out);
+        let (shortened, before) = (self.run.shortened, self.run.left_out);
         let next = self.run.on_model_fault(fault, earlier)?;
         let now = self.run.left_out;
         for (what, count) in [
-            (SHORTENED, u32::from(self.run.memory.compacted != compacted)),
+            (SHORTENED, self.run.shortened - shortened),
             (TURNS_LEFT_OUT, now.turns - before.turns),
             (STEPS_LEFT_OUT, now.steps - before.steps),
         ] {
@@ -188,7 +203,7 @@ impl Agent {
         let mut till = self.till.lock();
         let task = self.run.task().unwrap_or_default();
         if till.task != task {
-            *till = Till { task: task.to_owned(), ..Till::default() };
+            *till = Till { task: task.to_owned(), request: till.request, ..Till::default() };
         }
         till.spent = *self.spent();
     }

@@ -14,7 +14,7 @@ use clap::{Subcommand, ValueEnum};
 use mainstay::checkpoint::{FileStore, Listed, MemoryStore, Store, Wall};
 use mainstay::id::{CheckpointId, EffectKey};
 use mainstay::quarantine::Quarantined;
-use mainstay::system::{EffectView, Upkeep};
+use mainstay::system::{EffectView, EffectsRef, Upkeep};
 use serde_json::{Value, json};
 
 use super::build;
@@ -64,7 +64,31 @@ pub(crate) enum Act {
         word: Word,
         /// What the tool would have answered, where it did happen: JSON or a text.
         result: Option<String>,
+        /// Who says so, which is written down with it; otherwise what USER or LOGNAME is set to.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// Why, which is written down with it.
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
     },
+}
+
+/// What a person says of an effect.
+struct Spoken {
+    word: Word,
+    result: Option<String>,
+    by: Option<String>,
+    why: Option<String>,
+}
+
+/// In whose name effects are settled: the one that is given, or the user's of this process.
+pub(crate) fn speaking(effects: EffectsRef, by: Option<String>, why: Option<String>) -> EffectsRef {
+    let user = || ["USER", "LOGNAME"].iter().find_map(|it| std::env::var(it).ok());
+    let by = by.or_else(user).filter(|name| !name.trim().is_empty());
+    match (by, why) {
+        (None, None) => effects,
+        (by, why) => effects.by(by.unwrap_or_default(), why.unwrap_or_default()),
+    }
 }
 
 /// A person's word on an effect.
@@ -131,7 +155,7 @@ impl Thing {
             }),
             Self::Effect(it) => json!({
                 "status": it.status, "owner": it.owner, "tool": it.tool, "request_key": it.task,
-                "step": it.step, "ordinal": it.ordinal, "effect_kind": it.kind,
+                "step": it.step, "ordinal": it.ordinal, "effect_kind": it.kind, "said": it.said,
             }),
             Self::Doubt(_) => json!({}),
         };
@@ -213,7 +237,9 @@ impl Act {
             }
             Self::Release { key } => ("released", key, None),
             Self::Discard { key } => ("discarded", key, None),
-            Self::Settle { key, word, result } => ("settled", key, Some((word, result))),
+            Self::Settle { key, word, result, by, why } => {
+                ("settled", key, Some(Spoken { word, result, by, why }))
+            }
         };
         let doubt = shelf.in_doubt().into_iter().find(|it| **it == *key);
         let thing = match doubt {
@@ -305,7 +331,7 @@ async fn done(
     shelf: &Shelf,
     verb: &str,
     thing: &Thing,
-    word: Option<(Word, Option<String>)>,
+    word: Option<Spoken>,
 ) -> Result<(), Failed> {
     let not = |error: String| Failed(format!("not {verb}: {error}"));
     let result = match (thing, word) {
@@ -330,10 +356,15 @@ async fn done(
             let what = format!("is an effect: say what became of it with `{how}`");
             return Err(not(format!("{} {what}", it.key)));
         }
-        (Thing::Effect(it), Some((word, result))) => {
-            return settled(shelf, it.key, word, result).await.map_err(not);
+        (Thing::Effect(it), Some(spoken)) => {
+            return settled(shelf, it.key, spoken).await.map_err(not);
         }
-        (Thing::Doubt(key), Some((Word::DidNotHappen, None))) => shelf.did_not_happen(key).await,
+        (Thing::Doubt(_), Some(Spoken { by: Some(_), .. } | Spoken { why: Some(_), .. })) => {
+            return Err(not("of a request it is not kept who says so, or why".to_owned()));
+        }
+        (Thing::Doubt(key), Some(Spoken { word: Word::DidNotHappen, result: None, .. })) => {
+            shelf.did_not_happen(key).await
+        }
         (Thing::Doubt(key), _) => {
             let what = "may have been done: settle it as `did-not-happen`, or leave it";
             return Err(not(format!("{key} {what}")));
@@ -349,13 +380,12 @@ async fn done(
 async fn settled(
     shelf: &Shelf,
     key: EffectKey,
-    word: Word,
-    result: Option<String>,
+    Spoken { word, result, by, why }: Spoken,
 ) -> Result<(), String> {
     if result.is_some() && word != Word::Happened {
         return Err(format!("what {} has no result", word.name()));
     }
-    let effects = shelf.effects();
+    let effects = speaking(shelf.effects(), by, why);
     let settled = match word {
         Word::Happened => effects.happened(key, &settle::reply(&result.unwrap_or_default())).await,
         Word::DidNotHappen => effects.did_not_happen(key).await,
@@ -409,7 +439,16 @@ fn as_json(shelf: &Shelf, things: &[Thing], place: &str) -> Value {
         "requests": of("request"),
         "checkpoints": of("checkpoint"),
         "effects": of("effect"),
+        "settled": settled_by_name(shelf),
     })
+}
+
+/// Effects on which a person has spoken by name, and that wait for nobody any more.
+fn settled_by_name(shelf: &Shelf) -> Vec<Value> {
+    let mut effects = shelf.effects().list();
+    let open: BTreeSet<_> = shelf.effects().open().iter().map(|it| it.key).collect();
+    effects.retain(|it| it.said.is_some() && !open.contains(&it.key));
+    effects.into_iter().map(|it| Thing::Effect(it).as_json()).collect()
 }
 
 /// What `list` prints for people.

@@ -423,6 +423,16 @@ pub(crate) fn read(text: &str) -> Result<TreeFile, Snag> {
     toml::from_str(text).map_err(|error| refused(text, error.message(), error.span()))
 }
 
+/// The `[store]` of a file, whatever else stands there.
+pub(crate) fn read_store(text: &str) -> Result<Option<Spanned<Store>>, Snag> {
+    #[derive(Deserialize)]
+    struct Only {
+        store: Option<Spanned<Store>>,
+    }
+    let read = toml::from_str(text).map(|Only { store }| store);
+    read.map_err(|error| refused(text, error.message(), error.span()))
+}
+
 /// What the reader says, in our words.
 fn refused(text: &str, message: &str, span: Option<Range<usize>>) -> Snag {
     // The names that a message lists, between backticks.

@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* An answer is shown once: as it is written, or whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{IsTerminal, Read};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use super::aside;
 use super::build::Tree;
 use super::people::{self, People};
 use super::points;
+use super::signals::Ended;
 use super::{Failed, Show, UNREAD, say, tell};
 use alerts::Alerts;
 pub(crate) use interrupt::{hear_interrupts, interrupted};
@@ -41,6 +42,7 @@ mod converse;
 mod interrupt;
 mod keys;
 mod lines;
+mod lost;
 mod metrics;
 mod page;
 mod said;
@@ -50,7 +52,7 @@ mod taken;
 mod talk;
 mod words;
 
-pub(crate) use lines::is_interactive;
+pub(crate) use lines::{is_interactive, restore_terminal};
 pub(crate) use page::as_line;
 
 /// Pieces of an answer that wait to be shown.
@@ -100,6 +102,8 @@ pub(crate) struct Session {
     before: Vec<Value>,
     /// Who can say what a person is asked; `None` where nobody types.
     lines: Option<Lines>,
+    /// Lines that came while a person was waited for, which come after that; `None` outside of a conversation.
+    later: Option<VecDeque<String>>,
     /// Who says what is to be said in any case; `None` once all is said.
     alerts: Option<Alerts>,
     /// What a program is told when the tree has stopped.
@@ -153,14 +157,14 @@ impl Session {
             }
         };
         let say = |line| tell(format_args!("mainstay: {line}"));
-        let alerts = Some(Alerts::tell(system.events(), say));
+        let alerts = Some(Alerts::tell(&system, say));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
         };
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points);
-        let (said, leaving, helped, served, key, lines, before, last) = Default::default();
+        let (said, leaving, helped, served, key, lines, later, before, last) = Default::default();
         Ok(Self {
             system,
             asked,
@@ -177,6 +181,7 @@ impl Session {
             keys,
             before,
             lines,
+            later,
             alerts,
             last,
         })
@@ -203,6 +208,14 @@ impl Session {
         if let Some(alerts) = self.alerts.take() {
             alerts.end().await;
         }
+    }
+
+    /// A program that is told why the command was ended is told all else there is to say as well.
+    pub(crate) fn told_end(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        let ended = result.as_ref().err().and_then(|error| error.downcast_ref::<Ended>()).copied();
+        let Some(ended) = ended.filter(|_| self.show.json) else { return result };
+        self.last = Some(json!({"error": {"kind": "ended", "message": ended.to_string()}}));
+        Err(ended.told().into())
     }
 
     /// Says what is known only now: whether what a question did that has failed is undone.
@@ -281,7 +294,7 @@ impl Session {
             return Ok(());
         }
         if let Some(key) = key {
-            if let Some(known) = taken::known(&self.system, &key) {
+            if let Some(known) = taken::known(&self.system, &self.path(), &key) {
                 let known = known.map_err(|fate| Why::fated(&key, fate));
                 return self.tell(known.as_ref().map_err(Clone::clone), began.elapsed(), false);
             }
@@ -487,14 +500,38 @@ impl Session {
         !points.is_empty()
     }
 
-    /// A line that is typed while a person is waited for.
-    async fn while_waiting(&self, line: &str, page: &mut Page) {
+    /// A line that is typed while a person is waited for. What is for nobody who can be asked now comes after that.
+    async fn while_waiting(&mut self, line: &str, page: &mut Page) {
         let line = line.trim();
         page.end();
         if let Some(text) = self.command(line).await {
             say(text);
+        } else if let (Some(later), false) = (&mut self.later, line.is_empty()) {
+            later.push_back(line.to_owned());
+            match later.len() {
+                1 => say(format_args!(
+                    "first, somebody waits for a person; what you type comes after that:\n{}",
+                    people::HOW
+                )),
+                _ => say("comes after that, too"),
+            }
         } else if !line.is_empty() {
             say(format_args!("first, somebody waits for a person:\n{}", people::HOW));
+        }
+    }
+
+    /// The next line that was to wait until a person had decided.
+    fn put_off(&mut self) -> Option<Typed> {
+        let line = self.later.as_mut()?.pop_front()?;
+        // It was shown when it was typed, which may be long ago.
+        tell(format_args!("> {line}"));
+        Some(Typed::Line(line))
+    }
+
+    /// Who calls a question off does not want those after it, either.
+    fn forget_put_off(&mut self) {
+        for line in self.later.iter_mut().flat_map(std::mem::take) {
+            tell(format_args!("  not asked any more: {line}"));
         }
     }
 
@@ -565,6 +602,7 @@ impl Session {
             ("before", self.before.clone()),
             ("undecided", self.people.undecided()),
             ("unsettled", settle::unsettled(&self.system)),
+            ("lost", lost::list(&self.system)),
         ];
         for (name, part) in parts {
             if !part.is_empty() {
@@ -601,6 +639,7 @@ async fn discover(tree: &mut Tree, progress: bool) -> anyhow::Result<Vec<String>
 fn with_hint(error: RecoverError) -> anyhow::Error {
     let hint = match &error {
         RecoverError::Topology { .. } => Some("--adopt takes the store up all the same"),
+        RecoverError::Child { .. } => Some("--adopt lets it go"),
         RecoverError::Request { .. } => {
             Some("--adopt sets it aside, where `mainstay store` shows it and gives it up")
         }

@@ -10,9 +10,24 @@ use std::fmt;
 pub(crate) struct Ended {
     name: &'static str,
     number: u8,
+    /// Whether a program was told of it, with what else there was to say.
+    told: bool,
 }
 
 impl Ended {
+    const fn by(name: &'static str, number: u8) -> Self {
+        Self { name, number, told: false }
+    }
+
+    /// The same, and a program was told.
+    pub(crate) const fn told(self) -> Self {
+        Self { told: true, ..self }
+    }
+
+    pub(crate) const fn is_told(self) -> bool {
+        self.told
+    }
+
     /// As shells have it.
     pub(crate) fn code(self) -> u8 {
         128 + self.number
@@ -32,7 +47,7 @@ impl Signals {
     pub(crate) async fn next_or_interrupt(&mut self) -> Ended {
         tokio::select! {
             ended = self.next() => ended,
-            () = super::run::interrupted() => Ended { name: "SIGINT", number: 2 },
+            () = super::run::interrupted() => Ended::by("SIGINT", 2),
         }
     }
 }
@@ -55,8 +70,8 @@ impl Signals {
     /// The next one.
     pub(crate) async fn next(&mut self) -> Ended {
         tokio::select! {
-            _ = self.terminate.recv() => Ended { name: "SIGTERM", number: 15 },
-            _ = self.hang_up.recv() => Ended { name: "SIGHUP", number: 1 },
+            _ = self.terminate.recv() => Ended::by("SIGTERM", 15),
+            _ = self.hang_up.recv() => Ended::by("SIGHUP", 1),
         }
     }
 }

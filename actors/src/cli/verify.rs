@@ -284,7 +284,15 @@ impl Verify<'_> {
 
     fn agents(&mut self) {
         let (is_model, is_tool) = (What::is_asked_as_model, What::is_called_as_tool);
-        for agent in self.file.agents.values() {
+        for (name, agent) in &self.file.agents {
+            if let Some(own) = agent.checkpoint.as_ref()
+                && self.names.is_sub_agent(name.get_ref())
+            {
+                let message =
+                    format!("a checkpoint of `{}`, which other agents start", name.get_ref());
+                let hint = "remove it: who starts it is stored, and what has come of its tasks";
+                self.say(own.span(), message, "its state is not stored", hint);
+            }
             match self.names.all.get(agent.model.get_ref().as_str()) {
                 Some(what) if is_model(*what) => self.alone(&agent.model),
                 _ => self.unknown(&agent.model, "a model or a group of models", is_model),

@@ -20,7 +20,7 @@ use crate::chat::ToolSpec;
 use crate::exact;
 use crate::model::headers::{Headers, retry_after};
 use crate::tool::{ToolReply, schema, told};
-use proof::Refusal;
+use proof::Voice;
 
 /// Under which a call carries its idempotency key.
 const KEY: &str = "mainstay/idempotencyKey";
@@ -106,6 +106,8 @@ pub(super) struct Asked<'a> {
     pub(super) listed: bool,
     /// Whether its errors pass.
     pub(super) transient: bool,
+    /// Whether its server is believed.
+    pub(super) trusted: bool,
     /// The longest result, in bytes.
     pub(super) max: usize,
     /// The schema of its results, if it has declared one.
@@ -114,7 +116,7 @@ pub(super) struct Asked<'a> {
 
 /// The result of a call, or the fault it stands for.
 pub(super) fn reply(asked: Asked<'_>, outcome: CallToolResponse) -> Result<ToolReply, Fault> {
-    let Asked { name, listed, transient, max, promised } = asked;
+    let Asked { name, listed, transient, trusted, max, promised } = asked;
     let result = match outcome {
         CallToolResponse::Complete(result) => result,
         CallToolResponse::InputRequired(_) => {
@@ -147,8 +149,9 @@ pub(super) fn reply(asked: Asked<'_>, outcome: CallToolResponse) -> Result<ToolR
         return Err(lost_behind());
     }
     let (code, text) = proof::split(&said);
+    let voice = Voice { trusted, in_result: true };
     if let Some(code) = code {
-        return Err(protocol(name, code, said, true).0);
+        return Err(protocol(name, code, said, voice).0);
     }
     if proof::is_about_output(name, text) {
         return Err(not_as_promised(said));
@@ -157,11 +160,12 @@ pub(super) fn reply(asked: Asked<'_>, outcome: CallToolResponse) -> Result<ToolR
         return Err(Fault::timeout(said).with_code("behind_gateway").effect_unknown());
     }
     Err(match proof::refusal(name, text) {
-        Some(Refusal::Tool) => {
-            Fault::input_validation(said).with_code("unknown_tool").not_applied()
-        }
-        Some(Refusal::Arguments) => {
-            Fault::input_validation(said).with_code("bad_arguments").not_applied()
+        Some(refusal) => {
+            let fault = Fault::input_validation(said).with_code(refusal.code);
+            match proof::shows(voice, None, refusal) {
+                true => fault.not_applied(),
+                false => fault.effect_failed(),
+            }
         }
         // It did what it did before it failed.
         None if !listed => Fault::input_validation(said).with_code("unknown_tool").effect_failed(),
@@ -297,11 +301,17 @@ fn json_or_text(text: String) -> String {
     Value::String(text).to_string()
 }
 
-/// A call of this tool without a result.
-pub(super) fn error(tool: &str, error: ServiceError, wall: SystemTime) -> (Fault, Verdict) {
+/// A call of this tool without a result, from a server that is believed or not.
+pub(super) fn error(
+    tool: &str,
+    trusted: bool,
+    error: ServiceError,
+    wall: SystemTime,
+) -> (Fault, Verdict) {
     match error {
         ServiceError::McpError(error) => {
-            protocol(tool, error.code.0, error.message.into_owned(), false)
+            let voice = Voice { trusted, in_result: false };
+            protocol(tool, error.code.0, error.message.into_owned(), voice)
         }
         ServiceError::TransportSend(error) => sending(&*error.error, wall),
         ServiceError::TransportClosed => (
@@ -326,7 +336,7 @@ pub(super) fn error(tool: &str, error: ServiceError, wall: SystemTime) -> (Fault
 }
 
 /// A JSON-RPC error, or one that is told in a result.
-fn protocol(tool: &str, code: i32, message: String, in_result: bool) -> (Fault, Verdict) {
+fn protocol(tool: &str, code: i32, message: String, voice: Voice) -> (Fault, Verdict) {
     if code == TOO_LONG {
         return (too_large(message), Verdict::Answered);
     }
@@ -354,9 +364,10 @@ fn protocol(tool: &str, code: i32, message: String, in_result: bool) -> (Fault, 
     };
     let verdict =
         if class == Class::ModelUnavailable { Verdict::Useless } else { Verdict::Answered };
-    // A tool may be told this by whom it asks itself, and then it is not said bare.
-    let no_method = code == -32601 && !in_result && message == "Method not found";
-    let refused = no_method || proof::refusal(tool, text).is_some();
+    // A tool may be told this by whom it asks itself, and then it is mostly not said bare.
+    let bare = code == -32601 && !voice.in_result && message == "Method not found";
+    let refused = voice.trusted && bare
+        || proof::refusal(tool, text).is_some_and(|it| proof::shows(voice, Some(code), it));
     let fault = Fault::new(class, message).with_code(code.to_string());
     let fault = match class {
         Class::Timeout => fault.effect_unknown(),

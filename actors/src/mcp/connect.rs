@@ -217,7 +217,7 @@ pub(super) async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> 
             // A server may have other things than tools.
             Err(ServiceError::McpError(error)) if error.code.0 == -32601 => return Ok(tools),
             Err(error) => {
-                let (fault, _) = classify::error("", error, SystemTime::now());
+                let (fault, _) = classify::error("", false, error, SystemTime::now());
                 let text = format!("the list of tools: {}", fault.message);
                 return Err(Fault { message: text.into(), ..fault });
             }
@@ -312,8 +312,8 @@ async fn ask(peer: &Peer<RoleClient>) -> Result<(), ServiceError> {
 async fn refused(error: ClientInitializeError, said: Said) -> Fault {
     let (fault, text) = match error {
         ClientInitializeError::TransportError { error, context } => {
-            let (fault, _) =
-                classify::error("", ServiceError::TransportSend(error), SystemTime::now());
+            let error = ServiceError::TransportSend(error);
+            let (fault, _) = classify::error("", false, error, SystemTime::now());
             let text = format!("{}, when {context}", fault.message);
             (fault, text)
         }
@@ -321,7 +321,8 @@ async fn refused(error: ClientInitializeError, said: Said) -> Fault {
             (Fault::network(""), format!("the connection ended at once: {why}"))
         }
         ClientInitializeError::JsonRpcError(error) => {
-            let (fault, _) = classify::error("", ServiceError::McpError(error), SystemTime::now());
+            let error = ServiceError::McpError(error);
+            let (fault, _) = classify::error("", false, error, SystemTime::now());
             let text = format!("the server refused the session: {}", fault.message);
             (fault, text)
         }

@@ -83,11 +83,13 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Makes one call. One that is dropped or runs out of time is called off at the server.
+    /// Makes one call of a server that is believed or not. One that is dropped or runs out of time is called off at
+    /// the server.
     pub(super) async fn call(
         self: &Arc<Self>,
         call: CallToolRequestParams,
         time: Duration,
+        trusted: bool,
     ) -> Result<CallToolResponse, Fault> {
         let tool = call.name.clone();
         let mut doubtful = Doubt { live: self, answered: false };
@@ -97,7 +99,7 @@ impl Live {
         };
         outcome
             .map_err(|error| {
-                let (fault, verdict) = classify::error(&tool, error, SystemTime::now());
+                let (fault, verdict) = classify::error(&tool, trusted, error, SystemTime::now());
                 doubtful.answered = verdict == Verdict::Answered;
                 if verdict == Verdict::Useless {
                     self.useless.notify_one();

@@ -61,7 +61,12 @@ pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -
 /// Whether the body of a response with status 200 is an error all the same.
 pub(crate) fn is_error(body: &Value) -> bool {
     // Google wraps the object in a list, where it would have answered with one.
-    body.get(0).unwrap_or(body).get("error").is_some_and(|error| match error {
+    let body = body.get(0).unwrap_or(body);
+    // Mistral's and vLLM's are wrapped in nothing.
+    if body.get("object").is_some_and(|object| object == "error") {
+        return true;
+    }
+    body.get("error").is_some_and(|error| match error {
         Value::Null | Value::Bool(false) => false,
         Value::String(text) => !text.is_empty(),
         Value::Object(fields) => !fields.is_empty(),

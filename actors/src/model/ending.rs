@@ -20,6 +20,8 @@ pub(crate) enum Stop {
     Spoiled(String),
     /// The provider has not brought it to its end.
     Broken(String),
+    /// The provider says that something of it is missing, and no more than this word.
+    Incomplete(String),
     Other(String),
 }
 
@@ -44,6 +46,7 @@ impl Stop {
             | "recitation"
             | "blocklist"
             | "prohibited_content"
+            | "model_armor"
             | "spii" => Self::Filtered(word),
             _ if lower.starts_with("image_") => Self::Filtered(word),
             "malformed_function_call" | "unexpected_tool_call" | "too_many_tool_calls" => {

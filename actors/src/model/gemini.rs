@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::classify::is_error;
 use super::ending::{Stop, reason_at};
+use super::read::Heard;
 use super::wire::{
     Delta, Found, NO_CHOICE, arguments, at, count_at, decimal, list_at, object_at, schema, set,
     text_at, thought, truth_at,
@@ -106,12 +107,12 @@ pub(crate) fn whole(answer: &Value) -> Found {
         Value::Array(frames) => frames.as_slice(),
         answer => std::slice::from_ref(answer),
     };
-    let (mut found, mut answered) = (Vec::new(), false);
+    let (mut found, mut answered, mut first) = (Vec::new(), false, Heard::default());
     for (number, answer) in (0..).zip(frames) {
         if is_error(answer) {
             found.push(Delta::Error(answer.clone()));
         }
-        let said = frame(answer, number)?;
+        let said = frame(answer, number, &mut first)?;
         // A prompt that was blocked has no candidate, but an end.
         answered |= at(answer, "/candidates/0")?.is_some() || said.contains(&Delta::End);
         found.extend(said);
@@ -120,7 +121,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
 }
 
 /// Reads the frame of this number. One without a candidate says nothing, or what was used.
-pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
+pub(crate) fn frame(answer: &Value, frame: u64, first: &mut Heard) -> Found {
     let mut found = Vec::new();
     found.extend(text_at(answer, "/modelVersion")?.map(Delta::Model));
     if let Some(usage) = answer.get("usageMetadata") {
@@ -131,14 +132,19 @@ pub(crate) fn frame(answer: &Value, frame: u64) -> Found {
             (None, None) => None,
             (said, thought) => Some(said.unwrap_or(0).saturating_add(thought.unwrap_or(0))),
         };
-        found.push(Delta::Usage { input: count_at(usage, "/promptTokenCount"), output });
+        // What its own tools have brought it is read like the prompt.
+        let brought = count_at(usage, "/toolUsePromptTokenCount").unwrap_or(0);
+        let input = count_at(usage, "/promptTokenCount").map(|it| it.saturating_add(brought));
+        found.push(Delta::Usage { input, output });
     }
     if let Some(reason) = reason_at(answer, "/promptFeedback/blockReason")? {
         found.push(Delta::Stop(Stop::Filtered(reason)));
         found.push(Delta::End);
         return Ok(found);
     }
-    let Some(candidate) = at(answer, "/candidates/0")? else { return Ok(found) };
+    let candidates = list_at(answer, "/candidates")?.iter().filter(|it| !it.is_null());
+    let number = |candidate: &&Value| candidate.get("index").and_then(Value::as_u64);
+    let Some(candidate) = first.of(candidates.collect(), number) else { return Ok(found) };
     for (place, part) in list_at(candidate, "/content/parts")?.iter().enumerate() {
         if truth_at(part, "/thought")? == Some(true) {
             found.extend(text_at(part, "/text")?.map(|text| thought(&text)));

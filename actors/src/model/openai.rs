@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ending::{Stop, reason_at};
+use super::read::{Heard, written_of};
 use super::wire::{
     Delta, Found, NO_CHOICE, at, count_at, decimal, list_at, number_at, object_at, raw, rewritten,
     schema, text_at, unwritable, written,
@@ -204,8 +205,7 @@ pub(crate) fn whole(answer: &Value) -> Found {
     if !answer.get("choices").is_some_and(Value::is_array) {
         return Err("no list of choices".to_owned());
     }
-    // Alone it is the answer, whatever its number.
-    let choice = first(answer)?.or(at(answer, "/choices/0")?).ok_or(NO_CHOICE)?;
+    let choice = heard(answer, &mut Heard::default())?.ok_or(NO_CHOICE)?;
     if let Some(error) = at(choice, "/error")? {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
@@ -219,10 +219,10 @@ pub(crate) fn whole(answer: &Value) -> Found {
     Ok(found)
 }
 
-pub(crate) fn frame(frame: &Value) -> Found {
+pub(crate) fn frame(frame: &Value, first: &mut Heard) -> Found {
     let mut found = common(frame)?;
     // The frame with the usage has an empty list; a gateway's heartbeat may have none.
-    let Some(choice) = first(frame)? else { return Ok(found) };
+    let Some(choice) = heard(frame, first)? else { return Ok(found) };
     if let Some(error) = at(choice, "/error")? {
         return Ok(vec![Delta::Error(json!({ "error": error }))]);
     }
@@ -239,25 +239,18 @@ pub(crate) fn frame(frame: &Value) -> Found {
     Ok(found)
 }
 
-/// The first of several answers, of which one is asked for: of each piece it is said of which it is.
-fn first(answer: &Value) -> Result<Option<&Value>, String> {
-    let number = |choice: &Value| choice.get("index").and_then(Value::as_u64);
-    let mut choices = list_at(answer, "/choices")?.iter().filter(|choice| !choice.is_null());
-    Ok(choices.find(|choice| is_first(number(choice))))
-}
-
-const fn is_first(number: Option<u64>) -> bool {
-    matches!(number, None | Some(0))
+fn heard<'a>(answer: &'a Value, first: &mut Heard) -> Result<Option<&'a Value>, String> {
+    let choices = list_at(answer, "/choices")?.iter().filter(|choice| !choice.is_null());
+    Ok(first.of(choices.collect(), |choice| choice.get("index").and_then(Value::as_u64)))
 }
 
 fn common(answer: &Value) -> Found {
     let mut found = Vec::new();
     found.extend(text_at(answer, "/model")?.map(Delta::Model));
     if answer.get("usage").is_some_and(Value::is_object) {
-        found.push(Delta::Usage {
-            input: count_at(answer, "/usage/prompt_tokens"),
-            output: count_at(answer, "/usage/completion_tokens"),
-        });
+        let counts = ["/usage/prompt_tokens", "/usage/completion_tokens", "/usage/total_tokens"];
+        let [input, output, total] = counts.map(|place| count_at(answer, place));
+        found.push(Delta::Usage { input, output: written_of(input, output, total) });
     }
     Ok(found)
 }

@@ -75,8 +75,40 @@ pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], 
     Ok(list.unwrap_or_default())
 }
 
+/// Which of several answers is heard, of which one is asked for: that of number 0, or if the first piece that comes has
+/// none such, the first in it. Of each piece it is said of which answer it is; where it is not, it is of that of number 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard(Option<u64>);
+
+impl Heard {
+    /// The one that is heard, if it is among these.
+    pub(crate) fn of<T>(
+        &mut self,
+        mut choices: Vec<T>,
+        number: impl Fn(&T) -> Option<u64>,
+    ) -> Option<T> {
+        let number = |choice: &T| number(choice).unwrap_or(0);
+        let numbers = || choices.iter().map(&number);
+        let heard = self.0.or_else(|| numbers().find(|it| *it == 0).or(numbers().next()))?;
+        self.0 = Some(heard);
+        let at = numbers().position(|it| it == heard)?;
+        Some(choices.swap_remove(at))
+    }
+}
+
 /// Tokens that were counted. What is no number was not counted: an answer is worth more than its bill,
 /// which is estimated then.
 pub(crate) fn count_at(value: &Value, place: &str) -> Option<u64> {
     at(value, place).ok()?.and_then(Value::as_u64)
+}
+
+/// The tokens that a model has written. Some servers (xAI's, Google's in the words of others) leave out of them what it has
+/// thought, which is paid for like what it has said, and count it in all of them.
+pub(crate) fn written_of(
+    input: Option<u64>,
+    output: Option<u64>,
+    total: Option<u64>,
+) -> Option<u64> {
+    let rest = total.zip(input).map(|(total, input)| total.saturating_sub(input));
+    output.max(rest.filter(|rest| *rest > 0))
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::ending::{Stop, reason_at};
 use super::openai::choice;
+use super::read::written_of;
 use super::wire::{
     Delta, Found, at, count_at, decimal, list_at, number_at, object_at, rewritten, schema, set,
     text_at, thought, unsupported, written,
@@ -108,17 +109,17 @@ fn call(number: u64, item: &Value) -> Result<Delta, String> {
 fn ended(response: &Value, status: &str) -> Found {
     let mut found = Vec::new();
     found.extend(text_at(response, "/model")?.map(Delta::Model));
-    found.push(Delta::Usage {
-        input: count_at(response, "/usage/input_tokens"),
-        output: count_at(response, "/usage/output_tokens"),
-    });
+    let counts = ["/usage/input_tokens", "/usage/output_tokens", "/usage/total_tokens"];
+    let [input, output, total] = counts.map(|place| count_at(response, place));
+    found.push(Delta::Usage { input, output: written_of(input, output, total) });
     match status {
         "completed" => found.push(Delta::Stop(Stop::Complete)),
         "incomplete" => {
             let reason = reason_at(response, "/incomplete_details/reason")?.unwrap_or_default();
-            found.push(Delta::Stop(match reason.as_str() {
-                "content_filter" => Stop::Filtered(reason),
-                _ => Stop::Truncated,
+            found.push(Delta::Stop(match Stop::foreign(reason.clone()) {
+                // It is not, whatever the reason.
+                Stop::Complete | Stop::ToolCalls | Stop::Other(_) => Stop::Incomplete(reason),
+                stop => stop,
             }));
         }
         "failed" | "cancelled" => {

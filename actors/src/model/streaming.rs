@@ -73,7 +73,7 @@ pub(crate) async fn answer(
         Err(fault) => (Err(fault), draft.usage()),
     };
     let outcome = outcome.map(|reply| secrets.cleaned(reply));
-    let rest = veil.rest();
+    let rest = veil.rest(secrets);
     let end = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
     let output = machine.on(Input::End(end), start.elapsed());
     let outcome = match (outcome, output) {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use mainstay::fault::Fault;
+use mainstay::fault::{Class, Fault};
 use reqwest::Url;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use super::classify::{is_code, is_error};
 use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
-pub(crate) use super::read::{at, count_at, list_at, number_at, object_at, text_at, truth_at};
+pub(crate) use super::read::{
+    Heard, at, count_at, list_at, number_at, object_at, text_at, truth_at,
+};
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses, share};
 use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ResponseFormat, ToolCall, Usage};
@@ -151,9 +153,9 @@ impl Wire {
     }
 
     /// The same for a frame.
-    fn frame_of(self, frame: &[u8]) -> Option<typed::Read> {
+    fn frame_of(self, frame: &[u8], first: &mut Heard) -> Option<typed::Read> {
         match self {
-            Self::Chat => typed::frame(frame),
+            Self::Chat => typed::frame(frame, first),
             _ => None,
         }
     }
@@ -168,15 +170,15 @@ impl Wire {
         }
     }
 
-    fn frame(self, frame: &Value, number: u64) -> Found {
+    fn frame(self, frame: &Value, number: u64, first: &mut Heard) -> Found {
         if is_error(frame) {
             return Ok(vec![Delta::Error(frame.clone())]);
         }
         match self {
-            Self::Chat => openai::frame(frame),
+            Self::Chat => openai::frame(frame, first),
             Self::Responses => responses::frame(frame),
             Self::Anthropic => anthropic::frame(frame),
-            Self::Gemini => gemini::frame(frame, number),
+            Self::Gemini => gemini::frame(frame, number, first),
             Self::Ollama => ollama::frame(frame, number),
         }
     }
@@ -189,6 +191,7 @@ pub(crate) struct Draft {
     sent: usize,
     received: usize,
     frames: u64,
+    heard: Heard,
     text: String,
     calls: Vec<(u64, ToolCall)>,
     model: String,
@@ -211,6 +214,7 @@ impl Draft {
             sent,
             received: 0,
             frames: 0,
+            heard: Heard::default(),
             text: String::new(),
             calls: Vec::new(),
             model: String::new(),
@@ -238,14 +242,17 @@ impl Draft {
             self.ended = self.wire == Wire::Chat || self.ending.said != Said::Nothing;
             return Ok(String::new());
         }
-        if let Some(found) = self.wire.frame_of(data) {
+        if let Some(found) = self.wire.frame_of(data, &mut self.heard) {
             let before = self.text.len();
             found.tell(|delta| self.hear(delta));
             self.ending.weigh();
             return Ok(self.text[before..].to_owned());
         }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| unreadable(data))?;
-        let found = self.wire.frame(&value, self.frames).and_then(|found| exact(found, data));
+        let found = self
+            .wire
+            .frame(&value, self.frames, &mut self.heard)
+            .and_then(|found| exact(found, data));
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);
@@ -263,7 +270,7 @@ impl Draft {
         self.error = Some(match serde_json::from_slice::<Value>(data) {
             Ok(error) if is_error(&error) => error,
             Ok(error) => json!({ "error": error }),
-            Err(_) if data.trim_ascii_start().starts_with(b"{") => return Err(unreadable(data)),
+            Err(_) if begins_as_json(data) => return Err(unreadable(data)),
             Err(_) => json!({ "error": String::from_utf8_lossy(data) }),
         });
         Ok(())
@@ -338,7 +345,9 @@ impl Draft {
             }
             Delta::Model(model) => self.model = model,
             Delta::Usage { input, output } => {
-                self.input = input.or(self.input);
+                // Of Anthropic's counts, that at the end may be without what came from a cache.
+                let least = self.input.filter(|_| self.wire == Wire::Anthropic);
+                self.input = input.max(least).or(self.input);
                 self.output = output.or(self.output);
             }
             Delta::Thought(letters) => {
@@ -447,6 +456,15 @@ impl Draft {
             Some(Stop::Spoiled(code)) => {
                 let text = "the provider says that the answer is not as it should be";
                 return Err(Fault::output_invalid(text).with_code(plain(code, "spoiled")));
+            }
+            Some(Stop::Incomplete(why)) => {
+                let named = is_code(&why).then(|| format!("that is not known here: {why}"));
+                let named = named.as_deref().unwrap_or("that is not said");
+                return Err(Fault::new(
+                    Class::Unknown,
+                    format!("the provider calls the answer incomplete, for a reason {named}"),
+                )
+                .with_code(plain(why, "incomplete")));
             }
             Some(Stop::Broken(code)) => {
                 let text = "the provider broke the answer off";
@@ -565,6 +583,13 @@ fn exact(found: Vec<Delta>, text: &[u8]) -> Found {
 /// The provider's word as a code, or ours where it is none: events hold no user data.
 fn plain(code: String, otherwise: &'static str) -> Cow<'static, str> {
     if is_code(&code) { code.into() } else { otherwise.into() }
+}
+
+/// Whether this is an object as JSON has it, as far as its first member. Others, as Python prints them
+/// (`{'error': 'too many requests'}`), are words.
+fn begins_as_json(data: &[u8]) -> bool {
+    let inner = data.trim_ascii_start().strip_prefix(b"{");
+    inner.is_some_and(|inner| matches!(inner.trim_ascii_start().first(), None | Some(b'"' | b'}')))
 }
 
 /// Something between the model and us mangles frames; it may be gone the next time.

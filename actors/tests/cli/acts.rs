@@ -2,7 +2,7 @@
 
 use mainstay_actors::stub_server::{Row, StubServer};
 
-use super::harness::{Folder, Said, shop};
+use super::harness::{Folder, Said, command, shop};
 use super::models::run;
 
 /// An agent with the reservations of the shop's server, in a transaction.
@@ -94,8 +94,12 @@ async fn a_person_is_called_whoever_reads_it_where_what_was_done_cannot_be_undon
                 (&"t/box/reserve".into(), &"t/a".into())
             );
             let key = effect["key"].as_str().unwrap();
-            let said = run(&folder, &["store", "t.toml", "settle", key, "stands"]).await;
+            let mut settle = command(&folder.0, &["store", "t.toml", "settle", key, "stands"]);
+            let said = super::harness::said(settle.env("USER", "ben").output().unwrap());
             assert_eq!(said.code, 0, "{said:?}");
+            let said = run(&folder, &["store", "t.toml", "--json"]).await;
+            let body: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            assert_eq!(body["settled"][0]["said"]["by"], "ben", "{said:?}");
         }
     }
 }

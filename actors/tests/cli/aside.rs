@@ -34,6 +34,14 @@ async fn an_effect_that_nobody_knows_is_listed_exported_and_settled() {
     let effect = json(&ask(&folder, &["list", "--json"]).await)["effects"][0].take();
     let key = effect["key"].as_str().unwrap();
 
+    // Of the file only the store has to be right: it may be one of another version.
+    let text = std::fs::read_to_string(folder.0.join("t.toml")).unwrap();
+    std::fs::write(folder.0.join("t.toml"), format!("{text}unheard_of = 1\n[later]\nx = 1\n"))
+        .unwrap();
+    let said = ask(&folder, &["list", "--json"]).await;
+    assert_eq!((said.code, &json(&said)["effects"][0]), (0, &effect), "{said:?}");
+    std::fs::write(folder.0.join("t.toml"), text).unwrap();
+
     // What was asked is the user's, and shown to who asks for it.
     let plain = ask(&folder, &["export"]).await;
     assert!(!plain.out.contains("A7") && json(&plain) == effect, "{plain:?}");
@@ -51,8 +59,12 @@ async fn an_effect_that_nobody_knows_is_listed_exported_and_settled() {
         assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
         assert!(said.err.contains(why), "{said:?}");
     }
-    let said = ask(&folder, &["settle", &key[..8], "happened", "{\"seat\":\"A7\"}"]).await;
+    let word = ["settle", &key[..8], "happened", "{\"seat\":\"A7\"}"];
+    let said = ask(&folder, &[&word[..], &["--by", "ann", "--why", "I have it"]].concat()).await;
     assert_eq!((said.code, said.out), (0, format!("settled effect {key}\n")));
+    let settled = json(&ask(&folder, &["list", "--json"]).await)["settled"][0].take();
+    assert_eq!((&settled["key"], &settled["status"]), (&effect["key"], &"confirmed".into()));
+    assert_eq!(settled["said"], serde_json::json!({"by": "ann", "why": "I have it"}));
     let said = ask(&folder, &["list"]).await;
     assert!(said.out.ends_with("nothing was set aside, and nothing waits for a person\n"));
     let said = run(&folder, &["run", "t.toml", "--progress", "hello"]).await;
@@ -185,6 +197,39 @@ async fn what_was_set_aside_is_seen_released_and_given_up_in_a_conversation() {
     let released = asked.iter().filter(|body| body.contains("my secret")).count();
     assert!((3..=4).contains(&released), "{asked:?}");
     assert_eq!(asked.iter().filter(|body| body.contains("another")).count(), 2, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_state_any_more_is_named() {
+    let text =
+        "[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n[agents.a]\nmodel = \"llm\"\n";
+    let folder = Folder::with("t.toml", text);
+    let ask =
+        async |arguments: &[&str]| run(&folder, &[&["run", "t.toml"], arguments].concat()).await;
+    for key in ["first", "second"] {
+        assert_eq!(ask(&["--key", key, key]).await.code, 0);
+    }
+    {
+        // As a program that cannot restore the newest.
+        let store = FileStore::open(folder.0.join("state")).unwrap();
+        let newest = store.checkpoints(&"t/a".into()).unwrap();
+        let newest = newest.iter().max_by_key(|it| it.checkpoint.step).unwrap().checkpoint.id;
+        let bad = Batch::new().mark_bad(newest, "not understood");
+        store.commit(bad, Durability::Sync).await.unwrap();
+    }
+    // The agent asks its model something else by now: what it was answered then says nothing of that.
+    std::fs::write(folder.0.join("t.toml"), format!("{text}system = \"Be kind.\"\n")).unwrap();
+    let said = ask(&["--json", "third"]).await;
+    assert_eq!(json(&said)["lost"], serde_json::json!([{"child": "t/a", "key": "second"}]));
+    let line = "mainstay: lost: t/a had answered request \"second\", and its state went back to before that\n";
+    assert_eq!((said.code, said.err.matches(line).count()), (0, 1), "{said:?}");
+    // What was lost while the tree ran is named once more by the next process, whoever was there to hear it.
+    let said = ask(&["--json", "fourth"]).await;
+    assert_eq!(json(&said)["lost"][0]["key"], "second", "{said:?}");
+    assert_eq!(said.err.matches(line).count(), 1, "{said:?}");
+    // That one ended in order, so it was heard.
+    let said = ask(&["--json", "fifth"]).await;
+    assert!(json(&said).get("lost").is_none() && !said.err.contains("lost: "), "{said:?}");
 }
 
 /// Sets all states of the agent `t/a` aside, as a program does that cannot restore them; how many.

@@ -141,6 +141,25 @@ fn a_store_that_cannot_be_written_is_an_error_before_the_tree_is_started() {
         assert!(said.err.starts_with("error: the store cannot be written: "), "{said:?}");
         assert!(said.err.contains(" --> t.toml:6:8\n"), "{said:?}");
     }
+    #[cfg(unix)]
+    for target in ["nowhere", "state"] {
+        for path in ["state", "state/of/mine"] {
+            let folder = Folder::with("t.toml", &with(path));
+            std::os::unix::fs::symlink(target, folder.0.join("state")).unwrap();
+            let said = folder.run(&["check", "t.toml"], "");
+            assert_eq!(said.code, 1, "{target} {path}: {said:?}");
+            assert!(said.err.contains("state is a link that leads to nothing: "), "{said:?}");
+            assert!(said.err.contains(" --> t.toml:6:8\n"), "{said:?}");
+            let ran = folder.run(&["run", "t.toml", "hello"], "");
+            assert_eq!((ran.code, &*ran.out), (1, ""), "{target} {path}: {ran:?}");
+        }
+    }
+    let folder = Folder::with("t.toml", &with("some\\u0000thing"));
+    for arguments in [&["check", "t.toml"][..], &["run", "t.toml", "hello"]] {
+        let said = folder.run(arguments, "");
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.starts_with("error: the store's path has a NUL in it\n"), "{said:?}");
+    }
     // One that can be written is not made by looking.
     let folder = Folder::with("t.toml", &with("some/state"));
     let said = folder.run(&["check", "t.toml"], "");
@@ -186,4 +205,14 @@ warning: the folder of the store holds something else: notes.txt
    = help: name a folder of its own; it is made if it is not there
 "#;
     assert_eq!(said.err, expected, "\n{}", said.err);
+}
+
+#[test]
+fn a_checkpoint_of_an_agent_that_others_start_is_pointed_at() {
+    let text = "[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n[agents.boss]\nmodel = \"llm\"\nagents = [\"reader\"]\n\
+                [agents.reader]\nmodel = \"llm\"\ncheckpoint = { steps = 5 }\n";
+    let said = Folder::with("t.toml", text).run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.out), (2, ""), "{said:?}");
+    assert!(said.err.starts_with("error: a checkpoint of `reader`, which other agents start\n"));
+    assert!(said.err.contains(" --> t.toml:10:14\n"), "{said:?}");
 }

@@ -109,6 +109,18 @@ async fn a_conversation_with_a_group_goes_on_after_a_kill_where_it_stood() {
         .map(|message| message["content"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(told, ["be Ann", "who are you?", "I am Ann", "who?", "Ann, as I said", "bye"]);
+    // A question beside it that is taken up begins no other one.
+    server.then(Row::hang());
+    let beside = start(&folder, &["run", "t.toml", "one"]);
+    server.asked(5).await;
+    drop(beside);
+    server.then(Row::reply("1"));
+    let there = std::sync::Arc::clone(&folder);
+    let chat = move || there.run(&["run", "t.toml", "--chat"], "two\n");
+    let said = tokio::task::spawn_blocking(chat).await.unwrap();
+    assert!(said.out.starts_with("asked before: one\n1\n"), "{said:?}");
+    let told = server.requests().pop().unwrap().json()["messages"].to_string();
+    assert!(told.contains("I am Ann") && told.contains("\"one\""), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,6 +289,13 @@ async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once(
         let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((said.code, &answer["text"]), (0, &"done".into()), "{kills:?} {said:?}");
         assert_eq!(answer["taken_up"], true, "{answer}");
+        // Of four answers of 15 tokens: without what the agent had been told before the last kill.
+        let told = match kills {
+            [.., 1 | 2] => 3,
+            [0, ..] => 1,
+            _ => 0,
+        };
+        assert_eq!(answer["tokens"], 15 * (4 - told), "{kills:?} {answer}");
         // What was answered is not paid for again, and each is asked the same again after a kill.
         let mut bodies: Vec<_> =
             server.requests().iter().map(|it| it.json()["messages"].clone()).collect();
@@ -287,6 +306,59 @@ async fn an_agent_and_its_sub_agent_on_a_durable_group_are_told_everything_once(
         let roles: Vec<_> = last.iter().map(|it| it["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant", "tool"], "{kills:?}");
         assert!(last[2]["content"].to_string().contains("it is read"), "{last:?}");
+    }
+}
+
+/// An answer of the stub that has cost 1,000 tokens.
+fn dear(message: serde_json::Value) -> Row {
+    let body = serde_json::json!({
+        "model": "stub", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 900, "completion_tokens": 100, "total_tokens": 1000},
+    });
+    Row::new(200, body.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_may_spend_is_not_more_after_a_kill() {
+    let group = "model = \"llm\"";
+    // The state is not stored after each step.
+    let seldom = "model = \"one\"\ncheckpoint = { steps = 9 }";
+    let kills = [None, Some(0), Some(1), Some(2)];
+    for (agent, killed) in [group, seldom].iter().flat_map(|it| kills.map(|killed| (it, killed))) {
+        let server = StubServer::start().await.unwrap();
+        let call = serde_json::json!({"id": "c", "type": "function", "function": {"name": "note", "arguments": "{}"}});
+        for question in 0..3 {
+            if killed == Some(question) {
+                server.then(Row::hang());
+            }
+            server.then(dear(serde_json::json!({"role": "assistant", "content": null, "tool_calls": [call.clone()]})));
+        }
+        server.then(dear(serde_json::json!({"role": "assistant", "content": "all is paid"})));
+        let text = format!(
+            "[store]\npath = \"state\"\n[models.one]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n\
+             {}[agents.a]\n{agent}\ntools = [\"note\"]\nmax_tokens = 1200\nbudget = {{ tokens = 4100 }}\n\
+             [tools.note]\nbuiltin = \"default\"\ntext = \"noted\"\n",
+            server.url(),
+            match agent.contains("llm") {
+                true => "[groups.llm]\nkind = \"model\"\nmembers = [\"one\"]\ndurable = true\n",
+                false => "",
+            },
+        );
+        let folder = Folder::with("t.toml", &text);
+        let ask = ["run", "t.toml", "--json", "--key", "k", "pay"];
+        if let Some(question) = killed {
+            let process = start(&folder, &ask);
+            server.asked(question + 1).await;
+            drop(process);
+        }
+        let said = run(&folder, &ask).await;
+        let error = last(&said)["error"].take();
+        assert_eq!(
+            (said.code, &error["class"]),
+            (1, &"budget_denied".into()),
+            "{killed:?} {said:?}"
+        );
+        assert_eq!(server.count(), 3 + usize::from(killed.is_some()), "{killed:?}");
     }
 }
 
@@ -313,6 +385,9 @@ async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_li
         let said = run(&folder, &[&ask("a")[..], &["--json"]].concat()).await;
         let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((&answer["text"], &answer["taken_up"]), (&"paid".into(), &true.into()));
+        // Who gave it is kept with it.
+        let by = if agent.is_empty() { "t/one" } else { "t/a" };
+        assert_eq!((&answer["served_by"], &answer["attempts"]), (&by.into(), &1.into()));
         // Another process has paid for it.
         assert!(answer["tokens"].is_null() && answer["money_micros"].is_null(), "{answer}");
         assert_eq!(server.count(), 2, "asked once, and once more after the kill");
@@ -334,6 +409,33 @@ async fn what_is_asked_under_a_key_is_asked_once_and_answered_as_often_as_one_li
         let said = run(&folder, &ask("a")).await;
         assert_eq!((said.code, server.count()), (2, 5), "{said:?}");
         assert!(said.err.contains("--key asks once where what is asked is kept"), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stand_in_is_told_as_one_as_often_as_its_answer_is_asked_for() {
+    for (agent, by, defaulted) in
+        [("", "t/llm/sorry", true), ("[agents.a]\nmodel = \"llm\"\n", "t/a", false)]
+    {
+        let text = format!(
+            "[store]\npath = \"state\"\n[policy]\nmax_retries = 0\n[models.far]\nkind = \"openai\"\n\
+             base_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n[models.sorry]\nkind = \"default\"\ntext = \"sorry\"\n\
+             [groups.llm]\nkind = \"model\"\nmembers = [\"far\", \"sorry\"]\n{agent}"
+        );
+        let folder = Folder::with("t.toml", &text);
+        let ask = ["run", "t.toml", "--json", "--key", "k", "hello"];
+        let told = |said: &super::harness::Said| {
+            let answer = last(said);
+            ["text", "served_by", "degraded", "defaulted", "attempts"].map(|it| answer[it].clone())
+        };
+        let first = told(&run(&folder, &ask).await);
+        let expected = serde_json::json!(["sorry", by, true, defaulted]);
+        assert_eq!(serde_json::json!(first[..4]), expected, "{agent}");
+        assert_eq!(told(&run(&folder, &ask).await), first, "{agent}");
+        // What happens meanwhile is shown where it is asked for, and is no part of the answer.
+        let said = run(&folder, &["run", "t.toml", "--json", "--progress", "again"]).await;
+        assert_eq!(told(&said)[..4], first[..4], "{agent}");
+        assert!(said.err.contains("  t/llm/far: attempt 1 failed: "), "{said:?}");
     }
 }
 

@@ -91,3 +91,44 @@ async fn a_signal_while_a_server_starts_ends_that_server_too() {
         }
     }
 }
+
+/// A server with one tool, which is called and never answers.
+const SILENT: &str = r#"while read -r line; do
+    id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+    case "$line" in
+    *'"initialize"'*) result='{"protocolVersion":"2025-03-26","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}' ;;
+    *'"tools/list"'*) result='{"tools":[{"name":"pay","inputSchema":{"type":"object"}}]}' ;;
+    *'"tools/call"'*) echo called > called; continue ;;
+    *) continue ;;
+    esac
+    printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_ended_is_told_what_a_person_has_to_settle() {
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let server = StubServer::start().await.unwrap();
+        server.then(Row::tool_calls([("pay", "{}")]));
+        let text = format!(
+            "[store]\npath = \"state\"\n[tools.s]\ncommand = [\"sh\", \"s.sh\"]\n[agents.a]\nmodel = \"llm\"\ntools = [\"s.pay\"]\n\
+             [models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &text);
+        std::fs::write(folder.0.join("s.sh"), SILENT).unwrap();
+        let called = folder.0.join("called");
+        assert!(Command::new("mkfifo").arg(&called).status().unwrap().success());
+        let child = command(&folder.0, &["run", "t.toml", "--json", "pay"]).spawn().unwrap();
+        let is_called = tokio::task::spawn_blocking(move || std::fs::read_to_string(called));
+        assert_eq!(is_called.await.unwrap().unwrap(), "called\n");
+        let words = [format!("-{signal}"), child.id().to_string()];
+        assert!(Command::new("kill").args(words).status().unwrap().success());
+        let ended = tokio::task::spawn_blocking(move || said(child.wait_with_output().unwrap()));
+        let ended = ended.await.unwrap();
+        let told: serde_json::Value = serde_json::from_str(&ended.out).expect(&ended.out);
+        assert_eq!((ended.code, &told["error"]["kind"]), (code, &"ended".into()), "{ended:?}");
+        assert_eq!(told["unsettled"][0]["tool"], "t/s/pay", "{ended:?}");
+        assert!(ended.err.ends_with(&format!("mainstay: ended by SIG{signal}\n")), "{ended:?}");
+    }
+}

@@ -224,6 +224,8 @@ fn headers_that_cannot_be_sent_and_secrets_of_the_file_are_pointed_at() {
             "headers = { x-a = \"b\" }\nheaders_env = { X-A = \"PATH\" }",
             "the header `X-A` has two values",
         ),
+        ("headers = { x-b = \"1\", X-B = \"2\" }", "the header `X-B` has two values"),
+        ("headers_env = { X-C = \"PATH\", x-c = \"PATH\" }", "the header `x-c` has two values"),
     ] {
         let said = Folder::with("t.toml", &model(more)).run(&["check", "t.toml"], "");
         assert_eq!(said.code, 2, "{said:?}");
@@ -247,6 +249,10 @@ fn headers_that_cannot_be_sent_and_secrets_of_the_file_are_pointed_at() {
         (
             "url = \"http://h/mcp\"\nbearer_env = \"PATH\"\nheaders_env = { Authorization = \"PATH\" }",
             "a bearer token beside the header `authorization`",
+        ),
+        (
+            "url = \"http://h/mcp\"\nheaders = { x-b = \"1\", X-B = \"2\" }",
+            "the header `X-B` has two values",
         ),
         ("command = [\"x\"]\nheaders = { x-a = \"b\" }", "`headers` without a `url`"),
         ("command = [\"x\"]\nheaders_env = { x-a = \"PATH\" }", "`headers_env` without a `url`"),

@@ -59,6 +59,10 @@ async fn a_person_answers_tries_again_refuses_or_passes_on_after_a_retry() {
         let waits = "#1 waits for a person: t/llm/far has failed after its retries (server_transient) (the ladder goes on: substitute, after 600 s)\n";
         assert!(said.err.contains(waits), "{word}: {said:?}");
         assert!(said.err.contains("/again #1, /refuse #1 or /pass #1\n"), "{word}: {said:?}");
+        // What would be done is not told as done before somebody has decided.
+        let would = "  t/llm/far: substitute to t/llm/other, unless a person decides otherwise\n";
+        let done = "  t/llm/far: substitute to t/llm/other\n";
+        assert!(said.err.contains(would) && !said.err.contains(done), "{word}: {said:?}");
         assert_eq!(server.count(), asked, "{word}: {said:?}");
         let last = server.requests().pop().unwrap().json()["model"].clone();
         assert_eq!(last, if word.starts_with("/pass") { "other" } else { "m" }, "{word}");

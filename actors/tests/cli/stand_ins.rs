@@ -100,8 +100,9 @@ tools = ["add"]
     });
     let said = said.await.unwrap();
     assert_eq!(result(&server, before + 1), "7", "{said:?}");
-    assert!(said.out.contains("first, somebody waits for a person:"), "{said:?}");
-    assert!(said.out.contains("decided: manual_override-1\nby hand\n"), "{said:?}");
+    assert!(said.out.contains("first, somebody waits for a person; "), "{said:?}");
+    assert!(said.out.contains("decided: manual_override-1\nby hand\nok\n"), "{said:?}");
+    assert!(said.err.contains("> what?\n"), "{said:?}");
     assert!(said.err.contains("manual_override-1 waits for a person: add {\"code\":-32601}"));
 }
 

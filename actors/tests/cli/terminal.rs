@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::LocalModes;
 
 use super::harness::Folder;
 
@@ -218,6 +219,76 @@ async fn a_person_is_asked_at_the_terminal_and_may_call_it_off() {
         terminal.until("> ");
         terminal.type_in(CTRL_D);
         assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_come_while_a_person_is_waited_for_come_after_that() {
+    for (expiry, says) in [("1h", Some("/approve boss-1\r")), ("1s", None)] {
+        let server = StubServer::start().await.unwrap();
+        let rest = format!("tools = [\"boss\"]\n[people.boss]\nexpiry = \"{expiry}\"\n");
+        server.then(Row::tool_calls([("boss", "{\"request\":\"may I?\"}")]));
+        for answer in ["it is decided", "the second", "the third"] {
+            server.then(Row::reply(answer));
+        }
+        at_terminal(agent(&server, &rest), move |terminal| {
+            terminal.type_in("one\rtwo\rthree\r/quit\r");
+            terminal.until("boss-1 waits for a person");
+            terminal.until("what you type comes after that");
+            if let Some(says) = says {
+                terminal.until("comes after that, too");
+                terminal.until("comes after that, too");
+                terminal.type_in(says);
+            }
+            terminal.until("it is decided");
+            terminal.until("> two");
+            terminal.until("the second");
+            terminal.until("> three");
+            terminal.until("the third");
+            assert_eq!(terminal.ends(), Some(0));
+        })
+        .await;
+        let asked = server
+            .requests()
+            .iter()
+            .map(|it| it.json()["messages"].to_string())
+            .collect::<Vec<_>>();
+        assert!(asked.len() == 4 && asked[3].contains("\"three\""), "{asked:?}");
+    }
+    // Who calls the question off does not want the others, either.
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("boss", "{\"request\":\"may I?\"}")]));
+    let rest = "tools = [\"boss\"]\n[people.boss]\nexpiry = \"1h\"\n";
+    at_terminal(agent(&server, rest), |terminal| {
+        terminal.type_in("one\rtwo\r");
+        terminal.until("what you type comes after that");
+        terminal.until("> ");
+        terminal.type_in(CTRL_C);
+        terminal.until("not asked any more: two");
+        terminal.until("called off");
+        terminal.until("> ");
+        terminal.type_in(CTRL_D);
+        assert_eq!(terminal.ends(), Some(0));
+    })
+    .await;
+    assert_eq!(server.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_again_what_is_typed_once_the_command_has_ended_at_its_prompt() {
+    let server = StubServer::start().await.unwrap();
+    at_terminal(agent(&server, ""), |terminal| {
+        let shows = |terminal: &Terminal| {
+            let modes = rustix::termios::tcgetattr(&terminal.ours).unwrap().local_modes;
+            modes.contains(LocalModes::ECHO | LocalModes::ICANON)
+        };
+        assert!(!shows(terminal), "the prompt shows it itself");
+        let process = terminal.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+        terminal.until("ended by SIGTERM");
+        assert_eq!(terminal.ends(), Some(143));
+        assert!(shows(terminal));
     })
     .await;
 }

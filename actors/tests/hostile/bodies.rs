@@ -279,7 +279,7 @@ async fn an_answer_that_says_itself_that_it_is_not_over_is_no_answer() {
         (
             Wire::Responses,
             r#"{"type":"response.incomplete","response":{}}"#,
-            (Class::OutputInvalid, "truncated"),
+            (Class::Unknown, "incomplete"),
         ),
         (
             Wire::Responses,

@@ -188,6 +188,28 @@ async fn an_answer_that_its_provider_calls_broken_or_spoiled_is_none_in_any_wire
 }
 
 #[tokio::test]
+async fn a_response_that_is_incomplete_says_why_if_it_does() {
+    let server = StubServer::start().await.unwrap();
+    for (details, class, code, said) in [
+        (json!({"reason": "max_output_tokens"}), Class::OutputInvalid, "truncated", "token limit"),
+        (json!({"reason": "length"}), Class::OutputInvalid, "truncated", "token limit"),
+        (json!({"reason": "content_filter"}), Class::ContentFiltered, "content_filter", "filtered"),
+        (json!({"reason": "made_up"}), Class::Unknown, "made_up", "not known here: made_up"),
+        (json!({"reason": "stop"}), Class::Unknown, "stop", "not known here: stop"),
+        (json!({"reason": "a secret?"}), Class::Unknown, "incomplete", "is not said"),
+        (Value::Null, Class::Unknown, "incomplete", "is not said"),
+    ] {
+        let mut whole = Wire::Responses.whole("half an ans");
+        whole["status"] = "incomplete".into();
+        whole["incomplete_details"] = details.clone();
+        server.then(Row::new(200, whole.to_string()));
+        let fault = ask(&Wire::Responses.model(server.url())).await.unwrap_err();
+        assert_eq!((fault.class, fault.code.as_deref()), (class, Some(code)), "{details}");
+        assert!(fault.message.contains(said), "{details}: {fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_says_nothing_is_none_in_any_wire_and_a_sibling_is_asked() {
     let server = StubServer::start().await.unwrap();
     for wire in WIRES {
@@ -312,5 +334,72 @@ async fn what_was_said_is_not_free_because_a_server_counts_nothing() {
         let usage = answer(wire, Row::new(200, whole.to_string())).await.0.unwrap().usage;
         assert_eq!(usage.estimated, estimated);
         assert!(usage.output >= 3 && usage.input == 10, "{usage:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_paid_for_is_counted_wherever_it_is_said() {
+    let frames = |wire: Wire, frames: &[Value]| {
+        let frames: Vec<_> = frames.iter().map(Value::to_string).collect();
+        wire.row([wire.all_written(&frames)])
+    };
+    let body = |body: Value| Row::new(200, body.to_string());
+    let said = json!({"index": 0, "message": {"content": "a"}, "finish_reason": "stop"});
+    let piece = json!({"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"});
+    let thought = json!({"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 100});
+    // One that no tree of values has to be made for is read in another way.
+    let odd = json!({"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 100, "x": 1});
+    let old = json!({"index": 0, "message": {"content": [{"text": "a"}]}});
+    let parts = json!([{"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}]);
+    let message = |text: &str| json!([{"type": "message", "content": [{"text": text}]}]);
+    for (wire, row, expected) in [
+        // What was thought is in the sum alone.
+        (Wire::Chat, body(json!({"choices": [said], "usage": thought})), (10, 90)),
+        (Wire::Chat, body(json!({"choices": [old], "usage": odd})), (10, 90)),
+        (
+            Wire::Chat,
+            frames(Wire::Chat, &[json!({"choices": [piece], "usage": thought})]),
+            (10, 90),
+        ),
+        (
+            Wire::Responses,
+            body(json!({"output": message("a"), "usage": {
+                "input_tokens": 10, "output_tokens": 2, "total_tokens": 100}})),
+            (10, 90),
+        ),
+        // A sum that is none, or says less, changes nothing.
+        (
+            Wire::Responses,
+            body(json!({"output": message("a"), "usage": {
+                "input_tokens": 10, "output_tokens": 2, "total_tokens": 0}})),
+            (10, 2),
+        ),
+        (
+            Wire::Gemini,
+            body(json!({"candidates": parts, "usageMetadata": {
+                "promptTokenCount": 10, "toolUsePromptTokenCount": 30,
+                "candidatesTokenCount": 2, "thoughtsTokenCount": 88}})),
+            (40, 90),
+        ),
+        // What came from a cache is not told once more at the end.
+        (
+            Wire::Anthropic,
+            frames(
+                Wire::Anthropic,
+                &[
+                    json!({"type": "message_start", "message": {"usage": {
+                        "input_tokens": 10, "cache_read_input_tokens": 1000, "output_tokens": 1}}}),
+                    json!({"type": "content_block_delta", "index": 0,
+                           "delta": {"type": "text_delta", "text": "a"}}),
+                    json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+                           "usage": {"input_tokens": 10, "output_tokens": 5}}),
+                    json!({"type": "message_stop"}),
+                ],
+            ),
+            (1010, 5),
+        ),
+    ] {
+        let usage = answer(wire, row).await.0.unwrap().usage;
+        assert_eq!((usage.input, usage.output, usage.estimated), (expected.0, expected.1, false));
     }
 }

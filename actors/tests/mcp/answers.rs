@@ -306,6 +306,23 @@ async fn headers_go_with_every_request_and_to_nobody_else_and_are_said_nowhere()
     let error = running.call("refuse", &arguments).await.unwrap_err();
     assert!(error.to_string().contains("bad color [key]"), "{error}");
     running.stop().await;
+    // A good result is rid of it, too, also where it is short, or quoted twice; and it stays one.
+    for (key, quoted, told) in [
+        ("SEC\"part12", r#"{"key":"SEC\"part12"}"#, r#"{"key":"[key]"}"#),
+        ("4820193756", r#"{"n":4820193756}"#, r#""{\"n\":[key]}""#),
+    ] {
+        let server = McpServer::url(&other.address).header("x-api-key", key).tool("say", READ);
+        let running = Running::start(&server).await;
+        let result = json!({ "content": [{ "type": "text", "text": quoted }] }).to_string();
+        let arguments = json!({ "result": result }).to_string();
+        assert_eq!(running.call("say", &arguments).await.unwrap(), told);
+        running.stop().await;
+    }
+    // Nor does a model hear it in what the server says of its tools.
+    let quoted = McpServer::url(&other.address).header("x-api-key", "does protocol_error");
+    let found = quoted.discover().await.unwrap();
+    let found = found.iter().find(|tool| tool.spec.name == "protocol_error").unwrap();
+    assert_eq!(found.spec.description, "[key]");
     let fault = from("MAINSTAY_NO_SUCH_VARIABLE").discover().await.unwrap_err();
     assert!(fault.message.contains("MAINSTAY_NO_SUCH_VARIABLE is not set"), "{fault:?}");
     for (server, said) in [

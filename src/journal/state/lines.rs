@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::super::End;
 use super::super::line::Line;
 use crate::checkpoint::Wall;
 use crate::fate::{Fate, Trail};
@@ -15,16 +16,16 @@ const RETURNED: usize = 1024;
 pub(in crate::journal) fn fated(
     key: &Arc<str>,
     fate: Fate,
-    reply: Option<String>,
+    End { reply, given }: End,
     work: Option<(ChildPath, u64)>,
 ) -> Line {
     let (key, trail) = (Arc::clone(key), Trail::default());
-    Line::Fated { key, fate, reply, at: None, trail, work, deleted: false }
+    Line::Fated { key, fate, reply, at: None, trail, work, deleted: false, given }
 }
 
 pub(in crate::journal) fn quarantined(key: &Arc<str>, trail: Trail, at: Wall) -> Line {
     let (key, fate, at) = (Arc::clone(key), Fate::Quarantined, Some(at));
-    Line::Fated { key, fate, reply: None, at, trail, work: None, deleted: false }
+    Line::Fated { key, fate, reply: None, at, trail, work: None, deleted: false, given: None }
 }
 
 /// The records that say that these were returned to, that the work of those is missing, and that of the others

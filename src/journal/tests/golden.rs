@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::line::{StoredHappened, StoredStatus};
 use super::*;
-use crate::fate::{Attempt, Ended};
+use crate::fate::{Attempt, Cost, Ended, Given};
 use crate::fault::{Class, EffectKind, ExitKind, Fault};
 use crate::id::{Delivery, EffectKey};
 use crate::ledger::{EffectStatus, Happened, Intent, Said, Undo};
@@ -83,6 +83,7 @@ fn lines() -> Vec<Line> {
         trail: if fate == Fate::Quarantined { trail() } else { Trail::default() },
         work: work.map(|step| (ChildPath::new("desk/agent"), step)),
         deleted: false,
+        given: (key == "two").then(|| Box::new(given())),
     };
     let mut lines = vec![
         accepted("one", Trail::default()),
@@ -176,6 +177,14 @@ fn lines() -> Vec<Line> {
     lines
 }
 
+fn given() -> Given {
+    let mut given = Given::default();
+    given.served_by = Some(ChildPath::new("desk/agents/second"));
+    (given.degraded, given.defaulted, given.attempts) = (true, true, 2);
+    given.cost = Cost { tokens: 9, money_micros: 5 };
+    given
+}
+
 fn happened() -> StoredHappened {
     StoredHappened::More {
         result: "\"done\"".to_owned(),
@@ -183,7 +192,14 @@ fn happened() -> StoredHappened {
         degraded: true,
         defaulted: false,
         stands: false,
+        cost: Some(Cost { tokens: 7, money_micros: 0 }),
     }
+}
+
+/// As this version of the journal has written it.
+fn as_of(version: u32) -> Happened {
+    let happened = Happened::from(happened());
+    Happened { cost: if version > 9 { happened.cost } else { Cost::default() }, ..happened }
 }
 
 fn statuses() -> Vec<StoredStatus> {
@@ -227,8 +243,7 @@ async fn what_every_version_wrote_is_read() {
         assert_eq!(known("six"), None);
         let aside: Vec<_> =
             journal.set_aside().into_iter().map(|it| (it.open.key, it.deleted)).collect();
-        let all =
-            [("three", false), ("eleven", true), ("twelve", true), ("thirteen", false)];
+        let all = [("three", false), ("eleven", true), ("twelve", true), ("thirteen", false)];
         let all = all.map(|(key, deleted)| (Arc::<str>::from(key), deleted));
         assert_eq!(aside, all[..if version > 9 { 4 } else { 1 }]);
         assert!(journal.is_used_up(CheckpointId(77)));
@@ -273,7 +288,7 @@ async fn what_every_version_wrote_is_read() {
         assert_eq!(names.len() * 2 + 1 + asked, count, "an intent and a status each, and others");
         if asked > 0 {
             let key = key_of(&intent(77));
-            let answer = EffectStatus::Confirmed(happened().into());
+            let answer = EffectStatus::Confirmed(as_of(version));
             assert_eq!(ledger.recalled("two", key), Some(&answer));
             let due = (6, Arc::from("seven"), Some("{\"pay\":5}".to_owned()));
             let once = (7, Arc::from("eight"), None);
@@ -292,7 +307,8 @@ async fn what_every_version_wrote_is_read() {
         ];
         assert_eq!(names[..8], all);
         assert!(ledger.entries()[0].intent.undo.is_some());
-        let marked = Happened::from(happened());
+        assert_eq!(journal.given_of("two"), (version > 9).then(given));
+        let marked = as_of(version);
         let later = [EffectStatus::Confirmed(marked.clone()), EffectStatus::Left(marked)];
         if version > 3 {
             let found: Vec<_> = ledger.entries()[8..].iter().map(|it| it.status.clone()).collect();

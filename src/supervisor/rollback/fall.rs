@@ -60,7 +60,7 @@ impl Place {
                     missing,
                     elapsed,
                 };
-                Some(Fallen { place: self, journal, report, since, begun, held })
+                Some(Fallen { journal, report, since, begun, held })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
@@ -111,7 +111,6 @@ impl Place {
 /// A supervisor that fell, whose children are about to begin from a line. They do nothing until what
 /// they had done to the world is settled.
 pub(crate) struct Fallen {
-    place: Place,
     journal: Arc<Journal>,
     report: Report,
     since: Since,
@@ -120,9 +119,14 @@ pub(crate) struct Fallen {
 }
 
 impl Fallen {
+    /// They will not come up. What their open requests have done is settled with their fates.
+    pub(crate) fn let_go(self) {
+        drop(Missing::noted(&self.journal, self.report.missing));
+    }
+
     /// All are up.
-    pub(crate) fn come_up(self) {
-        let Self { place, journal, mut report, since, begun, held } = self;
+    pub(crate) fn come_up(self, place: Place) {
+        let Self { journal, mut report, since, begun, held } = self;
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::draw::forget_gone;
 use super::{Phase, Place, RollbackError, Since};
 use crate::behavior::Undone;
-use crate::checkpoint::{Batch, Scope};
+use crate::checkpoint::{Batch, Scope, Sealed};
 use crate::effects::Until;
 use crate::error::ChildError;
 use crate::journal::Journal;
@@ -47,7 +48,11 @@ impl Place {
             }
             each.push((child, undoing.map(|task| (task, Undoing::Due))));
         }
-        self.keep(journal, each, since).await?;
+        if let Err(error) = self.keep(journal, each, since).await {
+            // Nothing can be undone then, but they go on all the same, and have to know what stands.
+            self.tell_standing(&owing, &known);
+            return Err(error);
+        }
         phase.set("undoing effects");
         let owing_paths: HashSet<_> = owing.iter().map(|(child, _)| child.path().clone()).collect();
         for child in held.children().iter().filter(|it| !owing_paths.contains(it.path())) {
@@ -137,6 +142,18 @@ impl Place {
         Ok(all)
     }
 
+    /// What open requests have done to the world and was not settled.
+    fn tell_standing(&self, owing: &[(Arc<dyn Look>, Option<String>)], known: &HashSet<Arc<str>>) {
+        for (child, _) in owing {
+            for (request, task, step) in child.open_tasks() {
+                if known.contains(&*task) {
+                    let stands = self.node.hub.effects.standing_from(&task, step);
+                    child.tell_undone(request, step, Arc::new(stands));
+                }
+            }
+        }
+    }
+
     fn gone(&self) -> RollbackError {
         RollbackError::Restart(ChildError::SupervisorGone(self.node.path.clone()))
     }
@@ -144,24 +161,36 @@ impl Place {
     /// Stores what these have become, which counts as returned to as well as what was used since.
     async fn keep(
         &self,
-        journal: &Journal,
+        journal: &Arc<Journal>,
         children: Vec<Became<'_>>,
         since: Since,
     ) -> Result<(), RollbackError> {
-        let Since { mut used, missing, given_up } = since;
-        let mut batch = Batch::new();
+        let Since { used, missing, given_up } = since;
         let mut members = Vec::with_capacity(children.len());
         for (child, undoing) in children {
             let undoing = undoing.as_ref().map(|(task, undo)| (task.as_str(), *undo));
             let captured = child.capture(Scope::Step, undoing);
             if let Some(sealed) = captured.map_err(RollbackError::Store)? {
-                batch = batch.checkpoint(&sealed);
-                members.push((child, sealed));
+                members.push((Arc::clone(child), sealed));
             }
         }
-        used.extend(members.iter().map(|(_, sealed)| sealed.checkpoint().id));
-        let batch = journal.without(&given_up, batch)?;
-        journal.returned(&used, &missing, batch).await?;
+        let write = |members: &[(Arc<dyn Look>, Sealed)]| {
+            let fresh = members.iter().map(|(_, sealed)| sealed.checkpoint().id);
+            let used: Vec<_> = used.iter().copied().chain(fresh).collect();
+            let batch = members.iter().fold(Batch::new(), |it, (_, sealed)| it.checkpoint(sealed));
+            let batch = journal.without(&given_up, batch);
+            let commit = batch.map(|batch| journal.returned(&used, &missing, batch));
+            async move { commit?.await }
+        };
+        let hub = &self.node.hub;
+        let records = || hub.effects.ledger.lock().records();
+        while let Err(error) = hub.with_room_of(journal, records, || write(&members)).await {
+            let count = members.len();
+            forget_gone(&*journal.store, &mut members);
+            if members.len() == count {
+                return Err(error.into());
+            }
+        }
         for (child, sealed) in &members {
             child.captured(sealed);
         }

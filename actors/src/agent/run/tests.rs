@@ -149,6 +149,21 @@ fn a_call_whose_outcome_is_unknown_is_not_made_again() {
     assert!(error["advice"].as_str().unwrap().contains("do not call it again"));
     let error = last_error(run.on_model(asks([call("b", "pay", r#"{"x":1}"#)])).unwrap());
     assert_eq!(error["code"], "outcome_unknown");
+    // However the tool says it.
+    let mut other = self::run();
+    other.on_model(asks([call("a", "pay", r#"{"x":1}"#)])).unwrap();
+    let late = Fault::exhausted("tools").with_source(Fault::timeout("10 s").effect_unknown());
+    let error = last_error(other.on_tools([Err(late)]).unwrap());
+    assert!(error["advice"].as_str().unwrap().contains("do not call it again"), "{error}");
+    let error = last_error(other.on_model(asks([call("b", "pay", r#"{"x":1}"#)])).unwrap());
+    assert_eq!(error["code"], "outcome_unknown");
+    // Nor when an equal one of the same answer was made.
+    let mut twice = self::run();
+    let same = [call("a", "pay", r#"{"x":1}"#), call("b", "pay", r#"{"x":1}"#)];
+    twice.on_model(asks(same)).unwrap();
+    twice.on_tools([Err(Fault::indeterminate("sent")), Ok("paid".into())]).unwrap();
+    let error = last_error(twice.on_model(asks([call("c", "pay", r#"{"x":1}"#)])).unwrap());
+    assert_eq!(error["code"], "outcome_unknown");
     // Another payment is another matter.
     planned(run.on_model(asks([call("c", "pay", r#"{"x":2}"#)])).unwrap());
     // What only reads has done nothing, and may be called again.
@@ -241,7 +256,7 @@ fn a_regeneration_is_a_step_and_the_step_limit_holds_for_it() {
 }
 
 #[test]
-fn a_conversation_that_is_too_long_is_shortened_once() {
+fn a_conversation_that_is_too_long_is_shortened_as_often_as_there_is_something_to_shorten() {
     let too_long = || Fault::exhausted("models").with_source(Fault::context_length("8192"));
     let mut run = run();
     assert_eq!(run.on_model_fault(too_long(), 0).unwrap_err().class, Class::Exhausted);
@@ -252,6 +267,12 @@ fn a_conversation_that_is_too_long_is_shortened_once() {
     assert!(after.messages[3].text.len() * 4 < before.messages[3].text.len());
     assert_eq!(after.messages[..3], before.messages[..3]);
     assert_eq!(run.on_model_fault(too_long(), 0).unwrap_err().class, Class::Exhausted);
+    // What is read later is shortened before a step is left out.
+    run.on_model(asks([call("b", "look", "{}")])).unwrap();
+    run.on_tools([Ok("y".repeat(20_000))]).unwrap();
+    let again = asked(run.on_model_fault(too_long(), 0).unwrap());
+    assert!(again.messages[5].text.len() < 5_000 && again.messages.len() == 6, "{again:?}");
+    assert_eq!((run.shortened, run.left_out), (2, LeftOut::default()));
     let Next::Done(reply) = run.on_model(ChatReply::text("there")).unwrap() else { panic!() };
     assert!(reply.compacted);
 }

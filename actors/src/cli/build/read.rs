@@ -10,6 +10,13 @@ use super::super::snag::{Snag, Snags};
 /// Reads a file whose words and types are right; whether they fit each other is not looked at yet. With the
 /// folder of its paths, and its text.
 pub(super) fn parse(path: &Path) -> anyhow::Result<(TreeFile, PathBuf, String)> {
+    parse_as(path, file::read)
+}
+
+fn parse_as<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, Snag>,
+) -> anyhow::Result<(T, PathBuf, String)> {
     let bytes = std::fs::read(path).map_err(|error| {
         let hint = match () {
             () if path.is_dir() => "name the tree file itself",
@@ -33,7 +40,7 @@ pub(super) fn parse(path: &Path) -> anyhow::Result<(TreeFile, PathBuf, String)> 
             return Err(snags(text, vec![snag]));
         }
     };
-    match file::read(&text) {
+    match read(&text) {
         Ok(file) => Ok((file, folder, text)),
         Err(snag) => Err(snags(text, vec![snag])),
     }
@@ -45,7 +52,7 @@ pub(super) fn parse(path: &Path) -> anyhow::Result<(TreeFile, PathBuf, String)> 
 /// # Errors
 /// [`Snags`] for a file that cannot be read.
 pub(crate) fn store_folder(path: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let (file, folder, _) = parse(path)?;
-    let store = file.store.as_ref().and_then(|store| store.get_ref().path.as_ref());
+    let (store, folder, _) = parse_as(path, file::read_store)?;
+    let store = store.as_ref().and_then(|store| store.get_ref().path.as_ref());
     Ok(store.map(|path| folder.join(path.get_ref())))
 }

@@ -1,12 +1,14 @@
-//! Alerts as lines: about the last minutes, and where a person is needed.
+//! Alerts as lines: about the last minutes, what is [lost](super::lost), and where a person is needed.
 //!
 //! *Invariant.* They are said whatever else is shown: whoever runs a tree should not miss them.
 
 use mainstay::event::{Event, EventStream};
+use mainstay::system::System;
 use mainstay::watch::{Alert, Severity};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::lost::{Lost, may_lose};
 use super::settle;
 
 /// Who says them.
@@ -16,10 +18,13 @@ pub(super) struct Alerts {
 }
 
 impl Alerts {
-    /// Says each alert that begins or ends from now on.
-    pub(super) fn tell(events: EventStream, say: impl Fn(String) + Send + 'static) -> Self {
+    /// Says what is lost already, and each alert that begins or ends from now on.
+    pub(super) fn tell(system: &System, say: impl Fn(String) + Send + 'static) -> Self {
         let (over, end) = oneshot::channel();
-        Self { telling: tokio::spawn(tell(events, end, say)), over }
+        let (events, mut lost) = (system.events(), Lost::default());
+        lost.news(system).into_iter().for_each(&say);
+        let teller = Teller { system: system.clone(), lost, say };
+        Self { telling: tokio::spawn(teller.tell(events, end)), over }
     }
 
     /// Says those that have come until now, and no more: the last of a run are heard as well.
@@ -31,17 +36,34 @@ impl Alerts {
     }
 }
 
-async fn tell(mut events: EventStream, mut end: oneshot::Receiver<()>, say: impl Fn(String)) {
-    loop {
-        let next = tokio::select! {
-            next = events.next() => next,
-            _ = &mut end => break,
-        };
-        let Some(stamped) = next else { return };
-        line(&stamped.event).into_iter().for_each(&say);
+struct Teller<S> {
+    system: System,
+    lost: Lost,
+    say: S,
+}
+
+impl<S: Fn(String)> Teller<S> {
+    async fn tell(mut self, mut events: EventStream, mut end: oneshot::Receiver<()>) {
+        loop {
+            let next = tokio::select! {
+                next = events.next() => next,
+                _ = &mut end => break,
+            };
+            let Some(stamped) = next else { break };
+            self.hear(&stamped.event);
+        }
+        while let Some(stamped) = events.try_next() {
+            self.hear(&stamped.event);
+        }
+        // Not everything that is lost has an event of its own, nor is every event heard in time.
+        self.lost.news(&self.system).into_iter().for_each(&self.say);
     }
-    while let Some(stamped) = events.try_next() {
-        line(&stamped.event).into_iter().for_each(&say);
+
+    fn hear(&mut self, event: &Event) {
+        line(event).into_iter().for_each(&self.say);
+        if may_lose(event) {
+            self.lost.news(&self.system).into_iter().for_each(&self.say);
+        }
     }
 }
 
@@ -89,7 +111,7 @@ mod tests {
         let system = System::start(spec).await.unwrap();
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&said);
-        let telling = Alerts::tell(system.events(), move |line| heard.lock().push(line));
+        let telling = Alerts::tell(&system, move |line| heard.lock().push(line));
         let port = system.port::<String, String>("root/it").unwrap();
         for _ in 0..20 {
             port.call("x").await.unwrap_err();

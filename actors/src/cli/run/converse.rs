@@ -2,6 +2,7 @@
 //!
 //! *Invariant.* A line is a question or a command, and each is answered before the next one is read.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,12 +20,15 @@ impl Session {
     pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {
         let path = self.path();
         self.lines = Some(Lines::new(history)?);
+        self.later = Some(VecDeque::new());
         self.go_on_from(self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?);
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
-            // The conversation goes on from there.
+            // The conversation goes on from there, if it was a part of one.
             if let Ok(outcome) = &answered.outcome {
-                self.go_on_from(answered.question.history);
+                if !answered.question.history.is_empty() {
+                    self.go_on_from(answered.question.history);
+                }
                 self.remember(&answered.question.text, &outcome.text).await;
             }
         }
@@ -42,8 +46,10 @@ impl Session {
                 tell("nobody reads the answers any more");
                 return Ok(());
             }
+            let put_off = self.put_off();
             let typed = tokio::select! {
                 biased;
+                () = std::future::ready(()), if put_off.is_some() => put_off,
                 // At a terminal it is typed; elsewhere it comes from outside, and nobody else listens any more.
                 () = interrupt::interrupted() => {
                     // A terminal without a line editor has written what was typed: ^C.
@@ -87,7 +93,11 @@ impl Session {
                     let (outcome, shown) = self.ask(prompt).await;
                     match &outcome {
                         Ok(outcome) => self.remember(prompt, &outcome.text).await,
-                        Err(why) => interrupted = why.is_called_off(),
+                        Err(why) if why.is_called_off() => {
+                            interrupted = true;
+                            self.forget_put_off();
+                        }
+                        Err(_) => {}
                     }
                     let outcome = outcome.as_ref().map_err(Clone::clone);
                     if let Err(error) = self.tell(outcome, began.elapsed(), shown) {

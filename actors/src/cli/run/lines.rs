@@ -5,9 +5,22 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
 use tokio::sync::mpsc;
+
+/// How the terminal was before a line was asked for. While one is, it shows nothing of what is typed by itself.
+#[cfg(unix)]
+static BEFORE: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLock::new();
+
+/// Leaves the terminal as it was: whoever asks for a line does that only once the line has come.
+pub(crate) fn restore_terminal() {
+    #[cfg(unix)]
+    if let Some(before) = BEFORE.get() {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+    }
+}
 
 /// Lines kept in a history's file that are offered again.
 const OFFERED: usize = 1_000;
@@ -38,7 +51,12 @@ pub(super) struct Lines {
 impl Lines {
     /// Lines typed before are offered again, and are kept in this file if one is named.
     pub(super) fn new(history: Option<PathBuf>) -> anyhow::Result<Self> {
-        let mut editor = DefaultEditor::new().context("the terminal")?;
+        #[cfg(unix)]
+        if let Ok(now) = rustix::termios::tcgetattr(std::io::stdin()) {
+            let _ = BEFORE.set(now);
+        }
+        let config = Config::builder().max_history_size(OFFERED).context("the history")?.build();
+        let mut editor = DefaultEditor::with_config(config).context("the terminal")?;
         let mut file = None;
         if let Some(path) = history {
             let named = || format!("the history {}", path.display());

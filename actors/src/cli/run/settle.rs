@@ -6,6 +6,8 @@ use mainstay::id::EffectKey;
 use mainstay::system::{EffectView, System};
 use serde_json::{Value, json};
 
+use super::super::aside::speaking;
+
 /// How many digits of a key are shown; any beginning that fits one effect is enough to name it.
 const SHOWN: usize = 12;
 /// How many effects are named in a line.
@@ -27,7 +29,7 @@ pub(super) async fn command(system: &System, words: &str) -> String {
     if !["happened", "did-not-happen", "undone", "stands"].contains(&verb) {
         return format!("there is no `{verb}`\n{HOW}");
     }
-    let effects = system.effects();
+    let effects = speaking(system.effects(), None, None);
     let key = match find(system, key) {
         Ok(key) => key,
         Err(why) => return why,

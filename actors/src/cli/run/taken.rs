@@ -3,11 +3,13 @@
 //! *Invariant.* A question that was accepted is answered once, whichever process lives to hear it.
 
 use std::fmt::Write;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::event::EventStream;
-use mainstay::fate::Fate;
+use mainstay::fate::{Fate, Given};
+use mainstay::id::ChildPath;
 use mainstay::journal::Journaled;
 use mainstay::system::{Recovered, RecoveredRequest, System};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
@@ -128,14 +130,31 @@ fn outcome(reply: &str) -> Option<Outcome> {
 }
 
 /// What became of the question that was asked under this key; `None` where there is none, or it is still open.
-pub(super) fn known(system: &System, key: &str) -> Option<Result<Outcome, Fate>> {
+pub(super) fn known(
+    system: &System,
+    asked: &ChildPath,
+    key: &str,
+) -> Option<Result<Outcome, Fate>> {
     match system.journaled(key)? {
-        Journaled::Fated(fate, reply) => Some(reply.as_deref().and_then(outcome).ok_or(fate)),
+        Journaled::Fated(fate, reply) => {
+            let outcome = reply.as_deref().and_then(outcome);
+            Some(outcome.map(|outcome| given(system, asked, key, outcome)).ok_or(fate))
+        }
         _ => None,
     }
 }
 
-/// Waits for the answer to a question of before.
+/// As its answer was given, by what the journal has of that. What it has cost was told by the process that
+/// heard of it first.
+fn given(system: &System, asked: &ChildPath, key: &str, outcome: Outcome) -> Outcome {
+    let Some(Given { served_by, degraded, defaulted, attempts, .. }) = system.given(key) else {
+        return outcome;
+    };
+    let served_by = Some(served_by.unwrap_or_else(|| asked.clone()));
+    Outcome { served_by, degraded, defaulted, attempts, ..outcome }
+}
+
+/// Waits for the answer to a question of before, or for the end of the tree, after which nobody works on it here.
 pub(super) async fn answer(
     system: &System,
     request: &RecoveredRequest,
@@ -144,12 +163,60 @@ pub(super) async fn answer(
     // The journal hears of a fate after the events do, and of some fates without any.
     const AGAIN: Duration = Duration::from_millis(50);
     let question = question(&request.request)?;
+    let mut over = pin!(system.wait());
+    let mut has_ended = false;
     loop {
         if let Some(Journaled::Fated(fate, reply)) = system.journaled(&request.key) {
             let outcome = reply.as_deref().and_then(outcome).ok_or(fate);
+            let outcome = outcome.map(|it| given(system, &request.child, &request.key, it));
             let outcome = outcome.map_err(|fate| Why::fated(&request.key, fate));
             return Some(Answered { question, key: Arc::clone(&request.key), outcome });
         }
-        let _ = tokio::time::timeout(AGAIN, events.next()).await;
+        if has_ended {
+            let outcome = Err(Why::suspended(&request.key));
+            return Some(Answered { question, key: Arc::clone(&request.key), outcome });
+        }
+        tokio::select! {
+            // What it has come to by then is in the journal.
+            _ = &mut over => has_ended = true,
+            _ = tokio::time::timeout(AGAIN, events.next()) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay::checkpoint::{MemoryStore, Store};
+    use mainstay::port::CallOptions;
+    use mainstay::spec::SupervisorSpec;
+    use mainstay_actors::agent::Agent;
+    use mainstay_actors::scripted::Script;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_of_before_is_waited_for_until_the_tree_has_ended() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let recover = async || {
+            let model = Script::<ChatRequest, ChatReply>::new(|_| ChatReply::text("late"));
+            model.then_hang();
+            let spec = SupervisorSpec::one_for_one("t")
+                .child(model.stateless("llm"))
+                .child(Agent::new("llm").durable_spec("a"));
+            System::recover(spec, Arc::clone(&store)).await.unwrap()
+        };
+        let (system, _) = recover().await;
+        let agent = system.port::<AgentRequest, AgentReply>("t/a").unwrap();
+        agent.submit(AgentRequest::new("hello"), CallOptions::new().key("k")).await.unwrap();
+        system.stop().await;
+        let (system, recovered) = recover().await;
+        let mut events = system.events();
+        let (told, _) = tokio::join!(answer(&system, &recovered.open[0], &mut events), async {
+            system.events().next().await;
+            system.stop().await
+        });
+        let why = told.unwrap().outcome.unwrap_err();
+        assert_eq!(why.json["error"]["kind"], "suspended", "{why:?}");
+        assert!(why.text.contains("goes on at the next start"), "{why:?}");
     }
 }

@@ -109,6 +109,18 @@ impl Why {
         }
     }
 
+    /// The tree has ended before a question of before had its answer.
+    pub(super) fn suspended(key: &str) -> Self {
+        let message = format!(
+            "the tree has given up; what was asked under the key {key:?} goes on at the next start"
+        );
+        Self {
+            json: json!({"error": {"kind": "suspended", "message": &message}}),
+            text: format!("no answer: {message}"),
+            too_long: false,
+        }
+    }
+
     /// The question has been asked under this key, and was another one.
     pub(super) fn other_question(key: &str) -> Self {
         let message = format!(
@@ -267,6 +279,11 @@ pub(super) fn line(event: &Event) -> Option<String> {
     Some(match event {
         Event::Failed { child, attempt, ended, .. } => {
             format!("{child}: attempt {attempt} failed: {ended}")
+        }
+        Event::Decided { child, decision, to, asks: true, .. } => {
+            let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+            let what = decision.action.name();
+            format!("{child}: {what}{to}, unless a person decides otherwise")
         }
         Event::Decided { child, decision, to, .. } => match to {
             Some(to) => format!("{child}: {} to {to}", decision.action.name()),

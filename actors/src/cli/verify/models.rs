@@ -185,20 +185,26 @@ impl Verify<'_> {
                 self.say(value.span(), "a value that no header can have", "cannot be sent", hint);
             }
         }
-        let twice = |name: &&Spanned<String>| {
-            let headers = headers.iter().flat_map(|it| it.get_ref().keys());
-            headers.into_iter().any(|it| it.get_ref().eq_ignore_ascii_case(name.get_ref()))
-        };
-        for (name, variable) in headers_env.iter().flat_map(|it| it.get_ref()) {
-            self.variable(variable);
-            if twice(&name) {
-                let message = format!("the header `{}` has two values", name.get_ref());
-                self.say(
-                    name.span(),
-                    message,
-                    "stands in `headers` as well",
-                    "keep one of the two",
-                );
+        let variables = headers_env.iter().flat_map(|it| it.get_ref());
+        variables.for_each(|(_, variable)| self.variable(variable));
+        // To HTTP the case of a name means nothing: only one of the values would be sent.
+        let mut before: Vec<(&Spanned<String>, bool)> = Vec::new();
+        for (list, is_literal) in [(headers, true), (headers_env, false)] {
+            let mut names: Vec<_> = list.iter().flat_map(|it| it.get_ref().keys()).collect();
+            names.sort_by_key(|name| name.span().start);
+            for name in names {
+                let is_it = |(other, _): &&(&Spanned<String>, bool)| {
+                    other.get_ref().eq_ignore_ascii_case(name.get_ref())
+                };
+                if let Some((other, other_literal)) = before.iter().find(is_it) {
+                    let label = match *other_literal == is_literal {
+                        true => format!("stands as `{}` as well", other.get_ref()),
+                        false => "stands in `headers` as well".to_owned(),
+                    };
+                    let message = format!("the header `{}` has two values", name.get_ref());
+                    self.say(name.span(), message, label, "keep one of the two");
+                }
+                before.push((name, is_literal));
             }
         }
     }

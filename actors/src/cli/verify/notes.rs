@@ -36,7 +36,13 @@ fn try_out(folder: &Path) -> io::Result<()> {
     // A path of one part is seen from here.
     let above =
         folder.ancestors().map(|it| if it.as_os_str().is_empty() { Path::new(".") } else { it });
-    let there = above.into_iter().find(|it| it.exists()).unwrap_or(Path::new("."));
+    let there = above.into_iter().find(|it| it.symlink_metadata().is_ok());
+    let there = there.unwrap_or(Path::new("."));
+    if let Err(error) = there.metadata() {
+        // A link is there, and what it names is not, or is the link again: nothing can be made there.
+        let what = format!("{} is a link that leads to nothing: {error}", there.display());
+        return Err(io::Error::new(error.kind(), what));
+    }
     let trial = there.join(format!(".mainstay-check-{}", std::process::id()));
     fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial))
 }

@@ -482,6 +482,12 @@ impl Verify<'_> {
             let hint = "name a folder; it is made if it is not there";
             self.say(path.span(), "a store without a path", "empty", hint);
         }
+        if let Some(path) = &section.path
+            && path.get_ref().as_os_str().as_encoded_bytes().contains(&0)
+        {
+            let hint = "remove the `\\u0000`";
+            self.say(path.span(), "the store's path has a NUL in it", "no path can have one", hint);
+        }
         if let Some(path) = &section.path {
             let folder = self.folder.join(path.get_ref());
             let file = folder.ancestors().find(|above| above.is_file());

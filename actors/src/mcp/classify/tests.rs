@@ -25,6 +25,8 @@ struct Row {
     listed: bool,
     #[serde(default)]
     transient: bool,
+    #[serde(default)]
+    trusted: bool,
     other: Option<String>,
     class: Class,
     code: Option<String>,
@@ -53,6 +55,7 @@ impl Row {
             name: "x",
             listed: self.listed,
             transient: self.transient,
+            trusted: self.trusted,
             max: 1000,
             promised: None,
         };
@@ -88,7 +91,7 @@ impl Row {
                 other => panic!("{}: {other:?} says nothing", self.name),
             }
         };
-        error("x", failed, wall).0
+        error("x", self.trusted, failed, wall).0
     }
 }
 
@@ -128,7 +131,7 @@ fn no_row_of_the_table_is_missing_and_none_stands_twice() {
 fn what_is_not_known_is_not_retried() {
     for code in (-33000..-32000).chain(-5..5) {
         let known = [-32700, -32600, -32601, -32602, -32603, -32002, -32020, -32021, -32022];
-        let (fault, _) = protocol("x", code, String::new(), false);
+        let (fault, _) = protocol("x", code, String::new(), Voice::default());
         let listed = known.contains(&code) || proof::is_late_code(code) || code == TOO_LONG;
         assert_eq!(fault.class == Class::Unknown, !listed, "{code}");
         assert!(!fault.is_replay_safe(EffectKind::Irreversible), "{code} alone shows nothing");

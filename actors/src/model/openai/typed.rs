@@ -6,8 +6,9 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{ended, is_first};
+use super::ended;
 use crate::model::ending::is_reason;
+use crate::model::read::{Heard, written_of};
 use crate::model::wire::Delta;
 
 // No field has a default: then a list in the place of an object is read as one only if it has an item of
@@ -35,6 +36,7 @@ struct Part<'a> {
 struct Tokens {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +92,7 @@ pub(crate) struct Read {
 /// What a whole answer says; `None` for one that has to be looked at more closely.
 pub(crate) fn whole(body: &[u8]) -> Option<Read> {
     let answer: Whole<'_> = read(body)?;
-    let choice = answer.choices.into_iter().find(|choice| is_first(choice.index))?;
+    let choice = Heard::default().of(answer.choices, |choice| choice.index)?;
     let old = choice.message.function_call.is_some();
     if answer.error.is_some() || choice.error.is_some() || old {
         return None;
@@ -101,10 +103,10 @@ pub(crate) fn whole(body: &[u8]) -> Option<Read> {
 }
 
 /// What a frame says; `None` as with [`whole`].
-pub(crate) fn frame(frame: &[u8]) -> Option<Read> {
+pub(crate) fn frame(frame: &[u8], first: &mut Heard) -> Option<Read> {
     let part: Part<'_> = read(frame)?;
-    let mut choices = part.choices.into_iter().flatten();
-    let choice = choices.find(|choice| is_first(choice.index));
+    // One without choices may be an error that is not wrapped in anything.
+    let choice = first.of(part.choices?, |choice| choice.index);
     let is_odd = |choice: &Added<'_>| {
         let old = choice.delta.as_ref().is_some_and(|delta| delta.function_call.is_some());
         old || choice.error.is_some() || choice.message.is_some()
@@ -133,7 +135,8 @@ impl Read {
         if let Some(model) = self.model {
             told(Delta::Model(model));
         }
-        if let Some(Tokens { prompt_tokens: input, completion_tokens: output }) = self.usage {
+        if let Some(Tokens { prompt_tokens: input, completion_tokens, total_tokens }) = self.usage {
+            let output = written_of(input, completion_tokens, total_tokens);
             told(Delta::Usage { input, output });
         }
         if let Some(said) = self.said {

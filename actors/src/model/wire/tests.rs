@@ -5,7 +5,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::Terms;
-use super::{Delta, Draft, Wire, openai, outcome, typed};
+use super::{Delta, Draft, Heard, Wire, openai, outcome, typed};
 use crate::chat::{
     ChatReply, ChatRequest, Finish, Message, ResponseFormat, ToolCall, ToolChoice, ToolSpec, Usage,
 };
@@ -548,6 +548,26 @@ fn calls_that_share_a_number_are_told_apart_by_their_ids() {
 }
 
 #[test]
+fn an_error_that_is_an_object_in_another_languages_words_is_heard() {
+    let failed = |data: &[u8]| {
+        let mut draft = Draft::new(Wire::Chat, 40);
+        draft.failed(data)?;
+        Err::<(), _>(draft.finish(&ChatRequest::default(), &Head::of(200)).0.unwrap_err())
+    };
+    let fault = failed(b"{'error': 'Rate limit reached for m'}").unwrap_err();
+    assert_eq!(fault.class, Class::RateLimit, "{fault:?}");
+    assert!(fault.message.contains("Rate limit reached for m"), "{fault:?}");
+    // What is cut off or garbled has not.
+    for data in [&b"{"[..], b"{ \"error\": \"Rate limit", b"{\"error\":: \"Rate limit\"}"] {
+        let fault = failed(data).unwrap_err();
+        assert_eq!(
+            (fault.class, fault.code.as_deref()),
+            (Class::ServerTransient, Some("bad_frame"))
+        );
+    }
+}
+
+#[test]
 fn an_answer_without_usage_is_not_free() {
     let (_, usage) = read(Wire::Chat, &json!({"choices": [{"message": {"content": "hi"}}]}));
     assert!(usage.estimated && usage.input == 10 && usage.output > 0);
@@ -647,8 +667,9 @@ fn an_answer_read_from_its_bytes_says_what_its_tree_of_values_says() {
                             }
                             None => left += 1,
                         }
-                        if let Some(found) = typed::frame(&bytes) {
-                            assert_eq!(Ok(all_of(found)), openai::frame(&answer), "{answer}");
+                        if let Some(found) = typed::frame(&bytes, &mut Heard::default()) {
+                            let tree = openai::frame(&answer, &mut Heard::default());
+                            assert_eq!(Ok(all_of(found)), tree, "{answer}");
                         }
                     }
                 }
