@@ -238,11 +238,6 @@ impl Effects {
         self.compensate_from(task, 0).await
     }
 
-    /// As [`Effects::compensate`], for what was done at this step of the task and later.
-    pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
-        self.compensate_until(task, step, None).await
-    }
-
     /// As [`Effects::compensate_from`]; what is not undone until then is told as unknown.
     pub(crate) async fn compensate_until(
         &self,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Effects;
+use crate::behavior::Undone;
 use crate::clock::Clock;
 use crate::ledger::{EffectKey, EffectStatus, Entry};
 use crate::moment::Moment;
@@ -39,6 +40,11 @@ impl Until {
 }
 
 impl Effects {
+    /// As [`Effects::compensate`], for what was done at this step of the task and later.
+    pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
+        self.compensate_until(task, step, None).await
+    }
+
     /// The effect once nobody is at work on it any more, or as it is when the time is over.
     pub(super) async fn at_rest_until(
         &self,

@@ -223,7 +223,8 @@ async fn what_a_request_has_asked_for_is_found_whatever_has_become_of_it() {
         let reply = Some("1".to_owned());
         let batch = (Batch::new(), Durability::Sync);
         let handed = journal.fated(&key, Fate::Done, reply, None, batch);
-        store.answer(store.waiting.lock().len() - 1, made);
+        let last = store.waiting.lock().len() - 1;
+        store.answer(last, made);
         handed
     };
     fated(false).await.unwrap_err();
