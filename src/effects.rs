@@ -97,6 +97,8 @@ pub(crate) trait Keep: Send + Sync {
     fn known(&self, key: &str) -> Option<Asked>;
     /// How its answer was given, and what it has cost, also without an answer. Nothing of what is not known.
     fn given(&self, key: &str) -> Given;
+    /// Whether the store has answered to all that was said of it.
+    fn is_certain(&self, key: &str) -> bool;
     /// Such a request ended without being done: it may be asked for again.
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping;
     /// The requests that were asked for by this request, and by those, under keys that follow from its own;

@@ -1,7 +1,7 @@
 //! When what a request has done is forgotten.
 //!
 //! *Invariant.* A request is in the order of those that ended at most once, by its last end. What is open
-//! of it is never forgotten, and once that is settled, it ends anew.
+//! of it is never forgotten, nor is anything of it while it is being undone, and once that is settled, it ends anew.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -104,10 +104,30 @@ impl Effects {
                 task
             };
             gone += 1;
+            // One that is still being undone ends anew once it is.
+            if self.is_unwinding(&task) {
+                self.ended.lock().open.insert(Arc::clone(&task));
+                if self.is_unwinding(&task) {
+                    continue;
+                }
+                self.ended.lock().open.remove(&task);
+            }
             self.note(Input::Retire(Arc::clone(&task)));
             if self.ledger.lock().knows(&task) {
                 self.ended.lock().open.insert(task);
             }
+        }
+    }
+
+    /// All is undone of a request that had its fate before, or nothing more is.
+    pub(super) fn is_unwound(&self, task: &Arc<str>) {
+        if !self.ended.lock().open.contains(task) {
+            return;
+        }
+        let weight = self.ledger.lock().weight(task);
+        let mut ended = self.ended.lock();
+        if ended.open.remove(task) {
+            ended.push(Arc::clone(task), weight);
         }
     }
 
@@ -156,5 +176,55 @@ impl Effects {
             let weight = ledger.weight(&task);
             ended.push(task, weight);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::EffectKind;
+    use crate::id::{ChildPath, EffectKey};
+    use crate::ledger::{EffectStatus, Happened, Intent, Undo};
+
+    /// It has acted twice, and both can be undone.
+    fn acts(effects: &Effects, task: &str) {
+        let (tool, request) = (ChildPath::from("desk/tool"), Arc::<[u8]>::from(&b"7"[..]));
+        for step in 0..2 {
+            let key = EffectKey::of(task, step, 0, &tool, &request);
+            let undo = Some(Undo { tool: tool.clone(), request: Arc::clone(&request) });
+            let (task, owner) = (Arc::from(task), "desk/agent".into());
+            let (tool, request) = (tool.clone(), Arc::clone(&request));
+            let kind = EffectKind::Compensable;
+            let intent = Intent { key, task, owner, step, ordinal: 0, tool, kind, request, undo };
+            let done = EffectStatus::Confirmed(Happened::new(&b"1"[..]));
+            let mut ledger = effects.ledger.lock();
+            ledger.apply(Record::Intent(intent, 0));
+            ledger.apply(Record::Status(key, done));
+        }
+    }
+
+    #[test]
+    fn nothing_is_forgotten_of_a_request_while_it_is_being_undone() {
+        let effects = Effects::new(|_| {});
+        let known = |task: &str| effects.ledger.lock().of_task(task).len();
+        let others = |round: usize| {
+            for n in 0..2 * REMEMBERED {
+                let task = format!("{round} {n}");
+                acts(&effects, &task);
+                effects.ended(&task);
+            }
+        };
+        acts(&effects, "slow");
+        let unwinding = effects.unwinding_of("slow");
+        effects.ended("slow");
+        others(0);
+        assert_eq!(known("slow"), 2);
+        assert_eq!(known("0 0"), 0, "the others are");
+        // It is the last one that has ended from now on.
+        drop(unwinding);
+        assert_eq!(known("slow"), 2);
+        others(1);
+        assert_eq!(known("slow"), 0);
+        assert_eq!(effects.ended.lock().count(), REMEMBERED);
     }
 }

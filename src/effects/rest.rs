@@ -77,13 +77,33 @@ impl Effects {
     }
 
     /// What a request has done that has its fate is undone. From now on, and not from the first poll, whoever
-    /// acts under the same key waits for that.
-    pub(crate) fn unwind(self: &Arc<Self>, task: &str) -> impl Future<Output = ()> + Send + use<> {
+    /// acts under the same key waits for that. `is_written`: the fate is on its way into the store, and should that
+    /// not take it, nothing is undone: the next process finds the request open, with all that it has done.
+    pub(crate) fn unwind(
+        self: &Arc<Self>,
+        task: &str,
+        is_written: bool,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let unwinding = self.unwinding_of(task);
         async move {
             let Unwinding { effects, task } = &unwinding;
+            if is_written && !effects.has_its_fate(task).await {
+                return;
+            }
             effects.compensate(task).await;
             effects.halts(task, Ends::Unanswered);
+        }
+    }
+
+    /// Whether the store has taken the fate of this request, once it has answered.
+    async fn has_its_fate(&self, task: &str) -> bool {
+        let Some(journal) = self.journal.get() else { return true };
+        loop {
+            let told = journal.told();
+            if journal.is_certain(task) {
+                return !matches!(journal.known(task), Some(Asked::Open));
+            }
+            told.await;
         }
     }
 
@@ -141,6 +161,7 @@ impl Drop for Unwinding {
             tasks.swap_remove(at);
         }
         drop(tasks);
+        self.effects.is_unwound(&self.task);
         self.effects.changed.notify_waiters();
     }
 }

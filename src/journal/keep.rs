@@ -46,6 +46,10 @@ impl Keep for Journal {
         self.state.lock().given(key).cloned().unwrap_or_default()
     }
 
+    fn is_certain(&self, key: &str) -> bool {
+        self.state.lock().is_certain(key)
+    }
+
     fn free(self: Arc<Self>, key: &Arc<str>) -> Keeping {
         let freed = self.freed(key);
         Box::pin(async move { freed.await.map_err(|error| failed(&error)) })

@@ -275,6 +275,11 @@ impl State {
         self.places.contains_key(key) || self.fated.contains_key(key)
     }
 
+    /// Whether the store has answered to all that was said of this request.
+    pub(super) fn is_certain(&self, key: &str) -> bool {
+        !self.unsure.contains_key(key)
+    }
+
     pub(super) fn opened(&self) -> impl Iterator<Item = &Open> {
         self.open.values()
     }

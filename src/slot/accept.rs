@@ -323,14 +323,14 @@ impl<W: Worker> Slot<W> {
     /// here. The fate that it has.
     pub(crate) fn ended_by_group(&self, mail: &Mail<W>, fate: Fate) -> Fate {
         let told = self.unless_in_doubt(mail, fate);
-        if self.spec.stateful && self.hub.effects.is_used() {
-            self.hub.effects.ended(&self.task_of(mail));
-        }
         if self.rules.in_transaction && self.spec.stateful {
             if fate == Fate::Unknown && self.hub.effects.is_used() {
                 self.hub.effects.leave(&self.task_of(mail));
             }
-            self.undo_unfinished(mail, fate);
+            self.undo_unfinished(mail, fate, false);
+        }
+        if self.spec.stateful && self.hub.effects.is_used() {
+            self.hub.effects.ended(&self.task_of(mail));
         }
         told
     }

@@ -126,7 +126,7 @@ impl<W: Worker> Slot<W> {
         mail: &Mail<W>,
         fate: Fate,
         recorded: Option<&Recording>,
-    ) {
+    ) -> bool {
         if fate == Fate::Unknown && self.rules.in_transaction && self.spec.stateful {
             // Before the fate, so that a process that finds this one finds what stands for it.
             self.hub.effects.leave(&self.task_of(mail));
@@ -135,9 +135,12 @@ impl<W: Worker> Slot<W> {
         if !answered && desk.saved.as_ref().is_some_and(|saved| saved.is_doubtful) {
             let fated = recorded.map(|recording| (Arc::clone(mail), fate, recording.durability));
             self.take_back(desk, fated);
-        } else if let Some(recording) = recorded {
+            return false;
+        }
+        if let Some(recording) = recorded {
             self.journal_fate(mail, fate, recording.durability);
         }
+        recorded.is_some()
     }
 
     /// The store may have a state that this child does not stand by: it is given the one that the child goes on

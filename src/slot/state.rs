@@ -526,7 +526,9 @@ impl<W: Worker> Slot<W> {
     /// stay half done, unless nobody knows what it has done.
     ///
     /// `fate` is the one it would have had: an act that is under way and makes it unknown is waited for.
-    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate) {
+    /// `is_written`: its fate is on its way into the store, which has to take it first. A process that finds the
+    /// request open goes on with it behind what it has done.
+    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate, is_written: bool) {
         if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
             return;
         }
@@ -534,7 +536,7 @@ impl<W: Worker> Slot<W> {
         let task = self.task_of(mail);
         let effects = &self.hub.effects;
         if effects.may_stand(&task) {
-            self.hub.spawn(effects.unwind(&task));
+            self.hub.spawn(effects.unwind(&task, is_written));
         }
     }
 

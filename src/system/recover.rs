@@ -603,7 +603,7 @@ impl System {
         });
         // From now on whoever asks for one of these anew, under the same key, acts once it is undone.
         let unwind = |task: &Arc<str>| -> (Arc<str>, Unwind) {
-            (Arc::clone(task), Box::pin(effects.unwind(task)))
+            (Arc::clone(task), Box::pin(effects.unwind(task, false)))
         };
         // Nobody else waits for a tool that takes its time.
         let (late, owing): (Vec<_>, Vec<_>) =

@@ -8,6 +8,7 @@ use mainstay::system::SupervisorRef;
 
 use super::kept::quiet;
 use super::late::{Mover, Run, TWICE};
+use super::moody::Moody;
 use super::*;
 
 impl Run {
@@ -146,5 +147,30 @@ fn a_child_that_is_deleted_within_a_stop_is_there_again_and_whoever_asked_is_tol
         for undo in ["undo 5", "undo 6"] {
             assert!(log.iter().any(|it| it == undo), "{log:?}");
         }
+    });
+}
+
+/// The next process finds the request open, and goes on with it behind what it has done.
+#[test]
+fn what_was_done_stands_where_the_store_refuses_the_fate_of_its_request() {
+    let moody = Moody::new();
+    let run = Run::on(Arc::clone(&moody) as Arc<dyn Store>);
+    runtime().block_on(async {
+        let (system, top) = run.up(&run.store).await;
+        run.moves_5(&system, &top).await;
+        moody.refuse(1);
+        top.terminate_child("a").await.unwrap();
+        quiet(&system).await;
+        assert!(!moody.refuses());
+        assert_eq!(system.journaled("five"), Some(Journaled::Open));
+        assert_eq!(run.log(), ["move 5"]);
+    });
+    runtime().block_on(async {
+        let (system, _) = run.up(&run.store).await;
+        run.finishes.notify_one();
+        quiet(&system).await;
+        let done = Journaled::Fated(Fate::Done, Some("5".to_owned()));
+        assert_eq!(system.journaled("five"), Some(done));
+        assert_eq!(run.log(), ["move 5"]);
     });
 }

@@ -127,6 +127,10 @@ impl Run {
         }
     }
 
+    pub(super) fn on(store: Arc<dyn Store>) -> Self {
+        Self { store, ..Self::new() }
+    }
+
     pub(super) fn mover(&self, acts: bool) -> ChildSpec {
         let mover = Mover {
             moved: Arc::default(),
