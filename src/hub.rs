@@ -30,7 +30,7 @@ use crate::fate::{Fate, FateCounts};
 use crate::fault::Class;
 use crate::id::{ChildPath, RequestId};
 use crate::journal::Journal;
-use crate::ledger::{Ledger, Record};
+use crate::ledger::Record;
 use crate::moment::Moment;
 use crate::points::{PointSpec, Points};
 use crate::port::unwound;
@@ -529,17 +529,7 @@ impl Hub {
     pub(crate) async fn with_room<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         journal: &Arc<Journal>,
-        ledger: &Ledger,
-        work: impl Fn() -> F,
-    ) -> Result<T, StoreError> {
-        self.with_room_of(journal, || ledger.records(), work).await
-    }
-
-    /// As [`Hub::with_room`], with the records of the ledger as they are then.
-    pub(crate) async fn with_room_of<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        journal: &Arc<Journal>,
-        records: impl Fn() -> Vec<Record>,
+        ledger: &(dyn Fn() -> Vec<Record> + Sync),
         work: impl Fn() -> F,
     ) -> Result<T, StoreError> {
         loop {
@@ -549,7 +539,7 @@ impl Hub {
             };
             let before = journal.weight()?;
             journal.fill();
-            if let Err(error) = journal.tidy(&records).await {
+            if let Err(error) = journal.tidy(ledger).await {
                 tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
             }
             self.make_room(journal).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
+use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{
     Durability, FileOptions, FileStore, Interval, MemoryStore, Retention, Scope, Snapshot, Store,
     Wall,
@@ -309,4 +309,62 @@ fn a_store_that_is_full_of_answers_lets_the_older_ones_go() {
         assert_eq!(known("0-0"), Some(Journaled::Fated(Fate::Done, None)));
         system.stop().await;
     });
+}
+
+/// Acts, as far as anybody knows, and never ends.
+#[derive(Clone)]
+struct Once(Arc<Notify>);
+
+impl Behavior for Once {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateless for Once {
+    async fn serve(&self, _: &u64, _: &Context) -> Result<u64, Fault> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_full_store_is_taken_up_where_a_request_has_to_be_given_its_fate() {
+    const QUOTA: u64 = 60_000;
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Arc::new(Notify::new());
+    let spec = || {
+        let begun = Arc::clone(&begun);
+        let fat = ChildSpec::stateful("fat", Fat::default).durable::<Fat>();
+        let once = ChildSpec::stateless("once", move || Once(Arc::clone(&begun)));
+        SupervisorSpec::one_for_one("desk")
+            .child(fat.checkpoint(Interval::Steps(1)))
+            .child(once.durable::<Once>())
+    };
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime().block_on(async {
+        let store: Arc<dyn Store> = Arc::new(FileStore::open(folder.path()).unwrap());
+        let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+        let fat: Port<u64, u64> = system.port("desk/fat").unwrap();
+        for n in 0..20_u64 {
+            fat.call(n).await.unwrap();
+        }
+        let once: Port<u64, u64> = system.port("desk/once").unwrap();
+        once.submit(1_u64, CallOptions::new().key("once")).await.unwrap();
+        begun.notified().await;
+        assert!(store.info().unwrap().bytes > QUOTA);
+        // The process ends with it in hand.
+    });
+    let in_doubt = || {
+        runtime().block_on(async {
+            let store = FileOptions::new().quota(QUOTA).open(folder.path()).unwrap();
+            let store: Arc<dyn Store> = Arc::new(store);
+            let (system, recovered) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            assert!(store.info().unwrap().bytes <= QUOTA);
+            let listed = system.in_doubt();
+            assert_eq!(listed.iter().map(|key| &**key).collect::<Vec<_>>(), ["once"]);
+            recovered.in_doubt.len()
+        })
+    };
+    // It is told once, and listed by every process.
+    assert_eq!([in_doubt(), in_doubt()], [1, 0]);
 }

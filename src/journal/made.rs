@@ -260,7 +260,8 @@ impl Journal {
     /// It is gone, or did not begin, and all its requests have their fates: no process makes it again. `None` when
     /// that was said already.
     pub(crate) fn unmakes(self: &Arc<Self>, child: &ChildPath, serial: Serial) -> Option<Unmaking> {
-        self.unmakes_with(child, serial, (Batch::new(), false))
+        // It lets go, so a full store takes it.
+        self.unmakes_with(child, serial, (Batch::new().making_room(true), false))
     }
 
     /// As [`Journal::unmakes`], of one that somebody has let end: its states go with it, as far as nobody needs them,

@@ -11,6 +11,15 @@ use crate::fate::Fate;
 use crate::journal::{Journal, Journaled, failed};
 
 impl System {
+    /// The keys of the requests whose fate is `Unknown`, the oldest first, of the last 65,536 that have a fate, also
+    /// of those that an earlier process has told, or ended before it could. None without a store.
+    pub fn in_doubt(&self) -> Vec<Arc<str>> {
+        let Some(journal) = self.inner.hub.journal.get() else { return Vec::new() };
+        let is_over =
+            |key: &Arc<str>| matches!(journal.known(key), Some(Journaled::Fated(Fate::Unknown, _)));
+        journal.in_doubt().into_iter().filter(is_over).collect()
+    }
+
     /// A person has found out that a request to a durable child or group whose fate is `Unknown` has not happened:
     /// under its key it may be asked again. Such are told in
     /// [`Recovered::in_doubt`](super::Recovered::in_doubt), and by

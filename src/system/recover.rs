@@ -10,14 +10,12 @@ use std::time::Duration;
 use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
-use crate::decision::Action;
 use crate::effects::{AskKey, Keep, Unwind};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
-use crate::fate::{Attempt, Ended, Fate, Given, Trail};
-use crate::fault::Class;
-use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey};
-use crate::journal::{Journal, Journaled, Open};
+use crate::fate::{Fate, Given};
+use crate::id::{CheckpointId, ChildPath, EffectKey};
+use crate::journal::{Journal, Journaled, Open, Serial};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More, Soft};
 use crate::slot::{Adopted, Look, given_up, told_apart};
@@ -180,7 +178,9 @@ impl System {
     ///
     /// # Errors
     /// A spec that cannot be run or does not start; a store that cannot be read, belongs to another
-    /// tree, or holds a request that cannot be delivered again. The store is left as it was.
+    /// tree, or holds a request that cannot be delivered again. The store is left as it was, but by a tree that
+    /// does not start: then it is that tree's, and what was set aside, or has the fate `Unknown` now, is so
+    /// ([`System::quarantine`], [`System::in_doubt`]).
     pub async fn recover(
         spec: SupervisorSpec,
         store: Arc<dyn Store>,
@@ -223,8 +223,7 @@ impl System {
         options: &RecoverOptions,
     ) -> Result<(Self, Recovered), RecoverError> {
         match self.take_up(store, options).await {
-            Ok(recovered) => {
-                let (recovered, orphans) = recovered;
+            Ok((recovered, orphans, unmade)) => {
                 let system = self.boot().await?;
                 // Those that undo are there by now.
                 system.undo_orphans(orphans);
@@ -232,6 +231,13 @@ impl System {
                 if let Some(journal) = hub.journal.get() {
                     let missing = recovered.missing.iter().map(|(_, key)| Arc::clone(key));
                     journal.tells(&hub.runtime, missing.collect());
+                    let let_go = recovered.let_go.iter().zip(unmade);
+                    let unmaking: Vec<_> =
+                        let_go.filter_map(|(it, of)| journal.unmakes(&it.child, of)).collect();
+                    for one in unmaking {
+                        // Of one that the store does not take the next process says it once more.
+                        drop(one.done().await);
+                    }
                 }
                 Ok((system, recovered))
             }
@@ -247,7 +253,7 @@ impl System {
         &self,
         store: Arc<dyn Store>,
         options: &RecoverOptions,
-    ) -> Result<(Recovered, Orphans), RecoverError> {
+    ) -> Result<(Recovered, Orphans, Vec<Serial>), RecoverError> {
         let hub = &self.inner.hub;
         let children = self.inner.registry.durable();
         let topology = children.iter().map(|child| {
@@ -307,39 +313,30 @@ impl System {
         // And what a rollback has lost in whose middle the process ended.
         recovered.missing.extend(journal.untold());
         let open = again;
+        let records = || ledger.records();
         // Nothing has been written so far.
         if known.as_ref().is_none_or(|known| known.digest != topology.digest) {
             let batch = || Batch::new().topology(topology.clone());
-            hub.with_room(&journal, &ledger, || store.commit(batch(), Durability::Sync)).await?;
+            hub.with_room(&journal, &records, || store.commit(batch(), Durability::Sync)).await?;
         }
         if !recovered.missing.is_empty() {
             // Written down as what is still to be told: this process may not come to it.
             let missing: Vec<_> =
                 recovered.missing.iter().map(|(_, key)| Arc::clone(key)).collect();
-            hub.with_room(&journal, &ledger, || journal.is_missing(&missing)).await?;
+            hub.with_room(&journal, &records, || journal.is_missing(&missing)).await?;
             for (child, key) in &recovered.missing {
                 journal.note_lost(child, vec![Arc::clone(key)]);
             }
         }
-        hub.with_room(&journal, &ledger, || journal.tidy(|| ledger.records())).await?;
+        hub.with_room(&journal, &records, || journal.tidy(&records)).await?;
         hub.make_room(&journal).await;
         *hub.effects.ledger.lock() = ledger;
         let _ = hub.topology.set(topology.digest);
         let _ = hub.journal.set(Arc::clone(&journal));
         hub.effects.attach(Arc::clone(&journal) as Arc<dyn Keep>);
-        for request in &gone {
-            self.set_aside(&journal, request).await?;
-        }
-        for request in &ended.deadly {
-            self.set_deadly_aside(&journal, request).await?;
-        }
-        self.settle_in_doubt(&journal, &ended.in_doubt).await?;
-        let unmaking: Vec<_> =
-            let_go.iter().map(|(serial, gone)| journal.unmakes(&gone.child, *serial)).collect();
-        for one in unmaking.into_iter().flatten() {
-            one.done().await?;
-        }
-        recovered.let_go = let_go.into_iter().map(|(_, gone)| gone).collect();
+        self.settle_ended(&journal, &gone, &ended).await?;
+        let (unmade, let_go): (Vec<_>, _) = let_go.into_iter().unzip();
+        recovered.let_go = let_go;
         // What was set aside may be released, and is not over.
         hub.effects.take_up(|task| {
             journal.known(task) != Some(Journaled::Open) && journal.aside(task).is_none()
@@ -359,7 +356,7 @@ impl System {
             let before = spent.get(&request.key).copied().unwrap_or_default();
             self.deliver_again(&journal, request, before)?;
         }
-        Ok((recovered, orphans))
+        Ok((recovered, orphans, unmade))
     }
 
     /// The newest state of a child that passes every check; and for one in the middle of a request, the
@@ -487,23 +484,6 @@ impl System {
 
     /// Nothing in this tree has its path, or what has cannot read it, and a person has said that the tree is
     /// right: the request is for a person, too.
-    async fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Result<(), RecoverError> {
-        let is_there = self.inner.registry.durable_at(&request.child).is_some();
-        let code = if is_there { "request_unreadable" } else { "child_gone" };
-        let gone = Attempt {
-            at: self.inner.hub.now(),
-            child: request.child.clone(),
-            attempt: 0,
-            delivery: Delivery::NONE,
-            ended: Ended::Fault { class: Class::Internal, code: Some(code.to_owned()) },
-            action: Action::Quarantine,
-            declined: Vec::new(),
-        };
-        let (trail, at) = (Trail(vec![gone]), Wall::from(self.inner.hub.clock.wall()));
-        let handed = journal.quarantined(&request.key, trail, at, Durability::Sync);
-        Ok(handed.await?)
-    }
-
     fn check_request(&self, request: &Open) -> Result<(), RecoverError> {
         match self.inner.registry.durable_at(&request.child) {
             Some((_, codec)) => (codec.read_request)(request.request.as_bytes())

@@ -238,3 +238,28 @@ fn children_of_a_template_whose_common_server_is_down_take_no_supervisor_down_wi
         });
     }
 }
+
+#[test]
+fn who_is_let_go_is_told_by_the_process_whose_tree_starts() {
+    let (store, defects, others) = (store(), sound(), sound());
+    let desk = || SupervisorSpec::one_for_one("desk").child(sum(&defects));
+    runtime().block_on(async {
+        let others = Arc::clone(&others);
+        let spec = desk().template("other", move |(): &()| sum(&others));
+        let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+        system.supervisor("desk").unwrap().start_from("other", "a", &()).await.unwrap();
+    });
+    let let_go = async || {
+        let mut options = RecoverOptions::default();
+        options.adopt_topology = true;
+        let recovered = System::recover_with(desk(), Arc::clone(&store), options).await;
+        recovered.map(|(_, recovered)| recovered.let_go.len())
+    };
+    runtime().block_on(async {
+        defects.starts.store(1, Ordering::SeqCst);
+        assert!(matches!(let_go().await, Err(RecoverError::Start(_))));
+    });
+    for told in [1, 0] {
+        assert_eq!(runtime().block_on(let_go()).unwrap(), told);
+    }
+}

@@ -15,6 +15,7 @@ use crate::checkpoint::{Batch, Scope, Sealed};
 use crate::effects::Until;
 use crate::error::ChildError;
 use crate::journal::Journal;
+use crate::ledger::Record;
 use crate::slot::{Held, Look, Undoing};
 
 /// A child, and the task and the state of whose undo it is to say.
@@ -183,8 +184,8 @@ impl Place {
             async move { commit?.await }
         };
         let hub = &self.node.hub;
-        let records = || hub.effects.ledger.lock().records();
-        while let Err(error) = hub.with_room_of(journal, records, || write(&members)).await {
+        let records: &(dyn Fn() -> Vec<Record> + Sync) = &|| hub.effects.ledger.lock().records();
+        while let Err(error) = hub.with_room(journal, records, || write(&members)).await {
             let count = members.len();
             forget_gone(&*journal.store, &mut members);
             if members.len() == count {

@@ -10,12 +10,12 @@ use std::time::Duration;
 use super::System;
 use crate::checkpoint::{Batch, Durability, Wall};
 use crate::decision::Action;
-use crate::error::RecoverError;
+use crate::error::{RecoverError, StoreError};
 use crate::event::Event;
 use crate::fate::{self, Attempt, Cost, Fate, Trail};
 use crate::fault::Class;
 use crate::id::Delivery;
-use crate::journal::{Journal, Open, Tried};
+use crate::journal::{Handed, Journal, Open, Tried};
 use crate::policy::deaths::{Again, again};
 use crate::port::Trying;
 
@@ -66,12 +66,71 @@ impl System {
         Trying::new(Tried::new(journal, &open.key, self.again(open) == Again::Alone))
     }
 
-    /// Its fate is told here: whoever asked is gone, and no child has it.
-    pub(super) async fn set_deadly_aside(
+    /// What is not handed out again has its fate from now on, and that is told here: whoever asked is gone, and no
+    /// child has it. Of those in doubt a person has to find out what has become of them.
+    pub(super) async fn settle_ended(
         &self,
         journal: &Arc<Journal>,
-        open: &Open,
+        gone: &[Open],
+        ended: &Ended,
     ) -> Result<(), RecoverError> {
+        self.end_all(journal, gone, |open| self.set_aside(journal, open), |_| {}).await?;
+        let aside = |open: &Open| self.set_deadly_aside(journal, open);
+        self.end_all(journal, &ended.deadly, aside, |open| {
+            self.tell_ended(open, Fate::Quarantined, open.trail.0.len() as u32 + open.taken);
+        })
+        .await?;
+        let unknown = |open: &Open| {
+            journal.fated(&open.key, Fate::Unknown, None, None, (Batch::new(), Durability::Sync))
+        };
+        self.end_all(journal, &ended.in_doubt, unknown, |open| {
+            self.tell_ended(open, Fate::Unknown, open.trail.0.len() as u32 + 1);
+        })
+        .await
+    }
+
+    /// Handed over together, so that many of them do not wait for the disk one by one; and again with room made for
+    /// them where there is none.
+    async fn end_all(
+        &self,
+        journal: &Arc<Journal>,
+        requests: &[Open],
+        end: impl Fn(&Open) -> Handed,
+        tell: impl Fn(&Open),
+    ) -> Result<(), RecoverError> {
+        let hub = &self.inner.hub;
+        let records = || hub.effects.ledger.lock().records();
+        let handed: Vec<_> = requests.iter().map(&end).collect();
+        for (open, handed) in requests.iter().zip(handed) {
+            match handed.await {
+                Err(StoreError::Full { .. }) => {
+                    hub.with_room(journal, &records, || end(open)).await?;
+                }
+                done => done?,
+            }
+            tell(open);
+        }
+        Ok(())
+    }
+
+    /// Of a child that is no more, or that cannot read it.
+    fn set_aside(&self, journal: &Arc<Journal>, request: &Open) -> Handed {
+        let is_there = self.inner.registry.durable_at(&request.child).is_some();
+        let code = if is_there { "request_unreadable" } else { "child_gone" };
+        let gone = Attempt {
+            at: self.inner.hub.now(),
+            child: request.child.clone(),
+            attempt: 0,
+            delivery: Delivery::NONE,
+            ended: fate::Ended::Fault { class: Class::Internal, code: Some(code.to_owned()) },
+            action: Action::Quarantine,
+            declined: Vec::new(),
+        };
+        let (trail, at) = (Trail(vec![gone]), Wall::from(self.inner.hub.clock.wall()));
+        journal.quarantined(&request.key, trail, at, Durability::Sync)
+    }
+
+    fn set_deadly_aside(&self, journal: &Arc<Journal>, open: &Open) -> Handed {
         let hub = &self.inner.hub;
         let (now, ends) = (hub.now(), open.taken);
         let before = open.trail.0.len() as u32;
@@ -89,26 +148,7 @@ impl System {
         };
         let trail = Trail((1..=ends).map(attempt).collect());
         let at = Wall::from(hub.clock.wall());
-        journal.quarantined(&open.key, trail, at, Durability::Sync).await?;
-        self.tell_ended(open, Fate::Quarantined, before + ends);
-        Ok(())
-    }
-
-    /// As above. A person has to find out what has become of them.
-    pub(super) async fn settle_in_doubt(
-        &self,
-        journal: &Arc<Journal>,
-        requests: &[Open],
-    ) -> Result<(), RecoverError> {
-        let batch = || (Batch::new(), Durability::Sync);
-        let fated = |open: &Open| journal.fated(&open.key, Fate::Unknown, None, None, batch());
-        // Handed over together, so that many of them do not wait for the disk one by one.
-        let handed: Vec<_> = requests.iter().map(fated).collect();
-        for (open, handed) in requests.iter().zip(handed) {
-            handed.await?;
-            self.tell_ended(open, Fate::Unknown, open.trail.0.len() as u32 + 1);
-        }
-        Ok(())
+        journal.quarantined(&open.key, trail, at, Durability::Sync)
     }
 
     fn tell_ended(&self, open: &Open, fate: Fate, attempts: u32) {

@@ -8,6 +8,7 @@ use super::*;
 use crate::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use crate::checkpoint::{Interval, MemoryStore, Snapshot};
 use crate::event::Event;
+use crate::fate::Trail;
 use crate::fault::{EffectKind, Fault};
 use crate::ledger::{Intent, Record, Undo};
 use crate::port::{CallOptions, Needs, Port};
