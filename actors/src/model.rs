@@ -491,6 +491,8 @@ impl Model {
         let stream = request.stream.is_some();
         let Written { body, share, reserved, limit } = self.written(ready, request, course)?;
         let sent = body.len();
+        // Attempts at a stream are told apart by when they began, not by when they were answered.
+        let writer = request.stream.as_ref().map(|sink| course.writer(sink));
         let mut time_left = time_left;
         let permit = match &self.limits {
             Some(limits) => {
@@ -527,10 +529,10 @@ impl Model {
             *at_stake = Usage::default();
             course.used(Usage::default());
         }
-        let (outcome, usage) = match &request.stream {
-            Some(sink) => {
+        let (outcome, usage) = match writer {
+            Some(writer) => {
                 // Boxed, so that what has no stream is small.
-                Box::pin(streaming::answer(self, response, sent, request, sink, secrets, course))
+                Box::pin(streaming::answer(self, response, sent, request, *writer, secrets, course))
                     .await?
             }
             None => {
@@ -623,7 +625,7 @@ impl Stateless for Model {
             && sink.is_written()
         {
             // Somebody hears another answer already: a second one would only cost.
-            return Err(superseded().not_applied());
+            return Err(superseded());
         }
         let broken = request.stream.as_ref().is_some_and(|sink| sink.broken().is_some());
         let course = Course { rival: ctx.is_hedge(), payer: Some((self, ctx)) };
