@@ -373,7 +373,10 @@ impl StreamWriter {
             // An answer without a word is none: whoever asked refuses it, and another's may be heard.
             let is_turn = paused || !state.calls.is_empty() || state.text.is_empty();
             if self.sink.in_turns && is_turn {
-                // The turn stands whatever comes: the next attempt begins as if nothing were written.
+                // The turn stands whatever comes: the next attempt begins as if nothing were written, and
+                // none that was begun before it writes any more.
+                state.begun += 1;
+                state.owner = state.begun;
                 state.written = false;
                 state.text.clear();
                 state.calls.clear();

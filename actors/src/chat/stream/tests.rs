@@ -138,6 +138,24 @@ async fn whichever_of_two_rivals_is_left_begins_anew_when_the_one_that_wrote_bre
 }
 
 #[tokio::test]
+async fn a_rival_that_has_lost_writes_nothing_into_the_next_turn() {
+    let call = ToolCall { id: "1".to_owned(), name: "look".to_owned(), arguments: "{}".to_owned() };
+    for on_break in [OnBreak::Partial, OnBreak::Restart] {
+        let (sink, mut stream) = open(8);
+        let sink = sink.in_turns().on_break(on_break);
+        let (winner, mut rival, mut late) = (sink.attempt(), sink.rival(), sink.rival());
+        winner.whole(&ChatReply::calls([call.clone()])).await.unwrap();
+        assert_eq!(rival.text("no").await, Err(Refusal::Superseded));
+        drop(rival);
+        assert_eq!(late.text("no").await, Err(Refusal::Superseded));
+        sink.attempt().whole(&ChatReply::text("there")).await.unwrap();
+        assert_eq!(late.text("no").await, Err(Refusal::Ended));
+        let expected = [StreamEvent::ToolCall(call.clone()), text("there"), StreamEvent::Done];
+        assert_eq!(heard(&mut stream), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_newer_attempt_leaves_the_part_of_one_that_was_given_up_alive() {
     let (sink, mut stream) = open(8);
     let (mut older, mut newer) = (sink.attempt(), sink.attempt());
