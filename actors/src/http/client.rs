@@ -37,7 +37,7 @@ impl Client {
             && let Some(first) = Target::new(first.clone())
             && let Some(second) = Target::new(second.clone())
         {
-            return Ok(Self(Way::Direct(Direct::new(tls()?), Box::new([first, second]))));
+            return Ok(Self(Way::Direct(Direct::new(tls(&first.url)?), Box::new([first, second]))));
         }
         // A URL that is no URI has no way at all, as each request is told then.
         let client = builder(first)?.build().map_err(|error| no_client(&error))?;
