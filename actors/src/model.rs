@@ -427,7 +427,8 @@ impl Model {
         let mut secrets = Arc::default();
         // What it is charged if nobody says what it used.
         let mut at_stake = Usage::default();
-        let exchange = self.exchange(request, time_left, &mut secrets, &mut at_stake, course);
+        let exchange =
+            self.exchange(request, time_left, attempt, &mut secrets, &mut at_stake, course);
         let (outcome, usage) = match exchange.await {
             Ok(settled) => settled,
             Err(fault) => (Err(fault), at_stake),
@@ -442,13 +443,6 @@ impl Model {
 
     /// The last word on a fault.
     fn finish(&self, mut fault: Fault, attempt: u32) -> Fault {
-        if self.local
-            && attempt > 1
-            && fault.class == Class::ServerTransient
-            && fault.code.as_deref() == Some("500")
-        {
-            fault.class = Class::ModelUnavailable;
-        }
         // It answers a prompt that it cannot get through in its own time in this way, too: that a second
         // one would end otherwise is not likely, and a larger window or a shorter prompt may help.
         if self.wire == Wire::Gemini
@@ -468,6 +462,7 @@ impl Model {
         &self,
         request: &ChatRequest,
         time_left: Duration,
+        attempt: u32,
         secrets: &mut Arc<Secrets>,
         at_stake: &mut Usage,
         course: &Course<'_>,
@@ -524,6 +519,8 @@ impl Model {
                 return Err(fault);
             }
         };
+        // Its compatible layer says the same code with every status.
+        let is_again = self.local && attempt > 1 && response.status().as_u16() == 500;
         if !response.status().is_success() {
             // An error costs nothing, whatever becomes of its text.
             *at_stake = Usage::default();
@@ -544,6 +541,12 @@ impl Model {
         if let Some(permit) = permit {
             permit.settle(usage.total());
         }
+        let outcome = outcome.map_err(|mut fault| {
+            if is_again && fault.class == Class::ServerTransient {
+                fault.class = Class::ModelUnavailable;
+            }
+            fault
+        });
         let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
             Some(limit) => {
                 let named = |fault| {

@@ -243,12 +243,24 @@ async fn a_key_that_is_not_set_fails_the_start_and_names_the_variable() {
 #[tokio::test]
 async fn a_second_500_of_ollama_means_that_the_model_cannot_answer() {
     let server = StubServer::start().await.unwrap();
-    server.otherwise(Row::new(500, r#"{"error":"llama runner process has terminated"}"#));
     let mut model = Model::ollama(server.url(), "m");
     model.connect().unwrap();
-    for (attempt, class) in [(1, Class::ServerTransient), (2, Class::ModelUnavailable)] {
-        let fault = model.ask(&"x".into(), Duration::MAX, attempt).await.unwrap_err();
-        assert_eq!(fault.class, class);
+    let text = "llama runner process has terminated";
+    let native = format!(r#"{{"error":"{text}"}}"#);
+    let compatible = format!(
+        r#"{{"error":{{"message":"{text}","type":"api_error","param":null,"code":null}}}}"#
+    );
+    // Another status may be mended by waiting.
+    for (status, body, second) in [
+        (500, &native, Class::ModelUnavailable),
+        (500, &compatible, Class::ModelUnavailable),
+        (502, &compatible, Class::ServerTransient),
+    ] {
+        server.otherwise(Row::new(status, body.as_str()));
+        for (attempt, class) in [(1, Class::ServerTransient), (2, second)] {
+            let fault = model.ask(&"x".into(), Duration::MAX, attempt).await.unwrap_err();
+            assert_eq!(fault.class, class, "{status} {body}");
+        }
     }
 }
 
