@@ -25,7 +25,7 @@ use crate::model::commit::Rules;
 use crate::model::course::{Course, superseded};
 use crate::model::credentials::Credentials;
 use crate::model::key::Key;
-use crate::model::limits::RateLimits;
+use crate::model::limits::{Permit, RateLimits};
 use crate::model::share::{Price, Share};
 use crate::model::wire::{Terms, Wire};
 use crate::names;
@@ -515,6 +515,7 @@ impl Model {
             Err(fault) => {
                 if fault.effect == EffectState::NotApplied {
                     *at_stake = Usage::default();
+                    permit.into_iter().for_each(Permit::give_back);
                 }
                 return Err(fault);
             }

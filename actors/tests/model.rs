@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::fault::{Class, EffectState, Fault};
 use mainstay_actors::chat::{ChatRequest, ResponseFormat};
+use mainstay_actors::model::limits::RateLimits;
 use mainstay_actors::model::{Model, TokenLimit};
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::json;
@@ -261,6 +262,18 @@ async fn a_second_500_of_ollama_means_that_the_model_cannot_answer() {
             let fault = model.ask(&"x".into(), Duration::MAX, attempt).await.unwrap_err();
             assert_eq!(fault.class, class, "{status} {body}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_sent_does_not_count_against_the_rate_limits() {
+    let limits =
+        RateLimits::new().requests_per_minute(1).tokens_per_minute(100).max_wait(Duration::ZERO);
+    let mut model = Model::openai("http://127.0.0.1:1/v1", "m").limits(limits);
+    model.connect().unwrap();
+    for _ in 0..3 {
+        let fault = model.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+        assert_eq!(fault.code.as_deref(), Some("connection_refused"));
     }
 }
 
