@@ -171,8 +171,7 @@ struct Written {
     body: Vec<u8>,
     /// What was set aside for it.
     share: Option<Share>,
-    /// The token limit that it was set aside for, and the one that is sent.
-    reserved: Option<u32>,
+    /// The token limit that is sent, which is the one that it was set aside for.
     limit: Option<u32>,
 }
 
@@ -484,7 +483,7 @@ impl Model {
         let credentials = fresh.as_deref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let Written { body, share, reserved, limit } = self.written(ready, request, course)?;
+        let Written { body, share, limit } = self.written(ready, request, course)?;
         let sent = body.len();
         // Attempts at a stream are told apart by when they began, not by when they were answered.
         let writer = request.stream.as_ref().map(|sink| course.writer(sink));
@@ -492,7 +491,7 @@ impl Model {
         let permit = match &self.limits {
             Some(limits) => {
                 let start = tokio::time::Instant::now();
-                let output = u64::from(reserved.unwrap_or(0));
+                let output = u64::from(limit.unwrap_or(0));
                 let tokens = wire::estimate(sent, 0).input.saturating_add(output);
                 let permit = limits.admit(tokens, time_left).await?;
                 time_left = time_left.saturating_sub(start.elapsed());
@@ -584,7 +583,7 @@ impl Model {
             let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
             body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
         }
-        Ok(Written { body, share, reserved, limit })
+        Ok(Written { body, share, limit })
     }
 
     fn cost(&self, usage: Usage) -> Cost {

@@ -278,6 +278,21 @@ async fn what_was_never_sent_does_not_count_against_the_rate_limits() {
 }
 
 #[tokio::test]
+async fn the_answer_that_is_always_asked_of_anthropic_counts_before_it_is_there() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    let limits = RateLimits::new().tokens_per_minute(5000).max_wait(Duration::ZERO);
+    let mut model = Model::anthropic(server.url(), "m").limits(limits);
+    model.connect().unwrap();
+    let (first, second) = (model.clone(), model);
+    let first = tokio::spawn(async move { first.ask(&"x".into(), Duration::MAX, 1).await });
+    server.asked(1).await;
+    let fault = second.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!((fault.code.as_deref(), server.count()), (Some("local_limit"), 1));
+    first.abort();
+}
+
+#[tokio::test]
 async fn a_client_that_was_not_connected_says_so() {
     let fault = Model::openai("http://x", "m").ask(&"x".into(), Duration::MAX, 1).await;
     assert_eq!(fault.unwrap_err().class, Class::Internal);
