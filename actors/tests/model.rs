@@ -293,6 +293,47 @@ async fn the_answer_that_is_always_asked_of_anthropic_counts_before_it_is_there(
 }
 
 #[tokio::test]
+async fn a_schema_that_leaves_fields_open_is_asked_for_without_being_enforced_and_json_all_the_same()
+ {
+    let server = StubServer::start().await.unwrap();
+    let url = server.url();
+    let models: [(Model, &str); 3] = [
+        (Model::openai(url, "m"), "/response_format/json_schema/strict"),
+        (Model::responses(url, "m"), "/text/format/strict"),
+        (Model::anthropic(url, "m"), "/output_config"),
+    ];
+    let schema = |required: &[&str], more: bool| {
+        json!({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}},
+            "required": required, "additionalProperties": more}})
+    };
+    for (mut model, place) in models {
+        model.connect().unwrap();
+        let is_claude = place == "/output_config";
+        for (schema, enforced) in [
+            (schema(&["a"], false), true),
+            (schema(&["a"], true), false),
+            // Anthropic lets fields be left out.
+            (schema(&[], false), is_claude),
+        ] {
+            server.then(Row::new(400, "{}"));
+            let request = ChatRequest::from("x").json_schema("answer", schema.clone());
+            let _ = model.ask(&request, Duration::MAX, 1).await;
+            let sent = server.requests().pop().unwrap().json();
+            let found = sent.pointer(place).is_some_and(|value| *value != false);
+            assert_eq!(found, enforced, "{sent}");
+            let told = sent["system"].as_str().is_some_and(|text| text.contains("properties"));
+            assert_eq!(told, is_claude && !enforced, "{sent}");
+        }
+    }
+    let mut model = Model::openai(server.url(), "m");
+    model.connect().unwrap();
+    server.then(Row::reply("certainly"));
+    let request = ChatRequest::from("x").json_schema("answer", schema(&[], true));
+    let fault = model.ask(&request, Duration::MAX, 1).await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("bad_json"));
+}
+
+#[tokio::test]
 async fn a_client_that_was_not_connected_says_so() {
     let fault = Model::openai("http://x", "m").ask(&"x".into(), Duration::MAX, 1).await;
     assert_eq!(fault.unwrap_err().class, Class::Internal);
