@@ -219,6 +219,41 @@ async fn a_copy_that_fails_alone_is_not_missed() {
     assert_eq!((system.stats().alerts, counts(&system)), (0, (1, 0, 0)));
 }
 
+/// What a hedge says that has found the other at work.
+fn stands_back(script: &Script, delay: Duration) {
+    let fault = Fault::cancelled("the other one has it").not_applied();
+    script.then(Cue::Fail(fault).after(delay));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_stood_back_may_have_the_request_when_the_other_fails() {
+    let (first, second) = (Script::echo(), Script::echo());
+    fails(&first, ms(3000), Class::ModelUnavailable);
+    stands_back(&second, ms(100));
+    takes(&second, ms(100), "second");
+    let (system, port) = start(hedged(&first, &second)).await;
+    let answer = port.call("q").await.unwrap();
+    assert_eq!((answer.value.as_str(), answer.elapsed), ("second", ms(3100)));
+    assert_eq!(counts(&system), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_stood_back_for_one_that_has_failed_meanwhile_is_tried_again() {
+    let (first, second) = (Script::echo(), Script::echo());
+    fails(&first, ms(2500), Class::Network);
+    stands_back(&second, ms(600));
+    takes(&second, ms(100), "second");
+    let (system, port) = start(hedged(&first, &second)).await;
+    let answer = port.call("q").await.unwrap();
+    assert_eq!((answer.value.as_str(), answer.elapsed), ("second", ms(3700)));
+    // What is cancelled for another reason stays so.
+    fails(&first, ms(2500), Class::Network);
+    fails(&second, ms(600), Class::Cancelled);
+    let error = port.call("q").await.unwrap_err();
+    assert!(matches!(error, CallError::Cancelled { .. }), "{error:?}");
+    system.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_is_told_to_wait_closes_its_quota_domain_and_says_so() {
     let (first, second) = (Script::echo(), Script::echo());

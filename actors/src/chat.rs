@@ -133,7 +133,7 @@ impl ChatRequest {
         self
     }
 
-    /// Asks for an answer that fits this JSON schema, `name` being what the schema is called.
+    /// Asks for an answer that fits this JSON schema, strictly, `name` being what the schema is called.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "reads better with `json!` at the call")]
     pub fn json_schema(self, name: impl Into<String>, schema: serde_json::Value) -> Self {
@@ -289,7 +289,9 @@ pub enum ResponseFormat {
         /// The JSON schema, as text.
         schema: String,
         /// Whether the provider must enforce it, or fail; only some can, and only for the part of
-        /// JSON schema they know. Where it is not, it is a wish: an answer that is no JSON is no fault, and a
+        /// JSON schema they know. One that leaves fields open (an object without `additionalProperties: false`,
+        /// or with a property that is not `required`) is asked for without, where it would be refused; the
+        /// answer has to be JSON all the same. Where it is not `strict`, it is a wish: an answer that is no JSON is no fault, and a
         /// provider that can only enforce schemas is told in words.
         strict: bool,
     },

@@ -28,20 +28,33 @@ const MAX_REDIRECTS: usize = 3;
 /// Made once: to read the certificates this machine trusts takes longer than most requests.
 static TLS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
 
-/// No protocol is negotiated: what is spoken is HTTP/1.1.
-fn tls() -> Result<Arc<rustls::ClientConfig>, Fault> {
+/// No protocol is negotiated: what is spoken is HTTP/1.1. For a URL to which no secure connection is made, this
+/// machine needs no certificates: many containers have none.
+fn tls(url: &Url) -> Result<Arc<rustls::ClientConfig>, Fault> {
     if let Some(tls) = TLS.get() {
         return Ok(Arc::clone(tls));
     }
-    let read = || {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Ok(rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_platform_verifier()?
-            .with_no_client_auth())
-    };
-    let tls = read().map_err(|error: rustls::Error| no_client(&error))?;
-    Ok(Arc::clone(TLS.get_or_init(|| Arc::new(tls))))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| no_client(&error))?;
+    if !may_need_tls(url) {
+        // Whom it trusts is never asked: a redirect does not leave the origin.
+        let nobody = rustls::RootCertStore::empty();
+        return Ok(Arc::new(config.with_root_certificates(nobody).with_no_client_auth()));
+    }
+    let trusting = config.with_platform_verifier().map_err(|error| {
+        Fault::internal(format!(
+            "no secure connection can be made, since the CA certificates of this machine cannot be read: {error} (install them, mostly the package `ca-certificates`, or name a file with `SSL_CERT_FILE`)"
+        ))
+    })?;
+    Ok(Arc::clone(TLS.get_or_init(|| Arc::new(trusting.with_no_client_auth()))))
+}
+
+/// Whether there is a secure connection on the way to this URL.
+fn may_need_tls(url: &Url) -> bool {
+    let proxied = || !is_this_machine(url) && proxies().any(|proxy| proxy.scheme() == "https");
+    url.scheme() != "http" || proxied()
 }
 
 /// A builder of clients of `reqwest` for this URL.
@@ -50,7 +63,7 @@ fn tls() -> Result<Arc<rustls::ClientConfig>, Fault> {
 /// `Internal`, when this machine's certificates cannot be read.
 pub(crate) fn builder(url: &Url) -> Result<ClientBuilder, Fault> {
     let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(rustls::ClientConfig::clone(&*tls()?))
+        .tls_backend_preconfigured(rustls::ClientConfig::clone(&*tls(url)?))
         .connect_timeout(CONNECT_TIMEOUT)
         .retry(retry::never())
         // A URL may hold a secret, and a redirect would take the one before along.

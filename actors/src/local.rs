@@ -351,7 +351,9 @@ impl Stateless for LocalModel {
         if let Some(sink) = &request.stream {
             if ctx.is_hedge() {
                 sink.rival().whole(&reply).await.map_err(|_| {
-                    Fault::cancelled("another attempt writes the stream").with_code("superseded")
+                    Fault::cancelled("another attempt writes the stream")
+                        .with_code("superseded")
+                        .not_applied()
                 })?;
             } else {
                 // The reply is there, whoever listens to it.

@@ -25,7 +25,7 @@ use crate::model::commit::Rules;
 use crate::model::course::{Course, superseded};
 use crate::model::credentials::Credentials;
 use crate::model::key::Key;
-use crate::model::limits::RateLimits;
+use crate::model::limits::{Permit, RateLimits};
 use crate::model::share::{Price, Share};
 use crate::model::wire::{Terms, Wire};
 use crate::names;
@@ -171,8 +171,7 @@ struct Written {
     body: Vec<u8>,
     /// What was set aside for it.
     share: Option<Share>,
-    /// The token limit that it was set aside for, and the one that is sent.
-    reserved: Option<u32>,
+    /// The token limit that is sent, which is the one that it was set aside for.
     limit: Option<u32>,
 }
 
@@ -427,7 +426,8 @@ impl Model {
         let mut secrets = Arc::default();
         // What it is charged if nobody says what it used.
         let mut at_stake = Usage::default();
-        let exchange = self.exchange(request, time_left, &mut secrets, &mut at_stake, course);
+        let exchange =
+            self.exchange(request, time_left, attempt, &mut secrets, &mut at_stake, course);
         let (outcome, usage) = match exchange.await {
             Ok(settled) => settled,
             Err(fault) => (Err(fault), at_stake),
@@ -442,13 +442,6 @@ impl Model {
 
     /// The last word on a fault.
     fn finish(&self, mut fault: Fault, attempt: u32) -> Fault {
-        if self.local
-            && attempt > 1
-            && fault.class == Class::ServerTransient
-            && fault.code.as_deref() == Some("500")
-        {
-            fault.class = Class::ModelUnavailable;
-        }
         // It answers a prompt that it cannot get through in its own time in this way, too: that a second
         // one would end otherwise is not likely, and a larger window or a shorter prompt may help.
         if self.wire == Wire::Gemini
@@ -468,6 +461,7 @@ impl Model {
         &self,
         request: &ChatRequest,
         time_left: Duration,
+        attempt: u32,
         secrets: &mut Arc<Secrets>,
         at_stake: &mut Usage,
         course: &Course<'_>,
@@ -489,13 +483,15 @@ impl Model {
         let credentials = fresh.as_deref().unwrap_or(&ready.credentials);
         *secrets = Arc::clone(&credentials.secrets);
         let stream = request.stream.is_some();
-        let Written { body, share, reserved, limit } = self.written(ready, request, course)?;
+        let Written { body, share, limit } = self.written(ready, request, course)?;
         let sent = body.len();
+        // Attempts at a stream are told apart by when they began, not by when they were answered.
+        let writer = request.stream.as_ref().map(|sink| course.writer(sink));
         let mut time_left = time_left;
         let permit = match &self.limits {
             Some(limits) => {
                 let start = tokio::time::Instant::now();
-                let output = u64::from(reserved.unwrap_or(0));
+                let output = u64::from(limit.unwrap_or(0));
                 let tokens = wire::estimate(sent, 0).input.saturating_add(output);
                 let permit = limits.admit(tokens, time_left).await?;
                 time_left = time_left.saturating_sub(start.elapsed());
@@ -518,19 +514,22 @@ impl Model {
             Err(fault) => {
                 if fault.effect == EffectState::NotApplied {
                     *at_stake = Usage::default();
+                    permit.into_iter().for_each(Permit::give_back);
                 }
                 return Err(fault);
             }
         };
+        // Its compatible layer says the same code with every status.
+        let is_again = self.local && attempt > 1 && response.status().as_u16() == 500;
         if !response.status().is_success() {
             // An error costs nothing, whatever becomes of its text.
             *at_stake = Usage::default();
             course.used(Usage::default());
         }
-        let (outcome, usage) = match &request.stream {
-            Some(sink) => {
+        let (outcome, usage) = match writer {
+            Some(writer) => {
                 // Boxed, so that what has no stream is small.
-                Box::pin(streaming::answer(self, response, sent, request, sink, secrets, course))
+                Box::pin(streaming::answer(self, response, sent, request, *writer, secrets, course))
                     .await?
             }
             None => {
@@ -542,6 +541,12 @@ impl Model {
         if let Some(permit) = permit {
             permit.settle(usage.total());
         }
+        let outcome = outcome.map_err(|mut fault| {
+            if is_again && fault.class == Class::ServerTransient {
+                fault.class = Class::ModelUnavailable;
+            }
+            fault
+        });
         let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
             Some(limit) => {
                 let named = |fault| {
@@ -578,7 +583,7 @@ impl Model {
             let limited = ChatRequest { max_tokens: limit, ..ChatRequest::clone(&told) };
             body = self.wire.body(&self.model, &limited, stream, ready.terms)?;
         }
-        Ok(Written { body, share, reserved, limit })
+        Ok(Written { body, share, limit })
     }
 
     fn cost(&self, usage: Usage) -> Cost {
@@ -623,7 +628,7 @@ impl Stateless for Model {
             && sink.is_written()
         {
             // Somebody hears another answer already: a second one would only cost.
-            return Err(superseded().not_applied());
+            return Err(superseded());
         }
         let broken = request.stream.as_ref().is_some_and(|sink| sink.broken().is_some());
         let course = Course { rival: ctx.is_hedge(), payer: Some((self, ctx)) };

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use mainstay::event::Event;
 use mainstay::fate::Answer;
 use mainstay::policy::{Hedge, Policy};
 use mainstay::port::Port;
-use mainstay::spec::{GroupSpec, SupervisorSpec};
+use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
-use mainstay_actors::chat::stream::{ChatStream, StreamEvent, open};
+use mainstay_actors::chat::stream::{ChatStream, OnBreak, StreamEvent, open};
 use mainstay_actors::chat::{ChatReply, ChatRequest};
 use mainstay_actors::local::LocalModel;
 use mainstay_actors::model::Model;
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const SOON: Duration = Duration::from_millis(300);
 /// Longer than that: a stream that has begun is still under way when it is hedged.
@@ -159,4 +163,142 @@ async fn what_a_dropped_attempt_has_used_is_charged() {
     assert!(answer.cost.tokens >= 1015, "{:?}", answer.cost);
     other.stop().await;
     system.stop().await;
+}
+
+/// A server that says what it is told to, when it is told to.
+struct Puppet {
+    url: String,
+    /// `None` hangs up.
+    says: UnboundedSender<Option<String>>,
+    tells: UnboundedReceiver<Told>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Told {
+    Asked,
+    /// Nobody waits for it any more.
+    HungUp,
+}
+
+impl Puppet {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let (says, mut said) = unbounded_channel::<Option<String>>();
+        let (tell, tells) = unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut some = [0; 4096];
+                let _ = socket.read(&mut some).await;
+                let _ = tell.send(Told::Asked);
+                loop {
+                    tokio::select! {
+                        word = said.recv() => match word.flatten() {
+                            Some(word) => socket.write_all(word.as_bytes()).await.unwrap(),
+                            None => break,
+                        },
+                        read = socket.read(&mut some) => if !matches!(read, Ok(1..)) {
+                            let _ = tell.send(Told::HungUp);
+                            break;
+                        },
+                    }
+                }
+            }
+        });
+        Self { url, says, tells }
+    }
+
+    fn model(&self, id: &str) -> ChildSpec {
+        Model::openai(&*self.url, "m").spec(id)
+    }
+
+    async fn tells(&mut self, what: Told) {
+        assert_eq!(self.tells.recv().await, Some(what));
+    }
+
+    fn begins(&self, word: &str) {
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        self.says.send(Some(head.to_owned())).unwrap();
+        self.goes_on(word);
+    }
+
+    fn goes_on(&self, word: &str) {
+        let frame = format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{word}"}}}}]}}"#);
+        self.says.send(Some(format!("data: {frame}\n\n"))).unwrap();
+    }
+
+    fn ends(&self) {
+        let frame = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+        self.says.send(Some(format!("data: {frame}\n\ndata: [DONE]\n\n"))).unwrap();
+        self.says.send(None).unwrap();
+    }
+
+    fn breaks_off(&self) {
+        self.says.send(None).unwrap();
+    }
+}
+
+/// Two that are asked both, whatever each says.
+async fn puppets() -> (Puppet, Puppet, System, Llm) {
+    let (first, second) = (Puppet::start().await, Puppet::start().await);
+    let members = (first.model("first"), second.model("second"));
+    let group = GroupSpec::model("llm").member_spec(members.0).member_spec(members.1);
+    let (system, llm) = desk(group).await;
+    (first, second, system, llm)
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_answer_begins_later_breaks_nothing_off_that_its_hedge_has_begun() {
+    for on_break in [OnBreak::Partial, OnBreak::Restart] {
+        let (mut first, mut second, system, llm) = puppets().await;
+        let (sink, mut stream) = open(64);
+        let request = ChatRequest::from("hello").stream_to(sink.on_break(on_break));
+        let play = async {
+            first.tells(Told::Asked).await;
+            second.tells(Told::Asked).await;
+            second.begins("sec");
+            assert_eq!(stream.next().await, Some(StreamEvent::Text("sec".to_owned())));
+            first.begins("fir");
+            // It was refused.
+            first.tells(Told::HungUp).await;
+            second.goes_on("ond");
+            second.ends();
+            rest(&mut stream).await
+        };
+        let (answer, heard) = tokio::join!(llm.call(request), play);
+        let answer = answer.unwrap();
+        assert_eq!((answer.value.text.as_str(), answer.served_by.id()), ("second", "second"));
+        assert_eq!(heard, said(&["ond"]));
+        system.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_copy_that_is_left_answers_when_the_one_that_wrote_breaks_off() {
+    for first_breaks in [true, false] {
+        let (mut first, mut second, system, llm) = puppets().await;
+        let mut events = system.events();
+        let (sink, mut stream) = open(64);
+        let request = ChatRequest::from("hello").stream_to(sink.on_break(OnBreak::Restart));
+        let play = async {
+            first.tells(Told::Asked).await;
+            second.tells(Told::Asked).await;
+            let (breaks, left) = if first_breaks { (&first, &second) } else { (&second, &first) };
+            breaks.begins("a");
+            assert_eq!(stream.next().await, Some(StreamEvent::Text("a".to_owned())));
+            breaks.breaks_off();
+            while !matches!(events.next().await.unwrap().event, Event::Failed { .. }) {}
+            left.begins("b");
+            left.ends();
+            rest(&mut stream).await
+        };
+        let (answer, heard) = tokio::join!(llm.call(request), play);
+        let answer = answer.unwrap();
+        let left = if first_breaks { "second" } else { "first" };
+        assert_eq!((answer.value.text.as_str(), answer.served_by.id()), ("b", left));
+        assert_eq!(heard, [&[StreamEvent::Restart], &said(&["b"])[..]].concat());
+        system.stop().await;
+    }
 }

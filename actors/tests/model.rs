@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::fault::{Class, EffectState, Fault};
 use mainstay_actors::chat::{ChatRequest, ResponseFormat};
+use mainstay_actors::model::limits::RateLimits;
 use mainstay_actors::model::{Model, TokenLimit};
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::json;
@@ -243,13 +244,93 @@ async fn a_key_that_is_not_set_fails_the_start_and_names_the_variable() {
 #[tokio::test]
 async fn a_second_500_of_ollama_means_that_the_model_cannot_answer() {
     let server = StubServer::start().await.unwrap();
-    server.otherwise(Row::new(500, r#"{"error":"llama runner process has terminated"}"#));
     let mut model = Model::ollama(server.url(), "m");
     model.connect().unwrap();
-    for (attempt, class) in [(1, Class::ServerTransient), (2, Class::ModelUnavailable)] {
-        let fault = model.ask(&"x".into(), Duration::MAX, attempt).await.unwrap_err();
-        assert_eq!(fault.class, class);
+    let text = "llama runner process has terminated";
+    let native = format!(r#"{{"error":"{text}"}}"#);
+    let compatible = format!(
+        r#"{{"error":{{"message":"{text}","type":"api_error","param":null,"code":null}}}}"#
+    );
+    // Another status may be mended by waiting.
+    for (status, body, second) in [
+        (500, &native, Class::ModelUnavailable),
+        (500, &compatible, Class::ModelUnavailable),
+        (502, &compatible, Class::ServerTransient),
+    ] {
+        server.otherwise(Row::new(status, body.as_str()));
+        for (attempt, class) in [(1, Class::ServerTransient), (2, second)] {
+            let fault = model.ask(&"x".into(), Duration::MAX, attempt).await.unwrap_err();
+            assert_eq!(fault.class, class, "{status} {body}");
+        }
     }
+}
+
+#[tokio::test]
+async fn what_was_never_sent_does_not_count_against_the_rate_limits() {
+    let limits =
+        RateLimits::new().requests_per_minute(1).tokens_per_minute(100).max_wait(Duration::ZERO);
+    let mut model = Model::openai("http://127.0.0.1:1/v1", "m").limits(limits);
+    model.connect().unwrap();
+    for _ in 0..3 {
+        let fault = model.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+        assert_eq!(fault.code.as_deref(), Some("connection_refused"));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_that_is_always_asked_of_anthropic_counts_before_it_is_there() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::hang());
+    let limits = RateLimits::new().tokens_per_minute(5000).max_wait(Duration::ZERO);
+    let mut model = Model::anthropic(server.url(), "m").limits(limits);
+    model.connect().unwrap();
+    let (first, second) = (model.clone(), model);
+    let first = tokio::spawn(async move { first.ask(&"x".into(), Duration::MAX, 1).await });
+    server.asked(1).await;
+    let fault = second.ask(&"x".into(), Duration::MAX, 1).await.unwrap_err();
+    assert_eq!((fault.code.as_deref(), server.count()), (Some("local_limit"), 1));
+    first.abort();
+}
+
+#[tokio::test]
+async fn a_schema_that_leaves_fields_open_is_asked_for_without_being_enforced_and_json_all_the_same()
+ {
+    let server = StubServer::start().await.unwrap();
+    let url = server.url();
+    let models: [(Model, &str); 3] = [
+        (Model::openai(url, "m"), "/response_format/json_schema/strict"),
+        (Model::responses(url, "m"), "/text/format/strict"),
+        (Model::anthropic(url, "m"), "/output_config"),
+    ];
+    let schema = |required: &[&str], more: bool| {
+        json!({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}},
+            "required": required, "additionalProperties": more}})
+    };
+    for (mut model, place) in models {
+        model.connect().unwrap();
+        let is_claude = place == "/output_config";
+        for (schema, enforced) in [
+            (schema(&["a"], false), true),
+            (schema(&["a"], true), false),
+            // Anthropic lets fields be left out.
+            (schema(&[], false), is_claude),
+        ] {
+            server.then(Row::new(400, "{}"));
+            let request = ChatRequest::from("x").json_schema("answer", schema.clone());
+            let _ = model.ask(&request, Duration::MAX, 1).await;
+            let sent = server.requests().pop().unwrap().json();
+            let found = sent.pointer(place).is_some_and(|value| *value != false);
+            assert_eq!(found, enforced, "{sent}");
+            let told = sent["system"].as_str().is_some_and(|text| text.contains("properties"));
+            assert_eq!(told, is_claude && !enforced, "{sent}");
+        }
+    }
+    let mut model = Model::openai(server.url(), "m");
+    model.connect().unwrap();
+    server.then(Row::reply("certainly"));
+    let request = ChatRequest::from("x").json_schema("answer", schema(&[], true));
+    let fault = model.ask(&request, Duration::MAX, 1).await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("bad_json"));
 }
 
 #[tokio::test]

@@ -104,9 +104,14 @@ impl Copies {
         self.others() > 0 && self.second == member
     }
 
+    /// Whether this member has a copy.
+    pub(crate) const fn has(&self, member: usize) -> bool {
+        self.out & (1 << member) != 0
+    }
+
     /// Takes this member's bit; who else has a copy, if anybody has.
     pub(crate) fn give_up(&mut self, member: usize) -> Option<usize> {
-        if self.out & (1 << member) == 0 {
+        if !self.has(member) {
             return None;
         }
         self.out &= !(1 << member);

@@ -11,7 +11,7 @@ use crate::circuit::Domain;
 use crate::decision::{Action, Decision};
 use crate::event::Event;
 use crate::fate::Cost;
-use crate::fault::{EffectKind, Fault};
+use crate::fault::{Class, EffectKind, EffectState, Fault};
 use crate::id::{ChildPath, Delivery, RequestId};
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
@@ -75,18 +75,39 @@ impl<W: Worker> Slot<W> {
     }
 
     /// Whether the copy that failed here is not missed, because another is out. Judged and written down
-    /// under one lock: the one that fails last has to know of it.
+    /// under one lock: the one that fails last has to know of it. Where that one stood back for a copy that
+    /// has failed meanwhile (`Cancelled` and not applied, though the request is not cancelled), `cause` becomes one that is tried again.
     pub(super) fn leaves_to_copy(
         &self,
         mail: &Mail<W>,
         ticket: Ticket,
-        cause: &Cause,
+        cause: &mut Cause,
         tainted: bool,
         now: Moment,
     ) -> bool {
         let Some(member) = self.member.get().filter(|_| mail.was_copied()) else { return false };
         let Some(mut book) = mail.book() else { return false };
-        let Some(other) = book.copies.give_up(member.index) else { return false };
+        let was_out = book.copies.has(member.index);
+        let stood_back = !mail.is_cancelled()
+            && matches!(
+                cause,
+                Cause::Fault(Fault {
+                    class: Class::Cancelled,
+                    effect: EffectState::NotApplied,
+                    ..
+                })
+            );
+        let Some(other) = book.copies.give_up(member.index) else {
+            if was_out
+                && stood_back
+                && let Cause::Fault(fault) = cause
+            {
+                let text = format!("the copy that it stood back for has failed: {}", fault.message);
+                *fault = Fault::network(text).with_code("stood_back");
+            }
+            return false;
+        };
+        let cause = &*cause;
         book.tainted |= tainted;
         let effect = if book.tainted { EffectKind::Irreversible } else { self.spec.effect };
         let facts =
@@ -100,6 +121,10 @@ impl<W: Worker> Slot<W> {
         }
         let attempt = book.trail.0.len() as u32 + 1;
         self.note(&mut book, ticket, cause, &decision, attempt, now);
+        if stood_back {
+            // It may well do the request, if the other does not.
+            book.history.forget_tried(member.index);
+        }
         drop(book);
         mail.set_member(other);
         if let Cause::Fault(fault) = cause {

@@ -314,12 +314,12 @@ impl<W: Worker> Slot<W> {
         &self,
         mail: &Mail<W>,
         ticket: Ticket,
-        cause: Cause,
+        mut cause: Cause,
         place: Option<Place>,
         tainted: bool,
         now: Moment,
     ) {
-        if mail.is_fated() || self.leaves_to_copy(mail, ticket, &cause, tainted, now) {
+        if mail.is_fated() || self.leaves_to_copy(mail, ticket, &mut cause, tainted, now) {
             let mut desk = self.desk();
             let left = self.finish(&mut desk, ticket, now);
             if let Some(left) = left {

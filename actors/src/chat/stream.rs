@@ -107,6 +107,10 @@ struct State {
     begun: u64,
     /// The attempt that wrote last; attempts count from 1.
     owner: u64,
+    /// That one has broken off, and whoever is still at work may begin anew.
+    gone: bool,
+    /// The newest attempt that is no rival: it is under way as long as a rival of it is.
+    first: u64,
     /// Whether anything was written since the start or the last restart marker.
     written: bool,
     text: String,
@@ -169,27 +173,33 @@ impl StreamSink {
 
     /// Begins an attempt at the answer. For endpoints; nothing is heard until it writes.
     pub fn attempt(&self) -> StreamWriter {
-        let number = {
-            let mut state = self.shared().state.lock();
-            state.begun += 1;
-            state.begun
-        };
-        StreamWriter { sink: self.clone(), number, rival: false, wrote: false, over: false }
+        self.begin(false)
     }
 
     /// Begins an attempt while another is under way ([`Context::is_hedge`]): whoever writes first has the
-    /// stream, and the other is refused.
+    /// stream, and the other is refused, unless the one that wrote breaks off before.
     ///
     /// [`Context::is_hedge`]: mainstay::behavior::Context::is_hedge
     pub fn rival(&self) -> StreamWriter {
-        let mut writer = self.attempt();
-        writer.rival = true;
-        writer
+        self.begin(true)
     }
 
-    /// Whether a listener may have heard something of an answer that is not over.
+    fn begin(&self, rival: bool) -> StreamWriter {
+        let number = {
+            let mut state = self.shared().state.lock();
+            state.begun += 1;
+            if !rival {
+                state.first = state.begun;
+            }
+            state.begun
+        };
+        StreamWriter { sink: self.clone(), number, rival, wrote: false, over: false }
+    }
+
+    /// Whether an attempt has begun to write an answer that is not over, and has not broken off.
     pub fn is_written(&self) -> bool {
-        self.shared().state.lock().written
+        let state = self.shared().state.lock();
+        state.written && !state.gone
     }
 
     /// The part that was heard, if the answer broke off and the listener wants no other. An endpoint
@@ -302,11 +312,13 @@ impl StreamWriter {
         if state.end.is_some() {
             return Err(Refusal::Ended);
         }
-        if state.owner > self.number {
+        // Behind a rival that broke off, the attempt that it was to outrun is the only one left.
+        let is_left = state.gone && state.first == self.number;
+        if state.owner > self.number && !is_left {
             return Err(Refusal::Superseded);
         }
-        if state.owner < self.number {
-            if state.written && self.rival {
+        if state.owner != self.number {
+            if state.written && self.rival && !state.gone {
                 return Err(Refusal::Superseded);
             }
             if state.written && self.sink.on_break == OnBreak::Partial {
@@ -317,6 +329,7 @@ impl StreamWriter {
                 return Err(Refusal::Ended);
             }
             state.owner = self.number;
+            state.gone = false;
             if state.written {
                 // One more than the capacity: a marker never waits.
                 if !state.deaf {
@@ -360,7 +373,10 @@ impl StreamWriter {
             // An answer without a word is none: whoever asked refuses it, and another's may be heard.
             let is_turn = paused || !state.calls.is_empty() || state.text.is_empty();
             if self.sink.in_turns && is_turn {
-                // The turn stands whatever comes: the next attempt begins as if nothing were written.
+                // The turn stands whatever comes: the next attempt begins as if nothing were written, and
+                // none that was begun before it writes any more.
+                state.begun += 1;
+                state.owner = state.begun;
                 state.written = false;
                 state.text.clear();
                 state.calls.clear();
@@ -383,11 +399,12 @@ impl StreamWriter {
     }
 
     fn break_off(&self, fault: Fault) -> Option<ChatReply> {
-        if self.sink.on_break == OnBreak::Restart {
-            return None;
-        }
         let shared = self.sink.shared();
         let mut state = shared.state.lock();
+        if self.sink.on_break == OnBreak::Restart {
+            state.gone |= self.wrote && state.owner == self.number;
+            return None;
+        }
         if let Some(End::Partial { fault, .. }) = &state.end {
             return Some(state.part(fault.clone()));
         }

@@ -37,7 +37,7 @@ impl Client {
             && let Some(first) = Target::new(first.clone())
             && let Some(second) = Target::new(second.clone())
         {
-            return Ok(Self(Way::Direct(Direct::new(tls()?), Box::new([first, second]))));
+            return Ok(Self(Way::Direct(Direct::new(tls(&first.url)?), Box::new([first, second]))));
         }
         // A URL that is no URI has no way at all, as each request is told then.
         let client = builder(first)?.build().map_err(|error| no_client(&error))?;
@@ -149,10 +149,8 @@ impl Failure {
         let is_timeout = causes(&error).any(|cause| {
             cause.is::<TimedOut>()
                 || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
-                || cause
-                    .downcast_ref::<io::Error>()
-                    .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
         });
+        let is_timeout = is_timeout || (is_connect && is_timed_out(&error));
         let error = Box::new(error);
         Self(Box::new(Told { url: None, is_connect, is_timeout, is_builder: false, error }))
     }
@@ -166,6 +164,14 @@ impl Failure {
     pub(crate) fn told(self) -> Told {
         *self.0
     }
+}
+
+/// Whether the system says so: of a connection that is made, or of one without life.
+fn is_timed_out(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    })
 }
 
 /// An error and what it comes from.
@@ -196,9 +202,22 @@ impl From<reqwest::Error> for Failure {
         Self(Box::new(Told {
             url: error.url().cloned(),
             is_connect: error.is_connect(),
-            is_timeout: error.is_timeout(),
+            // A connection that has died is broken, whatever time is left.
+            is_timeout: error.is_timeout() && (error.is_connect() || !is_timed_out(&error)),
             is_builder: error.is_builder(),
             error: Box::new(error.without_url()),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_without_life_is_no_deadline() {
+        let dead = Failure::new(io::Error::from(io::ErrorKind::TimedOut)).told();
+        assert!(!dead.is_timeout && !dead.is_connect);
+        assert!(Failure::from(TimedOut).told().is_timeout);
     }
 }

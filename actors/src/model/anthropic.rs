@@ -10,6 +10,7 @@ use super::wire::{
     text_at, thought,
 };
 use crate::chat::{ChatRequest, ResponseFormat, Role, ToolChoice};
+use crate::tool::schema::known;
 
 /// The version of the API that is spoken, a header of every request.
 pub(crate) const VERSION: &str = "2023-06-01";
@@ -51,13 +52,18 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
         // There is no such option, only one for a schema.
         system.push("Answer with one JSON value and nothing else.");
     }
-    let wish = match &request.response_format {
+    let (wish, enforced) = match &request.response_format {
         // Here a schema is enforced, and one that cannot be is refused.
-        ResponseFormat::Schema { schema: text, strict: false, .. } => {
+        ResponseFormat::Schema { schema: text, strict, .. } => {
             let schema = schema(text, "the answer")?;
-            Some(format!("Answer with one JSON value of this schema and nothing else: {schema}"))
+            if *strict && !known::is_open(&schema, false) {
+                (None, Some(schema))
+            } else {
+                let text = "Answer with one JSON value of this schema and nothing else:";
+                (Some(format!("{text} {schema}")), None)
+            }
         }
-        _ => None,
+        _ => (None, None),
     };
     system.extend(wish.as_deref());
     let messages: Vec<_> = messages
@@ -86,8 +92,7 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
     }
     set(&mut body, "temperature", request.temperature.map(decimal));
     set(&mut body, "stop_sequences", (!request.stop.is_empty()).then_some(request.stop.as_slice()));
-    if let ResponseFormat::Schema { schema: text, strict: true, .. } = &request.response_format {
-        let schema = schema(text, "the answer")?;
+    if let Some(schema) = enforced {
         body["output_config"] = json!({ "format": { "type": "json_schema", "schema": schema } });
     }
     Ok(body)

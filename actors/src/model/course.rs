@@ -7,6 +7,7 @@ use mainstay::policy::budget::{Limits, Resource};
 use super::Model;
 use super::share::{Share, share};
 use crate::chat::Usage;
+use crate::chat::stream::{StreamSink, StreamWriter};
 
 /// An attempt under way.
 #[derive(Default)]
@@ -49,6 +50,11 @@ impl Course<'_> {
         Ok(share)
     }
 
+    /// Begins to write a stream. In a box, since most requests have none.
+    pub(super) fn writer(&self, sink: &StreamSink) -> Box<StreamWriter> {
+        Box::new(if self.rival { sink.rival() } else { sink.attempt() })
+    }
+
     /// So much was used so far: it is charged if the attempt is dropped now.
     pub(crate) fn used(&self, usage: Usage) {
         if let Some((model, ctx)) = self.payer {
@@ -57,6 +63,7 @@ impl Course<'_> {
     }
 }
 
+/// It stands back: nothing of it was heard, or nothing counts of what was.
 pub(super) fn superseded() -> Fault {
-    Fault::cancelled("another attempt writes the stream").with_code("superseded")
+    Fault::cancelled("another attempt writes the stream").with_code("superseded").not_applied()
 }

@@ -153,7 +153,8 @@ impl fmt::Debug for RateLimits {
     }
 }
 
-/// A request that was let through. Dropped without [`Permit::settle`], its estimate stands.
+/// A request that was let through. Dropped without [`Permit::settle`] or [`Permit::give_back`], its estimate
+/// stands.
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {
@@ -162,13 +163,18 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// Gives its place back: nothing was sent.
+    pub fn give_back(mut self) {
+        self.turn.taken = false;
+    }
+
     /// Says what it really used.
     pub fn settle(self, tokens: u64) {
         self.turn.shared.lock().window.settle(self.turn.number, tokens);
     }
 }
 
-/// A place in the window. Given back when whoever waits for it goes away.
+/// A place in the window. Given back when whoever waits for it goes away, or has not sent anything.
 struct Turn {
     number: u64,
     shared: Arc<Mutex<Shared>>,

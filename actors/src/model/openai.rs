@@ -14,8 +14,15 @@ use super::wire::{
     schema, text_at, unwritable, written,
 };
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolCall, ToolChoice};
+use crate::tool::schema::known;
 
 pub(super) mod typed;
+
+/// Whether it says which fields each object has, and that it has them all: another one is refused where it is to
+/// be enforced.
+pub(super) fn is_enforceable(schema: &str) -> bool {
+    !serde_json::from_str(schema).is_ok_and(|schema| known::is_open(&schema, true))
+}
 
 /// The body of a request. `completion` says which of the two names of the token limit the server knows.
 pub(crate) fn body(
@@ -33,8 +40,9 @@ pub(crate) fn body(
         ResponseFormat::Text => None,
         ResponseFormat::Json => Some(Format { kind: "json_object", json_schema: None }),
         ResponseFormat::Schema { name, schema, strict } => {
+            let strict = *strict && is_enforceable(schema);
             let schema = raw(schema, || "the answer".to_owned())?;
-            let json_schema = Some(Shape { name, schema, strict: *strict });
+            let json_schema = Some(Shape { name, schema, strict });
             Some(Format { kind: "json_schema", json_schema })
         }
     };

@@ -4,7 +4,7 @@ use mainstay::fault::Fault;
 use serde_json::{Value, json};
 
 use super::ending::{Stop, reason_at};
-use super::openai::choice;
+use super::openai::{choice, is_enforceable};
 use super::read::written_of;
 use super::wire::{
     Delta, Found, at, count_at, decimal, list_at, number_at, object_at, rewritten, schema, set,
@@ -54,6 +54,7 @@ pub(crate) fn body(model: &str, request: &ChatRequest, stream: bool) -> Result<V
         ResponseFormat::Text => {}
         ResponseFormat::Json => body["text"] = json!({ "format": { "type": "json_object" } }),
         ResponseFormat::Schema { name, schema: text, strict } => {
+            let strict = *strict && is_enforceable(text);
             let schema = schema(text, "the answer")?;
             body["text"] = json!({ "format": {
                 "type": "json_schema", "name": name, "schema": schema, "strict": strict,

@@ -12,25 +12,24 @@ use super::frames::{Frame, Frames, Framing, MAX_FRAME, TooLong};
 use super::transport::{Head, read_whole, too_large, transport};
 use super::wire::{Draft, Wire, outcome};
 use super::{Course, MAX_BODY, Model, superseded};
-use crate::chat::stream::{Refusal, StreamSink, StreamWriter};
+use crate::chat::stream::{Refusal, StreamWriter};
 use crate::chat::{ChatReply, ChatRequest, Usage};
 use crate::http::Response;
 use crate::secrets::{Secrets, Veil};
 
-/// Reads an answer and writes it to the sink. An error is that of a connection that broke before anything
+/// Reads an answer and writes it to a stream. An error is that of a connection that broke before anything
 /// could be said about what was used.
 pub(crate) async fn answer(
     model: &Model,
     mut response: Response,
     sent: usize,
     request: &ChatRequest,
-    sink: &StreamSink,
+    mut writer: StreamWriter,
     secrets: &Secrets,
     course: &Course<'_>,
 ) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
     let Model { wire, rules, .. } = model;
     let wire = *wire;
-    let mut writer = if course.rival { sink.rival() } else { sink.attempt() };
     let Some(framing) = framing(wire, &response) else {
         // An error, or a server that does not stream.
         let (head, body) = read_whole(response).await?;

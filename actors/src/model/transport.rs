@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use tokio::time::timeout;
 
 use super::MAX_BODY;
 use super::classify::classify;
@@ -62,12 +63,21 @@ impl Head {
     }
 }
 
-/// Reads the rest of a response, up to [`MAX_BODY`].
+/// How long the text of an error is waited for: its status has said the most of it.
+const ERROR_TEXT: Duration = Duration::from_secs(1);
+
+/// Reads the rest of a response, up to [`MAX_BODY`]. What an error says is read as far as it comes, whatever
+/// becomes of the rest.
 pub(crate) async fn read_whole(mut response: Response) -> Result<(Head, Vec<u8>), Fault> {
     // As far as the server is believed.
     let announced = response.content_length().unwrap_or(0).min(64 * 1024);
     let head = Head::take(&mut response);
     let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+    if !head.is_success() {
+        // In a box, since it is rare.
+        let _ = Box::pin(timeout(ERROR_TEXT, read_error(&mut response, &mut body))).await;
+        return Ok((head, body));
+    }
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(too_large());
@@ -75,6 +85,14 @@ pub(crate) async fn read_whole(mut response: Response) -> Result<(Head, Vec<u8>)
         body.extend_from_slice(&chunk);
     }
     Ok((head, body))
+}
+
+async fn read_error(response: &mut Response, body: &mut Vec<u8>) {
+    while body.len() < MAX_BODY
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk);
+    }
 }
 
 pub(crate) fn too_large() -> Fault {

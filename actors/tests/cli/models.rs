@@ -51,6 +51,31 @@ async fn a_model_of_every_wire_is_asked_in_its_own_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_certificates_reaches_what_needs_none_and_says_what_the_rest_needs() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("hi"));
+    let secure = server.url().replace("http://", "https://");
+    // The second is not on this machine, so that `reqwest` is asked, which a proxy leads there.
+    let rows = [
+        (server.url(), None, 0, ""),
+        ("http://models.invalid/v1", Some(server.url()), 0, ""),
+        (&*secure, None, 1, "`ca-certificates`"),
+    ];
+    for (url, proxy, code, why) in rows {
+        let text =
+            format!("[models.llm]\nkind = \"openai\"\nbase_url = \"{url}\"\nmodel = \"m\"\n");
+        let folder = Folder::with("t.toml", &text);
+        let mut command = command(&folder.0, &["run", "t.toml", "hello"]);
+        command.stdin(std::process::Stdio::null()).env("SSL_CERT_FILE", "/dev/null");
+        command.env("SSL_CERT_DIR", folder.0.join("none")).envs(proxy.map(|to| ("HTTP_PROXY", to)));
+        let said = tokio::task::spawn_blocking(move || said(command.output().unwrap()));
+        let said = said.await.unwrap();
+        assert_eq!(said.code, code, "{url}: {said:?}");
+        assert!(said.err.contains(why), "{url}: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prices_the_ask_section_and_the_format_reach_the_endpoint() {
     let server = StubServer::start().await.unwrap();
     server.otherwise(Row::reply("{\"a\":1}"));

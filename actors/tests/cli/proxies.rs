@@ -1,9 +1,11 @@
 //! Proxies of the environment: what they refuse is told for what it is, and their passwords are told to nobody.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::{Folder, command, said};
 
@@ -18,9 +20,7 @@ async fn failed(scheme: &str, proxy: &str) -> (Value, String) {
     );
     let folder = Folder::with("t.toml", &text);
     let mut command = command(&folder.0, &["run", "t.toml", "--json", "hello"]);
-    for name in ["no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "https_proxy"] {
-        command.env_remove(name);
-    }
+    without_proxies(&mut command);
     let proxy = proxy.replace("http://", &format!("http://desk:{PASSWORD}@"));
     command.env("HTTP_PROXY", &proxy).env("HTTPS_PROXY", &proxy);
     command.env("MAINSTAY_CLI_KEY", "sk-test-0123456789").stdin(Stdio::null());
@@ -28,6 +28,57 @@ async fn failed(scheme: &str, proxy: &str) -> (Value, String) {
     assert_eq!(said.code, 1, "{said:?}");
     let error = serde_json::from_str::<Value>(&said.out).unwrap()["error"].take();
     (error, said.out + &said.err)
+}
+
+fn without_proxies(command: &mut Command) {
+    for name in ["no_proxy", "all_proxy", "http_proxy", "https_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+}
+
+/// Takes one connection as SOCKS 5 has it, leads it to `to`, and says which name was asked for.
+async fn socks(listener: TcpListener, to: String) -> String {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let (version, methods) = (client.read_u8().await.unwrap(), client.read_u8().await.unwrap());
+    let mut offered = vec![0; usize::from(methods)];
+    client.read_exact(&mut offered).await.unwrap();
+    assert_eq!((version, offered.contains(&0)), (5, true));
+    client.write_all(&[5, 0]).await.unwrap();
+    let mut asked = [0; 5];
+    client.read_exact(&mut asked).await.unwrap();
+    // A connection to a name.
+    assert_eq!(asked[..4], [5, 1, 0, 3]);
+    let mut name = vec![0; usize::from(asked[4])];
+    client.read_exact(&mut name).await.unwrap();
+    client.read_u16().await.unwrap();
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut server = TcpStream::connect(to).await.unwrap();
+    let _ = copy_bidirectional(&mut client, &mut server).await;
+    String::from_utf8(name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_reached_through_a_socks_proxy_of_the_environment() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::reply("hi"));
+    let text = "[policy]\nmax_retries = 0\n[models.llm]\nkind = \"openai\"\nbase_url = \"http://models.invalid/v1\"\nmodel = \"m\"\n";
+    let folder = Folder::with("t.toml", text);
+    let ask = |port: u16| {
+        let mut command = command(&folder.0, &["run", "t.toml", "hello"]);
+        without_proxies(&mut command);
+        command.env("ALL_PROXY", format!("socks5h://127.0.0.1:{port}")).stdin(Stdio::null());
+        tokio::task::spawn_blocking(move || said(command.output().unwrap()))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let to = server.url().trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    let proxy = tokio::spawn(socks(listener, to));
+    let said = ask(port).await.unwrap();
+    assert_eq!((said.code, &*said.out), (0, "hi\n"), "{said:?}");
+    assert_eq!(proxy.await.unwrap(), "models.invalid");
+    let said = ask(1).await.unwrap();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("models.invalid or the proxy on the way to it"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! Answers that are none, in every wire format, asked for whole and as a stream: what becomes of them, and
 //! that a key goes nowhere with them.
 
+use std::time::Duration;
+
 use mainstay::fault::{Class, EffectState};
 use mainstay_actors::chat::stream::{StreamEvent, open};
 use mainstay_actors::chat::{ChatRequest, Message, ToolCall, ToolSpec};
@@ -158,8 +160,33 @@ async fn ten_megabytes_are_read_and_more_are_not_in_any_wire() {
         assert_eq!(what(&found), too_large, "{wire:?}");
         assert_eq!((&*said(&heard), found.is_ok()), ("hello", true), "{wire:?}");
     }
-    server.then(Row::new(500, vec![b'x'; MOST + 1]));
-    assert_eq!(what(&ask(&WIRES[0].model(server.url())).await), too_large);
+}
+
+#[tokio::test]
+async fn an_error_is_what_its_status_says_whatever_becomes_of_its_text() {
+    let server = StubServer::start().await.unwrap();
+    let model = WIRES[0].model(server.url());
+    let (limited, refused) = ((Class::RateLimit, "429"), (Class::Permission, "401"));
+    let down = (Class::ServerTransient, "503");
+    let page = "<html>too many".repeat(20);
+    let rows = [
+        (Row::new(429, page.clone()).header("retry-after", "120").cut_off(100), limited),
+        (Row::new(429, page.clone()).header("retry-after", "120").cut_off(0), limited),
+        (Row::new(401, page.clone()).cut_off(100), refused),
+        // It does not end for an hour.
+        (Row::new(503, page).slow(100, Duration::from_secs(3600)), down),
+        (Row::new(503, vec![b'x'; MOST + 1]), down),
+    ];
+    for (row, expected) in rows {
+        server.then(row.clone());
+        let found = ask(&model).await;
+        assert_eq!(what(&found), Some(expected), "{row:?}");
+        let wait = (expected == limited).then_some(Duration::from_secs(120));
+        assert_eq!(fault(&found).unwrap().retry_after, wait, "{row:?}");
+        server.then(row);
+        let (found, heard) = hear(&model).await;
+        assert_eq!((what(&found), heard.is_empty()), (Some(expected), true));
+    }
 }
 
 #[tokio::test]

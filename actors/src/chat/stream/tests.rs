@@ -112,6 +112,50 @@ async fn a_newer_attempt_takes_over_and_the_older_can_write_no_more() {
 }
 
 #[tokio::test]
+async fn whichever_of_two_rivals_is_left_begins_anew_when_the_one_that_wrote_breaks_off() {
+    for hedge_writes_first in [false, true] {
+        let (sink, mut stream) = open(8);
+        let sink = sink.on_break(OnBreak::Restart);
+        let (mut zombie, plain, rival) = (sink.attempt(), sink.attempt(), sink.rival());
+        let (mut one, mut other) = if hedge_writes_first { (rival, plain) } else { (plain, rival) };
+        one.text("a").await.unwrap();
+        assert_eq!(other.text("b").await, Err(Refusal::Superseded));
+        assert!(sink.is_written());
+        if hedge_writes_first {
+            drop(one);
+        } else {
+            one.fail(Fault::network("gone")).unwrap_err();
+        }
+        assert!(!sink.is_written());
+        // Who was given up before has no part in this.
+        assert_eq!(zombie.text("z").await, Err(Refusal::Superseded));
+        other.text("b").await.unwrap();
+        assert_eq!(zombie.text("z").await, Err(Refusal::Superseded));
+        other.finish().unwrap();
+        let expected = [text("a"), StreamEvent::Restart, text("b"), StreamEvent::Done];
+        assert_eq!(heard(&mut stream), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_rival_that_has_lost_writes_nothing_into_the_next_turn() {
+    let call = ToolCall { id: "1".to_owned(), name: "look".to_owned(), arguments: "{}".to_owned() };
+    for on_break in [OnBreak::Partial, OnBreak::Restart] {
+        let (sink, mut stream) = open(8);
+        let sink = sink.in_turns().on_break(on_break);
+        let (winner, mut rival, mut late) = (sink.attempt(), sink.rival(), sink.rival());
+        winner.whole(&ChatReply::calls([call.clone()])).await.unwrap();
+        assert_eq!(rival.text("no").await, Err(Refusal::Superseded));
+        drop(rival);
+        assert_eq!(late.text("no").await, Err(Refusal::Superseded));
+        sink.attempt().whole(&ChatReply::text("there")).await.unwrap();
+        assert_eq!(late.text("no").await, Err(Refusal::Ended));
+        let expected = [StreamEvent::ToolCall(call.clone()), text("there"), StreamEvent::Done];
+        assert_eq!(heard(&mut stream), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_newer_attempt_leaves_the_part_of_one_that_was_given_up_alive() {
     let (sink, mut stream) = open(8);
     let (mut older, mut newer) = (sink.attempt(), sink.attempt());

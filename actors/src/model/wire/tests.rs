@@ -240,7 +240,8 @@ fn the_tool_choice_is_said_in_each_formats_words_or_refused() {
 
 #[test]
 fn json_is_asked_for_in_each_formats_words() {
-    let schema = json!({"type": "object", "properties": {"n": {"type": "number"}}});
+    let mut schema = json!({"type": "object", "properties": {"n": {"type": "number"}}});
+    (schema["required"], schema["additionalProperties"]) = (json!(["n"]), json!(false));
     let named = json!({"name": "answer", "schema": schema, "strict": true});
     let mut typed = named.clone();
     typed["type"] = "json_schema".into();

@@ -72,19 +72,31 @@ fn closed(schema: &Value) -> bool {
     if words.keys().any(|word| !KNOWN.contains(&word.as_str())) {
         return false;
     }
+    !leaves_open(schema, true) && inner(words).all(closed)
+}
+
+/// Whether an object of the schema may have fields that it does not name or, where `all` have to be there, be
+/// without one of them. Who enforces schemas refuses such a one.
+pub(crate) fn is_open(schema: &Value, all: bool) -> bool {
+    let Some(words) = schema.as_object() else { return false };
+    leaves_open(schema, all) || inner(words).any(|schema| is_open(schema, all))
+}
+
+fn leaves_open(schema: &Value, all: bool) -> bool {
     let is_object = names(&schema["type"]).any(|name| name == "object");
-    if is_object || words.contains_key("properties") {
-        let fields = schema["properties"].as_object();
-        let required = |name: &String| names(&schema["required"]).any(|other| other == name);
-        if schema["additionalProperties"] != false
-            || fields.is_none_or(|fields| !fields.keys().all(required))
-        {
-            return false;
-        }
+    if !is_object && schema.get("properties").is_none() {
+        return false;
     }
+    let fields = schema["properties"].as_object();
+    let required = |name: &String| names(&schema["required"]).any(|other| other == name);
+    schema["additionalProperties"] != false
+        || (all && fields.is_none_or(|fields| !fields.keys().all(required)))
+}
+
+fn inner(words: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let inner = ["properties", "$defs"].iter().filter_map(|word| words.get(*word)?.as_object());
     let inner = inner.flat_map(Map::values).chain(words.get("items"));
-    inner.chain(words.get("anyOf").and_then(Value::as_array).into_iter().flatten()).all(closed)
+    inner.chain(words.get("anyOf").and_then(Value::as_array).into_iter().flatten())
 }
 
 /// Whether all that the word says of a value is looked at by the [check](super::Check), if this is what stands behind
