@@ -342,20 +342,6 @@ impl Effects {
         self.ledger.lock().of_task(task).iter().any(undoes) || self.is_task_with_tools(task)
     }
 
-    /// Whether its undo was begun and has no end.
-    fn is_compensating(&self, key: EffectKey) -> bool {
-        let ledger = self.ledger.lock();
-        ledger.get(key).is_some_and(|entry| entry.status == EffectStatus::Compensating)
-    }
-
-    /// Whether its undo was begun and did not succeed.
-    fn is_stuck(&self, key: EffectKey) -> bool {
-        let ledger = self.ledger.lock();
-        ledger.get(key).is_some_and(|entry| {
-            matches!(entry.status, EffectStatus::Compensating | EffectStatus::Stuck(_))
-        })
-    }
-
     /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
     /// asks for one that is under way waits for that. `begun` is the epoch of an undo that is only gone on with:
     /// its task may have come to the end of it, and have acted anew.

@@ -166,6 +166,102 @@ fn a_block_of_zeros_within_the_last_batch_was_never_written() {
     assert_eq!(store.scan("requests", 1, 9).unwrap().len(), 1);
 }
 
+/// Batches of many lengths: how many, where what was synced ends, and the whole log.
+fn half_synced(folder: &Path) -> (usize, usize, Vec<u8>) {
+    let options = FileOptions::new().sync_within(Duration::from_secs(86_400));
+    let store = options.open(folder).unwrap();
+    let batch = |n: usize, len: usize| {
+        let bytes = (0..len).map(|at| (at * 31 + n) as u8 | 1).collect::<Vec<_>>();
+        Batch::new().append("requests", bytes)
+    };
+    (0..3).for_each(|n| drop(commit(&store, batch(n, 5000)).unwrap()));
+    let read = || std::fs::read(folder.join(FIRST)).unwrap();
+    let synced = read().len();
+    for n in 3..40 {
+        let batch = batch(n, [60, 9000, 200, 700][n % 4]);
+        store.commit(batch, Durability::Async).wait().unwrap();
+    }
+    (40, synced, read())
+}
+
+/// The file system had written later blocks when the power failed, and not these.
+#[test]
+fn blocks_that_were_not_written_before_a_sync_are_cut_off_with_what_follows() {
+    const BLOCK: usize = 4096;
+    let folder = scratch();
+    let (count, synced, bytes) = half_synced(folder.path());
+    let blocks = bytes.len().div_ceil(BLOCK);
+    let (mut cut, mut least) = (0, usize::MAX);
+    for block in 0..blocks {
+        for more in [0, 1, 2, 5] {
+            let mut torn = bytes.clone();
+            let mut is_torn = false;
+            for block in [block, block + more] {
+                let from = (block * BLOCK).max(synced);
+                let until = ((block + 1) * BLOCK).min(bytes.len());
+                if from < until {
+                    torn[from..until].fill(0);
+                    is_torn = true;
+                }
+            }
+            if !is_torn {
+                continue;
+            }
+            let place = with_log(&torn);
+            let store = FileStore::open(place.path());
+            let store = store.unwrap_or_else(|error| panic!("{block} and {more}: {error}"));
+            let left = store.scan("requests", 1, 99).unwrap().len();
+            assert!((3..count).contains(&left), "{block} and {more}: {left}");
+            least = least.min(left);
+            cut += 1;
+            // What is written after it is whole.
+            let receipt = commit(&store, Batch::new().append("requests", vec![1])).unwrap();
+            assert_eq!(receipt.positions[0].1, left as u64 + 1);
+            drop(store);
+            let store = FileStore::open(place.path()).unwrap();
+            assert_eq!(store.scan("requests", 1, 99).unwrap().len(), left + 1);
+        }
+    }
+    assert!(cut > 50 && least == 3, "{cut}, {least}");
+    // What was synced by the word of a later batch was written.
+    for block in 1..synced / BLOCK {
+        let mut altered = bytes.clone();
+        altered[block * BLOCK..(block + 1) * BLOCK].fill(0);
+        let error = FileStore::open(with_log(&altered).path()).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "block {block}: {error}");
+    }
+}
+
+#[test]
+fn a_batch_says_how_far_before_it_everything_is_synced() {
+    let folder = scratch();
+    let options = FileOptions::new().sync_within(Duration::from_secs(86_400));
+    let store = options.open(folder.path()).unwrap();
+    for (n, durability) in
+        [Durability::Async, Durability::Async, Durability::Sync, Durability::Memory]
+            .into_iter()
+            .enumerate()
+    {
+        let batch = Batch::new().append("requests", vec![n as u8; 10]);
+        store.commit(batch, durability).wait().unwrap();
+    }
+    let bytes = std::fs::read(folder.path().join(FIRST)).unwrap();
+    let backs: Vec<u32> = (0..4)
+        .map(|n| {
+            let at = 32 + n * (bytes.len() - 32) / 4 + 16;
+            u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+        })
+        .collect();
+    let len = (bytes.len() as u32 - 32) / 4;
+    assert_eq!(backs, [0, len, 2 * len, 0]);
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/half-synced.seg");
+    assert_eq!(bytes, std::fs::read(&golden).unwrap());
+    assert_eq!(
+        FileStore::open(with_log(&bytes).path()).unwrap().scan("requests", 1, 9).unwrap().len(),
+        4
+    );
+}
+
 /// Some thirty commits over several segments.
 fn in_segments(folder: &Path) -> Vec<String> {
     let store = FileOptions::new().segment_bytes(2000).open(folder).unwrap();

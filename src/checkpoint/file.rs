@@ -15,6 +15,7 @@
 mod compact;
 mod open;
 mod segment;
+mod torn;
 mod writer;
 
 use std::fmt;

@@ -57,6 +57,20 @@ impl Effects {
         }
     }
 
+    /// Whether its undo was begun and has no end.
+    pub(super) fn is_compensating(&self, key: EffectKey) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.get(key).is_some_and(|entry| entry.status == EffectStatus::Compensating)
+    }
+
+    /// Whether its undo was begun and did not succeed.
+    pub(super) fn is_stuck(&self, key: EffectKey) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.get(key).is_some_and(|entry| {
+            matches!(entry.status, EffectStatus::Compensating | EffectStatus::Stuck(_))
+        })
+    }
+
     /// Goes on, in tasks of their own, with the undos of this task that were begun and not done in time. It may
     /// act anew meanwhile, once they are done.
     pub(crate) fn undo_later(self: &Arc<Self>, task: &str) {

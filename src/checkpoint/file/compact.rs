@@ -159,7 +159,7 @@ impl Copy<'_> {
         if self.buffer.bytes.is_empty() {
             return Ok(());
         }
-        self.buffer.end(u64::from(self.frames));
+        self.buffer.end(u64::from(self.frames), 0);
         self.frames += 1;
         self.file.write_all(&self.buffer.bytes)?;
         let at = self.at;

@@ -200,7 +200,7 @@ impl Loading<'_> {
         let mut offset = SEGMENT_HEAD as u64;
         let mut window = Window::new(segment, size);
         loop {
-            let (found, len) = match window.frame(offset) {
+            let (found, len) = match window.frame(offset, sequence) {
                 Ok(Read::Frame { sequence, len }) => (sequence, len),
                 other => return (offset, sequence, other),
             };
@@ -267,6 +267,10 @@ impl Loading<'_> {
         self.index.commits += next - *sequence;
         *sequence = next;
         match end {
+            // What another process wrote may not be durable yet: what is written from now on says that it is.
+            Ok(Read::End) if is_last => {
+                segment.file.sync_data().map_err(self.fail("syncing the log"))?;
+            }
             Ok(Read::End) => {}
             Ok(_) if is_last => self.cut(&segment, offset)?,
             Ok(_) => return Err(segment.corrupt(offset, "it is cut short, and others follow")),

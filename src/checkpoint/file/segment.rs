@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::checkpoint::codec::{self};
+use crate::checkpoint::file::torn::is_unwritten;
 use crate::checkpoint::index::Change;
 use crate::checkpoint::manifest::Digest;
 use crate::checkpoint::store::{Item, Receipt};
@@ -192,7 +193,7 @@ impl Head {
 }
 
 /// `N` bytes; its callers stay within `bytes`.
-fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(super) fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut part = [0; N];
     part.copy_from_slice(&bytes[at..at + N]);
     part
@@ -233,7 +234,13 @@ impl Frames {
         self.changes.truncate(changes);
     }
 
-    pub(super) fn end(&mut self, sequence: u64) {
+    /// Where the frame stands that was begun.
+    pub(super) const fn start(&self) -> usize {
+        self.start
+    }
+
+    /// `back`: so far before it everything is synced.
+    pub(super) fn end(&mut self, sequence: u64, back: u64) {
         let payload = self.start + FRAME_HEAD;
         let len = (self.bytes.len() - payload) as u32;
         let sum = crc32fast::hash(&self.bytes[payload..]);
@@ -241,7 +248,9 @@ impl Frames {
         head[..4].copy_from_slice(&len.to_le_bytes());
         head[4..8].copy_from_slice(&sum.to_le_bytes());
         head[8..16].copy_from_slice(&sequence.to_le_bytes());
-        // 16..20 is free.
+        // A frame so far from there says the most that can be said.
+        let back = u32::try_from(back).unwrap_or(u32::MAX);
+        head[16..20].copy_from_slice(&back.to_le_bytes());
         let sum = crc32fast::hash(&head[..20]);
         head[20..].copy_from_slice(&sum.to_le_bytes());
         self.bytes[self.start..payload].copy_from_slice(&head);
@@ -438,8 +447,8 @@ impl<'a> Window<'a> {
         &self.bytes[(offset - self.start) as usize + FRAME_HEAD..][..len]
     }
 
-    /// Reads the frame at `offset`.
-    pub(super) fn frame(&mut self, offset: u64) -> Result<Read, StoreError> {
+    /// Reads the frame at `offset`, which is to be the one with this sequence.
+    pub(super) fn frame(&mut self, offset: u64, sequence: u64) -> Result<Read, StoreError> {
         let (segment, size) = (self.segment, self.size);
         let left = size - offset;
         if left == 0 {
@@ -454,8 +463,10 @@ impl<'a> Window<'a> {
         };
         if crc32fast::hash(&head[..20]).to_le_bytes() != head[20..] {
             // A head that was written in part is followed by nothing, or by what was never written.
-            let zero = is_zero_from(segment, offset + FRAME_HEAD as u64, size);
-            if zero.map_err(|error| self.io(&error))? {
+            let head = (offset, offset + FRAME_HEAD as u64);
+            let torn = is_zero_from(segment, head.1, size)
+                .and_then(|zero| Ok(zero || is_unwritten(segment, head, sequence, size)?));
+            if torn.map_err(|error| self.io(&error))? {
                 return Ok(Read::Torn);
             }
             return Err(segment.corrupt(offset, "a frame's head does not match its checksum"));
@@ -479,9 +490,13 @@ impl<'a> Window<'a> {
             return Ok(Read::Frame { sequence: u64::from_le_bytes(part(&head, 8)), len });
         }
         // Never written, rather than altered: the end is zero, or a whole block is, which no altered
-        // bit makes so. Only the last frame can be like that.
+        // bit makes so. Of the last frame, or when nothing says that it was synced.
         let hole = || has_zero_block(offset + FRAME_HEAD as u64, payload);
         if next == size && (trailer[3] == 0 || (!is_whole && hole())) {
+            return Ok(Read::Torn);
+        }
+        let torn = is_unwritten(segment, (offset, next), sequence, size);
+        if torn.map_err(|error| self.io(&error))? {
             return Ok(Read::Torn);
         }
         let what = "a batch does not match its checksum";

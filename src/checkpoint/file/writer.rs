@@ -172,13 +172,16 @@ pub(super) struct Writer {
     tail: Tail,
     /// Since when something written is not durable.
     unsynced: Option<Instant>,
+    /// Up to where all of the segment is.
+    synced: u64,
     /// An empty group with room: what each needs anew the system would have to fetch and clear.
     spare: Group,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
-        Self { shared, tail, unsynced: None, spare: Group::default() }
+        let synced = tail.len;
+        Self { shared, tail, unsynced: None, synced, spare: Group::default() }
     }
 
     pub(super) fn run(mut self) {
@@ -338,7 +341,8 @@ impl Writer {
             return Err(error);
         }
         receipt.sequence = self.tail.sequence + group.commits;
-        group.frames.end(receipt.sequence);
+        let at = self.tail.len + group.frames.start() as u64;
+        group.frames.end(receipt.sequence, at - self.synced);
         group.commits += 1;
         Ok(receipt)
     }
@@ -362,6 +366,9 @@ impl Writer {
         let start = self.tail.len;
         self.tail.len += group.frames.bytes.len() as u64;
         self.tail.sequence += group.commits;
+        if group.needs_sync {
+            self.synced = self.tail.len;
+        }
         self.shared.bytes.fetch_add(group.frames.bytes.len() as u64, Ordering::Relaxed);
         {
             let mut index = self.shared.index.write();
@@ -428,6 +435,7 @@ impl Writer {
         match done.and_then(|()| self.tail.segment.file.sync_data()) {
             Ok(()) => {
                 self.unsynced = None;
+                self.synced = self.tail.len;
                 Ok(())
             }
             // The kernel may have dropped what it could not write and forgotten that it did: a second
@@ -450,6 +458,7 @@ impl Writer {
             Ok(tail) => {
                 shared.bytes.fetch_add(tail.len, Ordering::Relaxed);
                 self.tail = tail;
+                self.synced = self.tail.len;
                 Ok(())
             }
             Err(error) => {
