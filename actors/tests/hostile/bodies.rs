@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::wires::{KEY, LONG, WIRES, Wire, ask, connected, fault, hear, said, what};
 
+/// The most that is read of a body.
+const MOST: usize = 10 * 1024 * 1024;
+
 /// An answer of the server, and what is made of it when it is asked for whole and as a stream.
 type Case = (&'static str, Row, (Class, &'static str), (Class, &'static str));
 
@@ -137,7 +140,6 @@ async fn no_beginning_of_a_whole_answer_is_taken_for_it_in_any_wire() {
 #[tokio::test]
 async fn ten_megabytes_are_read_and_more_are_not_in_any_wire() {
     let server = StubServer::start().await.unwrap();
-    const MOST: usize = 10 * 1024 * 1024;
     let too_large = Some((Class::OutputInvalid, "body_too_large"));
     for wire in WIRES {
         let model = wire.model(server.url());
