@@ -36,6 +36,7 @@ mod made;
 mod nested;
 mod past;
 mod room;
+mod stale;
 mod state;
 mod trial;
 
@@ -530,12 +531,17 @@ impl Journal {
         self.handed(commit, token)
     }
 
-    /// A request that was set aside is open again; `None` when there is none with this key.
+    /// [`Journal::released_anew`] without states.
+    #[cfg(test)]
     pub(crate) fn released(self: &Arc<Self>, key: &str) -> Option<(Open, Handed)> {
+        self.released_with(key, Batch::new())
+    }
+
+    fn released_with(self: &Arc<Self>, key: &str, batch: Batch) -> Option<(Open, Handed)> {
         let mut state = self.state.lock();
         let aside = state.aside(key)?.clone();
         let line = Line::Released { key: Arc::clone(&aside.open.key) };
-        let commit = self.commit(Batch::new(), &line, Durability::Sync);
+        let commit = self.commit(batch, &line, Durability::Sync);
         let token = state.release(&aside);
         Some((aside.open, self.handed(commit, token)))
     }

@@ -13,12 +13,13 @@ use mainstay::checkpoint::{
 };
 use mainstay::error::CheckpointError;
 use mainstay::event::Event;
+use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::ChildPath;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, Shutdown, SupervisorSpec};
-use mainstay::system::{Recovered, RollbackError, System, To};
+use mainstay::system::{Recovered, RollbackError, System, To, Upkeep};
 use mainstay::tree::TreeDump;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ struct World {
     opened: Notify,
     told: Mutex<Vec<(usize, usize, usize)>>,
     bad_restores: AtomicU32,
+    /// The buyer panics when it has paid twice.
+    is_poison: AtomicBool,
     /// So many starts of the buyer fail.
     bad_starts: AtomicU32,
     /// Refunds wait for it, if it is there.
@@ -150,6 +153,7 @@ impl Stateful for Buyer {
             }
             _ => {}
         }
+        assert!(*self.stage < 3 || !self.world.is_poison.load(Ordering::SeqCst), "as asked");
         let call = match *self.stage {
             done if done == times * 2 => {
                 self.stage = Arc::new(0);
@@ -538,6 +542,33 @@ async fn a_supervisor_that_falls_from_a_line_again_takes_the_wider_scope_along()
     }
     assert_eq!(back, ["top/flow", "top"]);
     assert_eq!(buyer.call(1_u32).await.unwrap().value, 1, "as it was before the first purchase");
+}
+
+/// The store has the state in its middle still, and what it had done before that is undone.
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_transaction_that_is_released_begins_anew_in_the_next_process() {
+    let (world, store) = (Arc::<World>::default(), store());
+    world.is_poison.store(true, Ordering::SeqCst);
+    world.open();
+    let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+    let mut events = system.events();
+    buyer.submit(2_u32, CallOptions::new().key("k")).await.unwrap();
+    let undone = |event: &Event| matches!(event, Event::Effect { status: "compensated", .. });
+    for _ in 0..2 {
+        tokio::time::timeout(90 * SECOND, events.wait_for(undone)).await.expect("it is undone");
+    }
+    assert_eq!(world.log(), [Order::Debit, Order::Debit, Order::Refund, Order::Refund]);
+    assert_eq!(system.journaled("k"), Some(Journaled::Fated(Fate::Quarantined, None)));
+    system.stop().await;
+    drop((system, buyer));
+    world.is_poison.store(false, Ordering::SeqCst);
+    let upkeep = Upkeep::of(Arc::clone(&store)).unwrap();
+    upkeep.release("k").await.unwrap();
+    drop(upkeep);
+    let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+    assert_eq!(buyer.call(1_u32).await.unwrap().value, 2, "it is the second that is paid for");
+    assert_eq!(world.log()[4..], [Order::Debit; 3]);
+    system.stop().await;
 }
 
 /// What a scope falls for is often still away when it begins again.

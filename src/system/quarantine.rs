@@ -127,7 +127,7 @@ impl QuarantineRef {
         if aside.deleted {
             return Err(refused(NAMESAKE.to_owned()));
         }
-        let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;
+        let (open, handed) = journal.released_anew(id, false)?.ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
         let key = Some(Arc::clone(id));
         let budget = open.budget;
