@@ -30,6 +30,11 @@ impl Nested {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Those that begin with this key and a slash, in their order.
     pub(super) fn below(&self, task: &str) -> impl Iterator<Item = &Arc<str>> {
         let from = format!("{task}/");

@@ -216,6 +216,12 @@ impl State {
         self.nested.below(task).filter_map(known).collect()
     }
 
+    /// How many keys are looked through for [`State::asked`] at most.
+    #[cfg(test)]
+    pub(super) fn nested(&self) -> usize {
+        self.nested.len()
+    }
+
     /// An open request has this fate.
     pub(super) fn ends(&mut self, key: Arc<str>, fate: Fate) {
         self.take(&key);

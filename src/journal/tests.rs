@@ -236,6 +236,7 @@ async fn what_a_request_has_asked_for_is_found_whatever_has_become_of_it() {
     assert_eq!(nested(&read, "one/1"), []);
     drop(journal.without(&[Arc::clone(&key)], Batch::new()).unwrap());
     assert_eq!(nested(&journal, "one"), []);
+    assert_eq!(journal.state.lock().nested(), 1, "the one that is open, and nothing of the others");
 }
 
 #[tokio::test(start_paused = true)]
