@@ -369,7 +369,7 @@ async fn a_schema_that_need_not_be_enforced_is_told_in_words_where_it_can_only_b
     for strict in [false, true] {
         let format = ResponseFormat::Schema {
             name: "answer".into(),
-            schema: json!({"type": "object"}).to_string(),
+            schema: json!({"type": "object", "additionalProperties": false}).to_string(),
             strict,
         };
         let request = ChatRequest::from("hello").response_format(format);

@@ -70,8 +70,9 @@ impl Default for Rules {
 pub(crate) enum Input {
     /// A frame with this text; empty for one without content.
     Frame(String),
-    /// So many characters came in the frame that nobody hears: of tool calls, of what was thought.
-    Brought(usize),
+    /// So many characters came in the frame that nobody hears: of tool calls, which are content, and of what was
+    /// thought, after which there may be a pause.
+    Brought { characters: usize, content: bool },
     /// Time has passed.
     Tick,
     /// So much time went by waiting for the listener, which is not the provider's fault.
@@ -109,7 +110,8 @@ pub(crate) struct Machine {
     first: Option<Duration>,
     beat: Duration,
     /// The span the floor is measured over: since when, and how many characters came.
-    span: (Duration, usize),
+    /// From the first content on.
+    span: Option<(Duration, usize)>,
 }
 
 impl Machine {
@@ -122,7 +124,7 @@ impl Machine {
             characters: 0,
             first: None,
             beat: Duration::ZERO,
-            span: (Duration::ZERO, 0),
+            span: None,
         }
     }
 
@@ -131,13 +133,20 @@ impl Machine {
             return Output::Wait;
         }
         match input {
-            Input::Brought(characters) => {
-                self.span.1 += characters;
+            Input::Brought { characters, content } => {
+                if content && characters > 0 {
+                    self.span.get_or_insert((now, 0));
+                }
+                if let Some((_, came)) = &mut self.span {
+                    *came += characters;
+                }
                 Output::Wait
             }
             Input::Held(time) => {
                 self.beat += time;
-                self.span.0 += time;
+                if let Some((since, _)) = &mut self.span {
+                    *since += time;
+                }
                 Output::Wait
             }
             Input::End(Ok(())) => {
@@ -159,11 +168,8 @@ impl Machine {
                     return self.look(now);
                 }
                 let characters = text.chars().count();
-                if self.first.is_none() {
-                    self.first = Some(now);
-                    self.span = (now, 0);
-                }
-                self.span.1 += characters;
+                self.first.get_or_insert(now);
+                self.span.get_or_insert((now, 0)).1 += characters;
                 if self.phase == Phase::Committed {
                     return Output::Give(vec![text]);
                 }
@@ -179,8 +185,8 @@ impl Machine {
     pub(crate) fn next_tick(&self) -> Duration {
         // A time without end is added to: it stays one.
         let mut next = self.beat.saturating_add(self.rules.idle);
-        if let (Some((_, span)), Some(_)) = (self.rules.floor, self.first) {
-            next = next.min(self.span.0.saturating_add(span));
+        if let (Some((_, span)), Some((since, _))) = (self.rules.floor, self.span) {
+            next = next.min(since.saturating_add(span));
         }
         if let (Phase::Buffering, CommitPoint::Probe { time, .. }, Some(first)) =
             (self.phase, self.rules.point, self.first)
@@ -218,13 +224,13 @@ impl Machine {
             return Some(Fault::timeout(text).with_code("idle"));
         }
         let (least, span) = self.rules.floor?;
-        self.first?;
-        if now >= self.span.0.saturating_add(span) {
-            if self.span.1 < least {
+        let (since, came) = self.span?;
+        if now >= since.saturating_add(span) {
+            if came < least {
                 let text = format!("the stream brought fewer than {least} characters in {span:?}");
                 return Some(Fault::timeout(text).with_code("too_slow"));
             }
-            self.span = (now, 0);
+            self.span = Some((now, 0));
         }
         None
     }
@@ -272,6 +278,20 @@ mod tests {
     fn probe(characters: usize, time: u64) -> Rules {
         let point = CommitPoint::Probe { characters, time: s(time) };
         Rules { point, idle: s(1000), ..Rules::default() }
+    }
+
+    #[test]
+    fn a_stream_of_nothing_but_a_call_is_held_to_the_floor_and_one_that_thinks_is_not() {
+        let rules = Rules { floor: Some((10, s(5))), idle: s(1000), ..Rules::default() };
+        for (content, late) in [(true, true), (false, false)] {
+            let mut machine = Machine::new(rules);
+            assert_eq!(machine.on(Input::Brought { characters: 0, content }, s(0)), Output::Wait);
+            assert_eq!(machine.on(Input::Tick, s(90)), Output::Wait);
+            assert_eq!(machine.on(Input::Brought { characters: 9, content }, s(100)), Output::Wait);
+            assert_eq!(machine.next_tick(), if late { s(105) } else { s(1000) });
+            let output = machine.on(Input::Tick, s(105));
+            assert_eq!(failed("too_slow")(&output), late, "{output:?}");
+        }
     }
 
     #[test]

@@ -203,8 +203,8 @@ impl Reader<'_> {
                     }
                 };
                 self.step(Input::Frame(text), writer).await?;
-                let unheard = self.draft.unheard();
-                self.machine.on(Input::Brought(unheard), self.start.elapsed());
+                let (characters, content) = self.draft.unheard();
+                self.machine.on(Input::Brought { characters, content }, self.start.elapsed());
                 if self.draft.is_over() {
                     self.leave().await;
                     return Ok(());

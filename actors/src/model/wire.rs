@@ -276,9 +276,9 @@ impl Draft {
         Ok(())
     }
 
-    /// Letters that came since it was asked last, and are no text.
-    pub(crate) fn unheard(&mut self) -> usize {
-        std::mem::take(&mut self.unheard)
+    /// Letters that came since it was asked last, and are no text; and whether a tool call has begun.
+    pub(crate) fn unheard(&mut self) -> (usize, bool) {
+        (std::mem::take(&mut self.unheard), !self.calls.is_empty())
     }
 
     /// Whether the final frame was read, or an error.

@@ -169,22 +169,22 @@ async fn an_error_is_what_its_status_says_whatever_becomes_of_its_text() {
     let server = StubServer::start().await.unwrap();
     let model = WIRES[0].model(server.url());
     let (limited, refused) = ((Class::RateLimit, "429"), (Class::Permission, "401"));
-    let down = (Class::ServerTransient, "503");
+    let down = (Class::ServerTransient, "500");
     let page = "<html>too many".repeat(20);
     let rows = [
         (Row::new(429, page.clone()).header("retry-after", "120").cut_off(100), limited),
         (Row::new(429, page.clone()).header("retry-after", "120").cut_off(0), limited),
         (Row::new(401, page.clone()).cut_off(100), refused),
         // It does not end for an hour.
-        (Row::new(503, page).slow(100, Duration::from_secs(3600)), down),
-        (Row::new(503, vec![b'x'; MOST + 1]), down),
+        (Row::new(500, page).slow(100, Duration::from_secs(3600)), down),
+        (Row::new(500, vec![b'x'; MOST + 1]), down),
     ];
     for (row, expected) in rows {
         server.then(row.clone());
         let found = ask(&model).await;
-        assert_eq!(what(&found), Some(expected), "{row:?}");
+        assert_eq!(what(&found), Some(expected), "{expected:?}");
         let wait = (expected == limited).then_some(Duration::from_secs(120));
-        assert_eq!(fault(&found).unwrap().retry_after, wait, "{row:?}");
+        assert_eq!(fault(&found).unwrap().retry_after, wait, "{expected:?}");
         server.then(row);
         let (found, heard) = hear(&model).await;
         assert_eq!((what(&found), heard.is_empty()), (Some(expected), true));
