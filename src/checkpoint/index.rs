@@ -407,7 +407,7 @@ impl<P, J> Index<P, J> {
             let count = kept.entry((line.scope, &line.at)).or_default();
             if *count < keep.lines.max(1) {
                 *count += 1;
-                named.extend(line.members.iter().flat_map(|(_, id)| self.from_beginning(*id)));
+                named.extend(line.members.iter().flat_map(|(_, id)| self.since_beginning(*id)));
             } else {
                 lines.push(line.id);
             }
@@ -438,7 +438,7 @@ impl<P, J> Index<P, J> {
 
     /// This one, and where it was taken in the middle of a request those before it up to where that began: once the
     /// request has its fate, a line with its middle returns to there.
-    fn from_beginning(&self, id: CheckpointId) -> impl Iterator<Item = CheckpointId> {
+    fn since_beginning(&self, id: CheckpointId) -> impl Iterator<Item = CheckpointId> {
         successors(Some(id), |id| {
             let checkpoint = &self.checkpoints.get(id)?.checkpoint;
             checkpoint.envelope.and(checkpoint.lineage.parent)

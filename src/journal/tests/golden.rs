@@ -178,11 +178,14 @@ fn lines() -> Vec<Line> {
 }
 
 fn given() -> Given {
-    let mut given = Given::default();
-    given.served_by = Some(ChildPath::new("desk/agents/second"));
-    (given.degraded, given.defaulted, given.attempts) = (true, true, 2);
-    given.cost = Cost { tokens: 9, money_micros: 5 };
-    given
+    Given {
+        served_by: Some(ChildPath::new("desk/agents/second")),
+        degraded: true,
+        defaulted: true,
+        attempts: 2,
+        cost: Cost { tokens: 9, money_micros: 5 },
+        ..Given::default()
+    }
 }
 
 fn happened() -> StoredHappened {
