@@ -344,7 +344,8 @@ fn a_full_store_is_taken_up_where_a_request_has_to_be_given_its_fate() {
             .child(once.durable::<Once>())
     };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime().block_on(async {
+    let first = runtime();
+    let system = first.block_on(async {
         let store: Arc<dyn Store> = Arc::new(FileStore::open(folder.path()).unwrap());
         let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
         let fat: Port<u64, u64> = system.port("desk/fat").unwrap();
@@ -355,8 +356,11 @@ fn a_full_store_is_taken_up_where_a_request_has_to_be_given_its_fate() {
         once.submit(1_u64, CallOptions::new().key("once")).await.unwrap();
         begun.notified().await;
         assert!(store.info().unwrap().bytes > QUOTA);
-        // The process ends with it in hand.
+        system
     });
+    // The process ends with it in hand, and not in order.
+    drop(first);
+    drop(system);
     let in_doubt = || {
         runtime().block_on(async {
             let store = FileOptions::new().quota(QUOTA).open(folder.path()).unwrap();
