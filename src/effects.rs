@@ -310,8 +310,10 @@ impl Effects {
             }
             stop = true;
             stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
+            // Nobody goes on with what came before one that was late: it is shown to a person, as behind a stuck one.
+            let is_late = until.is_some_and(Until::is_over) && !self.is_stopping();
             match entry.status {
-                _ if later => told.unknown.push(key),
+                _ if later && !is_late => told.unknown.push(key),
                 EffectStatus::Confirmed(_) | EffectStatus::Left(_) if !self.is_stuck(key) => {
                     // Until its task asks for it again, or a person says that it stands rightly.
                     if let Err(fault) = self.feed(Input::Left(key)).await {

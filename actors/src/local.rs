@@ -349,7 +349,7 @@ impl Stateless for LocalModel {
         }
         let reply = self.reply(request);
         if let Some(sink) = &request.stream {
-            if ctx.is_hedge() {
+            if ctx.is_hedge() || sink.is_hedged() {
                 sink.rival().whole(&reply).await.map_err(|_| {
                     Fault::cancelled("another attempt writes the stream")
                         .with_code("superseded")

@@ -624,8 +624,8 @@ impl Stateless for Model {
     }
 
     async fn serve(&self, request: &ChatRequest, ctx: &Context) -> Result<ChatReply, Fault> {
-        if let Some(sink) = request.stream.as_ref().filter(|_| ctx.is_hedge())
-            && sink.is_written()
+        if let Some(sink) = &request.stream
+            && if ctx.is_hedge() { sink.is_written() } else { sink.is_hedged() }
         {
             // Somebody hears another answer already: a second one would only cost.
             return Err(superseded());

@@ -227,6 +227,7 @@ impl Place {
             chosen.iter().map(|(child, id, _)| (child.path().clone(), *id)).collect();
         let lives = chosen.into_iter().map(|(child, _, life)| (child, life)).collect();
         let held = Held::new(children.clone());
+        self.takes_over();
         let reset = match self.reset(lives, asked.as_ref(), begun, &phase).await {
             Err(error) if !phase.has_begun() => return Err(error),
             done => done,

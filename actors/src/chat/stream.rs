@@ -109,6 +109,8 @@ struct State {
     owner: u64,
     /// That one has broken off, and whoever is still at work may begin anew.
     gone: bool,
+    /// The attempt that wrote last is a rival's.
+    by_rival: bool,
     /// The newest attempt that is no rival: it is under way as long as a rival of it is.
     first: u64,
     /// Whether anything was written since the start or the last restart marker.
@@ -185,13 +187,15 @@ impl StreamSink {
     }
 
     fn begin(&self, rival: bool) -> StreamWriter {
-        let number = {
+        let (number, rival) = {
             let mut state = self.shared().state.lock();
             state.begun += 1;
+            // One that waited for its turn until its hedge wrote is the hedge's rival, as that would have been its.
+            let rival = rival || state.is_hedged();
             if !rival {
                 state.first = state.begun;
             }
-            state.begun
+            (state.begun, rival)
         };
         StreamWriter { sink: self.clone(), number, rival, wrote: false, over: false }
     }
@@ -200,6 +204,11 @@ impl StreamSink {
     pub fn is_written(&self) -> bool {
         let state = self.shared().state.lock();
         state.written && !state.gone
+    }
+
+    /// Whether it is a [rival](StreamSink::rival) that has begun to write so.
+    pub(crate) fn is_hedged(&self) -> bool {
+        self.shared().state.lock().is_hedged()
     }
 
     /// The part that was heard, if the answer broke off and the listener wants no other. An endpoint
@@ -329,6 +338,7 @@ impl StreamWriter {
                 return Err(Refusal::Ended);
             }
             state.owner = self.number;
+            state.by_rival = self.rival;
             state.gone = false;
             if state.written {
                 // One more than the capacity: a marker never waits.
@@ -446,6 +456,10 @@ fn cut_off() -> Fault {
 }
 
 impl State {
+    fn is_hedged(&self) -> bool {
+        self.written && self.by_rival && !self.gone
+    }
+
     fn part(&self, fault: Fault) -> ChatReply {
         ChatReply {
             text: self.text.clone(),

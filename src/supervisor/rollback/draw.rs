@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::progress::Phase;
-use super::{Place, RollbackError, Work};
+use super::{Entry, Place, RollbackError, Work};
 use crate::checkpoint::{Batch, Durability, LineDraft, Now, Sealed, Store};
 use crate::error::StoreError;
 use crate::event::Event;
@@ -77,7 +77,7 @@ impl Place {
         self.registry.rollbacks.note_drawn(id, now.moment);
         if let Err(refused) = store.commit(batch.line(line), Durability::Sync).await {
             let count = members.len();
-            forget_gone(store, &mut members);
+            self.forget_gone(store, &mut members);
             if members.len() < count {
                 *children = members.into_iter().map(|(child, _)| child).collect();
             }
@@ -96,12 +96,22 @@ impl Place {
         });
         Ok(id)
     }
-}
 
-/// Forgets who was deleted since it was asked what it has become: what it goes on from has gone with it.
-pub(super) fn forget_gone(store: &dyn Store, members: &mut Vec<(Arc<dyn Look>, Sealed)>) {
-    members.retain(|(_, sealed)| {
-        let parent = sealed.checkpoint().lineage.parent;
-        !parent.is_some_and(|parent| matches!(store.find(parent), Err(StoreError::NotFound(_))))
-    });
+    /// Forgets who was deleted since it was asked what it has become: what it goes on from has gone with it. Of a
+    /// child that is there, what is missing is missed.
+    pub(super) fn forget_gone(
+        &self,
+        store: &dyn Store,
+        members: &mut Vec<(Arc<dyn Look>, Sealed)>,
+    ) {
+        let is_there = |child: &Arc<dyn Look>| match self.registry.get(child.path()) {
+            Some(Entry::Child { slot, .. }) => Arc::ptr_eq(&slot, child),
+            _ => false,
+        };
+        members.retain(|(child, sealed)| {
+            let parent = sealed.checkpoint().lineage.parent;
+            let is_lost = |parent| matches!(store.find(parent), Err(StoreError::NotFound(_)));
+            is_there(child) || !parent.is_some_and(is_lost)
+        });
+    }
 }

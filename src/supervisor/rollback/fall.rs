@@ -40,6 +40,7 @@ impl Place {
                     returned.push((child.path().clone(), id));
                 }
                 self.registry.rollbacks.note(self.at());
+                self.takes_over();
                 let used = super::options::used_up(&journal, &returned);
                 journal.use_up(used.iter().copied());
                 let (at, scope) = (self.at().clone(), self.scope());
@@ -76,6 +77,13 @@ impl Place {
                 }
                 None
             }
+        }
+    }
+
+    /// What falls below have begun and not ended is of states that are returned from.
+    pub(super) fn takes_over(&self) {
+        for node in self.registry.supervisors_below(self.at()) {
+            node.comes_up_no_more();
         }
     }
 
@@ -131,7 +139,8 @@ impl Fallen {
         hub.runtime.clone().spawn(async move {
             let phase = Phase::default();
             let missing = Missing::noted(&journal, std::mem::take(&mut report.missing));
-            let limit = hub.clock.sleep_until(begun + place.scope().limit());
+            // Until here it has waited for a start that went well.
+            let limit = hub.clock.sleep_until(hub.now() + place.scope().limit());
             let mut settled = Box::pin(place.settle(&journal, &held, since, &phase));
             let told = tokio::select! {
                 biased;

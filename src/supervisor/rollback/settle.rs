@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::draw::forget_gone;
 use super::{Phase, Place, RollbackError, Since};
 use crate::behavior::Undone;
 use crate::checkpoint::{Batch, Scope, Sealed};
 use crate::effects::Until;
 use crate::error::ChildError;
 use crate::journal::Journal;
-use crate::ledger::Record;
 use crate::slot::{Held, Look, Undoing};
 
 /// A child, and the task and the state of whose undo it is to say.
@@ -183,12 +181,12 @@ impl Place {
             let commit = batch.map(|batch| journal.returned(&used, &missing, batch));
             async move { commit?.await }
         };
-        let hub = &self.node.hub;
-        let records: &(dyn Fn() -> Vec<Record> + Sync) = &|| hub.effects.ledger.lock().records();
-        while let Err(error) = hub.with_room(journal, records, || write(&members)).await {
+        // No room is made here: what is returned to might go for it.
+        while let Err(error) = write(&members).await {
             let count = members.len();
-            forget_gone(&*journal.store, &mut members);
+            self.forget_gone(&*journal.store, &mut members);
             if members.len() == count {
+                journal.note_failure(&error);
                 return Err(error.into());
             }
         }

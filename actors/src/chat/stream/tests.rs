@@ -278,3 +278,33 @@ async fn what_is_heard_between_two_restarts_is_one_attempts_in_any_order_of_even
         }
     }
 }
+
+/// A request that waits for its turn at the one is asked of another meanwhile.
+#[tokio::test(start_paused = true)]
+async fn who_begins_once_its_hedge_has_written_breaks_nothing_off() {
+    for on_break in [OnBreak::Partial, OnBreak::Restart] {
+        let (sink, mut stream) = open(8);
+        let sink = sink.on_break(on_break);
+        let mut hedge = sink.rival();
+        hedge.text("right").await.unwrap();
+        let mut late = sink.attempt();
+        assert_eq!(late.text("late").await, Err(Refusal::Superseded));
+        drop(late);
+        hedge.finish().unwrap();
+        assert_eq!(stream.next().await, Some(StreamEvent::Text("right".to_owned())));
+        assert_eq!(stream.next().await, Some(StreamEvent::Done), "{on_break:?}");
+        // Once the hedge has broken off, the next begins anew.
+        let (sink, mut stream) = open(8);
+        let sink = sink.on_break(OnBreak::Restart);
+        let mut hedge = sink.rival();
+        hedge.text("ri").await.unwrap();
+        drop(hedge);
+        sink.attempt()
+            .whole(&ChatReply { text: "right".to_owned(), ..ChatReply::default() })
+            .await
+            .unwrap();
+        let heard = [stream.next().await, stream.next().await, stream.next().await];
+        let text = |text: &str| Some(StreamEvent::Text(text.to_owned()));
+        assert_eq!(heard, [text("ri"), Some(StreamEvent::Restart), text("right")]);
+    }
+}

@@ -17,8 +17,12 @@ static BEFORE: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLo
 pub(crate) fn restore_terminal() {
     #[cfg(unix)]
     if let Some(before) = BEFORE.get() {
-        use rustix::termios::{OptionalActions, tcsetattr};
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        use rustix::termios::{OptionalActions, tcgetpgrp, tcsetattr};
+        // In the background it would be stopped for that, and has asked for nothing.
+        let is_in_front = |group| group == rustix::process::getpgrp();
+        if tcgetpgrp(std::io::stdin()).is_ok_and(is_in_front) {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
     }
 }
 
