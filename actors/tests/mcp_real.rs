@@ -277,6 +277,8 @@ async fn over_http_a_stopped_server_is_found_and_a_killed_one_reached_when_it_is
 async fn what_is_left_of_a_call_is_undone(language: Language) {
     let Some((server, log)) = bank(language) else { return };
     let can_undo = ["book", "pay", "file"];
+    // What it says of arguments that it has refused is believed: nothing has to be undone for them.
+    let server = server.trusted();
     let server = can_undo
         .into_iter()
         .fold(server, |server, name| server.tool(name, EffectKind::Compensable))
