@@ -219,7 +219,7 @@ impl Journal {
         &self,
         ledger: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), StoreError> {
-        let (commits, next) = {
+        let (commits, next, written) = {
             // Under the lock, so that whatever is not in these lines is committed after them.
             let mut state = self.state.lock();
             let written = self.written.load(Ordering::Relaxed);
@@ -252,15 +252,23 @@ impl Journal {
                 .into_iter()
                 .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
                 .collect();
-            (commits, next)
+            (commits, next, written)
         };
+        let done = self.replaced(commits, next).await;
+        if done.is_err() {
+            // What is old is there still: it is due as it was.
+            self.written.fetch_add(written, Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// What is old goes once all of it is there: until then all is said twice, and the same.
+    async fn replaced(&self, commits: Vec<Commit>, next: u64) -> Result<(), StoreError> {
         for commit in commits {
             commit.await?;
         }
-        // What is old goes once all of it is there: until then all is said twice, and the same.
-        self.store
-            .commit(Batch::new().trim(STREAM, next).making_room(true), Durability::Sync)
-            .await?;
+        let last = Batch::new().trim(STREAM, next).making_room(true);
+        self.store.commit(last, Durability::Sync).await?;
         Ok(())
     }
 
