@@ -127,16 +127,17 @@ impl Place {
             // The next process goes on from the states that have not done it yet.
             return Err(self.gone());
         }
+        if until.is_over() {
+            // Whatever the store says of it: what was begun is not left to the next process.
+            for (_, task, _) in &tasks {
+                effects.undo_later(task);
+            }
+        }
         if let Some(task) = undoing {
             // All is undone: what it does from here on is not. Whoever begins again in another process is told.
             phase.set("writing that all is undone");
             let done = vec![(child, Some((task, Undoing::Done)))];
             self.keep(journal, done, Since::default()).await?;
-        }
-        if until.is_over() {
-            for (_, task, _) in &tasks {
-                effects.undo_later(task);
-            }
         }
         Ok(all)
     }
