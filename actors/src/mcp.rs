@@ -509,7 +509,7 @@ impl Plan {
         let found = |tool: &rmcp::model::Tool| {
             let mut spec = classify::tool_spec(tool);
             secrets.clean(&mut spec.description);
-            secrets.clean(&mut spec.parameters);
+            secrets.clean_json(&mut spec.parameters);
             let effect = self.declared(tool, tools).or_else(|| self.hinted(tool));
             FoundTool { spec, effect: effect.unwrap_or_default() }
         };
@@ -676,13 +676,7 @@ impl McpTool {
         let named = |fault| classify::name(fault, name, self.plan.max_result);
         match reply {
             Ok(mut reply) => {
-                let content = &mut reply.content;
-                // A number may have been one.
-                if live.secrets.clean(content)
-                    && serde_json::from_str::<serde::de::IgnoredAny>(content).is_err()
-                {
-                    *content = serde_json::Value::from(std::mem::take(content)).to_string();
-                }
+                live.secrets.clean_json(&mut reply.content);
                 Ok(reply)
             }
             Err(fault) => Err(self.plan.hide(named(fault))),

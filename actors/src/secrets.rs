@@ -8,6 +8,8 @@ use std::fmt;
 
 use mainstay::fault::Fault;
 use reqwest::Url;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::chat::{ChatReply, Finish};
 use crate::http;
@@ -239,9 +241,44 @@ impl Secrets {
         has_any
     }
 
+    /// As [`Secrets::clean`], of a text that is JSON, if it is: it stays that, also where a number was a key.
+    pub(crate) fn clean_json(&self, text: &mut String) -> bool {
+        if self.find(text, false).is_none() {
+            return false;
+        }
+        let value = serde_json::from_str::<Value>(text);
+        self.clean(text);
+        if let Ok(mut value) = value
+            && serde_json::from_str::<IgnoredAny>(text).is_err()
+        {
+            self.clean_value(&mut value);
+            *text = value.to_string();
+        }
+        true
+    }
+
+    fn clean_value(&self, value: &mut Value) {
+        match value {
+            Value::Number(number) if self.find(&number.to_string(), false).is_some() => {
+                *value = HIDDEN.into();
+            }
+            Value::String(text) => drop(self.clean(text)),
+            Value::Array(all) => all.iter_mut().for_each(|value| self.clean_value(value)),
+            Value::Object(all) => {
+                let cleaned = std::mem::take(all).into_iter().map(|(mut name, mut value)| {
+                    self.clean(&mut name);
+                    self.clean_value(&mut value);
+                    (name, value)
+                });
+                *all = cleaned.collect();
+            }
+            _ => {}
+        }
+    }
+
     /// A good answer without the keys that it quotes in full.
     pub(crate) fn cleaned(&self, mut reply: ChatReply) -> ChatReply {
-        self.clean(&mut reply.text);
+        self.clean_json(&mut reply.text);
         self.clean(&mut reply.model);
         if let Finish::Other(why) = &mut reply.finish {
             self.clean(why);
@@ -249,7 +286,7 @@ impl Secrets {
         for call in &mut reply.tool_calls {
             self.clean(&mut call.id);
             self.clean(&mut call.name);
-            self.clean(&mut call.arguments);
+            self.clean_json(&mut call.arguments);
         }
         reply
     }
@@ -569,5 +606,27 @@ mod tests {
         secrets.add("äöüäöüß");
         let fault = secrets.hide(Fault::permission("so äöüäöüß it is"));
         assert_eq!(fault.message, "so [key] it is");
+    }
+
+    #[test]
+    fn what_was_json_is_that_without_a_key_that_is_a_number() {
+        let url = Url::parse("http://localhost").unwrap();
+        let secrets = Secrets::new(Some("48201937"), &url);
+        for (said, clean) in [
+            (
+                r#"{"account":48201937,"more":[1,"at 48201937"]}"#,
+                r#"{"account":"[key]","more":[1,"at [key]"]}"#,
+            ),
+            (r#"{"48201937":"is it"}"#, r#"{"[key]":"is it"}"#),
+            ("48201937", "\"[key]\""),
+            ("it is 48201937.", "it is [key]."),
+        ] {
+            let mut text = said.to_owned();
+            assert!(secrets.clean_json(&mut text), "{said}");
+            assert_eq!(text, clean);
+        }
+        let mut text = "{\"a\": 4820}".to_owned();
+        assert!(!secrets.clean_json(&mut text));
+        assert_eq!(text, "{\"a\": 4820}");
     }
 }

@@ -504,8 +504,15 @@ impl Session {
     async fn while_waiting(&mut self, line: &str, page: &mut Page) {
         let line = line.trim();
         page.end();
+        let comes_later = !line.starts_with('/') || converse::COMMANDS.contains(&line);
         if let Some(text) = self.command(line).await {
             say(text);
+        } else if !comes_later {
+            // Not put off: it may be what was to be said to who waits, and their time runs.
+            say(format_args!(
+                "there is no {line}, and somebody waits for a person:\n{}",
+                people::HOW
+            ));
         } else if let (Some(later), false) = (&mut self.later, line.is_empty()) {
             later.push_back(line.to_owned());
             match later.len() {

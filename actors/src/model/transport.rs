@@ -142,7 +142,10 @@ pub(crate) fn transport(failure: Failure) -> Fault {
 fn tunnel(error: &dyn Error) -> Option<String> {
     let mut next = error.source();
     while let Some(error) = next {
-        if let Some(why) = error.to_string().strip_prefix("tunnel error: ") {
+        let text = error.to_string();
+        let why =
+            text.strip_prefix("tunnel error: ").or_else(|| text.strip_prefix("SOCKS error: "));
+        if let Some(why) = why {
             return Some(why.to_owned());
         }
         next = error.source();
@@ -156,6 +159,10 @@ fn tunnel_fault(why: &str, host: &str) -> Fault {
     match why {
         "proxy authorization required" => {
             Fault::permission(format!("{proxy} wants to know who asks: 407"))
+                .with_code("proxy_auth")
+        }
+        "credentials not accepted" | "server does not support user/pass authentication" => {
+            Fault::permission(format!("{proxy} does not take the login that it was given: {why}"))
                 .with_code("proxy_auth")
         }
         "failed to create underlying connection" => {

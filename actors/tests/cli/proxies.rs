@@ -78,7 +78,40 @@ async fn a_model_is_reached_through_a_socks_proxy_of_the_environment() {
     assert_eq!(proxy.await.unwrap(), "models.invalid");
     let said = ask(1).await.unwrap();
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains("models.invalid or the proxy on the way to it"), "{said:?}");
+    assert!(
+        said.err.contains("the proxy on the way to models.invalid was not reached"),
+        "{said:?}"
+    );
+}
+
+/// Wants a login and takes none.
+async fn refuses(listener: TcpListener) {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut head = [0; 2];
+    client.read_exact(&mut head).await.unwrap();
+    client.read_exact(&mut vec![0; usize::from(head[1])]).await.unwrap();
+    client.write_all(&[5, 2]).await.unwrap();
+    client.read_u8().await.unwrap();
+    for _ in 0..2 {
+        let length = client.read_u8().await.unwrap();
+        client.read_exact(&mut vec![0; usize::from(length)]).await.unwrap();
+    }
+    client.write_all(&[1, 1]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_a_socks_proxy_does_not_take_is_no_failure_of_the_network() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let proxy = tokio::spawn(refuses(listener));
+    let (error, all) = failed("http", &format!("socks5h://desk:{PASSWORD}@127.0.0.1:{port}")).await;
+    proxy.await.unwrap();
+    assert_eq!(
+        (&error["class"], &error["code"]),
+        (&"permission".into(), &"proxy_auth".into()),
+        "{all}"
+    );
+    assert!(!all.contains(PASSWORD) && !all.contains("hunter@two"), "{all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

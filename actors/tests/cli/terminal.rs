@@ -239,6 +239,9 @@ async fn lines_that_come_while_a_person_is_waited_for_come_after_that() {
             if let Some(says) = says {
                 terminal.until("comes after that, too");
                 terminal.until("comes after that, too");
+                // What cannot be meant for later is not put off.
+                terminal.type_in("/aprove boss-1\r");
+                terminal.until("there is no /aprove boss-1");
                 terminal.type_in(says);
             }
             terminal.until("it is decided");

@@ -309,7 +309,7 @@ async fn headers_go_with_every_request_and_to_nobody_else_and_are_said_nowhere()
     // A good result is rid of it, too, also where it is short, or quoted twice; and it stays one.
     for (key, quoted, told) in [
         ("SEC\"part12", r#"{"key":"SEC\"part12"}"#, r#"{"key":"[key]"}"#),
-        ("4820193756", r#"{"n":4820193756}"#, r#""{\"n\":[key]}""#),
+        ("4820193756", r#"{"n":4820193756}"#, r#"{"n":"[key]"}"#),
     ] {
         let server = McpServer::url(&other.address).header("x-api-key", key).tool("say", READ);
         let running = Running::start(&server).await;

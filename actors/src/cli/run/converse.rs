@@ -15,6 +15,9 @@ use super::said::Said;
 use super::talk::Talk;
 use super::{Session, TOO_MUCH, UNREAD, interrupt, say, tell, tell_left_out, tell_taken};
 
+/// Commands of a conversation that come in their turn.
+pub(super) const COMMANDS: [&str; 3] = ["/quit", "/exit", "/forget"];
+
 impl Session {
     /// A conversation: lines in, answers out, until the end of the input.
     pub(crate) async fn converse(&mut self, history: Option<PathBuf>) -> anyhow::Result<()> {

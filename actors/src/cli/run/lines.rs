@@ -18,9 +18,9 @@ pub(crate) fn restore_terminal() {
     #[cfg(unix)]
     if let Some(before) = BEFORE.get() {
         use rustix::termios::{OptionalActions, tcgetpgrp, tcsetattr};
-        // In the background it would be stopped for that, and has asked for nothing.
-        let is_in_front = |group| group == rustix::process::getpgrp();
-        if tcgetpgrp(std::io::stdin()).is_ok_and(is_in_front) {
+        // In the background of its terminal it would be stopped for that, and has asked for nothing.
+        let is_behind = |group| group != rustix::process::getpgrp();
+        if !tcgetpgrp(std::io::stdin()).is_ok_and(is_behind) {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
     }
