@@ -571,6 +571,54 @@ async fn a_request_of_a_transaction_that_is_released_begins_anew_in_the_next_pro
     system.stop().await;
 }
 
+/// Also where its child was asked for nothing else, and where a line has it in its middle.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_released_and_has_not_got_on_when_the_process_ends_begins_anew() {
+    for before in [0, 1] {
+        let (world, inner) = (Arc::<World>::default(), store());
+        let dying = Arc::new(Dying::new(&inner, u32::MAX, false));
+        let store = Arc::clone(&dying) as Arc<dyn Store>;
+        let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+        let mut events = system.events();
+        world.open();
+        for _ in 0..before {
+            buyer.call(1_u32).await.unwrap();
+        }
+        world.log.lock().clear();
+        world.is_poison.store(true, Ordering::SeqCst);
+        world.open.store(false, Ordering::SeqCst);
+        buyer.submit(2_u32, CallOptions::new().key("k")).await.unwrap();
+        world.waiting.notified().await;
+        let line = system.checkpoint("top").await.unwrap();
+        world.open();
+        let undone = |event: &Event| matches!(event, Event::Effect { status: "compensated", .. });
+        for _ in 0..2 {
+            tokio::time::timeout(90 * SECOND, events.wait_for(undone)).await.expect("it is undone");
+        }
+        assert_eq!(world.log(), [Order::Debit, Order::Debit, Order::Refund, Order::Refund]);
+        world.is_poison.store(false, Ordering::SeqCst);
+        dying.dies_after(1);
+        system.quarantine().release("k").await.unwrap();
+        drop((system, buyer));
+        let (system, buyer) = open(&world, &inner, Scope::Transaction).await;
+        let mut events = system.events();
+        while system.journaled("k") == Some(Journaled::Open) {
+            let _ = tokio::time::timeout(SECOND, events.next()).await;
+        }
+        let done = Some(Journaled::Fated(Fate::Done, Some((before + 1).to_string())));
+        assert_eq!(system.journaled("k"), done);
+        assert_eq!(
+            world.log()[4..],
+            [Order::Debit; 2],
+            "{before} before it: both are paid for anew"
+        );
+        // The line has it in its middle, where it had been set aside since: it is where it began.
+        system.rollback("top", To::Line(line)).await.unwrap();
+        assert_eq!(buyer.call(1_u32).await.unwrap().value, before + 1);
+        system.stop().await;
+    }
+}
+
 /// What a scope falls for is often still away when it begins again.
 #[tokio::test(start_paused = true)]
 async fn a_supervisor_that_fell_is_settled_also_when_its_first_starts_fail() {

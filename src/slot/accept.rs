@@ -101,6 +101,11 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     }
 }
 
+/// Which time it is that this request is accepted under its key.
+const fn round(identity: u64, request: RequestId) -> u64 {
+    identity.wrapping_add(request.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
 /// The longest idempotency key of a durable request, in bytes: 65,536 of them are remembered.
 const LONGEST_KEY: usize = 4096;
 
@@ -175,6 +180,8 @@ impl Recorder<'_> {
         if more.key.as_ref().is_some_and(|key| !(1..=LONGEST_KEY).contains(&key.len())) {
             return Err(Refusal::Away(Unavailable::BadKey));
         }
+        // Under a key of its own it is the first. No two of a system have the same id, nor two systems one identity.
+        more.round = more.key.as_ref().map_or(0, |_| round(self.hub.identity, id));
         let key =
             more.key.get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
         let left = deadline.left(now.moment);
@@ -191,6 +198,7 @@ impl Recorder<'_> {
             taken: 0,
             back: Back::default(),
             hand: Hand::of(self.acts),
+            round: more.round,
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);

@@ -46,8 +46,8 @@ impl<W: Worker> Slot<W> {
         let work = async {
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
-                let key = context.task();
-                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                let (key, round) = (context.task(), job.mail.round());
+                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No, round };
                 let writing =
                     self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
@@ -161,8 +161,8 @@ impl<W: Worker> Slot<W> {
         context: &Context,
     ) -> Result<(), Unkept> {
         let Some(journal) = self.journal() else { return Ok(()) };
-        let key = context.task();
-        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
+        let (key, round) = (context.task(), job.mail.round());
+        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done, round };
         let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
         self.kept(Some(writing), job, context).await
     }

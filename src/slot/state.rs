@@ -68,7 +68,21 @@ impl Mid {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InHand {
     Here(RequestId),
-    Before(Arc<str>),
+    Before(Begun),
+}
+
+/// A request that had been begun with, as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) key: Arc<str>,
+    /// Which time it had been accepted under this key: what it did in another may be undone.
+    pub(crate) round: u64,
+}
+
+impl Begun {
+    pub(super) fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
+        mail.key() == Some(&self.key) && mail.round() == self.round
+    }
 }
 
 impl Continues {
@@ -83,17 +97,17 @@ impl Continues {
 }
 
 impl InHand {
-    fn is_open(&self, open: &dyn Fn(&str) -> bool) -> bool {
+    fn is_open(&self, open: &dyn Fn(&Begun) -> bool) -> bool {
         match self {
             Self::Here(_) => true,
-            Self::Before(key) => open(key),
+            Self::Before(begun) => open(begun),
         }
     }
 
     pub(super) fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
         match self {
             Self::Here(id) => mail.id == *id,
-            Self::Before(key) => mail.key() == Some(key),
+            Self::Before(begun) => begun.is::<W>(mail),
         }
     }
 }
@@ -130,6 +144,9 @@ pub(super) struct StoredInHand {
     pub(super) back: bool,
     #[serde(default)]
     pub(super) undo: Undoing,
+    /// As of [`Begun`].
+    #[serde(default)]
+    pub(super) round: u64,
 }
 
 impl StoredInHand {
@@ -156,7 +173,7 @@ impl Saved {
                     saved.base = Some(validated.snapshot().clone());
                 }
                 saved.mid = Some(Mid {
-                    request: InHand::Before(stored.key),
+                    request: InHand::Before(Begun { key: stored.key, round: stored.round }),
                     step: stored.step,
                     snapshot: validated.snapshot().clone(),
                     stored: true,
@@ -368,7 +385,7 @@ impl<W: Worker> Slot<W> {
     pub(crate) fn adopt_state(
         &self,
         validated: &Validated,
-        open: &dyn Fn(&str) -> bool,
+        open: &dyn Fn(&Begun) -> bool,
     ) -> Result<Adopted, String> {
         let Saved { base, mid, parent, steps, answered, .. } = *Saved::of(validated)?;
         let mut desk = self.desk();
