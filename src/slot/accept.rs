@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Waker};
 use super::{Desk, Mail, Refusal, Slot};
 use crate::behavior::default_key;
 use crate::checkpoint::{Batch, Durability, Now, Wall};
-use crate::effects::Ends;
+use crate::effects::{Ends, Written};
 use crate::error::{CallError, Unavailable};
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
@@ -327,20 +327,26 @@ impl<W: Worker> Slot<W> {
         if in_doubt { Fate::Unknown } else { fate }
     }
 
-    /// A group ends a request that was here last, and is in nobody's hands: what follows is as for one that ends
-    /// here. The fate that it has.
+    /// A group ends a request that was here last, and is in nobody's hands, with this fate or that which is
+    /// returned.
     pub(crate) fn ended_by_group(&self, mail: &Mail<W>, fate: Fate) -> Fate {
         let told = self.unless_in_doubt(mail, fate);
+        let is_left = fate == Fate::Unknown && self.hub.effects.is_used();
+        if self.rules.in_transaction && self.spec.stateful && is_left {
+            self.hub.effects.leave(&self.task_of(mail));
+        }
+        told
+    }
+
+    /// What follows then is as for one that ends here.
+    pub(crate) fn undone_for_group(&self, mail: &Mail<W>, fate: Fate, is_written: bool) {
         if self.rules.in_transaction && self.spec.stateful {
-            if fate == Fate::Unknown && self.hub.effects.is_used() {
-                self.hub.effects.leave(&self.task_of(mail));
-            }
-            self.undo_unfinished(mail, fate, false);
+            let written = if is_written { Written::OnItsWay } else { Written::No };
+            self.undo_unfinished(mail, fate, written);
         }
         if self.spec.stateful && self.hub.effects.is_used() {
             self.hub.effects.ended(&self.task_of(mail));
         }
-        told
     }
 
     /// Takes a request out that waits here and has never been handed out; whether it did.

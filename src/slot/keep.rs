@@ -138,7 +138,7 @@ impl<W: Worker> Slot<W> {
                 if !is_refused && job.mail.is_fated() && desk.standing(job) == Standing::Late {
                     // It has another, and no more follows.
                     self.doubt(&mut desk);
-                    self.take_back(&mut desk, None);
+                    let _ = self.take_back(&mut desk, None);
                 }
             }
             if let Some(saved) = &mut desk.saved {

@@ -15,6 +15,7 @@ use super::unfit::Unfit;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
+use crate::effects::Written;
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
@@ -543,9 +544,9 @@ impl<W: Worker> Slot<W> {
     /// stay half done, unless nobody knows what it has done.
     ///
     /// `fate` is the one it would have had: an act that is under way and makes it unknown is waited for.
-    /// `is_written`: its fate is on its way into the store, which has to take it first. A process that finds the
-    /// request open goes on with it behind what it has done.
-    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate, is_written: bool) {
+    /// A fate that is `written` the store has to take first: a process that finds the request open goes on with
+    /// it behind what it has done.
+    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate, written: Written) {
         if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
             return;
         }
@@ -553,7 +554,7 @@ impl<W: Worker> Slot<W> {
         let task = self.task_of(mail);
         let effects = &self.hub.effects;
         if effects.may_stand(&task) {
-            self.hub.spawn(effects.unwind(&task, is_written));
+            self.hub.spawn(effects.unwind(&task, written));
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
-use crate::effects::{AskKey, Keep, Unwind};
+use crate::effects::{AskKey, Keep, Unwind, Written};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Fate, Given};
@@ -585,7 +585,7 @@ impl System {
         });
         // From now on whoever asks for one of these anew, under the same key, acts once it is undone.
         let unwind = |task: &Arc<str>| -> (Arc<str>, Unwind) {
-            (Arc::clone(task), Box::pin(effects.unwind(task, false)))
+            (Arc::clone(task), Box::pin(effects.unwind(task, Written::No)))
         };
         // Nobody else waits for a tool that takes its time.
         let (late, owing): (Vec<_>, Vec<_>) =
