@@ -43,6 +43,8 @@ impl<W: Worker> Slot<W> {
             let left = desk.saved.as_mut().and_then(|saved| saved.mid.take());
             desk.discard(left);
         }
+        // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
+        self.stands_between(job.ticket);
         let work = async {
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
@@ -101,6 +103,7 @@ impl<W: Worker> Slot<W> {
     ) -> Result<Arc<Undone>, NotBack> {
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        self.stands_between(job.ticket);
         let work = async {
             let undone = self.hub.effects.compensate_from(&context.key(), step).await;
             self.all_undone(context).await?;
