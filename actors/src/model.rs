@@ -390,8 +390,11 @@ impl Model {
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
         let named = self.token_limit.unwrap_or_else(|| TokenLimit::of(base.host_str()));
-        let terms =
-            Terms { completion: named == TokenLimit::MaxCompletionTokens, window: self.window };
+        let terms = Terms {
+            completion: named == TokenLimit::MaxCompletionTokens,
+            window: self.window,
+            phases: options::is_openai(base.host_str()),
+        };
         let ids = self.wire.ids(base.host_str());
         Ok(Ready { client: Client::new(urls)?, base, terms, ids, credentials })
     }
