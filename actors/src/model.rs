@@ -502,14 +502,9 @@ impl Model {
             }
             None => None,
         };
-        match share {
-            Some(share) => {
-                course.used(share.usage);
-                *at_stake = share.usage;
-            }
-            // What is sent is read, also if by the time of the answer nobody waits for it any more.
-            None => course.used(wire::estimate(sent, 0)),
-        }
+        // What is sent is read, also if by the time of the answer nobody waits for it any more, or it is lost.
+        *at_stake = share.map_or_else(|| wire::estimate(sent, 0), |share| share.usage);
+        course.used(*at_stake);
         let headers = &credentials.headers[usize::from(stream)];
         let answered = ready.client.post(stream, headers, body, time_left).await;
         let response = match answered.map_err(transport::transport) {
