@@ -390,3 +390,85 @@ async fn a_rollback_says_what_was_asked_and_what_came_of_what_stands() {
         assert_eq!(*told.lock(), [(r#"{"Debit":7}"#.to_owned(), result)], "{scope}");
     }
 }
+
+/// Gives snapshots, and cannot be brought back to any: nobody has written its `restore`.
+#[derive(Clone, Default)]
+struct Forgets(Arc<u32>);
+
+impl Behavior for Forgets {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateful for Forgets {
+    async fn step(&mut self, more: &u32, turn: Turn, _: &Context) -> Result<Step<u32>, Fault> {
+        match (more, turn) {
+            (0, Turn::First) => Ok(Step::Continue),
+            (0, _) => Err(Fault::output_invalid("nonsense")),
+            (more, _) => {
+                self.0 = Arc::new(*self.0 + more);
+                Ok(Step::Reply(*self.0))
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("forgets", 1).with("sum", Arc::clone(&self.0)))
+    }
+}
+
+/// The same, with a `restore` that panics.
+#[derive(Clone, Default)]
+struct Panics(Forgets);
+
+impl Behavior for Panics {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateful for Panics {
+    async fn step(&mut self, more: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        self.0.step(more, turn, ctx).await
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.0.snapshot()
+    }
+
+    fn restore(&mut self, _: &Snapshot) -> Result<(), CheckpointError> {
+        panic!("a bug")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_can_restore_nothing_fails_its_request_and_not_its_states_and_goes_on() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let both = |durable: bool| {
+        let forgets = ChildSpec::stateful("forgets", Forgets::default).effect(EffectKind::Pure);
+        let panics = ChildSpec::stateful("panics", Panics::default).effect(EffectKind::Pure);
+        let (forgets, panics) = match durable {
+            true => (forgets.durable::<Forgets>(), panics.durable::<Panics>()),
+            false => (forgets, panics),
+        };
+        SupervisorSpec::one_for_one("root").child(forgets).child(panics)
+    };
+    for durable in [false, true] {
+        let system = match durable {
+            true => System::recover(both(true), Arc::clone(&store)).await.unwrap().0,
+            false => System::start(both(false)).await.unwrap(),
+        };
+        for (child, why) in [("forgets", "write its Stateful::restore"), ("panics", "a bug")] {
+            let port: Port<u32, u32> = system.port(format!("root/{child}").as_str()).unwrap();
+            assert_eq!(port.call(1_u32).await.unwrap().value, 1, "{child}");
+            let error = port.call(0_u32).await.unwrap_err();
+            let CallError::RecoveryExhausted { fault, .. } = &error else { panic!("{error}") };
+            assert_eq!(fault.code.as_deref(), Some("restore"), "{child}: {error}");
+            assert!(fault.message.contains(why), "{child}: {error}");
+            let none = "none is set aside";
+            assert!(fault.message.contains(none), "{child}: {error}");
+            assert_eq!(port.call(1_u32).await.unwrap().value, 2, "{child} has lost nothing");
+        }
+        assert_eq!(store.quarantined().unwrap().len(), 0, "durable: {durable}");
+        system.stop().await;
+    }
+}
