@@ -57,6 +57,7 @@ mod replay;
 mod state;
 mod trial;
 mod unfit;
+mod ways;
 mod wide;
 mod work;
 mod worker;
