@@ -54,6 +54,7 @@ mod point;
 mod rare;
 mod recovery;
 mod replay;
+mod same;
 mod state;
 mod trial;
 mod unfit;
