@@ -208,6 +208,11 @@ impl<Q, R> Envelope<Q, R> {
         self.more.as_ref()?.key.as_ref()
     }
 
+    /// Which time it was accepted under its key.
+    pub(crate) fn round(&self) -> u64 {
+        self.more.as_ref().map_or(0, |more| more.round)
+    }
+
     pub(crate) fn purse(&self) -> Option<&Purse> {
         self.more.as_ref()?.purse.as_ref()
     }

@@ -43,11 +43,13 @@ impl<W: Worker> Slot<W> {
             let left = desk.saved.as_mut().and_then(|saved| saved.mid.take());
             desk.discard(left);
         }
+        // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
+        self.stands_between(job.ticket);
         let work = async {
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
-                let key = context.task();
-                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                let (key, round) = (context.task(), job.mail.round());
+                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No, round };
                 let writing =
                     self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
@@ -106,6 +108,7 @@ impl<W: Worker> Slot<W> {
     ) -> Result<Arc<Undone>, NotBack> {
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        self.stands_between(job.ticket);
         let work = async {
             let undone = self.hub.effects.compensate_from(&context.key(), step).await;
             self.all_undone(context).await?;
@@ -166,8 +169,8 @@ impl<W: Worker> Slot<W> {
         context: &Context,
     ) -> Result<(), Unkept> {
         let Some(journal) = self.journal() else { return Ok(()) };
-        let key = context.task();
-        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
+        let (key, round) = (context.task(), job.mail.round());
+        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done, round };
         let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
         self.kept(Some(writing), job, context).await
     }

@@ -449,7 +449,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
-                    self.take_back(&mut self.desk(), None);
+                    let _ = self.take_back(&mut self.desk(), None);
                     let to = group.member_path(member);
                     count_fallback(&self.hub, group.path(), &to);
                     group.hand_on(mail, member);
@@ -459,7 +459,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
-                    self.take_back(&mut self.desk(), None);
+                    let _ = self.take_back(&mut self.desk(), None);
                     group.wait(mail, until);
                     return;
                 }

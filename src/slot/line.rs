@@ -109,13 +109,14 @@ impl<W: Worker> Slot<W> {
             let desk = self.desk();
             let saved = desk.candidate().map(|it| &it.saved).or(desk.saved.as_ref());
             let Some(saved) = saved else { return Ok(None) };
-            let key = RefCell::new(None);
+            let (key, round) = (RefCell::new(None), Cell::new(0));
             let spent = Cell::new(Budgets::default());
             let is_open = |request: &InHand| {
                 let is = |mail: &Mail<W>| {
                     let is = request.is::<W>(mail);
                     if is {
                         *key.borrow_mut() = Some(self.key_of(mail));
+                        round.set(mail.round());
                         spent.set(self.spent_in_hand(&desk, mail));
                     }
                     is
@@ -135,6 +136,7 @@ impl<W: Worker> Slot<W> {
                     _ => mid.undo,
                 },
                 key: key.into(),
+                round: round.get(),
             });
             let in_hand = in_hand.or_else(|| {
                 // It begins again: with the undos, or with being told of them.
@@ -143,7 +145,17 @@ impl<W: Worker> Slot<W> {
                     Undoing::Done => (false, undo),
                     _ => (true, Undoing::No),
                 };
-                Some(StoredInHand { key: Arc::from(key), step: 0, back, undo })
+                let note = |mail: &Mail<W>| {
+                    let is = self.key_of(mail) == key;
+                    if is {
+                        round.set(mail.round());
+                    }
+                    is
+                };
+                let _ = desk.mailbox.any_waiting(note)
+                    || desk.mailbox.flights().any(|it| note(it.payload));
+                let (key, round) = (Arc::from(key), round.get());
+                Some(StoredInHand { key, step: 0, back, undo, round })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             let at = (saved.steps, saved.answered, desk.life.incarnation());
@@ -280,7 +292,9 @@ impl<W: Worker> Slot<W> {
         let desk = self.desk();
         let is = |mail: &Mail<W>| match &mid.request {
             InHand::Here(id) => mail.id == *id,
-            InHand::Before(key) => *self.key_of(mail) == **key,
+            InHand::Before(begun) => {
+                *self.key_of(mail) == *begun.key && mail.round() == begun.round
+            }
         };
         !desk.mailbox.any_waiting(is) && !desk.mailbox.flights().any(|it| is(it.payload))
     }
