@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::checkpoint::file::mark::Synced;
 use crate::checkpoint::file::segment::{
     FRAME_HEAD, Head, Kind, Place, Read, SEGMENT_HEAD, Segment, TRAILER, Window, read_items,
 };
@@ -31,8 +32,14 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
     };
     std::fs::create_dir_all(folder).map_err(fail("making the folder"))?;
     let lock = lock(folder, &name)?;
-    let mut loading =
-        Loading { folder, name: &name, options: &options, index: Index::default(), bytes: 0 };
+    let mut loading = Loading {
+        folder,
+        name: &name,
+        options: &options,
+        index: Index::default(),
+        bytes: 0,
+        synced: Synced::read(folder),
+    };
     let tail = loading.load()?;
     let (index, bytes) = (loading.index, loading.bytes);
     let shared = Arc::new(Shared {
@@ -99,6 +106,8 @@ struct Loading<'a> {
     options: &'a FileOptions,
     index: Index<Place, Place>,
     bytes: u64,
+    /// What was synced for certain.
+    synced: Option<Synced>,
 }
 
 impl Loading<'_> {
@@ -249,7 +258,9 @@ impl Loading<'_> {
         is_last: bool,
     ) -> Result<Option<Tail>, StoreError> {
         let (segment, size) = self.segment(Head::name(Kind::Log, number))?;
-        if is_last && self.is_blank(&segment, size)? {
+        let synced = self.synced.filter(|synced| is_last && synced.number == number);
+        let synced = synced.map_or(0, |synced| synced.len);
+        if is_last && synced <= SEGMENT_HEAD as u64 && self.is_blank(&segment, size)? {
             return Ok(None);
         }
         if size < SEGMENT_HEAD as u64 {
@@ -266,6 +277,14 @@ impl Loading<'_> {
         let (offset, next, end) = self.frames(&segment, size, *sequence);
         self.index.commits += next - *sequence;
         *sequence = next;
+        let end = match end {
+            Ok(Read::End | Read::Torn) if offset < synced => {
+                let what =
+                    format!("all up to byte {synced} was synced, and is not whole from here on");
+                Err(segment.corrupt(offset, what))
+            }
+            end => end,
+        };
         match end {
             // What another process wrote may not be durable yet: what is written from now on says that it is.
             Ok(Read::End) if is_last => {
@@ -279,6 +298,8 @@ impl Loading<'_> {
             {
                 self.keep(&segment, offset, size)?;
                 self.cut(&segment, offset)?;
+                // Or the next one to open it would miss what is cut off here.
+                Synced::forget(self.folder).map_err(self.fail("cutting off what was altered"))?;
             }
             Err(error) => return Err(error),
         }
@@ -300,12 +321,29 @@ impl Loading<'_> {
         segment.file.sync_all().map_err(self.fail("cutting off what was not whole"))
     }
 
-    /// Keeps what is cut off in a file beside the log.
+    /// Keeps what is cut off in a file beside the log, of its own and durable before anything is cut off.
     fn keep(&self, segment: &Segment, at: u64, size: u64) -> Result<(), StoreError> {
         let len = usize::try_from(size - at).unwrap_or(usize::MAX);
+        if len == 0 {
+            return Ok(());
+        }
         let bytes = segment.read(at, len).map_err(self.fail("reading"))?;
-        let path = self.folder.join(format!("{}.cut-{at}", segment.name));
-        std::fs::write(path, bytes).map_err(self.fail("keeping what is cut off"))
+        let keep = |name: String| {
+            let path = self.folder.join(name);
+            let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            sync_folder(self.folder)
+        };
+        let name = format!("{}.cut-{at}", segment.name);
+        let mut kept = keep(name.clone());
+        let mut nth = 1;
+        // Something was cut off here before.
+        while matches!(&kept, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+            nth += 1;
+            kept = keep(format!("{name}-{nth}"));
+        }
+        kept.map_err(self.fail("keeping what is cut off"))
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::file::compact::{Copied, Start};
+use crate::checkpoint::file::mark::{Mark, Synced};
 use crate::checkpoint::file::open::create_log;
 use crate::checkpoint::file::segment::{Frames, Head, Kind, MAX_FRAME, Segment, Waiting, place};
 use crate::checkpoint::file::{Shared, Touch, sync_folder};
@@ -174,6 +175,7 @@ pub(super) struct Writer {
     unsynced: Option<Instant>,
     /// Up to where all of the segment is.
     synced: u64,
+    mark: Mark,
     /// An empty group with room: what each needs anew the system would have to fetch and clear.
     spare: Group,
 }
@@ -181,7 +183,10 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
         let synced = tail.len;
-        Self { shared, tail, unsynced: None, synced, spare: Group::default() }
+        let mark = Mark::open(&shared.folder);
+        let writer = Self { shared, tail, unsynced: None, synced, mark, spare: Group::default() };
+        writer.mark();
+        writer
     }
 
     pub(super) fn run(mut self) {
@@ -368,6 +373,7 @@ impl Writer {
         self.tail.sequence += group.commits;
         if group.needs_sync {
             self.synced = self.tail.len;
+            self.mark();
         }
         self.shared.bytes.fetch_add(group.frames.bytes.len() as u64, Ordering::Relaxed);
         {
@@ -403,7 +409,7 @@ impl Writer {
             self.unsynced.get_or_insert_with(Instant::now);
             return Ok(());
         }
-        self.sync().inspect_err(|_| {
+        self.sync_data().inspect_err(|_| {
             // Its batches are answered with an error, so they should not be there when the store is
             // opened anew. If even that fails, they may be: the answer says that writing ended.
             drop(self.cut());
@@ -431,6 +437,17 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
+        self.sync_data()?;
+        self.mark();
+        Ok(())
+    }
+
+    /// Writes down what is synced.
+    fn mark(&self) {
+        self.mark.write(Synced { number: self.tail.number, len: self.synced });
+    }
+
+    fn sync_data(&mut self) -> Result<(), StoreError> {
         let done = self.shared.touch(Touch::Sync).map_err(|(_, error)| error);
         match done.and_then(|()| self.tail.segment.file.sync_data()) {
             Ok(()) => {
