@@ -37,6 +37,7 @@ mod nested;
 mod past;
 mod room;
 mod stale;
+mod standing;
 mod state;
 mod trial;
 
@@ -45,6 +46,8 @@ pub(crate) use hand::Hand;
 pub(crate) use handed::Handed;
 use line::Line;
 pub(crate) use made::{Made, Serial, Taken};
+pub(crate) use standing::Footing;
+use standing::Standing;
 pub(crate) use state::Aside;
 use state::{State, Token};
 pub(crate) use trial::Tried;
@@ -119,6 +122,8 @@ pub(crate) struct Journal {
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
     full_at: Mutex<Option<Moment>>,
+    /// What children go on from.
+    standing: Standing,
     /// Something has become of some request.
     changed: tokio::sync::Notify,
     /// Requests whose work this process could not bring back into a state, the last ones.
@@ -202,6 +207,7 @@ impl Journal {
             filled: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
+            standing: Standing::default(),
             changed: tokio::sync::Notify::new(),
             lost: Mutex::default(),
             named: Mutex::default(),

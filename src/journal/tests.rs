@@ -587,6 +587,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
 mod golden;
 mod hand;
 mod made;
+mod standing;
 mod trial;
 
 #[tokio::test(start_paused = true)]
