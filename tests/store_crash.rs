@@ -166,11 +166,8 @@ fn a_block_of_zeros_within_the_last_batch_was_never_written() {
     assert_eq!(store.scan("requests", 1, 9).unwrap().len(), 1);
 }
 
-/// The file beside a log that says how far it is synced.
-const SYNCED: &str = "SYNCED";
-
-/// Batches of many lengths: how many, where what was synced ends, the whole log, and what is said of it.
-fn half_synced(folder: &Path) -> (usize, usize, Vec<u8>, Vec<u8>) {
+/// Batches of many lengths: how many, where what was synced ends, and the whole log.
+fn half_synced(folder: &Path) -> (usize, usize, Vec<u8>) {
     let options = FileOptions::new().sync_within(Duration::from_secs(86_400));
     let store = options.open(folder).unwrap();
     let batch = |n: usize, len: usize| {
@@ -184,7 +181,7 @@ fn half_synced(folder: &Path) -> (usize, usize, Vec<u8>, Vec<u8>) {
         let batch = batch(n, [60, 9000, 200, 700][n % 4]);
         store.commit(batch, Durability::Async).wait().unwrap();
     }
-    (40, synced, read(), std::fs::read(folder.join(SYNCED)).unwrap())
+    (40, synced, read())
 }
 
 /// The file system had written later blocks when the power failed, and not these.
@@ -192,7 +189,7 @@ fn half_synced(folder: &Path) -> (usize, usize, Vec<u8>, Vec<u8>) {
 fn blocks_that_were_not_written_before_a_sync_are_cut_off_with_what_follows() {
     const BLOCK: usize = 4096;
     let folder = scratch();
-    let (count, synced, bytes, mark) = half_synced(folder.path());
+    let (count, synced, bytes) = half_synced(folder.path());
     let blocks = bytes.len().div_ceil(BLOCK);
     let (mut cut, mut least) = (0, usize::MAX);
     for block in 0..blocks {
@@ -211,7 +208,6 @@ fn blocks_that_were_not_written_before_a_sync_are_cut_off_with_what_follows() {
                 continue;
             }
             let place = with_log(&torn);
-            std::fs::write(place.path().join(SYNCED), &mark).unwrap();
             let store = FileStore::open(place.path());
             let store = store.unwrap_or_else(|error| panic!("{block} and {more}: {error}"));
             let left = store.scan("requests", 1, 99).unwrap().len();
@@ -236,59 +232,23 @@ fn blocks_that_were_not_written_before_a_sync_are_cut_off_with_what_follows() {
     }
 }
 
-/// Nothing comes after the last batches that would say so.
 #[test]
-fn what_was_synced_last_is_refused_by_name_when_it_is_not_whole() {
+fn each_end_that_is_cut_off_on_request_is_kept() {
     let folder = scratch();
-    let store = FileStore::open(folder.path()).unwrap();
-    let lens: Vec<usize> = (0..3)
-        .map(|n| {
-            commit(&store, Batch::new().append("requests", vec![n + 1; 20_000])).unwrap();
-            std::fs::metadata(folder.path().join(FIRST)).unwrap().len() as usize
-        })
-        .collect();
+    let lens = sample(folder.path());
     let bytes = std::fs::read(folder.path().join(FIRST)).unwrap();
-    let mark = std::fs::read(folder.path().join(SYNCED)).unwrap();
-    let mut said = [&b"MSSY\x01\0\0\0\x01\0\0\0\0\0\0\0"[..], &lens[2].to_le_bytes()].concat();
-    said.extend(crc32fast::hash(&said).to_le_bytes());
-    assert_eq!(mark, said);
-    let mut torn = bytes.clone();
-    torn[lens[2] - 8192..lens[2] - 4096].fill(0);
-    let mut zeroed = bytes.clone();
-    let block = lens[1].next_multiple_of(4096);
-    zeroed[block..block + 4096].fill(0);
     let place = scratch();
-    let put = |bytes: &[u8], mark: &[u8]| {
-        std::fs::write(place.path().join(FIRST), bytes).unwrap();
-        std::fs::write(place.path().join(SYNCED), mark).unwrap();
-    };
-    for damaged in [&zeroed[..], &bytes[..lens[1]], &bytes[..lens[2] - 1]] {
-        put(damaged, &mark);
-        match FileStore::open(place.path()) {
-            Err(StoreError::Corrupt { file, offset, .. }) => {
-                assert_eq!((file.as_str(), offset), (FIRST, lens[1] as u64));
-            }
-            other => panic!("{other:?}"),
-        }
-        // What says nothing, or of less, makes nobody refuse it.
-        for mark in [&[][..], &mark[..27], &[0; 28]] {
-            put(damaged, mark);
-            let store = FileStore::open(place.path()).unwrap();
-            assert_eq!(store.scan("requests", 1, 9).unwrap().len(), 2);
-        }
-    }
-    // On request it is gone without, as often as it is said; each time what is cut off is kept.
-    for (nth, damaged) in [&zeroed, &torn, &zeroed].into_iter().enumerate() {
-        put(damaged, &mark);
-        let cut_off = FileOptions::new().altered_end(AlteredEnd::CutOff);
-        let store = cut_off.open(place.path()).unwrap();
-        assert_eq!(store.scan("requests", 1, 9).unwrap().len(), 2);
-        drop(store);
-        let nth = if nth == 0 { String::new() } else { format!("-{}", nth + 1) };
-        let kept = place.path().join(format!("{FIRST}.cut-{}{nth}", lens[1]));
-        assert_eq!(std::fs::read(kept).unwrap(), damaged[lens[1]..]);
-        let store = FileStore::open(place.path()).unwrap();
-        assert_eq!(store.scan("requests", 1, 9).unwrap().len(), 2);
+    for nth in 1..=3 {
+        let mut altered = bytes.clone();
+        altered[lens[4] as usize + 30] ^= nth;
+        std::fs::write(place.path().join(FIRST), &altered).unwrap();
+        assert!(matches!(FileStore::open(place.path()), Err(StoreError::Corrupt { .. })));
+        let options = FileOptions::new().altered_end(AlteredEnd::CutOff);
+        assert_eq!(seen(&options.open(place.path()).unwrap()), (4, 4));
+        // And not written over those before it, which were cut off at the same byte.
+        let nth = if nth == 1 { String::new() } else { format!("-{nth}") };
+        let kept = place.path().join(format!("{FIRST}.cut-{}{nth}", lens[4]));
+        assert_eq!(std::fs::read(kept).unwrap(), altered[lens[4] as usize..]);
     }
 }
 

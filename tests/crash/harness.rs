@@ -136,8 +136,6 @@ impl Log {
     pub(super) fn cut(&self, folder: &Path, at: usize) -> TempDir {
         let copy = copy(folder);
         std::fs::write(copy.path().join("store").join(&self.name), &self.bytes[..at]).unwrap();
-        // As it was before the rest was written, and synced.
-        drop(std::fs::remove_file(copy.path().join("store/SYNCED")));
         copy
     }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::checkpoint::file::mark::Synced;
 use crate::checkpoint::file::segment::{
     FRAME_HEAD, Head, Kind, Place, Read, SEGMENT_HEAD, Segment, TRAILER, Window, read_items,
 };
@@ -32,14 +31,8 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
     };
     std::fs::create_dir_all(folder).map_err(fail("making the folder"))?;
     let lock = lock(folder, &name)?;
-    let mut loading = Loading {
-        folder,
-        name: &name,
-        options: &options,
-        index: Index::default(),
-        bytes: 0,
-        synced: Synced::read(folder),
-    };
+    let mut loading =
+        Loading { folder, name: &name, options: &options, index: Index::default(), bytes: 0 };
     let tail = loading.load()?;
     let (index, bytes) = (loading.index, loading.bytes);
     let shared = Arc::new(Shared {
@@ -106,8 +99,6 @@ struct Loading<'a> {
     options: &'a FileOptions,
     index: Index<Place, Place>,
     bytes: u64,
-    /// What was synced for certain.
-    synced: Option<Synced>,
 }
 
 impl Loading<'_> {
@@ -258,9 +249,7 @@ impl Loading<'_> {
         is_last: bool,
     ) -> Result<Option<Tail>, StoreError> {
         let (segment, size) = self.segment(Head::name(Kind::Log, number))?;
-        let synced = self.synced.filter(|synced| is_last && synced.number == number);
-        let synced = synced.map_or(0, |synced| synced.len);
-        if is_last && synced <= SEGMENT_HEAD as u64 && self.is_blank(&segment, size)? {
+        if is_last && self.is_blank(&segment, size)? {
             return Ok(None);
         }
         if size < SEGMENT_HEAD as u64 {
@@ -277,14 +266,6 @@ impl Loading<'_> {
         let (offset, next, end) = self.frames(&segment, size, *sequence);
         self.index.commits += next - *sequence;
         *sequence = next;
-        let end = match end {
-            Ok(Read::End | Read::Torn) if offset < synced => {
-                let what =
-                    format!("all up to byte {synced} was synced, and is not whole from here on");
-                Err(segment.corrupt(offset, what))
-            }
-            end => end,
-        };
         match end {
             // What another process wrote may not be durable yet: what is written from now on says that it is.
             Ok(Read::End) if is_last => {
@@ -298,8 +279,6 @@ impl Loading<'_> {
             {
                 self.keep(&segment, offset, size)?;
                 self.cut(&segment, offset)?;
-                // Or the next one to open it would miss what is cut off here.
-                Synced::forget(self.folder).map_err(self.fail("cutting off what was altered"))?;
             }
             Err(error) => return Err(error),
         }
@@ -324,9 +303,6 @@ impl Loading<'_> {
     /// Keeps what is cut off in a file beside the log, of its own and durable before anything is cut off.
     fn keep(&self, segment: &Segment, at: u64, size: u64) -> Result<(), StoreError> {
         let len = usize::try_from(size - at).unwrap_or(usize::MAX);
-        if len == 0 {
-            return Ok(());
-        }
         let bytes = segment.read(at, len).map_err(self.fail("reading"))?;
         let keep = |name: String| {
             let path = self.folder.join(name);

@@ -13,7 +13,6 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::file::compact::{Copied, Start};
-use crate::checkpoint::file::mark::{Mark, Synced};
 use crate::checkpoint::file::open::create_log;
 use crate::checkpoint::file::segment::{Frames, Head, Kind, MAX_FRAME, Segment, Waiting, place};
 use crate::checkpoint::file::{Shared, Touch, sync_folder};
@@ -178,7 +177,6 @@ pub(super) struct Writer {
     unsynced: Option<Instant>,
     /// Up to where all of the segment is.
     synced: u64,
-    mark: Mark,
     /// An empty group with room: what each needs anew the system would have to fetch and clear.
     spare: Group,
 }
@@ -186,10 +184,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
         let synced = tail.len;
-        let mark = Mark::open(&shared.folder);
-        let writer = Self { shared, tail, unsynced: None, synced, mark, spare: Group::default() };
-        writer.mark();
-        writer
+        Self { shared, tail, unsynced: None, synced, spare: Group::default() }
     }
 
     pub(super) fn run(mut self) {
@@ -376,7 +371,6 @@ impl Writer {
         self.tail.sequence += group.commits;
         if group.needs_sync {
             self.synced = self.tail.len;
-            self.mark();
         }
         self.shared.bytes.fetch_add(group.frames.bytes.len() as u64, Ordering::Relaxed);
         {
@@ -412,7 +406,7 @@ impl Writer {
             self.unsynced.get_or_insert_with(Instant::now);
             return Ok(());
         }
-        self.sync_data().inspect_err(|_| {
+        self.sync().inspect_err(|_| {
             // Its batches are answered with an error, so they should not be there when the store is
             // opened anew. If even that fails, they may be: the answer says that writing ended.
             drop(self.cut());
@@ -440,17 +434,6 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.sync_data()?;
-        self.mark();
-        Ok(())
-    }
-
-    /// Writes down what is synced.
-    fn mark(&self) {
-        self.mark.write(Synced { number: self.tail.number, len: self.synced });
-    }
-
-    fn sync_data(&mut self) -> Result<(), StoreError> {
         let done = self.shared.touch(Touch::Sync).map_err(|(_, error)| error);
         match done.and_then(|()| self.tail.segment.file.sync_data()) {
             Ok(()) => {
