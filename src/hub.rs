@@ -474,7 +474,17 @@ impl Hub {
         let now = Wall::from(self.clock.wall());
         let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
-            if let Err(error) = journal.tidy(|| effects.ledger.lock().records()).await {
+            // What it says is put together and encoded, which takes a while: not where lives run.
+            let writes = Arc::clone(&journal);
+            let rewriting = runtime
+                .spawn_blocking(move || writes.rewriting(|| effects.ledger.lock().records()));
+            let tidied = match rewriting.await {
+                Ok(Ok(rewriting)) => journal.rewritten(rewriting).await,
+                Ok(Err(error)) => Err(error),
+                // The system ends.
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = tidied {
                 journal.note_failure(&error);
                 tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
             }

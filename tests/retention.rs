@@ -451,7 +451,11 @@ fn a_rollback_in_a_full_store_makes_room_and_keeps_what_it_returns_to() {
         assert_eq!(port.call(0_u64).await.unwrap().value, 11);
         drop((system, port));
         let (system, port) = counting(&store).await;
-        assert_eq!(port.call(0_u64).await.unwrap().value, 12, "the next process goes on from there");
+        assert_eq!(
+            port.call(0_u64).await.unwrap().value,
+            12,
+            "the next process goes on from there"
+        );
         for listed in store.checkpoints(&path).unwrap() {
             assert_eq!(listed.broken, None, "the lineage of {} is lost", listed.checkpoint.id);
         }

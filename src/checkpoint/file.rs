@@ -13,7 +13,6 @@
 //! [`checkpoint_format`]: crate::documentation::checkpoint_format
 
 mod compact;
-mod mark;
 mod open;
 mod segment;
 mod torn;
@@ -45,7 +44,7 @@ use segment::Place;
 use writer::{Job, Queue};
 
 /// What to do with an end of the log that was altered, rather than cut short by a crash. (A log that
-/// was cut short always opens to its last whole batch, if nothing is missing that had been synced.)
+/// was cut short always opens to its last whole batch.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AlteredEnd {

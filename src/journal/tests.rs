@@ -21,6 +21,8 @@ use crate::ledger::{Happened, Input, Ledger};
 #[derive(Debug, Default)]
 struct Asked {
     inner: MemoryStore,
+    /// Who has asked where its journals end.
+    readers: Mutex<Vec<std::thread::ThreadId>>,
     waiting: Mutex<Vec<Option<(Batch, Answerer)>>>,
 }
 
@@ -72,6 +74,7 @@ impl Store for Asked {
     }
 
     fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.readers.lock().push(std::thread::current().id());
         self.inner.streams()
     }
 

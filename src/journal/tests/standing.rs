@@ -84,3 +84,22 @@ async fn of_many_who_find_no_room_one_makes_it_for_all() {
     }
     assert_eq!(journal.state.lock().tidied(), 1);
 }
+
+#[tokio::test]
+async fn a_journal_is_put_together_anew_on_no_thread_that_lives_run_on() {
+    let store = Arc::<Asked>::default();
+    let (journal, _) = Journal::open(Arc::clone(&store) as Arc<dyn Store>, clock()).unwrap();
+    let (watch, points) = (WatchSpec::default(), PointSpec::default());
+    let hub = Hub::new(clock(), Handle::current(), 16, watch, points, 1);
+    journal.fill();
+    hub.tidy(&journal);
+    for commits in 1..=2 {
+        while store.waiting.lock().len() < commits {
+            tokio::task::yield_now().await;
+        }
+        store.answer(commits - 1, true);
+    }
+    hub.tidied().await;
+    let readers = store.readers.lock();
+    assert!(!readers.is_empty() && !readers.contains(&std::thread::current().id()));
+}
