@@ -18,6 +18,7 @@ mod segment;
 mod torn;
 mod writer;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -388,7 +389,17 @@ impl Store for FileStore {
     }
 
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
-        self.ask(|answer| Job::Retain { keep, now, answer })
+        self.retain_besides(keep, now, &HashSet::new())
+    }
+
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
+        let held = held.clone();
+        self.ask(|answer| Job::Retain { keep, now, held, answer })
     }
 
     fn live(&self) -> Result<u64, StoreError> {

@@ -4,6 +4,7 @@
 //! answered with success is never taken back. No method hides a failure. Committing does not block the
 //! caller's thread; reading may.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin as Pinned;
@@ -541,6 +542,23 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As a commit.
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError>;
+
+    /// As [`Store::retain`], and keeps these as well: a rollback is about to return to them, or a child stands on one
+    /// that it has stored nothing after.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Default
+    /// Nothing is dropped while there are any: right for a store that does not know how to pass over them.
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
+        if held.is_empty() { self.retain(keep, now) } else { Ok(Retained::default()) }
+    }
 
     /// About how many bytes it would take if it were compacted now: what that saves decides whether it is. A store
     /// that cannot tell says 0, and is compacted whenever it has doubled.
