@@ -19,8 +19,8 @@ use crate::fate::{Cost, Fate, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{
-    EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
-    Undo, Verdict,
+    EffectKey, EffectStatus, Entry, Input, Intent, Ledger, Output, Record, Resolution, Undo,
+    Verdict,
 };
 use crate::port::{Act, Call, NotUndone, Outcome, Tie};
 
@@ -248,13 +248,19 @@ impl Effects {
     /// Feeds the ledger; what must be kept is kept before this returns.
     pub(crate) async fn feed(&self, input: Input) -> Result<Output, Fault> {
         let output = self.ledger.lock().on(input);
+        self.fed(&output).await?;
+        Ok(output)
+    }
+
+    /// The ledger was fed: what must be kept is kept before this returns.
+    async fn fed(&self, output: &Output) -> Result<(), Fault> {
         self.changed.notify_waiters();
         if let Some(record) = &output.record {
             self.keep(record.clone()).await?;
             self.tell(record);
             self.settled(record);
         }
-        Ok(output)
+        Ok(())
     }
 
     /// Feeds the ledger; what must be kept is handed to the journal, and not waited for.
@@ -393,17 +399,20 @@ impl Effects {
         let verify = act.verify.as_ref().filter(|_| act.kind == EffectKind::Verifiable);
         let Some(asked) = verify.map(|verify| verify(tie)) else { return Err(unknown) };
         let resolution = asked.await;
-        self.feed(Input::Resolved(key, resolution.clone())).await?;
-        match resolution {
-            Resolution::Happened(bytes) => {
-                let value = (act.decode)(&bytes).map_err(|error| unreadable(key, &error))?;
-                Ok(recorded(value, tool, Happened::new(bytes)))
+        self.feed(Input::Resolved(key, resolution)).await?;
+        // A person may have spoken meanwhile, and their word counts.
+        let status = self.ledger.lock().get(key).map(|entry| entry.status.clone());
+        match status {
+            Some(EffectStatus::Confirmed(happened) | EffectStatus::Left(happened)) => {
+                let bytes = &happened.result;
+                let value = (act.decode)(bytes).map_err(|error| unreadable(key, &error))?;
+                Ok(recorded(value, tool, happened))
             }
-            Resolution::NotHappened => {
+            Some(EffectStatus::Rejected) => {
                 let why = format!("\"{tool}\" gave no answer, and nothing has happened");
                 Err(Fault::exhausted(why).not_applied().with_source(unknown))
             }
-            Resolution::CannotTell => Err(unknown),
+            _ => Err(unknown),
         }
     }
 

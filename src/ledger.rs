@@ -133,6 +133,17 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Whether somebody still has to find out what came of it, or to do something about it.
+    pub(crate) fn is_owed(&self) -> bool {
+        // To know of one that does no harm when it is repeated nobody will ever want.
+        let is_moot = self.status == EffectStatus::Intended
+            && self.intent.kind.is_replay_safe()
+            && self.intent.undo.is_none();
+        self.status.is_open() && !is_moot
+    }
+}
+
 /// The longest key of a request that stands in the keys of its effects, in bytes.
 const LONGEST_TASK: usize = 128;
 
@@ -574,13 +585,7 @@ impl Ledger {
         self.forget_asked(task);
         let Some((task, mut keys)) = self.tasks.remove_entry(task) else { return };
         keys.retain(|key| {
-            let open = self.entries.get(key).is_some_and(|entry| {
-                // To know of one that does no harm when it is repeated nobody will ever want.
-                let is_moot = entry.status == EffectStatus::Intended
-                    && entry.intent.kind.is_replay_safe()
-                    && entry.intent.undo.is_none();
-                entry.status.is_open() && !is_moot
-            });
+            let open = self.entries.get(key).is_some_and(Entry::is_owed);
             if !open {
                 self.entries.remove(key);
             }

@@ -40,6 +40,9 @@ struct World {
     /// Crashes of the agent that are left, after its act.
     crash: AtomicU32,
     questions: AtomicU32,
+    /// Whoever asks the register waits.
+    ponders: AtomicU32,
+    pondered: Notify,
     /// The tool never answers, and does nothing.
     hang: AtomicU32,
     hung: Notify,
@@ -104,6 +107,10 @@ impl Behavior for Register {
 impl Stateless for Register {
     async fn serve(&self, _: &u32, _: &Context) -> Result<bool, Fault> {
         self.0.questions.fetch_add(1, Ordering::SeqCst);
+        if take(&self.0.ponders) {
+            self.0.hung.notify_one();
+            self.0.pondered.notified().await;
+        }
         Ok(!self.0.acts.lock().is_empty())
     }
 }
@@ -212,6 +219,22 @@ async fn an_act_whose_answer_was_lost_is_not_repeated_and_not_reported_as_failed
     assert_eq!(world.acts.lock().len(), 1);
     let counts = system.effects().counts();
     assert_eq!(counts, EffectCounts { unknown: 1, ..EffectCounts::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_word_of_a_person_counts_also_while_it_is_asked_whether_an_act_happened() {
+    let (system, world, agent) = desk(EffectKind::Verifiable).await;
+    world.vanish.store(1, Ordering::SeqCst);
+    world.ponders.store(1, Ordering::SeqCst);
+    let call = tokio::spawn(async move { agent.call(21_u32).await.unwrap().value });
+    world.hung.notified().await;
+    let effects = system.effects();
+    let key = effects.open()[0].key;
+    effects.happened(key, &5_u32).await.unwrap();
+    // It says that nothing has happened.
+    world.pondered.notify_one();
+    assert_eq!(call.await.unwrap(), 5);
+    assert_eq!((world.acts.lock().len(), effects.counts().confirmed), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ impl Effects {
     /// This task has ended. Goes on at once where a person has spoken before that.
     pub(crate) fn halts(self: &Arc<Self>, task: &str, ends: Ends) {
         let ledger = self.ledger.lock();
-        let is_left = ledger.of_task(task).iter().any(|entry| entry.status.is_open());
+        let is_left = ledger.of_task(task).into_iter().any(Entry::is_owed);
         drop(ledger);
         if is_left {
             self.halted.lock().0.insert(Arc::from(task), ends);
@@ -80,8 +80,8 @@ impl Effects {
             let ledger = self.ledger.lock();
             let Some(entry) = ledger.get(key) else { return };
             let task = &entry.intent.task;
-            let is_open = ledger.of_task(task).iter().any(|entry| entry.status.is_open());
-            (!is_open).then(|| Arc::clone(task))
+            let is_owed = ledger.of_task(task).into_iter().any(Entry::is_owed);
+            (!is_owed).then(|| Arc::clone(task))
         };
         if let Some(task) = settled {
             self.halted.lock().0.remove(&task);
@@ -268,5 +268,23 @@ mod tests {
         assert_eq!(left(), 1);
         effects.feed(Input::Undone(keys[1])).await.unwrap();
         assert_eq!(left(), 0);
+    }
+
+    #[test]
+    fn of_a_task_that_has_only_looked_nothing_is_remembered() {
+        let effects = Effects::new(|_| {});
+        let (tool, request) = (ChildPath::from("desk/tool"), Arc::<[u8]>::from(&b"7"[..]));
+        for (task, kind) in [("reads", EffectKind::Read), ("acts", EffectKind::Irreversible)] {
+            let key = EffectKey::of(task, 0, 0, &tool, &request);
+            let (task, owner, undo) = (Arc::from(task), "desk/agent".into(), None);
+            let (tool, request) = (tool.clone(), Arc::clone(&request));
+            let intent =
+                Intent { key, task, owner, step: 0, ordinal: 0, tool, kind, request, undo };
+            effects.ledger.lock().apply(Record::Intent(intent, 0));
+        }
+        for task in ["reads", "acts"] {
+            effects.halts(task, Ends::Unanswered);
+        }
+        assert_eq!(effects.halted.lock().0.keys().map(|it| &**it).collect::<Vec<_>>(), ["acts"]);
     }
 }

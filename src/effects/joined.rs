@@ -99,8 +99,9 @@ impl Effects {
             effect.unwrap_or_else(|| EffectKey::of(task, *step, *ordinal, call.target(), &request));
         let key = AskKey::of(site, call.target(), &request, question.may_repeat).to_string();
         let key: Arc<str> = Arc::from(key);
+        self.opens(site, &tie);
         // What it costs is told to whoever asked, and once.
-        let tell = |cost| tie.note_cost(self.due(site, effect, cost, &tie));
+        let tell = |cost| tie.note_cost(self.due_in_vain(site, effect, cost, &tie));
         if let Some(outcome) = self.answer_to(&key, call.target(), &question, tell).await {
             let cost = cost(&outcome);
             let outcome = outcome.map(|mut answer| {

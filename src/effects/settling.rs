@@ -136,10 +136,10 @@ impl EffectsRef {
     /// The effect is not known or none of these, its tool is being asked to undo it, or the journal cannot be
     /// written.
     pub async fn undone(&self, key: EffectKey) -> Result<(), ResolveError> {
-        let is_asked = self.effects.undoing.lock().contains(&key);
+        let is_asked = || self.effects.undoing.lock().contains(&key);
         let fits = |status: &EffectStatus| match status {
             EffectStatus::Stuck(_) | EffectStatus::Left(_) => true,
-            EffectStatus::Compensating => !is_asked,
+            EffectStatus::Compensating => !is_asked(),
             _ => false,
         };
         self.settle(key, fits, Input::Undone(key)).await
@@ -196,21 +196,22 @@ impl EffectsRef {
         fits: impl Fn(&EffectStatus) -> bool,
         input: Input,
     ) -> Result<(), ResolveError> {
-        let status = self.effects.ledger.lock().get(key).map(|entry| entry.status.clone());
-        match status {
-            None => Err(ResolveError::NotFound(key)),
-            Some(status) if !fits(&status) => {
-                Err(ResolveError::NotOpen { key, status: status.name() })
+        let input = match &self.said {
+            Some(said) => Input::By(Arc::clone(said), Box::new(input)),
+            None => input,
+        };
+        // Under one lock: what another person says meanwhile lets the task act again.
+        let output = {
+            let mut ledger = self.effects.ledger.lock();
+            match ledger.get(key).map(|entry| &entry.status) {
+                None => return Err(ResolveError::NotFound(key)),
+                Some(status) if !fits(status) => {
+                    return Err(ResolveError::NotOpen { key, status: status.name() });
+                }
+                Some(_) => ledger.on(input),
             }
-            Some(_) => {
-                let input = match &self.said {
-                    Some(said) => Input::By(Arc::clone(said), Box::new(input)),
-                    None => input,
-                };
-                self.effects.feed(input).await.map_err(ResolveError::Journal)?;
-                Ok(())
-            }
-        }
+        };
+        self.effects.fed(&output).await.map_err(ResolveError::Journal)
     }
 }
 
@@ -229,5 +230,32 @@ fn view(entry: &Entry) -> EffectView {
         kind: entry.intent.kind,
         status: entry.status.name(),
         said: entry.said.as_deref().cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Intent, Record};
+
+    #[tokio::test]
+    async fn a_word_is_weighed_and_taken_in_one_go() {
+        let effects = Effects::new(|_| {});
+        let (tool, request) = (ChildPath::from("desk/tool"), Arc::<[u8]>::from(&b"7"[..]));
+        let key = EffectKey::of("one", 0, 0, &tool, &request);
+        let (task, owner) = (Arc::from("one"), "desk/agent".into());
+        let (kind, undo) = (EffectKind::Irreversible, None);
+        let intent = Intent { key, task, owner, step: 0, ordinal: 0, tool, kind, request, undo };
+        effects.ledger.lock().apply(Record::Intent(intent, 0));
+        effects.ledger.lock().apply(Record::Status(key, EffectStatus::Unknown));
+        let people = EffectsRef::new(Arc::clone(&effects));
+        let fits = |status: &EffectStatus| {
+            assert!(effects.ledger.try_lock().is_none(), "nobody else speaks meanwhile");
+            is_unknown(status)
+        };
+        let word = || Input::Resolved(key, Resolution::NotHappened);
+        people.feed(key, fits, word()).await.unwrap();
+        let second = people.feed(key, fits, word()).await;
+        assert!(matches!(second, Err(ResolveError::NotOpen { status: "rejected", .. })));
     }
 }

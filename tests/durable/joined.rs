@@ -34,6 +34,8 @@ struct World {
     panics: AtomicU32,
     faults: AtomicU32,
     stalls: AtomicU32,
+    /// Refunds from now on that cost as much and are refused.
+    refused: AtomicU32,
     /// Refunds from now on that are never answered.
     hang: AtomicU32,
     hung: Notify,
@@ -77,6 +79,9 @@ impl Stateless for Refund {
             std::future::pending::<()>().await;
         }
         ctx.spend(PRICE);
+        if take(&self.0.refused) {
+            return Err(Fault::business("not today"));
+        }
         Ok(*amount)
     }
 }
@@ -354,6 +359,77 @@ fn a_budget_that_is_used_up_is_used_up_wherever_the_process_ends() {
         });
         if finished {
             assert!(limit > 3, "{limit}");
+            break;
+        }
+    }
+}
+
+/// Asks until it is answered, in the same step.
+#[derive(Clone, Default)]
+struct Insists(Arc<u64>);
+
+impl Behavior for Insists {
+    type Request = u64;
+    type Reply = u64;
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u64, u64>>("clerk")
+    }
+}
+
+impl Stateful for Insists {
+    async fn step(&mut self, request: &u64, turn: Turn, ctx: &Context) -> Result<Step<u64>, Fault> {
+        if let Turn::Performed(performed) = turn {
+            let answer = performed.get::<u64>(0);
+            let answer = *answer.map_err(|_| Fault::network("once more"))?.value;
+            self.0 = Arc::new(answer);
+            return Ok(Step::Reply(answer));
+        }
+        Ok(Step::Perform(vec![ctx.port::<u64, u64>("clerk")?.ask(*request)]))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("insists", 1).with("told", Arc::clone(&self.0)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.0 = snapshot.get("told")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_question_that_failed_and_is_asked_again_is_paid_for_once_wherever_the_process_ends() {
+    let start = async |world: &Arc<World>, store: &Arc<dyn Store>| {
+        let tool = Refund(Arc::clone(world));
+        let tool = ChildSpec::stateless("clerk", move || tool.clone()).durable::<Refund>();
+        let desk = ChildSpec::stateful("desk", Insists::default).durable::<Insists>();
+        let spec = SupervisorSpec::one_for_one("top").child(tool).child(desk);
+        let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+        let desk: Port<u64, u64> = system.port("top/desk").unwrap();
+        if system.journaled("case").is_none() {
+            let _ = desk.submit(7_u64, case()).await;
+        }
+        system
+    };
+    for limit in 0.. {
+        let (inner, world) = (store(), Arc::<World>::default());
+        world.refused.store(1, Ordering::SeqCst);
+        let finished = runtime().block_on(async {
+            let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, true));
+            let work = async { drop(fate(&start(&world, &store).await, "case").await) };
+            tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
+        });
+        runtime().block_on(async {
+            let system = start(&world, &inner).await;
+            let Journaled::Fated(fate, _) = fate(&system, "case").await else { unreachable!() };
+            assert_eq!(fate, Fate::Done, "after {limit}");
+            let cost = system.given("case").unwrap().cost.tokens;
+            let all = if finished { 2..=2 } else { 1..=2 };
+            assert!(all.contains(&(cost / PRICE.tokens)), "after {limit}: {cost}");
+        });
+        if finished {
+            assert!(limit > 5, "{limit}");
             break;
         }
     }
