@@ -4,6 +4,7 @@
 //! answered with success is never taken back. No method hides a failure. Committing does not block the
 //! caller's thread; reading may.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin as Pinned;
@@ -16,10 +17,10 @@ use tokio::sync::oneshot;
 use crate::checkpoint::codec;
 use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::{
-    Checkpoint, Digest, Pin, Sealed, Topology, Wall, envelope_schema,
+    Checkpoint, Digest, Now, Pin, Sealed, Topology, Wall, envelope_schema,
 };
 use crate::checkpoint::snapshot::{Encoded, Piece, Snapshot};
-use crate::checkpoint::{Scope, stored};
+use crate::checkpoint::{LONGEST_PIN, Scope, stored};
 use crate::error::{CodecError, StoreError};
 use crate::id::{CheckpointId, ChildPath, LineId};
 
@@ -296,6 +297,16 @@ pub struct Listed {
     pub broken: Option<Arc<str>>,
 }
 
+impl Listed {
+    /// Whether people and its age say nothing against it now.
+    pub(crate) fn is_of_use(&self, now: Now) -> bool {
+        let Self { checkpoint, pins, bad, .. } = self;
+        bad.is_none()
+            && (checkpoint.age(now) <= checkpoint.validity()
+                || pins.iter().any(|pin| pin.holds(now.wall, LONGEST_PIN)))
+    }
+}
+
 /// A checkpoint with its pieces, as a store has it. It can be looked at; to restore it, have it
 /// [validated](crate::checkpoint::Validator).
 #[derive(Clone, Debug)]
@@ -522,7 +533,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store cannot be read.
     fn info(&self) -> Result<StoreInfo, StoreError>;
 
-    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, what a kept line names,
+    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, also a line whose first member has a
+    /// pin whose owner begins with the line's id and a space; what a kept line names,
     /// what was set aside, and what a child goes on from, whatever becomes of its request in hand: of all, and of
     /// those its last one comes from, the newest between two requests. A checkpoint whose parent goes stays whole: the store remembers the
     /// parent's chain.
@@ -530,6 +542,23 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As a commit.
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError>;
+
+    /// As [`Store::retain`], and keeps these as well: a rollback is about to return to them, or a child stands on one
+    /// that it has stored nothing after.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Default
+    /// Nothing is dropped while there are any: right for a store that does not know how to pass over them.
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
+        if held.is_empty() { self.retain(keep, now) } else { Ok(Retained::default()) }
+    }
 
     /// About how many bytes it would take if it were compacted now: what that saves decides whether it is. A store
     /// that cannot tell says 0, and is compacted whenever it has doubled.

@@ -83,6 +83,7 @@ fn number(event: &Event) -> usize {
         Event::Noted { .. } => 36,
         Event::PolicyChanged { .. } => 37,
         Event::AllowList { .. } => 38,
+        Event::RestoredOtherwise { .. } => 39,
     }
 }
 
@@ -227,6 +228,11 @@ fn each() -> Vec<Event> {
         Event::Noted { child: path("it"), request, what: "turns", count: 3 },
         Event::PolicyChanged { child: path("it"), checkpoint },
         Event::AllowList { group: path("it"), digest: Digest([4; 32]) },
+        Event::RestoredOtherwise {
+            child: path("it"),
+            checkpoint: Some(checkpoint),
+            pieces: vec!["sum".to_owned()],
+        },
     ]
 }
 

@@ -21,6 +21,8 @@ use crate::ledger::{Happened, Input, Ledger};
 #[derive(Debug, Default)]
 struct Asked {
     inner: MemoryStore,
+    /// Who has asked where its journals end.
+    readers: Mutex<Vec<std::thread::ThreadId>>,
     waiting: Mutex<Vec<Option<(Batch, Answerer)>>>,
 }
 
@@ -72,6 +74,7 @@ impl Store for Asked {
     }
 
     fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.readers.lock().push(std::thread::current().id());
         self.inner.streams()
     }
 
@@ -111,6 +114,7 @@ fn open(key: &str) -> Open {
         taken: 0,
         back: Back::default(),
         hand: Hand::default(),
+        round: 0,
     }
 }
 
@@ -306,7 +310,7 @@ async fn what_was_set_aside_survives_a_journal_that_is_written_anew() {
     assert_eq!(told(&again), told(&journal));
     let (released, handed) = again.released("one").unwrap();
     handed.await.unwrap();
-    assert_eq!((released.request, released.deadline), (open("one").request, Some(7)));
+    assert_eq!((released.request, released.round), (open("one").request, 1));
     again.discarded("two").unwrap().await.unwrap();
     assert!(again.released("two").is_none());
     let (third, _) = Journal::open(store, clock()).unwrap();
@@ -587,6 +591,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
 mod golden;
 mod hand;
 mod made;
+mod standing;
 mod trial;
 
 #[tokio::test(start_paused = true)]
