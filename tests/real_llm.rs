@@ -200,6 +200,60 @@ async fn a_real_model_is_held_to_a_schema_while_it_is_heard() {
     assert_balanced(system.fates());
 }
 
+/// What the server also speaks, besides chat completions.
+fn other_wires(url: &str) -> [(&'static str, Model); 2] {
+    [("responses", Model::responses(url, NAME)), ("messages", Model::anthropic(url, NAME))]
+}
+
+#[tokio::test]
+async fn a_real_model_answers_by_the_other_wires_whole_and_while_it_is_heard() {
+    let Some(url) = variable("MAINSTAY_LLM_URL", "an answer by another wire") else { return };
+    for (wire, model) in other_wires(&url) {
+        let model = model.idle_timeout(LONG).price_per_million(100_000, 200_000);
+        let root =
+            SupervisorSpec::one_for_one("root").child(model.spec("real").attempt_timeout(LONG));
+        let system = System::start(root).await.unwrap();
+        let port: Chat = system.port("root/real").unwrap();
+        let options = CallOptions::new().deadline(LONG);
+        let request = ChatRequest::from("Say hello.").system("You are brief.");
+        let request = request.max_tokens(48).temperature(0.0);
+        let whole = port.call_with(request.clone(), options.clone()).await.unwrap();
+        let (sink, mut stream) = open(64);
+        let heard = request.stream_to(sink);
+        let call = {
+            let (port, options) = (port.clone(), options.clone());
+            tokio::spawn(async move { port.call_with(heard, options).await })
+        };
+        let mut heard = String::new();
+        while let Some(event) = stream.next().await {
+            match event {
+                StreamEvent::Text(text) => heard.push_str(&text),
+                StreamEvent::Done => break,
+                other => panic!("{wire}: {other:?} after {heard:?}"),
+            }
+        }
+        let streamed = call.await.unwrap().unwrap();
+        say(&format!("by {wire}: {:?}, and heard {heard:?}", whole.value.text));
+        assert_eq!(streamed.value.text, heard, "{wire}");
+        for answer in [&whole, &streamed] {
+            let usage = answer.value.usage;
+            assert!(!answer.degraded && answer.value.finish == Finish::Stop, "{wire}: {answer:?}");
+            assert!(!usage.estimated && usage.input > 10 && usage.output > 0, "{wire}: {usage:?}");
+            assert!(answer.cost.money_micros > 0, "{wire}");
+        }
+
+        // It is told as the same thing by each of them.
+        let cut = port.call_with(ChatRequest::from("Say hello.").max_tokens(2), options.clone());
+        let Err(CallError::RecoveryExhausted { fault, .. }) = cut.await else { panic!("{wire}") };
+        let why = (fault.class, fault.code.as_deref());
+        assert_eq!(why, (Class::OutputInvalid, Some("truncated")), "{wire}");
+        let long = port.call_with(ChatRequest::from("word ".repeat(9000)), options).await;
+        let Err(CallError::RecoveryExhausted { fault, .. }) = long else { panic!("{wire}") };
+        assert_eq!(fault.class, Class::ContextLength, "{wire}: {fault}");
+        assert_balanced(system.fates());
+    }
+}
+
 /// How freely it speaks, one after the other, until it does not speak on and on before it calls.
 const MOODS: [f32; 4] = [0.0, 0.3, 0.6, 0.9];
 

@@ -62,6 +62,9 @@ pub struct ChatRequest {
     /// `None`: the answer comes whole.
     #[serde(skip)]
     pub stream: Option<StreamSink>,
+    /// Whoever asks has an answer that is no JSON given again, so nobody else does. Not stored.
+    #[serde(skip)]
+    pub(crate) regenerated: bool,
 }
 
 impl ChatRequest {

@@ -35,6 +35,7 @@ pub use crate::model::commit::{CommitPoint, WhenFull};
 pub use crate::model::options::TokenLimit;
 pub use crate::model::share::BUDGETED_ANSWER;
 
+mod again;
 mod anthropic;
 pub mod classify;
 mod commit;
@@ -105,6 +106,13 @@ pub const CONCURRENCY: u32 = 8;
 /// An attempt that nobody knows the end of is charged for what it had reserved: one that was dropped, timed
 /// out, or lost its connection before its answer was whole. Of a stream that had begun that is what had come
 /// so far, by the same estimate.
+///
+/// # Answers that cannot be used
+/// What a model can do better when it is told (an answer that is cut off, says nothing, is no JSON where JSON was
+/// asked for, or has a tool call that cannot be read) fails with [feedback](Fault::with_feedback), so that a policy
+/// that retries [`Class::OutputInvalid`] ([`Policy::code_generation`](mainstay::policy::Policy::code_generation)) has
+/// it given again. The next attempt, also that of a substitute, has what was wrong at the end of what it is asked. An
+/// [`Agent`](crate::agent::Agent) that has a schema of its answers has those given again itself that are no JSON.
 ///
 /// # Errors
 /// By [`classify`](classify::classify) for what the server says, in a status, in the body of a 200 or
@@ -539,11 +547,12 @@ impl Model {
         if let Some(permit) = permit {
             permit.settle(usage.total());
         }
+        let told = course.payer.and_then(|(_, ctx)| ctx.feedback());
         let outcome = outcome.map_err(|mut fault| {
             if is_again && fault.class == Class::ServerTransient {
                 fault.class = Class::ModelUnavailable;
             }
-            fault
+            again::after(fault, request, told, limit)
         });
         let outcome = match limit.filter(|_| request.max_tokens.is_none()) {
             Some(limit) => {
@@ -628,6 +637,8 @@ impl Stateless for Model {
             // Somebody hears another answer already: a second one would only cost.
             return Err(superseded());
         }
+        let again = ctx.feedback().map(|feedback| Box::new(again::told(request, feedback)));
+        let request = again.as_deref().unwrap_or(request);
         let broken = request.stream.as_ref().is_some_and(|sink| sink.broken().is_some());
         let course = Course { rival: ctx.is_hedge(), payer: Some((self, ctx)) };
         // In a box: whoever runs it moves it a few times before its first poll.

@@ -327,3 +327,32 @@ async fn what_a_server_in_typescript_has_done_and_says_has_failed_is_undone() {
 async fn what_a_server_in_python_has_done_and_says_has_failed_is_undone() {
     what_is_left_of_a_call_is_undone(Language::Python).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_has_a_model_call_the_tools_of_the_reference_server_and_ends_it() {
+    let Some(script) = script("everything") else { return };
+    let brain = StubServer::start().await.unwrap();
+    brain.then(Row::tool_calls([("get-sum", r#"{"a":40,"b":2}"#)]));
+    brain.then(Row::reply("it is 42"));
+    let mark = format!("binary-{}", std::process::id());
+    let folder = scratch("binary");
+    std::fs::create_dir_all(&folder).unwrap();
+    let tree = format!(
+        "[models.m]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[tools.every]\ncommand = [\"node\", {script:?}, \"stdio\", {mark:?}]\n[tools.every.effects]\nget-sum = \"read\"\n[agents.a]\nmodel = \"m\"\ntools = [\"every.get-sum\"]\n",
+        brain.url()
+    );
+    std::fs::write(folder.join("t.toml"), tree).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    command.current_dir(&folder).args(["run", "t.toml", "--json", "add them"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(answer["text"], "it is 42", "{answer}");
+    assert!(answer["tools_used"].to_string().contains("get-sum"), "{answer}");
+    let told = brain.requests()[1].json()["messages"].clone();
+    let result = told.as_array().unwrap().last().unwrap();
+    assert!(result["role"] == "tool" && result.to_string().contains("42"), "{told}");
+    assert!(processes(&mark).is_empty(), "the server has gone with the command");
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -144,6 +144,7 @@ impl Run {
                 schema: schema.to_string(),
                 strict: known::is_closed(schema),
             };
+            request.regenerated = true;
         }
         Next::Ask(request)
     }

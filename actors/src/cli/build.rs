@@ -450,7 +450,8 @@ impl Tree {
     /// done at once.
     pub(crate) fn wait_for_nobody(&mut self) {
         for person in self.file.people.values_mut() {
-            person.expiry = Some(file::Span(points::NOBODY));
+            let at = person.expiry.as_ref().map_or(0..0, toml::Spanned::span);
+            person.expiry = Some(toml::Spanned::new(at, file::Span(points::NOBODY)));
         }
         if let Some(points) = &mut self.file.points {
             points.get_mut().wait_for_nobody();

@@ -4,6 +4,7 @@
 //! *Invariant.* Nothing outside is asked and nothing waits by a real clock. Every question asked is
 //! counted once, by how it ended.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -82,6 +83,10 @@ impl Ends {
 #[derive(Debug)]
 struct Tried {
     percent: u32,
+    /// Without what the profile adds.
+    alone: bool,
+    /// The objectives of the profile.
+    own: Vec<Cow<'static, str>>,
     ends: Ends,
     injected: BTreeMap<&'static str, u64>,
     objectives: Vec<SloState>,
@@ -92,14 +97,31 @@ impl Tried {
     /// a rate, so what comes of it is shown, and only that no question is lost is judged.
     fn is_past(&self) -> bool {
         let rates = self.objectives.iter().filter(|state| state.slo.measure == Measure::ErrorRate);
-        let measured = rates.filter_map(|state| state.actual).map(|actual| actual.value);
-        std::iter::once(f64::from(self.percent) / 100.0).chain(measured).any(|rate| rate >= MOST)
+        let mut measured = rates.filter_map(|state| state.actual).map(|actual| actual.value);
+        self.network_is_past() || measured.any(|rate| rate >= MOST)
+    }
+
+    /// Whether the network alone is.
+    fn network_is_past(&self) -> bool {
+        f64::from(self.percent) / 100.0 >= MOST
+    }
+
+    /// Whether the goal holds at this rate. What a profile aims at (S65, S71, S77), it aims at with the
+    /// failures that it names, however many they are together.
+    fn holds(&self, state: &SloState) -> bool {
+        match self.own.contains(&state.slo.id) {
+            true => !self.network_is_past(),
+            false => !self.is_past(),
+        }
     }
 
     fn missed(&self) -> impl Iterator<Item = &SloState> {
-        let is_past = self.is_past();
-        let missed = move |state: &&SloState| judged(state) && state.met == Some(false);
-        self.objectives.iter().filter(move |_| !is_past).filter(missed)
+        let missed = |state: &&SloState| judged(state) && state.met == Some(false);
+        self.objectives.iter().filter(|state| self.holds(state)).filter(missed)
+    }
+
+    fn named(&self) -> String {
+        format!("{} %{}", self.percent, if self.alone { " alone" } else { "" })
     }
 }
 
@@ -115,17 +137,23 @@ fn judged(state: &SloState) -> bool {
 /// # Errors
 /// [`Failed`] where an objective is missed or a question is lost.
 pub(crate) async fn run(tree: &mut Tree, trial: Trial) -> anyhow::Result<()> {
+    // Nobody types. How long they would have taken says nothing of the tree.
+    tree.wait_for_nobody();
     let mut all = Vec::new();
+    if tree.file.profile.is_some() {
+        // With what a profile adds the rates may be past the goal of S94, and most goals hold below it.
+        all.push(at(tree, RATES[0], true, trial).await?);
+    }
     for percent in RATES {
-        all.push(at(tree, percent, trial).await?);
+        all.push(at(tree, percent, false, trial).await?);
     }
     let lost: u32 = all.iter().map(|tried| tried.ends.lost).sum();
     let mut wrong: Vec<_> = all
         .iter()
         .filter_map(|tried| {
             let missed: Vec<_> = tried.missed().map(|state| &*state.slo.id).collect();
-            let at = tried.percent;
-            (!missed.is_empty()).then(|| format!("at {at} %, {} missed", missed.join(", ")))
+            let at = tried.named();
+            (!missed.is_empty()).then(|| format!("at {at}, {} missed", missed.join(", ")))
         })
         .collect();
     if lost > 0 {
@@ -143,13 +171,14 @@ pub(crate) async fn run(tree: &mut Tree, trial: Trial) -> anyhow::Result<()> {
     Err(Failed(if trial.json { String::new() } else { wrong.join("; ") }).into())
 }
 
-/// What is injected at this rate: the playbook's for every tree, and the most of the profile's.
-fn injections(tree: &Tree, percent: u32) -> Vec<Injection> {
+/// What is injected at this rate: the playbook's for every tree, and, unless that is `alone`, the most of the
+/// profile's.
+fn injections(tree: &Tree, percent: u32, alone: bool) -> Vec<Injection> {
     let share = f64::from(percent) / 100.0;
     let mut all: Vec<Injection> =
         CHAOS.iter().map(|it| Injection { class: it.class, on: it.on, rate: share }).collect();
-    let profile = tree.file.profile.as_ref().map_or(&[][..], |profile| profile.get_ref().chaos());
-    for it in profile {
+    let profile = tree.file.profile.as_ref().filter(|_| !alone);
+    for it in profile.map_or(&[][..], |profile| profile.get_ref().chaos()) {
         // The profile's rate of what is injected already is below it.
         if !CHAOS.iter().any(|always| always.class == it.class && always.on == it.on) {
             all.push(Injection { class: it.class, on: it.on, rate: it.most });
@@ -158,8 +187,8 @@ fn injections(tree: &Tree, percent: u32) -> Vec<Injection> {
     all
 }
 
-async fn at(tree: &mut Tree, percent: u32, trial: Trial) -> anyhow::Result<Tried> {
-    let stage = Stage::new(trial.seed, &injections(tree, percent), &tree.file);
+async fn at(tree: &mut Tree, percent: u32, alone: bool, trial: Trial) -> anyhow::Result<Tried> {
+    let stage = Stage::new(trial.seed, &injections(tree, percent, alone), &tree.file);
     tree.play(stage.clone());
     let spec = tree.spec()?;
     let options =
@@ -177,7 +206,7 @@ async fn at(tree: &mut Tree, percent: u32, trial: Trial) -> anyhow::Result<Tried
     if tree.asks_model() {
         let port = system.port::<ChatRequest, ChatReply>(tree.entry())?;
         let request = tree.question()?;
-        ask(trial, &system, &mut ends, |question| {
+        ask(trial, &stage, &system, &mut ends, |question| {
             let (port, mut request) = (port.clone(), request.clone());
             request.messages.push(Message::user(question));
             async move { port.call(request).await }
@@ -185,7 +214,7 @@ async fn at(tree: &mut Tree, percent: u32, trial: Trial) -> anyhow::Result<Tried
         .await;
     } else {
         let port = system.port::<AgentRequest, AgentReply>(tree.entry())?;
-        ask(trial, &system, &mut ends, |question| {
+        ask(trial, &stage, &system, &mut ends, |question| {
             let port = port.clone();
             async move { port.call(AgentRequest::new(question)).await }
         })
@@ -193,21 +222,38 @@ async fn at(tree: &mut Tree, percent: u32, trial: Trial) -> anyhow::Result<Tried
     }
     let objectives = system.metrics().slos;
     system.stop().await;
-    Ok(Tried { percent, ends, injected: stage.injected(), objectives })
+    let profile = tree.file.profile.as_ref().map(|profile| profile.get_ref().watched().slos());
+    let own = profile.into_iter().flatten().map(|slo| slo.id).collect();
+    Ok(Tried { percent, alone, own, ends, injected: stage.injected(), objectives })
 }
 
 /// Asks all questions, each after the end of the one before: nobody waits behind another.
-async fn ask<R, Q, F>(trial: Trial, system: &System, ends: &mut Ends, call: impl Fn(String) -> F)
-where
+async fn ask<R, Q, F>(
+    trial: Trial,
+    stage: &Stage,
+    system: &System,
+    ends: &mut Ends,
+    call: impl Fn(String) -> F,
+) where
     F: Future<Output = Result<Answer<R>, CallError<Q>>>,
 {
     for number in 1..=trial.requests {
         sleep(PACE).await;
         let began = Instant::now();
-        let end = timeout(LOST, call(format!("question {number}"))).await.ok();
+        let question = format!("question {number}");
+        let doomed = stage.dooms(&question);
+        let end = timeout(LOST, call(question)).await.ok();
         if let Some(Ok(_)) = &end {
             for name in ["response", "generation"] {
                 system.signal(name, Signal::Took(began.elapsed()));
+            }
+        }
+        if !doomed {
+            // A default is an answer, and no piece of work; somebody has to do what nothing came of.
+            let usable = matches!(&end, Some(Ok(answer)) if !answer.defaulted);
+            let repair = !matches!(&end, Some(Ok(_)));
+            for (name, is_so) in [("usable", usable), ("repair", repair)] {
+                system.signal(name, if is_so { Signal::Yes } else { Signal::No });
             }
         }
         ends.count(end.as_ref());
@@ -231,11 +277,11 @@ fn page(tree: &Tree, trial: Trial, all: &[Tried]) -> String {
         "lost",
     ];
     let mut lines = vec![head.map(str::to_owned)];
-    lines.extend(all.iter().map(|Tried { percent, ends, .. }| {
-        let Ends { requests, succeeded, degraded, defaulted, failed, escalated, lost } = *ends;
+    lines.extend(all.iter().map(|tried| {
+        let Ends { requests, succeeded, degraded, defaulted, failed, escalated, lost } = tried.ends;
         let counts = [requests, succeeded, degraded, defaulted, failed, escalated, lost];
         let [a, b, c, d, e, f, g] = counts.map(|count| count.to_string());
-        [format!("{percent} %"), a, b, c, d, e, f, g]
+        [tried.named(), a, b, c, d, e, f, g]
     }));
     align(&mut page, &lines);
     let _ = writeln!(page, "\nInjected");
@@ -243,32 +289,40 @@ fn page(tree: &Tree, trial: Trial, all: &[Tried]) -> String {
         let counts: Vec<_> =
             tried.injected.iter().map(|(class, count)| format!("{class} {count}")).collect();
         let counts = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
-        let _ = writeln!(page, "  {} %  {counts}", tried.percent);
+        let _ = writeln!(page, "  {}  {counts}", tried.named());
     }
     let _ = writeln!(page, "\nObjectives");
     let mut lines = vec![vec!["".to_owned(), "what".to_owned(), "goal".to_owned()]];
-    lines[0].extend(all.iter().map(|tried| format!("{} %", tried.percent)));
+    lines[0].extend(all.iter().map(Tried::named));
     let first = all.first().map(|tried| &tried.objectives[..]).unwrap_or_default();
     for (index, state) in first.iter().enumerate() {
         let states: Vec<_> =
-            all.iter().filter_map(|it| Some((it.objectives.get(index)?, it.is_past()))).collect();
+            all.iter().filter_map(|it| Some((it.objectives.get(index)?, it))).collect();
         if states.iter().all(|(state, _)| state.actual.is_none()) {
             continue;
         }
         let slo = &state.slo;
         let mut line = vec![slo.id.to_string(), slo.name.to_string(), slo.target_text()];
-        line.extend(states.into_iter().map(|(state, is_past)| verdict(state, is_past)));
+        line.extend(states.into_iter().map(|(state, tried)| verdict(state, tried.holds(state))));
         lines.push(line);
     }
-    let rows: Vec<[String; 6]> =
-        lines.into_iter().filter_map(|line| <[String; 6]>::try_from(line).ok()).collect();
+    let rows: Vec<[String; 7]> = lines
+        .into_iter()
+        .filter_map(|mut line| {
+            line.resize(7, String::new());
+            line.try_into().ok()
+        })
+        .collect();
     align(&mut page, &rows);
-    let past: Vec<_> =
-        all.iter().filter(|it| it.is_past()).map(|it| format!("{} %", it.percent)).collect();
+    let past: Vec<_> = all.iter().filter(|it| it.is_past()).map(Tried::named).collect();
     if !past.is_empty() {
+        let own = match all.iter().any(|it| it.is_past() && !it.network_is_past()) {
+            true => ", and where the network is below it, what the profile aims at",
+            false => "",
+        };
         let _ = writeln!(
             page,
-            "  at {} what is put in is past the goal of S94: it is shown, and judged is only that nothing is lost",
+            "  at {} what is put in is past the goal of S94: it is shown, and judged is only that nothing is lost{own}",
             past.join(", ")
         );
     }
@@ -279,26 +333,26 @@ fn page(tree: &Tree, trial: Trial, all: &[Tried]) -> String {
     page
 }
 
-fn verdict(state: &SloState, is_past: bool) -> String {
+fn verdict(state: &SloState, holds: bool) -> String {
     let Some(actual) = state.actual else { return "-".to_owned() };
     let value = state.slo.measure.unit().show(actual.value);
     match state.met {
         _ if state.slo.measure == Measure::ErrorRate => format!("{value} (injected)"),
         _ if !judged(state) => format!("{value} of {}", actual.samples),
         Some(true) => format!("{value} met"),
-        Some(false) if is_past => format!("{value} (missed)"),
+        Some(false) if !holds => format!("{value} (missed)"),
         Some(false) => format!("{value} MISSED"),
         None => value,
     }
 }
 
 fn as_json(tree: &Tree, trial: Trial, all: &[Tried], ok: bool) -> Value {
-    let objective = |state: &SloState| {
+    let objective = |tried: &Tried, state: &SloState| {
         json!({
             "id": state.slo.id, "name": state.slo.name, "goal": state.slo.target_text(),
             "actual": state.actual.map(|actual| actual.value),
             "samples": state.actual.map(|actual| actual.samples),
-            "met": state.met.filter(|_| judged(state)),
+            "met": state.met.filter(|_| judged(state)), "judged": judged(state) && tried.holds(state),
         })
     };
     let rates: Vec<_> = all
@@ -306,8 +360,9 @@ fn as_json(tree: &Tree, trial: Trial, all: &[Tried], ok: bool) -> Value {
         .map(|tried| {
             let measured = tried.objectives.iter().filter(|state| state.actual.is_some());
             json!({
-                "network_percent": tried.percent, "judged": !tried.is_past(), "ends": tried.ends, "injected": tried.injected,
-                "objectives": measured.map(objective).collect::<Vec<_>>(),
+                "network_percent": tried.percent, "alone": tried.alone, "judged": !tried.is_past(),
+                "ends": tried.ends, "injected": tried.injected,
+                "objectives": measured.map(|state| objective(tried, state)).collect::<Vec<_>>(),
             })
         })
         .collect();

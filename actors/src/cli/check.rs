@@ -18,6 +18,7 @@ use unicode_width::UnicodeWidthStr;
 use super::build::{Tree, keeps, kept_group, kept_model};
 use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
 use super::profile::{Here, Profile, SCOPES};
+use super::verify::times::of_server;
 use super::{points, watch};
 
 mod chaos;
@@ -30,7 +31,7 @@ pub(crate) fn page(tree: &Tree) -> String {
     let named = profile.map_or("no profile", |profile| profile.name());
     let _ = writeln!(page, "{}: valid ({named}); {} answers", tree.name, tree.entry());
 
-    classes(&mut page, &policy);
+    classes(&mut page, tree, &policy);
     allow_list(&mut page, tree);
     acts(&mut page, tree);
     aliases(&mut page, tree);
@@ -106,7 +107,32 @@ fn watched(page: &mut String, tree: &Tree) {
     let _ = writeln!(page, "  an alert ends after {} without its reason", span(watch.hold));
 }
 
-fn classes(page: &mut String, policy: &Policy) {
+/// What of an answer a model is told, and gives it again.
+const MENDED: &str = "an answer that is cut off, empty, not the JSON asked for, or calls a tool in a way that cannot be read";
+
+/// Who has a time for one attempt that is not that of the policy.
+fn own_times(tree: &Tree) -> Vec<(&str, String)> {
+    let past = |time: Duration| {
+        if time > Policy::new().attempt_timeout { ", above the usual 30 s" } else { "" }
+    };
+    let models = tree.file.models.iter().filter_map(|(name, model)| {
+        let time = model.timeout.as_ref()?.get_ref().0;
+        Some((name.get_ref().as_str(), format!("{}, its own{}", span(time), past(time))))
+    });
+    let servers = tree.file.tools.iter().filter_map(|(name, tool)| {
+        let (call, wait) = of_server(tool)?;
+        let said = format!(
+            "{} a call, its own{}; up to {} more where its server is made again",
+            span(call),
+            past(call),
+            span(wait)
+        );
+        Some((name.get_ref().as_str(), said))
+    });
+    models.chain(servers).collect()
+}
+
+fn classes(page: &mut String, tree: &Tree, policy: &Policy) {
     let _ = writeln!(page, "\nClasses: what a failed attempt leads to");
     let mut lines = vec![["class", "retries", "waits", "then"].map(str::to_owned)];
     for class in Class::ALL {
@@ -119,9 +145,17 @@ fn classes(page: &mut String, policy: &Policy) {
         ]);
     }
     align(page, &lines);
+    if policy.rule(Class::OutputInvalid).cap > 0 {
+        let _ = writeln!(
+            page,
+            "  output_invalid: only of a model that can be told what is wrong: {MENDED}; what a tool gives is not asked for again"
+        );
+    }
+    let own =
+        if own_times(tree).is_empty() { "" } else { ", where it has no time of its own (S79)" };
     let _ = writeln!(
         page,
-        "  all together: at most {} retries; one attempt at most {:?}; timeouts and tool errors only if a repeat is safe",
+        "  all together: at most {} retries; one attempt at most {:?}{own}; timeouts and tool errors only if a repeat is safe",
         policy.global_cap, policy.attempt_timeout
     );
 }
@@ -377,8 +411,12 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
         // Below the one that ends a life.
         rows.insert(7, ("", "a request that ends the process", ends));
     }
-    let lines: Vec<_> =
+    let mut lines: Vec<_> =
         rows.into_iter().map(|row| [row.0.to_owned(), row.1.to_owned(), row.2]).collect();
+    let after = lines.iter().position(|line| line[0] == "S80").unwrap_or(lines.len());
+    let own = own_times(tree).into_iter();
+    let own = own.map(|(name, time)| [String::new(), format!("one attempt of {name}"), time]);
+    lines.splice(after..after, own);
     align(page, &lines);
     let _ = writeln!(page, "  store  {}", kept(tree));
 }
@@ -415,7 +453,7 @@ fn kept(tree: &Tree) -> String {
     format!("{durability}; {what}")
 }
 
-fn span(span: Duration) -> String {
+pub(crate) fn span(span: Duration) -> String {
     match span.as_secs() {
         seconds if span.subsec_nanos() == 0 && seconds >= 3600 && seconds % 3600 == 0 => {
             format!("{} h", seconds / 3600)
@@ -452,7 +490,13 @@ fn ladder(page: &mut String, tree: &Tree, profile: Profile, policy: &Policy) {
         let here = match here {
             Here::Retries(class) => match policy.rule(*class).cap {
                 0 => "no retry".to_owned(),
-                cap => format!("{}: {}", times(cap), waits(policy, *class, cap)),
+                cap => {
+                    let told = match class {
+                        Class::OutputInvalid => format!("; told what is wrong: {MENDED}"),
+                        _ => String::new(),
+                    };
+                    format!("{}: {}{told}", times(cap), waits(policy, *class, cap))
+                }
             },
             Here::Tools => {
                 groups(&|group| group.kind.get_ref().is_of_tools(), "no tool has a stand-in")

@@ -357,7 +357,7 @@ pub(crate) enum Otherwise {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Person {
-    pub(crate) expiry: Option<Span>,
+    pub(crate) expiry: Option<Spanned<Span>>,
     pub(crate) otherwise: Option<Spanned<Otherwise>>,
     pub(crate) text: Option<Spanned<String>>,
 }
@@ -367,7 +367,7 @@ impl Person {
     const EXPIRY: Duration = Duration::from_secs(600);
 
     pub(crate) fn expiry(&self) -> Duration {
-        self.expiry.map_or(Self::EXPIRY, |span| span.0)
+        self.expiry.as_ref().map_or(Self::EXPIRY, |span| span.get_ref().0)
     }
 
     pub(crate) fn otherwise(&self) -> Otherwise {

@@ -15,6 +15,7 @@ mod groups;
 mod models;
 pub(crate) mod notes;
 mod parts;
+pub(crate) mod times;
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +212,7 @@ impl Verify<'_> {
         for (name, group) in &self.file.groups {
             self.group(name, group);
             self.hedge(name, group);
+            self.hedge_in_time(group);
             self.durable(name, group);
             self.all_down(group);
         }
@@ -308,6 +310,8 @@ impl Verify<'_> {
                 }
             }
             self.sampling(agent.max_tokens.as_ref(), agent.temperature.as_ref());
+            self.fits_window(agent.max_tokens.as_ref(), agent.model.get_ref());
+            self.people_in_time(agent);
             self.agent_limits(self.folder, agent);
             let mut seen = BTreeSet::new();
             for name in agent.tools.iter().chain(&agent.agents) {

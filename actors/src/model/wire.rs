@@ -11,6 +11,7 @@ use reqwest::Url;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::again::unusable;
 use super::classify::{is_code, is_error};
 use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
@@ -440,8 +441,8 @@ impl Draft {
         }
         let finish = match self.stop {
             Some(Stop::Truncated) => {
-                return Err(Fault::output_invalid("the answer was cut off at its token limit")
-                    .with_code(share::TRUNCATED));
+                let text = "the answer was cut off at its token limit";
+                return Err(unusable(text, share::TRUNCATED));
             }
             Some(Stop::Filtered(code)) => {
                 let text = "the provider filtered the answer";
@@ -453,11 +454,11 @@ impl Draft {
             }
             Some(Stop::BadOutput(code)) => {
                 let text = "the model made a tool call that cannot be read";
-                return Err(Fault::output_invalid(text).with_code(plain(code, "bad_tool_call")));
+                return Err(unusable(text, plain(code, "bad_tool_call")));
             }
             Some(Stop::Spoiled(code)) => {
                 let text = "the provider says that the answer is not as it should be";
-                return Err(Fault::output_invalid(text).with_code(plain(code, "spoiled")));
+                return Err(unusable(text, plain(code, "spoiled")));
             }
             Some(Stop::Incomplete(why)) => {
                 let named = is_code(&why).then(|| format!("that is not known here: {why}"));
@@ -480,7 +481,7 @@ impl Draft {
                 if self.text.is_empty() && self.calls.is_empty() && other != PAUSED =>
             {
                 let text = "the model said nothing and asked for nothing, for a reason that is not known here";
-                return Err(Fault::output_invalid(text).with_code(plain(other, "empty_answer")));
+                return Err(unusable(text, plain(other, "empty_answer")));
             }
             Some(Stop::Other(other)) => Finish::Other(other),
             Some(Stop::ToolCalls) => Finish::ToolCalls,
@@ -488,7 +489,7 @@ impl Draft {
             Some(Stop::Complete) | None if self.calls.is_empty() => {
                 if self.text.is_empty() {
                     let text = "the model said nothing and asked for nothing";
-                    return Err(Fault::output_invalid(text).with_code("empty_answer"));
+                    return Err(unusable(text, "empty_answer"));
                 }
                 Finish::Stop
             }
@@ -496,7 +497,7 @@ impl Draft {
         };
         if self.calls.iter().any(|(_, call)| call.name.is_empty()) {
             let text = "the model made a tool call without a name";
-            return Err(Fault::output_invalid(text).with_code("bad_tool_call"));
+            return Err(unusable(text, "bad_tool_call"));
         }
         let tool_calls: Vec<_> = self
             .calls
@@ -520,7 +521,7 @@ impl Draft {
             // The place, not the text: it is the user's.
             let (line, column) = (error.line(), error.column());
             let text = format!("JSON was asked for; no JSON at line {line} column {column}");
-            return Err(Fault::output_invalid(text).with_code(super::BAD_JSON));
+            return Err(unusable(text, super::BAD_JSON));
         }
         Ok(ChatReply { text: self.text, tool_calls, usage, finish, model: self.model })
     }

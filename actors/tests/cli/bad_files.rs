@@ -53,6 +53,53 @@ fn a_mark_at_the_beginning_and_other_ends_of_lines_do_not_matter() {
 }
 
 #[test]
+fn times_and_sizes_that_just_go_together_are_taken() {
+    let text = r#"
+[models.slow]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+timeout = "1m"
+idle_timeout = "1m"
+context_window = 100
+answer_tokens = 99
+
+[models.wide]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+context_window = 5000
+
+[groups.llm]
+kind = "model"
+members = ["wide", "slow"]
+hedge = { after = "40s" }
+
+[people.lead]
+expiry = "59s"
+
+[agents.a]
+model = "llm"
+tools = ["lead"]
+max_tokens = 4000
+budget = { time = "1m" }
+
+[watch]
+without = ["S37", "S38", "S28", "R18"]
+"#;
+    let said = Folder::with("t.toml", text).run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<_> = said.out.lines().map(words).collect();
+    assert!(
+        lines.iter().any(|line| line == "one attempt of slow 1 min, its own, above the usual 30 s"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("one attempt at most 30s, where it has no time of its own (S79)"));
+}
+
+#[test]
 fn bytes_that_are_no_text_have_a_place() {
     let folder = Folder::new();
     std::fs::write(folder.0.join("t.toml"), b"[models.m]\nkind = \"\xffocal\"\n").unwrap();

@@ -117,26 +117,112 @@ network = 0
 
 #[test]
 fn every_example_meets_what_it_aims_at_without_a_loss() {
-    // A model of the profile `codegen` is to write nonsense in 15 of 100 answers, which is past the goal
-    // of S94 by itself.
-    for (name, judged) in [
+    for (name, profile) in [
         ("support", true),
         ("finance", true),
-        ("codegen", false),
-        ("shop", true),
+        ("codegen", true),
+        ("shop", false),
         ("desk", true),
-        ("office", false),
+        ("office", true),
     ] {
         let file = format!("examples/trees/{name}.toml");
-        let said = support(&["check", &file, "--chaos", "--json"], "");
-        assert_eq!((said.code, &*said.err), (0, ""), "{name}: {said:?}");
-        let tried = tried(&said);
-        assert_eq!((sum(&tried, "requests"), sum(&tried, "lost")), (600, 0), "{name}: {tried}");
-        let rates: Vec<_> =
-            tried["rates"].as_array().unwrap().iter().map(|rate| &rate["judged"]).collect();
-        assert_eq!(rates, [judged, false, false], "{name}");
-        assert_eq!(tried["ok"], true, "{name}");
+        // One in which nine things are asked for each question takes its time.
+        let seeds = if name == "office" { &["1"][..] } else { &["1", "2", "3"] };
+        for seed in seeds {
+            let said = support(&["check", &file, "--chaos", "--json", "--seed", seed], "");
+            assert_eq!((said.code, &*said.err), (0, ""), "{name} {seed}: {said:?}");
+            let tried = tried(&said);
+            let asked = if profile { 800 } else { 600 };
+            let counted = (sum(&tried, "requests"), sum(&tried, "lost"));
+            assert_eq!(counted, (asked, 0), "{name} {seed}: {tried}");
+            // The goals of all trees are judged where nothing but the network fails, below that of S94.
+            let first = &tried["rates"][0];
+            let how = (&first["judged"], &first["alone"]);
+            assert_eq!(how, (&true.into(), &profile.into()), "{name} {seed}");
+            assert!(objectives(first, "S").any(|it| it["id"] == "S39" && it["judged"] == true));
+            assert_eq!(tried["ok"], true, "{name} {seed}");
+        }
     }
+}
+
+/// The objectives of a rate whose ids begin so.
+fn objectives<'a>(rate: &'a Value, id: &'a str) -> impl Iterator<Item = &'a Value> {
+    let all = rate["objectives"].as_array().unwrap().iter();
+    all.filter(move |it| it["id"].as_str().unwrap().starts_with(id))
+}
+
+#[test]
+fn what_a_profile_aims_at_is_judged_with_the_failures_that_it_names() {
+    let models = |members: &str, more: &str| {
+        format!(
+            "profile = \"codegen\"\nentry = \"llm\"\n[models.a]\nkind = \"local\"\n[models.b]\nkind = \"local\"\n[models.d]\nkind = \"default\"\ntext = \"by hand\"\n[groups.llm]\nkind = \"model\"\nmembers = [{members}]\n{more}"
+        )
+    };
+    let never = "[policy.retries]\noutput_invalid = 0\nnetwork = 0\n";
+    for (members, more, code, missed) in [
+        ("\"a\", \"b\", \"d\"", "", 0, ""),
+        // Nobody generates again, and a template is no code.
+        ("\"a\", \"d\"", never, 1, "at 5 %, S77.usable missed"),
+        ("\"a\"", never, 1, "S77.usable, S77.repair missed"),
+    ] {
+        let folder = Folder::with("t.toml", &models(members, more));
+        let said = folder.run(&["check", "t.toml", "--chaos"], "");
+        assert_eq!(said.code, code, "{members}: {said:?}");
+        assert!(said.err.contains(missed), "{members}: {said:?}");
+        let json = folder.run(&["check", "t.toml", "--chaos", "--json"], "");
+        let tried = tried(&json);
+        for (at, expected) in [(0, true), (1, true), (2, false), (3, false)] {
+            let rate = &tried["rates"][at];
+            let own: Vec<_> = objectives(rate, "S77").map(|it| &it["judged"]).collect();
+            assert_eq!(own, [expected; 3], "{at}: {rate}");
+            assert_eq!(rate["judged"], at == 0, "{rate}");
+        }
+    }
+}
+
+#[test]
+fn the_plan_says_what_becomes_of_what_no_agent_has() {
+    let text = r#"
+profile = "finance"
+
+[store]
+path = "state"
+
+[models.m]
+kind = "local"
+
+[tools.shop]
+command = ["shop"]
+
+[tools.shop.effects]
+book = { kind = "compensable", undo = { tool = "shop.cancel" } }
+pay = { kind = "verifiable", verify = { tool = "shop.look", at = "state", happened = ["paid"] } }
+cancel = "idempotent"
+look = "read"
+spare = "read"
+
+[agents.a]
+model = "m"
+tools = ["shop.book", "shop.pay"]
+"#;
+    let said = Folder::with("t.toml", text).run(&["check", "t.toml"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    for (tool, then) in [
+        ("shop.cancel", "then what it was to undo stays, and a person settles it (/effects)"),
+        (
+            "shop.look",
+            "then what it was asked about stays unknown, and a person settles it (/effects)",
+        ),
+        ("shop.spare", "then nobody: no agent has it"),
+    ] {
+        let mut lines = said.out.lines().filter(|line| line.trim_start().starts_with(tool));
+        assert!(lines.any(|line| line.ends_with(then)), "{tool}: {}", said.out);
+    }
+    let finance = support(&["check", "examples/trees/finance.toml"], "").out;
+    let of_undo = finance.lines().filter(|line| line.trim_start().starts_with("take_back "));
+    assert!(
+        of_undo.clone().count() > 1 && of_undo.clone().all(|line| line.contains("to undo stays"))
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Models of every wire in a tree file.
 
-use mainstay_actors::stub_server::{Row, StubServer};
+use mainstay_actors::stub_server::{Row, Seen, StubServer};
 use serde_json::{Value, json};
 
 use super::harness::{Folder, Said, command, refused, said};
@@ -124,6 +124,75 @@ async fn an_answer_under_a_budget_is_as_long_as_the_file_says_and_what_is_cut_of
     let why = "the answer was cut off at 77 tokens, what it gets where nobody says: set `max_tokens`, or raise the model's `answer_tokens`";
     assert!(said.err.contains(why), "{said:?}");
     assert_eq!(server.requests()[0].json()["max_tokens"], 77);
+}
+
+/// A completion of chat completions that ended so.
+fn ended(content: &str, why: &str) -> Row {
+    let choice = json!({"message": {"content": content}, "finish_reason": why});
+    Row::new(200, json!({"choices": [choice]}).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_cannot_be_used_is_generated_again_twice_with_what_is_wrong() {
+    let tree = |profile: &str, server: &StubServer| {
+        format!(
+            "{profile}entry = \"writers\"\n[ask]\nmax_tokens = 40\n[models.large]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n[models.template]\nkind = \"default\"\ntext = \"by hand\"\n[groups.writers]\nkind = \"model\"\nmembers = [\"large\", \"template\"]\n",
+            server.url()
+        )
+    };
+    let codegen = "profile = \"codegen\"\n";
+    let ask = async |profile: &str, rows: &[(&str, &str)]| {
+        let server = StubServer::start().await.unwrap();
+        rows.iter().for_each(|(content, why)| server.then(ended(content, why)));
+        server.otherwise(ended("fn b", "length"));
+        let folder = Folder::with("t.toml", &tree(profile, &server));
+        let said = run(&folder, &["run", "t.toml", "--json", "write it"]).await;
+        let answer: Value = serde_json::from_str(&said.out).unwrap();
+        let last = |request: &Seen| {
+            let messages = request.json()["messages"].clone();
+            messages.as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned()
+        };
+        (answer, server.requests().iter().map(last).collect::<Vec<_>>())
+    };
+    let (answer, told) =
+        ask(codegen, &[("fn a", "length"), ("", "stop"), ("fn a() {}", "stop")]).await;
+    assert_eq!(
+        (&answer["text"], &answer["attempts"]),
+        (&json!("fn a() {}"), &json!(3)),
+        "{answer}"
+    );
+    assert_eq!((told.len(), &*told[0]), (3, "write it"));
+    assert!(told[1].contains("cut off") && told[1].contains("40 tokens"), "{told:?}");
+    assert!(told[2].contains("said nothing"), "{told:?}");
+    // The same again is told in other words, and twice is all there is.
+    let (answer, told) = ask(codegen, &[]).await;
+    assert_eq!((&answer["text"], told.len()), (&json!("by hand"), 3), "{answer}");
+    assert!(told[2].contains("cut off") && told[2] != told[1], "{told:?}");
+    // Without the profile nobody has it generated again.
+    let (answer, told) = ask("", &[]).await;
+    assert_eq!((&answer["text"], told.len()), (&json!("by hand"), 1), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_no_json_is_asked_for_again_by_the_agent_or_by_the_endpoint_and_not_by_both()
+ {
+    let agent = "[agents.a]\nmodel = \"llm\"\nanswer_schema = \"answer.json\"\n";
+    let ask = "[ask]\nresponse_format = \"schema\"\nschema = \"answer.json\"\n";
+    // An agent whose task goes back begins it anew.
+    for (whom, requests) in [(agent, 2 * 3), (ask, 3)] {
+        let server = StubServer::start().await.unwrap();
+        server.otherwise(Row::reply("no json"));
+        let text = format!(
+            "profile = \"codegen\"\n{whom}[models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+            server.url()
+        );
+        let folder = Folder::with("t.toml", &text);
+        let schema = r#"{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false}"#;
+        std::fs::write(folder.0.join("answer.json"), schema).unwrap();
+        let said = run(&folder, &["run", "t.toml", "hello"]).await;
+        assert_eq!((said.code, server.count()), (1, requests), "{whom}: {said:?}");
+        assert!(server.requests()[1].json().to_string().contains("JSON"), "{whom}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

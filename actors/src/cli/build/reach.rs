@@ -8,7 +8,7 @@ use mainstay_actors::agent::Reach;
 use mainstay_actors::mcp::McpServer;
 use serde_json::{Map, Value};
 
-use super::super::file::{Group, Question, Sign, Tool, Undo, json};
+use super::super::file::{Group, Question, Sign, Tool, TreeFile, Undo, json};
 use super::{Tree, find};
 
 /// What another tool is asked, made of the arguments of the call.
@@ -285,6 +285,16 @@ pub(crate) fn asked_of(tool: &Tool) -> impl Iterator<Item = &toml::Spanned<Strin
 pub(crate) fn asked_of_group(group: &Group) -> impl Iterator<Item = &toml::Spanned<String>> {
     let undone = group.undo.iter().map(|undo| &undo.get_ref().tool);
     undone.chain(group.verify.iter().map(|question| &question.get_ref().tool))
+}
+
+/// By whom anything in the tree is undone.
+pub(crate) fn undone_by(file: &TreeFile) -> impl Iterator<Item = &toml::Spanned<String>> {
+    let tools = file.tools.values();
+    let acts = tools.clone().flat_map(|tool| tool.effects.values());
+    let acts = acts.filter_map(|act| act.undo.as_ref());
+    let all = acts.chain(tools.filter_map(|tool| tool.undo.as_ref()));
+    let groups = file.groups.values().filter_map(|group| group.undo.as_ref());
+    all.chain(groups).map(|undo| &undo.get_ref().tool)
 }
 
 /// The need and the tool under which the runtime knows what the file calls so.

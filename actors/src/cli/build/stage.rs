@@ -84,6 +84,11 @@ impl Stage {
         self.0.injected.lock().clone()
     }
 
+    /// Whether nobody can answer this question, as is said of it and not of who is asked.
+    pub(crate) fn dooms(&self, question: &str) -> bool {
+        matches!(self.0.questions.draw(hash(&question), 1), Draw::Fail(_))
+    }
+
     /// One who is asked this once more: whether it fails.
     async fn fate(&self, rates: &Rates, who: &str, what: &impl Hash) -> Result<(), Fault> {
         let number = hash(&(who, hash(what)));
@@ -103,7 +108,12 @@ impl Stage {
             // Found by its deadline, as it would be.
             std::future::pending::<()>().await;
         }
-        Err(Fault::new(class, "injected").with_code("injected"))
+        let fault = Fault::new(class, "injected").with_code("injected");
+        if class == Class::OutputInvalid {
+            // As a model's, which is told something else each time.
+            return Err(fault.with_feedback(format!("injected, time {time}")));
+        }
+        Err(fault)
     }
 
     /// One who plays a model.

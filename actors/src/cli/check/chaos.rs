@@ -9,7 +9,7 @@ use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::policy::eligibility::fits;
 use mainstay::policy::{Candidate, Policy};
 
-use super::super::build::{Tree, entry};
+use super::super::build::{Tree, entry, reach};
 use super::super::file::{Group, TreeFile};
 use super::super::profile::{CHAOS, Injected, On, Profile};
 use super::align;
@@ -134,5 +134,23 @@ fn end(file: &TreeFile, name: &str) -> String {
     if names.is_asked_as_model(name) || file.agents.values().any(asks_model) {
         return "its agent fails".to_owned();
     }
-    "the agent's model is told".to_owned()
+    let is_it = |other: &toml::Spanned<String>| {
+        let other = other.get_ref();
+        other == name || name.split_once('.').is_some_and(|(server, _)| server == other)
+    };
+    let mut offered =
+        file.agents.values().flat_map(|agent| agent.tools.iter().chain(&agent.agents));
+    if offered.any(is_it) {
+        return "the agent's model is told".to_owned();
+    }
+    // No agent has it: it is asked to undo, or whether something has happened.
+    if reach::undone_by(file).any(is_it) {
+        return "what it was to undo stays, and a person settles it (/effects)".to_owned();
+    }
+    let mut asked = file.tools.values().flat_map(reach::asked_of);
+    if asked.any(is_it) || file.groups.values().flat_map(reach::asked_of_group).any(is_it) {
+        return "what it was asked about stays unknown, and a person settles it (/effects)"
+            .to_owned();
+    }
+    "nobody: no agent has it".to_owned()
 }

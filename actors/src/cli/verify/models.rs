@@ -54,6 +54,8 @@ impl Verify<'_> {
             self.endpoint(name, model);
             self.headers(&model.headers, &model.headers_env, Endpoint::takes_header);
             self.window(name, model);
+            self.idle(name, model);
+            self.answer_in_window(model);
             if let Some(limit) = &model.token_limit
                 && !matches!(model.kind.get_ref(), ModelKind::Openai | ModelKind::Ollama)
             {

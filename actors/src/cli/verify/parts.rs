@@ -163,6 +163,7 @@ impl Verify<'_> {
         }
         let section = ask.get_ref();
         self.sampling(section.max_tokens.as_ref(), section.temperature.as_ref());
+        self.fits_window(section.max_tokens.as_ref(), entry.unwrap_or_default());
         let format = section.response_format.as_ref();
         let kind = format.map(|format| *format.get_ref()).unwrap_or_default();
         match (&section.schema, format) {

@@ -56,6 +56,7 @@ pub(crate) fn verify(file: &TreeFile, snags: &mut Vec<Snag>) {
             verify.say(samples.span(), "an alert of no sample", "at least 1", hint);
         }
     }
+    verify.paths(section);
 }
 
 struct Verify<'a> {
@@ -112,6 +113,40 @@ impl Verify<'_> {
                 self.say(id.span(), message, "nothing to take out", hint);
             }
         }
+    }
+
+    /// Every path from one member to another is watched by something (S81).
+    fn paths(&mut self, section: &Watch) {
+        let spec = spec(self.file);
+        let groups = self.file.groups.iter().filter(|(_, group)| {
+            let kind = group.kind.get_ref().watched();
+            group.members.get_ref().len() > 1 && !spec.covers_fallback(kind)
+        });
+        let groups: Vec<_> = groups.collect();
+        let Some((_, first)) = groups.first() else { return };
+        let paths: Vec<_> = groups
+            .iter()
+            .map(|(name, group)| {
+                let members = group.members.get_ref().iter().map(|it| it.get_ref().as_str());
+                format!("`{}` ({})", name.get_ref(), members.collect::<Vec<_>>().join(" -> "))
+            })
+            .collect();
+        // Of what there would be, the one that holds for all kinds, and that of the kind.
+        let one = |id: &&Spanned<String>| {
+            let only = |id: &str| {
+                let mut all = usual(self.file);
+                all.slos.retain(|slo| slo.id == id);
+                all.alerts.retain(|rule| rule.id == id);
+                all
+            };
+            only(id.get_ref()).covers_fallback(first.kind.get_ref().watched())
+        };
+        let taken = section.without.iter().filter(one).collect::<Vec<_>>();
+        let at = taken.last().map_or(0..0, |id| id.span());
+        let ids = list(taken.iter().map(|id| id.get_ref().as_str()));
+        let message = format!("nothing tells how these paths fare: {}", paths.join(", "));
+        let hint = format!("keep one of {ids}: a path that nobody watches is not taken (S81)");
+        self.say(at, message, "the last that would have", hint);
     }
 
     /// An objective or an alert.
