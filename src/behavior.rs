@@ -21,7 +21,7 @@ use crate::error::{CheckpointError, NeedError};
 use crate::event::Event;
 use crate::fate::{Answer, Cost};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
-use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
+use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey, RequestId};
 use crate::moment::Moment;
 use crate::policy::budget::{Limits, Purse};
 use crate::policy::eligibility::Role;
@@ -129,7 +129,7 @@ pub trait Stateful: Behavior + Clone {
     ///
     /// A life after a crash begins with the last snapshot; and a
     /// [durable](crate::spec::ChildSpec::durable) child with the last one stored, also in another
-    /// process.
+    /// process. Whoever writes this writes [`Stateful::restore`], too.
     ///
     /// # Default
     /// None: each life begins as it was constructed.
@@ -140,14 +140,21 @@ pub trait Stateful: Behavior + Clone {
     /// Takes the state of a snapshot. Called on a newly constructed behavior, before
     /// [`Stateful::start`].
     ///
+    /// # Default
+    /// It fails, and says that it has to be written: no snapshot fits, so no request can be rolled back.
+    ///
     /// # Errors
     /// The snapshot does not fit: it is set aside, and an older one tried. Of a durable child all stay where none fits,
-    /// and the start fails.
+    /// and the start fails. Where a request is to go back and none fits, not even the snapshot of a life just made, that
+    /// rollback fails, and nothing is set aside.
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
         Err(CheckpointError::Incompatible {
             what: "snapshot".to_owned(),
             found: snapshot.schema().to_string(),
-            expected: format!("a behavior that restores ({} does not)", type_name::<Self>()),
+            expected: format!(
+                "a behavior that restores; {} gives snapshots, write its Stateful::restore",
+                type_name::<Self>()
+            ),
         })
     }
 
@@ -203,6 +210,10 @@ pub struct Undone {
     pub unknown: Vec<EffectKey>,
     /// What each of them was, in the same order: those kept, undone, unknown.
     pub acts: Vec<PastAct>,
+    /// The checkpoint that the request's own rollback has restored. `None` where the state is in no store, where a
+    /// scope above has returned (its [`Report`](crate::system::Report) says to what), and where the process that went
+    /// back ended before the request was told.
+    pub to: Option<CheckpointId>,
 }
 
 /// An effect that a request asked for before it was rolled back. Holds user data.

@@ -22,7 +22,7 @@ use crate::ledger::{
     EffectKey, EffectStatus, Entry, Happened, Input, Intent, Ledger, Output, Record, Resolution,
     Undo, Verdict,
 };
-use crate::port::{Act, Call, NotUndone, Outcome, Tie, UNDO};
+use crate::port::{Act, Call, NotUndone, Outcome, Tie};
 
 mod dispatch;
 mod ended;
@@ -33,6 +33,7 @@ mod paid;
 mod recall;
 mod rest;
 mod settling;
+mod undo;
 mod until;
 
 use dispatch::{Lost, NoAnswer, intent, unknown};
@@ -40,6 +41,7 @@ pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
 pub(crate) use lanes::Unwind;
 use recall::{recorded, unreadable};
+pub(crate) use rest::Written;
 pub use settling::{EffectView, EffectsRef};
 pub(crate) use until::Until;
 
@@ -233,107 +235,6 @@ impl Effects {
         told
     }
 
-    /// Undoes what a task has done to the world, the latest first, and says what stands. What may have
-    /// happened is undone, too. At an effect that may stand and has no undo it stops: what came before
-    /// that cannot be told apart from it.
-    pub(crate) async fn compensate(&self, task: &str) -> Undone {
-        self.compensate_from(task, 0).await
-    }
-
-    /// As [`Effects::compensate_from`]; what is not undone until then is told as unknown.
-    pub(crate) async fn compensate_until(
-        &self,
-        task: &str,
-        step: u64,
-        until: Option<&Until>,
-    ) -> Undone {
-        let mut told = Undone::default();
-        let mut acts: Vec<EffectKey> = {
-            let ledger = self.ledger.lock();
-            ledger
-                .of_task(task)
-                .into_iter()
-                .filter(|entry| entry.intent.step >= step)
-                .map(|entry| entry.intent.key)
-                .collect()
-        };
-        acts.reverse();
-        let (mut stop, mut later) = (false, false);
-        let mut stopped = None;
-        for key in acts {
-            let Some(entry) = self.at_rest_until(key, until).await else { continue };
-            if !entry.intent.kind.acts() {
-                continue;
-            }
-            if entry.in_flight || self.is_with_tool(&entry) {
-                // Found by the next process, or once its tool is done; nothing is decided about what came before either.
-                (stop, later) = (true, true);
-                told.unknown.push(key);
-                stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
-                continue;
-            }
-            match entry.status {
-                EffectStatus::Rejected => continue,
-                // The tool says that it failed, so what came before can be told apart from it; what it may
-                // have left behind is told, unless to ask again does no harm.
-                EffectStatus::Failed(_) if entry.intent.undo.is_none() => {
-                    if !entry.intent.kind.is_replay_safe() {
-                        told.unknown.push(key);
-                    }
-                    continue;
-                }
-                EffectStatus::Compensated => {
-                    told.undone.push(key);
-                    continue;
-                }
-                ref status if status.stands() => {
-                    told.kept.push(key);
-                    continue;
-                }
-                EffectStatus::Stuck(_) => stop = true,
-                EffectStatus::Compensating | EffectStatus::Failed(_) => {}
-                EffectStatus::Confirmed(_)
-                | EffectStatus::Left(_)
-                | EffectStatus::Intended
-                | EffectStatus::Unknown => {
-                    stop |= entry.intent.undo.is_none();
-                }
-            }
-            let late = until.is_some_and(Until::is_over);
-            if !stop && !late && self.undo_until(key, None, until).await {
-                told.undone.push(key);
-                continue;
-            }
-            if !stop && (self.is_compensating(key) || until.is_some_and(Until::is_over)) {
-                // The tool was not asked, or has not answered: nothing is decided about what came before either.
-                later = true;
-            }
-            stop = true;
-            stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
-            // Nobody goes on with what came before one that was late: it is shown to a person, as behind a stuck one.
-            let is_late = until.is_some_and(Until::is_over) && !self.is_stopping();
-            match entry.status {
-                _ if later && !is_late => told.unknown.push(key),
-                EffectStatus::Confirmed(_) | EffectStatus::Left(_) if !self.is_stuck(key) => {
-                    // Until its task asks for it again, or a person says that it stands rightly.
-                    if let Err(fault) = self.feed(Input::Left(key)).await {
-                        tracing::warn!(target: "mainstay", %key, %fault, "what was left standing is not written down");
-                    }
-                    told.kept.push(key);
-                }
-                _ => told.unknown.push(key),
-            }
-        }
-        // What a stop has cut short, the next process goes on with.
-        let goes_on = later && self.is_stopping();
-        if let Some((child, tool, key)) = stopped.filter(|_| !goes_on) {
-            // From here on it is a person's: nobody else can know what belongs together.
-            let stands = told.kept.len() + told.unknown.len();
-            (self.emit)(Event::UndoStopped { child, tool, key, stands });
-        }
-        self.described(told)
-    }
-
     fn is_stopping(&self) -> bool {
         self.undoer.get().and_then(Weak::upgrade).is_none_or(|undoer| undoer.is_stopping())
     }
@@ -342,69 +243,6 @@ impl Effects {
     pub(crate) fn owes(&self, task: &str) -> bool {
         let undoes = |entry: &&Entry| entry.status == EffectStatus::Compensating;
         self.ledger.lock().of_task(task).iter().any(undoes) || self.is_task_with_tools(task)
-    }
-
-    /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
-    /// asks for one that is under way waits for that. `begun` is the epoch of an undo that is only gone on with:
-    /// its task may have come to the end of it, and have acted anew.
-    pub(crate) async fn undo(&self, key: EffectKey, begun: Option<u32>) -> bool {
-        self.undo_until(key, begun, None).await
-    }
-
-    /// As [`Effects::undo`]; nobody is waited for any longer than until then.
-    async fn undo_until(&self, key: EffectKey, begun: Option<u32>, until: Option<&Until>) -> bool {
-        let turn = async {
-            loop {
-                let mut told = std::pin::pin!(self.changed.notified());
-                told.as_mut().enable();
-                if self.undoing.lock().insert(key) {
-                    break Undoing { effects: self, key };
-                }
-                told.await;
-            }
-        };
-        let Some(_turn) = Until::bound(until, turn).await else { return false };
-        // What its tool works on still is not undone beside it.
-        let entry = self.at_rest_until(key, until).await;
-        if entry.is_none_or(|entry| entry.in_flight || self.is_with_tool(&entry)) {
-            return false;
-        }
-        if let Some(epoch) = begun {
-            let is_it = |it: &Entry| it.epoch == epoch && it.status == EffectStatus::Compensating;
-            if !self.ledger.lock().get(key).is_some_and(is_it) {
-                return false;
-            }
-        }
-        let Ok(output) = self.feed(Input::Undo(key)).await else { return false };
-        let entry = self.ledger.lock().get(key).cloned();
-        let Some(entry) = entry else { return false };
-        match entry.status {
-            // Whoever began it may have been given up before that was written.
-            EffectStatus::Compensating if output.record.is_none() => {
-                if self.keep(Record::Status(key, EffectStatus::Compensating)).await.is_err() {
-                    return false;
-                }
-            }
-            EffectStatus::Compensating => {}
-            status => return status == EffectStatus::Compensated,
-        }
-        let undoer = self.undoer.get().and_then(Weak::upgrade);
-        let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
-        let asked = undoer.undo(undo, format!("{UNDO}{}", entry.idempotency_key()));
-        let Some(done) = Until::bound(until, asked).await else {
-            tracing::warn!(target: "mainstay", %key, "an undo was not done in time");
-            return false;
-        };
-        let input = match &done {
-            Ok(()) => Input::Undone(key),
-            Err(NotUndone::Failed(fault)) => Input::UndoFailed(key, fault.to_string()),
-            Err(NotUndone::Later(fault)) => {
-                // It is gone on with by whoever undoes its task next, the next process at the latest.
-                tracing::warn!(target: "mainstay", %key, %fault, "an undo was not asked for");
-                return false;
-            }
-        };
-        self.feed(input).await.is_ok() && done.is_ok()
     }
 
     /// Feeds the ledger; what must be kept is kept before this returns.
@@ -486,7 +324,7 @@ impl Effects {
 
     /// What is to be done about an effect that is asked for, once it was found out where it can be.
     async fn begin(
-        &self,
+        self: &Arc<Self>,
         site: &Site,
         tool: &ChildPath,
         act: &Act,
@@ -648,18 +486,5 @@ impl Effects {
                 }
             }
         }
-    }
-}
-
-/// While it lives, nobody else undoes this effect.
-struct Undoing<'a> {
-    effects: &'a Effects,
-    key: EffectKey,
-}
-
-impl Drop for Undoing<'_> {
-    fn drop(&mut self) {
-        self.effects.undoing.lock().remove(&self.key);
-        self.effects.changed.notify_waiters();
     }
 }

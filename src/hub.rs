@@ -332,11 +332,15 @@ impl Hub {
     }
 
     pub(crate) fn emit(&self, event: Event) {
-        if let Event::Restored { .. } | Event::RestoreFailed { .. } = event {
-            let well = matches!(event, Event::Restored { .. });
-            self.watch(Input::Restored(well), self.now());
+        if let Event::RestoreFailed { .. } = event {
+            self.count_restored(false);
         }
         self.events.emit(self.now(), event);
+    }
+
+    /// A state was tried; whether a life has it, and is what was stored.
+    pub(crate) fn count_restored(&self, well: bool) {
+        self.watch(Input::Restored(well), self.now());
     }
 
     /// Tells the watch what happened. Never on the way of a request that succeeds at once.

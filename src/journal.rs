@@ -37,7 +37,6 @@ mod nested;
 mod past;
 mod release;
 mod room;
-mod stale;
 mod standing;
 mod state;
 mod trial;
@@ -65,8 +64,8 @@ const SCHEMA: &str = "mainstay.journal";
 /// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
 /// children were made from templates; 9 on whose word the status of an effect is what it is; 10 how answers were
 /// given, what they and the results of effects have cost, and whether the child is gone for good that a request was
-/// set aside for.
-const VERSION: u32 = 10;
+/// set aside for; 11 which time a request was accepted under its key.
+const VERSION: u32 = 11;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.
@@ -103,6 +102,9 @@ pub(crate) struct Open {
     pub(crate) back: Back,
     /// Whether somebody has begun with it who may have acted.
     pub(crate) hand: Hand,
+    /// Which time it was accepted or released under its key: no two have the same number. What it has come to
+    /// in one is nothing to go on with in another, since that may be undone. Zero under a key of its own.
+    pub(crate) round: u64,
 }
 
 /// See the [module](self).
@@ -569,19 +571,16 @@ impl Journal {
         self.handed(commit, token)
     }
 
-    /// [`Journal::released_anew`] without states.
-    #[cfg(test)]
+    /// A request that was set aside is open again, and begins anew; `None` when there is none with this key.
     pub(crate) fn released(self: &Arc<Self>, key: &str) -> Option<(Open, Handed)> {
-        self.released_with(key, Batch::new())
-    }
-
-    fn released_with(self: &Arc<Self>, key: &str, batch: Batch) -> Option<(Open, Handed)> {
         let mut state = self.state.lock();
         let aside = state.aside(key)?.clone();
-        let line = Line::Released { key: Arc::clone(&aside.open.key) };
-        let commit = self.commit(batch, &line, Durability::Sync);
-        let token = state.release(&aside);
-        Some((aside.open, self.handed(commit, token)))
+        let round = aside.open.round.wrapping_add(1);
+        let line = Line::Released { key: Arc::clone(&aside.open.key), round };
+        let commit = self.commit(Batch::new(), &line, Durability::Sync);
+        let open = aside.released(round);
+        let token = state.release(open.clone());
+        Some((open, self.handed(commit, token)))
     }
 
     /// A request that was set aside is not kept any longer; `None` when there is none with this key.

@@ -54,9 +54,11 @@ mod point;
 mod rare;
 mod recovery;
 mod replay;
+mod same;
 mod state;
 mod trial;
 mod unfit;
+mod ways;
 mod wide;
 mod work;
 mod worker;
@@ -71,7 +73,7 @@ pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
 pub(crate) use replay::{Answered, Replay, Replayed, told_apart};
-pub(crate) use state::{Adopted, Saved, Undoing};
+pub(crate) use state::{Adopted, Begun, Saved, Undoing};
 pub(crate) use trial::OnTrial;
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, unwound, watched};
@@ -487,10 +489,10 @@ impl<W: Worker> Slot<W> {
         if mail.home.is_none() {
             desk.counts.add(fate);
         }
-        let is_written = self.write_fate(desk, &mail, fate, recording.as_ref());
+        let written = self.write_fate(desk, &mail, fate, recording.as_ref());
         // What is being undone is not forgotten before it is.
         if self.rules.in_transaction && self.spec.stateful {
-            self.undo_unfinished(&mail, ends, is_written);
+            self.undo_unfinished(&mail, ends, written);
         }
         self.remember(desk, &mail, fate, recording.is_some());
         Some(Settled { mail, fate })

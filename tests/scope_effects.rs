@@ -54,6 +54,8 @@ struct World {
     bad_starts: AtomicU32,
     /// Refunds wait for it, if it is there.
     till: Mutex<Option<Arc<Notify>>>,
+    /// Refunds that were begun.
+    refunds: AtomicU32,
     /// The buyer takes a step.
     stepped: Notify,
 }
@@ -80,7 +82,9 @@ impl Behavior for Bank {
 
 impl Stateless for Bank {
     async fn serve(&self, order: &Order, ctx: &Context) -> Result<(), Fault> {
-        let till = self.0.till.lock().clone().filter(|_| *order == Order::Refund);
+        let is_refund = *order == Order::Refund;
+        self.0.refunds.fetch_add(u32::from(is_refund), Ordering::SeqCst);
+        let till = self.0.till.lock().clone().filter(|_| is_refund);
         if let Some(till) = till {
             self.0.waiting.notify_one();
             till.notified().await;
@@ -221,7 +225,11 @@ async fn recover(
         .scope(scope)
         .intensity(0, SECOND)
         .no_child_limit()
-        .child(ChildSpec::stateless("bank", move || bank.clone()).recorded::<Bank>())
+        .child(
+            ChildSpec::stateless("bank", move || bank.clone())
+                .attempt_timeout(Duration::from_secs(86_400))
+                .recorded::<Bank>(),
+        )
         .child(
             ChildSpec::stateless("gate", move || gate.clone())
                 .concurrency(2)
@@ -569,6 +577,87 @@ async fn a_request_of_a_transaction_that_is_released_begins_anew_in_the_next_pro
     assert_eq!(buyer.call(1_u32).await.unwrap().value, 2, "it is the second that is paid for");
     assert_eq!(world.log()[4..], [Order::Debit; 3]);
     system.stop().await;
+}
+
+/// Each undo is asked for once, and in its order, however late the first of them is; and the request waits.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_before_an_act_whose_undo_is_late_is_undone_after_it() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+    system.checkpoint("top/flow").await.unwrap();
+    let call = tokio::spawn(async move { buyer.call(2_u32).await.unwrap().value });
+    world.waiting.notified().await;
+    world.opened.notify_waiters();
+    world.waiting.notified().await;
+    assert_eq!(world.log(), [Order::Debit, Order::Debit]);
+    let till = Arc::<Notify>::default();
+    *world.till.lock() = Some(Arc::clone(&till));
+    let mut events = system.events();
+    let error = system.rollback("top/flow", To::Latest).await.unwrap_err();
+    assert!(matches!(error, RollbackError::TooLate { .. }), "{error}");
+    let ended = |event: &Event| matches!(event, Event::ScopeRolledBack { unknown: 2, .. });
+    tokio::time::timeout(SECOND, events.wait_for(ended)).await.expect("it has come to its end");
+    world.open();
+    let quiet = tokio::time::timeout(SECOND, events.wait_for(|_| false)).await;
+    assert!(quiet.is_err());
+    assert_eq!((world.log().len(), world.refunds.load(Ordering::SeqCst)), (2, 1));
+    assert_eq!(*world.told.lock(), [(0, 0, 2)]);
+    till.notify_one();
+    let undone = |event: &Event| matches!(event, Event::Effect { status: "compensated", .. });
+    events.wait_for(undone).await.unwrap();
+    till.notify_one();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(world.log()[2..], [Order::Refund, Order::Refund, Order::Debit, Order::Debit]);
+    assert_eq!(world.refunds.load(Ordering::SeqCst), 2);
+    assert_eq!(system.effects().open(), []);
+}
+
+/// Also where its child was asked for nothing else, and where a line has it in its middle.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_released_and_has_not_got_on_when_the_process_ends_begins_anew() {
+    for before in [0, 1] {
+        let (world, inner) = (Arc::<World>::default(), store());
+        let dying = Arc::new(Dying::new(&inner, u32::MAX, false));
+        let store = Arc::clone(&dying) as Arc<dyn Store>;
+        let (system, buyer) = open(&world, &store, Scope::Transaction).await;
+        let mut events = system.events();
+        world.open();
+        for _ in 0..before {
+            buyer.call(1_u32).await.unwrap();
+        }
+        world.log.lock().clear();
+        world.is_poison.store(true, Ordering::SeqCst);
+        world.open.store(false, Ordering::SeqCst);
+        buyer.submit(2_u32, CallOptions::new().key("k")).await.unwrap();
+        world.waiting.notified().await;
+        let line = system.checkpoint("top").await.unwrap();
+        world.open();
+        let undone = |event: &Event| matches!(event, Event::Effect { status: "compensated", .. });
+        for _ in 0..2 {
+            tokio::time::timeout(90 * SECOND, events.wait_for(undone)).await.expect("it is undone");
+        }
+        assert_eq!(world.log(), [Order::Debit, Order::Debit, Order::Refund, Order::Refund]);
+        world.is_poison.store(false, Ordering::SeqCst);
+        dying.dies_after(1);
+        system.quarantine().release("k").await.unwrap();
+        drop((system, buyer));
+        let (system, buyer) = open(&world, &inner, Scope::Transaction).await;
+        let mut events = system.events();
+        while system.journaled("k") == Some(Journaled::Open) {
+            let _ = tokio::time::timeout(SECOND, events.next()).await;
+        }
+        let done = Some(Journaled::Fated(Fate::Done, Some((before + 1).to_string())));
+        assert_eq!(system.journaled("k"), done);
+        assert_eq!(
+            world.log()[4..],
+            [Order::Debit; 2],
+            "{before} before it: both are paid for anew"
+        );
+        // The line has it in its middle, where it had been set aside since: it is where it began.
+        system.rollback("top", To::Line(line)).await.unwrap();
+        assert_eq!(buyer.call(1_u32).await.unwrap().value, before + 1);
+        system.stop().await;
+    }
 }
 
 /// What a scope falls for is often still away when it begins again.

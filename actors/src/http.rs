@@ -123,7 +123,7 @@ pub(crate) fn proxy_secrets() -> &'static [String] {
 }
 
 /// A part of a URL without its percents.
-fn decoded(text: &str) -> Vec<u8> {
+pub(crate) fn decoded(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while let Some(&byte) = bytes.get(at) {

@@ -128,15 +128,19 @@ impl std::error::Error for NotPending {}
 
 struct Point<Q, R> {
     shown: Pending<Q>,
-    say: oneshot::Sender<Decision<R>>,
+    say: oneshot::Sender<Taken<Q, R>>,
 }
+
+/// A decision, and what it was about.
+type Taken<Q, R> = (Pending<Q>, Decision<R>);
 
 struct State<Q, R> {
     next: u64,
     points: BTreeMap<u64, Point<Q, R>>,
     log: VecDeque<Decided>,
-    /// Decisions whose waiter was gone when they were made: an attempt that was interrupted.
-    unheard: VecDeque<(String, Q, Decision<R>)>,
+    /// Decisions that nobody has heard, since the attempt that waited was cut off just then: each is for the next
+    /// attempt at the same request, up to when the default would have decided.
+    unheard: VecDeque<Taken<Q, R>>,
 }
 
 struct Shared<Q, R> {
@@ -230,13 +234,8 @@ where
                 why: why.into(),
             };
             state.note(decided);
-            if let Err(decision) = point.say.send(decision) {
-                // Its attempt was interrupted just now; the next one under this key hears it.
-                state.unheard.push_back((point.shown.key, point.shown.request, decision));
-                if state.unheard.len() > LOG {
-                    state.unheard.pop_front();
-                }
-            }
+            // Whoever waits is there as long as the point is; where it is cut off now, it keeps this as it leaves.
+            let _ = point.say.send((point.shown, decision));
         }
         self.changed();
         Ok(())
@@ -258,27 +257,28 @@ where
     }
 
     /// Waits for the decision at a new point; at once for one that was made before.
-    fn open(&self, request: &Q, ctx: &Context) -> Result<Wait<Q, R>, Decision<R>> {
+    fn open(
+        &self,
+        request: &Q,
+        child: &ChildPath,
+        key: String,
+        now: Moment,
+    ) -> Result<Wait<Q, R>, Decision<R>> {
         let (say, hear) = oneshot::channel();
-        let key = ctx.key();
         let id = {
             let mut state = self.0.state.lock();
-            let made = |(other, asked, _): &(String, Q, _)| *other == key && asked == request;
+            state.unheard.retain(|(shown, _)| shown.until > now);
+            let made = |(shown, _): &Taken<Q, R>| shown.key == key && shown.request == *request;
             if let Some(at) = state.unheard.iter().position(made)
-                && let Some((_, _, decision)) = state.unheard.remove(at)
+                && let Some((_, decision)) = state.unheard.remove(at)
             {
                 return Err(decision);
             }
             let id = state.next;
             state.next += 1;
-            let shown = Pending {
-                id,
-                child: ctx.path().clone(),
-                key,
-                request: request.clone(),
-                since: ctx.now(),
-                until: ctx.now().after(self.0.expiry),
-            };
+            let (child, request) = (child.clone(), request.clone());
+            let until = now.after(self.0.expiry);
+            let shown = Pending { id, child, key, request, since: now, until };
             state.points.insert(id, Point { shown, say });
             id
         };
@@ -300,14 +300,30 @@ impl<Q, R> State<Q, R> {
 struct Wait<Q, R> {
     desk: HumanDesk<Q, R>,
     id: u64,
-    hear: oneshot::Receiver<Decision<R>>,
+    hear: oneshot::Receiver<Taken<Q, R>>,
+}
+
+impl<Q, R> Wait<Q, R> {
+    /// From now on nobody decides any more: what was decided until now.
+    fn close(&mut self) -> Option<Taken<Q, R>> {
+        let mut state = self.desk.0.state.lock();
+        if state.points.remove(&self.id).is_none() {
+            // Said while the lock was held.
+            return self.hear.try_recv().ok();
+        }
+        drop(state);
+        self.desk.0.changed.send_modify(|count| *count = count.wrapping_add(1));
+        None
+    }
 }
 
 impl<Q, R> Drop for Wait<Q, R> {
     fn drop(&mut self) {
-        let gone = self.desk.0.state.lock().points.remove(&self.id);
-        if gone.is_some() {
-            self.desk.0.changed.send_modify(|count| *count = count.wrapping_add(1));
+        let Some(taken) = self.close() else { return };
+        let mut state = self.desk.0.state.lock();
+        state.unheard.push_back(taken);
+        if state.unheard.len() > LOG {
+            state.unheard.pop_front();
         }
     }
 }
@@ -329,7 +345,7 @@ where
     R: Clone + Send + Sync + 'static,
 {
     async fn serve(&self, request: &Q, ctx: &Context) -> Result<R, Fault> {
-        let mut wait = match self.open(request, ctx) {
+        let mut wait = match self.open(request, ctx.path(), ctx.key(), ctx.now()) {
             Ok(wait) => wait,
             Err(decision) => return decision.outcome(),
         };
@@ -339,9 +355,13 @@ where
             biased;
             said = &mut wait.hear => {
                 let gone = || Fault::internal("the decision was lost").with_code("decision_lost");
-                said.map_err(|_| gone())?.outcome()
+                said.map_err(|_| gone())?.1.outcome()
             }
             () = expiry => {
+                // In the last moment.
+                if let Some((_, decision)) = wait.close() {
+                    return decision.outcome();
+                }
                 let default = self.0.default.clone();
                 let decided = Decided {
                     id: wait.id,
@@ -357,5 +377,50 @@ where
                 default.outcome()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Desk = HumanDesk<String, u32>;
+
+    fn open(desk: &Desk, key: &str, at: u64) -> Result<Wait<String, u32>, Decision<u32>> {
+        let now = Moment::from_millis(at);
+        desk.open(&"pay 7".to_owned(), &ChildPath::from("desk/person"), key.to_owned(), now)
+    }
+
+    fn decide(desk: &Desk, wait: &Wait<String, u32>) -> Result<(), NotPending> {
+        desk.decide(wait.id, Decision::Answer(7), "ada", "")
+    }
+
+    #[test]
+    fn a_decision_counts_that_was_taken_when_the_time_was_over_just_then() {
+        let desk = Desk::new(Duration::from_secs(60));
+        let mut wait = open(&desk, "k", 0).unwrap();
+        decide(&desk, &wait).unwrap();
+        assert_eq!(wait.close().unwrap().1, Decision::Answer(7));
+        drop(wait);
+        // It was heard once.
+        let mut late = open(&desk, "k", 0).unwrap();
+        assert_eq!(late.close(), None);
+        assert_eq!(decide(&desk, &late), Err(NotPending(late.id)));
+        assert_eq!(desk.log().len(), 1);
+    }
+
+    #[test]
+    fn a_decision_on_an_attempt_that_is_cut_off_is_for_the_next_one_within_its_time() {
+        let desk = Desk::new(Duration::from_secs(60));
+        for (key, at, heard) in [("k", 59_999, true), ("k", 60_000, false), ("other", 1, false)] {
+            let cut_off = open(&desk, "k", 0).unwrap();
+            decide(&desk, &cut_off).unwrap();
+            drop(cut_off);
+            let next = open(&desk, key, at);
+            assert_eq!(next.is_err(), heard, "{key} at {at}");
+            assert_eq!(next.err(), heard.then_some(Decision::Answer(7)));
+        }
+        assert!(open(&desk, "k", 60_000).is_ok(), "no decision is served for ever");
+        assert_eq!(desk.pending(), []);
     }
 }

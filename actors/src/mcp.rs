@@ -248,7 +248,8 @@ impl McpServer {
     /// the server's errors and results. So does it for one that [`McpServer::secret`] names. It does so however the
     /// server spells it (in larger or smaller letters, or as JSON quotes it), in an error also for a part of it. In a
     /// result, which would be another one without it, it stays if it has less than 8 bytes, or less than 16 and is made
-    /// of words (`not-needed`) or of less than five different characters (`00000000`).
+    /// of words (`not-needed`) or of less than five different characters (`00000000`). A path or an address that is made
+    /// of words is no secret because of its name; the password in one is.
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<Arc<str>>) -> Self {
         self.with(|plan| plan.env.push((name.into(), Setting::Given(value.into()))))
@@ -263,7 +264,7 @@ impl McpServer {
         self.with(|plan| plan.env.push((name.clone(), Setting::Env(name))))
     }
 
-    /// Takes this environment variable of the server's process for a secret, whatever its name says.
+    /// Takes this environment variable of the server's process for a secret, whatever its name and its value say.
     #[must_use]
     pub fn secret(self, name: impl Into<String>) -> Self {
         self.with(|plan| _ = plan.secret.insert(name.into()))
@@ -484,18 +485,19 @@ impl Plan {
                 .map_or_else(|_| Secrets::default(), |url| Secrets::new(None, &url)),
             Way::Command { .. } => Secrets::default(),
         };
-        let is_secret = |name: &str| self.secret.contains(name) || is_name_of_secret(name);
-        let variables = self.env.iter().filter(|(name, _)| is_secret(name));
-        let settings = variables.map(|(_, value)| value).chain(&self.bearer);
-        for value in settings.filter_map(|setting| setting.read().ok()) {
-            secrets.add(value.trim());
+        for (name, setting) in &self.env {
+            let Ok(value) = setting.read() else { continue };
+            match value.trim() {
+                value if self.secret.contains(name) => secrets.add(value),
+                value if is_name_of_secret(name) => secrets.add_named(name, value),
+                // One that goes by another name may hold a password all the same.
+                value => Url::parse(value).iter().for_each(|url| secrets.add_login(url)),
+            }
+        }
+        if let Some(Ok(bearer)) = self.bearer.as_ref().map(Setting::read) {
+            secrets.add(bearer.trim());
         }
         headers::hide(self, &mut secrets);
-        // One that goes by another name may hold a password all the same.
-        let urls = self.env.iter().filter_map(|(_, value)| Url::parse(&value.read().ok()?).ok());
-        for url in urls.filter(|url| url.password().is_some()) {
-            secrets.add(url.password().unwrap_or_default());
-        }
         secrets
     }
 

@@ -390,8 +390,11 @@ impl Model {
         let url = |stream| self.wire.url(&base, &self.model, stream).ok_or_else(bad);
         let urls = [url(false)?, url(true)?];
         let named = self.token_limit.unwrap_or_else(|| TokenLimit::of(base.host_str()));
-        let terms =
-            Terms { completion: named == TokenLimit::MaxCompletionTokens, window: self.window };
+        let terms = Terms {
+            completion: named == TokenLimit::MaxCompletionTokens,
+            window: self.window,
+            phases: options::is_openai(base.host_str()),
+        };
         let ids = self.wire.ids(base.host_str());
         Ok(Ready { client: Client::new(urls)?, base, terms, ids, credentials })
     }
@@ -499,14 +502,9 @@ impl Model {
             }
             None => None,
         };
-        match share {
-            Some(share) => {
-                course.used(share.usage);
-                *at_stake = share.usage;
-            }
-            // What is sent is read, also if by the time of the answer nobody waits for it any more.
-            None => course.used(wire::estimate(sent, 0)),
-        }
+        // What is sent is read, also if by the time of the answer nobody waits for it any more, or it is lost.
+        *at_stake = share.map_or_else(|| wire::estimate(sent, 0), |share| share.usage);
+        course.used(*at_stake);
         let headers = &credentials.headers[usize::from(stream)];
         let answered = ready.client.post(stream, headers, body, time_left).await;
         let response = match answered.map_err(transport::transport) {

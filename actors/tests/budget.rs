@@ -235,6 +235,26 @@ async fn an_attempt_whose_end_nobody_knows_is_charged_what_it_had_reserved() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_was_sent_for_nothing_is_charged_without_a_budget_as_well() {
+    let table = [
+        (Row::hang(), true),
+        (Row::reset_after(), true),
+        (Row::reply("half of it").cut_off(20), true),
+        (Row::error(500, "server_error", "no"), false),
+    ];
+    for (row, charged) in table {
+        let server = StubServer::start().await.unwrap();
+        server.then(row);
+        let spec = Model::openai(server.url(), "m").spec("m");
+        let (_system, port) = one(spec.attempt_timeout(Duration::from_millis(150))).await;
+        let answer = port.call_with("hi", soon()).await.unwrap();
+        assert_eq!(server.count(), 2);
+        // What the stub says of each answer.
+        assert_eq!(answer.cost.tokens > 15, charged, "{:?}", answer.cost);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_cut_short_is_charged_for_what_had_come() {
     let server = StubServer::start().await.unwrap();
     let text = "x".repeat(400);

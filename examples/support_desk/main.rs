@@ -2,7 +2,7 @@
 //! attempts in a hundred time out, fail or panic; each is tried again, handed to a sibling or given to a person,
 //! and no customer is lost. What that took, and whether the objectives were met, stands in the report.
 //!
-//! `cargo run --release --example support_desk -- --help` says what can be changed.
+//! `cargo run --example support_desk -- --help` says what can be changed.
 
 use std::future::poll_fn;
 use std::io::{self, Write as _, stderr, stdout};

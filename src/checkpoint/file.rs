@@ -329,7 +329,7 @@ impl Store for FileStore {
         };
         let request = match request {
             Some((digest, place)) => {
-                let request = request_of(digest, Arc::new(place.envelope()?));
+                let request = request_of(digest, Arc::new(place.content(digest)?));
                 Some(request.map_err(|error| unreadable(&self.shared.name, id, error))?)
             }
             None => None,
@@ -337,7 +337,7 @@ impl Store for FileStore {
         let piece = |name: &str, digest| {
             let place = places.iter().find(|(other, _)| *other == digest);
             let (_, place) = place.ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
-            let encoded = Encoded { digest, bytes: Arc::new(place.envelope()?) };
+            let encoded = Encoded { digest, bytes: Arc::new(place.content(digest)?) };
             Ok(Piece::stored(name.to_owned().into(), encoded))
         };
         Stored::assemble(listed, piece, request)

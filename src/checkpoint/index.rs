@@ -410,12 +410,14 @@ impl<P, J> Index<P, J> {
         let mut named: SpreadSet<CheckpointId> = SpreadSet::default();
         for line in self.lines.iter().rev() {
             let count = kept.entry((line.scope, &line.at)).or_default();
+            let hook = line.hook().and_then(|id| self.checkpoints.get(&id));
             if *count < keep.lines.max(1) {
                 *count += 1;
-                named.extend(line.members.iter().flat_map(|(_, id)| self.since_beginning(*id)));
-            } else {
+            } else if !hook.is_some_and(|listed| line.is_held_by(&listed.pins, now)) {
                 lines.push(line.id);
+                continue;
             }
+            named.extend(line.members.iter().flat_map(|(_, id)| self.since_beginning(*id)));
         }
         let mut dropped = Vec::new();
         for ids in self.children.values() {

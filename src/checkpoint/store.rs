@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 use crate::checkpoint::codec;
 use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::{
-    Checkpoint, Digest, Pin, Sealed, Topology, Wall, envelope_schema,
+    Checkpoint, Digest, Now, Pin, Sealed, Topology, Wall, envelope_schema,
 };
 use crate::checkpoint::snapshot::{Encoded, Piece, Snapshot};
-use crate::checkpoint::{Scope, stored};
+use crate::checkpoint::{LONGEST_PIN, Scope, stored};
 use crate::error::{CodecError, StoreError};
 use crate::id::{CheckpointId, ChildPath, LineId};
 
@@ -297,6 +297,16 @@ pub struct Listed {
     pub broken: Option<Arc<str>>,
 }
 
+impl Listed {
+    /// Whether people and its age say nothing against it now.
+    pub(crate) fn is_of_use(&self, now: Now) -> bool {
+        let Self { checkpoint, pins, bad, .. } = self;
+        bad.is_none()
+            && (checkpoint.age(now) <= checkpoint.validity()
+                || pins.iter().any(|pin| pin.holds(now.wall, LONGEST_PIN)))
+    }
+}
+
 /// A checkpoint with its pieces, as a store has it. It can be looked at; to restore it, have it
 /// [validated](crate::checkpoint::Validator).
 #[derive(Clone, Debug)]
@@ -523,7 +533,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store cannot be read.
     fn info(&self) -> Result<StoreInfo, StoreError>;
 
-    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, what a kept line names,
+    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, also a line whose first member has a
+    /// pin whose owner begins with the line's id and a space; what a kept line names,
     /// what was set aside, and what a child goes on from, whatever becomes of its request in hand: of all, and of
     /// those its last one comes from, the newest between two requests. A checkpoint whose parent goes stays whole: the store remembers the
     /// parent's chain.

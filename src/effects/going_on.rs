@@ -137,7 +137,7 @@ impl Effects {
     }
 
     /// Undoes what is left of a task that was answered.
-    async fn undo_left(&self, task: &str) {
+    async fn undo_left(self: &Arc<Self>, task: &str) {
         let mut acts = self.acts_of(task);
         while let Some(entry) = acts.pop() {
             match stands(&entry, Ends::Answered) {

@@ -7,6 +7,8 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::dispatch::happened;
 use super::going_on::Ends;
 use super::joined::is_untouched;
@@ -14,6 +16,17 @@ use super::{Asked, Effects, Keep};
 use crate::fate::{Fate, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::ledger::{EffectKey, EffectStatus, Entry, Input, Resolution};
+
+/// Where the fate of a request is whose acts are to be undone.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// Nothing is written of it, or it is known to be in the store.
+    No,
+    /// On its way into the store.
+    OnItsWay,
+    /// About to be handed to the store, which is told here.
+    Later(oneshot::Receiver<()>),
+}
 
 impl Effects {
     /// The effect once nobody is at work on it any more.
@@ -77,17 +90,23 @@ impl Effects {
     }
 
     /// What a request has done that has its fate is undone. From now on, and not from the first poll, whoever
-    /// acts under the same key waits for that. `is_written`: the fate is on its way into the store, and should that
-    /// not take it, nothing is undone: the next process finds the request open, with all that it has done.
+    /// acts under the same key waits for that. Where its fate is written, and the store does not take that, nothing
+    /// is undone: the next process finds the request open, or answered, with all that it has done.
     pub(crate) fn unwind(
         self: &Arc<Self>,
         task: &str,
-        is_written: bool,
+        written: Written,
     ) -> impl Future<Output = ()> + Send + use<> {
         let unwinding = self.unwinding_of(task);
         async move {
             let Unwinding { effects, task } = &unwinding;
-            if is_written && !effects.has_its_fate(task).await {
+            if let Written::Later(handed) = written {
+                // Whoever was to hand it over may be gone.
+                let _ = handed.await;
+                if !effects.has_its_fate(task).await {
+                    return;
+                }
+            } else if matches!(written, Written::OnItsWay) && !effects.has_its_fate(task).await {
                 return;
             }
             effects.compensate(task).await;
@@ -95,13 +114,13 @@ impl Effects {
         }
     }
 
-    /// Whether the store has taken the fate of this request, once it has answered.
+    /// Whether the store has taken a fate of this request without an answer, once it has answered.
     async fn has_its_fate(&self, task: &str) -> bool {
         let Some(journal) = self.journal.get() else { return true };
         loop {
             let told = journal.told();
             if journal.is_certain(task) {
-                return !matches!(journal.known(task), Some(Asked::Open));
+                return !matches!(journal.known(task), Some(Asked::Open | Asked::Done(_)));
             }
             told.await;
         }
@@ -150,8 +169,8 @@ impl Effects {
 
 /// A task that is being undone after its fate.
 pub(super) struct Unwinding {
-    effects: Arc<Effects>,
-    task: Arc<str>,
+    pub(super) effects: Arc<Effects>,
+    pub(super) task: Arc<str>,
 }
 
 impl Drop for Unwinding {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Effects;
-use crate::behavior::Undone;
 use crate::clock::Clock;
 use crate::ledger::{EffectKey, EffectStatus, Entry};
 use crate::moment::Moment;
@@ -40,11 +39,6 @@ impl Until {
 }
 
 impl Effects {
-    /// As [`Effects::compensate`], for what was done at this step of the task and later.
-    pub(crate) async fn compensate_from(&self, task: &str, step: u64) -> Undone {
-        self.compensate_until(task, step, None).await
-    }
-
     /// The effect once nobody is at work on it any more, or as it is when the time is over.
     pub(super) async fn at_rest_until(
         &self,
@@ -69,21 +63,5 @@ impl Effects {
         ledger.get(key).is_some_and(|entry| {
             matches!(entry.status, EffectStatus::Compensating | EffectStatus::Stuck(_))
         })
-    }
-
-    /// Goes on, in tasks of their own, with the undos of this task that were begun and not done in time. It may
-    /// act anew meanwhile, once they are done.
-    pub(crate) fn undo_later(self: &Arc<Self>, task: &str) {
-        let Some(runtime) = self.runtime.get() else { return };
-        let begun: Vec<_> = {
-            let ledger = self.ledger.lock();
-            let acts = ledger.of_task(task).into_iter();
-            let begun = acts.filter(|entry| entry.status == EffectStatus::Compensating);
-            begun.map(|entry| (entry.intent.key, entry.epoch)).collect()
-        };
-        for (key, epoch) in begun {
-            let effects = Arc::clone(self);
-            drop(runtime.spawn(async move { effects.undo(key, Some(epoch)).await }));
-        }
     }
 }

@@ -27,12 +27,17 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         if !mail.claim() {
             return;
         }
+        let (ends, is_durable) = (fate, self.durable.is_some());
+        let member = &self.seats[mail.member()].member;
         let fate = match fate {
-            Fate::Stopped if self.durable.is_some() && self.hub.is_suspending() => Fate::Suspended,
-            fate => self.seats[mail.member()].member.ends(mail, fate),
+            Fate::Stopped if is_durable && self.hub.is_suspending() => Fate::Suspended,
+            fate => member.ends(mail, fate),
         };
-        if self.durable.is_some() {
+        if is_durable {
             self.recorder().ended(mail, fate);
+        }
+        if fate != Fate::Suspended {
+            member.undoes(mail, ends, is_durable);
         }
         // Whoever it failed at has been judged for that; that it waited here is nobody's failure.
         self.settled(mail, fate, UNTRIED);

@@ -42,6 +42,8 @@ pub(crate) trait Member<Q, R>: Send + Sync {
     fn cancel(&self, mail: &Arc<Envelope<Q, R>>);
     /// The group ends what this member had last. The fate that it has, as far as this member knows.
     fn ends(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate) -> Fate;
+    /// It has ended it with this fate, which may be on its way into the store: what is to be undone is.
+    fn undoes(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate, is_written: bool);
     /// Takes it out, and ends it, if it waits here and has never been handed out; whether it did.
     fn take_back(&self, mail: &Arc<Envelope<Q, R>>) -> bool;
     /// Gives back the requests of the group that wait here and have not been tried here.
@@ -90,6 +92,10 @@ impl<W: Worker> Member<W::Request, W::Reply> for Slot<W> {
 
     fn ends(&self, mail: &Arc<Envelope<W::Request, W::Reply>>, fate: Fate) -> Fate {
         self.ended_by_group(mail, fate)
+    }
+
+    fn undoes(&self, mail: &Arc<Envelope<W::Request, W::Reply>>, fate: Fate, is_written: bool) {
+        self.undone_for_group(mail, fate, is_written);
     }
 
     fn take_back(&self, mail: &Arc<Envelope<W::Request, W::Reply>>) -> bool {

@@ -41,6 +41,9 @@ pub(super) enum Line {
         /// As [`Line::HandedOut`] says.
         #[serde(default, skip_serializing_if = "Hand::is_harmless")]
         hand: Hand,
+        /// Which time it was accepted under its key.
+        #[serde(default, skip_serializing_if = "is_first")]
+        round: u64,
     },
     Fated {
         key: Arc<str>,
@@ -64,6 +67,9 @@ pub(super) enum Line {
     /// One that was set aside is to be done after all.
     Released {
         key: Arc<str>,
+        /// As of [`Line::Accepted`].
+        #[serde(default, skip_serializing_if = "is_first")]
+        round: u64,
     },
     /// One that was set aside is not wanted any more.
     Discarded {
@@ -224,6 +230,7 @@ impl From<&Open> for Line {
             taken: open.taken,
             back: open.back.clone(),
             hand: open.hand,
+            round: open.round,
         }
     }
 }
@@ -233,7 +240,32 @@ const fn is_none(n: &u32) -> bool {
     *n == 0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_first(round: &u64) -> bool {
+    *round == 0
+}
+
 impl Line {
+    /// The request that was accepted, of such a record.
+    pub(super) fn into_open(self) -> Option<Open> {
+        let Self::Accepted {
+            child,
+            key,
+            request,
+            deadline,
+            trail,
+            budget,
+            taken,
+            back,
+            hand,
+            round,
+        } = self
+        else {
+            return None;
+        };
+        Some(Open { child, key, request, deadline, trail, budget, taken, back, hand, round })
+    }
+
     /// As a version has written it.
     pub(super) fn of_version(mut self, version: u32) -> Self {
         if version < KEEPS_HANDS

@@ -46,6 +46,13 @@ pub(crate) struct Aside {
     pub(crate) deleted: bool,
 }
 
+impl Aside {
+    /// It is open again, and this is the time under its key that it is.
+    pub(super) fn released(self, round: u64) -> Open {
+        Open { deadline: None, round, ..self.open }
+    }
+}
+
 /// What is known of a key.
 pub(super) enum Known {
     Nothing,
@@ -120,19 +127,12 @@ impl State {
     /// Takes up a record that was read.
     pub(super) fn read(&mut self, line: Line) -> Result<Option<Record>, String> {
         match line {
-            Line::Accepted { child, key, request, deadline, trail, budget, taken, back, hand } => {
-                if !self.places.contains_key(&key) {
-                    let known = self.opens(Open {
-                        child,
-                        key: key.clone(),
-                        request,
-                        deadline,
-                        trail,
-                        budget,
-                        taken,
-                        back,
-                        hand,
-                    });
+            line @ Line::Accepted { .. } => {
+                if let Some(open) = line.into_open()
+                    && !self.places.contains_key(&open.key)
+                {
+                    let key = Arc::clone(&open.key);
+                    let known = self.opens(open);
                     self.take(&key);
                     self.put_read(key, known);
                 }
@@ -148,9 +148,9 @@ impl State {
                 self.take(&key);
                 self.put(key, Known::Fated(fate, End { reply, given }));
             }
-            Line::Released { key } => {
+            Line::Released { key, round } => {
                 let before = self.take(&key);
-                let after = self.releases(before);
+                let after = self.releases(before, round);
                 self.put_read(key, after);
             }
             Line::Discarded { key } => {
@@ -513,11 +513,10 @@ impl State {
         self.change(Arc::clone(key), |state, before| state.sets_aside(before, trail, at))
     }
 
-    pub(super) fn release(&mut self, aside: &Aside) -> Token {
-        let mut open = aside.open.clone();
-        open.deadline = None;
+    pub(super) fn release(&mut self, open: Open) -> Token {
+        let key = Arc::clone(&open.key);
         let known = self.opens(open);
-        self.change(Arc::clone(&aside.open.key), |_, _| known)
+        self.change(key, |_, _| known)
     }
 
     pub(super) fn discard(&mut self, key: &Arc<str>) -> Token {
@@ -598,9 +597,9 @@ impl State {
         }
     }
 
-    fn releases(&mut self, before: Known) -> Known {
+    fn releases(&mut self, before: Known, round: u64) -> Known {
         match before {
-            Known::Aside(_, aside) => self.opens(Open { deadline: None, ..aside.open }),
+            Known::Aside(_, aside) => self.opens(aside.released(round)),
             other => other,
         }
     }

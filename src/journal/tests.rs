@@ -114,6 +114,7 @@ fn open(key: &str) -> Open {
         taken: 0,
         back: Back::default(),
         hand: Hand::default(),
+        round: 0,
     }
 }
 
@@ -309,7 +310,7 @@ async fn what_was_set_aside_survives_a_journal_that_is_written_anew() {
     assert_eq!(told(&again), told(&journal));
     let (released, handed) = again.released("one").unwrap();
     handed.await.unwrap();
-    assert_eq!((released.request, released.deadline), (open("one").request, Some(7)));
+    assert_eq!((released.request, released.round), (open("one").request, 1));
     again.discarded("two").unwrap().await.unwrap();
     assert!(again.released("two").is_none());
     let (third, _) = Journal::open(store, clock()).unwrap();

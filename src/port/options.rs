@@ -51,6 +51,8 @@ pub(crate) struct More {
     pub(crate) late: Option<Arc<Late>>,
     /// What was returned for it by earlier processes.
     pub(crate) back: Back,
+    /// Which time it was accepted under its key, of one that stands in the journal.
+    pub(crate) round: u64,
 }
 
 impl AcceptOptions {

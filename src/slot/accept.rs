@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Waker};
 use super::{Desk, Mail, Refusal, Slot};
 use crate::behavior::default_key;
 use crate::checkpoint::{Batch, Durability, Now, Wall};
-use crate::effects::Ends;
+use crate::effects::{Ends, Written};
 use crate::error::{CallError, Unavailable};
 use crate::fate::{Fate, Trail};
 use crate::fault::{EffectKind, ExitCause};
@@ -101,6 +101,11 @@ impl<W: Worker> Accept<W::Request, W::Reply> for Slot<W> {
     }
 }
 
+/// Which time it is that this request is accepted under its key.
+const fn round(identity: u64, request: RequestId) -> u64 {
+    identity.wrapping_add(request.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
 /// The longest idempotency key of a durable request, in bytes: 65,536 of them are remembered.
 const LONGEST_KEY: usize = 4096;
 
@@ -175,6 +180,8 @@ impl Recorder<'_> {
         if more.key.as_ref().is_some_and(|key| !(1..=LONGEST_KEY).contains(&key.len())) {
             return Err(Refusal::Away(Unavailable::BadKey));
         }
+        // Under a key of its own it is the first. No two of a system have the same id, nor two systems one identity.
+        more.round = more.key.as_ref().map_or(0, |_| round(self.hub.identity, id));
         let key =
             more.key.get_or_insert_with(|| Arc::from(default_key(self.hub.identity, id).as_str()));
         let left = deadline.left(now.moment);
@@ -191,6 +198,7 @@ impl Recorder<'_> {
             taken: 0,
             back: Back::default(),
             hand: Hand::of(self.acts),
+            round: more.round,
         };
         if journal.wants_tidying() {
             self.hub.tidy(journal);
@@ -319,20 +327,26 @@ impl<W: Worker> Slot<W> {
         if in_doubt { Fate::Unknown } else { fate }
     }
 
-    /// A group ends a request that was here last, and is in nobody's hands: what follows is as for one that ends
-    /// here. The fate that it has.
+    /// A group ends a request that was here last, and is in nobody's hands, with this fate or that which is
+    /// returned.
     pub(crate) fn ended_by_group(&self, mail: &Mail<W>, fate: Fate) -> Fate {
         let told = self.unless_in_doubt(mail, fate);
+        let is_left = fate == Fate::Unknown && self.hub.effects.is_used();
+        if self.rules.in_transaction && self.spec.stateful && is_left {
+            self.hub.effects.leave(&self.task_of(mail));
+        }
+        told
+    }
+
+    /// What follows then is as for one that ends here.
+    pub(crate) fn undone_for_group(&self, mail: &Mail<W>, fate: Fate, is_written: bool) {
         if self.rules.in_transaction && self.spec.stateful {
-            if fate == Fate::Unknown && self.hub.effects.is_used() {
-                self.hub.effects.leave(&self.task_of(mail));
-            }
-            self.undo_unfinished(mail, fate, false);
+            let written = if is_written { Written::OnItsWay } else { Written::No };
+            self.undo_unfinished(mail, fate, written);
         }
         if self.spec.stateful && self.hub.effects.is_used() {
             self.hub.effects.ended(&self.task_of(mail));
         }
-        told
     }
 
     /// Takes a request out that waits here and has never been handed out; whether it did.

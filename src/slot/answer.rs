@@ -9,9 +9,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::accept::{self, is_heard_first};
 use super::{Desk, Job, Mail, Slot};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval};
+use crate::effects::Written;
 use crate::error::CallError;
 use crate::fate::Fate;
 use crate::journal::End;
@@ -126,7 +129,7 @@ impl<W: Worker> Slot<W> {
         mail: &Mail<W>,
         fate: Fate,
         recorded: Option<&Recording>,
-    ) -> bool {
+    ) -> Written {
         if fate == Fate::Unknown && self.rules.in_transaction && self.spec.stateful {
             // Before the fate, so that a process that finds this one finds what stands for it.
             self.hub.effects.leave(&self.task_of(mail));
@@ -134,30 +137,38 @@ impl<W: Worker> Slot<W> {
         let answered = matches!(fate, Fate::Done | Fate::Unheard | Fate::Suspended);
         if !answered && desk.saved.as_ref().is_some_and(|saved| saved.is_doubtful) {
             let fated = recorded.map(|recording| (Arc::clone(mail), fate, recording.durability));
-            self.take_back(desk, fated);
-            return false;
+            return match (recorded, self.take_back(desk, fated)) {
+                (None, _) => Written::No,
+                (Some(_), None) => Written::OnItsWay,
+                (Some(_), Some(handed)) => Written::Later(handed),
+            };
         }
-        if let Some(recording) = recorded {
-            self.journal_fate(mail, fate, recording.durability);
-        }
-        recorded.is_some()
+        let Some(recording) = recorded else { return Written::No };
+        self.journal_fate(mail, fate, recording.durability);
+        Written::OnItsWay
     }
 
     /// The store may have a state that this child does not stand by: it is given the one that the child goes on
-    /// with, in one commit with the fate of the request that had led to the other one.
-    pub(super) fn take_back(&self, desk: &mut Desk<W>, fated: Option<Unwritten<W>>) {
+    /// with, in one commit with the fate of the request that had led to the other one. Where that is handed to the
+    /// store later, who is told then.
+    pub(super) fn take_back(
+        &self,
+        desk: &mut Desk<W>,
+        fated: Option<Unwritten<W>>,
+    ) -> Option<oneshot::Receiver<()>> {
         let doubtful = desk.saved.as_ref().is_some_and(|saved| saved.is_doubtful);
         let me = self.me.upgrade().filter(|_| doubtful);
         let Some(me) = me else {
             if let Some((mail, fate, durability)) = fated {
                 self.journal_fate(&mail, fate, durability);
             }
-            return;
+            return None;
         };
         let held = fated.as_ref().filter(|(_, fate, _)| !is_heard_first(*fate));
         let held = held.and_then(|(mail, ..)| Some((mail.hold()?, mail.deadline)));
         // What a state is written as is the user's code.
-        let written = async move { me.give_back(fated).await };
+        let (tells, handed) = oneshot::channel();
+        let written = async move { me.give_back(fated, tells).await };
         match held {
             Some((hold, deadline)) => {
                 let late = self.hub.clock.sleep_until(deadline);
@@ -165,9 +176,10 @@ impl<W: Worker> Slot<W> {
             }
             None => self.hub.spawn(written),
         }
+        Some(handed)
     }
 
-    async fn give_back(&self, fated: Option<Unwritten<W>>) {
+    async fn give_back(&self, fated: Option<Unwritten<W>>, tells: oneshot::Sender<()>) {
         let (base, life) = {
             let desk = self.desk();
             let saved = desk.saved.as_ref().filter(|saved| saved.is_doubtful);
@@ -205,6 +217,8 @@ impl<W: Worker> Slot<W> {
             };
             (handed, checkpoint, before)
         };
+        // Nobody may wait for it.
+        let _ = tells.send(());
         if handed.await.is_ok()
             && let Some(checkpoint) = checkpoint
         {

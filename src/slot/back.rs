@@ -32,7 +32,7 @@ impl<W: Worker> Slot<W> {
             NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
         };
         let mut limit = pin!(self.hub.clock.sleep_until(self.hub.now() + scope.limit()));
-        let (life, base) = tokio::select! {
+        let (life, base, to) = tokio::select! {
             biased;
             life = self.life_between(job) => life.map_err(|why| (None, why.into()))?,
             () = &mut limit => return Err((None, late())),
@@ -43,11 +43,13 @@ impl<W: Worker> Slot<W> {
             let left = desk.saved.as_mut().and_then(|saved| saved.mid.take());
             desk.discard(left);
         }
+        // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
+        self.stands_between(job.ticket);
         let work = async {
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
-                let key = context.task();
-                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No };
+                let (key, round) = (context.task(), job.mail.round());
+                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No, round };
                 let writing =
                     self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
@@ -77,7 +79,7 @@ impl<W: Worker> Slot<W> {
             () = limit => Err(late()),
         };
         let undone = match done {
-            Ok(undone) => undone,
+            Ok(undone) => Undone { to, ..undone },
             Err(why) => return Err((Some(life), why)),
         };
         self.hub.emit(Event::RolledBack {
@@ -91,6 +93,11 @@ impl<W: Worker> Slot<W> {
         Ok((life, Arc::new(undone)))
     }
 
+    /// Whether a rollback that was told this has brought back all that it was to: within a transaction the world, too.
+    pub(crate) fn has_undone(&self, told: &Undone) -> bool {
+        !self.rules.in_transaction || told.unknown.is_empty()
+    }
+
     /// Goes on with a rollback to this step of the request that another process has not come to the end of:
     /// what was done from there on is undone.
     pub(crate) async fn undo_from(
@@ -101,6 +108,7 @@ impl<W: Worker> Slot<W> {
     ) -> Result<Arc<Undone>, NotBack> {
         let scope = self.rules.scope;
         let limit = self.hub.clock.sleep_until(self.hub.now() + scope.limit());
+        self.stands_between(job.ticket);
         let work = async {
             let undone = self.hub.effects.compensate_from(&context.key(), step).await;
             self.all_undone(context).await?;
@@ -161,8 +169,8 @@ impl<W: Worker> Slot<W> {
         context: &Context,
     ) -> Result<(), Unkept> {
         let Some(journal) = self.journal() else { return Ok(()) };
-        let key = context.task();
-        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done };
+        let (key, round) = (context.task(), job.mail.round());
+        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done, round };
         let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
         self.kept(Some(writing), job, context).await
     }

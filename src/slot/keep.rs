@@ -66,7 +66,8 @@ impl<W: Worker> Slot<W> {
         // What it alone still had is the user's, and is not dropped under the lock.
         let _ = unwound(move || drop(before));
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
-        let in_hand = StoredInHand { key: context.task(), step, back: false, undo: Undoing::No };
+        let (key, round) = (context.task(), job.mail.round());
+        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::No, round };
         self.write_in_hand(journal, snapshot, (job, context), &in_hand).map(Some)
     }
 
@@ -137,7 +138,7 @@ impl<W: Worker> Slot<W> {
                 if !is_refused && job.mail.is_fated() && desk.standing(job) == Standing::Late {
                     // It has another, and no more follows.
                     self.doubt(&mut desk);
-                    self.take_back(&mut desk, None);
+                    let _ = self.take_back(&mut desk, None);
                 }
             }
             if let Some(saved) = &mut desk.saved {

@@ -449,7 +449,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
-                    self.take_back(&mut self.desk(), None);
+                    let _ = self.take_back(&mut self.desk(), None);
                     let to = group.member_path(member);
                     count_fallback(&self.hub, group.path(), &to);
                     group.hand_on(mail, member);
@@ -459,7 +459,7 @@ impl<W: Worker> Slot<W> {
                     self.publish(&mut desk);
                     self.wake(desk, now);
                     self.gave_up(&mail, verdict, now);
-                    self.take_back(&mut self.desk(), None);
+                    let _ = self.take_back(&mut self.desk(), None);
                     group.wait(mail, until);
                     return;
                 }
@@ -554,9 +554,11 @@ impl<W: Worker> Slot<W> {
         if decision.action == Action::Rollback {
             book.rolled_back = true;
         }
+        book.paid = 0;
         if let Action::Retry { .. } = decision.action {
             // Asked and taken under one lock, so that two callers cannot both pass on the last token.
             domain.retries.withdraw(cost);
+            book.paid = cost;
         }
         decision
     }

@@ -81,6 +81,16 @@ fn in_hand(id: CheckpointId, found: &str, expected: &str) -> CheckpointError {
     CheckpointError::Incompatible { what, found, expected }
 }
 
+/// What a child has that can restore none of its states.
+pub(super) fn of_no_use(unfit: &[(Option<CheckpointId>, String)]) -> String {
+    let (id, why) = match unfit.first() {
+        Some((id, why)) => (*id, why.as_str()),
+        None => (None, "there is none"),
+    };
+    let newest = id.map_or_else(|| "the newest".to_owned(), |id| format!("the newest, {id}"));
+    format!("no state can be restored, and none is set aside; {newest}: {why}")
+}
+
 impl<W: Worker> Slot<W> {
     pub(super) fn key_of(&self, mail: &Mail<W>) -> String {
         match mail.key() {
@@ -99,13 +109,14 @@ impl<W: Worker> Slot<W> {
             let desk = self.desk();
             let saved = desk.candidate().map(|it| &it.saved).or(desk.saved.as_ref());
             let Some(saved) = saved else { return Ok(None) };
-            let key = RefCell::new(None);
+            let (key, round) = (RefCell::new(None), Cell::new(0));
             let spent = Cell::new(Budgets::default());
             let is_open = |request: &InHand| {
                 let is = |mail: &Mail<W>| {
                     let is = request.is::<W>(mail);
                     if is {
                         *key.borrow_mut() = Some(self.key_of(mail));
+                        round.set(mail.round());
                         spent.set(self.spent_in_hand(&desk, mail));
                     }
                     is
@@ -125,6 +136,7 @@ impl<W: Worker> Slot<W> {
                     _ => mid.undo,
                 },
                 key: key.into(),
+                round: round.get(),
             });
             let in_hand = in_hand.or_else(|| {
                 // It begins again: with the undos, or with being told of them.
@@ -133,7 +145,17 @@ impl<W: Worker> Slot<W> {
                     Undoing::Done => (false, undo),
                     _ => (true, Undoing::No),
                 };
-                Some(StoredInHand { key: Arc::from(key), step: 0, back, undo })
+                let note = |mail: &Mail<W>| {
+                    let is = self.key_of(mail) == key;
+                    if is {
+                        round.set(mail.round());
+                    }
+                    is
+                };
+                let _ = desk.mailbox.any_waiting(note)
+                    || desk.mailbox.flights().any(|it| note(it.payload));
+                let (key, round) = (Arc::from(key), round.get());
+                Some(StoredInHand { key, step: 0, back, undo, round })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             let at = (saved.steps, saved.answered, desk.life.incarnation());
@@ -270,7 +292,9 @@ impl<W: Worker> Slot<W> {
         let desk = self.desk();
         let is = |mail: &Mail<W>| match &mid.request {
             InHand::Here(id) => mail.id == *id,
-            InHand::Before(key) => *self.key_of(mail) == **key,
+            InHand::Before(begun) => {
+                *self.key_of(mail) == *begun.key && mail.round() == begun.round
+            }
         };
         !desk.mailbox.any_waiting(is) && !desk.mailbox.flights().any(|it| is(it.payload))
     }
@@ -357,7 +381,8 @@ impl<W: Worker> Slot<W> {
             return Ok(life);
         }
         match self.next_to_restore() {
-            Some((_, in_hand, checkpoint)) if in_middle == in_hand.is_some() => {
+            Some((from, in_hand, checkpoint)) if in_middle == in_hand.is_some() => {
+                self.compare_restored(&life, &from, checkpoint);
                 let step = in_hand.as_ref().map(|in_hand| in_hand.step);
                 self.desk().rare().continues = in_hand;
                 let child = self.path.clone();
@@ -376,29 +401,51 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// A life with the state between two requests, and that state. One that cannot be restored is set aside and
-    /// the one before it taken, or the one at the very beginning: then the child has to
-    /// [replay](Slot::is_behind) what is not in it.
-    pub(super) async fn life_between(&self, job: &Job<W>) -> Result<(W::Life, Snapshot), Unkept> {
-        let mut tried = Vec::new();
+    /// A life with the state between two requests, that state, and where the store has it. Where that cannot be restored, with the one before
+    /// it, or the one at the very beginning: then the child has to [replay](Slot::is_behind) what is not in it.
+    ///
+    /// What could not be restored is set aside once another one has been. Where none can, not even that of a life that
+    /// has just been made, it is the program that restores nothing: all stays, and a wider scope may know better.
+    pub(super) async fn life_between(
+        &self,
+        job: &Job<W>,
+    ) -> Result<(W::Life, Snapshot, Option<CheckpointId>), Unkept> {
+        let (mut tried, mut unfit) = (Vec::new(), Vec::new());
+        let (mut instead, mut anew) = (None::<Box<Saved>>, false);
         loop {
-            if let Some(base) = self.base() {
-                match self.restored(Some(&base))? {
-                    Ok(life) => return Ok((self.begun(life, job).await?, base)),
-                    Err(why) => {
-                        let id = self.between();
-                        tried.extend(id);
-                        self.drop_bad(false, id, &why);
+            let base = match &instead {
+                Some(saved) => saved.base.clone(),
+                None => self.base(),
+            };
+            if let Some(base) = base {
+                let id = match &instead {
+                    Some(saved) => saved.parent.as_ref().map(|parent| parent.id),
+                    None => self.between(),
+                };
+                let why = match self.restored(Some(&base))? {
+                    Ok(life) => {
+                        self.compare_restored(&life, &base, id);
+                        self.stands_on(instead, unfit, anew.then_some(job.life));
+                        return Ok((self.begun(life, job).await?, base, id));
                     }
+                    Err(why) => why,
+                };
+                tried.extend(id);
+                unfit.push((id, why));
+                if anew {
+                    let unfit = of_no_use(&unfit);
+                    return Err(Unkept::failed(Fault::internal(unfit).with_code("restore")));
                 }
+                // Whoever ends it, or watches its time, has had no turn meanwhile.
+                tokio::task::yield_now().await;
             }
             let mut older = self.older(&mut tried);
             // Only one that is no middle of a request will do.
             while older.as_ref().is_some_and(|saved| !saved.is_between()) {
                 older = self.older(&mut tried);
             }
-            let anew = older.is_none();
-            let mut saved = match older {
+            anew = older.is_none();
+            instead = Some(match older {
                 Some(saved) => saved,
                 None => {
                     let life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
@@ -410,7 +457,20 @@ impl<W: Worker> Slot<W> {
                     })?;
                     Saved::beginning(base)
                 }
-            };
+            });
+        }
+    }
+
+    /// A life has been restored for the child to go back to, with this state `instead` of the one in memory where that
+    /// and those after it could not be.
+    fn stands_on(
+        &self,
+        instead: Option<Box<Saved>>,
+        unfit: Vec<(Option<CheckpointId>, String)>,
+        anew: Option<Incarnation>,
+    ) {
+        let Some(mut saved) = instead else { return };
+        {
             let mut desk = self.desk();
             if let Some(before) = &mut desk.saved {
                 // It is still built on the last one there is.
@@ -420,11 +480,12 @@ impl<W: Worker> Slot<W> {
             let before = desk.saved.replace(saved);
             desk.discard(before);
             desk.rare().behind = true;
-            drop(desk);
-            if anew {
-                let (child, incarnation) = (self.path.clone(), job.life);
-                self.hub.emit(Event::BeganAnew { child, incarnation });
-            }
+        }
+        for (checkpoint, why) in unfit {
+            self.tell_unfit(checkpoint, &why);
+        }
+        if let Some(incarnation) = anew {
+            self.hub.emit(Event::BeganAnew { child: self.path.clone(), incarnation });
         }
     }
 

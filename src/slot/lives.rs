@@ -408,7 +408,7 @@ impl<W: Worker> Slot<W> {
             };
             // A group may still have somebody to serve what only waited here.
             if mail.home.is_some() && fate == Fate::Stopped && !self.hub.is_shutting_down() {
-                self.take_back(&mut desk, None);
+                let _ = self.take_back(&mut desk, None);
                 group_owned.push(mail);
             } else {
                 settled.extend(self.settle(&mut desk, mail, fate));

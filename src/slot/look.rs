@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
-use super::state::{StoredInHand, Undoing};
+use super::state::{Begun, StoredInHand, Undoing};
 use super::{Desk, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Digest, Now, Schema, Scope, Sealed, Validated};
@@ -36,7 +36,11 @@ pub(crate) trait Look: Managed {
     /// panic ([`CheckpointError::NoLife`]).
     fn schema(&self) -> Result<Option<Schema>, CheckpointError>;
     /// Takes up a state another process has left: see [`Slot::adopt_state`].
-    fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String>;
+    fn adopt(
+        &self,
+        validated: &Validated,
+        open: &dyn Fn(&Begun) -> bool,
+    ) -> Result<Adopted, String>;
     /// Whether a life can have this state, found out with one that is dropped again. Runs user code. A constructor
     /// that panics says nothing about it.
     fn can_restore(&self, validated: &Validated) -> Result<(), CheckpointError>;
@@ -49,7 +53,7 @@ pub(crate) trait Look: Managed {
     /// There is no state from before the request in hand.
     fn adopt_beginning(&self, oldest: CheckpointId);
     /// The request in whose middle this state is, by its key.
-    fn in_hand(&self, validated: &Validated) -> Option<Arc<str>>;
+    fn in_hand(&self, validated: &Validated) -> Option<Begun>;
     /// Whether a state that was taken under this policy is taken up under another one.
     fn has_other_policy(&self, policy: Digest) -> bool;
     /// Hands out no work and begins no step from now on.
@@ -119,7 +123,11 @@ impl<W: Worker> Look for Slot<W> {
         }))
     }
 
-    fn adopt(&self, validated: &Validated, open: &dyn Fn(&str) -> bool) -> Result<Adopted, String> {
+    fn adopt(
+        &self,
+        validated: &Validated,
+        open: &dyn Fn(&Begun) -> bool,
+    ) -> Result<Adopted, String> {
         self.adopt_state(validated, open)
     }
 
@@ -153,8 +161,8 @@ impl<W: Worker> Look for Slot<W> {
         Slot::adopt_beginning(self, oldest);
     }
 
-    fn in_hand(&self, validated: &Validated) -> Option<Arc<str>> {
-        StoredInHand::of(validated).map(|stored| stored.key)
+    fn in_hand(&self, validated: &Validated) -> Option<Begun> {
+        StoredInHand::of(validated).map(|it| Begun { key: it.key, round: it.round })
     }
 
     fn has_other_policy(&self, policy: Digest) -> bool {

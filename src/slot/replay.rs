@@ -149,7 +149,8 @@ impl<W: Worker> Slot<W> {
                 draft = draft.at(job.life, *step);
                 if let Some((back, undo)) = job.place.as_ref().and_then(|place| begins(place)) {
                     // The request that waits begins here again, also in the next process.
-                    let in_hand = StoredInHand { key: context.task(), step: 0, back, undo };
+                    let (key, round) = (context.task(), job.mail.round());
+                    let in_hand = StoredInHand { key, step: 0, back, undo, round };
                     let bytes = serde_json::to_vec(&in_hand);
                     draft = draft
                         .envelope(bytes.map_err(|error| Unkept::failed(journal::failed(&error)))?);

@@ -15,6 +15,7 @@ use super::unfit::Unfit;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
 use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
+use crate::effects::Written;
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::fault::{ExitCause, Fault};
@@ -68,7 +69,21 @@ impl Mid {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InHand {
     Here(RequestId),
-    Before(Arc<str>),
+    Before(Begun),
+}
+
+/// A request that had been begun with, as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) key: Arc<str>,
+    /// Which time it had been accepted under this key: what it did in another may be undone.
+    pub(crate) round: u64,
+}
+
+impl Begun {
+    pub(super) fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
+        mail.key() == Some(&self.key) && mail.round() == self.round
+    }
 }
 
 impl Continues {
@@ -83,17 +98,17 @@ impl Continues {
 }
 
 impl InHand {
-    fn is_open(&self, open: &dyn Fn(&str) -> bool) -> bool {
+    fn is_open(&self, open: &dyn Fn(&Begun) -> bool) -> bool {
         match self {
             Self::Here(_) => true,
-            Self::Before(key) => open(key),
+            Self::Before(begun) => open(begun),
         }
     }
 
     pub(super) fn is<W: Worker>(&self, mail: &Mail<W>) -> bool {
         match self {
             Self::Here(id) => mail.id == *id,
-            Self::Before(key) => mail.key() == Some(key),
+            Self::Before(begun) => begun.is::<W>(mail),
         }
     }
 }
@@ -130,6 +145,9 @@ pub(super) struct StoredInHand {
     pub(super) back: bool,
     #[serde(default)]
     pub(super) undo: Undoing,
+    /// As of [`Begun`].
+    #[serde(default)]
+    pub(super) round: u64,
 }
 
 impl StoredInHand {
@@ -156,7 +174,7 @@ impl Saved {
                     saved.base = Some(validated.snapshot().clone());
                 }
                 saved.mid = Some(Mid {
-                    request: InHand::Before(stored.key),
+                    request: InHand::Before(Begun { key: stored.key, round: stored.round }),
                     step: stored.step,
                     snapshot: validated.snapshot().clone(),
                     stored: true,
@@ -236,6 +254,7 @@ impl<W: Worker> Slot<W> {
                     let step = in_hand.as_ref().map(|in_hand| in_hand.step);
                     desk.rare().continues = in_hand;
                     drop(desk);
+                    self.compare_restored(&life, &snapshot, checkpoint);
                     self.hub.emit(Event::Restored {
                         child: self.path.clone(),
                         incarnation: number,
@@ -368,7 +387,7 @@ impl<W: Worker> Slot<W> {
     pub(crate) fn adopt_state(
         &self,
         validated: &Validated,
-        open: &dyn Fn(&str) -> bool,
+        open: &dyn Fn(&Begun) -> bool,
     ) -> Result<Adopted, String> {
         let Saved { base, mid, parent, steps, answered, .. } = *Saved::of(validated)?;
         let mut desk = self.desk();
@@ -454,7 +473,7 @@ impl<W: Worker> Slot<W> {
     /// has ended without an answer.
     pub(crate) async fn mend(&self, job: &Job<W>) -> Result<W::Life, Unkept> {
         let limit = self.hub.clock.sleep_until(self.hub.now() + self.rules.scope.limit());
-        let (life, _) = tokio::select! {
+        let (life, ..) = tokio::select! {
             biased;
             life = self.life_between(job) => life?,
             () = limit => {
@@ -526,9 +545,9 @@ impl<W: Worker> Slot<W> {
     /// stay half done, unless nobody knows what it has done.
     ///
     /// `fate` is the one it would have had: an act that is under way and makes it unknown is waited for.
-    /// `is_written`: its fate is on its way into the store, which has to take it first. A process that finds the
-    /// request open goes on with it behind what it has done.
-    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate, is_written: bool) {
+    /// A fate that is `written` the store has to take first: a process that finds the request open goes on with
+    /// it behind what it has done.
+    pub(super) fn undo_unfinished(&self, mail: &Mail<W>, fate: Fate, written: Written) {
         if matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended) {
             return;
         }
@@ -536,7 +555,7 @@ impl<W: Worker> Slot<W> {
         let task = self.task_of(mail);
         let effects = &self.hub.effects;
         if effects.may_stand(&task) {
-            self.hub.spawn(effects.unwind(&task, is_written));
+            self.hub.spawn(effects.unwind(&task, written));
         }
     }
 

@@ -4,6 +4,7 @@
 //! restores nothing, and the one that mends it finds all that was there.
 
 use super::Slot;
+use super::line::of_no_use;
 use super::state::{Mid, Saved};
 use crate::checkpoint::Snapshot;
 use crate::event::Event;
@@ -102,10 +103,8 @@ impl<W: Worker> Slot<W> {
         unfit: Unfit,
         number: Incarnation,
     ) -> Result<W::Life, ExitCause> {
-        if let Some((id, why)) = unfit.states.first().filter(|_| self.journal().is_some()) {
-            let newest =
-                id.map_or_else(|| "the newest".to_owned(), |id| format!("the newest, {id}"));
-            let why = format!("no state can be restored, and none is set aside; {newest}: {why}");
+        if !unfit.is_empty() && self.journal().is_some() {
+            let why = of_no_use(&unfit.states);
             let _ = unwound(move || drop(life));
             self.put_back(unfit);
             return Err(ExitCause::StartFailed(why));

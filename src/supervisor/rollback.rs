@@ -376,6 +376,13 @@ impl Place {
         (wanted, members): (&Wanted, &[(ChildPath, CheckpointId)]),
     ) -> Result<Line, Box<Refused>> {
         let mut lives: Vec<(Arc<dyn Look>, Option<Validated>)> = Vec::with_capacity(children.len());
+        let now = Now::read(&*self.node.hub.clock);
+        let pinned = match wanted {
+            Wanted::Line(line) => {
+                Validator::new(store, &Schemas::new(), Rules::at(now)).holds(line)
+            }
+            Wanted::Checkpoint(_) => false,
+        };
         let known: HashMap<_, _> = children.iter().map(|child| (child.path(), child)).collect();
         for (path, id) in members {
             let refuse = |why| Box::new(Refused { checkpoint: *id, child: path.clone(), why });
@@ -403,10 +410,10 @@ impl Place {
                 })?;
             }
             let topology = self.node.hub.topology.get().copied();
-            let now = Now::read(&*self.node.hub.clock);
             let ledger = self.node.hub.journal.get().map_or(0, |journal| journal.position());
             let rules = Rules { topology, ledger, ..Rules::at(now) };
-            let validated = Validator::new(store, &schemas, rules).validate(*id).map_err(refuse)?;
+            let validator = Validator::new(store, &schemas, rules);
+            let validated = validator.member(*id, pinned).map_err(refuse)?;
             lives.push((Arc::clone(child), Some(validated)));
         }
         // Those that had not lived when the line was drawn begin anew.

@@ -128,11 +128,12 @@ impl QuarantineRef {
             return Err(refused(NAMESAKE.to_owned()));
         }
         let releasing = Releasing::of(journal, aside);
-        let (open, handed) = journal.released_anew(id, false)?.ok_or_else(|| unknown(id))?;
+        let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
-        let key = Some(Arc::clone(id));
-        let budget = open.budget;
-        let options = AcceptOptions::with(More { key, budget, recovered: true, ..More::default() });
+        let (key, recovered) = (Some(Arc::clone(id)), true);
+        let (budget, round) = (open.budget, open.round);
+        let options =
+            AcceptOptions::with(More { key, budget, round, recovered, ..More::default() });
         match (codec.post)(&port, open.request.as_bytes(), options) {
             Ok(request) => Ok(Receipt { request }),
             Err(why) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{System, SystemOptions};
 use crate::checkpoint::validate::{Refused, Rules, Schemas, Validator};
 use crate::checkpoint::{Batch, Budgets, Durability, Now, Store, Topology, Wall};
-use crate::effects::{AskKey, Keep, Unwind};
+use crate::effects::{AskKey, Keep, Unwind, Written};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Fate, Given};
@@ -18,7 +18,7 @@ use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::journal::{Journal, Journaled, Open, Serial};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More, Soft};
-use crate::slot::{Adopted, Look, given_up, told_apart};
+use crate::slot::{Adopted, Begun, Look, given_up, told_apart};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -292,8 +292,9 @@ impl System {
         for request in &again {
             self.check_request(request)?;
         }
-        let keys: BTreeSet<_> = again.iter().map(|open| Arc::clone(&open.key)).collect();
-        let open = |key: &str| keys.contains(key);
+        let rounds: HashMap<_, _> =
+            again.iter().map(|it| (Arc::clone(&it.key), it.round)).collect();
+        let open = |begun: &Begun| rounds.get(&begun.key) == Some(&begun.round);
         for child in &children {
             if child.spec().stateful {
                 self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
@@ -366,7 +367,7 @@ impl System {
         child: &dyn Look,
         journal: &Journal,
         options: &RecoverOptions,
-        open: &dyn Fn(&str) -> bool,
+        open: &dyn Fn(&Begun) -> bool,
         (recovered, spent): (&mut Recovered, &mut Charged),
     ) -> Result<(), RecoverError> {
         let path = child.path().clone();
@@ -412,7 +413,7 @@ impl System {
             // And what a request that is over has left half-way is passed over.
             let result = result.and_then(|validated| {
                 let is_tried =
-                    middle.is_none() && child.in_hand(&validated).is_none_or(|key| open(&key));
+                    middle.is_none() && child.in_hand(&validated).is_none_or(|it| open(&it));
                 if is_tried {
                     child.can_restore(&validated).map(|()| validated)
                 } else {
@@ -436,8 +437,8 @@ impl System {
                                 policy_changed: child.has_other_policy(taken.policy),
                             });
                             // Also of one that goes back to where it began: money does not.
-                            let here = child.in_hand(&validated).filter(|key| open(key));
-                            spent.extend(here.map(|key| (key, taken.budgets)));
+                            let here = child.in_hand(&validated).filter(|it| open(it));
+                            spent.extend(here.map(|it| (it.key, taken.budgets)));
                         }
                         if adopted == Adopted::Between {
                             return Ok(());
@@ -525,6 +526,7 @@ impl System {
             before: Budgets { attempts: before.attempts.saturating_sub(1), ..before },
             trial: Some(self.on_trial(journal, &request)),
             back: request.back.clone(),
+            round: request.round,
             // Also where fewer may wait now, or fewer than were waited for and at work together.
             has_place: true,
             ..More::default()
@@ -583,7 +585,7 @@ impl System {
         });
         // From now on whoever asks for one of these anew, under the same key, acts once it is undone.
         let unwind = |task: &Arc<str>| -> (Arc<str>, Unwind) {
-            (Arc::clone(task), Box::pin(effects.unwind(task, false)))
+            (Arc::clone(task), Box::pin(effects.unwind(task, Written::No)))
         };
         // Nobody else waits for a tool that takes its time.
         let (late, owing): (Vec<_>, Vec<_>) =

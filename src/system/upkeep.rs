@@ -101,7 +101,7 @@ impl Upkeep {
         if let Some(why) = why {
             return Err(QuarantineError::Refused { id: id.to_owned(), why });
         }
-        let (_, handed) = self.journal.released_anew(id, true)?.ok_or_else(|| unknown(id))?;
+        let (_, handed) = self.journal.released(id).ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))
     }
 

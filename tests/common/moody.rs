@@ -96,6 +96,16 @@ impl Moody {
         }
     }
 
+    /// It is well, and refuses of what waits for an answer the last one.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(super) fn refuse_last(&self) {
+        let last = self.waiting.lock().0.pop();
+        self.turn(Mood::Well);
+        if let Some((_, _, answer)) = last {
+            answer(Err(full()));
+        }
+    }
+
     /// The process has ended: what waits is not made, and the next one finds it well.
     #[allow(dead_code, reason = "not every test file needs it")]
     pub(super) fn lose(&self) {

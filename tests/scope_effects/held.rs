@@ -142,20 +142,17 @@ struct Bench {
 
 /// The line is drawn, and nothing done yet.
 async fn bench() -> Bench {
+    bench_with(false).await
+}
+
+/// The account may stand outside of the scope that returns, and do what is not called off.
+async fn bench_with(is_outside: bool) -> Bench {
     let town = Arc::<Town>::default();
     let (one, other) = (Arc::clone(&town), Arc::clone(&town));
     let flow = SupervisorSpec::one_for_one("flow")
         .scope(Scope::Transaction)
         .intensity(0, SECOND)
         .no_child_limit()
-        .child(
-            ChildSpec::stateful("account", move || Account {
-                served: Arc::default(),
-                town: Arc::clone(&one),
-            })
-            .attempt_timeout(Duration::from_secs(86_400))
-            .durable::<Account>(),
-        )
         .child(
             ChildSpec::stateful("payer", move || Payer {
                 paid: Arc::default(),
@@ -164,10 +161,21 @@ async fn bench() -> Bench {
             .attempt_timeout(Duration::from_secs(86_400))
             .durable::<Payer>(),
         );
+    let account = move || Account { served: Arc::default(), town: Arc::clone(&one) };
+    let account = ChildSpec::stateful("account", account)
+        .attempt_timeout(Duration::from_secs(86_400))
+        .durable::<Account>();
     let top = SupervisorSpec::one_for_one("top").scope(Scope::System).intensity(9, SECOND);
-    let (system, _) = System::recover(top.supervisor(flow), store()).await.unwrap();
+    let (top, path) = match is_outside {
+        true => {
+            let account = account.effect(EffectKind::Compensable);
+            (top.child(account).supervisor(flow), "top/account")
+        }
+        false => (top.supervisor(flow.child(account)), "top/flow/account"),
+    };
+    let (system, _) = System::recover(top, store()).await.unwrap();
     let payer = system.port("top/flow/payer").unwrap();
-    let account = system.port("top/flow/account").unwrap();
+    let account = system.port(path).unwrap();
     // A state of its own, from before.
     assert_eq!(account.call(Deal::Show).await.unwrap().value, 0);
     system.checkpoint("top/flow").await.unwrap();
@@ -222,6 +230,54 @@ async fn an_act_that_a_child_of_the_scope_has_in_hand_is_ended_by_it_and_then_un
     let report = tokio::time::timeout(20 * SECOND, back).await.expect("it is not held up").unwrap();
     assert_eq!(report.unknown.len() + report.kept.len(), 0, "{report:?}");
     bench.ends(call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_is_not_ended_by_the_limit_is_undone_once_it_is() {
+    let bench = bench_with(true).await;
+    let slow = Arc::<Notify>::default();
+    *bench.town.slow.lock() = Some(Arc::clone(&slow));
+    let payer = bench.payer.clone();
+    let call = tokio::spawn(async move { payer.call(()).await.unwrap().value });
+    bench.town.arrived.notified().await;
+    let mut events = bench.system.events();
+    let error = bench.system.rollback("top/flow", To::Latest).await.unwrap_err();
+    assert!(matches!(error, RollbackError::TooLate { .. }), "{error}");
+    tokio::time::timeout(SECOND, events.wait_for(is_back)).await.expect("it has come to its end");
+    assert_eq!(*bench.town.told.lock(), [(0, 0, 1)]);
+    *bench.town.slow.lock() = None;
+    slow.notify_one();
+    let undone = |event: &Event| matches!(event, Event::Effect { status: "compensated", .. });
+    tokio::time::timeout(SECOND, events.wait_for(undone)).await.expect("it is undone");
+    bench.ends(call).await;
+}
+
+/// Who is to undo stands still for the line, which waits for nobody who waits for that.
+#[tokio::test(start_paused = true)]
+async fn a_line_is_drawn_while_an_agent_goes_back_by_itself() {
+    let bench = bench().await;
+    let call = bench.pays().await;
+    let slow = Arc::<Notify>::default();
+    *bench.town.slow.lock() = Some(Arc::clone(&slow));
+    let account = bench.account.clone();
+    let other = tokio::spawn(async move { account.call(Deal::Debit).await.unwrap().value });
+    bench.town.arrived.notified().await;
+    *bench.town.slow.lock() = None;
+    bench.town.fails.store(1, Ordering::SeqCst);
+    bench.town.waits.store(false, Ordering::SeqCst);
+    let mut events = bench.system.events();
+    bench.town.go.notify_waiters();
+    let undoes = |event: &Event| matches!(event, Event::Effect { status: "compensating", .. });
+    tokio::time::timeout(SECOND, events.wait_for(undoes)).await.expect("it goes back");
+    let begun = tokio::time::Instant::now();
+    let system = bench.system.clone();
+    let line = tokio::spawn(async move { system.checkpoint("top/flow").await.map(drop) });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    slow.notify_one();
+    line.await.unwrap().unwrap();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert_eq!((call.await.unwrap(), other.await.unwrap()), (1, 2));
+    assert_eq!(bench.account.call(Deal::Show).await.unwrap().value, 2);
 }
 
 #[tokio::test(start_paused = true)]

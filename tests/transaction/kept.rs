@@ -16,6 +16,8 @@ enum Who {
     Durable,
     /// A durable child that a group has asked which is not: the answer is not recorded, the state is.
     Member,
+    /// The same, in a group that is durable.
+    Group,
     /// A durable child without a transaction.
     Alone,
 }
@@ -68,9 +70,13 @@ impl Desk {
         }
         let spec = match self.who {
             Who::Member => spec.group(GroupSpec::step("group").member_spec(mover)),
+            Who::Group => {
+                spec.group(GroupSpec::step("group").durable::<Mover>().member_spec(mover))
+            }
             _ => spec.child(mover),
         };
-        let path = if self.who == Who::Member { "top/group" } else { "top/mover" };
+        let is_member = matches!(self.who, Who::Member | Who::Group);
+        let path = if is_member { "top/group" } else { "top/mover" };
         let (system, _) = System::recover(spec, Arc::clone(&self.run.store)).await.unwrap();
         let port = system.port(path).unwrap();
         (system, port)
@@ -252,6 +258,61 @@ fn whatever_else_falls_into_the_write_of_an_answer_leaves_one_fate() {
                 assert_eq!(port.call(0_u32).await.unwrap().value, state, "{case}, reopened");
             });
         }
+    }
+}
+
+/// The next process finds the answer, and nothing is undone of what was answered.
+#[test]
+fn an_answer_that_the_store_has_after_all_is_not_undone_where_it_does_not_take_another_fate() {
+    let desk = Desk::new(Who::Durable);
+    let done = Some(Journaled::Fated(Fate::Done, Some("5".to_owned())));
+    runtime().block_on(async {
+        let (system, port) = desk.open().await;
+        let call = desk.ask(&system, &port).await;
+        system.supervisor("top").unwrap().terminate_child("mover").await.unwrap();
+        assert_eq!(call.await.unwrap(), Err(Some(Fate::Stopped)));
+        desk.moody.held(2).await;
+        desk.moody.refuse_last();
+        quiet(&system).await;
+        assert_eq!(system.journaled("k"), done);
+        assert_eq!(*desk.run.moves.log.lock(), ["move 5"]);
+    });
+    desk.moody.lose();
+    runtime().block_on(async {
+        let (system, port) = desk.open().await;
+        assert_eq!(system.journaled("k"), done);
+        assert_eq!(port.call(0_u32).await.unwrap().value, 5);
+        assert_eq!(*desk.run.moves.log.lock(), ["move 5"]);
+    });
+}
+
+/// The next process goes on with it.
+#[test]
+fn what_a_group_ends_is_not_undone_where_the_store_does_not_take_its_fate() {
+    for is_taken in [true, false] {
+        let desk = Desk::new(Who::Group);
+        runtime().block_on(async {
+            let (system, port) = desk.open().await;
+            let options = CallOptions::new().key("k");
+            let call = tokio::spawn(async move { port.call_with(5_u32, options).await.is_ok() });
+            quiet(&system).await;
+            desk.moody.refuse(usize::from(!is_taken));
+            system.supervisor("top/group").unwrap().terminate_child("mover").await.unwrap();
+            assert!(!call.await.unwrap());
+            assert!(!desk.moody.refuses(), "it was the fate");
+            quiet(&system).await;
+            let world: &[&str] = if is_taken { &["move 5", "undo 5"] } else { &["move 5"] };
+            assert_eq!(*desk.run.moves.log.lock(), world);
+        });
+        desk.moody.lose();
+        runtime().block_on(async {
+            let (system, _) = desk.open().await;
+            desk.run.finishes.notify_one();
+            quiet(&system).await;
+            let fate = if is_taken { Fate::Stopped } else { Fate::Done };
+            let reply = (!is_taken).then(|| "5".to_owned());
+            assert_eq!(system.journaled("k"), Some(Journaled::Fated(fate, reply)));
+        });
     }
 }
 

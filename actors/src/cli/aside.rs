@@ -26,6 +26,9 @@ use shelf::Shelf;
 pub(crate) mod live;
 mod shelf;
 
+/// Effects on which a person has spoken that `list --json` has at most, the latest.
+const SETTLED: usize = 1000;
+
 /// What is done with a store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Act {
@@ -433,22 +436,33 @@ fn as_json(shelf: &Shelf, things: &[Thing], place: &str) -> Value {
     let of = |kind: &str| -> Vec<Value> {
         things.iter().filter(|thing| thing.kind() == kind).map(Thing::as_json).collect()
     };
+    let (settled, earlier) = settled_by_name(shelf);
     json!({
         "store": place,
         "open_requests": shelf.open_requests(),
         "requests": of("request"),
         "checkpoints": of("checkpoint"),
         "effects": of("effect"),
-        "settled": settled_by_name(shelf),
+        "settled": settled,
+        "settled_before": earlier,
     })
 }
 
-/// Effects on which a person has spoken by name, and that wait for nobody any more.
-fn settled_by_name(shelf: &Shelf) -> Vec<Value> {
+/// The latest effects on which a person has spoken by name, and that wait for nobody any more; how many there were
+/// before them.
+fn settled_by_name(shelf: &Shelf) -> (Vec<Value>, usize) {
     let mut effects = shelf.effects().list();
     let open: BTreeSet<_> = shelf.effects().open().iter().map(|it| it.key).collect();
     effects.retain(|it| it.said.is_some() && !open.contains(&it.key));
-    effects.into_iter().map(|it| Thing::Effect(it).as_json()).collect()
+    let (effects, earlier) = latest(effects, SETTLED);
+    (effects.into_iter().map(|it| Thing::Effect(it).as_json()).collect(), earlier)
+}
+
+/// The last of them, at most so many, and how many there were before.
+fn latest<T>(mut all: Vec<T>, most: usize) -> (Vec<T>, usize) {
+    let before = all.len().saturating_sub(most);
+    all.drain(..before);
+    (all, before)
 }
 
 /// What `list` prints for people.
@@ -494,5 +508,18 @@ fn ago(at: Wall) -> String {
         120..=7199 => format!("{} min ago", past / 60),
         7200..=172_799 => format!("{} h ago", past / 3600),
         _ => format!("{} days ago", past / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_is_settled_the_latest_are_listed_and_the_others_are_counted() {
+        assert_eq!(latest(vec![1, 2, 3], SETTLED), (vec![1, 2, 3], 0));
+        let many: Vec<_> = (0..SETTLED + 2).collect();
+        let (listed, before) = latest(many, SETTLED);
+        assert_eq!((listed.len(), listed[0], before), (SETTLED, 2, 2));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mainstay::error::RecoverError;
-use mainstay::event::{Event, EventStream};
+use mainstay::event::Event;
 use mainstay::id::ChildPath;
 use mainstay::port::{CallOptions, Port};
 use mainstay::system::{RecoverOptions, RecoveredRequest, System, SystemOptions};
@@ -27,6 +27,7 @@ use super::points;
 use super::signals::Ended;
 use super::{Failed, Show, UNREAD, say, tell};
 use alerts::Alerts;
+use heard::Heard;
 pub(crate) use interrupt::{hear_interrupts, interrupted};
 use keys::Keys;
 use lines::{Lines, Typed};
@@ -39,6 +40,7 @@ use words::{Outcome, Why, line};
 
 mod alerts;
 mod converse;
+mod heard;
 mod interrupt;
 mod keys;
 mod lines;
@@ -86,7 +88,7 @@ pub(crate) struct Session {
     talk: Option<Talk>,
     /// What another process had asked, and what has happened since it was taken up.
     taken: Vec<RecoveredRequest>,
-    early: Option<EventStream>,
+    early: Option<Heard>,
     people: People,
     /// What waited for a person in questions that were called off: it is about to leave.
     leaving: BTreeSet<String>,
@@ -135,7 +137,7 @@ impl Session {
         let talk = keeps.map(|store| Talk::new(store, &tree.entry(), tree.durability()));
         let points = points::spec(&tree.file);
         let watched = SystemOptions::new().watch(tree.watch()).points(points.clone());
-        let (system, taken, early) = match store {
+        let (system, taken, mut early) = match store {
             None => (System::start_with(spec, watched).await?, Vec::new(), None),
             Some(store) => {
                 if let (false, Some(group)) = (show.json, tree.unkept()) {
@@ -153,11 +155,12 @@ impl Session {
                 }
                 // What agents had asked is theirs to hear.
                 let open = recovered.open.into_iter().filter(|it| !tree.is_inner(&it.child));
-                (system, open.collect(), Some(events))
+                (system, open.collect(), Some(Heard::from(events)))
             }
         };
         let say = |line| tell(format_args!("mainstay: {line}"));
-        let alerts = Some(Alerts::tell(&system, say));
+        let before = || early.as_mut().map(Heard::until_now).unwrap_or_default();
+        let alerts = Some(Alerts::tell(&system, before, say));
         let asked = match tree.asks_model() {
             true => Asked::Model(system.port(tree.entry())?, tree.question()?),
             false => Asked::Agent(system.port(tree.entry())?),
@@ -307,7 +310,7 @@ impl Session {
     /// Waits for the answers to what another process had asked.
     async fn take_up(&mut self) -> anyhow::Result<Vec<Answered>> {
         let mut answers = Vec::new();
-        let mut events = self.early.take().unwrap_or_else(|| self.system.events());
+        let mut events = self.early.take().unwrap_or_else(|| self.system.events().into());
         let taken = std::mem::take(&mut self.taken);
         let is_one = taken.len() == 1;
         for request in taken {
@@ -406,7 +409,7 @@ impl Session {
         stream: Option<ChatStream>,
     ) -> (Result<Outcome, Why>, bool) {
         let began = Instant::now();
-        let mut events = self.system.events();
+        let mut events = Heard::from(self.system.events());
         let mut page = Page::new(stream, self.show.json);
         let outcome = self.attend(call, &mut page, &mut events).await;
         let outcome = outcome.unwrap_or_else(|| Err(Why::called_off()));
@@ -445,7 +448,7 @@ impl Session {
         &mut self,
         work: impl Future<Output = T>,
         page: &mut Page,
-        events: &mut EventStream,
+        events: &mut Heard,
     ) -> Option<T> {
         (self.helped, self.served) = Default::default();
         let (mut work, mut interrupt) = (pin!(work), pin!(interrupted()));

@@ -66,9 +66,13 @@ pub(super) fn of(plan: &Plan) -> Result<HashMap<HeaderName, HeaderValue>, Fault>
 /// What of them must not be shown.
 pub(super) fn hide(plan: &Plan, secrets: &mut Secrets) {
     for (name, value) in &plan.headers {
-        let is_secret = matches!(value, Setting::Env(_)) || is_name_of_secret(name);
+        let is_meant = matches!(value, Setting::Env(_));
+        let is_secret = is_meant || is_name_of_secret(name);
         let Some(value) = value.read().ok().filter(|_| is_secret) else { continue };
-        secrets.add(value.trim());
+        match is_meant {
+            true => secrets.add(value.trim()),
+            false => secrets.add_named(name, value.trim()),
+        }
         // What quotes it may leave out the scheme before it.
         secrets.add(value.trim().split_once(' ').map_or("", |(_, rest)| rest.trim()));
     }

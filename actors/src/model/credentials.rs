@@ -55,7 +55,10 @@ impl Credentials {
             let (header, mut sent) = header(name, text)?;
             if matches!(value, Key::Env(_)) || is_name_of_secret(name) {
                 sent.set_sensitive(true);
-                secrets.add(text);
+                match value {
+                    Key::Given(_) => secrets.add_named(name, text),
+                    _ => secrets.add(text),
+                }
                 // What quotes it may leave out the scheme before it.
                 secrets.add(text.split_once(' ').map_or("", |(_, rest)| rest.trim()));
             }

@@ -24,9 +24,13 @@ pub enum TokenLimit {
 impl TokenLimit {
     /// What the server at this host calls it, unless somebody says so.
     pub(super) fn of(host: Option<&str>) -> Self {
-        let official = |host: &str| host == "api.openai.com" || host.ends_with(".api.openai.com");
-        if host.is_some_and(official) { Self::MaxCompletionTokens } else { Self::MaxTokens }
+        if is_openai(host) { Self::MaxCompletionTokens } else { Self::MaxTokens }
     }
+}
+
+/// Whether OpenAI's own API is at this host.
+pub(super) fn is_openai(host: Option<&str>) -> bool {
+    host.is_some_and(|host| host == "api.openai.com" || host.ends_with(".api.openai.com"))
 }
 
 impl Model {

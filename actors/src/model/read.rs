@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::responses::Aside;
+
 /// What is at this place, such as `/choices/0/message`; `None` if there is nothing, or null. As
 /// [`Value::pointer`], which makes a text of each part of the place to look for escapes; there are none in
 /// ours, and this is most of reading an answer.
@@ -77,8 +79,12 @@ pub(crate) fn list_at<'a>(value: &'a Value, place: &str) -> Result<&'a [Value], 
 
 /// Which of several answers is heard, of which one is asked for: that of number 0, or if the first piece that comes has
 /// none such, the first in it. Of each piece it is said of which answer it is; where it is not, it is of that of number 0.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Heard(Option<u64>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    number: Option<u64>,
+    /// What was said on the way to it.
+    pub(super) aside: Aside,
+}
 
 impl Heard {
     /// The one that is heard, if it is among these.
@@ -89,8 +95,9 @@ impl Heard {
     ) -> Option<T> {
         let number = |choice: &T| number(choice).unwrap_or(0);
         let numbers = || choices.iter().map(&number);
-        let heard = self.0.or_else(|| numbers().find(|it| *it == 0).or(numbers().next()))?;
-        self.0 = Some(heard);
+        let first = || numbers().find(|it| *it == 0).or(numbers().next());
+        let heard = self.number.or_else(first)?;
+        self.number = Some(heard);
         let at = numbers().position(|it| it == heard)?;
         Some(choices.swap_remove(at))
     }

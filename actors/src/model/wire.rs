@@ -45,6 +45,8 @@ pub(crate) struct Terms {
     pub(crate) completion: bool,
     /// How large a window is wanted, in tokens, where that can be said.
     pub(crate) window: Option<u32>,
+    /// Whether it is told which messages are on the way to an answer, in responses.
+    pub(crate) phases: bool,
 }
 
 /// One thing an answer says.
@@ -135,7 +137,7 @@ impl Wire {
     ) -> Result<Vec<u8>, Fault> {
         let body = match self {
             Self::Chat => return openai::body(model, request, stream, terms.completion),
-            Self::Responses => responses::body(model, request, stream),
+            Self::Responses => responses::body(model, request, stream, terms.phases),
             Self::Anthropic => anthropic::body(model, request, stream),
             Self::Gemini => gemini::body(request),
             Self::Ollama => ollama::body(model, request, stream, terms.window),
@@ -176,7 +178,7 @@ impl Wire {
         }
         match self {
             Self::Chat => openai::frame(frame, first),
-            Self::Responses => responses::frame(frame),
+            Self::Responses => responses::frame(frame, first),
             Self::Anthropic => anthropic::frame(frame),
             Self::Gemini => gemini::frame(frame, number, first),
             Self::Ollama => ollama::frame(frame, number),

@@ -74,6 +74,7 @@ fn lines() -> Vec<Line> {
         taken: 0,
         back: Back::default(),
         hand: Hand::Harmless,
+        round: 0,
     };
     let fated = |key: &str, fate, reply: Option<&str>, work: Option<u64>| Line::Fated {
         key: Arc::from(key),
@@ -93,7 +94,7 @@ fn lines() -> Vec<Line> {
         fated("three", Fate::Quarantined, None, None),
         accepted("four", Trail::default()),
         fated("four", Fate::Quarantined, None, None),
-        Line::Released { key: Arc::from("four") },
+        Line::Released { key: Arc::from("four"), round: 1 },
         accepted("five", Trail::default()),
         fated("five", Fate::Quarantined, None, None),
         Line::Discarded { key: Arc::from("five") },
@@ -169,8 +170,10 @@ fn lines() -> Vec<Line> {
     lines.push(match accepted("nine", Trail::default()) {
         Line::Accepted { child, key, request, deadline, trail, budget, .. } => {
             let back = Back { own: true, widest: Some(at) };
-            let hand = Hand::In;
-            Line::Accepted { child, key, request, deadline, trail, budget, taken: 3, back, hand }
+            let (taken, hand, round) = (3, Hand::In, u64::MAX);
+            let accepted =
+                Open { child, key, request, deadline, trail, budget, taken, back, hand, round };
+            Line::from(&accepted)
         }
         other => other,
     });
@@ -267,6 +270,11 @@ async fn what_every_version_wrote_is_read() {
         match version {
             7.. => assert_eq!(hands, [Hand::Out, Hand::In, Hand::In]),
             _ => assert!(hands.iter().all(|hand| *hand == Hand::Untold), "{hands:?}"),
+        }
+        let rounds: Vec<_> = open.iter().map(|it| it.round).collect();
+        match version {
+            11.. => assert_eq!(rounds, [0, 1, u64::MAX]),
+            _ => assert!(rounds.iter().all(|round| *round == 0), "{rounds:?}"),
         }
         let made: Vec<_> = journal.made().into_iter().map(|(_, made)| made).collect();
         assert_eq!(made.len(), usize::from(version > 7));

@@ -33,7 +33,7 @@ pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &
     lives.iter().any(|(child, validated)| {
         let validated = validated.as_ref().filter(|_| *child.path() == asked.child);
         validated.is_some_and(|validated| {
-            child.in_hand(validated).is_some_and(|key| *key == *asked.task)
+            child.in_hand(validated).is_some_and(|begun| *begun.key == *asked.task)
         })
     })
 }

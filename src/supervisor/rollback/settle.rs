@@ -110,9 +110,12 @@ impl Place {
         let mut all = Undone::default();
         let tasks = child.open_tasks().into_iter().filter(|(_, task, _)| known.contains(&**task));
         let tasks: Vec<_> = tasks.collect();
+        let mut late = Vec::new();
         for (request, task, step) in &tasks {
             let told = if self.scope() == Scope::Transaction || child.in_transaction() {
-                effects.compensate_until(task, *step, Some(until)).await
+                let (told, is_late) = effects.compensate_until(task, *step, until).await;
+                late.extend(is_late.then_some((task, *step)));
+                told
             } else {
                 effects.standing(task)
             };
@@ -127,13 +130,12 @@ impl Place {
             // The next process goes on from the states that have not done it yet.
             return Err(self.gone());
         }
-        if until.is_over() {
-            // Whatever the store says of it: what was begun is not left to the next process.
-            for (_, task, _) in &tasks {
-                effects.undo_later(task);
-            }
+        for (task, step) in &late {
+            // Before it acts again.
+            effects.undo_later(task, *step);
         }
-        if let Some(task) = undoing {
+        // Of one that is not undone yet the store goes on saying so.
+        if let Some(task) = undoing.filter(|it| !late.iter().any(|(late, _)| *late == it)) {
             // All is undone: what it does from here on is not. Whoever begins again in another process is told.
             phase.set("writing that all is undone");
             let done = vec![(child, Some((task, Undoing::Done)))];

@@ -106,6 +106,7 @@ fn what_nobody_knows_is_undone_by_the_next_process_where_this_one_owes_it() {
                 taken: 0,
                 hand: Default::default(),
                 back: Default::default(),
+                round: 0,
             };
             journal.accepted(open, Durability::Sync).unwrap().await.unwrap();
             let lost = Record::Status(intent.key, EffectStatus::Unknown);

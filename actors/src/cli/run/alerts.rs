@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* They are said whatever else is shown: whoever runs a tree should not miss them.
 
-use mainstay::event::{Event, EventStream};
+use mainstay::event::{Event, EventStream, Stamped};
 use mainstay::system::System;
 use mainstay::watch::{Alert, Severity};
 use tokio::sync::oneshot;
@@ -18,12 +18,24 @@ pub(super) struct Alerts {
 }
 
 impl Alerts {
-    /// Says what is lost already, and each alert that begins or ends from now on.
-    pub(super) fn tell(system: &System, say: impl Fn(String) + Send + 'static) -> Self {
+    /// Says what is lost already, each alert of before, and each that begins or ends from now on. `early` are the events of
+    /// before, to be asked for once those from now on are heard.
+    pub(super) fn tell(
+        system: &System,
+        early: impl FnOnce() -> Vec<Stamped>,
+        say: impl Fn(String) + Send + 'static,
+    ) -> Self {
         let (over, end) = oneshot::channel();
         let (events, mut lost) = (system.events(), Lost::default());
         lost.news(system).into_iter().for_each(&say);
-        let teller = Teller { system: system.clone(), lost, say };
+        let mut said = early();
+        said.retain(|stamped| {
+            let line = line(&stamped.event);
+            let is_said = line.is_some();
+            line.into_iter().for_each(&say);
+            is_said
+        });
+        let teller = Teller { system: system.clone(), lost, said, say };
         Self { telling: tokio::spawn(teller.tell(events, end)), over }
     }
 
@@ -39,6 +51,8 @@ impl Alerts {
 struct Teller<S> {
     system: System,
     lost: Lost,
+    /// Events that are said, and may come once more.
+    said: Vec<Stamped>,
     say: S,
 }
 
@@ -50,16 +64,21 @@ impl<S: Fn(String)> Teller<S> {
                 _ = &mut end => break,
             };
             let Some(stamped) = next else { break };
-            self.hear(&stamped.event);
+            self.hear(&stamped);
         }
         while let Some(stamped) = events.try_next() {
-            self.hear(&stamped.event);
+            self.hear(&stamped);
         }
         // Not everything that is lost has an event of its own, nor is every event heard in time.
         self.lost.news(&self.system).into_iter().for_each(&self.say);
     }
 
-    fn hear(&mut self, event: &Event) {
+    fn hear(&mut self, stamped: &Stamped) {
+        if let Some(at) = self.said.iter().position(|said| said == stamped) {
+            self.said.remove(at);
+            return;
+        }
+        let event = &stamped.event;
         line(event).into_iter().for_each(&self.say);
         if may_lose(event) {
             self.lost.news(&self.system).into_iter().for_each(&self.say);
@@ -111,7 +130,7 @@ mod tests {
         let system = System::start(spec).await.unwrap();
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&said);
-        let telling = Alerts::tell(&system, move |line| heard.lock().push(line));
+        let telling = Alerts::tell(&system, Vec::new, move |line| heard.lock().push(line));
         let port = system.port::<String, String>("root/it").unwrap();
         for _ in 0..20 {
             port.call("x").await.unwrap_err();
@@ -127,5 +146,40 @@ mod tests {
         assert_eq!(lines, [begun, "warning: S88 is over"]);
         let missed = "info: objective missed S39: 0.0 % where 95.0 % is the limit, of 20";
         assert!(said.lock().iter().any(|line| line == missed), "{:?}", said.lock());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alert_of_before_is_said_and_one_that_comes_twice_is_said_once() {
+        let script = Script::<String, String>::echo();
+        script.otherwise_fail(Class::InputValidation);
+        let spec = SupervisorSpec::one_for_one("root").child(script.stateless("it"));
+        let system = System::start(spec).await.unwrap();
+        let mut early = system.events();
+        let port = system.port::<String, String>("root/it").unwrap();
+        for _ in 0..20 {
+            port.call("x").await.unwrap_err();
+        }
+        let (said, mut watched) = (Arc::new(Mutex::new(Vec::new())), system.events());
+        let raised =
+            |event: &Event| matches!(event, Event::Raised { alert } if alert.rule == "S88");
+        watched.wait_for(raised).await.unwrap();
+        let heard = Arc::clone(&said);
+        let before = || std::iter::from_fn(|| early.try_next()).collect();
+        let telling = Alerts::tell(&system, before, move |line| heard.lock().push(line));
+        let over = |event: &Event| matches!(event, Event::Cleared { alert } if alert.rule == "S88");
+        let ended = watched.wait_for(over).await.unwrap();
+        system.stop().await;
+        telling.end().await;
+        let lines = |of: &[String]| of.iter().filter(|line| line.contains("S88")).count();
+        assert_eq!(lines(&said.lock()), 2, "{:?}", said.lock());
+        // One that came while they began to be listened to.
+        let again = Mutex::new(Vec::new());
+        let say = |line| again.lock().push(line);
+        let (system, lost, said) = (system.clone(), Lost::default(), vec![ended.clone()]);
+        let mut teller = Teller { system, lost, said, say };
+        for expected in [0, 1] {
+            teller.hear(&ended);
+            assert_eq!(lines(&again.lock()), expected);
+        }
     }
 }

@@ -84,8 +84,9 @@ fn chat_completions_are_asked_as_the_api_wants_it() {
     expected["stream"] = true.into();
     expected["stream_options"] = json!({"include_usage": true});
     assert_eq!(written(Wire::Chat, &request(), true), expected);
-    let official =
-        Wire::Chat.body("m", &request(), false, Terms { completion: true, window: None }).unwrap();
+    let official = Wire::Chat
+        .body("m", &request(), false, Terms { completion: true, ..Terms::default() })
+        .unwrap();
     let official: Value = serde_json::from_slice(&official).unwrap();
     assert_eq!(
         (&official["max_completion_tokens"], &official["max_tokens"]),

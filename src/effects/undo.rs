@@ -1,0 +1,249 @@
+//! Undoing what a task has done to the world, the latest first.
+//!
+//! *Invariant.* An undo that was begun is asked for once at a time, and until its tool has answered, whoever has
+//! stopped waiting for it. What an open request has done is undone before it acts again, or is shown to a person.
+
+use std::sync::{Arc, Weak};
+
+use super::rest::Unwinding;
+use super::{Effects, Until};
+use crate::behavior::Undone;
+use crate::event::Event;
+use crate::ledger::{EffectKey, EffectStatus, Entry, Input, Record};
+use crate::port::{NotUndone, UNDO};
+
+/// For whom something is undone.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    /// A request that is over, or that does not go on before all is undone.
+    Ending,
+    /// One that goes on whatever comes of it: what stands then is marked as left. Tools are waited for until then.
+    Going(Option<&'a Until>),
+}
+
+impl Effects {
+    /// Undoes what a task has done to the world, the latest first, and says what stands. What may have
+    /// happened is undone, too. At an effect that may stand and has no undo it stops: what came before
+    /// that cannot be told apart from it.
+    pub(crate) async fn compensate(self: &Arc<Self>, task: &str) -> Undone {
+        self.compensate_from(task, 0).await
+    }
+
+    /// As [`Effects::compensate`], for what was done at this step of the task and later.
+    pub(crate) async fn compensate_from(self: &Arc<Self>, task: &str, step: u64) -> Undone {
+        self.compensates(task, step, Of::Ending).await.0
+    }
+
+    /// As [`Effects::compensate_from`], for a request that goes on whatever comes of it. What is not undone until
+    /// then is told as unknown; whether there is such, which [`Effects::undo_later`] is for.
+    pub(crate) async fn compensate_until(
+        self: &Arc<Self>,
+        task: &str,
+        step: u64,
+        until: &Until,
+    ) -> (Undone, bool) {
+        self.compensates(task, step, Of::Going(Some(until))).await
+    }
+
+    /// Goes on with that in a task of its own. From now on the request acts again once that has come to its end.
+    pub(crate) fn undo_later(self: &Arc<Self>, task: &str, step: u64) {
+        let Some(runtime) = self.runtime.get() else { return };
+        let unwinding = self.unwinding_of(task);
+        drop(runtime.spawn(async move {
+            let Unwinding { effects, task } = &unwinding;
+            effects.compensates(task, step, Of::Going(None)).await;
+        }));
+    }
+
+    async fn compensates(self: &Arc<Self>, task: &str, step: u64, of: Of<'_>) -> (Undone, bool) {
+        let (until, goes_on) = match of {
+            Of::Ending => (None, false),
+            Of::Going(until) => (until, true),
+        };
+        let mut told = Undone::default();
+        let mut acts: Vec<EffectKey> = {
+            let ledger = self.ledger.lock();
+            ledger
+                .of_task(task)
+                .into_iter()
+                .filter(|entry| entry.intent.step >= step)
+                .map(|entry| entry.intent.key)
+                .collect()
+        };
+        acts.reverse();
+        let (mut stop, mut later) = (false, false);
+        let mut stopped = None;
+        for key in acts {
+            let Some(entry) = self.at_rest_until(key, until).await else { continue };
+            if !entry.intent.kind.acts() {
+                continue;
+            }
+            if entry.in_flight || self.is_with_tool(&entry) {
+                // Nothing is decided about what came before either, until its tool is done: by whoever goes on later,
+                // or by the next process.
+                (stop, later) = (true, true);
+                told.unknown.push(key);
+                stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
+                continue;
+            }
+            match entry.status {
+                EffectStatus::Rejected => continue,
+                // The tool says that it failed, so what came before can be told apart from it; what it may
+                // have left behind is told, unless to ask again does no harm.
+                EffectStatus::Failed(_) if entry.intent.undo.is_none() => {
+                    if !entry.intent.kind.is_replay_safe() {
+                        told.unknown.push(key);
+                    }
+                    continue;
+                }
+                EffectStatus::Compensated => {
+                    told.undone.push(key);
+                    continue;
+                }
+                ref status if status.stands() => {
+                    told.kept.push(key);
+                    continue;
+                }
+                EffectStatus::Stuck(_) => stop = true,
+                EffectStatus::Compensating | EffectStatus::Failed(_) => {}
+                EffectStatus::Confirmed(_)
+                | EffectStatus::Left(_)
+                | EffectStatus::Intended
+                | EffectStatus::Unknown => {
+                    stop |= entry.intent.undo.is_none();
+                }
+            }
+            let late = until.is_some_and(Until::is_over);
+            if !stop && !late && self.undo_until(key, None, until).await {
+                told.undone.push(key);
+                continue;
+            }
+            if !stop && (self.is_compensating(key) || until.is_some_and(Until::is_over)) {
+                // The tool was not asked, or has not answered: nothing is decided about what came before either.
+                later = true;
+            }
+            stop = true;
+            stopped.get_or_insert((entry.intent.owner, entry.intent.tool, key));
+            // Whatever becomes of those who go on with it later: a person sees it.
+            let is_marked = goes_on && !self.is_stopping();
+            match entry.status {
+                _ if later && !is_marked => told.unknown.push(key),
+                EffectStatus::Confirmed(_) | EffectStatus::Left(_) if !self.is_stuck(key) => {
+                    // Until its task asks for it again, or a person says that it stands rightly.
+                    if let Err(fault) = self.feed(Input::Left(key)).await {
+                        tracing::warn!(target: "mainstay", %key, %fault, "what was left standing is not written down");
+                    }
+                    if later { &mut told.unknown } else { &mut told.kept }.push(key);
+                }
+                _ => told.unknown.push(key),
+            }
+        }
+        // What a stop has cut short, the next process goes on with.
+        let is_stopping = later && self.is_stopping();
+        if let Some((child, tool, key)) = stopped.filter(|_| !is_stopping) {
+            // From here on it is a person's: nobody else can know what belongs together.
+            let stands = told.kept.len() + told.unknown.len();
+            (self.emit)(Event::UndoStopped { child, tool, key, stands });
+        }
+        (self.described(told), later && !is_stopping)
+    }
+
+    /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
+    /// asks for one that is under way waits for that. `begun` is the epoch of an undo that is only gone on with:
+    /// its task may have come to the end of it, and have acted anew.
+    pub(crate) async fn undo(self: &Arc<Self>, key: EffectKey, begun: Option<u32>) -> bool {
+        self.undo_until(key, begun, None).await
+    }
+
+    /// As [`Effects::undo`]; nobody is waited for any longer than until then.
+    async fn undo_until(
+        self: &Arc<Self>,
+        key: EffectKey,
+        begun: Option<u32>,
+        until: Option<&Until>,
+    ) -> bool {
+        let turn = async {
+            loop {
+                let mut told = std::pin::pin!(self.changed.notified());
+                told.as_mut().enable();
+                if self.undoing.lock().insert(key) {
+                    break Undoing { effects: Arc::clone(self), key };
+                }
+                told.await;
+            }
+        };
+        let Some(turn) = Until::bound(until, turn).await else { return false };
+        // What its tool works on still is not undone beside it.
+        let entry = self.at_rest_until(key, until).await;
+        if entry.is_none_or(|entry| entry.in_flight || self.is_with_tool(&entry)) {
+            return false;
+        }
+        if let Some(epoch) = begun {
+            let is_it = |it: &Entry| it.epoch == epoch && it.status == EffectStatus::Compensating;
+            if !self.ledger.lock().get(key).is_some_and(is_it) {
+                return false;
+            }
+        }
+        match self.runtime.get() {
+            // Whoever stops waiting for it does not take the call back: it would be made anew beside one that may
+            // still be at work.
+            Some(runtime) => {
+                let done = Until::bound(until, runtime.spawn(turn.ends())).await;
+                if done.is_none() {
+                    tracing::warn!(target: "mainstay", %key, "an undo was not done in time");
+                }
+                done.is_some_and(|done| done.unwrap_or(false))
+            }
+            None => turn.ends().await,
+        }
+    }
+}
+
+/// While it lives, nobody else undoes this effect.
+struct Undoing {
+    effects: Arc<Effects>,
+    key: EffectKey,
+}
+
+impl Undoing {
+    /// Undoes it; whether that was done.
+    async fn ends(self) -> bool {
+        let Self { effects, key } = &self;
+        let key = *key;
+        let Ok(output) = effects.feed(Input::Undo(key)).await else { return false };
+        let entry = effects.ledger.lock().get(key).cloned();
+        let Some(entry) = entry else { return false };
+        match entry.status {
+            // Whoever began it may have been given up before that was written.
+            EffectStatus::Compensating if output.record.is_none() => {
+                if effects.keep(Record::Status(key, EffectStatus::Compensating)).await.is_err() {
+                    return false;
+                }
+            }
+            EffectStatus::Compensating => {}
+            status => return status == EffectStatus::Compensated,
+        }
+        let undoer = effects.undoer.get().and_then(Weak::upgrade);
+        let (Some(undo), Some(undoer)) = (entry.intent.undo.clone(), undoer) else { return false };
+        let asked = undoer.undo(undo, format!("{UNDO}{}", entry.idempotency_key()));
+        drop(undoer);
+        let done = asked.await;
+        let input = match &done {
+            Ok(()) => Input::Undone(key),
+            Err(NotUndone::Failed(fault)) => Input::UndoFailed(key, fault.to_string()),
+            Err(NotUndone::Later(fault)) => {
+                // It is gone on with by whoever undoes its task next, the next process at the latest.
+                tracing::warn!(target: "mainstay", %key, %fault, "an undo was not asked for");
+                return false;
+            }
+        };
+        effects.feed(input).await.is_ok() && done.is_ok()
+    }
+}
+
+impl Drop for Undoing {
+    fn drop(&mut self) {
+        self.effects.undoing.lock().remove(&self.key);
+        self.effects.changed.notify_waiters();
+    }
+}
