@@ -220,7 +220,13 @@ fn exchange(stream: TcpStream, options: &Options) -> Option<()> {
             {
                 let name = message["params"]["name"].as_str().unwrap_or_default();
                 options.note(&format!("call {name}"));
-                (format!("{code} Told"), Vec::new())
+                // An error of the protocol beside it, if one is asked for.
+                let body = message.pointer("/params/arguments/rpc").map_or_else(Vec::new, |rpc| {
+                    let error = json!({"code": rpc, "message": "the server is gone"});
+                    let error = json!({"jsonrpc": "2.0", "id": message["id"], "error": error});
+                    error.to_string().into_bytes()
+                });
+                (format!("{code} Told"), body)
             } else {
                 let arguments = &message["params"]["arguments"];
                 if let Some(told) = arguments["kind"].as_str() {

@@ -113,7 +113,7 @@ struct Plan {
 /// |---|---|
 /// | the model call failed for good | that fault, usually `Exhausted` |
 /// | the model still asks for tools, or must mend its answer, after its last step | `Exhausted`, `step_limit`: again would end there again, a simpler flow may not |
-/// | the same tool call, with the same arguments, failed [`MAX_FAILURES`] times with the same error | `Exhausted`, `tool_loop` |
+/// | the same tool call, with the same arguments, failed with the same error in [`MAX_FAILURES`] answers | `Exhausted`, `tool_loop` |
 /// | the model said nothing | `OutputInvalid`, `empty_answer` |
 /// | the [answer's schema](Agent::answer_schema) has a word that is not checked | `InputValidation`, `bad_schema` |
 /// | a validator refused the answer and [`MAX_REGENERATIONS`] more | `OutputInvalid`, `rejected` |

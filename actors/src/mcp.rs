@@ -48,10 +48,10 @@
 //! | a result with `isError` | `Business`, `tool_error`: for the model to read, not for a retry; `ToolExecution` when [`McpServer::errors_are_transient`]; `InputValidation`, `unknown_tool` of a tool that the server has not listed | failed |
 //! | a result that asks for a person's input | `Business`, `input_required` | failed |
 //! | HTTP 401, 403; 429 | `Permission`; `RateLimit` | not done |
-//! | HTTP 408, 504; 503; other 5xx | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
+//! | HTTP 408, 504; 503; other 5xx, also beside an error in JSON of a code that says nothing of the call (-32603, -32000) | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
 //! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
 //! | other 4xx | `InputValidation` | failed |
-//! | an answer of another kind, or over HTTP a body that cannot be read | `OutputInvalid`, `unexpected_answer` | unknown |
+//! | an answer of another kind, or over HTTP a body that cannot be read, as a batch that comes alone and not in an event | `OutputInvalid`, `unexpected_answer` | unknown |
 //! | an answer over stdio, or an event over HTTP, that is not UTF-8, no JSON, or none that can be read (half a letter as `\ud83d`, a nesting deeper than 128) | `OutputInvalid`, `unreadable` | unknown |
 //! | a result longer than [`McpServer::max_result_bytes`] | `OutputInvalid`, `result_too_large`: names the tool, the size and the limit | unknown |
 //!
@@ -60,12 +60,18 @@
 //! stand-in or a rollback, the caller is told, and a transaction undoes it. *Unknown*: nobody knows; neither is it
 //! made again, the caller is told that it is not known, and a transaction undoes it. What may be repeated
 //! ([`EffectKind::Read`], [`EffectKind::Idempotent`]) is retried as its class says, whatever stands there. A failure of
-//! what only reads says that nothing was done.
+//! what only reads says that nothing was done. That a refusal ("invalid arguments") in a result counts as failed is a
+//! decision: a tool that has acted and then asked another server hands on the same words. So an irreversible call that
+//! was only refused is told as possibly done when its task fails, and a compensable one is undone, unless the server is
+//! [trusted](McpServer::trusted).
 //!
 //! A server that says that its tools have changed (`notifications/tools/list_changed`) is asked for them anew, at most
 //! once a second: a tool that has gone is refused as above until it is there again, and results are held against the
 //! schema of now. A new tool is called by nobody: agents were made with those there were, and what a tool does to the
 //! world is declared, not found out. The life goes on; the next one does not begin without a tool that was declared.
+//!
+//! What a server says is logged by the library below (`tracing`, target `rmcp`, from `info` on) before `[key]` stands in it
+//! for secrets: keep no logs of that target where a server may quote what it was given.
 //!
 //! *Invariant.* What a server says about itself is believed only of a server marked trusted. A tool
 //! whose effect nobody declared is irreversible.

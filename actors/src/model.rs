@@ -532,7 +532,7 @@ impl Model {
             }
             None => {
                 let (head, body) = transport::read_whole(response).await?;
-                let (outcome, usage) = wire::outcome(self.wire, &head, &body, request, sent);
+                let (outcome, usage) = streaming::whole(self.wire, &head, &body, request, sent);
                 (outcome.map(|reply| secrets.cleaned(reply)), usage)
             }
         };

@@ -9,12 +9,13 @@ use mainstay::error::CallError;
 use mainstay::event::Event;
 use mainstay::fate::Cost;
 use mainstay::fault::{Class, EffectKind, Fault};
-use mainstay::port::Port;
-use mainstay::spec::acting::Read;
+use mainstay::policy::Policy;
+use mainstay::port::{CallOptions, Port};
+use mainstay::spec::acting::{Irreversible, Read};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::System;
 use mainstay_actors::agent::{
-    Agent, AgentReply, AgentRequest, AgentTool, TURNS_LEFT_OUT, TaskBudget, Team,
+    Agent, AgentReply, AgentRequest, AgentTool, Reach, TURNS_LEFT_OUT, TaskBudget, Team,
 };
 use mainstay_actors::chat::stream::{OnBreak, StreamEvent, open};
 use mainstay_actors::chat::{
@@ -342,6 +343,51 @@ async fn a_long_history_is_left_out_by_its_oldest_turns_and_everybody_is_told() 
     assert_eq!(failed.class, Class::Exhausted);
 }
 
+/// Notes what it may spend.
+#[derive(Clone, Default)]
+struct Purser(Arc<Mutex<Vec<(String, Option<u64>)>>>);
+
+impl Behavior for Purser {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Read);
+}
+
+impl Stateless for Purser {
+    async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        self.0.lock().push((request.name.clone(), ctx.budget_left().tokens));
+        Ok(ToolReply::new("1"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_spends_nothing_takes_no_share_of_what_is_left() {
+    let purser = Purser::default();
+    let counter = purser.clone();
+    let brain = Brain::new(|request: &ChatRequest| {
+        Ok(match results(request) {
+            0 => ChatReply::calls(["a", "b", "free"].map(|name| call(name, "{}"))),
+            _ => ChatReply::text("done"),
+        })
+    });
+    let agent = Agent::new("llm")
+        .tool(ToolSpec::new("a"), "purser")
+        .tool(ToolSpec::new("b"), "purser")
+        .tool(ToolSpec::new("free"), Reach::new("purser").free())
+        .budget(TaskBudget::new().tokens(900));
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(brain.spec("llm"))
+        .child(ChildSpec::stateless("purser", move || counter.clone()).concurrency(3))
+        .child(agent.spec("agent"));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    port.call("go").await.unwrap();
+    let mut left = purser.0.lock().clone();
+    left.sort();
+    let expected = [("a", 450), ("b", 450), ("free", 900)];
+    assert_eq!(left, expected.map(|(name, tokens)| (name.to_owned(), Some(tokens))));
+}
+
 /// Gives its task to the tool `expert`, then says what came back.
 fn delegating(request: &ChatRequest) -> Result<ChatReply, Fault> {
     Ok(match results(request) {
@@ -375,6 +421,160 @@ async fn an_agent_can_be_the_tool_of_another_and_costs_where_it_was_asked() {
     assert_eq!(answer.cost.tokens, 27);
     let fates = system.fates();
     assert!(fates.is_balanced() && fates.done == fates.accepted, "{fates:?}");
+}
+
+/// Books what it is asked to, and is heard of by nobody.
+#[derive(Clone, Default)]
+struct Unheard(Arc<Mutex<Vec<String>>>);
+
+impl Behavior for Unheard {
+    type Request = ToolRequest;
+    type Reply = ToolReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+}
+
+impl Stateless for Unheard {
+    async fn serve(&self, _: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        self.0.lock().push(ctx.key());
+        std::future::pending().await
+    }
+}
+
+/// An agent that is not heard of.
+#[derive(Clone)]
+struct Silent;
+
+impl Behavior for Silent {
+    type Request = AgentRequest;
+    type Reply = AgentReply;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Pure);
+}
+
+impl Stateless for Silent {
+    async fn serve(&self, _: &AgentRequest, _: &Context) -> Result<AgentReply, Fault> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_may_be_repeated_and_was_not_heard_of_is_not_made_under_another_key() {
+    let booked = Unheard::default();
+    let unheard = booked.clone();
+    // The same once more, and then what was said of the two.
+    let insists = |request: &ChatRequest| {
+        let told = request.messages.iter().filter(|message| message.role == Role::Tool);
+        let told: Vec<_> = told.map(|message| &*message.text).collect();
+        Ok(match told.len() {
+            ..4 => ChatReply::calls(["book", "expert"].map(|name| call(name, r#"{"task":"x"}"#))),
+            _ => ChatReply::text(told.join("\n")),
+        })
+    };
+    let limit = Duration::from_secs(5);
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(Brain::new(insists).spec("llm"))
+        .child(ChildSpec::stateless("mathematician", || Silent).attempt_timeout(limit))
+        .child(AgentTool::new("mathematician").spec("expert"))
+        .child(ChildSpec::stateless("book", move || unheard.clone()).attempt_timeout(limit))
+        .child(
+            Agent::new("llm")
+                .tool(ToolSpec::new("book"), "book")
+                .tool(AgentTool::offer("expert", "Knows."), "expert")
+                .spec("agent"),
+        );
+    let system = System::start(spec).await.unwrap();
+    let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+    let options = CallOptions::new().deadline(Duration::from_secs(3600));
+    let answer = port.call_with("go", options).await.unwrap();
+    let told: Vec<_> = answer.value.text.lines().collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    for first in &told[..2] {
+        assert!(first.contains("it may have happened"), "{first}");
+    }
+    for second in &told[2..] {
+        assert!(second.contains("outcome_unknown"), "{second}");
+    }
+    let mut keys = booked.0.lock().clone();
+    assert!(keys.len() > 1, "it was retried");
+    keys.dedup();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_fails_after_it_has_acted_does_not_say_that_nothing_was_done() {
+    for (paid, advice) in [
+        (Some(Ok("paid")), "do not repeat the same call"),
+        (Some(Err(Fault::indeterminate("sent"))), "it may have happened"),
+        (None, "nothing was done"),
+    ] {
+        let pays = paid.is_some();
+        let expert = Brain::new(move |request: &ChatRequest| match results(request) {
+            0 if pays => Ok(ChatReply::calls([call("pay", "{}")])),
+            _ => Err(Fault::timeout("connecting").not_applied()),
+        });
+        let pay = tool("pay", Irreversible, move |_: Value, _: ToolContext| {
+            let paid = paid.clone().unwrap_or(Ok("paid"));
+            async { paid }
+        });
+        let once = Policy::without_retries();
+        let spec = SupervisorSpec::one_for_one("desk")
+            .child(expert.spec("llm_expert").policy(once.clone()))
+            .child(Brain::new(delegating).spec("llm"))
+            .child(pay)
+            .child(
+                Agent::new("llm_expert")
+                    .tool(ToolSpec::new("pay"), "pay")
+                    .spec("mathematician")
+                    .policy(once),
+            )
+            .child(AgentTool::new("mathematician").spec("expert"))
+            .child(
+                Agent::new("llm").tool(AgentTool::offer("expert", "Pays."), "expert").spec("agent"),
+            );
+        let system = System::start(spec).await.unwrap();
+        let port = system.port::<AgentRequest, AgentReply>("desk/agent").unwrap();
+        let answer = port.call("go").await.unwrap();
+        assert!(answer.value.text.contains(advice), "{advice}: {}", answer.value.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_called_off_leaves_no_agent_of_the_team_behind() {
+    for wait in 0..60 {
+        let boss = Brain::new(delegating);
+        let slow = Brain {
+            takes: Duration::from_secs(1 << 20),
+            ..Brain::new(|_: &ChatRequest| Ok(ChatReply::text("42")))
+        };
+        let team = Team::new(Agent::new("llm_expert"));
+        let spec = SupervisorSpec::one_for_one("desk")
+            .child(slow.spec("llm_expert"))
+            .child(boss.spec("llm"))
+            .supervisor(SupervisorSpec::dynamic("team"))
+            .child(team.spec("expert"))
+            .child(Agent::new("llm").tool(Team::offer("expert", "Knows."), "expert").spec("agent"));
+        let system = System::start(spec).await.unwrap();
+        team.attach(&system, "desk/team");
+        let expert = system.port::<ToolRequest, ToolReply>("desk/expert").unwrap();
+        let mut asked = Box::pin(expert.call(ToolRequest::new("expert", r#"{"task":"x"}"#)));
+        tokio::select! {
+            biased;
+            answer = &mut asked => panic!("{answer:?}"),
+            () = async {
+                for _ in 0..wait {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+        }
+        drop(asked);
+        let supervisor = system.supervisor("desk/team").unwrap();
+        let mut looks = 0;
+        while !supervisor.which_children().await.unwrap().is_empty() {
+            looks += 1;
+            assert!(looks < 100, "after {wait} there is one for ever");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        system.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

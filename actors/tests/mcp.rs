@@ -322,7 +322,7 @@ async fn a_start_that_fails_says_why() {
     let text = start(McpServer::url("no url")).await;
     assert!(text.contains("the server's URL is not an http(s) URL"), "{text}");
     let text = start(McpServer::url("http://127.0.0.1:9/mcp")).await;
-    assert!(text.contains("the server cannot be reached"), "{text}");
+    assert!(text.contains("the server 127.0.0.1:9 cannot be reached: "), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -516,10 +516,13 @@ async fn over_http_an_act_is_made_again_only_when_it_was_refused_before_it_was_m
     let running = Running::start(&server).await;
     let mut calls = 0;
     for status in [408, 500, 502, 503, 504] {
-        let lost = running.call("pay", &format!(r#"{{"status":{status}}}"#)).await;
-        assert!(matches!(lost, Err(CallError::Unknown { .. })), "{status}: {lost:?}");
-        calls += 1;
-        assert_eq!(log.count("call pay"), calls, "{status}");
+        // Whatever is said beside it that says nothing of the call.
+        for rpc in ["", ",\"rpc\":-32000", ",\"rpc\":-32603", ",\"rpc\":7"] {
+            let lost = running.call("pay", &format!(r#"{{"status":{status}{rpc}}}"#)).await;
+            assert!(matches!(lost, Err(CallError::Unknown { .. })), "{status}{rpc}: {lost:?}");
+            calls += 1;
+            assert_eq!(log.count("call pay"), calls, "{status}{rpc}");
+        }
     }
     for status in [400, 409, 410, 413, 422] {
         let error = running.call("pay", &format!(r#"{{"status":{status}}}"#)).await.unwrap_err();
@@ -576,13 +579,26 @@ async fn the_same_over_http() {
         (500, Class::ServerTransient, 4),
         (503, Class::Overloaded, 1),
     ] {
-        let error = running.call("sum", &format!(r#"{{"status":{status}}}"#)).await.unwrap_err();
-        let CallError::RecoveryExhausted { fault, trail, .. } = error else { panic!("{error:?}") };
-        assert_eq!((fault.class, fault.code.as_deref()), (class, Some(&*status.to_string())));
-        if tries > 1 {
-            assert_eq!(trail.0.len(), tries);
+        let beside = if status < 500 { &[""][..] } else { &["", ",\"rpc\":-32000"] };
+        for rpc in beside {
+            let asked = format!(r#"{{"status":{status}{rpc}}}"#);
+            let error = running.call("sum", &asked).await.unwrap_err();
+            let CallError::RecoveryExhausted { fault, trail, .. } = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!((fault.class, fault.code.as_deref()), (class, Some(&*status.to_string())));
+            if tries > 1 {
+                assert_eq!(trail.0.len(), tries);
+            }
         }
     }
+    // A code that says what was wrong goes before the status.
+    let asked = r#"{"status":500,"rpc":-32602}"#;
+    let CallError::RecoveryExhausted { fault, .. } = running.call("sum", asked).await.unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::InputValidation, Some("-32602")));
     // There is no process whose end would have to be waited for. Without timers that run by themselves,
     // any wait would be seen.
     tokio::time::pause();

@@ -66,6 +66,20 @@ async fn no_failure_makes_the_client_ask_again() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_asked_for_is_read_as_an_answer() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::reply_stream(["it ", "is"]));
+    assert_eq!(ask(&server).await.unwrap(), "it is");
+    let half = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"it\"}}]}\n\n";
+    server.then(Row::new(200, half).header("content-type", "text/event-stream"));
+    assert_eq!(ask(&server).await.unwrap_err().code.as_deref(), Some("stream_cut"));
+    let refused = "data: {\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"x\"}}\n\n";
+    server.then(Row::new(200, refused).header("content-type", "text/event-stream"));
+    assert_eq!(ask(&server).await.unwrap_err().class, Class::RateLimit);
+    assert_eq!(server.count(), 3);
+}
+
+#[tokio::test]
 async fn a_broken_connection_to_a_pure_endpoint_is_a_network_fault() {
     let server = StubServer::start().await.unwrap();
     for row in [Row::reset_before(), Row::reset_after(), Row::reply("x").cut_off(5)] {

@@ -369,6 +369,13 @@ impl Lost {
             Err(Unanswered { fault, trace, doubtful }) => {
                 self.disarm();
                 let input = trace.input(key, kind, doubtful, &fault);
+                // Asked for again by its own step it does no harm; by another one, it would be another act.
+                let is_lost = matches!(input, Input::Lost(_)) && kind == EffectKind::Idempotent;
+                let fault = match fault.class {
+                    Class::Cancelled | Class::BudgetDenied => fault,
+                    _ if is_lost => fault.effect_unknown(),
+                    _ => fault,
+                };
                 let output = effects.feed(input).await.map_err(NoAnswer::told)?;
                 let unknown =
                     matches!(output.record, Some(Record::Status(_, EffectStatus::Unknown)));

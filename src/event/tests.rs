@@ -151,11 +151,6 @@ fn each() -> Vec<Event> {
             step: Some(4),
         },
         Event::RestoreFailed { child: child.clone(), checkpoint: Some(checkpoint) },
-        Event::RestoredOtherwise {
-            child: child.clone(),
-            checkpoint: Some(checkpoint),
-            pieces: vec!["sum".to_owned()],
-        },
         Event::BeganAnew { child: child.clone(), incarnation },
         Event::LineDrawn { supervisor: supervisor.clone(), line, scope, children: 2 },
         Event::ScopeRolledBack {
@@ -233,6 +228,11 @@ fn each() -> Vec<Event> {
         Event::Noted { child: path("it"), request, what: "turns", count: 3 },
         Event::PolicyChanged { child: path("it"), checkpoint },
         Event::AllowList { group: path("it"), digest: Digest([4; 32]) },
+        Event::RestoredOtherwise {
+            child: path("it"),
+            checkpoint: Some(checkpoint),
+            pieces: vec!["sum".to_owned()],
+        },
     ]
 }
 

@@ -1,6 +1,7 @@
 //! What a task may spend.
 //!
-//! *Invariant.* Every call is given what is left, and calls that are made together share it. What was spent does not come back with a rollback.
+//! *Invariant.* Every call is given what is left, and those that are made together and may spend share it. What was spent does not come
+//! back with a rollback.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// A [`Model`](crate::model::Model) is not asked for more than is left: see its budgets. Another call that
 /// has begun may go past the limit, since its cost is known only afterwards; none is begun when nothing is
-/// left. The task then ends as `BudgetDenied`, which nobody retries.
+/// left. The task then ends as `BudgetDenied`, which nobody retries. Calls that are made together share what is left
+/// equally, but for those that [spend nothing](super::Reach::free): they take no share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskBudget {
@@ -65,7 +67,7 @@ impl TaskBudget {
         self
     }
 
-    /// What is left after `spent`, for each of `calls` calls that are made at `now`.
+    /// What is left after `spent`, for each of `calls` calls that may spend and are made together at `now`.
     ///
     /// # Errors
     /// Nothing is left of something.

@@ -58,12 +58,13 @@ pub struct Reach {
     need: String,
     undo: Option<Asks>,
     verify: Option<(Asks, Arc<Read>)>,
+    free: bool,
 }
 
 impl Reach {
     /// To the child or group under this need.
     pub fn new(need: impl Into<String>) -> Self {
-        Self { need: need.into(), undo: None, verify: None }
+        Self { need: need.into(), undo: None, verify: None, free: false }
     }
 
     /// How a call is undone: by asking `tool`, of the child or group under this need, with the arguments
@@ -104,6 +105,22 @@ impl Reach {
         let asks = Asks { need: need.into(), tool: tool.into(), map: Arc::new(map) };
         self.verify = Some((asks, Arc::new(read)));
         self
+    }
+
+    /// Calls of this tool cost no tokens and no money: where they are made together with others, they take no share of
+    /// the agent's [budget](super::Agent::budget). What one costs all the same is counted, and bounded by all that is
+    /// left.
+    ///
+    /// # Default
+    /// They may cost something, and calls that are made together share what is left equally.
+    #[must_use]
+    pub fn free(mut self) -> Self {
+        self.free = true;
+        self
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.free
     }
 
     pub(super) fn need(&self) -> &String {
@@ -176,6 +193,7 @@ impl fmt::Debug for Reach {
             .field("need", &self.need)
             .field("undo", &self.undo.as_ref().map(|asks| &asks.tool))
             .field("verify", &self.verify.as_ref().map(|(asks, _)| &asks.tool))
+            .field("free", &self.free)
             .finish()
     }
 }

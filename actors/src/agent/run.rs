@@ -23,7 +23,7 @@ use crate::tool::schema::known;
 pub const MAX_CALLS: usize = 16;
 /// The longest tool result that is shown to the model, in bytes; the rest is cut off, and it is told.
 pub const MAX_RESULT: usize = 64 * 1024;
-/// The same call failing so often in the same way ends the task.
+/// The same call failing in so many answers in the same way ends the task.
 pub const MAX_FAILURES: u32 = 3;
 /// Answers that a validator refuses and the model may give again.
 pub const MAX_REGENERATIONS: u32 = 2;
@@ -111,7 +111,7 @@ impl Run {
         let told = past::read(undone);
         for same in told.unknown {
             let fault = Fault::indeterminate("before the rollback").with_code("outcome_unknown");
-            self.count_failure(same, &fault);
+            self.count_failure(same, &fault, true);
         }
         self.memory().stands = told.stands;
         if let Some(note) = told.note.filter(|_| self.memory.planned.is_empty()) {
@@ -168,13 +168,14 @@ impl Run {
         names::distinguish(&mut reply.tool_calls, self.context.messages());
         let calls = reply.tool_calls.clone();
         self.context.open_round(Message::tool_calls(reply.text, reply.tool_calls));
+        let mut failed = Vec::new();
         for (index, call) in calls.into_iter().enumerate() {
             match self.route(index, &call) {
                 Ok(need) => match self.recorded(&call) {
                     Some(content) => self.on_success(&call, content),
                     None => self.memory().planned.push(Planned { need, call }),
                 },
-                Err(fault) => self.on_failure(&call, &fault)?,
+                Err(fault) => self.on_failure(&call, &fault, &mut failed)?,
             }
         }
         Ok(self.resume())
@@ -298,17 +299,30 @@ impl Run {
         results: impl IntoIterator<Item = Result<String, Fault>>,
     ) -> Result<Next, Fault> {
         let planned = std::mem::take(&mut self.memory().planned);
+        let (mut ended, mut failed) = (Ok(()), Vec::new());
         for (planned, result) in planned.into_iter().zip(results) {
             match result {
                 Ok(content) => self.on_success(&planned.call, content),
                 // What was denied or called off is the task's end, and no matter for the model.
                 Err(fault) if matches!(fault.class, Class::BudgetDenied | Class::Cancelled) => {
-                    return Err(fault);
+                    ended = ended.and(Err(fault));
                 }
-                Err(fault) => self.on_failure(&planned.call, &fault)?,
+                Err(fault) => {
+                    ended = ended.and(self.on_failure(&planned.call, &fault, &mut failed));
+                }
             }
         }
-        Ok(self.ask())
+        ended.map(|()| self.ask())
+    }
+
+    /// Whether something may have been done for the task, in this course of it or one before.
+    pub(super) fn has_acted(&self) -> bool {
+        !self.used.is_empty() || !self.memory.stands.is_empty()
+    }
+
+    /// Whether nobody knows of something whether it was done.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.memory.failed.iter().any(|failed| failed.unknown)
     }
 
     fn on_success(&mut self, call: &ToolCall, content: String) {
@@ -319,20 +333,38 @@ impl Run {
         self.context.push(Message::tool_result(call.id.clone(), clip(content)));
     }
 
-    /// Tells the model about a failure, or gives up.
-    fn on_failure(&mut self, call: &ToolCall, fault: &Fault) -> Result<(), Fault> {
+    /// Tells the model about a failure, or gives up. Equal calls of one answer, of which those that have `failed` are
+    /// known, fail once: the model has heard of it after that.
+    fn on_failure(
+        &mut self,
+        call: &ToolCall,
+        fault: &Fault,
+        failed: &mut Vec<Same>,
+    ) -> Result<(), Fault> {
+        let effect = effect_of(fault);
         let fault = innermost(fault);
-        let times = self.count_failure(Same::of(&call.name, &call.arguments), fault);
+        let unknown = match effect {
+            EffectState::Unstated => fault.class == Class::Indeterminate,
+            said => said == EffectState::Unknown,
+        };
+        let same = Same::of(&call.name, &call.arguments);
+        let times = match failed.contains(&same) {
+            true => self.doubt(&same, unknown),
+            false => {
+                failed.push(same.clone());
+                self.count_failure(same, fault, unknown)
+            }
+        };
         self.note(call, Some(fault.class));
         if times >= MAX_FAILURES {
             let text = format!("the same call of \"{}\" failed {times} times", call.name);
             return Err(Fault::exhausted(text).with_code("tool_loop"));
         }
         let advice = match fault.class {
-            _ if leaves_doubt(fault) => {
+            _ if unknown => {
                 "it may have happened; do not call it again, tell the user that it is being checked"
             }
-            Class::Indeterminate | Class::Timeout if fault.effect == EffectState::NotApplied => {
+            Class::Indeterminate | Class::Timeout if effect == EffectState::NotApplied => {
                 "nothing was done, there is only no answer; change it, use another tool, or tell the user"
             }
             _ => "do not repeat the same call; change it, use another tool, or tell the user",
@@ -347,12 +379,20 @@ impl Run {
         Ok(())
     }
 
+    /// How often this call has failed, which has failed once more in the same answer.
+    fn doubt(&mut self, same: &Same, unknown: bool) -> u32 {
+        let failed = self.memory().failed.iter_mut().find(|failed| failed.same == *same);
+        failed.map_or(0, |failed| {
+            failed.unknown |= unknown;
+            failed.times
+        })
+    }
+
     /// How often this call has failed in this way, now included, without another end between.
-    fn count_failure(&mut self, same: Same, fault: &Fault) -> u32 {
+    fn count_failure(&mut self, same: Same, fault: &Fault, unknown: bool) -> u32 {
         // All errors of one kind of server have one code: what it says tells them apart.
         let said = Digest::of(fault.message.as_bytes());
         let error = Some(format!("{} {said}", fault.code.as_deref().unwrap_or_default()));
-        let unknown = leaves_doubt(fault);
         let failures = &mut self.memory().failed;
         let Some(failed) = failures.iter_mut().find(|failed| failed.same == same) else {
             failures.push(Failed { same, times: 1, class: fault.class, error, unknown });
@@ -371,14 +411,16 @@ impl Run {
     }
 }
 
-/// Whether what was called may have happened: nobody knows how it ended, or the tool says so, whatever the class.
-/// What only reads has not, even if nobody knows how it ended.
-fn leaves_doubt(fault: &Fault) -> bool {
-    match fault.effect {
-        EffectState::NotApplied => false,
-        EffectState::Unknown => true,
-        _ => fault.class == Class::Indeterminate,
+/// What is known of the effect of a call: of those who say something of it the last one knows most.
+fn effect_of(fault: &Fault) -> EffectState {
+    let mut layer = Some(fault);
+    while let Some(fault) = layer {
+        if fault.effect != EffectState::Unstated {
+            return fault.effect;
+        }
+        layer = fault.source.as_ref().and_then(|source| source.downcast_ref());
     }
+    EffectState::Unstated
 }
 
 /// The fault that an exhausted ladder was about: that is what the model can act on.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
 use mainstay::error::{CallError, Unavailable};
 use mainstay::fate::Answer;
-use mainstay::fault::{EffectKind, Fault};
+use mainstay::fault::{Class, EffectKind, EffectState, Fault};
 use mainstay::id::ChildPath;
 use mainstay::port::{CallOptions, Port};
 use mainstay::spec::ChildSpec;
@@ -130,7 +130,8 @@ impl Stateful for Joining {
         ctx: &Context,
     ) -> Result<Step<ToolReply>, Fault> {
         if let Turn::Performed(performed) = &turn {
-            return Ok(Step::Reply(content(&performed.get::<AgentReply>(0)?, ctx)));
+            let answer = performed.get::<AgentReply>(0).map_err(unheard)?;
+            return Ok(Step::Reply(content(&answer, ctx)));
         }
         let port = ctx.port::<AgentRequest, AgentReply>(&self.0.need)?;
         Ok(Step::Perform(vec![port.ask_recorded(task(request)?)]))
@@ -157,7 +158,18 @@ fn failed(error: CallError<AgentRequest>) -> Fault {
         CallError::Refused { why: Unavailable::Duplicate, .. } => {
             Fault::indeterminate("the agent was given this task before").with_code("task_known")
         }
-        error => Fault::from(error),
+        error => unheard(Fault::from(error)),
+    }
+}
+
+/// What an agent's failure says of what it did, where nobody has heard how it ended: its acts are its own, and of any kind.
+fn unheard(fault: Fault) -> Fault {
+    let last = fault.source.as_ref().and_then(|source| source.downcast_ref::<Fault>());
+    // Without one its time was over, or it was set aside.
+    let is_unheard = last.is_none_or(|last| last.leaves_unknown(EffectKind::Irreversible));
+    match (fault.class, fault.effect) {
+        (Class::Exhausted, EffectState::Unstated) if is_unheard => fault.effect_unknown(),
+        _ => fault,
     }
 }
 
@@ -241,11 +253,13 @@ impl Stateless for Team {
             .map_err(|error| unready(error.to_string(), "not_attached"))?;
         let id = format!("task-{}-{}", ctx.request().0, ctx.delivery().0);
         let spec = self.agent.clone().spec(&id).temporary();
-        let child = supervisor
+        // From here on, since the attempt may be cut off before it hears that the child has started.
+        let started = Started { supervisor, id };
+        let child = started
+            .supervisor
             .start_child(spec)
             .await
             .map_err(|error| unready(error.to_string(), "not_started"))?;
-        let _removed = Started { supervisor, id };
         // Within the request that this is for: on its budget and its deadline, and no task of its own.
         let port = system
             .port::<AgentRequest, AgentReply>(child)
@@ -254,6 +268,7 @@ impl Stateless for Team {
         let options =
             CallOptions::new().key(ctx.key()).deadline(ctx.time_left().min(Self::LONGEST));
         let answer = port.call_with(task, options).await.map_err(failed)?;
+        drop(started);
         Ok(content(&answer, ctx))
     }
 }

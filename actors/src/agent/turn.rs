@@ -3,14 +3,15 @@
 //! *Invariant.* Nothing here waits for anything but a listener who is told an answer that is complete.
 
 use mainstay::behavior::{Context, Performed, Step, Turn, Undone};
-use mainstay::fault::Fault;
+use mainstay::fault::{EffectState, Fault};
 use mainstay::id::RequestId;
 
 use super::budget::Spent;
 use super::reach::Reach;
 use super::run::{Next, Run};
+use super::state::Planned;
 use super::{Agent, AgentReply, AgentRequest, LINES, SHORTENED, STEPS_LEFT_OUT, TURNS_LEFT_OUT};
-use crate::chat::{ChatReply, ChatRequest};
+use crate::chat::{ChatReply, ChatRequest, ToolCall};
 use crate::tool::ToolReply;
 use crate::tool::schema::known;
 
@@ -36,6 +37,21 @@ impl Till {
 
 impl Agent {
     pub(super) async fn turn(
+        &mut self,
+        request: &AgentRequest,
+        turn: Turn,
+        ctx: &Context,
+    ) -> Result<Step<AgentReply>, Fault> {
+        let turn = self.take_turn(request, turn, ctx).await;
+        // What a fault says of its effect is said of the last call, and not of the task.
+        turn.map_err(|fault| match fault.effect {
+            _ if self.run.is_in_doubt() => fault.effect_unknown(),
+            EffectState::NotApplied if self.run.has_acted() => fault.effect_failed(),
+            _ => fault,
+        })
+    }
+
+    async fn take_turn(
         &mut self,
         request: &AgentRequest,
         turn: Turn,
@@ -69,8 +85,7 @@ impl Agent {
                 vec![port.ask_recorded_with(chat, share)]
             }
             Next::Call(planned) => {
-                let share = self.plan.budget.share(self.spent(), planned.len(), ctx.now())?;
-                let call = |planned: super::state::Planned| {
+                let reached = |planned: Planned| {
                     let tools = self.plan.tools.iter();
                     // Of a checkpoint the plan of another version of the agent may know nothing.
                     let reach = tools
@@ -78,9 +93,17 @@ impl Agent {
                         .map(|(_, reach)| reach)
                         .find(|reach| *reach.need() == planned.need)
                         .map_or_else(|| Reach::new(planned.need), Reach::clone);
-                    reach.effect(planned.call, share.clone(), ctx)
+                    (reach, planned.call)
                 };
-                planned.into_iter().map(call).collect::<Result<_, Fault>>()?
+                let calls: Vec<_> = planned.into_iter().map(reached).collect();
+                let spenders = calls.iter().filter(|(reach, _)| !reach.is_free()).count();
+                let share = |calls| self.plan.budget.share(self.spent(), calls, ctx.now());
+                let (whole, part) = (share(1)?, share(spenders)?);
+                let effect = |(reach, call): (Reach, ToolCall)| {
+                    let share = if reach.is_free() { &whole } else { &part };
+                    reach.effect(call, share.clone(), ctx)
+                };
+                calls.into_iter().map(effect).collect::<Result<_, Fault>>()?
             }
         };
         Ok(Step::Perform(step))

@@ -52,11 +52,12 @@ impl fmt::Display for Snags {
             }
             self.one(snag, &mut page)?;
         }
-        for secret in pasted(&self.text) {
-            page = page.replace(secret, "[key]");
-        }
-        f.write_str(&page)
+        f.write_str(&hidden(&page, &pasted(&self.text)))
     }
+}
+
+fn hidden(text: &str, secrets: &[&str]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[key]"))
 }
 
 impl Snags {
@@ -70,8 +71,14 @@ impl Snags {
             writeln!(f, "{edge}--> {}:{}:{}", self.file, place.line, place.column)?;
             writeln!(f, "{edge} |")?;
             writeln!(f, "{} | {}", place.line, place.source)?;
-            let indent = " ".repeat(place.column - 1);
-            let marks = "^".repeat(place.width);
+            // Below what is shown of the line.
+            let secrets = pasted(&self.text);
+            let width = |from: usize, length: usize| {
+                let part: String = place.source.chars().skip(from).take(length).collect();
+                hidden(&part, &secrets).chars().count()
+            };
+            let indent = " ".repeat(width(0, place.column - 1));
+            let marks = "^".repeat(width(place.column - 1, place.width).max(1));
             writeln!(f, "{edge} | {indent}{marks} {}", snag.label)?;
             writeln!(f, "{edge} |")?;
         } else {
@@ -106,7 +113,34 @@ fn pasted(text: &str) -> Vec<&str> {
             }
         }
     }
+    found.extend(text.lines().flat_map(in_addresses));
     found.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    found
+}
+
+/// What the addresses of a line hold of secrets: who logs in there, and what goes by such a name in the query, or by none.
+fn in_addresses(line: &str) -> Vec<&str> {
+    /// The shortest that is taken for one: shorter ones stand anywhere.
+    const SHORTEST: usize = 4;
+    let mut found = Vec::new();
+    for address in line.split("://").skip(1) {
+        let address = address.split(['"', '\'', ' ']).next().unwrap_or_default();
+        let (address, query) = address.split_once('?').unwrap_or((address, ""));
+        let host = address.split('/').next().unwrap_or_default();
+        if let Some((login, _)) = host.rsplit_once('@') {
+            let password = login.split_once(':').map(|(_, password)| password);
+            found.extend(password.or_else(|| is_key(login).then_some(login)));
+        }
+        let query = query.split('#').next().unwrap_or_default();
+        found.extend(query.split('&').filter_map(|pair| match pair.split_once('=') {
+            Some((name, value)) => {
+                let is_secret = is_secret_name(name) || matches!(name, "sig" | "code" | "auth");
+                is_secret.then_some(value)
+            }
+            None => Some(pair),
+        }));
+    }
+    found.retain(|secret| secret.len() >= SHORTEST);
     found
 }
 
@@ -223,6 +257,21 @@ mod tests {
         let snags = vec![Snag::new(0..9, "no", "", "no")];
         let said = Snags { file: "tree.toml".to_owned(), text: file, snags }.to_string();
         assert!(said.contains("x-a = \"b\", Authorization = \"[key]\""), "{said}");
+    }
+
+    #[test]
+    fn what_an_address_holds_of_secrets_is_not_shown_and_the_place_is_below_what_is() {
+        let file = "base_url = \"ftp://user:hunter2secret@h/v1?v=2&key=sk-99&bare-one\" # u\n";
+        let at = file.find("bare").unwrap();
+        let place = vec![Snag::new(at..at + 8, "no", "here", "no")];
+        let said = Snags { file: "t.toml".into(), text: file.into(), snags: place }.to_string();
+        let line = "base_url = \"ftp://user:[key]@h/v1?v=2&key=[key]&[key]\" # u";
+        assert!(said.contains(line), "{said}");
+        let marks = said.lines().find(|line| line.contains('^')).unwrap();
+        let shown = said.lines().find(|line| line.contains("base_url")).unwrap();
+        assert_eq!(marks.find('^').unwrap(), shown.rfind("[key]").unwrap(), "{said}");
+        assert!(marks.contains("^^^^^ here"), "{said}");
+        assert!(in_addresses("a = \"https://git@h/x?a=b#c\"").is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a server's answers and silences mean.
 
 use std::error::Error;
+use std::iter;
 use std::time::{Duration, SystemTime};
 
 use mainstay::fault::{Class, Fault};
@@ -18,6 +19,7 @@ use super::bounded::{TOO_LONG, UNREADABLE, too_long};
 use super::link::Verdict;
 use crate::chat::ToolSpec;
 use crate::exact;
+use crate::http;
 use crate::model::headers::{Headers, retry_after};
 use crate::tool::{ToolReply, schema, told};
 use proof::Voice;
@@ -335,6 +337,15 @@ pub(super) fn error(
     }
 }
 
+/// Whether an error of this code says what became of a call, or what was wrong with it, also under a status of HTTP that
+/// says that it may have been lost: -32603 and -32000 are said of anything.
+pub(super) fn says_more(code: i32, message: &str) -> bool {
+    proof::is_late_code(code)
+        || matches!(code, -32700 | -32602..=-32600 | -32002 | -32022..=-32020)
+        || code == CLOSED && says_closed(message)
+        || proof::is_about_output("", proof::split(message).1)
+}
+
 /// A JSON-RPC error, or one that is told in a result.
 fn protocol(tool: &str, code: i32, message: String, voice: Voice) -> (Fault, Verdict) {
     if code == TOO_LONG {
@@ -433,14 +444,23 @@ fn over_http(
             (too_large(too_long(None, *max_size)), Verdict::Answered)
         }
         StreamableHttpError::Client(error) if error.is_connect() || error.is_builder() => {
-            let fault = Fault::network("the server cannot be reached").with_code("not_connected");
-            (fault.not_applied(), Verdict::Doubtful)
+            (unreached(error), Verdict::Doubtful)
         }
         StreamableHttpError::Client(error) if error.status().is_some() => {
             (status(error.status().map_or(0, |code| code.as_u16()), None), Verdict::Answered)
         }
         _ => return None,
     })
+}
+
+/// Whom, and why: of the URL the host alone, since the rest may hold a secret, and of the reasons the last, which is said by
+/// the system or by who looks at certificates.
+fn unreached(error: &reqwest::Error) -> Fault {
+    let host = error.url().map(http::host).unwrap_or_default();
+    let causes = iter::successors(error.source(), |&cause| cause.source());
+    let why = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let fault = Fault::network(format!("the server {host} cannot be reached{why}"));
+    fault.with_code("not_connected").not_applied()
 }
 
 fn unexpected() -> Fault {

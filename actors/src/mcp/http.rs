@@ -7,15 +7,15 @@ use std::sync::Arc;
 use mainstay::fault::Fault;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode, Url, retry};
-use rmcp::model::{ClientJsonRpcMessage, ErrorData, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, ServerJsonRpcMessage};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::{
-    StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
-    StreamableHttpPostResponse, StreamableHttpResponseLimits,
+    HttpStatusError, StreamableHttpClient, StreamableHttpClientTransportConfig,
+    StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
 
 use super::events::{Answer, Events};
-use super::{Plan, headers};
+use super::{Plan, classify, headers};
 use crate::http;
 
 pub(super) fn transport(
@@ -96,6 +96,8 @@ impl StreamableHttpClient for Attentive {
             ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
         };
+        let is_call = matches!(&message, ClientJsonRpcMessage::Request(request)
+            if matches!(request.request, ClientRequest::CallToolRequest(_)));
         let (in_session, longest) = (session_id.is_some(), limits.max_sse_event_size);
         let post = self.0.post_message_with_response_limits(
             uri,
@@ -120,6 +122,12 @@ impl StreamableHttpClient for Attentive {
             let is_refused = status == Some(StatusCode::BAD_REQUEST);
             if in_session && is_refused && is_about_session(&error.error, error.id.is_none()) {
                 return Err(StreamableHttpError::SessionExpired);
+            }
+            // A gateway that has lost a call says so in the words of the protocol, too: its code says nothing of it.
+            if let Some(status) = status.filter(|status| is_call && may_be_done(*status))
+                && !classify::says_more(error.error.code.0, &error.error.message)
+            {
+                return Err(HttpStatusError::new(status.as_u16(), None).into());
             }
             error.id = error.id.take().or(asked);
         }
@@ -167,6 +175,11 @@ impl StreamableHttpClient for Attentive {
             )
             .await
     }
+}
+
+/// Whether whoever answers with this status may have handed the request on before.
+fn may_be_done(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
 }
 
 /// What the official library's servers say, with a status of 400, of a session that they do not know. Some say

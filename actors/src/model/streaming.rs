@@ -92,6 +92,48 @@ pub(crate) async fn answer(
     Ok((outcome, usage))
 }
 
+/// What a whole answer is to a request that asked for no stream. There are gateways that stream whatever is asked.
+pub(crate) fn whole(
+    wire: Wire,
+    head: &Head,
+    body: &[u8],
+    request: &ChatRequest,
+    sent: usize,
+) -> (Result<ChatReply, Fault>, Usage) {
+    let kind = head.content_type().unwrap_or_default().to_ascii_lowercase();
+    let is_packed = head.encoding().is_some_and(|it| !it.eq_ignore_ascii_case("identity"));
+    let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef'));
+    if !head.is_success() || !kind.contains("event-stream") || is_packed || is_json {
+        return outcome(wire, head, body, request, sent);
+    }
+    let (mut frames, mut draft) = (Frames::new(Framing::Events), Draft::new(wire, sent));
+    let read = read_events(&mut frames, &mut draft, body);
+    match read {
+        Err(fault) if !draft.is_complete() => (Err(fault), draft.usage()),
+        _ => draft.finish(request, head),
+    }
+}
+
+fn read_events(frames: &mut Frames, draft: &mut Draft, body: &[u8]) -> Result<(), Fault> {
+    frames.push(body).map_err(too_long)?;
+    frames.end().map_err(too_long)?;
+    while let Some(frame) = frames.next() {
+        match frame {
+            Frame::Data(data) => drop(draft.frame(&data)?),
+            Frame::Error(data) => draft.failed(&data)?,
+            Frame::Beat => {}
+        }
+        if draft.is_over() {
+            break;
+        }
+    }
+    if draft.is_whole() { Ok(()) } else { Err(cut_off()) }
+}
+
+fn cut_off() -> Fault {
+    Fault::network("the stream ended without its final frame").with_code("stream_cut")
+}
+
 /// How the body is to be read; `None` for whole.
 fn framing(wire: Wire, response: &Response) -> Option<Framing> {
     let packed = |encoding: &HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
@@ -304,7 +346,7 @@ impl Reader<'_> {
         if self.draft.is_whole() {
             return Ok(());
         }
-        Err(Fault::network("the stream ended without its final frame").with_code("stream_cut"))
+        Err(cut_off())
     }
 
     async fn step(&mut self, input: Input, writer: &mut StreamWriter) -> Result<(), Fault> {

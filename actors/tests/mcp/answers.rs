@@ -249,6 +249,15 @@ async fn over_http_too_an_answer_that_cannot_be_read_is_a_fault_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_be_reached_is_named_with_the_reason() {
+    let fault = McpServer::url("http://127.0.0.1:1/mcp?key=sk-0123456789").discover().await;
+    let fault = fault.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("not_connected"), "{fault}");
+    assert!(fault.message.contains("127.0.0.1:1 cannot be reached: "), "{fault}");
+    assert!(fault.message.contains("refused") && !fault.message.contains("sk-"), "{fault}");
+}
+
+#[tokio::test]
 async fn a_result_that_is_too_large_for_an_event_is_told_as_one() {
     let log = Log::new();
     let http = OverHttp::start(&log);

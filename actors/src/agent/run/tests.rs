@@ -124,6 +124,22 @@ fn a_success_between_two_failures_starts_the_count_again() {
 }
 
 #[test]
+fn equal_calls_of_one_answer_fail_once_before_the_model_hears_of_it() {
+    for name in ["look", "no_such_tool"] {
+        let mut run = run();
+        for round in 1..=MAX_FAILURES {
+            let calls = ["a", "b", "c"].map(|id| call(id, name, "{}"));
+            let failed = run.on_model(asks(calls)).and_then(|next| match next {
+                Next::Call(all) => run.on_tools(all.iter().map(|_| Err(Fault::network("x")))),
+                next => Ok(next),
+            });
+            let code = failed.err().and_then(|fault| fault.code);
+            assert_eq!(code.as_deref(), (round == MAX_FAILURES).then_some("tool_loop"), "{name}");
+        }
+    }
+}
+
+#[test]
 fn the_step_limit_ends_a_task_that_never_answers() {
     let mut run = run();
     for step in 1..=4 {

@@ -165,7 +165,11 @@ impl Tree {
         } else if let Some(tool) = find(&self.file.tools, name) {
             undo = tool.undo.as_ref();
         }
-        let reach = Reach::new(need);
+        let reach = match find(&self.file.agents, name) {
+            Some(_) => Reach::new(need),
+            // Neither servers, nor what is built in, nor people are paid by the token.
+            None => Reach::new(need).free(),
+        };
         let reach = match undo.map(toml::Spanned::get_ref) {
             Some(Undo { tool, arguments }) if self.is_there(tool.get_ref()) => {
                 let (need, asked) = asked(tool.get_ref());
