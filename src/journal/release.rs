@@ -37,6 +37,8 @@ impl Releasing {
         }
         let gone = state.children.releasing.get(&self.serial).is_some_and(|(_, gone)| *gone);
         aside.deleted |= gone;
+        // No two times under its key have the same number.
+        aside.open.round = aside.open.round.wrapping_add(1);
         // With what was asked: whoever reads that its child is gone ends what is open.
         let commit = match append(Batch::new(), &Line::from(&aside.open)) {
             Ok(batch) => journal.commit(batch, &aside.line(), Durability::Sync),
