@@ -272,7 +272,9 @@ async fn a_line_is_drawn_while_an_agent_goes_back_by_itself() {
     let begun = tokio::time::Instant::now();
     let system = bench.system.clone();
     let line = tokio::spawn(async move { system.checkpoint("top/flow").await.map(drop) });
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    // Until nothing more happens by itself: it waits for the account.
+    let quiet = tokio::time::timeout(Duration::from_millis(1), events.wait_for(|_| false)).await;
+    assert!(quiet.is_err());
     slow.notify_one();
     line.await.unwrap().unwrap();
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
