@@ -343,9 +343,12 @@ async fn a_long_history_is_left_out_by_its_oldest_turns_and_everybody_is_told() 
     assert_eq!(failed.class, Class::Exhausted);
 }
 
+/// A tool that was called, and the tokens that it might have used.
+type Left = (String, Option<u64>);
+
 /// Notes what it may spend.
 #[derive(Clone, Default)]
-struct Purser(Arc<Mutex<Vec<(String, Option<u64>)>>>);
+struct Purser(Arc<Mutex<Vec<Left>>>);
 
 impl Behavior for Purser {
     type Request = ToolRequest;

@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn a_path_or_an_address_is_none_whatever_it_is_called() {
         for (name, value) in [
-            ("GOOGLE_APPLICATION_CREDENTIALS", "/home/x/key.json"),
+            ("GOOGLE_APPLICATION_CREDENTIALS", "/srv/x/key.json"),
             (
                 "GOOGLE_APPLICATION_CREDENTIALS",
-                "/Users/Ada/Library/CloudStorage/My Keys/sa-2024.json",
+                "/Volumes/Ada/Library/CloudStorage/My Keys/sa-2024.json",
             ),
             ("AWS_CREDENTIALS", "~/.aws/credentials"),
             ("TLS_KEY", "C:\\Users\\ada\\server.pem"),

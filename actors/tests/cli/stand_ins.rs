@@ -139,6 +139,14 @@ async fn a_server_that_does_not_start_is_done_without_and_comes_later() {
     let said = tokio::task::spawn_blocking(move || said(chat.wait_with_output().unwrap()));
     let said = said.await.unwrap();
     assert!(said.err.contains("the server `bank` did not start, and others stand in"), "{said:?}");
+    // Two that stand in for each other alone are not both done without.
+    let both = rest("\"add\"").replace("\"cash\"]", "\"till.sum\"]");
+    let till = "[tools.till]\ncommand = [\"./till\"]\n[tools.till.effects]\nsum = \"read\"\n";
+    let folder = tree(&server, &(both + till));
+    let said = run(&folder, &["run", "t.toml", "add"]).await;
+    assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
+    let nobody = "did not start, and nobody else of the group `add` is there: ";
+    assert!(said.err.contains(nobody), "{said:?}");
     // One that is called by name is not done without.
     let folder = tree(&server, &rest("\"add\", \"bank\""));
     let said = run(&folder, &["run", "t.toml", "add"]).await;

@@ -2,7 +2,7 @@
 //!
 //! *Invariant.* A tool has a name of its own: of two that would have the same, none is taken for the other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use mainstay_actors::mcp::{FoundTool, McpServer};
@@ -19,6 +19,7 @@ impl Tree {
     /// without as long as others stand in for all of its tools, and is tried again while the tree runs.
     pub(crate) async fn discover(&mut self) -> anyhow::Result<Vec<String>> {
         let mut notes = Vec::new();
+        let mut down = BTreeMap::new();
         for (name, server) in &mut self.servers {
             let failed = format!("the server `{name}` did not start");
             match server.discover_and_keep().await {
@@ -35,11 +36,28 @@ impl Tree {
                     notes.push(format!("{failed}, and others stand in for it: {fault}"));
                     *server = server.clone().connect_wait(ABSENT_WAIT);
                     self.absent.insert(name.clone());
+                    down.insert(name.clone(), fault);
                 }
                 Err(fault) => return Err(anyhow::Error::new(fault).context(failed)),
             }
         }
         self.discovered = true;
+        let is_down = |member: &toml::Spanned<String>| {
+            let server = member.get_ref().split_once('.').map(|(server, _)| server);
+            server.and_then(|server| down.get_key_value(server))
+        };
+        for (group, spec) in &self.file.groups {
+            // Each was dispensable for the sake of the others.
+            let members = spec.members.get_ref();
+            if let Some((server, fault)) = members.first().and_then(is_down)
+                && members.iter().all(|member| is_down(member).is_some())
+            {
+                let group = group.get_ref();
+                return Err(anyhow::Error::new(fault.clone()).context(format!(
+                    "the server `{server}` did not start, and nobody else of the group `{group}` is there"
+                )));
+            }
+        }
         for (group, spec) in &self.file.groups {
             for member in spec.members.get_ref() {
                 let Some((server, tool)) = member.get_ref().split_once('.') else { continue };
