@@ -69,6 +69,8 @@ pub enum Touch {
     Roll,
     /// A copy that compaction made is to take the place of the log.
     Swap,
+    /// The name of a folder that was made for the store is to be made durable.
+    Folder,
 }
 
 /// Fails what a store does to its files, for tests of what happens then.
