@@ -33,8 +33,8 @@ use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::Wall;
 use crate::checkpoint::snapshot::{Encoded, Piece};
 use crate::checkpoint::store::{
-    Batch, Commit, Compacted, Durability, JournalRecord, Listed, Retained, Retention, Store,
-    StoreInfo, Stored, request_of, unreadable,
+    Batch, Commit, Compacted, Durability, JournalRecord, Listed, REQUEST, Retained, Retention,
+    Store, StoreInfo, Stored, request_of, unreadable,
 };
 use crate::error::StoreError;
 use crate::id::{CheckpointId, ChildPath};
@@ -331,7 +331,7 @@ impl Store for FileStore {
         let request = match request {
             Some((digest, place)) => {
                 let request = request_of(digest, Arc::new(place.envelope()?));
-                Some(request.map_err(|error| unreadable(&self.shared.name, id, error))?)
+                Some(request.map_err(|error| unreadable(&self.shared.name, id, REQUEST, error))?)
             }
             None => None,
         };
