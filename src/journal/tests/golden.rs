@@ -380,3 +380,75 @@ async fn what_every_version_wrote_is_read() {
         }
     }
 }
+
+/// The journal of these payloads, as a version has written them.
+async fn read(payloads: &[Vec<u8>], version: u32) -> Result<(), RecoverError> {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let schema = SchemaId::new(SCHEMA, version);
+    let batch = payloads.iter().fold(Batch::new(), |batch, payload| {
+        batch.append(STREAM, codec::seal_raw(&schema, payload).unwrap().1)
+    });
+    store.commit(batch, Durability::Sync).await.unwrap();
+    let (journal, records) = Journal::open(store, clock())?;
+    // Whatever it has made of that can be looked at, and written anew.
+    let ledger = Ledger::replayed(records);
+    drop((ledger.entries(), ledger.records().len(), journal.made(), journal.set_aside()));
+    for open in journal.open_requests() {
+        drop((journal.known(&open.key), journal.replays(&open.child, 0)));
+    }
+    Ok(())
+}
+
+/// Changes one of the values in it, counted from outside, into another one; none where there are not so many.
+fn change(value: &mut serde_json::Value, nth: &mut usize, other: &serde_json::Value) {
+    use serde_json::Value;
+    if *nth == 0 {
+        *value = other.clone();
+    }
+    *nth = nth.wrapping_sub(1);
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(|it| change(it, nth, other)),
+        Value::Object(members) => members.values_mut().for_each(|it| change(it, nth, other)),
+        _ => {}
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// A record that says anything is read or refused by its position, whatever stands around it.
+    #[test]
+    fn a_record_of_any_bytes_is_read_or_refused_by_its_position(
+        version in 1..=VERSION,
+        at in 0..400_usize,
+        nth in 0..24_usize,
+        what in 0..8_usize,
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+    ) {
+        let texts = std::fs::read_to_string(file(version.max(3))).unwrap();
+        let mut payloads: Vec<Vec<u8>> = texts.lines().map(|it| it.as_bytes().to_vec()).collect();
+        let at = at % payloads.len();
+        let others = serde_json::json!([null, -1, u64::MAX, "", "cp-", [], {"confirmed": {}}]);
+        let changed = &mut payloads[at];
+        match others.get(what) {
+            Some(other) => {
+                let mut value = serde_json::from_slice(changed).unwrap();
+                change(&mut value, &mut { nth }, other);
+                *changed = serde_json::to_vec(&value).unwrap();
+            }
+            None => {
+                let from = nth % changed.len();
+                changed.splice(from..changed.len().min(from + bytes.len()), bytes);
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        match runtime.block_on(read(&payloads, version)) {
+            // What it says may be found not to fit by one that comes after it.
+            Err(RecoverError::Journal { position, why }) => {
+                assert!(position > at as u64 && position <= payloads.len() as u64, "{position}: {why}");
+                assert!(!why.is_empty());
+            }
+            other => other.unwrap(),
+        }
+    }
+}
