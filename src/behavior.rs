@@ -21,7 +21,7 @@ use crate::error::{CheckpointError, NeedError};
 use crate::event::Event;
 use crate::fate::{Answer, Cost};
 use crate::fault::{Class, EffectKind, ExitCause, Fault};
-use crate::id::{ChildPath, Delivery, EffectKey, RequestId};
+use crate::id::{CheckpointId, ChildPath, Delivery, EffectKey, RequestId};
 use crate::moment::Moment;
 use crate::policy::budget::{Limits, Purse};
 use crate::policy::eligibility::Role;
@@ -211,6 +211,10 @@ pub struct Undone {
     pub unknown: Vec<EffectKey>,
     /// What each of them was, in the same order: those kept, undone, unknown.
     pub acts: Vec<PastAct>,
+    /// The checkpoint that the request's own rollback has restored. `None` where the state is in no store, where a
+    /// scope above has returned (its [`Report`](crate::system::Report) says to what), and where the process that went
+    /// back ended before the request was told.
+    pub to: Option<CheckpointId>,
 }
 
 /// An effect that a request asked for before it was rolled back. Holds user data.

@@ -174,6 +174,17 @@ pub enum Event {
         /// The checkpoint, if it is in the store.
         checkpoint: Option<CheckpointId>,
     },
+    /// A state was restored, and what the life says of itself is not what was stored: `restore` forgets something or
+    /// makes it anew in another form, or the encoding has no order (a `HashMap`). Nothing is refused for it; it counts
+    /// against the integrity in the [metrics](crate::watch::Metrics).
+    RestoredOtherwise {
+        /// The child.
+        child: ChildPath,
+        /// The checkpoint, if it is in the store.
+        checkpoint: Option<CheckpointId>,
+        /// The names of the pieces that differ, are missing or are new.
+        pieces: Vec<String>,
+    },
     /// A life began with a state that was taken under another policy, or with other allow-lists in the tree:
     /// what is decided about its failures from now on may be something else.
     PolicyChanged {
@@ -476,6 +487,7 @@ impl Event {
             | Self::Restored { child, .. }
             | Self::RolledBack { child, .. }
             | Self::RestoreFailed { child, .. }
+            | Self::RestoredOtherwise { child, .. }
             | Self::BeganAnew { child, .. }
             | Self::PolicyChanged { child, .. }
             | Self::Replayed { child, .. }

@@ -234,6 +234,8 @@ pub(crate) struct Hub {
     sooner: Arc<Notify>,
     domains: Mutex<HashMap<Arc<str>, Known>>,
     casts: Mutex<CastFates>,
+    /// Whoever waits for room to be made has this.
+    making_room: tokio::sync::Mutex<()>,
     /// Whoever tidies the store reads it, and a stop waits for them: it belongs to others from then on.
     tidying: Arc<RwLock<()>>,
 }
@@ -284,6 +286,7 @@ impl Hub {
             sooner: Arc::default(),
             domains: Mutex::default(),
             casts: Mutex::default(),
+            making_room: tokio::sync::Mutex::default(),
             tidying: Arc::default(),
         });
         let weak = Arc::downgrade(&hub);
@@ -329,11 +332,15 @@ impl Hub {
     }
 
     pub(crate) fn emit(&self, event: Event) {
-        if let Event::Restored { .. } | Event::RestoreFailed { .. } = event {
-            let well = matches!(event, Event::Restored { .. });
-            self.watch(Input::Restored(well), self.now());
+        if let Event::RestoreFailed { .. } = event {
+            self.count_restored(false);
         }
         self.events.emit(self.now(), event);
+    }
+
+    /// A state was tried; whether a life has it, and is what was stored.
+    pub(crate) fn count_restored(&self, well: bool) {
+        self.watch(Input::Restored(well), self.now());
     }
 
     /// Tells the watch what happened. Never on the way of a request that succeeds at once.
@@ -471,7 +478,17 @@ impl Hub {
         let now = Wall::from(self.clock.wall());
         let runtime = self.runtime.clone();
         self.runtime.spawn(async move {
-            if let Err(error) = journal.tidy(|| effects.ledger.lock().records()).await {
+            // What it says is put together and encoded, which takes a while: not where lives run.
+            let writes = Arc::clone(&journal);
+            let rewriting = runtime
+                .spawn_blocking(move || writes.rewriting(|| effects.ledger.lock().records()));
+            let tidied = match rewriting.await {
+                Ok(Ok(rewriting)) => journal.rewritten(rewriting).await,
+                Ok(Err(error)) => Err(error),
+                // The system ends.
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = tidied {
                 journal.note_failure(&error);
                 tracing::warn!(target: "mainstay", %error, "the journal could not be tidied");
             }
@@ -524,16 +541,28 @@ impl Hub {
         }
     }
 
-    /// Has this done while a store is taken up, and again with room made for it as long as there is some to be
-    /// had.
+    /// Has this done, and again with room made for it as long as there is some to be had. Of those who find none at
+    /// the same time one makes it for all.
     pub(crate) async fn with_room<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         journal: &Arc<Journal>,
         ledger: &(dyn Fn() -> Vec<Record> + Sync),
         work: impl Fn() -> F,
     ) -> Result<T, StoreError> {
+        let mut done = work().await;
+        if !matches!(done, Err(StoreError::Full { .. })) {
+            return done;
+        }
+        let _alone = match self.making_room.try_lock() {
+            Ok(alone) => alone,
+            Err(_) => {
+                let alone = self.making_room.lock().await;
+                done = work().await;
+                alone
+            }
+        };
         loop {
-            let error = match work().await {
+            let error = match done {
                 Err(error @ StoreError::Full { .. }) => error,
                 done => return done,
             };
@@ -546,6 +575,7 @@ impl Hub {
             if journal.weight()? >= before {
                 return Err(error);
             }
+            done = work().await;
         }
     }
 

@@ -372,7 +372,8 @@ async fn attempt<B: Stateful>(
         // What it waits for now is not its code, and may be another request on trial.
         drop(hand.take());
         let gone = Box::pin(slot.go_back(job, context)).await;
-        slot.hub.count_rollback(slot.rules.scope, gone.is_ok(), began);
+        let reached = gone.as_ref().is_ok_and(|(_, undone)| slot.has_undone(undone));
+        slot.hub.count_rollback(slot.rules.scope, reached, began);
         match gone {
             Ok((fresh, undone)) => {
                 let old = std::mem::replace(&mut life, fresh);

@@ -35,7 +35,9 @@ mod lost;
 mod made;
 mod nested;
 mod past;
+mod release;
 mod room;
+mod standing;
 mod state;
 mod trial;
 
@@ -44,6 +46,9 @@ pub(crate) use hand::Hand;
 pub(crate) use handed::Handed;
 use line::Line;
 pub(crate) use made::{Made, Serial, Taken};
+pub(crate) use release::Releasing;
+pub(crate) use standing::Footing;
+use standing::Standing;
 pub(crate) use state::Aside;
 use state::{State, Token};
 pub(crate) use trial::Tried;
@@ -121,6 +126,8 @@ pub(crate) struct Journal {
     /// The store has refused something for lack of room.
     is_full: AtomicBool,
     full_at: Mutex<Option<Moment>>,
+    /// What children go on from.
+    standing: Standing,
     /// Something has become of some request.
     changed: tokio::sync::Notify,
     /// Requests whose work this process could not bring back into a state, the last ones.
@@ -134,6 +141,15 @@ pub(crate) struct Journal {
     clock: Arc<dyn Clock>,
     /// Where it was opened, if that was on one.
     runtime: Option<Handle>,
+}
+
+/// A journal that is being written anew.
+pub(crate) struct Rewriting {
+    commits: Vec<Commit>,
+    /// From where on nothing goes.
+    next: u64,
+    /// Records there were.
+    written: u64,
 }
 
 /// From how many bytes on a journal is written anew, beyond twice what it weighed then.
@@ -204,6 +220,7 @@ impl Journal {
             filled: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             full_at: Mutex::new(None),
+            standing: Standing::default(),
             changed: tokio::sync::Notify::new(),
             lost: Mutex::default(),
             named: Mutex::default(),
@@ -221,41 +238,54 @@ impl Journal {
         &self,
         ledger: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), StoreError> {
-        let (commits, next, written) = {
-            // Under the lock, so that whatever is not in these lines is committed after them.
-            let mut state = self.state.lock();
-            let written = self.written.load(Ordering::Relaxed);
-            // So many it will be at least: usually that answers it, and nothing is looked at or copied.
-            let is_full = self.is_full.load(Ordering::Relaxed);
-            let is_heavy = is_full || self.is_heavy();
-            if written < has_grown(state.least()) && !is_heavy {
-                return Ok(());
-            }
-            // What the store has let go of cannot be returned to again.
-            state.retain_used(|id| self.store.find(id).is_ok());
-            state.retain_past(|child| self.oldest(child));
-            if is_full {
-                // Less is told of what was answered, so that something new can be accepted.
-                state.forget_older_texts();
-            }
-            let mut lines = state.lines();
-            lines.extend(ledger().into_iter().map(Line::from));
-            if written < has_grown(lines.len()) && !is_heavy {
-                return Ok(());
-            }
-            let next = self.store.streams()?;
-            let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
-            let (batches, bytes) = in_batches(&lines)?;
-            self.written.store(lines.len() as u64, Ordering::Relaxed);
-            self.bytes.store(bytes, Ordering::Relaxed);
-            self.tidied_bytes.store(bytes, Ordering::Relaxed);
-            state.note_tidied();
-            let commits: Vec<_> = batches
-                .into_iter()
-                .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
-                .collect();
-            (commits, next, written)
-        };
+        let rewriting = self.rewriting(ledger)?;
+        self.rewritten(rewriting).await
+    }
+
+    /// The first half of [`Journal::tidy`], which takes the longer the more there is to say: what it says is handed
+    /// to the store. `None` when that is not due.
+    pub(crate) fn rewriting(
+        &self,
+        ledger: impl FnOnce() -> Vec<Record>,
+    ) -> Result<Option<Rewriting>, StoreError> {
+        // Under the lock, so that whatever is not in these lines is committed after them.
+        let mut state = self.state.lock();
+        let written = self.written.load(Ordering::Relaxed);
+        // So many it will be at least: usually that answers it, and nothing is looked at or copied.
+        let is_full = self.is_full.load(Ordering::Relaxed);
+        let is_heavy = is_full || self.is_heavy();
+        if written < has_grown(state.least()) && !is_heavy {
+            return Ok(None);
+        }
+        // What the store has let go of cannot be returned to again.
+        state.retain_used(|id| self.store.find(id).is_ok());
+        state.retain_past(|child| self.oldest(child));
+        if is_full {
+            // Less is told of what was answered, so that something new can be accepted.
+            state.forget_older_texts();
+        }
+        let mut lines = state.lines();
+        lines.extend(ledger().into_iter().map(Line::from));
+        if written < has_grown(lines.len()) && !is_heavy {
+            return Ok(None);
+        }
+        let next = self.store.streams()?;
+        let next = next.iter().find(|(name, _)| **name == *STREAM).map_or(1, |(_, next)| *next);
+        let (batches, bytes) = in_batches(&lines)?;
+        self.written.store(lines.len() as u64, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.tidied_bytes.store(bytes, Ordering::Relaxed);
+        state.note_tidied();
+        let commits = batches
+            .into_iter()
+            .map(|batch| self.store.commit(batch.making_room(is_full), Durability::Async))
+            .collect();
+        Ok(Some(Rewriting { commits, next, written }))
+    }
+
+    /// The second half: once the store has all of that, what is old goes.
+    pub(crate) async fn rewritten(&self, rewriting: Option<Rewriting>) -> Result<(), StoreError> {
+        let Some(Rewriting { commits, next, written }) = rewriting else { return Ok(()) };
         let done = self.replaced(commits, next).await;
         if done.is_err() {
             // What is old is there still: it is due as it was.

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::decision::{Action, Rung};
 use crate::fate::Trail;
 use crate::fault::Class;
-use crate::id::{ChildPath, RequestId};
+use crate::id::{CheckpointId, ChildPath, LineId, RequestId};
 use crate::moment::Moment;
 use crate::policy::History;
 
@@ -250,6 +250,11 @@ pub struct Point {
     /// When it is decided without anybody: at most when half of the time to the request's deadline has
     /// passed, so that what comes then has time, too.
     pub until: Moment,
+    /// Checkpoints of the child that are pinned while the request waits, 24 h at most: what it began with, and the
+    /// child's newest. None where the child has no state in a store.
+    pub pinned: Vec<CheckpointId>,
+    /// Recovery lines of the scopes above that are pinned so, too: what those may return to if it is decided.
+    pub lines: Vec<LineId>,
 }
 
 /// A decision that was made.

@@ -162,6 +162,8 @@ pub(crate) struct Shelf(Mutex<State>);
 struct State {
     shelved: BTreeMap<u64, Shelved>,
     places: HashMap<Arc<str>, u64>,
+    /// Who was taken out and may be put back: whose, and whether that child is gone since.
+    out: BTreeMap<u64, (ChildPath, bool)>,
     next: u64,
     dropped: u64,
     /// What had failed of those that were released and have no fate yet, by task.
@@ -193,8 +195,9 @@ impl Shelf {
     }
 
     /// Puts back what [`Shelf::take`] took.
-    pub(crate) fn put_back(&self, place: u64, shelved: Shelved) -> Option<Shelved> {
+    pub(crate) fn put_back(&self, place: u64, mut shelved: Shelved) -> Option<Shelved> {
         let mut state = self.0.lock();
+        shelved.deleted |= state.out.remove(&place).is_some_and(|(_, gone)| gone);
         state.earlier.remove(&shelved.task);
         if state.closed {
             return Some(shelved);
@@ -208,6 +211,7 @@ impl Shelf {
         let mut state = self.0.lock();
         let its = state.shelved.values_mut().filter(|shelved| shelved.told.child == *child);
         its.for_each(|shelved| shelved.deleted = true);
+        state.out.values_mut().for_each(|(whose, gone)| *gone |= whose == child);
     }
 
     pub(crate) fn list(&self) -> Vec<Quarantined> {
@@ -218,11 +222,18 @@ impl Shelf {
         self.0.lock().dropped
     }
 
-    /// Takes one out.
+    /// Takes one out, to be [put back](Shelf::put_back) or [let out](Shelf::lets_out).
     pub(crate) fn take(&self, id: &str) -> Option<(u64, Shelved)> {
         let mut state = self.0.lock();
         let place = state.places.remove(id)?;
-        state.shelved.remove(&place).map(|shelved| (place, shelved))
+        let shelved = state.shelved.remove(&place)?;
+        state.out.insert(place, (shelved.told.child.clone(), false));
+        Some((place, shelved))
+    }
+
+    /// One that was taken out does not come back.
+    pub(crate) fn lets_out(&self, place: u64) {
+        self.0.lock().out.remove(&place);
     }
 
     /// One of them is about to be handed over again: what had failed comes along.
@@ -254,5 +265,37 @@ impl State {
     fn insert(&mut self, place: u64, shelved: Shelved) {
         self.places.insert(Arc::clone(&shelved.told.id), place);
         self.shelved.insert(place, shelved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_out_while_its_child_went_is_not_for_another_of_its_path() {
+        let shelf = Shelf::default();
+        let told = Quarantined {
+            id: Arc::from("one"),
+            child: ChildPath::new("desk/agent"),
+            request: None,
+            at: Wall(1),
+            trail: Trail::default(),
+            durable: false,
+        };
+        let task = Arc::from("one");
+        drop(shelf.put(Shelved { told, task, deleted: false, held: Box::new(Gone) }));
+        let (place, shelved) = shelf.take("one").unwrap();
+        shelf.lets_go_of(&ChildPath::new("desk/other"));
+        assert!(shelf.put_back(place, shelved).is_none());
+        let (place, shelved) = shelf.take("one").unwrap();
+        assert!(!shelved.deleted);
+        shelf.lets_go_of(&shelved.told.child);
+        assert!(shelf.put_back(place, shelved).is_none());
+        let (place, shelved) = shelf.take("one").unwrap();
+        assert!(shelved.deleted);
+        drop(shelved);
+        shelf.lets_out(place);
+        assert!(shelf.0.lock().out.is_empty());
     }
 }

@@ -212,7 +212,7 @@ pub(crate) enum Input {
     Impaired { kind: GroupKind, degraded: bool, defaulted: bool },
     /// A rollback ended, after so long.
     RolledBack { scope: Scope, reached: bool, took: Duration },
-    /// A state was taken up again, or could not be.
+    /// A state was taken up again and is what was stored, or not.
     Restored(bool),
 }
 

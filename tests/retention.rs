@@ -7,16 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{
-    Durability, FileOptions, FileStore, Interval, MemoryStore, Retention, Scope, Snapshot, Store,
-    Wall,
+    Batch, Durability, FileOptions, FileStore, Interval, MemoryStore, Retention, Scope, Snapshot,
+    Store, Wall,
 };
 use mainstay::error::CheckpointError;
 use mainstay::fate::Fate;
-use mainstay::fault::Fault;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::ChildPath;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
-use mainstay::system::{RecoverOptions, System};
+use mainstay::system::{RecoverOptions, System, To};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -377,4 +378,87 @@ fn a_full_store_is_taken_up_where_a_request_has_to_be_given_its_fate() {
     };
     // It is told once, and listed by every process.
     assert_eq!([in_doubt(), in_doubt()], [1, 0]);
+}
+
+/// Counts its requests, and remembers as much of the last one as [`Fat`].
+#[derive(Clone, Default)]
+struct Counter {
+    count: Arc<u64>,
+    fat: Fat,
+}
+
+impl Behavior for Counter {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Counter {
+    async fn step(&mut self, request: &u64, turn: Turn, ctx: &Context) -> Result<Step<u64>, Fault> {
+        self.count = Arc::new(*self.count + 1);
+        self.fat.step(request, turn, ctx).await?;
+        Ok(Step::Reply(*self.count))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("counter", 1).with("noise", Arc::clone(&self.fat.0));
+        Some(snapshot.with("count", Arc::clone(&self.count)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.fat.0 = snapshot.get("noise")?;
+        self.count = snapshot.get("count")?;
+        Ok(())
+    }
+}
+
+async fn counting(store: &Arc<dyn Store>) -> (System, Port<u64, u64>) {
+    // By itself it acts on the world, so that nothing is replayed.
+    let child = ChildSpec::stateful("counter", Counter::default).durable::<Counter>();
+    let child = child.effect(EffectKind::Idempotent);
+    let spec = SupervisorSpec::one_for_one("desk").child(child);
+    let (system, _) = System::recover(spec, Arc::clone(store)).await.unwrap();
+    let port = system.port("desk/counter").unwrap();
+    (system, port)
+}
+
+#[test]
+fn a_rollback_in_a_full_store_makes_room_and_keeps_what_it_returns_to() {
+    const QUOTA: u64 = 600_000;
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = FileOptions::new().quota(QUOTA).open(folder.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (system, port) = counting(&store).await;
+        let path = ChildPath::new("desk/counter");
+        let mut tenth = None;
+        for n in 1..=60 {
+            assert_eq!(port.call(n).await.unwrap().value, n);
+            if n == 10 {
+                tenth = Some(store.checkpoints(&path).unwrap()[0].checkpoint.id);
+            }
+        }
+        // Somebody else takes all that is left.
+        for len in [10_000, 1_000, 100, 1] {
+            let more = || Batch::new().append("other", vec![7; len]);
+            while store.commit(more(), Durability::Memory).await.is_ok() {}
+        }
+        let tenth = tenth.unwrap();
+        system.rollback(path.clone(), To::Checkpoint(tenth)).await.unwrap();
+        let kept = store.checkpoints(&path).unwrap();
+        assert!(kept.len() < 40, "{} are kept", kept.len());
+        // What it is built on is there, so that more can be stored.
+        assert_eq!(port.call(0_u64).await.unwrap().value, 11);
+        drop((system, port));
+        let (system, port) = counting(&store).await;
+        assert_eq!(
+            port.call(0_u64).await.unwrap().value,
+            12,
+            "the next process goes on from there"
+        );
+        for listed in store.checkpoints(&path).unwrap() {
+            assert_eq!(listed.broken, None, "the lineage of {} is lost", listed.checkpoint.id);
+        }
+        system.stop().await;
+    });
 }

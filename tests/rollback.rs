@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
@@ -9,6 +10,7 @@ use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
 use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::Event;
 use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::CheckpointId;
 use mainstay::points::PointSpec;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -361,6 +363,8 @@ async fn an_undo_that_fails_is_stuck_and_waits_for_a_person() {
     let open = system.effects().open();
     assert_eq!(open.len(), 1);
     assert_eq!(open[0].status, "stuck");
+    let counts = system.metrics().rollback_by_scope[&Scope::Transaction];
+    assert_eq!((counts.entered, counts.recovered), (1, 0), "the world is not what it was");
     system.effects().undone(open[0].key).await.unwrap();
     assert!(system.effects().open().is_empty());
     assert!(system.effects().undone(open[0].key).await.is_err(), "it does not wait any more");
@@ -471,4 +475,94 @@ async fn a_child_that_can_restore_nothing_fails_its_request_and_not_its_states_a
         assert_eq!(store.quarantined().unwrap().len(), 0, "durable: {durable}");
         system.stop().await;
     }
+}
+
+/// How a state is taken up, and what a rollback has told.
+#[derive(Default)]
+struct How {
+    forgets: AtomicBool,
+    to: Mutex<Option<CheckpointId>>,
+}
+
+/// Adds up, and notes what it added. Fails the second step of 0 once.
+#[derive(Clone)]
+struct Notes {
+    sum: Arc<u32>,
+    note: Arc<Vec<u32>>,
+    how: Arc<How>,
+}
+
+impl Behavior for Notes {
+    type Request = u32;
+    type Reply = u32;
+}
+
+impl Stateful for Notes {
+    async fn step(&mut self, more: &u32, turn: Turn, _: &Context) -> Result<Step<u32>, Fault> {
+        match turn {
+            Turn::First if *more == 0 => return Ok(Step::Continue),
+            Turn::Again => return Err(Fault::output_invalid("nonsense")),
+            Turn::RolledBack(undone) => *self.how.to.lock() = undone.to,
+            _ => {}
+        }
+        self.sum = Arc::new(*self.sum + more);
+        self.note = Arc::new([&**self.note, &[*more]].concat());
+        Ok(Step::Reply(*self.sum))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        let snapshot = Snapshot::new("notes", 1).with("sum", Arc::clone(&self.sum));
+        Some(snapshot.with("note", Arc::clone(&self.note)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        self.sum = snapshot.get("sum")?;
+        if !self.how.forgets.load(Ordering::SeqCst) {
+            // The same, and not shared.
+            self.note = Arc::new(snapshot.get::<Vec<u32>>("note")?.to_vec());
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_that_says_otherwise_after_its_restore_is_told_and_counts_against_integrity() {
+    let (how, store) = (Arc::<How>::default(), Arc::new(MemoryStore::new()));
+    let made = {
+        let how = Arc::clone(&how);
+        move || Notes { sum: Arc::default(), note: Arc::default(), how: Arc::clone(&how) }
+    };
+    let child = ChildSpec::stateful("notes", made).durable::<Notes>().effect(EffectKind::Pure);
+    let spec =
+        SupervisorSpec::one_for_one("root").intensity(9, Duration::from_secs(9)).child(child);
+    let (system, _) = System::recover(spec, Arc::clone(&store) as Arc<dyn Store>).await.unwrap();
+    let port = system.port::<u32, u32>("root/notes").unwrap();
+    let integrity = async |samples: u64| loop {
+        let actual = system.metrics().slo("S52").unwrap().actual;
+        match actual.filter(|actual| actual.samples >= samples) {
+            Some(actual) => return actual.value,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    port.call(5_u32).await.unwrap();
+    let stored = store.checkpoints(&"root/notes".into()).unwrap()[0].checkpoint.id;
+    let mut events = system.events();
+    system.kill("root/notes").unwrap();
+    assert_eq!(port.call(0_u32).await.unwrap().value, 5);
+    assert_eq!(*how.to.lock(), Some(stored), "it went back, and is told to what");
+    assert_eq!(integrity(2).await, 1.0, "the restart and the rollback");
+    while let Some(stamped) = events.try_next() {
+        assert!(!matches!(stamped.event, Event::RestoredOtherwise { .. }), "{stamped:?}");
+    }
+    how.forgets.store(true, Ordering::SeqCst);
+    system.kill("root/notes").unwrap();
+    let is = |event: &Event| matches!(event, Event::RestoredOtherwise { .. });
+    let Event::RestoredOtherwise { pieces, checkpoint, .. } =
+        events.wait_for(is).await.unwrap().event
+    else {
+        unreachable!()
+    };
+    assert_eq!((pieces, checkpoint.is_some()), (vec!["note".to_owned()], true));
+    assert!((integrity(3).await - 2.0 / 3.0).abs() < 1e-9);
+    assert_eq!(port.call(1_u32).await.unwrap().value, 6, "and it goes on");
 }

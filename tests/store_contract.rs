@@ -1,6 +1,6 @@
 //! What every store owes: one suite, run for each, and for one that somebody else has written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
@@ -252,8 +252,17 @@ impl Store for Plain {
     }
 
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
+        self.retain_besides(keep, now, &HashSet::new())
+    }
+
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
         let mut maps = self.0.lock();
-        let plan = keep.plan(maps.listed(), maps.drawn(), now);
+        let plan = keep.plan(maps.listed(), maps.drawn(), held, now);
         plan.dropped.iter().for_each(|id| maps.remove(*id));
         maps.lines.retain(|line| !plan.lines.contains(&RecoveryLine::read(line).unwrap().id));
         Ok(plan)

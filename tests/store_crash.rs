@@ -233,6 +233,26 @@ fn blocks_that_were_not_written_before_a_sync_are_cut_off_with_what_follows() {
 }
 
 #[test]
+fn each_end_that_is_cut_off_on_request_is_kept() {
+    let folder = scratch();
+    let lens = sample(folder.path());
+    let bytes = std::fs::read(folder.path().join(FIRST)).unwrap();
+    let place = scratch();
+    for nth in 1..=3 {
+        let mut altered = bytes.clone();
+        altered[lens[4] as usize + 30] ^= nth;
+        std::fs::write(place.path().join(FIRST), &altered).unwrap();
+        assert!(matches!(FileStore::open(place.path()), Err(StoreError::Corrupt { .. })));
+        let options = FileOptions::new().altered_end(AlteredEnd::CutOff);
+        assert_eq!(seen(&options.open(place.path()).unwrap()), (4, 4));
+        // And not written over those before it, which were cut off at the same byte.
+        let nth = if nth == 1 { String::new() } else { format!("-{nth}") };
+        let kept = place.path().join(format!("{FIRST}.cut-{}{nth}", lens[4]));
+        assert_eq!(std::fs::read(kept).unwrap(), altered[lens[4] as usize..]);
+    }
+}
+
+#[test]
 fn a_batch_says_how_far_before_it_everything_is_synced() {
     let folder = scratch();
     let options = FileOptions::new().sync_within(Duration::from_secs(86_400));

@@ -18,6 +18,7 @@ mod segment;
 mod torn;
 mod writer;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -330,7 +331,7 @@ impl Store for FileStore {
         };
         let request = match request {
             Some((digest, place)) => {
-                let request = request_of(digest, Arc::new(place.envelope()?));
+                let request = request_of(digest, Arc::new(place.content(digest)?));
                 Some(request.map_err(|error| unreadable(&self.shared.name, id, REQUEST, error))?)
             }
             None => None,
@@ -338,7 +339,7 @@ impl Store for FileStore {
         let piece = |name: &str, digest| {
             let place = places.iter().find(|(other, _)| *other == digest);
             let (_, place) = place.ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
-            let encoded = Encoded { digest, bytes: Arc::new(place.envelope()?) };
+            let encoded = Encoded { digest, bytes: Arc::new(place.content(digest)?) };
             Ok(Piece::stored(name.to_owned().into(), encoded))
         };
         Stored::assemble(listed, piece, request)
@@ -390,7 +391,17 @@ impl Store for FileStore {
     }
 
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
-        self.ask(|answer| Job::Retain { keep, now, answer })
+        self.retain_besides(keep, now, &HashSet::new())
+    }
+
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
+        let held = held.clone();
+        self.ask(|answer| Job::Retain { keep, now, held, answer })
     }
 
     fn live(&self) -> Result<u64, StoreError> {

@@ -5,7 +5,7 @@
 //! so a write that fails changes nothing.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::iter::successors;
 use std::sync::Arc;
 
@@ -412,19 +412,26 @@ impl<P, J> Index<P, J> {
         (self.checkpoints.len(), self.pieces.len(), self.lines.len())
     }
 
-    /// What a retention drops.
-    pub(crate) fn plan(&self, keep: Retention, now: Wall) -> Retained {
+    /// What a retention drops that holds these.
+    pub(crate) fn plan(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Retained {
         let mut kept: HashMap<(Scope, &ChildPath), usize> = HashMap::new();
         let mut lines = Vec::new();
         let mut named: SpreadSet<CheckpointId> = SpreadSet::default();
         for line in self.lines.iter().rev() {
             let count = kept.entry((line.scope, &line.at)).or_default();
+            let hook = line.hook().and_then(|id| self.checkpoints.get(&id));
             if *count < keep.lines.max(1) {
                 *count += 1;
-                named.extend(line.members.iter().flat_map(|(_, id)| self.since_beginning(*id)));
-            } else {
+            } else if !hook.is_some_and(|listed| line.is_held_by(&listed.pins, now)) {
                 lines.push(line.id);
+                continue;
             }
+            named.extend(line.members.iter().flat_map(|(_, id)| self.since_beginning(*id)));
         }
         let mut dropped = Vec::new();
         for ids in self.children.values() {
@@ -440,7 +447,7 @@ impl<P, J> Index<P, J> {
                 let is_recent = left > 0;
                 left = left.saturating_sub(1);
                 let is_held = listed.pins.iter().any(|pin| pin.holds(now, LONGEST_PIN));
-                let is_needed = named.contains(id) || needed.contains(id);
+                let is_needed = named.contains(id) || needed.contains(id) || held.contains(id);
                 if !is_recent && !is_held && !is_needed {
                     dropped.push(*id);
                 }

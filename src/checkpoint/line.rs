@@ -10,9 +10,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::checkpoint::manifest::{Checkpoint, Digest, Now, Wall, new_uuid};
+use crate::checkpoint::manifest::{Checkpoint, Digest, Now, Pin, Wall, new_uuid};
 use crate::checkpoint::validate::{Refused, Search, Validated, Validator};
-use crate::checkpoint::{Scope, stored};
+use crate::checkpoint::{LONGEST_PIN, Scope, stored};
 use crate::error::{CheckpointError, CodecError};
 use crate::id::{CheckpointId, ChildPath, LineId};
 
@@ -52,6 +52,29 @@ impl RecoveryLine {
     /// The bytes are corrupt, or of a later version.
     pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
         stored::read_line(bytes)
+    }
+}
+
+/// A line is pinned as a whole by one pin: on its first member, and in the line's name.
+impl RecoveryLine {
+    /// The checkpoint that such a pin is on.
+    pub(crate) fn hook(&self) -> Option<CheckpointId> {
+        self.members.first().map(|(_, id)| *id)
+    }
+
+    /// The owner of a pin in the line's name, for somebody.
+    pub(crate) fn pinned_for(&self, whom: &str) -> String {
+        format!("{} for {whom}", self.id)
+    }
+
+    /// Whether one of these pins of its first member is in its name, and holds now.
+    pub(crate) fn is_held_by(&self, pins: &[Pin], now: Wall) -> bool {
+        let holding = || pins.iter().filter(|pin| pin.holds(now, LONGEST_PIN));
+        // Hardly any has a pin at all.
+        holding().next().is_some() && {
+            let name = format!("{} ", self.id);
+            holding().any(|pin| pin.owner.starts_with(&name))
+        }
     }
 }
 
@@ -156,15 +179,32 @@ impl ValidLine {
 }
 
 impl Validator<'_> {
-    /// Every member of the line, or the first reason why it cannot be used.
+    /// Whether this line is pinned.
+    pub(crate) fn holds(&self, line: &RecoveryLine) -> bool {
+        let listed = line.hook().and_then(|id| self.store().find(id).ok());
+        listed.is_some_and(|listed| line.is_held_by(&listed.pins, self.now().wall))
+    }
+
+    /// A member of a line: however old it is, where that is pinned.
+    pub(crate) fn member(
+        &self,
+        id: CheckpointId,
+        is_pinned: bool,
+    ) -> Result<Validated, CheckpointError> {
+        if is_pinned { self.validate_held(id) } else { self.validate(id) }
+    }
+
+    /// Every member of the line, or the first reason why it cannot be used. Where the line is pinned, its members
+    /// are, too.
     ///
     /// # Errors
     /// The member that was refused, and why.
     pub fn line(&self, line: &Arc<RecoveryLine>) -> Result<ValidLine, Box<Refused>> {
         let mut members = Vec::with_capacity(line.members.len());
+        let is_pinned = self.holds(line);
         for (child, id) in &line.members {
             let refuse = |why| Box::new(Refused { checkpoint: *id, child: child.clone(), why });
-            let member = self.validate(*id).map_err(refuse)?;
+            let member = self.member(*id, is_pinned).map_err(refuse)?;
             if member.checkpoint().child != *child {
                 return Err(refuse(CheckpointError::Incompatible {
                     what: format!("in {}, a member's child", line.id),

@@ -3,6 +3,7 @@
 //! *Invariant.* It refuses what a durable store would refuse: pieces are encoded and read back all the
 //! same, so what works here works on disk.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -173,8 +174,17 @@ impl Store for MemoryStore {
     }
 
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
+        self.retain_besides(keep, now, &HashSet::new())
+    }
+
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
         let mut index = self.index.lock();
-        let plan = index.plan(keep, now);
+        let plan = index.plan(keep, now, held);
         for id in &plan.lines {
             index.apply(Change::DropLine(*id));
         }

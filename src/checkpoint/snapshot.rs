@@ -439,5 +439,6 @@ where
     Ok(Encoded { digest, bytes: Arc::new(bytes) })
 }
 
+mod compare;
 #[cfg(test)]
 mod tests;

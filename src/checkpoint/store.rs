@@ -4,6 +4,7 @@
 //! answered with success is never taken back. No method hides a failure. Committing does not block the
 //! caller's thread; reading may.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin as Pinned;
@@ -17,9 +18,9 @@ pub use crate::checkpoint::batch::{Batch, Item};
 use crate::checkpoint::codec;
 use crate::checkpoint::index::Index;
 use crate::checkpoint::line::RecoveryLine;
-use crate::checkpoint::manifest::{Checkpoint, Digest, Pin, Topology, Wall, envelope_schema};
+use crate::checkpoint::manifest::{Checkpoint, Digest, Now, Pin, Topology, Wall, envelope_schema};
 use crate::checkpoint::snapshot::{Encoded, Piece, Snapshot};
-use crate::checkpoint::{Scope, stored};
+use crate::checkpoint::{LONGEST_PIN, Scope, stored};
 use crate::error::{CodecError, StoreError};
 use crate::id::{CheckpointId, ChildPath, LineId};
 
@@ -153,6 +154,16 @@ pub struct Listed {
     pub bad: Option<Arc<str>>,
     /// What is wrong with its lineage, if anything is.
     pub broken: Option<Arc<str>>,
+}
+
+impl Listed {
+    /// Whether people and its age say nothing against it now.
+    pub(crate) fn is_of_use(&self, now: Now) -> bool {
+        let Self { checkpoint, pins, bad, .. } = self;
+        bad.is_none()
+            && (checkpoint.age(now) <= checkpoint.validity()
+                || pins.iter().any(|pin| pin.holds(now.wall, LONGEST_PIN)))
+    }
 }
 
 /// A checkpoint with its pieces, as a store has it. It can be looked at; to restore it, have it
@@ -301,14 +312,16 @@ pub struct Retention {
 
 impl Retention {
     /// What goes by the rules of [`Store::retain`], for a store of your own: of all its checkpoints and lines, in the
-    /// order in which they were committed. It looks at each of them once.
+    /// order in which they were committed. What is `held` besides stays, too ([`Store::retain_besides`]). It looks at
+    /// each of them once.
     pub fn plan(
         self,
         checkpoints: impl IntoIterator<Item = Listed>,
         lines: impl IntoIterator<Item = Arc<RecoveryLine>>,
+        held: &HashSet<CheckpointId>,
         now: Wall,
     ) -> Retained {
-        Index::<(), ()>::of(checkpoints, lines).plan(self, now)
+        Index::<(), ()>::of(checkpoints, lines).plan(self, now, held)
     }
 
     /// The checkpoints of a child that is gone which nobody needs, for a store of your own that takes an
@@ -386,7 +399,7 @@ pub struct StoreInfo {
 /// - A checkpoint is kept as the bytes of [`Sealed::manifest`], which [`Checkpoint::read`] reads, and of each of
 ///   [`Sealed::parts`], once for each name; [`Stored::new`] puts them together. A line is kept as those of
 ///   [`RecoveryLine::write`]. What else there is are texts and numbers.
-/// - [`Store::retain`] asks [`Retention::plan`] what goes, and an [`Item::Clear`] asks [`Retention::left_by`].
+/// - [`Store::retain`] and [`Store::retain_besides`] ask [`Retention::plan`] what goes, and an [`Item::Clear`] asks [`Retention::left_by`].
 /// - The runtime calls the reading methods on threads that run async code: they may read a file, and must not wait for
 ///   what such a thread would have to do (no `block_on`).
 /// - One that is put around another one passes every method on, those with a default as well.
@@ -461,7 +474,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store cannot be read.
     fn info(&self) -> Result<StoreInfo, StoreError>;
 
-    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, what a kept line names,
+    /// Drops old checkpoints and lines. Kept in any case: what is pinned now, also a line whose first member has a
+    /// pin whose owner begins with the line's id and a space; what a kept line names,
     /// what was set aside, and what a child goes on from, whatever becomes of its request in hand: of all, and of
     /// those its last one comes from, the newest between two requests. A checkpoint whose parent goes stays whole: the store remembers the
     /// parent's chain.
@@ -469,6 +483,23 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As a commit.
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError>;
+
+    /// As [`Store::retain`], and keeps these as well: a rollback is about to return to them, or a child stands on one
+    /// that it has stored nothing after.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Default
+    /// Nothing is dropped while there are any: right for a store that does not know how to pass over them.
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
+        if held.is_empty() { self.retain(keep, now) } else { Ok(Retained::default()) }
+    }
 
     /// About how many bytes it would take if it were compacted now: what that saves decides whether it is. A store
     /// that cannot tell says 0, and is compacted whenever it has doubled.

@@ -125,3 +125,21 @@ fn what_is_left_of_a_child_goes_but_for_what_came_before_that_and_needs_it() {
     let store = FileStore::open(folder.path()).unwrap();
     assert_eq!(store.info().unwrap().checkpoints, 40);
 }
+
+/// A content that somebody has altered together with its checksum, so that all bytes are as if they had been written.
+#[test]
+fn a_content_that_is_not_what_its_name_says_is_corrupt_although_its_checksum_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    let now = Now { wall: Wall(1_700_000_000_000), moment: Moment::START };
+    let schema = SchemaId::new("sum", 1);
+    let (name, _) = codec::encode(&schema, &7_u32).unwrap();
+    let (_, altered) = codec::encode(&schema, &8_u32).unwrap();
+    let encoded = snapshot::Encoded { digest: name, bytes: Arc::new(altered) };
+    let snapshot = Snapshot::new("sum", 1).with_piece(Piece::stored("n".into(), encoded));
+    let sealed = Draft::new(ChildPath::new("desk"), snapshot, now).seal().unwrap();
+    store.commit(Batch::new().checkpoint(&sealed), Durability::Sync).wait().unwrap();
+    let error = store.load(sealed.checkpoint().id).unwrap_err();
+    assert!(matches!(error, crate::error::StoreError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains(&name.to_string()), "{error}");
+}

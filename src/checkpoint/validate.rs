@@ -357,6 +357,17 @@ impl<'a> Validator<'a> {
         Ok(Validated { checkpoint, snapshot, envelope })
     }
 
+    /// What time it is.
+    pub(super) const fn now(&self) -> Now {
+        self.rules.now
+    }
+
+    /// As [`Validator::validate`], of one that is held by the pin of another.
+    pub(super) fn validate_held(&self, id: CheckpointId) -> Result<Validated, CheckpointError> {
+        let now = Rules::of_any_age(&self.store.find(id)?.checkpoint).now;
+        Self { rules: Rules { now, ..self.rules }, ..*self }.validate(id)
+    }
+
     /// The newest valid checkpoint of a child, with the reason why each newer one was refused.
     ///
     /// # Errors

@@ -32,7 +32,8 @@ pub struct DomainSpec {
     pub ramp: Duration,
     /// The tokens of its retry budget; 0 allows no retry at all. A retry costs 14, after throttling 5.
     pub retry_capacity: u32,
-    /// The tokens that a success gives back.
+    /// The tokens that a success at the first attempt gives back. One that a retry has brought about gives what that
+    /// retry had cost, if that is more.
     pub retry_refund: u32,
 }
 
@@ -71,7 +72,8 @@ impl DomainSpec {
         self
     }
 
-    /// The same spec, with a retry budget of so many tokens, of which each success gives `refund` back.
+    /// The same spec, with a retry budget of so many tokens, of which each success at the first
+    /// attempt gives `refund` back.
     #[must_use]
     pub const fn with_retries(mut self, capacity: u32, refund: u32) -> Self {
         self.retry_capacity = capacity;

@@ -83,6 +83,7 @@ fn number(event: &Event) -> usize {
         Event::Noted { .. } => 36,
         Event::PolicyChanged { .. } => 37,
         Event::AllowList { .. } => 38,
+        Event::RestoredOtherwise { .. } => 39,
     }
 }
 
@@ -150,6 +151,11 @@ fn each() -> Vec<Event> {
             step: Some(4),
         },
         Event::RestoreFailed { child: child.clone(), checkpoint: Some(checkpoint) },
+        Event::RestoredOtherwise {
+            child: child.clone(),
+            checkpoint: Some(checkpoint),
+            pieces: vec!["sum".to_owned()],
+        },
         Event::BeganAnew { child: child.clone(), incarnation },
         Event::LineDrawn { supervisor: supervisor.clone(), line, scope, children: 2 },
         Event::ScopeRolledBack {

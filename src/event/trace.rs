@@ -69,6 +69,9 @@ impl Event {
             Self::RestoreFailed { child, checkpoint } => {
                 tracing::error!(target: "mainstay", %child, ?checkpoint, "restore failed");
             }
+            Self::RestoredOtherwise { child, checkpoint, pieces } => {
+                tracing::warn!(target: "mainstay", %child, ?checkpoint, ?pieces, "restored, and not what was stored");
+            }
             Self::PolicyChanged { child, checkpoint } => {
                 tracing::warn!(target: "mainstay", %child, %checkpoint, "taken up under another policy");
             }

@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::checkpoint::RecoveryLine;
 use crate::decision::Scope;
 use crate::id::ChildPath;
 use crate::moment::Moment;
@@ -13,6 +14,10 @@ use crate::moment::Moment;
 pub(crate) trait Scopes: Send + Sync {
     /// The next one above `at` that is wider than a step and has a line.
     fn next(&self, at: &ChildPath) -> Option<(ChildPath, Scope)>;
+
+    /// The lines that a request of this child may have those above it return to if it is decided now, the nearest
+    /// first: of each the newest that was drawn before the request `failed`, where that is as good as new.
+    fn lines(&self, child: &ChildPath, failed: Moment) -> Vec<Arc<RecoveryLine>>;
 
     /// How many returns there have been, of whomever.
     fn returns(&self) -> u64;

@@ -96,6 +96,8 @@ pub(super) struct Children {
     leaving: BTreeSet<ChildPath>,
     /// For a change of which path somebody waits. Who waits holds the other end, since before the lock was let go of.
     waiting: BTreeMap<ChildPath, watch::Sender<()>>,
+    /// Of requests that were set aside and are being released: whose, and whether that child has ended for good since.
+    pub(super) releasing: HashMap<u64, (ChildPath, bool)>,
     /// While a journal is read: the places of the requests that each path has accepted, also of those that have
     /// ended since.
     read: HashMap<ChildPath, Vec<u64>>,
@@ -217,6 +219,8 @@ impl State {
         self.lets_go_of(child);
         if deleted {
             self.each_aside(|aside| aside.deleted |= aside.open.child == *child);
+            let releasing = self.children.releasing.values_mut();
+            releasing.for_each(|(whose, gone)| *gone |= whose == child);
         }
     }
 }

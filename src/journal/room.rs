@@ -44,7 +44,7 @@ impl Journal {
         let in_need = is_full && !has_room(filled, before);
         loop {
             let had = self.store.info()?.checkpoints;
-            let dropped = self.store.retain(keep, now)?.dropped.len();
+            let dropped = self.retain(keep, now)?.dropped.len();
             if !is_full && !self.saves()? {
                 self.compacted.store(self.weight()?, Ordering::Relaxed);
                 return Ok(());

@@ -18,6 +18,7 @@ use crate::id::{CheckpointId, ChildPath};
 use crate::ledger::Record;
 use crate::port::Back;
 
+mod aside;
 mod given;
 mod lines;
 

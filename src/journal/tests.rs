@@ -21,6 +21,8 @@ use crate::ledger::{Happened, Input, Ledger};
 #[derive(Debug, Default)]
 struct Asked {
     inner: MemoryStore,
+    /// Who has asked where its journals end.
+    readers: Mutex<Vec<std::thread::ThreadId>>,
     waiting: Mutex<Vec<Option<(Batch, Answerer)>>>,
 }
 
@@ -72,6 +74,7 @@ impl Store for Asked {
     }
 
     fn streams(&self) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.readers.lock().push(std::thread::current().id());
         self.inner.streams()
     }
 
@@ -588,6 +591,7 @@ async fn answered_requests_are_kept_up_to_a_weight_and_while_a_state_is_before_t
 mod golden;
 mod hand;
 mod made;
+mod standing;
 mod trial;
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,9 @@
 //! on a provider that is already down. The budget bounds the retries of *all* requests to one quota
 //! domain: it is emptied by a storm in seconds, and a single failure never notices it. The numbers are
 //! those of the AWS SDKs' standard retry mode: capacity 500, 14 for a retry after a server error or a
-//! timeout, 5 after throttling, 1 back for a success.
+//! timeout, 5 after throttling; a success gives 1 back, and one that a retry has brought about what that retry
+//! had cost. So retries that help cost nothing in the long run, and a provider that fails one time in six can be
+//! asked through a whole day; those that do not help empty the budget.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ impl RetryBudget {
     pub const COST: u32 = 14;
     /// What a retry costs when the other side asked for fewer requests.
     pub const COST_THROTTLED: u32 = 5;
-    /// What a success gives back by default.
+    /// What a success at the first attempt gives back by default.
     pub const REFUND: u32 = 1;
 
     /// A full budget of this capacity. One of capacity 0 allows no retry at all.
@@ -90,9 +92,16 @@ impl RetryBudget {
         affordable
     }
 
-    /// Gives back for a success, up to the capacity.
+    /// Gives back for a success at the first attempt, up to the capacity.
     pub const fn deposit(&mut self) {
-        let tokens = self.tokens.saturating_add(self.refund);
+        self.repay(0);
+    }
+
+    /// Gives back for a success that a retry has brought about which had cost so much: that, and no less than a
+    /// success at the first attempt does; up to the capacity.
+    pub const fn repay(&mut self, cost: u32) {
+        let back = if cost > self.refund { cost } else { self.refund };
+        let tokens = self.tokens.saturating_add(back);
         self.tokens = if tokens > self.capacity { self.capacity } else { tokens };
     }
 

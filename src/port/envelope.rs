@@ -50,12 +50,19 @@ pub(crate) struct Book {
     pub(crate) soft: Option<Soft>,
     /// What the next attempt is told, whoever makes it: the last feedback there was.
     pub(crate) feedback: Option<Arc<str>>,
+    /// What the retry that is under way has cost the retry budget.
+    pub(crate) paid: u32,
 }
 
 impl Book {
     /// Whether nobody knows what became of its effect.
     pub(crate) fn is_unknown(&self) -> bool {
         self.trail.0.last().is_some_and(|last| last.action == Action::HoldUnknown)
+    }
+
+    /// What the retry has cost by which this child has the request now.
+    pub(crate) fn paid_at(&self, child: &crate::id::ChildPath) -> u32 {
+        if self.trail.0.last().is_some_and(|last| last.child == *child) { self.paid } else { 0 }
     }
 
     /// Nothing yet, but that this member of the group has had the request as this hand-out.
@@ -84,6 +91,7 @@ impl Book {
             fault: None,
             soft: None,
             feedback: None,
+            paid: 0,
         })
     }
 }

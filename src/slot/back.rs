@@ -32,7 +32,7 @@ impl<W: Worker> Slot<W> {
             NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
         };
         let mut limit = pin!(self.hub.clock.sleep_until(self.hub.now() + scope.limit()));
-        let (life, base) = tokio::select! {
+        let (life, base, to) = tokio::select! {
             biased;
             life = self.life_between(job) => life.map_err(|why| (None, why.into()))?,
             () = &mut limit => return Err((None, late())),
@@ -79,7 +79,7 @@ impl<W: Worker> Slot<W> {
             () = limit => Err(late()),
         };
         let undone = match done {
-            Ok(undone) => undone,
+            Ok(undone) => Undone { to, ..undone },
             Err(why) => return Err((Some(life), why)),
         };
         self.hub.emit(Event::RolledBack {
@@ -91,6 +91,11 @@ impl<W: Worker> Slot<W> {
             unknown: undone.unknown.len(),
         });
         Ok((life, Arc::new(undone)))
+    }
+
+    /// Whether a rollback that was told this has brought back all that it was to: within a transaction the world, too.
+    pub(crate) fn has_undone(&self, told: &Undone) -> bool {
+        !self.rules.in_transaction || told.unknown.is_empty()
     }
 
     /// Goes on with a rollback to this step of the request that another process has not come to the end of:

@@ -554,9 +554,11 @@ impl<W: Worker> Slot<W> {
         if decision.action == Action::Rollback {
             book.rolled_back = true;
         }
+        book.paid = 0;
         if let Action::Retry { .. } = decision.action {
             // Asked and taken under one lock, so that two callers cannot both pass on the last token.
             domain.retries.withdraw(cost);
+            book.paid = cost;
         }
         decision
     }

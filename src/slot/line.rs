@@ -381,7 +381,8 @@ impl<W: Worker> Slot<W> {
             return Ok(life);
         }
         match self.next_to_restore() {
-            Some((_, in_hand, checkpoint)) if in_middle == in_hand.is_some() => {
+            Some((from, in_hand, checkpoint)) if in_middle == in_hand.is_some() => {
+                self.compare_restored(&life, &from, checkpoint);
                 let step = in_hand.as_ref().map(|in_hand| in_hand.step);
                 self.desk().rare().continues = in_hand;
                 let child = self.path.clone();
@@ -400,12 +401,15 @@ impl<W: Worker> Slot<W> {
         }
     }
 
-    /// A life with the state between two requests, and that state. Where that cannot be restored, with the one before
+    /// A life with the state between two requests, that state, and where the store has it. Where that cannot be restored, with the one before
     /// it, or the one at the very beginning: then the child has to [replay](Slot::is_behind) what is not in it.
     ///
     /// What could not be restored is set aside once another one has been. Where none can, not even that of a life that
     /// has just been made, it is the program that restores nothing: all stays, and a wider scope may know better.
-    pub(super) async fn life_between(&self, job: &Job<W>) -> Result<(W::Life, Snapshot), Unkept> {
+    pub(super) async fn life_between(
+        &self,
+        job: &Job<W>,
+    ) -> Result<(W::Life, Snapshot, Option<CheckpointId>), Unkept> {
         let (mut tried, mut unfit) = (Vec::new(), Vec::new());
         let (mut instead, mut anew) = (None::<Box<Saved>>, false);
         loop {
@@ -414,16 +418,17 @@ impl<W: Worker> Slot<W> {
                 None => self.base(),
             };
             if let Some(base) = base {
-                let why = match self.restored(Some(&base))? {
-                    Ok(life) => {
-                        self.stands_on(instead, unfit, anew.then_some(job.life));
-                        return Ok((self.begun(life, job).await?, base));
-                    }
-                    Err(why) => why,
-                };
                 let id = match &instead {
                     Some(saved) => saved.parent.as_ref().map(|parent| parent.id),
                     None => self.between(),
+                };
+                let why = match self.restored(Some(&base))? {
+                    Ok(life) => {
+                        self.compare_restored(&life, &base, id);
+                        self.stands_on(instead, unfit, anew.then_some(job.life));
+                        return Ok((self.begun(life, job).await?, base, id));
+                    }
+                    Err(why) => why,
                 };
                 tried.extend(id);
                 unfit.push((id, why));

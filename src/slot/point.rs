@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::ladder::Cause;
+use super::ways::Ways;
 use super::{Locked, Mail, Settled, Slot};
 use crate::behavior::{Place, Turn};
 use crate::checkpoint::Batch;
@@ -48,6 +49,8 @@ pub(super) struct Due {
     choices: Vec<Choice>,
     /// The history without this failure, in case it is decided otherwise.
     before: History,
+    /// What is held until it is decided.
+    ways: Ways,
 }
 
 impl Due {
@@ -121,7 +124,7 @@ impl<W: Worker> Slot<W> {
         if policy::may_go_back(&judged, effect, checkpoint) {
             choices.push(Choice::RollBack);
         }
-        Some(Due { after, wait, choices, before })
+        Some(Due { after, wait, choices, before, ways: Ways::default() })
     }
 
     /// People are told, and have no time to decide: nothing waits.
@@ -211,8 +214,10 @@ impl<W: Worker> Slot<W> {
     }
 
     /// Asks a person about a request that is held back.
-    pub(super) fn ask(&self, mail: &Mail<W>, due: Due, pending: Pending, now: Moment) {
-        let until = now + due.wait.min(mail.deadline.left(now) / 2);
+    pub(super) fn ask(&self, mail: &Mail<W>, mut due: Due, pending: Pending, now: Moment) {
+        let wait = due.wait.min(mail.deadline.left(now) / 2);
+        let until = now + wait;
+        due.ways = self.hold_ways(mail, wait);
         let shown = Point {
             id: 0,
             child: self.path.clone(),
@@ -224,6 +229,8 @@ impl<W: Worker> Slot<W> {
             choices: due.choices.clone(),
             since: now,
             until,
+            pinned: due.ways.states.clone(),
+            lines: due.ways.lines(),
         };
         let watched = Arc::downgrade(mail);
         let asked = Asked {
@@ -258,10 +265,14 @@ impl<W: Worker> Slot<W> {
                     false => hear.await.ok(),
                 },
             };
-            if let (Some(me), Some(mail)) = (me.upgrade(), mail.upgrade()) {
+            let me = me.upgrade();
+            if let (Some(me), Some(mail)) = (&me, mail.upgrade()) {
                 let said = me.keep_said(&mail, said).await;
                 me.decided(&mail, point, due, pending, said.ok_or(otherwise));
             } else {
+                if let Some(me) = me {
+                    me.let_ways_go(&due.ways, false);
+                }
                 let _ = unwound(move || drop(said));
             }
         });
@@ -350,7 +361,10 @@ impl<W: Worker> Slot<W> {
             Choice::Continue => proposed == Action::Rollback,
             choice => *choice == Choice::RollBack,
         };
-        if answer.is_none() && (choice == Choice::RetryAgain || rolls_back) {
+        let again = answer.is_none() && (choice == Choice::RetryAgain || rolls_back);
+        let widens = answer.is_none() && choice == Choice::Continue && proposed == Action::Widen;
+        self.let_ways_go(&due.ways, (again || widens) && !mail.is_fated());
+        if again {
             let place = match rolls_back {
                 true => Some(Place { back: true, ..Place::START }),
                 false => pending.place.take(),
@@ -365,7 +379,7 @@ impl<W: Worker> Slot<W> {
             self.release(mail, place.map(|place| (pending.life, place)), now);
             return;
         }
-        if answer.is_none() && choice == Choice::Continue && proposed == Action::Widen {
+        if widens {
             self.return_above(mail, pending);
             return;
         }

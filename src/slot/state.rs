@@ -254,6 +254,7 @@ impl<W: Worker> Slot<W> {
                     let step = in_hand.as_ref().map(|in_hand| in_hand.step);
                     desk.rare().continues = in_hand;
                     drop(desk);
+                    self.compare_restored(&life, &snapshot, checkpoint);
                     self.hub.emit(Event::Restored {
                         child: self.path.clone(),
                         incarnation: number,
@@ -472,7 +473,7 @@ impl<W: Worker> Slot<W> {
     /// has ended without an answer.
     pub(crate) async fn mend(&self, job: &Job<W>) -> Result<W::Life, Unkept> {
         let limit = self.hub.clock.sleep_until(self.hub.now() + self.rules.scope.limit());
-        let (life, _) = tokio::select! {
+        let (life, ..) = tokio::select! {
             biased;
             life = self.life_between(job) => life?,
             () = limit => {

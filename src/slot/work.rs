@@ -493,9 +493,10 @@ impl<W: Worker> Slot<W> {
         if let Some(class) = said.flaw {
             self.hub.count_failure(class, None);
         }
-        // Every success pays for the retries of others. Before the first failure the budget is full.
+        // Every success pays for the retries of others, and for its own. Before the first failure the budget is full.
         if let Some(domain) = self.domain.get().filter(|_| said.flaw.is_none()) {
-            domain.lock().retries.deposit();
+            let paid = mail.book().map_or(0, |book| book.paid_at(&self.path));
+            domain.lock().retries.repay(paid);
         }
         if let Some(group) = &mail.home {
             let index = self.member.get().map_or(0, |member| member.index);

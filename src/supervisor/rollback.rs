@@ -17,7 +17,7 @@ use crate::error::{CheckpointError, ChildError, LookupError};
 use crate::event::Event;
 use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath, LineId};
-use crate::journal::Journal;
+use crate::journal::{Footing, Journal};
 use crate::slot::{Held, Look, Prepared};
 
 mod draw;
@@ -51,6 +51,17 @@ pub(crate) struct Place {
 }
 
 type Line = (Option<LineId>, Vec<(Arc<dyn Look>, Option<Validated>)>);
+
+/// What is returned to.
+struct Choice {
+    line: Option<LineId>,
+    /// With the lives that follow.
+    lives: Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>,
+    /// What would have been returned to before it.
+    refused: Vec<Refused>,
+    /// Until what they have become is stored.
+    footing: Footing,
+}
 
 impl Place {
     pub(crate) fn find(registry: &Arc<Registry>, path: &ChildPath) -> Result<Self, RollbackError> {
@@ -221,7 +232,8 @@ impl Place {
         let _turn = self.registry.rollbacks.turn.lock().await;
         self.is_wanted(asked.as_ref())?;
         phase.set("making the lives that follow");
-        let (line, chosen, refused) = self.choose(&store, to, asked.as_ref()).await?;
+        let Choice { line, lives: chosen, refused, footing: _footing } =
+            self.choose(&store, to, asked.as_ref()).await?;
         let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
         let returned: Vec<_> =
             chosen.iter().map(|(child, id, _)| (child.path().clone(), *id)).collect();
@@ -261,16 +273,13 @@ impl Place {
 
     /// The first that passes every check and becomes lives that work. For a request that asks, none
     /// that is younger than its failure or has it in its middle, nor older than one that was returned to before.
-    #[allow(clippy::type_complexity)]
     async fn choose(
         &self,
         store: &Arc<dyn Store>,
         to: To,
         asked: Option<&Asks>,
-    ) -> Result<
-        (Option<LineId>, Vec<(Arc<dyn Look>, Option<CheckpointId>, Prepared)>, Vec<Refused>),
-        RollbackError,
-    > {
+    ) -> Result<Choice, RollbackError> {
+        let journal = self.journal()?;
         let children = self.children()?;
         let mut refused = Vec::new();
         // Passed every check, and are no states all the same, if another one is: where none is, it is the program
@@ -282,7 +291,11 @@ impl Place {
             {
                 continue;
             }
-            let tried = match self.validate(&**store, &children, &option) {
+            let members = self.members(&option);
+            // Before it is looked at: what is there then stays, whoever makes room meanwhile.
+            let ids = members.iter().map(|(_, id)| *id);
+            let footing = journal.hold(&self.node.hub.runtime, ids).await;
+            let tried = match self.validate(&**store, &children, (&option, &members)) {
                 Ok((_, lives)) if asked.is_some_and(|asked| has_in_hand(&lives, asked)) => continue,
                 Ok((line, lives)) => self.prepare(lives, &mut bad).await.map(|lives| (line, lives)),
                 Err(why) => Err(why),
@@ -290,7 +303,7 @@ impl Place {
             match tried {
                 Ok((line, lives)) => {
                     set_aside(store, bad).await;
-                    return Ok((line, lives, refused));
+                    return Ok(Choice { line, lives, refused, footing });
                 }
                 Err(it) if it.why.is_retryable() => return Err(RollbackError::Store(it.why)),
                 // An older state would fare no better.
@@ -345,22 +358,33 @@ impl Place {
         }
     }
 
-    fn validate(
-        &self,
-        store: &dyn Store,
-        children: &[Arc<dyn Look>],
-        wanted: &Wanted,
-    ) -> Result<Line, Box<Refused>> {
-        let members: Vec<(ChildPath, CheckpointId)> = match wanted {
+    /// Who returns by this, and to which state.
+    fn members(&self, wanted: &Wanted) -> Vec<(ChildPath, CheckpointId)> {
+        match wanted {
             Wanted::Checkpoint(id) => vec![(self.at().clone(), *id)],
             Wanted::Line(line) => {
                 let lives = line.members.iter().filter(|(path, id)| !self.is_gone(line, path, *id));
                 lives.cloned().collect()
             }
-        };
+        }
+    }
+
+    fn validate(
+        &self,
+        store: &dyn Store,
+        children: &[Arc<dyn Look>],
+        (wanted, members): (&Wanted, &[(ChildPath, CheckpointId)]),
+    ) -> Result<Line, Box<Refused>> {
         let mut lives: Vec<(Arc<dyn Look>, Option<Validated>)> = Vec::with_capacity(children.len());
+        let now = Now::read(&*self.node.hub.clock);
+        let pinned = match wanted {
+            Wanted::Line(line) => {
+                Validator::new(store, &Schemas::new(), Rules::at(now)).holds(line)
+            }
+            Wanted::Checkpoint(_) => false,
+        };
         let known: HashMap<_, _> = children.iter().map(|child| (child.path(), child)).collect();
-        for (path, id) in &members {
+        for (path, id) in members {
             let refuse = |why| Box::new(Refused { checkpoint: *id, child: path.clone(), why });
             let Some(child) = known.get(path).copied() else {
                 return Err(refuse(CheckpointError::Incompatible {
@@ -386,10 +410,10 @@ impl Place {
                 })?;
             }
             let topology = self.node.hub.topology.get().copied();
-            let now = Now::read(&*self.node.hub.clock);
             let ledger = self.node.hub.journal.get().map_or(0, |journal| journal.position());
             let rules = Rules { topology, ledger, ..Rules::at(now) };
-            let validated = Validator::new(store, &schemas, rules).validate(*id).map_err(refuse)?;
+            let validator = Validator::new(store, &schemas, rules);
+            let validated = validator.member(*id, pinned).map_err(refuse)?;
             lives.push((Arc::clone(child), Some(validated)));
         }
         // Those that had not lived when the line was drawn begin anew.

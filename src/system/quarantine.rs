@@ -12,7 +12,7 @@ use super::System;
 use crate::checkpoint::{Batch, Durability, Listed};
 use crate::error::QuarantineError;
 use crate::id::{CheckpointId, ChildPath};
-use crate::journal::{Aside, Journal, failed};
+use crate::journal::{Aside, Journal, Releasing, failed};
 use crate::port::{AcceptOptions, More, Receipt, unwound};
 use crate::quarantine::{Quarantined, Shelved, Stays};
 
@@ -127,6 +127,7 @@ impl QuarantineRef {
         if aside.deleted {
             return Err(refused(NAMESAKE.to_owned()));
         }
+        let releasing = Releasing::of(journal, aside);
         let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
         let (key, recovered) = (Some(Arc::clone(id)), true);
@@ -138,12 +139,7 @@ impl QuarantineRef {
             Err(why) => {
                 // What failed is there already. Where this cannot be written either, the next process
                 // finds the request open and does it.
-                let back = journal.quarantined(
-                    id,
-                    crate::fate::Trail::default(),
-                    aside.at,
-                    Durability::Sync,
-                );
+                let back = releasing.sets_back();
                 back.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
                 Err(refused(why))
             }
@@ -166,7 +162,10 @@ impl QuarantineRef {
         let options = AcceptOptions::with(More { key: Some(Arc::clone(&task)), ..More::default() });
         shelf.remember(&task, &told.trail);
         match held.post(&*port, options) {
-            Ok(request) => Ok(Receipt { request }),
+            Ok(request) => {
+                shelf.lets_out(place);
+                Ok(Receipt { request })
+            }
             Err(unposted) => {
                 let held = unposted.held;
                 self.drop_outside(shelf.put_back(place, Shelved { told, task, deleted, held }));
@@ -191,7 +190,8 @@ impl QuarantineRef {
             return Ok(());
         }
         let taken = self.system.inner.hub.shelf.take(id);
-        let (_, shelved) = taken.ok_or_else(|| unknown(id))?;
+        let (place, shelved) = taken.ok_or_else(|| unknown(id))?;
+        self.system.inner.hub.shelf.lets_out(place);
         self.drop_outside(Some(shelved));
         Ok(())
     }

@@ -13,7 +13,6 @@ use crate::checkpoint::{Batch, Durability, Listed, Store};
 use crate::clock::TokioClock;
 use crate::effects::{Effects, EffectsRef, Keep};
 use crate::error::{QuarantineError, RecoverError};
-use crate::fate::Fate;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Aside, Journal, Journaled, Open, failed};
 use crate::ledger::{EffectStatus, Entry, Input, Ledger};
@@ -172,7 +171,8 @@ impl Upkeep {
 
     /// The effects that the store knows, and how those are settled that wait for a person. One whose process
     /// ended before its outcome was known, and whose request nobody works on any more, is unknown here, as it
-    /// will be to the next process.
+    /// will be to the next process. Of a request that has failed that process undoes it by itself where it is of a
+    /// transaction and has an undo; the store does not know which requests are, and a person's word helps there, too.
     pub fn effects(&self) -> EffectsRef {
         EffectsRef::new(Arc::clone(&self.effects))
     }
@@ -194,16 +194,9 @@ impl Upkeep {
     }
 }
 
-/// Whether nobody will find out by himself what became of an effect: nobody works on its request any more,
-/// and the next process does not undo it.
+/// Whether nobody knows what became of an effect, and nobody works on its request any more.
 fn is_lost(entry: &Entry, request: Option<&Journaled>) -> bool {
-    if entry.status != EffectStatus::Intended || request == Some(&Journaled::Open) {
-        return false;
-    }
-    let stands =
-        |fate: &Fate| matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended);
-    let failed = matches!(request, Some(Journaled::Fated(fate, _)) if !stands(fate));
-    !failed || entry.intent.undo.is_none()
+    entry.status == EffectStatus::Intended && request != Some(&Journaled::Open)
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ pub enum Measure {
     RollbackSuccess,
     /// How long they took: the 95th percentile.
     RollbackTime,
-    /// States that could be taken up again, of those that were tried.
+    /// States that were taken up again and are what was stored, of those that were tried: after the end of a life, and
+    /// for a rollback.
     Integrity,
     /// Requests that were answered without a default value, of those that have failed at least once.
     Recovery,

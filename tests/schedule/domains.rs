@@ -73,22 +73,30 @@ async fn those_who_waited_for_a_domain_are_let_in_at_its_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn the_retry_budget_of_a_domain_has_the_size_and_the_refund_it_was_given() {
-    // Every request fails once. A retry costs 14; what is not affordable is not retried.
-    let retried = |spec: DomainSpec| async move {
+    // One fails twice, so many succeed at once, and one fails once. A retry costs 14; what is not affordable is not
+    // retried.
+    let retried = |spec: DomainSpec, successes: usize| async move {
         let script = echo();
         let (system, a, b) = shared(&script, |root| root.quota_domain("account", spec)).await;
-        for n in 0..10 {
-            script.then_fail(Class::Network);
-            let port = if n % 2 == 0 { &a } else { &b };
-            let _ = port.call(n.to_string()).await;
+        script.then_fail(Class::Network);
+        script.then_fail(Class::Network);
+        let _ = a.call("first").await;
+        for n in 0..successes {
+            let _ = b.call(n.to_string()).await;
         }
+        script.then_fail(Class::Network);
+        let _ = a.call("last").await;
         system.stats().retries.get(&Class::Network).copied().unwrap_or_default()
     };
-    assert_eq!(retried(new()).await, 10);
-    assert_eq!(retried(new().with_retries(0, 1)).await, 0);
-    assert_eq!(retried(new().with_retries(42, 1)).await, 3);
-    assert_eq!(retried(new().with_retries(42, 14)).await, 10);
-    assert_eq!(retried(new().with_retries(14, 7)).await, 1);
+    assert_eq!(retried(new(), 0).await, 3);
+    assert_eq!(retried(new().with_retries(0, 1), 2).await, 0);
+    // The retry that helps gives back what it has cost, and the one that does not gives nothing.
+    assert_eq!(retried(new().with_retries(28, 1), 0).await, 3);
+    assert_eq!(retried(new().with_retries(27, 1), 0).await, 1);
+    // What succeeds at once gives back the refund.
+    assert_eq!(retried(new().with_retries(14, 7), 2).await, 2);
+    assert_eq!(retried(new().with_retries(14, 6), 2).await, 1);
+    assert_eq!(retried(new().with_retries(14, 20), 1).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,8 +222,8 @@ async fn how_many_attempts_the_requests_of_a_domain_cause_is_in_the_metrics() {
     let account = domains["account"];
     assert_eq!((account.requests, account.attempts), (2, 4));
     assert_eq!((account.amplification, account.above_cap), (Some(2.0), true));
-    // Two retries were paid for, and two answers gave one token back each.
-    assert_eq!((account.retry_tokens, account.retry_capacity), (100 - 2 * 14 + 2, 100));
+    // Two retries were paid for; the answer of the second gave its cost back, and the other answer one token.
+    assert_eq!((account.retry_tokens, account.retry_capacity), (100 - 2 * 14 + 14 + 1, 100));
     assert_eq!(account.closed_for, None);
     assert_eq!((domains["other"].attempts, domains.len()), (0, 2));
     // One that is interrupted is one request, and two attempts.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
-use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
+use mainstay::checkpoint::{MemoryStore, Retention, Scope, Snapshot, Store};
 use mainstay::clock::{Clock, TokioClock};
 use mainstay::decision::{Action, Declined, Rung};
 use mainstay::error::{CallError, CheckpointError};
@@ -14,7 +14,7 @@ use mainstay::event::{Event, EventStream};
 use mainstay::fate::Trail;
 use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::moment::Moment;
-use mainstay::points::{Choice, PointSpec};
+use mainstay::points::{Choice, Point, PointSpec};
 use mainstay::policy::Policy;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -113,6 +113,7 @@ struct Office {
     system: System,
     events: EventStream,
     attempts: Attempts,
+    store: Arc<dyn Store>,
 }
 
 impl Office {
@@ -147,8 +148,8 @@ impl Office {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let mut recover = RecoverOptions::default();
         recover.system = options;
-        let (system, _) = System::recover_with(top, store, recover).await.unwrap();
-        let office = Self { events: system.events(), system, attempts };
+        let (system, _) = System::recover_with(top, Arc::clone(&store), recover).await.unwrap();
+        let office = Self { events: system.events(), system, attempts, store };
         office.add(0).await;
         office.system.checkpoint("top").await.unwrap();
         office.add(10).await;
@@ -173,6 +174,20 @@ impl Office {
             *sum = self.port(id).call(Order::Add(0)).await.unwrap().value;
         }
         sums
+    }
+
+    /// Waits for the next point.
+    async fn asked(&mut self) -> Point {
+        let opened = |event: &Event| matches!(event, Event::PointOpened { .. });
+        self.events.wait_for(opened).await.unwrap();
+        self.system.points().open().remove(0)
+    }
+
+    /// Who has pinned something of the first clerk.
+    fn pins(&self) -> Vec<String> {
+        let all = self.store.checkpoints(&"top/flow/a0".into()).unwrap();
+        let pins = all.into_iter().flat_map(|listed| listed.pins);
+        pins.map(|pin| pin.owner).filter(|owner| owner.contains("a point at")).collect()
     }
 
     /// Which supervisors have returned, and which could not, in order; and who was told of the latter.
@@ -350,6 +365,74 @@ async fn people_are_asked_before_a_scope_returns_for_a_request() {
     office.system.points().decide(point, Choice::Continue, "ann", "let it").unwrap();
     assert_eq!(call.await.unwrap().unwrap().value, 10);
     assert_eq!(office.returned(), ["top/flow"]);
+}
+
+/// Longer than a state is valid.
+const LONG: Duration = Duration::from_secs(3601);
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_may_go_back_to_stays_valid_and_in_the_store_while_it_waits_for_a_person() {
+    let points = || SystemOptions::new().points(PointSpec::new().after_rollback(8 * LONG));
+    let order = Order::AtMost(10, Class::ToolExecution);
+    for choice in [Choice::Continue, Choice::Abort] {
+        let mut office = Office::with(no_retries(), points()).await;
+        let drawn = office.store.lines(Scope::Flow, &"top/flow".into()).unwrap()[0].id;
+        let port = office.port("a0");
+        let call = tokio::spawn(async move { port.call(order).await });
+        let point = office.asked().await;
+        assert_eq!(point.proposed, "widen");
+        assert_eq!(point.lines.len(), 2, "of the flow and of the session");
+        assert_eq!(point.lines[0], drawn);
+        assert_eq!(
+            point.pinned.len(),
+            2,
+            "what it began with, and that it has gone back: {point:?}"
+        );
+        tokio::time::advance(LONG).await;
+        // Others go on, and the store is tidied.
+        for _ in 0..3 {
+            office.port("a1").call(Order::Add(1)).await.unwrap();
+            office.system.checkpoint("top/flow").await.unwrap();
+        }
+        let keep = Retention { checkpoints: 1, lines: 1 };
+        office.store.retain(keep, office.system.clock().wall().into()).unwrap();
+        assert_eq!(office.store.lines(Scope::Flow, &"top/flow".into()).unwrap().len(), 2);
+        for id in &point.pinned {
+            let pins = office.store.find(*id).unwrap().pins;
+            assert!(pins.iter().any(|pin| pin.owner == "a point at top/flow/a0"), "{pins:?}");
+        }
+        office.system.points().decide(point.id, choice.clone(), "ann", "let it").unwrap();
+        let answer = call.await.unwrap();
+        match choice {
+            Choice::Continue => {
+                assert_eq!(answer.unwrap().value, 10);
+                assert_eq!(office.returned(), ["top/flow"]);
+                assert_ne!(office.pins(), [""; 0], "it might have failed again");
+            }
+            _ => {
+                answer.unwrap_err();
+                assert_eq!(office.pins(), [""; 0]);
+                // By hand it is too old by now, as it would have been before.
+                let error = office.system.rollback("top/flow", To::Line(drawn)).await.unwrap_err();
+                assert!(error.to_string().contains("old"), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_too_old_when_a_person_was_asked_is_not_brought_back() {
+    let points = SystemOptions::new().points(PointSpec::new().after_rollback(8 * LONG));
+    let mut office = Office::with(no_retries(), points).await;
+    tokio::time::advance(LONG).await;
+    let port = office.port("a0");
+    let order = Order::AtMost(10, Class::ToolExecution);
+    let call = tokio::spawn(async move { port.call(order).await });
+    let point = office.asked().await;
+    assert_eq!(point.lines, []);
+    assert!(!office.pins().iter().any(|owner| owner.starts_with("line-")), "{:?}", office.pins());
+    office.system.points().decide(point.id, Choice::Continue, "ann", "let it").unwrap();
+    call.await.unwrap().unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]

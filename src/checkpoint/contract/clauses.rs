@@ -1,9 +1,8 @@
 //! The clauses, each an async function that panics with what is not as it is owed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::checkpoint::Scope;
 use crate::checkpoint::contract::Clause;
 use crate::checkpoint::contract::kit::{
     child, commit, draft, got, history, id, ids, line, lines, memory, now, pin, records, refused,
@@ -14,6 +13,7 @@ use crate::checkpoint::manifest::{Budgets, Digest, Draft, Sealed, Topology};
 use crate::checkpoint::snapshot::Snapshot;
 use crate::checkpoint::store::{Batch, Durability, Export, Item, Store, Stored};
 use crate::checkpoint::validate::{Rules, Validator};
+use crate::checkpoint::{Retention, Scope};
 use crate::error::{CheckpointError, StoreError};
 use crate::id::{CheckpointId, Incarnation};
 
@@ -36,6 +36,7 @@ clauses! {
     contents_of_different_types_with_the_same_bytes_are_read_as_what_each_is
     a_journal_keeps_its_order_and_its_positions
     retention_keeps_the_newest_and_whatever_is_needed
+    retention_keeps_what_is_held_besides
     retention_keeps_what_a_child_goes_on_from
     retention_keeps_where_a_request_began_that_a_line_has_in_the_middle
     retention_keeps_the_newest_lines_of_each_place
@@ -253,6 +254,19 @@ fn is_valid(store: &dyn Store, sealed: &Sealed) {
     }
 }
 
+async fn retention_keeps_what_is_held_besides(store: Arc<dyn Store>) {
+    let store = &*store;
+    let made = history(store, "a", 4).await;
+    let keep = Retention { checkpoints: 1, lines: 1 };
+    let held = HashSet::from([id(&made[0]), CheckpointId(7)]);
+    let retained = got("`retain_besides`", store.retain_besides(keep, now(5).wall, &held));
+    let left = ids(store, "a");
+    assert_eq!(left.len(), 4 - retained.dropped.len(), "`Retained::dropped`");
+    assert!(left.contains(&id(&made[0])) && left.contains(&id(&made[3])), "what is held: {left:?}");
+    retain(store, 1, 1, 5);
+    assert_eq!(ids(store, "a"), [id(&made[3])], "what is held no longer");
+}
+
 async fn retention_keeps_what_a_child_goes_on_from(store: Arc<dyn Store>) {
     let store = &*store;
     // In the middle of a request, with what it began with and with nothing before it; no pin holds that.
@@ -315,6 +329,9 @@ async fn retention_keeps_the_newest_lines_of_each_place(store: Arc<dyn Store>) {
         commit(store, Batch::new().line(line.clone())).await;
     }
     refused(store, "a line twice", Batch::new().line(drawn[0].clone())).await;
+    // A pin in the name of a line, on its first member, holds all of it.
+    let for_ann = format!("{} for ann", drawn[0].id);
+    commit(store, Batch::new().pin(id(&made[0]), pin(&for_ann, 10, 1))).await;
     let listed = lines(store, Scope::Session, &root());
     let found: Vec<_> = listed.iter().map(|it| it.id).collect();
     let wanted: Vec<_> = drawn.iter().rev().map(|it| it.id).collect();
@@ -322,11 +339,13 @@ async fn retention_keeps_the_newest_lines_of_each_place(store: Arc<dyn Store>) {
     assert_eq!(*listed[0], drawn[3], "a line as it was drawn");
     assert!(lines(store, Scope::System, &root()).is_empty(), "lines of another scope");
     assert!(lines(store, Scope::Session, &child("a")).is_empty(), "lines of another place");
-    let keep = crate::checkpoint::Retention { checkpoints: 1, lines: 2 };
+    let keep = Retention { checkpoints: 1, lines: 2 };
     let retained = got("`retain`", store.retain(keep, now(20).wall));
-    assert_eq!(retained.lines, [drawn[1].id, drawn[0].id], "`Retained::lines`");
-    assert_eq!(lines(store, Scope::Session, &root()).len(), 2, "the lines that are left");
-    assert_eq!(ids(store, "a"), [id(&made[3]), id(&made[2])], "what they name");
+    assert_eq!(retained.lines, [drawn[1].id], "`Retained::lines`");
+    let left: Vec<_> = lines(store, Scope::Session, &root()).iter().map(|it| it.id).collect();
+    assert_eq!(left, [drawn[3].id, drawn[2].id, drawn[0].id], "the newest lines, and the pinned");
+    let left = [3, 2, 0].map(|at: usize| id(&made[at]));
+    assert_eq!(ids(store, "a"), left, "what they name");
 }
 
 async fn what_is_dropped_is_gone_and_what_goes_on_from_it_is_whole(store: Arc<dyn Store>) {

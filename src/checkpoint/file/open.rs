@@ -325,12 +325,26 @@ impl Loading<'_> {
         segment.file.sync_all().map_err(self.fail("cutting off what was not whole"))
     }
 
-    /// Keeps what is cut off in a file beside the log.
+    /// Keeps what is cut off in a file beside the log, of its own and durable before anything is cut off.
     fn keep(&self, segment: &Segment, at: u64, size: u64) -> Result<(), StoreError> {
         let len = usize::try_from(size - at).unwrap_or(usize::MAX);
         let bytes = segment.read(at, len).map_err(self.fail("reading"))?;
-        let path = self.folder.join(format!("{}.cut-{at}", segment.name));
-        std::fs::write(path, bytes).map_err(self.fail("keeping what is cut off"))
+        let keep = |name: String| {
+            let path = self.folder.join(name);
+            let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            sync_folder(self.folder)
+        };
+        let name = format!("{}.cut-{at}", segment.name);
+        let mut kept = keep(name.clone());
+        let mut nth = 1;
+        // Something was cut off here before.
+        while matches!(&kept, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+            nth += 1;
+            kept = keep(format!("{name}-{nth}"));
+        }
+        kept.map_err(self.fail("keeping what is cut off"))
     }
 }
 

@@ -45,7 +45,7 @@ fn written_anew(path: &Path) -> Vec<u8> {
 fn put(frames: &mut Frames, change: Change<Place, Place>) {
     let change: Pending = match change {
         Change::Piece(digest, place) => {
-            return frames.content(digest, &place.envelope().unwrap());
+            return frames.content(digest, &place.content(digest).unwrap());
         }
         Change::Append(stream, position, place) => {
             return frames.append(&stream, position, &place.record().unwrap());

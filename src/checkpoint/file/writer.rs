@@ -3,6 +3,7 @@
 //! *Invariant.* A batch is answered once, after it is as durable as it asked for, or after every byte of
 //! it is gone again.
 
+use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ use crate::checkpoint::index::{Admission, Change};
 use crate::checkpoint::manifest::Wall;
 use crate::checkpoint::store::{Answerer, Batch, Durability, Item, Receipt, Retained, Retention};
 use crate::error::StoreError;
+use crate::id::CheckpointId;
 
 /// How much is written at once, at most; more waits for the next round.
 const GROUP: usize = 16 << 20;
@@ -36,6 +38,7 @@ pub(super) enum Job {
     Retain {
         keep: Retention,
         now: Wall,
+        held: HashSet<CheckpointId>,
         answer: Answer<Retained>,
     },
     Flush {
@@ -238,10 +241,10 @@ impl Writer {
                     Err(error) => answerer.answer(Err(error)),
                 }
             }
-            Job::Retain { keep, now, answer } => {
+            Job::Retain { keep, now, held, answer } => {
                 // Planned here, where nothing can be pinned or named in between.
                 self.write(std::mem::take(group));
-                let plan = self.shared.index.read().plan(keep, now);
+                let plan = self.shared.index.read().plan(keep, now, &held);
                 let mut batch = Batch::new();
                 for id in &plan.lines {
                     batch = batch.item(Item::DropLine(*id));

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use super::*;
 use crate::id::CheckpointId;
-use crate::journal::{Made, Taken};
+use crate::journal::{Made, Releasing, Taken};
 
 fn made(id: &str) -> Made {
     let child = ChildPath::new("desk").join(id);
@@ -326,4 +326,34 @@ async fn a_line_that_is_on_its_way_keeps_what_it_names_of_a_child_that_goes() {
     let left: Vec<_> = left.iter().map(|listed| listed.checkpoint.id).collect();
     assert_eq!(left, [named.checkpoint().id]);
     assert!(asked.find(other.checkpoint().id).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_takes_is_set_aside_again_for_whom_it_was() {
+    for is_deleted in [false, true] {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (journal, _) = Journal::open(Arc::clone(&store), clock()).unwrap();
+        let path = ChildPath::new("desk/agent");
+        let (serial, commit) = journal.makes(made("agent")).ok().unwrap();
+        commit.await.unwrap();
+        journal.stands(&path, serial, true);
+        journal.accepted(open("one"), Durability::Sync).unwrap().await.unwrap();
+        let (key, trail) = (Arc::from("one"), Trail::default());
+        journal.quarantined(&key, trail, Wall(9), Durability::Sync).await.unwrap();
+        let releasing = Releasing::of(&journal, journal.aside("one").unwrap());
+        let (_, handed) = journal.released("one").unwrap();
+        handed.await.unwrap();
+        if is_deleted {
+            journal.clears(&path, serial).unwrap().done().await.unwrap();
+        }
+        releasing.sets_back().await.unwrap();
+        assert!(journal.state.lock().children.releasing.is_empty());
+        let (again, _) = Journal::open(store, clock()).unwrap();
+        for journal in [journal, again] {
+            let aside = journal.aside("one").unwrap();
+            assert_eq!((aside.deleted, aside.at), (is_deleted, Wall(9)));
+            assert_eq!(aside.open.request, open("one").request);
+            assert!(journal.open_requests().is_empty());
+        }
+    }
 }

@@ -26,6 +26,13 @@ fn the_retry_budget_has_the_numbers_of_the_aws_sdks() {
     assert!(budget.withdraw(5));
     budget.deposit();
     assert_eq!(budget.tokens(), 6);
+    // A retry that has helped has cost nothing.
+    budget.repay(14);
+    assert_eq!(budget.tokens(), 20);
+    budget.repay(0);
+    assert_eq!(budget.tokens(), 21);
+    budget.repay(500);
+    assert_eq!(budget.tokens(), 500);
 }
 
 #[test]

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Missing, Phase, Place, Report, RollbackError, Since, To, Wider};
+use super::{Choice, Missing, Phase, Place, Report, RollbackError, Since, To, Wider};
 use crate::event::Event;
-use crate::journal::Journal;
+use crate::journal::{Footing, Journal};
 use crate::moment::Moment;
 use crate::slot::Held;
 
@@ -31,7 +31,7 @@ impl Place {
             () = limit => Err(self.too_late(self.scope().limit(), "making the lives that follow")),
         };
         match chosen {
-            Ok((line, chosen, refused)) => {
+            Ok(Choice { line, lives: chosen, refused, footing }) => {
                 let children: Vec<_> = chosen.iter().map(|(child, ..)| Arc::clone(child)).collect();
                 let held = Held::new(children.clone());
                 let mut returned = Vec::with_capacity(chosen.len());
@@ -61,7 +61,7 @@ impl Place {
                     missing,
                     elapsed,
                 };
-                Some(Fallen { journal, report, since, begun, held })
+                Some(Fallen { journal, report, since, begun, held, footing })
             }
             // Nothing of it was ever stored.
             Err(RollbackError::NoState(_)) => None,
@@ -124,6 +124,7 @@ pub(crate) struct Fallen {
     since: Since,
     begun: Moment,
     held: Held,
+    footing: Footing,
 }
 
 impl Fallen {
@@ -134,9 +135,10 @@ impl Fallen {
 
     /// All are up.
     pub(crate) fn come_up(self, place: Place) {
-        let Self { journal, mut report, since, begun, held } = self;
+        let Self { journal, mut report, since, begun, held, footing } = self;
         let hub = Arc::clone(&place.node.hub);
         hub.runtime.clone().spawn(async move {
+            let _footing = footing;
             let phase = Phase::default();
             let missing = Missing::noted(&journal, std::mem::take(&mut report.missing));
             // Until here it has waited for a start that went well.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Back, Place, Registry, RollbackError, To};
-use crate::checkpoint::Scope;
+use crate::checkpoint::{Listed, Now, RecoveryLine, Scope, Store};
 use crate::hub::{Asks, Returned, Returning, Scopes};
 use crate::id::ChildPath;
+use crate::moment::Moment;
 
 impl Scopes for Registry {
     fn next(&self, at: &ChildPath) -> Option<(ChildPath, Scope)> {
@@ -29,6 +30,25 @@ impl Scopes for Registry {
             above = path.parent();
         }
         None
+    }
+
+    fn lines(&self, child: &ChildPath, failed: Moment) -> Vec<Arc<RecoveryLine>> {
+        let Some(journal) = self.hub.journal.get() else { return Vec::new() };
+        let now = Now::read(&*self.hub.clock);
+        let (mut found, mut at) = (Vec::new(), child.clone());
+        while let Some((above, scope)) = self.next(&at) {
+            let lines = journal.store.lines(scope, &above).unwrap_or_default();
+            let is_younger = |line: &RecoveryLine| {
+                self.rollbacks.drawn(line.id).is_some_and(|drawn| drawn > failed)
+            };
+            let fits = |line: &RecoveryLine| {
+                line.members.iter().all(|(_, id)| !journal.is_used_up(*id))
+                    && may_be_pinned(&*journal.store, line, now)
+            };
+            found.extend(lines.into_iter().find(|line| !is_younger(line) && fits(line)));
+            at = above;
+        }
+        found
     }
 
     fn returns(&self) -> u64 {
@@ -59,4 +79,13 @@ impl Scopes for Registry {
             }
         })
     }
+}
+
+/// Whether all of this line could be returned to now, as far as age and people say: what cannot is not brought back
+/// by a pin.
+fn may_be_pinned(store: &dyn Store, line: &RecoveryLine, now: Now) -> bool {
+    let held = |listed: &Listed| line.is_held_by(&listed.pins, now.wall);
+    let hook = line.hook().and_then(|id| store.find(id).ok());
+    hook.is_some_and(|listed| held(&listed))
+        || line.members.iter().all(|(_, id)| store.find(*id).is_ok_and(|it| it.is_of_use(now)))
 }

@@ -184,17 +184,25 @@ impl Place {
             let commit = batch.map(|batch| journal.returned(&used, &missing, batch));
             async move { commit?.await }
         };
-        // No room is made here: what is returned to might go for it.
-        while let Err(error) = write(&members).await {
+        let hub = &self.node.hub;
+        let ledger = || hub.effects.ledger.lock().records();
+        // Whatever room is made, what is returned to stays.
+        while let Err(error) = hub.with_room(journal, &ledger, || write(&members)).await {
             let count = members.len();
             self.forget_gone(&*journal.store, &mut members);
             if members.len() == count {
                 journal.note_failure(&error);
+                for (child, sealed) in &members {
+                    if let Some(parent) = sealed.checkpoint().lineage.parent {
+                        journal.stands_on(child.path(), parent);
+                    }
+                }
                 return Err(error.into());
             }
         }
         for (child, sealed) in &members {
             child.captured(sealed);
+            journal.stands_by_itself(child.path());
         }
         Ok(())
     }

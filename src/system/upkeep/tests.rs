@@ -10,6 +10,7 @@ use crate::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use crate::checkpoint::{MemoryStore, Snapshot};
 use crate::error::{CheckpointError, ResolveError};
 use crate::event::Event;
+use crate::fate::Fate;
 use crate::fault::{EffectKind, Fault};
 use crate::ledger::Said;
 use crate::port::{CallOptions, Needs, Port};
@@ -290,4 +291,33 @@ fn what_nobody_can_read_any_more_is_exported_as_it_stands_there() {
         let text: serde_json::Value = serde_json::from_str(&exported(&aside).unwrap()).unwrap();
         assert_eq!(text["request"], "[".repeat(300));
     });
+}
+
+#[tokio::test]
+async fn an_act_of_a_request_that_failed_is_unknown_also_when_it_could_be_undone() {
+    use crate::checkpoint::{SchemaId, codec};
+    let key = "905c56b07c8b7c433a7149f912692b6f06600720ab3b4f299b34b43f7880473b";
+    let fated = |fate: &str| format!(r#"{{"fated":{{"key":"one","fate":"{fate}","reply":null}}}}"#);
+    for (fate, open) in [(None, 0), (Some("failed"), 1), (Some("expired"), 1), (Some("done"), 1)] {
+        let mut lines = vec![
+            r#"{"accepted":{"child":"desk/agent","key":"one","request":"5","deadline":null}}"#
+                .to_owned(),
+            format!(
+                r#"{{"intent":{{"key":"{key}","epoch":0,"task":"one","owner":"desk/agent","step":3,"ordinal":0,"tool":"desk/till","kind":"compensable","request":"5","undo":["desk/undo","5"]}}}}"#
+            ),
+        ];
+        lines.extend(fate.map(fated));
+        let batch = lines.iter().fold(Batch::new(), |batch, line| {
+            let schema = SchemaId::new("mainstay.journal", 10);
+            batch.append("mainstay", codec::seal_bytes(&schema, line.as_bytes()).unwrap())
+        });
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        store.commit(batch, Durability::Sync).await.unwrap();
+        let effects = Upkeep::of(Arc::clone(&store)).unwrap().effects();
+        assert_eq!(effects.open().len(), open, "{fate:?}");
+        if open > 0 {
+            effects.did_not_happen(effects.open()[0].key).await.unwrap();
+        }
+        assert!(Upkeep::of(store).unwrap().effects().open().is_empty(), "{fate:?}");
+    }
 }
