@@ -115,11 +115,12 @@ pub trait Stateful: Behavior + Clone {
         ctx: &Context,
     ) -> impl Future<Output = Result<Step<Self::Reply>, Fault>> + Send;
 
-    /// What its snapshots must look like, and how older ones become the present kind.
+    /// What its snapshots must look like, and how older ones become the present kind: which fields they must have
+    /// above all. That an agent has `tools_used`, `context` and `memory` is required by [`Schema::agent`].
     ///
     /// # Default
-    /// None: whatever [`Stateful::snapshot`] gives is taken, and one that was stored by another
-    /// version of the program is refused by name.
+    /// None: no field is required, whatever kind the spec says it is, whatever [`Stateful::snapshot`] gives is
+    /// taken, and one that was stored by another version of the program is refused by name.
     fn schema() -> Option<Schema> {
         None
     }

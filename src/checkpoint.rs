@@ -7,10 +7,14 @@
 //! lets pass is a [`Validated`], the only thing that can be restored. A [`RecoveryLine`] names one
 //! checkpoint a child, such that they agree.
 //!
+//! There are two stores, [`MemoryStore`] and [`FileStore`]. What a store of your own has to do is said at
+//! [`Store`], and [`contract`] checks that it does.
+//!
 //! *Invariant.* Nothing here starts, stops or asks a child. Time is handed in, as [`Now`]. The encoding
 //! is known to [`codec`] alone.
 
 pub mod codec;
+pub mod contract;
 pub mod file;
 pub mod line;
 pub mod manifest;
@@ -19,6 +23,7 @@ pub mod snapshot;
 pub mod store;
 pub mod validate;
 
+mod batch;
 mod index;
 mod spread;
 mod stored;
@@ -39,7 +44,7 @@ pub use manifest::{
 pub use memory::MemoryStore;
 pub use snapshot::{Piece, Snapshot};
 pub use store::{
-    Batch, Commit, Compacted, Durability, Export, JournalRecord, Listed, Receipt, Retained,
+    Batch, Commit, Compacted, Durability, Export, Item, JournalRecord, Listed, Receipt, Retained,
     Retention, Store, StoreInfo, Stored,
 };
 pub use validate::{Refused, Rules, Schema, Schemas, Validated, Validator};

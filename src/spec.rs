@@ -335,7 +335,8 @@ impl ChildSpec {
         self
     }
 
-    /// What it is, for the dump.
+    /// What it is, for the dump, and for nothing else: which fields its states must have says its behavior's
+    /// [schema](crate::behavior::Stateful::schema), also of an agent.
     ///
     /// # Default
     /// [`Kind::Stateful`] or [`Kind::Stateless`].

@@ -2,15 +2,17 @@
 //! scribbled over and filled up. However it went on, the database says that each transfer is done or
 //! undone as a whole, with one notice.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use harness::{
-    Dice, Log, Running, closed_folder, copy, copy_into, die, ends, errors, example, refused, text,
+    Dice, Log, Running, accepted, closed_folder, copy, copy_into, die, ends, ends_without, errors,
+    example, killed, refused, text,
 };
 
 #[path = "crash/codegen.rs"]
@@ -32,12 +34,18 @@ fn run_of(folder: &Path, transfers: &str, seed: &str, rate: &str) -> Command {
     let mut command = example("finance");
     command.arg("--store").arg(folder).args(["--transfers", transfers, "--seed", seed]);
     command.args(["--fault-rate", rate, "--backoff-ms", "1", "--summary", "json"]);
+    command.arg("--tell-accepted");
     command
 }
 
 /// Runs to the end, and looks at what the database says.
 fn ends_well(command: Command, what: &str) -> Value {
-    let (summary, text) = ends(command, what);
+    ends_well_after(command, &BTreeSet::new(), what)
+}
+
+/// As [`ends_well`], after processes that have accepted these.
+fn ends_well_after(command: Command, known: &BTreeSet<String>, what: &str) -> Value {
+    let (summary, text) = ends_without(command, known, what);
     for none in ["lost", "duplicated", "notifications_duplicated", "unknown_open"] {
         assert_eq!(summary[none], 0, "{what}: {text}");
     }
@@ -55,22 +63,34 @@ fn points() -> u64 {
     points
 }
 
+/// Every other point is one at which it is killed from outside.
+fn ended(command: Command, point: u64, after: bool) -> Output {
+    if (point + u64::from(after)).is_multiple_of(2) {
+        killed(command, point, after)
+    } else {
+        die(command, point, after)
+    }
+}
+
 #[test]
 fn a_process_that_ends_at_any_point_is_gone_on_with() {
     let points = points();
     assert!(points > 40, "only {points} points to end at");
-    let mut resumed = 0;
+    let (mut resumed, mut remembered) = (0, 0);
     for after in [false, true] {
         for point in 1..=points {
             let folder = TempDir::new().unwrap();
             let what = format!("point {point} of {points}, after: {after}");
-            let output = die(finance(folder.path()), point, after);
+            let output = ended(finance(folder.path()), point, after);
             assert_eq!(output.status.code(), None, "{what}: it did not die: {}", errors(&output));
-            let summary = ends_well(finance(folder.path()), &what);
+            let known = accepted(&output);
+            remembered += known.len() as u64;
+            let summary = ends_well_after(finance(folder.path()), &known, &what);
             resumed += summary["resumed"].as_u64().unwrap();
         }
     }
     assert!(resumed > points, "only {resumed} requests were taken up");
+    assert!(remembered > points, "only {remembered} requests were known to have been accepted");
 }
 
 #[test]
@@ -82,14 +102,17 @@ fn a_process_that_ends_while_it_goes_on_is_gone_on_with() {
     for first in (1 + dice.below(2)..=points).step_by(2) {
         let folder = TempDir::new().unwrap();
         let after = dice.below(2) == 0;
-        die(finance(folder.path()), first, after);
+        let mut known = accepted(&die(finance(folder.path()), first, after));
         // What is left to do has fewer points the later the first end was.
         let second = 1 + dice.below((points - first).clamp(1, 20));
         let second_after = dice.below(2) == 0;
-        let output = die(finance(folder.path()), second, second_after);
+        let output = ended(finance(folder.path()), second, second_after);
         seconds += u64::from(output.status.code().is_none());
+        let again = accepted(&output);
         let what = format!("points {first} (after: {after}) and {second} (after: {second_after})");
-        ends_well(finance(folder.path()), &what);
+        assert!(again.is_disjoint(&known), "{what}: {known:?} were known, {again:?} are new");
+        known.extend(again);
+        ends_well_after(finance(folder.path()), &known, &what);
     }
     assert!(seconds > points / 4, "only {seconds} of {points} ended a second time");
 }
@@ -100,16 +123,18 @@ fn a_process_that_is_killed_at_random_is_gone_on_with() {
     for round in 0..10 {
         let folder = TempDir::new().unwrap();
         let seed = dice.below(10_000).to_string();
-        let mut kills = 0;
+        let (mut kills, mut known) = (0, BTreeSet::new());
         for _ in 0..=dice.below(4) {
             let mut child = run_of(folder.path(), "8", &seed, "0.3").spawn().unwrap();
             std::thread::sleep(Duration::from_millis(dice.below(250)));
             kills += u64::from(child.try_wait().unwrap().is_none());
             child.kill().unwrap();
-            child.wait().unwrap();
+            let again = accepted(&child.wait_with_output().unwrap());
+            assert!(again.is_disjoint(&known), "seed {seed}: {known:?}, {again:?} are new");
+            known.extend(again);
         }
         let what = format!("round {round}, seed {seed}, {kills} kills");
-        ends_well(run_of(folder.path(), "8", &seed, "0.3"), &what);
+        ends_well_after(run_of(folder.path(), "8", &seed, "0.3"), &known, &what);
     }
 }
 

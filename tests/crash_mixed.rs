@@ -39,6 +39,12 @@ impl World {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Remembers what was accepted: from here on it must not be lost.
+    fn accepted(&self, key: &str) {
+        let file = OpenOptions::new().create(true).append(true).open(self.0.join("accepted"));
+        file.unwrap().write_all(format!("{key}\n").as_bytes()).unwrap();
+    }
+
     /// Acts, once for each key.
     fn act(&self, key: &str, what: u64) {
         let line = format!("{what} {key}");
@@ -162,9 +168,10 @@ fn twins_key(n: u64) -> String {
     format!("twins-{n}")
 }
 
-async fn submit(port: &Port<u64, u64>, n: u64, key: String) {
+async fn submit(world: &World, port: &Port<u64, u64>, n: u64, key: String) {
     match port.submit(n, CallOptions::new().key(key.as_str())).await {
-        Ok(_) | Err(CallError::Refused { why: Unavailable::Duplicate, .. }) => {}
+        Ok(_) => world.accepted(&key),
+        Err(CallError::Refused { why: Unavailable::Duplicate, .. }) => {}
         Err(error) => panic!("{key}: {error}"),
     }
     tell("an acceptance");
@@ -195,8 +202,8 @@ async fn work(folder: &Path) {
     let agent: Port<u64, u64> = system.port("desk/agent").unwrap();
     let twins: Port<u64, u64> = system.port("desk/twins").unwrap();
     for n in 0..REQUESTS {
-        submit(&agent, n, agent_key(n)).await;
-        submit(&twins, n, twins_key(n)).await;
+        submit(&world, &agent, n, agent_key(n)).await;
+        submit(&world, &twins, n, twins_key(n)).await;
     }
     let keys: Vec<String> = (0..REQUESTS).flat_map(|n| [agent_key(n), twins_key(n)]).collect();
     settled(&system, &keys).await;
@@ -243,6 +250,13 @@ async fn is_sound(folder: &Path, what: &str) {
         let done = Some(Journaled::Fated(Fate::Done, Some(n.to_string())));
         assert_eq!(system.journaled(&twins_key(n)), done, "{what}");
     }
+    // What one process has accepted no later one has taken for new.
+    let text = std::fs::read_to_string(folder.join("accepted")).unwrap();
+    let mut accepted: Vec<&str> = text.lines().collect();
+    accepted.sort_unstable();
+    let twice = accepted.windows(2).find(|pair| pair[0] == pair[1]);
+    assert_eq!(twice, None, "{what}: accepted, and lost");
+    assert!(accepted.len() as u64 > REQUESTS, "{what}: {accepted:?}");
     // Each was counted once, whatever became of the lives that counted.
     answers.sort_unstable();
     assert_eq!(answers, (1..=REQUESTS).collect::<Vec<_>>(), "{what}");

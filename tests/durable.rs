@@ -192,6 +192,8 @@ fn end_everywhere(last_commit_is_made: bool) {
     for limit in 0.. {
         let (inner, world) = (store(), Arc::new(World::default()));
         let dying = Arc::new(Dying::new(&inner, limit, last_commit_is_made));
+        // What the caller was told, who is still there when the process is not.
+        let told = Mutex::new(Vec::new());
         let finished = runtime().block_on(async {
             let store: Arc<dyn Store> = Arc::clone(&dying) as Arc<dyn Store>;
             let work = async {
@@ -199,6 +201,7 @@ fn end_everywhere(last_commit_is_made: bool) {
                     recover(spec(&world, EffectKind::Irreversible), &store).await;
                 for (key, request) in [("one", 1_u64), ("three", 3)] {
                     counter.submit(request, CallOptions::new().key(key)).await.unwrap();
+                    told.lock().push(key);
                 }
                 counter.call(0_u64).await.unwrap();
             };
@@ -210,6 +213,7 @@ fn end_everywhere(last_commit_is_made: bool) {
                 recover(spec(&world, EffectKind::Irreversible), &inner).await;
             for (key, request) in [("one", 1_u64), ("three", 3)] {
                 if system.journaled(key).is_none() {
+                    assert!(!told.lock().contains(&key), "{key} was lost, limit {limit}");
                     counter.submit(request, CallOptions::new().key(key)).await.unwrap();
                 }
             }

@@ -1,7 +1,11 @@
 //! What earlier versions wrote is read by this one.
 //!
 //! `tests/golden/` has a folder for each version of the format: an export, and a store as its files.
-//! They are never written again. A new version adds a folder: run with `MAINSTAY_GOLDEN=write`.
+//! They are never written again. A new version adds a folder: run with `MAINSTAY_GOLDEN=write`. `journal/` has those of the
+//! journal, one file a version from 3 on: 1 and 2 never left this project.
+//!
+//! What is written today is compared with the newest version, so that nobody changes it without noticing: here the
+//! envelopes, in `checkpoint/file/tests` the log, in `journal/tests/golden` the journal.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +14,7 @@ use std::time::Duration;
 use mainstay::checkpoint::{
     Batch, Budgets, Checkpoint, Digest, Draft, Durability, Export, FileOptions, FileStore,
     LineDraft, Now, Pin, Rules, Schema, Schemas, Scope, Snapshot, Store, Topology, Validator, Wall,
+    codec,
 };
 use mainstay::id::{ChildPath, Incarnation};
 use mainstay::moment::Moment;
@@ -167,6 +172,41 @@ fn every_version_of_the_format_is_read() {
     for version in 1..=newest {
         read(&folder(version));
     }
+}
+
+/// What an envelope says of its payload before compression, and that payload: a later compressor may do better.
+fn plain(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let opened = codec::open(bytes).unwrap();
+    (bytes[..20].to_vec(), opened.payload().to_vec())
+}
+
+#[test]
+fn what_is_written_today_is_what_the_newest_version_wrote() {
+    const CHANGED: &str = "it is written otherwise than by the newest version: a change of the format is a new version, with its own \
+         golden files";
+    let newest = versions().last().unwrap();
+    let then = std::fs::read(newest.join("export.bin")).unwrap();
+    let export = Export::read(&then).unwrap();
+    // The checkpoint and the export are encoded anew.
+    assert_eq!(plain(&export.export().unwrap()), plain(&then), "{CHANGED}");
+    let checkpoint = export.checkpoint();
+    // And so is each content: the names of them all are in the checkpoint.
+    let draft = Draft::new(checkpoint.child.clone(), snapshot(4), now(4));
+    let sealed = draft.envelope(b"Where is order 1042?".to_vec()).seal().unwrap();
+    let names: Vec<Digest> = checkpoint.contents().collect();
+    let now: Vec<Digest> = sealed.checkpoint().contents().collect();
+    assert_eq!(now, names, "{CHANGED}");
+    let (_, all) = plain(&then);
+    let (mut whole, mut compressed) = (0, 0);
+    for (_, bytes) in sealed.parts() {
+        let is_compressed = bytes[6] == 1;
+        // Of one that is compressed its head up to the length of what is stored, and the name of its schema.
+        let head = if is_compressed { &bytes[..20] } else { &bytes[..] };
+        assert!(all.windows(head.len()).any(|there| there == head), "{CHANGED}: {bytes:x?}");
+        compressed += u32::from(is_compressed);
+        whole += u32::from(!is_compressed);
+    }
+    assert_eq!((whole, compressed), (3, 1), "{CHANGED}");
 }
 
 /// Every version that is written or was.

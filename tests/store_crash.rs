@@ -382,6 +382,8 @@ fn a_crash_at_any_point_of_a_compaction_loses_nothing() {
 struct Script {
     fail: Mutex<BTreeMap<&'static str, (usize, io::ErrorKind)>>,
     syncs: AtomicUsize,
+    /// Of new folders, whose names are made durable.
+    folders: AtomicUsize,
     /// The first sync says that it began, and waits to be let go.
     gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
@@ -404,8 +406,10 @@ impl Faults for Script {
             Touch::Cut => "cut",
             Touch::Roll => "roll",
             Touch::Swap => "swap",
+            Touch::Folder => "folder",
             _ => "other",
         };
+        self.folders.fetch_add(usize::from(touch == Touch::Folder), Ordering::SeqCst);
         if touch == Touch::Sync {
             self.syncs.fetch_add(1, Ordering::SeqCst);
             let gate = self.gate.lock().unwrap().take();
@@ -425,6 +429,23 @@ fn scripted(folder: &Path) -> (FileStore, Arc<Script>) {
     let script = Arc::new(Script::default());
     let faults: Arc<dyn Faults> = Arc::clone(&script) as Arc<dyn Faults>;
     (FileOptions::new().faults(faults).open(folder).unwrap(), script)
+}
+
+#[test]
+fn the_names_of_the_folders_that_are_made_for_a_store_are_durable_before_it_takes_anything() {
+    let place = scratch();
+    let script = Arc::new(Script::default());
+    let options = FileOptions::new().faults(Arc::clone(&script) as Arc<dyn Faults>);
+    let open = |name: &str| options.clone().open(place.path().join(name));
+    drop(open("a/b/store").unwrap());
+    assert_eq!(script.folders.load(Ordering::SeqCst), 3);
+    drop(open("a/b/store").unwrap());
+    assert_eq!(script.folders.load(Ordering::SeqCst), 3, "nothing was made");
+    drop(open("a/b/other").unwrap());
+    assert_eq!(script.folders.load(Ordering::SeqCst), 4);
+    script.fail("folder", 0, io::ErrorKind::Other);
+    let error = open("new").unwrap_err();
+    assert!(matches!(error, StoreError::Io { what: "making the folder", .. }), "{error}");
 }
 
 fn journal(store: &FileStore) -> Vec<u8> {

@@ -65,7 +65,7 @@ const INTERRUPTED: u8 = 130;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let points = Points::new(args.mishaps.die_at, args.mishaps.die_after);
+    let points = Points::new(&args.mishaps);
     let result = run(&args, &points).await;
     if args.mishaps.count_points {
         let _ = writeln!(stderr(), "points: {}", points.passed());
@@ -109,7 +109,7 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
     let started = Instant::now();
     let work = async {
         stamp::write(&*store, &traits).await?;
-        submit(&system, &port, &specs, args.seed).await?;
+        submit(&system, &port, &specs, args.seed, points).await?;
         wait(&system, &mut events, &specs, args.seed).await
     };
     let worked = tokio::select! {
@@ -199,12 +199,14 @@ async fn submit(
     coder: &Port<Spec, Written>,
     specs: &[Spec],
     seed: u64,
+    points: &Points,
 ) -> Result<(), String> {
     for spec in specs {
         let key = key(spec, seed);
         if system.journaled(&key).is_none() {
-            let options = CallOptions::new().key(key);
+            let options = CallOptions::new().key(&*key);
             coder.submit(spec.clone(), options).await.map_err(|error| error.to_string())?;
+            points.accepted(&key);
         }
     }
     Ok(())

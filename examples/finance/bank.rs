@@ -345,5 +345,12 @@ fn found(path: &Path, plan: &Plan) -> Result<(), Refused> {
     }
     act.commit()?;
     drop(database);
-    std::fs::rename(&draft, path).map_err(failed)
+    std::fs::rename(&draft, path).map_err(failed)?;
+    // Its name is durable, too, before anything that the store knows of is done in it.
+    if cfg!(unix) {
+        let folder =
+            path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    }
+    Ok(())
 }

@@ -52,7 +52,7 @@ const INTERRUPTED: u8 = 130;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let points = Points::new(args.mishaps.die_at, args.mishaps.die_after);
+    let points = Points::new(&args.mishaps);
     let result = match &args.store {
         Some(folder) => run(&args, folder, &points).await,
         None => match tempfile::tempdir() {
@@ -121,7 +121,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
         complain(&format!("{} transfers were under way and go on", recovered.requests));
     }
 
-    let mut work = Work::new(&system, &bank, plan).map_err(unusable)?;
+    let mut work = Work::new(&system, &bank, plan, points).map_err(unusable)?;
     let worked = tokio::select! {
         biased;
         error = points.failure() => {

@@ -14,6 +14,15 @@ pub(crate) struct Mishaps {
     #[arg(long, hide = true, requires = "die_at")]
     pub(crate) die_after: bool,
 
+    /// Says so on stderr at that point and stays there, for whoever reads it to kill the process, instead of ending it
+    #[arg(long, hide = true, requires = "die_at")]
+    pub(crate) await_kill: bool,
+
+    /// Says on stderr of each request that it has been accepted, once it has been: who reads it remembers what
+    /// must not be lost
+    #[arg(long, hide = true)]
+    pub(crate) tell_accepted: bool,
+
     /// Says on stderr how many points were passed
     #[arg(long, hide = true)]
     pub(crate) count_points: bool,

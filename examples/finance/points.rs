@@ -5,6 +5,8 @@
 //! comes back as it is. Only after one that failed there is no other: a smaller one might still have room, and
 //! say that a request has failed for which the next process will have room again.
 
+use std::collections::HashSet;
+use std::io::{Write as _, stderr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,11 +20,15 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::mishaps::Mishaps;
+
 /// Counts points, and ends the process at one of them.
 #[derive(Debug, Default)]
 pub(crate) struct Points {
     die_at: Option<u64>,
     die_after: bool,
+    await_kill: bool,
+    tell_accepted: bool,
     passed: AtomicU64,
     /// The last commit of the store that survives a power cut.
     durable: AtomicU64,
@@ -31,16 +37,34 @@ pub(crate) struct Points {
 }
 
 impl Points {
-    pub(crate) fn new(die_at: Option<u64>, die_after: bool) -> Arc<Self> {
-        Arc::new(Self { die_at, die_after, ..Self::default() })
+    pub(crate) fn new(mishaps: &Mishaps) -> Arc<Self> {
+        let Mishaps { die_at, die_after, await_kill, tell_accepted, .. } = *mishaps;
+        Arc::new(Self { die_at, die_after, await_kill, tell_accepted, ..Self::default() })
+    }
+
+    /// A request was accepted: from here on it must not be lost.
+    pub(crate) fn accepted(&self, key: &str) {
+        if self.tell_accepted {
+            let _ = writeln!(stderr(), "accepted {key}");
+        }
+    }
+
+    /// The process ends here: nothing is written, closed or dropped any more.
+    fn end(&self) -> ! {
+        if self.await_kill {
+            let _ = writeln!(stderr(), "waits to be killed");
+            loop {
+                std::thread::park();
+            }
+        }
+        std::process::abort()
     }
 
     /// A point is reached; its number.
     fn before(&self) -> u64 {
         let point = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
         if self.die_at == Some(point) && !self.die_after {
-            // As SIGKILL: nothing is written, closed or dropped any more.
-            std::process::abort();
+            self.end();
         }
         point
     }
@@ -48,7 +72,7 @@ impl Points {
     /// What the point stands for is done.
     fn after(&self, point: u64) {
         if self.die_at == Some(point) && self.die_after {
-            std::process::abort();
+            self.end();
         }
     }
 
@@ -179,6 +203,23 @@ impl Store for Pointed {
 
     fn retain(&self, keep: Retention, now: Wall) -> Result<Retained, StoreError> {
         self.points.pass(|| self.inner.retain(keep, now))
+    }
+
+    fn retain_besides(
+        &self,
+        keep: Retention,
+        now: Wall,
+        held: &HashSet<CheckpointId>,
+    ) -> Result<Retained, StoreError> {
+        self.points.pass(|| self.inner.retain_besides(keep, now, held))
+    }
+
+    fn live(&self) -> Result<u64, StoreError> {
+        self.inner.live()
+    }
+
+    fn taken_up(&self) {
+        self.inner.taken_up();
     }
 
     fn compact(&self) -> Result<Compacted, StoreError> {

@@ -18,6 +18,7 @@ use crate::audit::{Books, State};
 use crate::bank::{Bank, Message, Notice};
 use crate::desk::TELLER;
 use crate::plan::Plan;
+use crate::points::Points;
 use crate::teller::{Done, Errand};
 
 /// Transfers that wait at a time.
@@ -41,19 +42,26 @@ pub(crate) struct Work {
     teller: Port<Errand, Done>,
     bank: Arc<Bank>,
     plan: Plan,
+    points: Arc<Points>,
     events: EventStream,
     pub(crate) rollbacks: u64,
     shown: Instant,
 }
 
 impl Work {
-    pub(crate) fn new(system: &System, bank: &Arc<Bank>, plan: Plan) -> Result<Self, String> {
+    pub(crate) fn new(
+        system: &System,
+        bank: &Arc<Bank>,
+        plan: Plan,
+        points: &Arc<Points>,
+    ) -> Result<Self, String> {
         let teller = system.port(TELLER).map_err(|error| error.to_string())?;
         Ok(Self {
             system: system.clone(),
             teller,
             bank: Arc::clone(bank),
             plan,
+            points: Arc::clone(points),
             events: system.events(),
             rollbacks: 0,
             shown: Instant::now(),
@@ -84,7 +92,10 @@ impl Work {
         let mut errand = errand;
         loop {
             match self.teller.submit(errand, CallOptions::new().key(key)).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.points.accepted(key);
+                    return Ok(());
+                }
                 Err(CallError::Refused { why: Unavailable::Duplicate, .. }) => return Ok(()),
                 Err(CallError::Full { message: back, .. }) => {
                     errand = back;

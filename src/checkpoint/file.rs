@@ -34,8 +34,8 @@ use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::Wall;
 use crate::checkpoint::snapshot::{Encoded, Piece};
 use crate::checkpoint::store::{
-    Batch, Commit, Compacted, Durability, JournalRecord, Listed, Retained, Retention, Store,
-    StoreInfo, Stored, request_of, unreadable,
+    Batch, Commit, Compacted, Durability, JournalRecord, Listed, REQUEST, Retained, Retention,
+    Store, StoreInfo, Stored, request_of, unreadable,
 };
 use crate::error::StoreError;
 use crate::id::{CheckpointId, ChildPath};
@@ -70,6 +70,8 @@ pub enum Touch {
     Roll,
     /// A copy that compaction made is to take the place of the log.
     Swap,
+    /// The name of a folder that was made for the store is to be made durable.
+    Folder,
 }
 
 /// Fails what a store does to its files, for tests of what happens then.
@@ -330,7 +332,7 @@ impl Store for FileStore {
         let request = match request {
             Some((digest, place)) => {
                 let request = request_of(digest, Arc::new(place.content(digest)?));
-                Some(request.map_err(|error| unreadable(&self.shared.name, id, error))?)
+                Some(request.map_err(|error| unreadable(&self.shared.name, id, REQUEST, error))?)
             }
             None => None,
         };

@@ -106,6 +106,20 @@ impl<P, J> Default for Index<P, J> {
 }
 
 impl<P, J> Index<P, J> {
+    /// Of what another store has, in the order of its commits: enough to say what goes.
+    pub(crate) fn of(
+        checkpoints: impl IntoIterator<Item = Listed>,
+        lines: impl IntoIterator<Item = Arc<RecoveryLine>>,
+    ) -> Self {
+        let mut index = Self { lines: lines.into_iter().collect(), ..Self::default() };
+        for listed in checkpoints {
+            let (id, child) = (listed.checkpoint.id, listed.checkpoint.child.clone());
+            index.children.entry(child).or_default().push(id);
+            index.checkpoints.insert(id, listed);
+        }
+        index
+    }
+
     /// Nothing is known any more of when a checkpoint was taken on a runtime's clock.
     pub(crate) fn forget_moments(&mut self) {
         for listed in self.checkpoints.values_mut() {

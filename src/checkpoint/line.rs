@@ -10,11 +10,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::checkpoint::LONGEST_PIN;
-use crate::checkpoint::Scope;
 use crate::checkpoint::manifest::{Checkpoint, Digest, Now, Pin, Wall, new_uuid};
 use crate::checkpoint::validate::{Refused, Search, Validated, Validator};
-use crate::error::CheckpointError;
+use crate::checkpoint::{LONGEST_PIN, Scope, stored};
+use crate::error::{CheckpointError, CodecError};
 use crate::id::{CheckpointId, ChildPath, LineId};
 
 /// A set of checkpoints that agree, as it is stored.
@@ -36,6 +35,24 @@ pub struct RecoveryLine {
     pub members: Vec<(ChildPath, CheckpointId)>,
     /// How far the journals were: the position of the next record of each.
     pub journal: Vec<(Arc<str>, u64)>,
+}
+
+impl RecoveryLine {
+    /// As bytes, for a store of your own.
+    ///
+    /// # Errors
+    /// More than one envelope may hold.
+    pub fn write(&self) -> Result<Vec<u8>, CodecError> {
+        stored::write_line(self)
+    }
+
+    /// Reads what [`RecoveryLine::write`] gave.
+    ///
+    /// # Errors
+    /// The bytes are corrupt, or of a later version.
+    pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+        stored::read_line(bytes)
+    }
 }
 
 /// A line is pinned as a whole by one pin: on its first member, and in the line's name.

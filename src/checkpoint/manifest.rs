@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::codec::{self, SchemaId};
 use crate::checkpoint::snapshot::{Encoded, Snapshot};
 use crate::checkpoint::{Scope, VALIDITY, stored};
-use crate::error::CheckpointError;
+use crate::error::{CheckpointError, CodecError};
 use crate::fate::Cost;
 use crate::id::{CheckpointId, ChildPath, Incarnation};
 use crate::moment::Moment;
@@ -251,8 +251,17 @@ impl Checkpoint {
         self.valid_until.since(self.created_at)
     }
 
-    /// Everything that is stored apart from it: its pieces, and the request in hand.
-    pub(crate) fn contents(&self) -> impl Iterator<Item = Digest> + '_ {
+    /// Reads what [`Sealed::manifest`] gave. What it says of itself is not doubted: that is for a
+    /// [`Validator`](crate::checkpoint::Validator).
+    ///
+    /// # Errors
+    /// The bytes are corrupt, or of a later version.
+    pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+        stored::read_checkpoint(bytes)
+    }
+
+    /// The names of everything that is stored apart from it: of its pieces, and of the request in hand.
+    pub fn contents(&self) -> impl Iterator<Item = Digest> + '_ {
         self.pieces.iter().map(|(_, digest)| *digest).chain(self.envelope)
     }
 
@@ -261,8 +270,8 @@ impl Checkpoint {
         stored::checkpoint_digest(self) == self.digest
     }
 
-    /// Whether its chain goes on from its parent's.
-    pub(crate) fn follows(&self, parent: Digest) -> bool {
+    /// Whether its chain goes on from this one, its parent's ([`Lineage::chain`]).
+    pub fn follows(&self, parent: Digest) -> bool {
         self.lineage.chain == chain(parent, self.digest)
     }
 }
@@ -498,7 +507,13 @@ impl Sealed {
         &self.snapshot
     }
 
-    /// Pieces and request, encoded; some may be in the store already.
+    /// The contents, pieces and request in hand, each with its name and as the bytes of an envelope
+    /// ([`codec::open`]). A store keeps one of each name; some may be there already.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = (Digest, &Arc<Vec<u8>>)> {
+        self.contents.iter().map(|encoded| (encoded.digest, &encoded.bytes))
+    }
+
+    /// As [`Sealed::parts`].
     pub(crate) fn contents(&self) -> &[Encoded] {
         &self.contents
     }
@@ -508,8 +523,8 @@ impl Sealed {
         self.parent == parent
     }
 
-    /// The checkpoint itself, encoded.
-    pub(crate) fn manifest(&self) -> &[u8] {
+    /// The checkpoint itself, encoded; [`Checkpoint::read`] reads it.
+    pub fn manifest(&self) -> &[u8] {
         &self.manifest
     }
 }

@@ -15,7 +15,7 @@ use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::Wall;
 use crate::checkpoint::snapshot::Piece;
 use crate::checkpoint::store::{
-    Batch, Commit, Compacted, Durability, Item, JournalRecord, Listed, Receipt, Retained,
+    Batch, Commit, Compacted, Durability, Item, JournalRecord, Listed, REQUEST, Receipt, Retained,
     Retention, Store, StoreInfo, Stored, request_of, unreadable,
 };
 use crate::error::StoreError;
@@ -121,7 +121,7 @@ impl Store for MemoryStore {
         let envelope = match listed.checkpoint.envelope {
             Some(digest) => {
                 let request = request_of(digest, Arc::clone(&index.piece(digest)?.bytes));
-                Some(request.map_err(|error| unreadable(NAME, id, error))?)
+                Some(request.map_err(|error| unreadable(NAME, id, REQUEST, error))?)
             }
             None => None,
         };

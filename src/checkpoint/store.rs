@@ -14,11 +14,11 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use crate::checkpoint::batch::{Batch, Item};
 use crate::checkpoint::codec;
+use crate::checkpoint::index::Index;
 use crate::checkpoint::line::RecoveryLine;
-use crate::checkpoint::manifest::{
-    Checkpoint, Digest, Now, Pin, Sealed, Topology, Wall, envelope_schema,
-};
+use crate::checkpoint::manifest::{Checkpoint, Digest, Now, Pin, Topology, Wall, envelope_schema};
 use crate::checkpoint::snapshot::{Encoded, Piece, Snapshot};
 use crate::checkpoint::{LONGEST_PIN, Scope, stored};
 use crate::error::{CodecError, StoreError};
@@ -38,147 +38,6 @@ pub enum Durability {
     /// Once it survives a power cut.
     #[default]
     Sync,
-}
-
-/// What is committed at once: whole or not at all.
-#[derive(Clone, Debug, Default)]
-#[must_use = "a batch is nothing until it is committed"]
-pub struct Batch {
-    pub(crate) items: Vec<Item>,
-    /// It is written in order to give up more than it takes, and no quota refuses it.
-    pub(crate) makes_room: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Item {
-    Checkpoint(Sealed),
-    Line(Arc<RecoveryLine>),
-    Append {
-        stream: Arc<str>,
-        bytes: Vec<u8>,
-    },
-    Trim {
-        stream: Arc<str>,
-        before: u64,
-    },
-    Pin(CheckpointId, Pin),
-    Unpin(CheckpointId, String),
-    Bad(CheckpointId, String),
-    Release(CheckpointId),
-    Topology(Arc<Topology>),
-    Drop(CheckpointId),
-    DropLine(LineId),
-    /// What is left of a child that is gone, but for what somebody needs now. Which that is is decided where this is
-    /// applied, so that no line or pin that comes before it is overlooked.
-    Clear(ChildPath, Wall),
-}
-
-impl Item {
-    /// What it is, for an error about it.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Checkpoint(sealed) => {
-                let checkpoint = sealed.checkpoint();
-                format!("{} of \"{}\"", checkpoint.id, checkpoint.child)
-            }
-            Self::Line(line) => line.id.to_string(),
-            Self::Append { stream, .. } => format!("a record of journal \"{stream}\""),
-            Self::Trim { stream, .. } => format!("the trimming of journal \"{stream}\""),
-            Self::Pin(id, pin) => format!("the pin of \"{}\" on {id}", pin.owner),
-            Self::Unpin(id, owner) => format!("the end of the pin of \"{owner}\" on {id}"),
-            Self::Bad(id, _) => format!("the mark of {id}"),
-            Self::Release(id) => format!("the release of {id}"),
-            Self::Topology(_) => "the topology".to_owned(),
-            Self::Drop(id) => format!("the end of {id}"),
-            Self::DropLine(id) => format!("the end of {id}"),
-            Self::Clear(child, _) => format!("the end of what \"{child}\" has left"),
-        }
-    }
-
-    /// About how many bytes it has at most, contents aside.
-    pub(crate) fn bulk(&self) -> usize {
-        const SMALL: usize = 64 << 10;
-        match self {
-            Self::Append { bytes, .. } => SMALL + bytes.len(),
-            _ => SMALL,
-        }
-    }
-}
-
-impl Batch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    pub(crate) fn making_room(mut self, it_does: bool) -> Self {
-        self.makes_room = it_does;
-        self
-    }
-
-    pub(crate) fn item(mut self, item: Item) -> Self {
-        if self.items.is_empty() {
-            // Most have one or two, and an item is large.
-            self.items.reserve_exact(2);
-        }
-        self.items.push(item);
-        self
-    }
-
-    /// A checkpoint with its pieces. Pieces that the store has are not written again.
-    pub fn checkpoint(self, sealed: &Sealed) -> Self {
-        self.item(Item::Checkpoint(sealed.clone()))
-    }
-
-    /// As [`Batch::checkpoint`], of one that nobody else needs.
-    pub(crate) fn sealed(self, sealed: Sealed) -> Self {
-        self.item(Item::Checkpoint(sealed))
-    }
-
-    /// A recovery line; its checkpoints are in the store, or before it in this batch.
-    pub fn line(self, line: RecoveryLine) -> Self {
-        self.item(Item::Line(Arc::new(line)))
-    }
-
-    /// A record at the end of a named journal; its position is in the [`Receipt`].
-    pub fn append(self, stream: impl Into<Arc<str>>, bytes: Vec<u8>) -> Self {
-        self.item(Item::Append { stream: stream.into(), bytes })
-    }
-
-    /// Forgets the records of a journal before this position. Positions are not given anew.
-    pub fn trim(self, stream: impl Into<Arc<str>>, before: u64) -> Self {
-        self.item(Item::Trim { stream: stream.into(), before })
-    }
-
-    /// Pins a checkpoint; a pin of the same owner is replaced.
-    pub fn pin(self, id: CheckpointId, pin: Pin) -> Self {
-        self.item(Item::Pin(id, pin))
-    }
-
-    /// Takes an owner's pin away; nothing happens when there is none.
-    pub fn unpin(self, id: CheckpointId, owner: impl Into<String>) -> Self {
-        self.item(Item::Unpin(id, owner.into()))
-    }
-
-    /// Sets a checkpoint aside: it is not restored again until it is released, and never deleted.
-    pub fn mark_bad(self, id: CheckpointId, reason: impl Into<String>) -> Self {
-        self.item(Item::Bad(id, reason.into()))
-    }
-
-    /// Takes the mark of [`Batch::mark_bad`] away.
-    pub fn release(self, id: CheckpointId) -> Self {
-        self.item(Item::Release(id))
-    }
-
-    /// The shape of the tree the store belongs to from now on.
-    pub fn topology(self, topology: Topology) -> Self {
-        self.item(Item::Topology(Arc::new(topology)))
-    }
 }
 
 /// The answer to a commit, to be awaited, or waited for on a thread that may block. Dropping it does
@@ -333,6 +192,43 @@ impl Stored {
         Ok(Some(codec::open(&encoded.bytes)?.raw()?.to_vec()))
     }
 
+    /// Puts together what [`Store::load`] answers, for a store of your own: `content` gives the bytes of a content,
+    /// as [`Sealed::parts`] has given them, by its name.
+    ///
+    /// # Errors
+    /// What `content` says; [`StoreError::Corrupt`] and [`StoreError::Incompatible`], which name `store`, when the
+    /// bytes are not the content of that name.
+    ///
+    /// [`Sealed::parts`]: crate::checkpoint::Sealed::parts
+    pub fn new(
+        store: &str,
+        listed: Listed,
+        mut content: impl FnMut(Digest) -> Result<Arc<Vec<u8>>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let id = listed.checkpoint.id;
+        let mut read = |what: &str, digest: Digest| {
+            let bytes = content(digest)?;
+            let is_it = codec::open(&bytes).map(|opened| opened.digest() == digest);
+            if is_it.map_err(|error| unreadable(store, id, what, error))? {
+                return Ok(Encoded { digest, bytes });
+            }
+            let other = CodecError::Corrupt(format!("it is not {digest}"));
+            Err(unreadable(store, id, what, other))
+        };
+        let envelope = match listed.checkpoint.envelope {
+            Some(digest) => {
+                let request = request_of(digest, read(REQUEST, digest)?.bytes);
+                Some(request.map_err(|error| unreadable(store, id, REQUEST, error))?)
+            }
+            None => None,
+        };
+        let piece = |name: &str, digest| {
+            let encoded = read(&format!("piece \"{name}\""), digest)?;
+            Ok(Piece::stored(name.to_owned().into(), encoded))
+        };
+        Self::assemble(listed, piece, envelope)
+    }
+
     /// Puts together what belongs to a checkpoint; `piece` finds a content by its name.
     pub(crate) fn assemble(
         listed: Listed,
@@ -414,6 +310,33 @@ pub struct Retention {
     pub lines: usize,
 }
 
+impl Retention {
+    /// What goes by the rules of [`Store::retain`], for a store of your own: of all its checkpoints and lines, in the
+    /// order in which they were committed. What is `held` besides stays, too ([`Store::retain_besides`]). It looks at
+    /// each of them once.
+    pub fn plan(
+        self,
+        checkpoints: impl IntoIterator<Item = Listed>,
+        lines: impl IntoIterator<Item = Arc<RecoveryLine>>,
+        held: &HashSet<CheckpointId>,
+        now: Wall,
+    ) -> Retained {
+        Index::<(), ()>::of(checkpoints, lines).plan(self, now, held)
+    }
+
+    /// The checkpoints of a child that is gone which nobody needs, for a store of your own that takes an
+    /// [`Item::Clear`]: all but those that are set aside, that one of these lines names, or that a pin holds which is
+    /// not the child's own. The child's checkpoints and all lines are in the order in which they were committed.
+    pub fn left_by(
+        child: &ChildPath,
+        checkpoints: impl IntoIterator<Item = Listed>,
+        lines: impl IntoIterator<Item = Arc<RecoveryLine>>,
+        now: Wall,
+    ) -> Vec<CheckpointId> {
+        Index::<(), ()>::of(checkpoints, lines).left_by(child, now)
+    }
+}
+
 /// # Default
 /// 10 checkpoints a child, 3 lines a place.
 impl Default for Retention {
@@ -467,6 +390,24 @@ pub struct StoreInfo {
 ///
 /// Methods other than [`Store::commit`] may block on files: call them where that is allowed. All see
 /// what was committed before they were called.
+///
+/// # A store of your own
+/// - [`Store::commit`] looks at the [items](Batch::items) of a batch, one after the other, and refuses all of it for
+///   one that contradicts the store, as [`Item`] says of each. Then it makes all of it durable, as asked for, and
+///   answers with a [`Receipt`]. It does not block: where it has to wait, it answers with [`Commit::pending_of`] and
+///   gives the answer later.
+/// - A checkpoint is kept as the bytes of [`Sealed::manifest`], which [`Checkpoint::read`] reads, and of each of
+///   [`Sealed::parts`], once for each name; [`Stored::new`] puts them together. A line is kept as those of
+///   [`RecoveryLine::write`]. What else there is are texts and numbers.
+/// - [`Store::retain`] and [`Store::retain_besides`] ask [`Retention::plan`] what goes, and an [`Item::Clear`] asks [`Retention::left_by`].
+/// - The runtime calls the reading methods on threads that run async code: they may read a file, and must not wait for
+///   what such a thread would have to do (no `block_on`).
+/// - One that is put around another one passes every method on, those with a default as well.
+///
+/// [`contract`](crate::checkpoint::contract) checks all this but the last two.
+///
+/// [`Sealed::manifest`]: crate::checkpoint::Sealed::manifest
+/// [`Sealed::parts`]: crate::checkpoint::Sealed::parts
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Commits a batch, whole or not at all.
     ///
@@ -590,16 +531,24 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn flush(&self) -> Result<(), StoreError>;
 }
 
-/// The request in hand of a checkpoint cannot be read; `store` is the name of where it is.
-pub(crate) fn unreadable(store: &str, id: CheckpointId, error: CodecError) -> StoreError {
+/// What errors call the request in hand of a checkpoint.
+pub(crate) const REQUEST: &str = "the request in hand";
+
+/// A content of a checkpoint cannot be read: `part` is which; `store` is the name of where it is.
+pub(crate) fn unreadable(
+    store: &str,
+    id: CheckpointId,
+    part: &str,
+    error: CodecError,
+) -> StoreError {
     let file = store.to_owned();
     match error {
         CodecError::Incompatible { what, found, expected } => {
-            let what = format!("the request in hand of {id}: {what}");
+            let what = format!("{part} of {id}: {what}");
             StoreError::Incompatible { file, what, found, expected }
         }
         other => {
-            let what = format!("the request in hand of {id}: {}", other.found());
+            let what = format!("{part} of {id}: {}", other.found());
             StoreError::Corrupt { file, offset: 0, what }
         }
     }

@@ -79,7 +79,7 @@ fn an_id_is_a_uuid_of_version_seven_and_never_given_twice() {
 #[test]
 fn what_is_corrupt_is_said_to_be_so_once() {
     let cut = crate::error::CodecError::Corrupt("it ends too early".to_owned());
-    let error = store::unreadable("log", crate::id::CheckpointId(7), cut);
+    let error = store::unreadable("log", crate::id::CheckpointId(7), store::REQUEST, cut);
     let text = crate::error::CheckpointError::from(error).to_string();
     assert!(text.ends_with(": it ends too early"), "{text}");
     assert_eq!(text.matches("corrupt").count(), 1, "{text}");

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::harness::{
-    self, Dice, Log, Running, closed_folder, copy, die, ends, errors, example, refused, text,
+    self, Dice, Log, Running, accepted, closed_folder, copy, die, ends, ends_without, errors,
+    example, refused, text,
 };
 
 /// With this seed the first function is written again.
@@ -25,7 +26,7 @@ fn codegen(folder: &Path) -> Command {
 fn run_of(folder: &Path, seed: &str, rate: &str) -> Command {
     let mut command = example("codegen");
     command.arg("--store").arg(folder.join("store")).args(["--limit", "1"]);
-    command.args(["--seed", seed, "--fault-rate", rate, "--summary", "json"]);
+    command.args(["--seed", seed, "--fault-rate", rate, "--summary", "json", "--tell-accepted"]);
     command
 }
 
@@ -77,12 +78,14 @@ fn an_agent_that_ends_at_any_point_is_gone_on_with() {
         for point in (first..=points).step_by(2) {
             let folder = TempDir::new().unwrap();
             let what = format!("point {point} of {points}, after: {after}");
-            let output = die(codegen(folder.path()), point, after);
+            let output = super::ended(codegen(folder.path()), point, after);
             assert_eq!(output.status.code(), None, "{what}: it did not die: {}", errors(&output));
+            let known = accepted(&output);
             if after {
                 again += u64::from(die(codegen(folder.path()), 1, true).status.code().is_none());
             }
-            let (summary, _) = ends_well(codegen(folder.path()), &what);
+            let (summary, _) = ends_without(codegen(folder.path()), &known, &what);
+            comes_to_the_same(&summary, &what);
             resumed += summary["resumed"].as_u64().unwrap();
         }
     }

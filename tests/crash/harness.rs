@@ -1,6 +1,8 @@
 //! An example as its users run it: killed, begun again, and given stores that somebody has damaged.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -48,9 +50,62 @@ pub(super) fn die(mut command: Command, point: u64, after: bool) -> Output {
     command.output().unwrap()
 }
 
+/// As [`die`], by a real SIGKILL from outside, while its other threads go on.
+pub(super) fn killed(mut command: Command, point: u64, after: bool) -> Output {
+    command.args(["--await-kill", "--die-at", &point.to_string()]);
+    if after {
+        command.arg("--die-after");
+    }
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = String::new();
+    loop {
+        let from = stderr.len();
+        // It ends without having come to this point, or waits there.
+        if said.read_line(&mut stderr).unwrap() == 0 || stderr[from..].contains("to be killed") {
+            break;
+        }
+    }
+    // It may have ended; then this says so.
+    drop(child.kill());
+    said.read_to_string(&mut stderr).unwrap();
+    let mut output = child.wait_with_output().unwrap();
+    output.stderr = stderr.into_bytes();
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::ExitStatusExt as _;
+        let signal = output.status.signal();
+        assert!(output.status.code().is_some() || signal == Some(9), "{signal:?}");
+    }
+    output
+}
+
+/// What it has said was accepted, each once.
+pub(super) fn accepted(output: &Output) -> BTreeSet<String> {
+    let errors = errors(output);
+    let keys = errors.lines().filter_map(|line| line.strip_prefix("accepted "));
+    let mut accepted = BTreeSet::new();
+    for key in keys {
+        assert!(accepted.insert(key.to_owned()), "{key} was accepted twice: {errors}");
+    }
+    accepted
+}
+
 /// Runs to the end; its summary, and all that it said.
-pub(super) fn ends(mut command: Command, what: &str) -> (Value, String) {
+pub(super) fn ends(command: Command, what: &str) -> (Value, String) {
+    ends_without(command, &BTreeSet::new(), what)
+}
+
+/// As [`ends`], of a process after one that has accepted these: it knows each of them, and so takes none of them
+/// for new.
+pub(super) fn ends_without(
+    mut command: Command,
+    known: &BTreeSet<String>,
+    what: &str,
+) -> (Value, String) {
     let output = command.output().unwrap();
+    let lost: Vec<_> = accepted(&output).into_iter().filter(|key| known.contains(key)).collect();
+    assert!(lost.is_empty(), "{what}: accepted, and lost: {lost:?}");
     let text = text(&output);
     assert_eq!(output.status.code(), Some(0), "{what}: {text}{}", errors(&output));
     let summary = serde_json::from_str(text.lines().last().unwrap());

@@ -248,21 +248,25 @@ fn who_is_asked_by_a_step_works_once_wherever_the_process_ends() {
         for last in [false, true] {
             for limit in 0.. {
                 let (inner, world) = (store(), Arc::<World>::default());
+                // Whoever asked is there still when the process is not.
+                let accepted = std::sync::atomic::AtomicBool::new(false);
                 let finished = runtime().block_on(async {
                     let store: Arc<dyn Store> = Arc::new(Dying::new(&inner, limit, last));
                     let work = async {
                         let (system, _, [desk, _]) = recover(&world, &store, who).await;
                         desk.submit(7_u64, case()).await.unwrap();
+                        accepted.store(true, Ordering::SeqCst);
                         fate(&system, "case").await;
                     };
                     tokio::time::timeout(Duration::from_secs(20), work).await.is_ok()
                 });
                 runtime().block_on(async {
                     let (system, _, [desk, clerk]) = recover(&world, &inner, who).await;
+                    let what = format!("{who:?} after {limit}, {last}");
                     if system.journaled("case").is_none() {
+                        assert!(!accepted.load(Ordering::SeqCst), "{what}: it was lost");
                         desk.submit(7_u64, case()).await.unwrap();
                     }
-                    let what = format!("{who:?} after {limit}, {last}");
                     let (fate, reply) = match fate(&system, "case").await {
                         Journaled::Fated(fate, reply) => (fate, reply),
                         other => panic!("{what}: {other:?}"),

@@ -3,9 +3,11 @@
 use std::sync::atomic::AtomicU64;
 
 use mainstay::behavior::StartContext;
+use mainstay::checkpoint::{Batch, Draft, Durability, Now};
 use mainstay::error::ChildError;
 use mainstay::family::{ChildStatus, Strategy};
 use mainstay::id::ChildPath;
+use mainstay::moment::Moment;
 use mainstay::system::SupervisorRef;
 
 use super::*;
@@ -261,5 +263,81 @@ fn who_is_let_go_is_told_by_the_process_whose_tree_starts() {
     });
     for told in [1, 0] {
         assert_eq!(runtime().block_on(let_go()).unwrap(), told);
+    }
+}
+
+/// Leaves a state of the sum whose request in hand is these bytes.
+fn in_hand(store: &Arc<dyn Store>, bytes: &[u8]) {
+    let child = ChildPath::new("desk/sum");
+    let last = store.checkpoints(&child).unwrap().remove(0).checkpoint;
+    let now = Now { wall: last.created_at, moment: Moment::START };
+    let snapshot = Snapshot::new("sum", 1).with("sum", Arc::new(7_u64));
+    let draft = Draft::new(child, snapshot, now).after(&last).at(last.incarnation, last.step + 1);
+    let draft =
+        draft.topology(last.topology).mailbox_cut(last.mailbox_cut).envelope(bytes.to_vec());
+    let batch = Batch::new().checkpoint(&draft.seal().unwrap());
+    store.commit(batch, Durability::Sync).wait().unwrap();
+}
+
+/// What a request in hand may say, with one thing in it that it never does.
+fn any_in_hand() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let keys = prop_oneof![Just("one"), Just("two"), Just("nobody's"), Just("")];
+    let odd = prop_oneof![
+        Just(serde_json::json!(null)),
+        Just(serde_json::json!(-1)),
+        Just(serde_json::json!(u64::MAX)),
+        Just(serde_json::json!([])),
+        Just(serde_json::json!("Later")),
+        Just(serde_json::json!("")),
+    ];
+    let undo = prop_oneof![Just("No"), Just("Due"), Just("Done")];
+    let fields = prop_oneof![Just("key"), Just("step"), Just("back"), Just("undo"), Just("other")];
+    let said = (keys, 0..4_u64, any::<bool>(), undo, proptest::option::of((fields, odd)));
+    let said = said.prop_map(|(key, step, back, undo, odd)| {
+        let mut said = serde_json::json!({"key": key, "step": step, "back": back, "undo": undo});
+        if let Some((field, odd)) = odd {
+            said[field] = odd;
+        }
+        serde_json::to_vec(&said).unwrap()
+    });
+    prop_oneof![4 => said, 1 => proptest::collection::vec(any::<u8>(), 0..60)]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_a_state_says_of_its_request_in_hand_it_is_gone_on_with_or_refused_by_name(
+        bytes in any_in_hand(),
+    ) {
+        let (store, defects) = (store(), sound());
+        let spec = || SupervisorSpec::one_for_one("desk").child(sum(&defects));
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            let port = system.port::<u64, u64>("desk/sum").unwrap();
+            for key in ["one", "two"] {
+                port.call_with(2_u64, CallOptions::new().key(key)).await.unwrap();
+            }
+            system.stop().await;
+        });
+        in_hand(&store, &bytes);
+        runtime().block_on(async {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            match System::recover(spec(), Arc::clone(&store)).await {
+                Ok((system, _)) => {
+                    let port = system.port::<u64, u64>("desk/sum").unwrap();
+                    let asked = port.call_with(1_u64, CallOptions::new().key("three"));
+                    let answer = tokio::time::timeout(Duration::from_secs(600), asked).await;
+                    let sum = answer.unwrap_or_else(|_| panic!("no answer after {text}"));
+                    assert!([5, 8].contains(&sum.unwrap().value), "{text}");
+                }
+                Err(error @ RecoverError::State { .. }) => {
+                    let said = error.to_string();
+                    assert!(said.contains("desk/sum"), "{text}: {said}");
+                }
+                Err(other) => panic!("{text}: {other}"),
+            }
+        });
     }
 }

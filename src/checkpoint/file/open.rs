@@ -14,7 +14,7 @@ use crate::checkpoint::file::segment::{
 };
 use crate::checkpoint::file::writer::{Queue, Tail, Writer};
 use crate::checkpoint::file::{
-    AlteredEnd, FileOptions, FileStore, Lock, RELEASED, Shared, sync_folder,
+    AlteredEnd, FileOptions, FileStore, Lock, RELEASED, Shared, Touch, sync_folder,
 };
 use crate::checkpoint::index::Index;
 use crate::error::StoreError;
@@ -29,7 +29,7 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
         let store = name.clone();
         move |error: io::Error| StoreError::Io { store, what, why: error.to_string() }
     };
-    std::fs::create_dir_all(folder).map_err(fail("making the folder"))?;
+    make(folder, &options).map_err(fail("making the folder"))?;
     let lock = lock(folder, &name)?;
     let mut loading =
         Loading { folder, name: &name, options: &options, index: Index::default(), bytes: 0 };
@@ -53,6 +53,26 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
         .spawn(move || writer.run())
         .map_err(fail("starting the writer"))?;
     Ok(FileStore { shared, writer: Some(writer) })
+}
+
+/// Makes the folder, and those above it, where there are none. The names of those that it has made survive a power cut
+/// before anything in them is answered to.
+fn make(folder: &Path, options: &FileOptions) -> io::Result<()> {
+    let new = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let new: Vec<&Path> = folder.ancestors().take_while(new).collect();
+    std::fs::create_dir_all(folder)?;
+    for path in new.iter().rev() {
+        if let Some(faults) = &options.faults {
+            faults.on(Touch::Folder).map_err(|(_, error)| error)?;
+        }
+        sync_folder(above(path))?;
+    }
+    Ok(())
+}
+
+/// The folder that a name stands in.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Takes the folder, or says who has it.
@@ -132,6 +152,11 @@ impl Loading<'_> {
             Some(tail) => Ok(tail),
             // New, or the process ended right after it made a base or the file of the next log.
             None => {
+                if base.is_none() && logs.is_empty() {
+                    // Whoever has made the folder may have ended before its name was durable. It may be in one that
+                    // this process cannot read, and then it is not this one's to see to.
+                    drop(sync_folder(above(self.folder)));
+                }
                 let number = if logs.is_empty() { next_number } else { next_number - 1 };
                 let tail = create_log(self.folder, number, sequence)
                     .map_err(self.fail("beginning the log"))?;

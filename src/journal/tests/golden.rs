@@ -9,7 +9,8 @@ use super::*;
 use crate::fate::{Attempt, Cost, Ended, Given};
 use crate::fault::{Class, EffectKind, ExitKind, Fault};
 use crate::id::{Delivery, EffectKey};
-use crate::ledger::{EffectStatus, Happened, Intent, Said, Undo};
+use crate::ledger::{EffectStatus, Happened, Intent, Ledger, Said, Undo};
+use crate::policy::budget::Limits;
 
 fn file(version: u32) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -177,7 +178,55 @@ fn lines() -> Vec<Line> {
         }
         other => other,
     });
+    let mut costly = accepted("fourteen", Trail::default());
+    if let Line::Accepted { budget, .. } = &mut costly {
+        *budget = Some(limits());
+    }
+    lines.push(costly);
     lines
+}
+
+fn limits() -> Limits {
+    let (attempts, tokens, money_micros) = (Some(3), Some(1000), Some(17));
+    Limits { attempts, tokens, money_micros, ..Limits::default() }
+}
+
+/// Each record by a number of its own. One that is added here must be among [`lines`].
+fn kind(line: &Line) -> usize {
+    match line {
+        Line::Accepted { .. } => 0,
+        Line::Fated { .. } => 1,
+        Line::Released { .. } => 2,
+        Line::Discarded { .. } => 3,
+        Line::Withdrawn { .. } => 4,
+        Line::TakenUp { .. } => 5,
+        Line::WentBack { .. } => 6,
+        Line::HandedOut { .. } => 7,
+        Line::Intent(_) => 8,
+        Line::Status { .. } => 9,
+        Line::Asked { .. } => 10,
+        Line::Retired { .. } => 11,
+        Line::Made { .. } => 12,
+        Line::Unmade { .. } => 13,
+        Line::Returned { .. } => 14,
+    }
+}
+
+/// A change of what is written is a new version, with a file of its own.
+#[test]
+fn what_is_written_today_is_what_the_newest_version_wrote() {
+    let lines = lines();
+    let kinds: std::collections::BTreeSet<_> = lines.iter().map(kind).collect();
+    assert_eq!(kinds, (0..15).collect(), "all that can be written");
+    let texts = std::fs::read_to_string(file(VERSION)).unwrap();
+    let newest: Vec<&str> = texts.lines().collect();
+    let today: Vec<_> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
+    assert_eq!(today, newest, "a change of what is written is a new version of the journal");
+    // Read, and written again as it was read.
+    for text in newest {
+        let line: Line = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&line).unwrap(), text);
+    }
 }
 
 fn given() -> Given {
@@ -261,19 +310,23 @@ async fn what_every_version_wrote_is_read() {
                 (0, back(true, None)),
                 (2, back(false, Some("desk"))),
                 (3, back(true, Some("desk"))),
+                (0, Back::default()),
             ];
-            assert_eq!(found, all);
+            assert_eq!(found, all[..if version > 10 { 4 } else { 3 }]);
         } else {
             assert_eq!(found, vec![(0, Back::default()); 2]);
         }
+        let budgets: Vec<_> = open.iter().filter_map(|it| it.budget).collect();
+        assert_eq!(budgets, vec![limits(); usize::from(version > 10)]);
         let hands: Vec<_> = open.iter().map(|it| it.hand).collect();
         match version {
+            11.. => assert_eq!(hands, [Hand::Out, Hand::In, Hand::In, Hand::Harmless]),
             7.. => assert_eq!(hands, [Hand::Out, Hand::In, Hand::In]),
             _ => assert!(hands.iter().all(|hand| *hand == Hand::Untold), "{hands:?}"),
         }
         let rounds: Vec<_> = open.iter().map(|it| it.round).collect();
         match version {
-            11.. => assert_eq!(rounds, [0, 1, u64::MAX]),
+            11.. => assert_eq!(rounds, [0, 1, u64::MAX, 0]),
             _ => assert!(rounds.iter().all(|round| *round == 0), "{rounds:?}"),
         }
         let made: Vec<_> = journal.made().into_iter().map(|(_, made)| made).collect();
@@ -287,10 +340,10 @@ async fn what_every_version_wrote_is_read() {
             assert_eq!(known("ten"), Some(Journaled::Fated(Fate::Stopped, None)));
         }
         let count = records.len();
-        let ledger = crate::ledger::Ledger::replayed(records);
+        let ledger = Ledger::replayed(records);
         let names: Vec<_> = ledger.entries().iter().map(|it| it.status.name()).collect();
         // Also by a journal that is written anew.
-        for ledger in [&ledger, &crate::ledger::Ledger::replayed(ledger.records())] {
+        for ledger in [&ledger, &Ledger::replayed(ledger.records())] {
             let said: Vec<_> = ledger.entries().iter().filter_map(|it| it.said.clone()).collect();
             let ann = Arc::new(Said::new("ann", "the bank says so"));
             assert_eq!(said, vec![ann; usize::from(version > 8)]);
@@ -324,6 +377,78 @@ async fn what_every_version_wrote_is_read() {
         if version > 3 {
             let found: Vec<_> = ledger.entries()[8..].iter().map(|it| it.status.clone()).collect();
             assert_eq!(found, later);
+        }
+    }
+}
+
+/// The journal of these payloads, as a version has written them.
+async fn read(payloads: &[Vec<u8>], version: u32) -> Result<(), RecoverError> {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let schema = SchemaId::new(SCHEMA, version);
+    let batch = payloads.iter().fold(Batch::new(), |batch, payload| {
+        batch.append(STREAM, codec::seal_raw(&schema, payload).unwrap().1)
+    });
+    store.commit(batch, Durability::Sync).await.unwrap();
+    let (journal, records) = Journal::open(store, clock())?;
+    // Whatever it has made of that can be looked at, and written anew.
+    let ledger = Ledger::replayed(records);
+    drop((ledger.entries(), ledger.records().len(), journal.made(), journal.set_aside()));
+    for open in journal.open_requests() {
+        drop((journal.known(&open.key), journal.replays(&open.child, 0)));
+    }
+    Ok(())
+}
+
+/// Changes one of the values in it, counted from outside, into another one; none where there are not so many.
+fn change(value: &mut serde_json::Value, nth: &mut usize, other: &serde_json::Value) {
+    use serde_json::Value;
+    if *nth == 0 {
+        *value = other.clone();
+    }
+    *nth = nth.wrapping_sub(1);
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(|it| change(it, nth, other)),
+        Value::Object(members) => members.values_mut().for_each(|it| change(it, nth, other)),
+        _ => {}
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// A record that says anything is read or refused by its position, whatever stands around it.
+    #[test]
+    fn a_record_of_any_bytes_is_read_or_refused_by_its_position(
+        version in 1..=VERSION,
+        at in 0..400_usize,
+        nth in 0..24_usize,
+        what in 0..8_usize,
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+    ) {
+        let texts = std::fs::read_to_string(file(version.max(3))).unwrap();
+        let mut payloads: Vec<Vec<u8>> = texts.lines().map(|it| it.as_bytes().to_vec()).collect();
+        let at = at % payloads.len();
+        let others = serde_json::json!([null, -1, u64::MAX, "", "cp-", [], {"confirmed": {}}]);
+        let changed = &mut payloads[at];
+        match others.get(what) {
+            Some(other) => {
+                let mut value = serde_json::from_slice(changed).unwrap();
+                change(&mut value, &mut { nth }, other);
+                *changed = serde_json::to_vec(&value).unwrap();
+            }
+            None => {
+                let from = nth % changed.len();
+                changed.splice(from..changed.len().min(from + bytes.len()), bytes);
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        match runtime.block_on(read(&payloads, version)) {
+            // What it says may be found not to fit by one that comes after it.
+            Err(RecoverError::Journal { position, why }) => {
+                assert!(position > at as u64 && position <= payloads.len() as u64, "{position}: {why}");
+                assert!(!why.is_empty());
+            }
+            other => other.unwrap(),
         }
     }
 }
