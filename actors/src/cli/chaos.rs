@@ -13,6 +13,7 @@ use std::time::Duration;
 use mainstay::checkpoint::MemoryStore;
 use mainstay::error::CallError;
 use mainstay::fate::Answer;
+use mainstay::fault::Class;
 use mainstay::system::{RecoverOptions, System, SystemOptions};
 use mainstay::watch::{MIN_SAMPLES, Measure, Signal, SloState};
 use mainstay_actors::agent::{AgentReply, AgentRequest};
@@ -85,6 +86,8 @@ struct Tried {
     percent: u32,
     /// Without what the profile adds.
     alone: bool,
+    /// Some of what is put in nobody can make good.
+    refuses: bool,
     /// The objectives of the profile.
     own: Vec<Cow<'static, str>>,
     ends: Ends,
@@ -107,8 +110,19 @@ impl Tried {
     }
 
     /// Whether the goal holds at this rate. What a profile aims at (S65, S71, S77), it aims at with the
-    /// failures that it names, however many they are together.
+    /// failures that it names, however many they are together. But each names some that nobody can make good
+    /// (funds are insufficient, a question is too hard), and what counts those says nothing of the tree.
     fn holds(&self, state: &SloState) -> bool {
+        let counts_refusals = matches!(
+            state.slo.measure,
+            Measure::Availability
+                | Measure::AvailabilityOf(_)
+                | Measure::RequestErrors
+                | Measure::Recovery
+        );
+        if counts_refusals && self.refuses {
+            return false;
+        }
         match self.own.contains(&state.slo.id) {
             true => !self.network_is_past(),
             false => !self.is_past(),
@@ -188,7 +202,9 @@ fn injections(tree: &Tree, percent: u32, alone: bool) -> Vec<Injection> {
 }
 
 async fn at(tree: &mut Tree, percent: u32, alone: bool, trial: Trial) -> anyhow::Result<Tried> {
-    let stage = Stage::new(trial.seed, &injections(tree, percent, alone), &tree.file);
+    let injected = injections(tree, percent, alone);
+    let refuses = injected.iter().any(|it| it.class == Class::Business);
+    let stage = Stage::new(trial.seed, &injected, &tree.file);
     tree.play(stage.clone());
     let spec = tree.spec()?;
     let options =
@@ -224,7 +240,7 @@ async fn at(tree: &mut Tree, percent: u32, alone: bool, trial: Trial) -> anyhow:
     system.stop().await;
     let profile = tree.file.profile.as_ref().map(|profile| profile.get_ref().watched().slos());
     let own = profile.into_iter().flatten().map(|slo| slo.id).collect();
-    Ok(Tried { percent, alone, own, ends, injected: stage.injected(), objectives })
+    Ok(Tried { percent, alone, refuses, own, ends, injected: stage.injected(), objectives })
 }
 
 /// Asks all questions, each after the end of the one before: nobody waits behind another.
