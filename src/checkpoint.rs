@@ -53,6 +53,8 @@ pub use validate::{Refused, Rules, Schema, Schemas, Validated, Validator};
 pub const AGENT_FIELDS: [&str; 3] = ["tools_used", "context", "memory"];
 /// How old a checkpoint may be, unless a pin holds it: one hour.
 pub const VALIDITY: Duration = Duration::from_secs(3600);
+/// With the child's path behind it, who pins what a request may go back to that waits for a person.
+pub(crate) const POINT: &str = "a point at ";
 /// How long a pin can hold a checkpoint, from when it was pinned: a day.
 pub const LONGEST_PIN: Duration = Duration::from_secs(24 * 3600);
 

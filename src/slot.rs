@@ -210,6 +210,8 @@ pub(crate) struct Out {
     pub(crate) paused: Duration,
     /// Its last step is over and kept, and the next has not begun.
     pub(crate) between: bool,
+    /// Going back: what a state stored now says of that.
+    pub(crate) goes_back: Option<Undoing>,
 }
 
 pub(crate) type Mail<W> = Arc<Envelope<<W as Worker>::Request, <W as Worker>::Reply>>;

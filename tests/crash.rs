@@ -142,7 +142,7 @@ fn a_process_that_is_killed_at_random_is_gone_on_with() {
 fn what_waits_for_a_person_is_not_lost() {
     // So much fails that the budget for retries runs dry, and undos are stuck.
     let folder = TempDir::new().unwrap();
-    let run = || ends(run_of(folder.path(), "60", "5", "0.8"), "so much fails");
+    let run = || ends(run_of(folder.path(), "100", "3", "0.8"), "so much fails");
     let (summary, text) = run();
     for none in ["lost", "duplicated", "notifications_duplicated"] {
         assert_eq!(summary[none], 0, "{text}");
@@ -352,7 +352,7 @@ fn a_store_and_a_database_that_do_not_belong_together_are_refused() {
 #[test]
 fn users_are_told_when_the_budget_for_retries_has_run_dry() {
     let folder = TempDir::new().unwrap();
-    let (summary, text) = ends(run_of(folder.path(), "100", "3", "0.6"), "so much fails");
+    let (summary, text) = ends(run_of(folder.path(), "100", "3", "0.8"), "so much fails");
     for none in ["lost", "duplicated", "notifications_duplicated"] {
         assert_eq!(summary[none], 0, "{text}");
     }

@@ -493,12 +493,14 @@ impl Plan {
         };
         for (name, setting) in &self.env {
             let Ok(value) = setting.read() else { continue };
-            match value.trim() {
-                value if self.secret.contains(name) => secrets.add(value),
-                value if is_name_of_secret(name) => secrets.add_named(name, value),
-                // One that goes by another name may hold a password all the same.
-                value => Url::parse(value).iter().for_each(|url| secrets.add_login(url)),
+            let value = value.trim();
+            if self.secret.contains(name) {
+                secrets.add(value);
+            } else if is_name_of_secret(name) {
+                secrets.add_named(name, value);
             }
+            // Whatever it is called, and whether all of it is a secret: whoever uses it may quote the password alone.
+            Url::parse(value).iter().for_each(|url| secrets.add_login(url));
         }
         if let Some(Ok(bearer)) = self.bearer.as_ref().map(Setting::read) {
             secrets.add(bearer.trim());

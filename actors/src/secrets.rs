@@ -236,7 +236,11 @@ impl Secrets {
         match named::Value::of(name, value) {
             named::Value::Path => {}
             named::Value::Address(url) => self.add_login(&url),
-            named::Value::Secret => self.add(value),
+            named::Value::Secret => {
+                self.add(value);
+                // Of a connection's address the password may be quoted alone.
+                Url::parse(value).iter().for_each(|url| self.add_login(url));
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::checkpoint::line::RecoveryLine;
 use crate::checkpoint::manifest::{Checkpoint, Digest, Pin, Topology, Wall};
 use crate::checkpoint::spread::{SpreadMap, SpreadSet};
 use crate::checkpoint::store::{Batch, Item, Listed, Receipt, Retained, Retention};
-use crate::checkpoint::{LONGEST_PIN, Scope};
+use crate::checkpoint::{LONGEST_PIN, POINT, Scope};
 use crate::error::StoreError;
 use crate::id::{CheckpointId, ChildPath, LineId};
 
@@ -474,7 +474,11 @@ impl<P, J> Index<P, J> {
         let its = members.filter(|(path, _)| path == child);
         let named: SpreadSet<CheckpointId> = its.map(|(_, id)| *id).collect();
         // Its own pins were for requests that have their fates.
-        let is_held = |pin: &Pin| *pin.owner != *child.as_str() && pin.holds(now, LONGEST_PIN);
+        let is_own = |owner: &str| {
+            let whom = owner.strip_suffix(child.as_str());
+            whom.is_some_and(|whom| whom.is_empty() || whom.ends_with(POINT))
+        };
+        let is_held = |pin: &Pin| !is_own(&pin.owner) && pin.holds(now, LONGEST_PIN);
         let is_left = |id: &&CheckpointId| {
             let listed = self.checkpoints.get(id);
             !named.contains(id)

@@ -37,20 +37,26 @@ struct Task {
     told: HashSet<EffectKey>,
     /// What the state that it goes on with counts beyond what is on record for it: what has failed.
     counted: Cost,
-    /// Which end it had last, if it has not gone on since.
+    /// Which end it had last, or when it was heard of after that.
     ended: Option<u64>,
 }
 
 impl Paid {
     fn task(&mut self, site: &Site) -> &mut Task {
-        let task = self.tasks.entry(Arc::clone(&site.task)).or_insert_with(|| Task {
+        let Self { tasks, ended, next } = self;
+        let task = tasks.entry(Arc::clone(&site.task)).or_insert_with(|| Task {
             from: site.step,
             made: HashSet::new(),
             told: HashSet::new(),
             counted: Cost::default(),
             ended: None,
         });
-        task.ended = None;
+        if task.ended.is_some() {
+            // It may be asked again under its key, or has only heard of something after its fate: it is the last one now.
+            *next += 1;
+            task.ended = Some(*next);
+            ended.push_back((*next, Arc::clone(&site.task)));
+        }
         task
     }
 }
@@ -143,7 +149,7 @@ impl Effects {
         ended.push_back((*next, Arc::from(task)));
         while ended.len() > REMEMBERED {
             let Some((number, oldest)) = ended.pop_front() else { break };
-            // One that has ended again since, or goes on, leaves its place behind.
+            // One that has ended again since, or was heard of, leaves its place behind.
             if tasks.get(&oldest).is_some_and(|task| task.ended == Some(number)) {
                 tasks.remove(&oldest);
             }

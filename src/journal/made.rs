@@ -285,6 +285,7 @@ impl Journal {
     ) -> Option<Unmaking> {
         let mut state = self.state.lock();
         state.children.at(child, serial)?;
+        self.stands_by_itself(child);
         let line = Line::Unmade { child: child.clone(), deleted };
         let commit = self.commit(batch, &line, Durability::Sync);
         state.is_gone(child, deleted);

@@ -18,13 +18,19 @@ pub(crate) struct Releasing {
 }
 
 impl Releasing {
-    /// From before it is open again.
-    pub(crate) fn of(journal: &Arc<Journal>, aside: Aside) -> Self {
+    /// From before it is open again; `None` when there is none with this key.
+    pub(crate) fn of(journal: &Arc<Journal>, key: &str) -> Option<Self> {
         let mut state = journal.state.lock();
+        let aside = state.aside(key)?.clone();
         let serial = state.number();
         state.children.releasing.insert(serial, (aside.open.child.clone(), false));
         drop(state);
-        Self { journal: Arc::clone(journal), aside, serial }
+        Some(Self { journal: Arc::clone(journal), aside, serial })
+    }
+
+    /// Whether its child is gone, so that it is for nobody.
+    pub(crate) const fn is_deleted(&self) -> bool {
+        self.aside.deleted
     }
 
     /// Nobody has taken it: it is set aside as it was.

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -23,6 +24,8 @@ pub(super) struct Standing {
     held: Mutex<HashMap<CheckpointId, usize>>,
     /// Of children whose states the store has not taken since they returned to these.
     left: Mutex<HashMap<ChildPath, CheckpointId>>,
+    /// Whether there are any: each step that is stored asks.
+    has_left: AtomicBool,
     /// Whoever lets go of something has this.
     pub(super) retaining: Mutex<()>,
 }
@@ -72,12 +75,19 @@ impl Journal {
 
     /// The store has not taken what this child has become since it has returned to that, and it goes on from there.
     pub(crate) fn stands_on(&self, child: &ChildPath, id: CheckpointId) {
-        self.standing.left.lock().insert(child.clone(), id);
+        let mut left = self.standing.left.lock();
+        left.insert(child.clone(), id);
+        self.standing.has_left.store(true, Ordering::Release);
     }
 
-    /// The store has what this child has become.
+    /// The store has what this child has become since, or the child is gone.
     pub(crate) fn stands_by_itself(&self, child: &ChildPath) {
-        self.standing.left.lock().remove(child);
+        if !self.standing.has_left.load(Ordering::Acquire) {
+            return;
+        }
+        let mut left = self.standing.left.lock();
+        left.remove(child);
+        self.standing.has_left.store(!left.is_empty(), Ordering::Release);
     }
 
     /// Has the store let go of what is not kept, and on which nobody stands. May block on files.

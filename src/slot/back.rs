@@ -44,6 +44,7 @@ impl<W: Worker> Slot<W> {
             desk.discard(left);
         }
         // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
+        self.says_back(job, Some(Undoing::No));
         self.stands_between(job.ticket);
         let work = async {
             if let Some(journal) = self.journal() {
@@ -62,6 +63,7 @@ impl<W: Worker> Slot<W> {
             }
             if !self.rules.in_transaction {
                 self.give_up(0, context).await?;
+                self.says_back(job, None);
                 return Ok::<_, NotBack>(self.hub.effects.standing(&context.key()));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
@@ -70,6 +72,9 @@ impl<W: Worker> Slot<W> {
             if undone != Undone::default() {
                 // What it does from here on is not undone, should the process end.
                 self.keep_undone(base, 0, job, context).await?;
+                self.says_back(job, Some(Undoing::Done));
+            } else {
+                self.says_back(job, None);
             }
             Ok(undone)
         };
@@ -91,6 +96,14 @@ impl<W: Worker> Slot<W> {
             unknown: undone.unknown.len(),
         });
         Ok((life, Arc::new(undone)))
+    }
+
+    /// What a line that is drawn before the next step says of the request in hand.
+    fn says_back(&self, job: &Job<W>, says: Option<Undoing>) {
+        let mut desk = self.desk();
+        if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {
+            out.goes_back = says;
+        }
     }
 
     /// Whether a rollback that was told this has brought back all that it was to: within a transaction the world, too.

@@ -273,6 +273,9 @@ impl<W: Worker> Slot<W> {
         {
             let mut desk = self.desk();
             let is_current = desk.standing(job) != Standing::Stale;
+            if let Some(journal) = self.journal().filter(|_| is_current) {
+                journal.stands_by_itself(&self.path);
+            }
             if is_current && let Some(saved) = &mut desk.saved {
                 saved.parent = Some(Arc::clone(checkpoint));
                 if !mid {

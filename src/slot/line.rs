@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::state::{InHand, Saved, StoredInHand, Undoing};
-use super::{Job, Look, Mail, Slot, Unkept};
+use super::{Job, Look, Mail, Out, Slot, Unkept};
 use crate::behavior::default_key;
 use crate::checkpoint::{
     Budgets, Checkpoint, Draft, Interval, Listed, Now, Rules, Schemas, Scope, Sealed, Snapshot,
@@ -156,6 +156,16 @@ impl<W: Worker> Slot<W> {
                     || desk.mailbox.flights().any(|it| note(it.payload));
                 let (key, round) = (Arc::from(key), round.get());
                 Some(StoredInHand { key, step: 0, back, undo, round })
+            });
+            let in_hand = in_hand.or_else(|| {
+                // It goes back by itself: the next process goes on with that.
+                let life = desk.life.incarnation();
+                let is = |out: &&Out| out.life == life && out.goes_back.is_some();
+                let out = desk.out.iter().find(is).filter(|_| desk.candidate().is_none())?;
+                let (undo, mail) = (out.goes_back?, desk.mailbox.flight(out.ticket)?.payload);
+                spent.set(self.spent_in_hand(&desk, mail));
+                let (key, round) = (Arc::from(self.key_of(mail)), mail.round());
+                Some(StoredInHand { key, step: 0, back: undo != Undoing::Done, undo, round })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             let at = (saved.steps, saved.answered, desk.life.incarnation());

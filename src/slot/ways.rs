@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Mail, Slot};
-use crate::checkpoint::{Batch, Now, Pin, RecoveryLine, VALIDITY, Wall};
+use crate::checkpoint::{Batch, Now, POINT, Pin, RecoveryLine, VALIDITY, Wall};
 use crate::id::{CheckpointId, LineId};
 use crate::slot::worker::Worker;
 
@@ -63,7 +63,7 @@ impl<W: Worker> Slot<W> {
         let Some(journal) = self.journal() else { return };
         let now = Wall::from(self.hub.clock.wall());
         // A child does nothing else meanwhile, so one name is enough.
-        let whom = format!("a point at {}", self.path);
+        let whom = format!("{POINT}{}", self.path);
         let states = ways.states.iter().map(|id| (*id, whom.clone()));
         let lines = ways.lines.iter().filter_map(|it| Some((it.hook()?, it.pinned_for(&whom))));
         let mut batch = Batch::new();

@@ -226,6 +226,7 @@ impl<W: Worker> Slot<W> {
             since: now,
             paused: Duration::ZERO,
             between: false,
+            goes_back: None,
         });
         let place = self.place(desk, &mail);
         let torn = !place.as_ref().is_some_and(|place| place.back) && self.is_torn(desk, &mail);
@@ -301,6 +302,7 @@ impl<W: Worker> Slot<W> {
         {
             out.since = now;
             out.between = false;
+            out.goes_back = None;
             out.paused = flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
             // A step that ended in its grace has ended; the next is not told of it.
             if std::mem::take(&mut out.told) {

@@ -124,10 +124,10 @@ impl QuarantineRef {
             self.system.inner.registry.durable_at(&aside.open.child).ok_or_else(|| {
                 refused(format!("nothing durable is at \"{}\"", aside.open.child))
             })?;
-        if aside.deleted {
+        let releasing = Releasing::of(journal, id).ok_or_else(|| unknown(id))?;
+        if releasing.is_deleted() {
             return Err(refused(NAMESAKE.to_owned()));
         }
-        let releasing = Releasing::of(journal, aside);
         let (open, handed) = journal.released(id).ok_or_else(|| unknown(id))?;
         handed.await.map_err(|error| QuarantineError::Journal(failed(&error)))?;
         let (key, recovered) = (Some(Arc::clone(id)), true);

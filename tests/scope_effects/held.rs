@@ -135,6 +135,7 @@ impl Stateful for Payer {
 
 struct Bench {
     town: Arc<Town>,
+    store: Arc<dyn Store>,
     system: System,
     payer: Port<(), u32>,
     account: Port<Deal, i64>,
@@ -173,13 +174,14 @@ async fn bench_with(is_outside: bool) -> Bench {
         }
         false => (top.supervisor(flow.child(account)), "top/flow/account"),
     };
-    let (system, _) = System::recover(top, store()).await.unwrap();
+    let store = store();
+    let (system, _) = System::recover(top, Arc::clone(&store)).await.unwrap();
     let payer = system.port("top/flow/payer").unwrap();
     let account = system.port(path).unwrap();
     // A state of its own, from before.
     assert_eq!(account.call(Deal::Show).await.unwrap().value, 0);
     system.checkpoint("top/flow").await.unwrap();
-    Bench { town, system, payer, account }
+    Bench { town, store, system, payer, account }
 }
 
 fn is_back(event: &Event) -> bool {
@@ -278,6 +280,13 @@ async fn a_line_is_drawn_while_an_agent_goes_back_by_itself() {
     slow.notify_one();
     line.await.unwrap().unwrap();
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    // A process that ends now has one after it that goes on with the rollback.
+    let drawn = bench.store.lines(Scope::Transaction, &"top/flow".into()).unwrap();
+    let of_payer = drawn[0].members.iter().find(|(child, _)| child.as_str() == "top/flow/payer");
+    let stored = bench.store.load(of_payer.unwrap().1).unwrap();
+    let in_hand = stored.envelope().unwrap().expect("its request is in hand");
+    let in_hand: serde_json::Value = serde_json::from_slice(&in_hand).unwrap();
+    assert_eq!((&in_hand["step"], &in_hand["back"]), (&0.into(), &true.into()), "{in_hand}");
     assert_eq!((call.await.unwrap(), other.await.unwrap()), (1, 2));
     assert_eq!(bench.account.call(Deal::Show).await.unwrap().value, 2);
 }

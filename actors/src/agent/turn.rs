@@ -203,7 +203,13 @@ impl Agent {
     /// Where the conversation was too long: the same with less, and it is told.
     fn with_less(&mut self, fault: Fault, earlier: u32, ctx: &Context) -> Result<Next, Fault> {
         let (shortened, before) = (self.run.shortened, self.run.left_out);
-        let next = self.run.on_model_fault(fault, earlier)?;
+        let (class, code) = (fault.class, fault.code.clone());
+        let next = self.run.on_model_fault(fault, earlier).inspect_err(|fault| {
+            // A limit of the task's own, and not what the model said: a rollback does not lift it.
+            if (fault.class, &fault.code) != (class, &code) {
+                self.till.lock().ended = Some(fault.clone());
+            }
+        })?;
         let now = self.run.left_out;
         for (what, count) in [
             (SHORTENED, self.run.shortened - shortened),

@@ -124,7 +124,12 @@ fn in_addresses(line: &str) -> Vec<&str> {
     const SHORTEST: usize = 4;
     let mut found = Vec::new();
     for address in line.split("://").skip(1) {
-        let address = address.split(['"', '\'', ' ']).next().unwrap_or_default();
+        let quoted = address.split(['"', '\'']).next().unwrap_or_default();
+        // A password with a `/` or a blank in it makes it no address, which is what is told then.
+        if let Some((login, _)) = quoted.rsplit_once('@') {
+            found.extend(login.split_once(':').map(|(_, password)| password));
+        }
+        let address = quoted.split(' ').next().unwrap_or_default();
         let (address, query) = address.split_once('?').unwrap_or((address, ""));
         let host = address.split('/').next().unwrap_or_default();
         if let Some((login, _)) = host.rsplit_once('@') {
@@ -272,6 +277,7 @@ mod tests {
         assert_eq!(marks.find('^').unwrap(), shown.rfind("[key]").unwrap(), "{said}");
         assert!(marks.contains("^^^^^ here"), "{said}");
         assert!(in_addresses("a = \"https://git@h/x?a=b#c\"").is_empty());
+        assert!(in_addresses("a = \"https://ada:pa/ssw 0rd@h/x\"").contains(&"pa/ssw 0rd"));
     }
 
     #[test]

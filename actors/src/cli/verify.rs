@@ -212,7 +212,6 @@ impl Verify<'_> {
         for (name, group) in &self.file.groups {
             self.group(name, group);
             self.hedge(name, group);
-            self.hedge_in_time(group);
             self.durable(name, group);
             self.all_down(group);
         }

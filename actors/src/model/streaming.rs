@@ -103,7 +103,11 @@ pub(crate) fn whole(
     let kind = head.content_type().unwrap_or_default().to_ascii_lowercase();
     let is_packed = head.encoding().is_some_and(|it| !it.eq_ignore_ascii_case("identity"));
     let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef'));
-    if !head.is_success() || !kind.contains("event-stream") || is_packed || is_json {
+    // A page that only goes by the name of a stream has none.
+    let mut lines = body.split(|byte| *byte == b'\n');
+    let has_events = lines.any(|line| line.starts_with(b"data:") || line.starts_with(b"event:"));
+    let is_stream = kind.contains("event-stream") && has_events;
+    if !head.is_success() || !is_stream || is_packed || is_json {
         return outcome(wire, head, body, request, sent);
     }
     let (mut frames, mut draft) = (Frames::new(Framing::Events), Draft::new(wire, sent));

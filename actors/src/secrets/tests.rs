@@ -218,10 +218,12 @@ fn of_an_address_the_login_is_the_secret() {
     secrets.add_named("HOOK_TOKEN_URL", "https://ghp_0123456789abcdef@example.com/");
     secrets.add_named("GOOGLE_APPLICATION_CREDENTIALS", "/srv/ada/key.json");
     secrets.add_named("AWS_SECRET_ACCESS_KEY", "/JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
-    let said = "https://login.example.com/oauth /srv/ada/key.json Zq7%40Xw1ab Zq7@Xw1ab ghp_0123456789abcdef /JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    secrets.add_named("PG_DSN", "postgres://ada:Wm4kTr82xq@db/shop");
+    let said = "Wm4kTr82xq https://login.example.com/oauth /srv/ada/key.json Zq7%40Xw1ab Zq7@Xw1ab ghp_0123456789abcdef /JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
     let mut clean = said.to_owned();
     secrets.clean(&mut clean);
-    let expected = "https://login.example.com/oauth /srv/ada/key.json [key] [key] [key] [key]";
+    let expected =
+        "[key] https://login.example.com/oauth /srv/ada/key.json [key] [key] [key] [key]";
     assert_eq!(clean, expected);
     assert_eq!(secrets.hide(Fault::permission(said)).message, expected);
 }

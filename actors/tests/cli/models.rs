@@ -178,8 +178,7 @@ async fn an_answer_that_is_no_json_is_asked_for_again_by_the_agent_or_by_the_end
  {
     let agent = "[agents.a]\nmodel = \"llm\"\nanswer_schema = \"answer.json\"\n";
     let ask = "[ask]\nresponse_format = \"schema\"\nschema = \"answer.json\"\n";
-    // An agent whose task goes back begins it anew.
-    for (whom, requests) in [(agent, 2 * 3), (ask, 3)] {
+    for (whom, requests) in [(agent, 3), (ask, 3)] {
         let server = StubServer::start().await.unwrap();
         server.otherwise(Row::reply("no json"));
         let text = format!(

@@ -340,7 +340,7 @@ async fn a_request_that_nobody_takes_is_set_aside_again_for_whom_it_was() {
         journal.accepted(open("one"), Durability::Sync).unwrap().await.unwrap();
         let (key, trail) = (Arc::from("one"), Trail::default());
         journal.quarantined(&key, trail, Wall(9), Durability::Sync).await.unwrap();
-        let releasing = Releasing::of(&journal, journal.aside("one").unwrap());
+        let releasing = Releasing::of(&journal, "one").unwrap();
         let (_, handed) = journal.released("one").unwrap();
         handed.await.unwrap();
         if is_deleted {

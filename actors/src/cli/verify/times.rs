@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use mainstay::policy::{Hedge, Policy};
+use mainstay::policy::Policy;
 use mainstay_actors::mcp::{CALL_TIMEOUT, CONNECT_WAIT};
 use toml::Spanned;
 
 use super::super::check::span;
-use super::super::file::{Agent, Group, Model, Tool, TreeFile};
+use super::super::file::{Agent, Model, ModelKind, Tool, TreeFile};
 use super::Verify;
 
 /// How long one attempt of a child has that has no time of its own.
@@ -43,22 +43,12 @@ fn attempt(file: &TreeFile, name: &str) -> Duration {
     model.map(|own| own.get_ref().0).or(server).unwrap_or_else(|| usual(file))
 }
 
-impl Verify<'_> {
-    /// A hedge for which no attempt is slow enough.
-    pub(super) fn hedge_in_time(&mut self, group: &Group) {
-        let Some(hedge) = &group.hedge else { return };
-        let Hedge::After(after) = hedge.get_ref().after.0 else { return };
-        let members = group.members.get_ref().iter();
-        let longest = members.map(|member| attempt(self.file, member.get_ref())).max();
-        if let Some(longest) = longest.filter(|longest| after >= *longest) {
-            let message =
-                format!("a hedge after {} of an attempt of at most {}", span(after), span(longest));
-            let hint =
-                "write a shorter `after`: what has failed by then is tried again, and not hedged";
-            self.say(hedge.span(), message, "never hedges", hint);
-        }
-    }
+/// Whether the limit of an answer is a bound beside the window, as Ollama's `num_predict` is, which may be above it.
+fn is_bound_apart(model: &Model) -> bool {
+    matches!(model.kind.get_ref(), ModelKind::Ollama | ModelKind::OllamaNative)
+}
 
+impl Verify<'_> {
     /// A pause that is longer than all of the answer may take.
     pub(super) fn idle(&mut self, name: &Spanned<String>, model: &Model) {
         let Some(idle) = &model.idle_timeout else { return };
@@ -79,6 +69,9 @@ impl Verify<'_> {
         let (Some(tokens), Some(window)) = (&model.answer_tokens, &model.context_window) else {
             return;
         };
+        if is_bound_apart(model) {
+            return;
+        }
         if tokens.get_ref() >= window.get_ref() {
             self.too_long(tokens.get_ref().get(), tokens.span(), window.get_ref().get());
         }
@@ -94,9 +87,11 @@ impl Verify<'_> {
         let models = members.into_iter().filter_map(|name| find(self.file.models.iter(), name));
         // What asks no provider has no window.
         let endpoints = models.filter(|model| model.kind.get_ref().example().is_some());
-        let windows: Option<Vec<u32>> = endpoints
-            .map(|model| model.context_window.as_ref().map(|window| window.get_ref().get()))
-            .collect();
+        let window = |model: &Model| {
+            let window = model.context_window.as_ref().filter(|_| !is_bound_apart(model));
+            window.map(|window| window.get_ref().get())
+        };
+        let windows: Option<Vec<u32>> = endpoints.map(window).collect();
         // Where one states none, it may be large enough.
         let largest = windows.and_then(|windows| windows.into_iter().max());
         if let Some(largest) = largest.filter(|largest| tokens.get_ref() >= largest) {
