@@ -378,7 +378,7 @@ async fn one_answer_after_failures_of_every_kind_is_one_request_for_the_caller()
     assert!(requests.iter().all(|seen| seen.json() == requests[0].json()));
     let bearer = format!("Bearer {KEY}");
     assert!(requests.iter().all(|seen| seen.header("authorization") == Some(&*bearer)));
-    // With the prompt of the one whose time was over at the server, which may have been worked on: 23 by estimate.
+    // With the prompt of the one whose connection was reset, which may have been read: 23 by estimate.
     assert_eq!((answer.cost.tokens, bench.system.fates().accepted), (15 + 23, 1));
 }
 
