@@ -37,26 +37,20 @@ struct Task {
     told: HashSet<EffectKey>,
     /// What the state that it goes on with counts beyond what is on record for it: what has failed.
     counted: Cost,
-    /// Which end it had last, or when it was heard of after that.
+    /// Which end it had last, if it has not gone on since.
     ended: Option<u64>,
 }
 
 impl Paid {
     fn task(&mut self, site: &Site) -> &mut Task {
-        let Self { tasks, ended, next } = self;
-        let task = tasks.entry(Arc::clone(&site.task)).or_insert_with(|| Task {
+        let task = self.tasks.entry(Arc::clone(&site.task)).or_insert_with(|| Task {
             from: site.step,
             made: HashSet::new(),
             told: HashSet::new(),
             counted: Cost::default(),
             ended: None,
         });
-        if task.ended.is_some() {
-            // It may be asked again under its key, or has only heard of something after its fate: it is the last one now.
-            *next += 1;
-            task.ended = Some(*next);
-            ended.push_back((*next, Arc::clone(&site.task)));
-        }
+        task.ended = None;
         task
     }
 }
@@ -99,7 +93,12 @@ impl Effects {
 
     /// Whoever asked has heard its end, and what it has cost.
     pub(super) fn heard(&self, site: &Site, key: EffectKey) {
-        self.paid.lock().task(site).told.insert(key);
+        let mut paid = self.paid.lock();
+        // What is heard after its fate does not have it go on.
+        match paid.tasks.get_mut(&site.task) {
+            Some(task) => task.told.insert(key),
+            None => paid.task(site).told.insert(key),
+        };
     }
 
     /// What of the `cost` of a call whose end is in the record its asker is still to be told. Asked for by
@@ -149,7 +148,7 @@ impl Effects {
         ended.push_back((*next, Arc::from(task)));
         while ended.len() > REMEMBERED {
             let Some((number, oldest)) = ended.pop_front() else { break };
-            // One that has ended again since, or was heard of, leaves its place behind.
+            // One that has ended again since, or goes on, leaves its place behind.
             if tasks.get(&oldest).is_some_and(|task| task.ended == Some(number)) {
                 tasks.remove(&oldest);
             }
