@@ -142,8 +142,7 @@ impl WatchSpec {
     }
 
     /// Whether anything here says how fallbacks of groups of this kind fare. A tree with a group of two members or
-    /// more for whose kind nothing does is refused at its start, with
-    /// [`SpecError::Unmonitored`](crate::error::SpecError::Unmonitored) (S81).
+    /// more for whose kind nothing does is refused at its start, with [`SpecError::Unmonitored`] (S81).
     pub fn covers_fallback(&self, kind: GroupKind) -> bool {
         let measures = self.slos.iter().map(|slo| &slo.measure);
         let mut all = measures.chain(self.alerts.iter().map(|rule| &rule.measure));
