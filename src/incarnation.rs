@@ -288,9 +288,9 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
                                 match step {
                                     Watched::Done(Ok(Step::Reply(reply))) => {
                                         match slot.keep_reply(&life, job, context, &reply) {
-                                            Ok((None, None)) => {
+                                            Ok((state, None)) => {
                                                 let_drop(before);
-                                                let said = Said::of(context);
+                                                let said = Said::with(state, job, context);
                                                 (Some(life), Ended::Reply(reply, said))
                                             }
                                             kept => {

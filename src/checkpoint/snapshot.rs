@@ -1,7 +1,7 @@
 //! State as a message: named, shared, immutable pieces.
 //!
-//! *Invariant.* A piece is encoded and hashed at most once, when somebody first needs its bytes, and
-//! the encoding stays with it. Cloning a snapshot is a reference count, and dropping one never panics.
+//! *Invariant.* A piece is encoded and hashed when somebody first needs its bytes, and not again for the snapshots
+//! that follow: the encoding stays with it. Cloning a snapshot is a reference count, and dropping one never panics.
 
 use std::any::{Any, type_name};
 use std::borrow::Cow;
@@ -49,8 +49,7 @@ pub struct Snapshot {
 struct Content {
     schema: SchemaId,
     pieces: Vec<Piece>,
-    /// A bit for each kind of name among the pieces, see [`Piece::mark`]: a name of another kind is new, and is not
-    /// looked for among them.
+    /// A bit for each [kind] of name among the pieces: a name of another kind is not looked for among them.
     marks: u64,
 }
 
@@ -80,14 +79,12 @@ impl Snapshot {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        let mut piece = Piece {
-            name: name.into(),
-            body: Body::Given {
-                value: Value(Some(value)),
-                encode: encode::<T>,
-                encoded: Held::default(),
-            },
+        let body = Body::Given {
+            value: Value(Some(value)),
+            encode: encode::<T>,
+            encoded: Held::default(),
         };
+        let mut piece = Piece::new(name.into(), body);
         if let Some(previous) = &self.previous {
             piece.take_over(&previous.pieces, self.content.pieces.len());
         }
@@ -105,19 +102,19 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn with_piece(mut self, piece: Piece) -> Self {
         let Content { pieces, marks, .. } = Arc::make_mut(&mut self.content);
-        let mark = piece.mark();
+        let mark = 1 << piece.kind;
         let may_be_there = *marks & mark != 0;
         *marks |= mark;
         let known = match may_be_there {
-            true => pieces.iter_mut().find(|other| other.is_named(&piece.name)),
+            true => pieces.iter_mut().find(|other| other.is_named(piece.kind, &piece.name)),
             false => None,
         };
         match known {
             Some(other) => *other = piece,
             None => {
                 if pieces.len() == pieces.capacity() {
-                    // Most have a handful; those that have more are spared growing by twos.
-                    pieces.reserve_exact((3 * pieces.len()).max(4));
+                    // Most have a handful, or a dozen, which allocators still have at hand: 1 KiB.
+                    pieces.reserve_exact((2 * pieces.len()).max(4));
                 }
                 pieces.push(piece);
             }
@@ -142,7 +139,9 @@ impl Snapshot {
         let (before, now) = (&previous.content, &self.content);
         let is_known =
             before.schema.name == now.schema.name && before.schema.version <= now.schema.version;
-        if is_known && !Arc::ptr_eq(before, now) {
+        // A child in memory whose states nobody has needed the bytes of has nothing to hand on.
+        let has_bytes = || before.pieces.iter().any(Piece::may_have_bytes);
+        if is_known && !Arc::ptr_eq(before, now) && has_bytes() {
             let pieces = &mut Arc::make_mut(&mut self.content).pieces;
             for (at, piece) in pieces.iter_mut().enumerate() {
                 piece.take_over(&before.pieces, at);
@@ -163,7 +162,7 @@ impl Snapshot {
 
     /// Whether there is a piece of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.piece(name).is_ok()
+        self.found(name).is_some()
     }
 
     /// The piece of this name: the very [`Arc`] it was made with, or, for one that comes from a store,
@@ -202,10 +201,15 @@ impl Snapshot {
     }
 
     fn piece(&self, name: &str) -> Result<&Piece, CheckpointError> {
-        self.pieces()
-            .iter()
-            .find(|piece| piece.is_named(name))
-            .ok_or_else(|| CheckpointError::MissingField(name.to_owned()))
+        self.found(name).ok_or_else(|| CheckpointError::MissingField(name.to_owned()))
+    }
+
+    fn found(&self, name: &str) -> Option<&Piece> {
+        let kind = kind(name);
+        if self.content.marks & (1 << kind) == 0 {
+            return None;
+        }
+        self.content.pieces.iter().find(|piece| piece.is_named(kind, name))
     }
 }
 
@@ -222,6 +226,14 @@ impl fmt::Debug for Snapshot {
 pub struct Piece {
     name: Cow<'static, str>,
     body: Body,
+    /// Of its name.
+    kind: u8,
+}
+
+/// One of 64 kinds of names: names of one snapshot tend to begin alike, and each is looked for among all of them.
+fn kind(name: &str) -> u8 {
+    let name = name.as_bytes();
+    ((name.len() as u8).wrapping_mul(23) ^ name.last().copied().unwrap_or(0)) % 64
 }
 
 /// A user's value; there until it is let go of.
@@ -293,13 +305,18 @@ impl Clone for Body {
 }
 
 impl Body {
-    /// Where its value is, once it has one. The piece holds it, so nothing else can be there.
-    fn at(&self) -> Option<*const ()> {
+    /// Its value, once it has one.
+    fn value(&self) -> Option<&Shared> {
         let value = match self {
             Self::Given { value, .. } => Some(value),
             Self::Stored(loaded) => loaded.value.get(),
         };
-        value.and_then(|value| value.0.as_ref()).map(|value| Arc::as_ptr(value).cast::<()>())
+        value.and_then(|value| value.0.as_ref())
+    }
+
+    /// Whether it has this very value.
+    fn has(&self, value: &Shared) -> bool {
+        self.value().is_some_and(|own| Arc::ptr_eq(own, value))
     }
 }
 
@@ -311,9 +328,13 @@ pub(crate) struct Encoded {
 }
 
 impl Piece {
+    fn new(name: Cow<'static, str>, body: Body) -> Self {
+        Self { kind: kind(&name), name, body }
+    }
+
     /// A piece that comes from a store, which has checked its bytes.
     pub(crate) fn stored(name: Cow<'static, str>, encoded: Encoded) -> Self {
-        Self { name, body: Body::Stored(Arc::new(Loaded { encoded, value: OnceLock::new() })) }
+        Self::new(name, Body::Stored(Arc::new(Loaded { encoded, value: OnceLock::new() })))
     }
 
     /// What a store in memory gives back under this name: the content is shared, and what was stored under
@@ -330,7 +351,7 @@ impl Piece {
             }
             (body, _) => body.clone(),
         };
-        Self { name, body }
+        Self::new(name, body)
     }
 
     /// Its name.
@@ -346,28 +367,30 @@ impl Piece {
         }
     }
 
-    fn is_named(&self, name: &str) -> bool {
-        // Names of one snapshot tend to begin alike, and this is asked for each pair of them.
-        let (ours, theirs) = (self.name.as_bytes(), name.as_bytes());
-        ours.len() == theirs.len() && ours.last() == theirs.last() && ours == theirs
+    /// Whether its bytes have been made, or may be made for all that share them.
+    fn may_have_bytes(&self) -> bool {
+        match &self.body {
+            Body::Given { encoded, .. } => encoded.get().is_some(),
+            Body::Stored(_) => true,
+        }
     }
 
-    /// One of 64 bits, the same for pieces of the same name.
-    fn mark(&self) -> u64 {
-        let name = self.name.as_bytes();
-        let kind = name.len().wrapping_mul(23) ^ usize::from(name.last().copied().unwrap_or(0));
-        1 << (kind % 64)
+    fn is_named(&self, kind: u8, name: &str) -> bool {
+        let own = &*self.name;
+        // Most names are literals, and asked for by the code that gave them.
+        self.kind == kind && (std::ptr::eq(own, name) || own == name)
     }
 
     /// Takes over what is known of the piece of the same name and value among these, which is most
     /// likely at the same place.
     fn take_over(&mut self, before: &[Self], at: usize) {
-        let Some(value) = self.body.at() else { return };
-        let same = |other: &&Self| other.body.at() == Some(value) && other.is_named(&self.name);
+        let Some(value) = self.body.value() else { return };
+        let (kind, name) = (self.kind, &*self.name);
+        let same = |other: &&Self| other.body.has(value) && other.is_named(kind, name);
         let known = before.get(at).filter(same).or_else(|| before.iter().find(same));
         match (&mut self.body, known.map(|known| &known.body)) {
             (Body::Given { encoded, .. }, Some(Body::Given { encoded: known, .. })) => {
-                encoded.taken = Some(Arc::clone(known.get_or_init()));
+                encoded.taken = known.get().cloned();
             }
             (body, Some(known)) => *body = known.clone(),
             (_, None) => {}

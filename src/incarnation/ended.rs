@@ -57,7 +57,7 @@ pub(super) async fn keep<B: Stateful>(
     match kept {
         Ok(state) => {
             let_drop(before);
-            let said = Said { state: state.map(Box::new), kept: answers, ..Said::of(context) };
+            let said = Said { kept: answers, ..Said::with(state, job, context) };
             (Some(life), Ended::Reply(reply, said))
         }
         Err(Unkept::Failed(fault)) => {

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::fault::Fault;
 use crate::journal::Handed;
 use crate::port::Cut;
-use crate::slot::worker::{Worker, watched};
+use crate::slot::worker::{Worker, unwound, watched};
 
 impl<W: Worker> Slot<W> {
     /// Brings the state back to where the request in hand began, in a newly made life; and within a
@@ -31,18 +31,17 @@ impl<W: Worker> Slot<W> {
             let late = format!("the rollback took longer than {:?}", scope.limit());
             NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
         };
-        let mut limit = pin!(self.hub.clock.sleep_until(self.hub.now() + scope.limit()));
+        let limit = self.hub.now() + scope.limit();
+        // Most are there before anybody has to watch the time.
+        let mut limit = pin!(async { self.hub.clock.sleep_until(limit).await });
         let (life, base, to) = tokio::select! {
             biased;
             life = self.life_between(job) => life.map_err(|why| (None, why.into()))?,
             () = &mut limit => return Err((None, late())),
         };
-        {
-            // From here on it is this life that the child goes on with, however the rest ends.
-            let mut desk = self.desk();
-            let left = desk.saved.as_mut().and_then(|saved| saved.mid.take());
-            desk.discard(left);
-        }
+        // From here on it is this life that the child goes on with, however the rest ends.
+        let left = self.desk().saved.as_mut().and_then(|saved| saved.mid.take());
+        let _ = unwound(move || drop(left));
         // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
         self.says_back(job, Some(Undoing::No));
         self.stands_between(job.ticket);

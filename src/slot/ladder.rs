@@ -409,7 +409,9 @@ impl<W: Worker> Slot<W> {
                         desk.discard(before);
                     }
                 }
-                self.arm(&mut desk, at);
+                if at > now {
+                    self.arm(&mut desk, at);
+                }
             }
             if let Some(number) = mail.next_delivery() {
                 desk.mailbox.raise(mail.id, number);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::Slot;
-use crate::checkpoint::Snapshot;
+use crate::checkpoint::{Piece, Snapshot};
 use crate::event::Event;
 use crate::hub::Hub;
 use crate::id::{CheckpointId, ChildPath};
@@ -20,6 +20,10 @@ impl<W: Worker> Slot<W> {
         from: &Snapshot,
         checkpoint: Option<CheckpointId>,
     ) {
+        if !from.pieces().iter().any(Piece::is_encoded) {
+            // Nothing is recorded that it could differ from.
+            return self.hub.count_restored(true);
+        }
         let told = Told { hub: Arc::clone(&self.hub), child: self.path.clone(), checkpoint };
         let all = || from.pieces().iter().map(|piece| piece.name().to_owned()).collect();
         let now = match unwound(|| W::snapshot(life)) {

@@ -135,6 +135,21 @@ impl Said {
             state: None,
         }
     }
+
+    /// Of an answer with which the child has become this.
+    pub(crate) fn with<W: Worker>(
+        state: Option<Snapshot>,
+        job: &Job<W>,
+        context: &Context,
+    ) -> Self {
+        let said = Self::of(context);
+        match state {
+            Some(state) => {
+                Self { kept: job.mail.is_answering(), state: Some(Box::new(state)), ..said }
+            }
+            None => said,
+        }
+    }
 }
 
 /// What a carrier does next.

@@ -16,7 +16,7 @@ impl Snapshot {
             let now = self.piece(before.name()).ok();
             let is_same = match now {
                 None => false,
-                Some(now) if now.body.at().is_some_and(|at| before.body.at() == Some(at)) => true,
+                Some(now) if now.body.value().is_some_and(|it| before.body.has(it)) => true,
                 Some(_) if !before.is_encoded() => true,
                 Some(_) if at_once => return None,
                 Some(now) => self.has_bytes_of(now, before, from),
