@@ -17,6 +17,8 @@ use harness::{
 
 #[path = "crash/codegen.rs"]
 mod codegen;
+#[path = "crash/disk.rs"]
+mod disk;
 #[path = "crash/harness.rs"]
 mod harness;
 

@@ -67,7 +67,8 @@ Exit codes:
   0    every function has its fate
   2    nothing was written: bad arguments, no python3, a server that does not answer, or a store that
        cannot be used: unwritable, in use, of another run or program, corrupt
-  3    the store failed, as when the disk is full; what it had is kept, and the same arguments go on
+  3    the store or the temporary folder failed, as when the disk is full; what the store had is kept, and
+       the same arguments go on
   130  Ctrl-C: stopped in order; the same arguments go on with it";
 
 /// A format of the summary.

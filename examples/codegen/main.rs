@@ -25,7 +25,7 @@ use mainstay_actors::model::Model;
 use args::{Args, Summary};
 use coder::{CODER, Written};
 use faults::Faults;
-use points::{Pointed, Points};
+use points::{Failure, Pointed, Points};
 use python::Python;
 use report::{Outcome, Report};
 use shifted::Shifted;
@@ -59,7 +59,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How it ends, if not well.
 const NOT_BEGUN: u8 = 2;
-const STORE_FAILED: u8 = 3;
+const FAILED: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
@@ -84,7 +84,7 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
     let model = model(args).await?;
     // With a model the faults are its own.
     let faults = Faults::new(args.seed, if model.is_some() { 0.0 } else { args.fault_rate });
-    let python = Python::find(faults).await?;
+    let python = Python::find(faults, points).await?;
     let source = match &model {
         Some(_) => Source::Model,
         None => Source::Rules(faults, Duration::from_millis(args.pace.into())),
@@ -117,7 +117,7 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
         error = points.failure() => {
             // In order, so that what is in hand is not blamed for the end of the process.
             system.stop().await;
-            return Ok(store_failed(&of_store(&error)));
+            return Ok(failed(args, &error));
         }
         worked = work => worked,
         _ = tokio::signal::ctrl_c() => {
@@ -131,7 +131,7 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
     system.stop().await;
     // Whoever waits for a commit may hear of a store that fails before it is told here.
     if let Some(error) = points.failed() {
-        return Ok(store_failed(&of_store(&error)));
+        return Ok(failed(args, &error));
     }
     let (outcomes, checkpoints) = worked?;
     let fates = system.fates();
@@ -158,12 +158,17 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
 }
 
 /// Nothing that is done from here on could be kept: the next start finds what was.
-fn store_failed(text: &str) -> u8 {
-    let _ = writeln!(
-        stderr(),
-        "error: {text}; what was kept is there, and the same arguments go on with it"
-    );
-    STORE_FAILED
+fn failed(args: &Args, failure: &Failure) -> u8 {
+    let text = match (&args.store, failure) {
+        (Some(folder), Failure::Store(error)) => format!("--store {}: {error}", folder.display()),
+        _ => failure.to_string(),
+    };
+    let kept = match &args.store {
+        Some(_) => "; what was kept is there, and the same arguments go on with it",
+        None => "",
+    };
+    let _ = writeln!(stderr(), "error: {text}{kept}");
+    FAILED
 }
 
 fn open(args: &Args) -> Result<Arc<dyn Store>, StoreError> {

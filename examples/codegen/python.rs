@@ -4,19 +4,25 @@
 //! process, where keys may be. The process is killed when it takes too long and when the attempt is
 //! dropped, whatever the reason; should this process be killed itself, its limits end it. That is no
 //! sandbox: what a model wrote runs with your rights.
+//!
+//! *Invariant.* A temporary folder that cannot be used ends the run. Were it the answer to a check, every function
+//! would be found wrong, and stay so.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
 use serde::Deserialize;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::faults::Faults;
+use crate::points::{Failure, Points};
 use crate::specs::Example;
 
 /// How long the code may run.
@@ -100,11 +106,12 @@ pub(crate) enum Verdict {
 pub(crate) struct Python {
     program: PathBuf,
     faults: Faults,
+    points: Arc<Points>,
 }
 
 impl Python {
     /// The interpreter that is there.
-    pub(crate) async fn find(faults: Faults) -> Result<Self, String> {
+    pub(crate) async fn find(faults: Faults, points: &Arc<Points>) -> Result<Self, String> {
         let missing = |why: String| {
             format!(
                 "python3 cannot be run, and it checks what is generated: {why}; install Python 3.8 or \
@@ -121,7 +128,9 @@ impl Python {
         let mut command = bare(&program);
         command.args(["-c", "import sys; sys.exit(sys.version_info < (3, 8))"]);
         match timeout(2 * PATIENCE, command.status()).await {
-            Ok(Ok(status)) if status.success() => Ok(Self { program, faults }),
+            Ok(Ok(status)) if status.success() => {
+                Ok(Self { program, faults, points: Arc::clone(points) })
+            }
             Ok(Ok(status)) => {
                 Err(missing(format!("{} is too old or broken ({status})", program.display())))
             }
@@ -131,10 +140,15 @@ impl Python {
     }
 
     async fn run(&self, check: &Check) -> std::io::Result<Option<Vec<u8>>> {
-        let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("function.py"), &check.code)?;
-        let examples = serde_json::to_vec(&check.examples)?;
-        std::fs::write(folder.path().join("examples.json"), examples)?;
+        let folder = match folder_of(check) {
+            Ok(folder) => folder,
+            Err(error) => {
+                let all = std::env::temp_dir();
+                let text = format!("temporary folder \"{}\": {error}", all.display());
+                self.points.fail(Failure::Beside(text));
+                return std::future::pending().await;
+            }
+        };
         let mut command = bare(&self.program);
         command.args(["-c", HARNESS, &check.name]).current_dir(folder.path());
         let mut child = command.stdout(Stdio::piped()).spawn()?;
@@ -152,6 +166,15 @@ impl Python {
         }
         Ok(Some(said))
     }
+}
+
+/// What the interpreter is to find.
+fn folder_of(check: &Check) -> std::io::Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("function.py"), &check.code)?;
+    let examples = serde_json::to_vec(&check.examples)?;
+    std::fs::write(folder.path().join("examples.json"), examples)?;
+    Ok(folder)
 }
 
 /// The interpreter without anything of this process but where programs and libraries are.

@@ -43,6 +43,14 @@ pub(crate) struct Args {
     /// The wait before the first retry in milliseconds, instead of the playbook's
     #[arg(long, value_name = "MS", hide = true)]
     pub(crate) backoff_ms: Option<u64>,
+
+    /// How often in a row the process may end with a transfer in hand before that is set aside
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide = true)]
+    pub(crate) deaths: Option<u32>,
+
+    /// After how many bytes that this process writes into the database its disk is full
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub(crate) disk: Option<u64>,
 }
 
 const AFTER: &str = "\

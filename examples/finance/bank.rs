@@ -3,21 +3,23 @@
 //!
 //! *Invariant.* An act is one transaction, durable before it is answered. An entry is posted at most once
 //! for each idempotency key, and one that was undone stays undone, also if it comes later than its
-//! undo. The outbox takes no keys: whoever writes to it twice has written twice.
+//! undo. The outbox takes no keys: whoever writes to it twice has written twice. A database that fails ends the
+//! run, and no tool answers that it did: that would be taken for a fault of what it was asked to do.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use redb::{
-    Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
-    TableDefinition, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Disk;
 use crate::plan::{ACCOUNTS, OPENING, Plan};
-use crate::points::Points;
+use crate::points::{Failure, Points};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const BALANCES: TableDefinition<'_, u32, i64> = TableDefinition::new("balances");
@@ -90,21 +92,27 @@ database_errors!(
 /// See the [module](self).
 pub(crate) struct Bank {
     database: Database,
+    path: PathBuf,
     /// Nobody else's.
     id: u64,
     points: Arc<Points>,
+    /// Whoever writes, until it was told how that ended: what comes later finds a database that has failed before,
+    /// and does not know why.
+    writing: Mutex<()>,
     /// Whether its tools may use it.
     is_open: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Bank {
-    /// Opens the bank of this run, or makes it when `fresh` says that there is none to be missed.
+    /// Opens the bank of this run, or makes it when `fresh` says that there is none to be missed. With `room`
+    /// its disk is full once this process has written so many bytes.
     pub(crate) fn open(
         path: &Path,
         plan: &Plan,
         fresh: bool,
         points: Arc<Points>,
+        room: Option<u64>,
     ) -> Result<Self, String> {
         let fail =
             |error: &dyn std::fmt::Display| format!("database \"{}\": {error}", path.display());
@@ -120,13 +128,17 @@ impl Bank {
         // Of a file that ends too early it panics, which says nothing to whoever reads it here.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let opened = std::panic::catch_unwind(|| Database::open(path));
+        let opened = std::panic::catch_unwind(|| match room {
+            Some(bytes) => Disk::open(path, bytes),
+            None => Database::open(path),
+        });
         std::panic::set_hook(hook);
         let damaged =
             |_| fail(&"it is damaged: restore it from a copy of the same moment as the store");
         let database = opened.map_err(damaged)?.map_err(|error| fail(&error))?;
         let (is_open, opened) = (Mutex::new(false), Condvar::new());
-        let mut bank = Self { database, id: 0, points, is_open, opened };
+        let (path, writing) = (path.to_owned(), Mutex::new(()));
+        let mut bank = Self { database, path, id: 0, points, writing, is_open, opened };
         let number = |name| bank.number(name).map_err(|error| fail(&error));
         let (transfers, seed) = (number("transfers")?, number("seed")?);
         if (transfers, seed) != (u64::from(plan.transfers), plan.seed) {
@@ -152,12 +164,44 @@ impl Bank {
         self.opened.notify_all();
     }
 
-    /// A tool waits until it is served.
-    fn enter(&self) {
+    /// What a tool does, once it is served. It does not come back from a database that fails: the run ends, and
+    /// before that nobody tries again or undoes what the next start finds as it is.
+    fn work<T>(&self, work: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
         let mut is_open = self.is_open.lock();
         while !*is_open {
             self.opened.wait(&mut is_open);
         }
+        drop(is_open);
+        let result = work();
+        while let Err(Refused::Database(_)) = result {
+            std::thread::park();
+        }
+        result
+    }
+
+    /// Tells of a database that has failed.
+    fn tell<T>(&self, result: Result<T, Refused>) -> Result<T, Refused> {
+        if let Err(failed @ Refused::Database(_)) = &result {
+            let text = format!(
+                "database \"{}\": {failed}; the same arguments go on once it can be used",
+                self.path.display()
+            );
+            self.points.fail(Failure::Beside(text));
+        }
+        result
+    }
+
+    /// Reads.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let result = self.database.begin_read().map_err(Refused::from).and_then(|at| read(&at));
+        if result.is_err() {
+            // Behind whoever has found it first.
+            drop(self.writing.lock());
+        }
+        self.tell(result)
     }
 
     /// Refuses a store that ends before what the bank was written after: it has lost what it had made
@@ -238,38 +282,47 @@ impl Bank {
 
     /// The number of this notice, if it was written.
     pub(crate) fn noticed(&self, notice: Notice) -> Result<Option<u64>, Refused> {
-        self.enter();
-        let told = self.database.begin_read()?.open_table(TOLD)?;
-        Ok(told.get((notice.transfer, notice.done))?.map(|number| number.value()))
+        self.work(|| {
+            self.read(|at| {
+                let told = at.open_table(TOLD)?.get((notice.transfer, notice.done))?;
+                Ok(told.map(|number| number.value()))
+            })
+        })
     }
 
     /// Every entry, in order.
     pub(crate) fn entries(&self) -> Result<Vec<Leg>, Refused> {
-        let mut entries = Vec::new();
-        for row in self.database.begin_read()?.open_table(ENTRIES)?.iter()? {
-            let (transfer, account, amount) = row?.1.value();
-            entries.push(Leg { transfer, account, amount });
-        }
-        Ok(entries)
+        self.read(|at| {
+            let mut entries = Vec::new();
+            for row in at.open_table(ENTRIES)?.iter()? {
+                let (transfer, account, amount) = row?.1.value();
+                entries.push(Leg { transfer, account, amount });
+            }
+            Ok(entries)
+        })
     }
 
     /// Every notice, in order.
     pub(crate) fn notices(&self) -> Result<Vec<Notice>, Refused> {
-        let mut notices = Vec::new();
-        for row in self.database.begin_read()?.open_table(OUTBOX)?.iter()? {
-            let (transfer, done) = row?.1.value();
-            notices.push(Notice { transfer, done });
-        }
-        Ok(notices)
+        self.read(|at| {
+            let mut notices = Vec::new();
+            for row in at.open_table(OUTBOX)?.iter()? {
+                let (transfer, done) = row?.1.value();
+                notices.push(Notice { transfer, done });
+            }
+            Ok(notices)
+        })
     }
 
     /// What each account holds.
     pub(crate) fn balances(&self) -> Result<Vec<i64>, Refused> {
-        let mut balances = Vec::new();
-        for row in self.database.begin_read()?.open_table(BALANCES)?.iter()? {
-            balances.push(row?.1.value());
-        }
-        Ok(balances)
+        self.read(|at| {
+            let mut balances = Vec::new();
+            for row in at.open_table(BALANCES)?.iter()? {
+                balances.push(row?.1.value());
+            }
+            Ok(balances)
+        })
     }
 
     /// One transaction: committed when `act` succeeds, durable when this returns.
@@ -277,22 +330,31 @@ impl Bank {
         &self,
         act: impl FnOnce(&WriteTransaction) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
-        self.enter();
-        self.points.pass(|| {
-            let mut transaction = self.database.begin_write()?;
-            transaction.set_durability(Durability::Immediate)?;
-            match act(&transaction) {
-                Ok(done) => {
-                    transaction.open_table(META)?.insert("commits", self.points.durable())?;
-                    transaction.commit()?;
-                    Ok(done)
-                }
-                Err(refused) => {
-                    transaction.abort()?;
-                    Err(refused)
-                }
-            }
+        self.work(|| {
+            self.points.pass(|| {
+                let _writing = self.writing.lock();
+                self.tell(self.write(act))
+            })
         })
+    }
+
+    fn write<T>(
+        &self,
+        act: impl FnOnce(&WriteTransaction) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        match act(&transaction) {
+            Ok(done) => {
+                transaction.open_table(META)?.insert("commits", self.points.durable())?;
+                transaction.commit()?;
+                Ok(done)
+            }
+            Err(refused) => {
+                transaction.abort()?;
+                Err(refused)
+            }
+        }
     }
 }
 

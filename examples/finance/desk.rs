@@ -13,6 +13,10 @@ use crate::bank::{Bank, Leg, Message, Notice, Refused};
 use crate::plan::{Plan, Strike, Tool};
 use crate::teller::Teller;
 
+/// How often in a row the process may end with a transfer in hand. No transfer can end it by itself: a disk that is
+/// full does, as often as it is begun again without room.
+const ENDS: u32 = 100;
+
 /// Whom transfers are handed to.
 pub(crate) const TELLER: &str = "finance/transfers/teller";
 
@@ -56,7 +60,7 @@ fn fault(refused: Refused) -> Fault {
     match refused {
         Refused::Rule(_) => Fault::business(text),
         Refused::Aborted => Fault::tool_execution(text).with_code("aborted").not_applied(),
-        // A commit that failed may yet be found on the disk.
+        // It ends the run before it comes to this. A commit that failed may yet be found on the disk.
         Refused::Database(_) => Fault::indeterminate(text).with_code("database"),
     }
 }
@@ -133,7 +137,12 @@ impl Stateless for Outbox {
 
 /// The whole tree. The database blocks its callers until the disk has it, so its tools have threads of
 /// their own.
-pub(crate) fn spec(bank: &Arc<Bank>, plan: Plan, backoff: Option<Duration>) -> SupervisorSpec {
+pub(crate) fn spec(
+    bank: &Arc<Bank>,
+    plan: Plan,
+    backoff: Option<Duration>,
+    deaths: Option<u32>,
+) -> SupervisorSpec {
     let counter = |tool| Counter { bank: Arc::clone(bank), plan, tool };
     let (debit, credit) = (Post(counter(Tool::Debit)), Post(counter(Tool::Credit)));
     let (undo, notify) = (Undo(counter(Tool::Undo)), Notify(counter(Tool::Notify)));
@@ -146,7 +155,8 @@ pub(crate) fn spec(bank: &Arc<Bank>, plan: Plan, backoff: Option<Duration>) -> S
         ChildSpec::stateful("teller", Teller::new)
             .durable::<Teller>()
             .durability(Durability::Sync)
-            .checkpoint(Interval::Steps(1)),
+            .checkpoint(Interval::Steps(1))
+            .process_deaths(deaths.unwrap_or(ENDS)),
     );
     root.child(ChildSpec::stateless("debit", move || debit.clone()).recorded::<Post>().blocking())
         .child(ChildSpec::stateless("credit", move || credit.clone()).recorded::<Post>().blocking())

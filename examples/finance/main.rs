@@ -6,7 +6,6 @@
 
 use std::io::{Write as _, stderr, stdout};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ mod args;
 mod plan;
 mod stamp;
 mod points;
+mod disk;
 mod bank;
 mod audit;
 mod teller;
@@ -50,7 +50,7 @@ const UNUSABLE: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let points = Points::new(&args.mishaps);
     let result = match &args.store {
@@ -63,13 +63,12 @@ async fn main() -> ExitCode {
     if args.mishaps.count_points {
         complain(&format!("points: {}", points.passed()));
     }
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err((code, text)) => {
-            complain(&format!("error: {text}"));
-            ExitCode::from(code)
-        }
-    }
+    let code = result.unwrap_or_else(|(code, text)| {
+        complain(&format!("error: {text}"));
+        code
+    });
+    // Without waiting for tools that do not come back from a database which has failed.
+    std::process::exit(i32::from(code));
 }
 
 type Failed = (u8, String);
@@ -93,7 +92,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     let name = |text: String| unusable(format!("--store \"{}\": {text}", folder.display()));
     let mut run = traits(args);
     stamp::fits(&*store, &run).map_err(name)?;
-    let bank = Bank::open(&folder.join("bank.redb"), &plan, fresh, Arc::clone(points));
+    let bank = Bank::open(&folder.join("bank.redb"), &plan, fresh, Arc::clone(points), args.disk);
     let bank = Arc::new(bank.map_err(unusable)?);
     run.push(("bank.redb number".to_owned(), bank.id().to_string()));
     stamp::fits(&*store, &run).map_err(name)?;
@@ -104,7 +103,7 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
 
     let mut options = RecoverOptions::default();
     options.system = SystemOptions::new().event_capacity(1 << 16).clock(clock).watch(watched());
-    let spec = desk::spec(&bank, plan, args.backoff_ms.map(Duration::from_millis));
+    let spec = desk::spec(&bank, plan, args.backoff_ms.map(Duration::from_millis), args.deaths);
     let recovering = System::recover_with(spec, Arc::clone(&store), options);
     let (system, recovered) = recovering.await.map_err(unusable)?;
     // What goes on by itself waits at the bank's door meanwhile.
@@ -122,29 +121,19 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
     }
 
     let mut work = Work::new(&system, &bank, plan, points).map_err(unusable)?;
-    let worked = tokio::select! {
-        biased;
-        error = points.failure() => {
-            // Nothing that is done from here on could be kept: the next start finds what was.
-            complain(&format!("error: {error}"));
-            std::process::exit(i32::from(UNUSABLE));
+    let worked = unless_failed(points, async {
+        tokio::select! {
+            done = work.run() => Some(done),
+            _ = tokio::signal::ctrl_c() => None,
         }
-        done = work.run() => match done {
-            // Whoever submits may hear of a store that fails before it is told here.
-            Err(error) if error.contains("(store)") => {
-                complain(&format!("error: {error}"));
-                std::process::exit(i32::from(UNUSABLE));
-            }
-            done => done,
-        },
-        _ = tokio::signal::ctrl_c() => {
-            complain("stopping in order; the same arguments go on with it");
-            system.stop().await;
-            return Ok(INTERRUPTED);
-        }
+    });
+    let Some(worked) = worked.await? else {
+        complain("stopping in order; the same arguments go on with it");
+        unless_failed(points, system.stop()).await?;
+        return Ok(INTERRUPTED);
     };
     let tree = system.tree();
-    system.stop().await;
+    unless_failed(points, system.stop()).await?;
     store.flush().map_err(unusable)?;
 
     let open = system.effects().open();
@@ -169,6 +158,18 @@ async fn run(args: &Args, folder: &Path, points: &Arc<Points>) -> Result<u8, Fai
         Ok(()) if audit.is_sound() => Ok(0),
         Ok(()) => Err((UNSOUND, audit.verdict())),
     }
+}
+
+/// Goes on with this until the store or the database fails. Nothing that is done from then on could be kept, and
+/// the next start finds what was: so the process ends as if it was killed, and nothing is tried again or undone.
+async fn unless_failed<T>(points: &Points, work: impl Future<Output = T>) -> Result<T, Failed> {
+    let done = tokio::select! {
+        biased;
+        failure = points.failure() => return Err(unusable(failure)),
+        done = work => done,
+    };
+    // Whoever works may hear of it before it is told here.
+    points.failed().map_or(Ok(done), |failure| Err(unusable(failure)))
 }
 
 /// What another start has to be begun with to go on with this one.

@@ -2,8 +2,8 @@
 //! (journal, ledger, checkpoint) and every act of the database.
 //!
 //! *Invariant.* Nothing else changes: a commit goes to the store in the order it came, and its answer
-//! comes back as it is. Only after one that failed there is no other: a smaller one might still have room, and
-//! say that a request has failed for which the next process will have room again.
+//! comes back as it is. Only after one that failed, or after a failure of the database, there is no other: a smaller one
+//! might still have room, and say that a request has failed for which the next process will have room again.
 
 use std::collections::HashSet;
 use std::io::{Write as _, stderr};
@@ -32,8 +32,29 @@ pub(crate) struct Points {
     passed: AtomicU64,
     /// The last commit of the store that survives a power cut.
     durable: AtomicU64,
-    failure: Mutex<Option<StoreError>>,
+    failure: Mutex<Option<Failure>>,
     told: Notify,
+}
+
+/// What cannot be used any more, so that the run ends.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The runtime's store.
+    #[error(transparent)]
+    Store(StoreError),
+    /// What is written beside it, in words that name it.
+    #[error("{0}")]
+    Beside(String),
+}
+
+impl Failure {
+    /// What the runtime is told of its store, which is whole in the second case.
+    fn of_store(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Beside(cause) => StoreError::Poisoned { store: "of this run".to_owned(), cause },
+        }
+    }
 }
 
 impl Points {
@@ -98,29 +119,31 @@ impl Points {
         self.passed.load(Ordering::SeqCst)
     }
 
-    /// Why the store has failed, if it has.
-    pub(crate) fn failed(&self) -> Option<StoreError> {
+    /// What has failed first, if anything has.
+    pub(crate) fn failed(&self) -> Option<Failure> {
         self.failure.lock().clone()
     }
 
-    /// Waits until the store has failed, if it ever does.
-    pub(crate) async fn failure(&self) -> StoreError {
+    /// Waits until something has failed, if it ever does.
+    pub(crate) async fn failure(&self) -> Failure {
         loop {
             let told = self.told.notified();
-            if let Some(error) = self.failed() {
-                return error;
+            if let Some(failure) = self.failed() {
+                return failure;
             }
             told.await;
         }
     }
 
-    fn fail(&self, error: &StoreError) {
-        self.failure.lock().get_or_insert_with(|| error.clone());
+    /// The run ends, and until then the store takes nothing more.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.failure.lock().get_or_insert(failure);
         self.told.notify_waiters();
     }
 }
 
-/// A store whose commits are points, and which tells of its failures.
+/// A store whose commits are points, and which tells of its failures. After one, here or beside it, it takes
+/// nothing more.
 #[derive(Debug)]
 pub(crate) struct Pointed {
     inner: Arc<dyn Store>,
@@ -137,8 +160,8 @@ impl Pointed {
 
 impl Store for Pointed {
     fn commit(&self, batch: Batch, durability: Durability) -> Commit {
-        if let Some(error) = self.points.failed() {
-            return Commit::ready(Err(error));
+        if let Some(failure) = self.points.failed() {
+            return Commit::ready(Err(failure.of_store()));
         }
         let point = self.points.before();
         let commit = self.inner.commit(batch, durability);
@@ -153,7 +176,7 @@ impl Store for Pointed {
                     }
                     points.after(point);
                 }
-                Err(error) => points.fail(error),
+                Err(error) => points.fail(Failure::Store(error.clone())),
             }
             answerer.answer(result);
         });

@@ -3,6 +3,7 @@
 //! *Invariant.* What was handed over before is not handed over again: the journal knows. A request that
 //! ended without an answer is followed up, so that its user is told how it stands.
 
+use std::collections::HashSet;
 use std::io::{Write as _, stderr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -145,8 +146,12 @@ impl Work {
             return Ok(());
         }
         let started = Instant::now();
-        while self.system.effects().counts().compensating > 0 && started.elapsed() < UNDO_LIMIT {
-            self.look().await;
+        while self.is_undoing(&failed)? && started.elapsed() < UNDO_LIMIT {
+            // The books are read again at most so often, whatever happens.
+            let until = Instant::now() + LOOK_EVERY;
+            while Instant::now() < until {
+                self.look().await;
+            }
         }
         for id in failed {
             let books = Books::read(&self.bank).map_err(|refused| refused.to_string())?;
@@ -158,6 +163,20 @@ impl Work {
             self.tell(notice).await?;
         }
         Ok(())
+    }
+
+    /// Whether any of these is still to be undone. The database says so: one undo of a transfer comes after the other,
+    /// and of a transfer that this start has set aside the first may be still to come, so at times the runtime has
+    /// none under way. What it has given up waits for a person; an undo that the process before had begun does not yet.
+    fn is_undoing(&self, failed: &[u32]) -> Result<bool, String> {
+        let books = Books::read(&self.bank).map_err(|refused| refused.to_string())?;
+        let open = self.system.effects().open();
+        let given_up = open.iter().filter(|effect| effect.status != "compensating");
+        let waiting: HashSet<u32> =
+            given_up.filter_map(|effect| transfer_of(&effect.task)).collect();
+        Ok(failed.iter().any(|id| {
+            books.state(self.plan.transfer(*id)) != State::Undone && !waiting.contains(id)
+        }))
     }
 
     /// A message may fail like any other request; then there is another, later. Those of earlier starts

@@ -153,6 +153,26 @@ fn its_store_that_is_full_ends_the_run_and_goes_on_when_there_is_room() {
     ends_well(codegen(folder.path()), "with room again");
 }
 
+/// The interpreter finds there what it is to check: without it every function would be found wrong, for ever.
+#[test]
+fn a_temporary_folder_that_cannot_be_used_ends_the_run_and_goes_on_when_it_can() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("missing");
+    // Begun, and gone on with.
+    for start in 1..=2 {
+        let mut command = codegen(folder.path());
+        for name in ["TMPDIR", "TMP", "TEMP"] {
+            command.env(name, &missing);
+        }
+        let output = command.output().unwrap();
+        let errors = errors(&output);
+        assert_eq!(output.status.code(), Some(3), "start {start}: {}{errors}", text(&output));
+        let named = ["temporary folder \"", "missing\": ", "the same arguments go on with it"];
+        assert!(named.iter().all(|text| errors.contains(text)), "start {start}: {errors}");
+    }
+    ends_well(codegen(folder.path()), "with a temporary folder");
+}
+
 #[test]
 fn a_clock_that_jumps_changes_nothing_in_what_it_writes() {
     let folder = half_done();
