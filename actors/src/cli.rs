@@ -371,7 +371,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 session = Session::start(&mut tree, show, adopt) => session?,
                 ended = signals.next_or_interrupt() => return Err(ended.into()),
             };
-            let system = session.system();
+            let (system, mut hurries) = (session.system(), false);
             let result = {
                 let work = async {
                     match converse {
@@ -385,19 +385,24 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                     ended = signals.next() => {
                         // The work is not called off before: what is durable goes on at the next start.
                         tokio::select! {
+                            biased;
                             _ = system.stop() => {}
-                            _ = signals.next() => {}
+                            // A second one does not wait for the first.
+                            _ = signals.next() => hurries = true,
                         }
                         Err(ended.into())
                     }
                 }
             };
-            tokio::select! {
-                () = session.stop() => {}
-                _ = signals.next() => {}
+            if !hurries {
+                tokio::select! {
+                    biased;
+                    () = session.stop() => {}
+                    _ = signals.next() => {}
+                }
             }
             let result = session.told_end(result);
-            session.end();
+            session.end().await;
             result
         }
         Command::Check { file, chaos: true, requests, seed, json } => {

@@ -627,6 +627,6 @@ impl Tree {
 }
 
 /// What stands under a name.
-fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
+pub(super) fn find<'a, T>(named: &'a file::Named<T>, name: &str) -> Option<&'a T> {
     named.iter().find(|(id, _)| id.get_ref() == name).map(|(_, value)| value)
 }

@@ -119,6 +119,9 @@ impl Tried {
                 | Measure::AvailabilityOf(_)
                 | Measure::RequestErrors
                 | Measure::Recovery
+                // A default in the place of such an answer is a fallback that has not helped.
+                | Measure::FallbackSuccess
+                | Measure::FallbackSuccessOf(_)
         );
         if counts_refusals && self.refuses {
             return false;

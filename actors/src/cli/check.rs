@@ -141,7 +141,7 @@ fn classes(page: &mut String, tree: &Tree, policy: &Policy) {
             class.name().to_owned(),
             cap.to_string(),
             waits(policy, class, cap),
-            then(class),
+            then(policy, class),
         ]);
     }
     align(page, &lines);
@@ -155,14 +155,25 @@ fn classes(page: &mut String, tree: &Tree, policy: &Policy) {
         if own_times(tree).is_empty() { "" } else { ", where it has no time of its own (S79)" };
     let _ = writeln!(
         page,
-        "  all together: at most {} retries; one attempt at most {:?}{own}; timeouts and tool errors only if a repeat is safe",
+        "  all together: at most {} retries; one attempt at most {:?}{own}; timeouts, tool errors and what is indeterminate only if a repeat is safe",
         policy.global_cap, policy.attempt_timeout
     );
 }
 
 /// Where a request of this class goes when it is not retried (any more): whom the runtime's own rule
 /// lets stand in.
-fn then(class: Class) -> String {
+fn then(policy: &Policy, class: Class) -> String {
+    let alone = policy.rule(Class::RateLimit).cap;
+    if class == Class::Overloaded && policy.rule(class).cap == 0 && alone > 0 {
+        // Whoever has nobody beside it waits, as for a rate limit.
+        let retries = if alone == 1 { "retry" } else { "retries" };
+        let waits = waits(policy, Class::RateLimit, alone);
+        return format!("a sibling; where none can, {alone} {retries} after {waits}");
+    }
+    if class == Class::BudgetDenied {
+        // Where a model of a group is too dear for what is left, another one may not be.
+        return "a cheaper sibling where it is a model's price, else nobody".to_owned();
+    }
     if is_never_substituted(class) {
         return "nobody: it ends here".to_owned();
     }

@@ -110,6 +110,10 @@ pub(crate) struct Session {
     alerts: Option<Alerts>,
     /// What a program is told when the tree has stopped.
     last: Option<Value>,
+    /// What is told of acts on the world.
+    rest: settle::Rest,
+    /// Whether the tree was stopped in order.
+    stopped: bool,
 }
 
 #[derive(Clone)]
@@ -168,6 +172,7 @@ impl Session {
         tree.attach(&system);
         let people = People::new(tree.people(), system.points(), points);
         let (said, leaving, helped, served, key, lines, later, before, last) = Default::default();
+        let rest = settle::Rest { in_order: true, is_kept: tree.has_store() };
         Ok(Self {
             system,
             asked,
@@ -187,6 +192,8 @@ impl Session {
             later,
             alerts,
             last,
+            rest,
+            stopped: false,
         })
     }
 
@@ -202,14 +209,13 @@ impl Session {
         self.system.clone()
     }
 
+    /// Stops the tree. Called off before, it is not stopped in order.
     pub(crate) async fn stop(&mut self) {
         tokio::select! {
-            _ = self.system.stop() => {}
+            biased;
+            _ = self.system.stop() => self.stopped = true,
             // A tool that does not end need not be waited for.
             () = interrupted() => {}
-        }
-        if let Some(alerts) = self.alerts.take() {
-            alerts.end().await;
         }
     }
 
@@ -221,12 +227,17 @@ impl Session {
         Err(ended.told().into())
     }
 
-    /// Says what is known only now: whether what a question did that has failed is undone.
-    pub(crate) fn end(mut self) {
+    /// Says what is known only now: whether what a question did that has failed is undone, and what nobody has
+    /// waited for.
+    pub(crate) async fn end(mut self) {
+        if let Some(alerts) = self.alerts.take() {
+            alerts.end().await;
+        }
+        self.rest.in_order = self.stopped;
         if let Some(error) = self.last.take() {
             self.write_json("error", error);
         }
-        if let Some(left) = settle::left(&self.system) {
+        for left in settle::left(&self.system, self.rest) {
             tell(format_args!("mainstay: {left}"));
         }
     }
@@ -611,7 +622,7 @@ impl Session {
         let parts = [
             ("before", self.before.clone()),
             ("undecided", self.people.undecided()),
-            ("unsettled", settle::unsettled(&self.system)),
+            ("unsettled", settle::unsettled(&self.system, self.rest)),
             ("lost", lost::list(&self.system)),
         ];
         for (name, part) in parts {

@@ -13,6 +13,7 @@ use super::snag::{Snag, list, meant};
 mod acts;
 mod groups;
 mod models;
+mod money;
 pub(crate) mod notes;
 mod parts;
 pub(crate) mod times;

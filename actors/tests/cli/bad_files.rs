@@ -100,6 +100,51 @@ without = ["S37", "S38", "S28", "R18"]
 }
 
 #[test]
+fn a_budget_of_money_wants_the_price_of_whom_it_may_pay_and_of_nobody_else() {
+    let endpoint = |name: &str, price: &str| {
+        format!(
+            "[models.{name}]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n{price}"
+        )
+    };
+    let priced = |what: f64| format!("price_per_million = {{ input = {what}, output = {what} }}\n");
+    let (paid, free) = (endpoint("paid", &priced(1.0)), endpoint("free", &priced(0.0)));
+    let (below, other) = (endpoint("below", &priced(2.0)), endpoint("other", ""));
+    let rest = r#"entry = "a"
+[models.own]
+kind = "local"
+[models.sorry]
+kind = "default"
+text = "later"
+[groups.llm]
+kind = "model"
+members = ["free", "paid", "own", "sorry"]
+[agents.sub]
+model = "below"
+[agents.stranger]
+model = "other"
+budget = { tokens = 1000 }
+[agents.a]
+model = "llm"
+agents = ["sub"]
+budget = { money = 0.5 }
+"#;
+    let text = format!("{rest}{paid}{free}{below}{other}");
+    let folder = Folder::with("t.toml", &text);
+    let said = folder.run(&["check", "t.toml"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    // Each is named.
+    std::fs::write(folder.0.join("t.toml"), text.replace("price_per_million", "#")).unwrap();
+    let said = folder.run(&["check", "t.toml"], "");
+    let errors = said.err.lines().filter(|line| line.starts_with("error: "));
+    let expected = ["free", "paid", "below"]
+        .map(|name| format!("error: a budget of money, and `{name}` has no price"));
+    assert_eq!(
+        (said.code, errors.collect::<Vec<_>>()),
+        (2, expected.iter().map(|it| &**it).collect())
+    );
+}
+
+#[test]
 fn bytes_that_are_no_text_have_a_place() {
     let folder = Folder::new();
     std::fs::write(folder.0.join("t.toml"), b"[models.m]\nkind = \"\xffocal\"\n").unwrap();

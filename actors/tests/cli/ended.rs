@@ -2,11 +2,11 @@
 //! goes on at the next start.
 #![cfg(unix)]
 
-use std::process::Command;
+use std::process::{Child, Command};
 
 use mainstay_actors::stub_server::{Row, StubServer};
 
-use super::harness::{Folder, command, said};
+use super::harness::{Folder, Said, command, said};
 use super::models::run;
 
 /// A server of tools, without any, that ends neither with its input nor when it is asked to.
@@ -130,5 +130,97 @@ async fn a_program_that_is_ended_is_told_what_a_person_has_to_settle() {
         assert_eq!((ended.code, &told["error"]["kind"]), (code, &"ended".into()), "{ended:?}");
         assert_eq!(told["unsettled"][0]["tool"], "t/s/pay", "{ended:?}");
         assert!(ended.err.ends_with(&format!("mainstay: ended by SIG{signal}\n")), "{ended:?}");
+    }
+}
+
+/// A tree with the server, with or without a store.
+fn tree_of(script: &str, model: &StubServer, store: &str) -> Folder {
+    let text = format!(
+        "{store}[tools.s]\ncommand = [\"sh\", \"s.sh\"]\n[agents.a]\nmodel = \"llm\"\ntools = [\"s.pay\"]\n\
+         [models.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n",
+        model.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    std::fs::write(folder.0.join("s.sh"), script).unwrap();
+    folder
+}
+
+const STORE: &str = "[store]\npath = \"state\"\n";
+
+/// What a command says that is told to end while its tool is at work, again and again until it does.
+async fn told_to_end(folder: &Folder, arguments: &[&str], signals: &[&'static str]) -> Said {
+    let called = folder.0.join("called");
+    assert!(Command::new("mkfifo").arg(&called).status().unwrap().success());
+    let mut child = command(&folder.0, &[&["run", "t.toml", "pay"], arguments].concat());
+    let mut child = child.spawn().unwrap();
+    let signals = signals.to_vec();
+    let ended = tokio::task::spawn_blocking(move || {
+        assert_eq!(std::fs::read_to_string(&called).unwrap(), "called\n");
+        let kill = |child: &Child, signal: &str| {
+            let words = [format!("-{signal}"), child.id().to_string()];
+            assert!(Command::new("kill").args(words).status().unwrap().success());
+        };
+        match signals[..] {
+            // Two of one kind that come at once are one: it is sent until it has been heard twice.
+            [signal] => {
+                while child.try_wait().unwrap().is_none() {
+                    kill(&child, signal);
+                }
+            }
+            _ => signals.iter().for_each(|signal| kill(&child, signal)),
+        }
+        said(child.wait_with_output().unwrap())
+    });
+    ended.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_is_told_what_was_in_flight_and_may_have_happened() {
+    let cases: [(&[&'static str], &str, &[i32]); 3] = [
+        (&["INT"], "cancelled", &[1]),
+        // Of two that come at once either may be heard first; the other does not wait for what that began.
+        (&["TERM", "HUP"], "ended", &[143, 129]),
+        (&["HUP", "TERM"], "ended", &[143, 129]),
+    ];
+    for (signals, kind, codes) in cases {
+        for (store, later) in [
+            ("", "look there yourself"),
+            (STORE, "the next start, or `mainstay store`, tells more"),
+        ] {
+            let server = StubServer::start().await.unwrap();
+            server.otherwise(Row::tool_calls([("pay", "{}")]));
+            let folder = tree_of(SILENT, &server, store);
+            let people = told_to_end(&folder, &[], signals).await;
+            let expected = format!("mainstay: in flight, and may have happened; {later}: ");
+            let line = people.err.lines().find(|line| line.starts_with(&expected));
+            assert!(line.is_some_and(|line| line.ends_with(" t/s/pay")), "{signals:?} {people:?}");
+            assert!(codes.contains(&people.code), "{signals:?} {people:?}");
+
+            let folder = tree_of(SILENT, &server, store);
+            let program = told_to_end(&folder, &["--json"], signals).await;
+            let told: serde_json::Value = serde_json::from_str(&program.out).expect(&program.out);
+            assert_eq!(told["error"]["kind"], kind, "{signals:?} {program:?}");
+            let act = &told["unsettled"][0];
+            let act = (&act["tool"], &act["owner"], &act["status"]);
+            assert_eq!(act, (&"t/s/pay".into(), &"t/a".into(), &"intended".into()), "{program:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_nobody_knows_of_is_looked_for_where_something_is_kept_of_it() {
+    // It dies with the call.
+    let dies = SILENT.replace("echo called > called; continue", "exit 1");
+    for (store, hint) in [
+        ("", "and nothing is kept of it, so look there yourself"),
+        (STORE, "`mainstay store` shows how"),
+    ] {
+        let server = StubServer::start().await.unwrap();
+        server.otherwise(Row::tool_calls([("pay", "{}")]));
+        let said = run(&tree_of(&dies, &server, store), &["run", "t.toml", "pay"]).await;
+        let expected = format!("mainstay: not settled, {hint}: ");
+        let line = said.err.lines().find(|line| line.starts_with(&expected));
+        assert!(line.is_some_and(|line| line.ends_with(" t/s/pay is unknown")), "{said:?}");
+        assert!(!said.err.contains("in flight"), "{said:?}");
     }
 }

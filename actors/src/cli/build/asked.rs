@@ -80,6 +80,11 @@ impl Tree {
         }
     }
 
+    /// Whether `mainstay store` has something to look at.
+    pub(crate) fn has_store(&self) -> bool {
+        self.file.store.as_ref().is_some_and(|store| store.get_ref().path.is_some())
+    }
+
     /// How often in a row the process may end with a request in hand before it is set aside.
     pub(crate) fn process_deaths(&self) -> u32 {
         let store = self.file.store.as_ref().and_then(|it| it.get_ref().process_deaths.as_ref());

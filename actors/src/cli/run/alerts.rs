@@ -103,7 +103,7 @@ fn line(event: &Event) -> Option<String> {
             format!("alert: {at} fell, and no line could be returned to")
         }
         Event::UndoStopped { child, tool, key, .. } => format!(
-            "alert: a person has to settle what {child} did: {tool} has no undo that helps for {} (/effects, or `mainstay store`)",
+            "alert: a person has to settle what {child} did: {tool} has no undo that helps for {} (in a conversation /effects, with a [store] `mainstay store`)",
             settle::short(*key)
         ),
         _ => return None,

@@ -59,22 +59,70 @@ pub(crate) fn reply(result: &str) -> Value {
     }
 }
 
+/// What there is to know, when a run ends, of what it did to the world.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    /// Whether whatever was in flight has ended, or is known to be unknown: the tree was stopped in order.
+    pub(super) in_order: bool,
+    /// Whether a store on disk has it, where `mainstay store` finds it.
+    pub(super) is_kept: bool,
+}
+
 /// What still waits for a person, or for the next start, when a run ends.
-pub(super) fn left(system: &System) -> Option<String> {
-    let open = system.effects().open();
-    let one =
-        |effect: &EffectView| format!("{} {} is {}", short(effect.key), effect.tool, effect.status);
-    let named: Vec<_> = open.iter().take(NAMED).map(one).collect();
-    let more = open.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!open.is_empty())
-        .then(|| format!("not settled, `mainstay store` shows how: {}{more}", named.join(", ")))
+pub(super) fn left(system: &System, rest: Rest) -> Vec<String> {
+    let (open, flying) = found(system, rest);
+    let waits = |effect: &EffectView| format!("{} is {}", named(effect), effect.status);
+    let flies = |effect: &EffectView| match effect.status {
+        UNDONE => format!("the undo of {}", named(effect)),
+        _ => named(effect),
+    };
+    let (shown, later) = match rest.is_kept {
+        true => ("`mainstay store` shows how", "the next start, or `mainstay store`, tells more"),
+        false => ("and nothing is kept of it, so look there yourself", "look there yourself"),
+    };
+    let open =
+        (!open.is_empty()).then(|| format!("not settled, {shown}: {}", listed(&open, waits)));
+    let flying = (!flying.is_empty())
+        .then(|| format!("in flight, and may have happened; {later}: {}", listed(&flying, flies)));
+    open.into_iter().chain(flying).collect()
 }
 
 /// The same for a program.
-pub(super) fn unsettled(system: &System) -> Vec<Value> {
+pub(super) fn unsettled(system: &System, rest: Rest) -> Vec<Value> {
     let one = |effect: EffectView| json!({"key": effect.key.to_string(), "tool": effect.tool, "owner": effect.owner, "status": effect.status});
-    system.effects().open().into_iter().map(one).collect()
+    let (open, flying) = found(system, rest);
+    open.into_iter().chain(flying).map(one).collect()
+}
+
+/// What waits for a person; and the acts and undos whose tools were not waited for, each of which may have happened.
+/// What may be repeated is nobody's to settle.
+fn found(system: &System, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
+    // Looked at first: what ends meanwhile is in both, and never in neither.
+    let mut all = if rest.in_order { Vec::new() } else { system.effects().list() };
+    let open = system.effects().open();
+    all.retain(|effect| {
+        let flies = match effect.status {
+            ACTED => !effect.kind.is_replay_safe(),
+            status => status == UNDONE,
+        };
+        flies && !open.iter().any(|other| other.key == effect.key)
+    });
+    (open, all)
+}
+
+/// The status of an act that was begun, and of one whose undo was.
+const ACTED: &str = "intended";
+const UNDONE: &str = "compensating";
+
+fn named(effect: &EffectView) -> String {
+    format!("{} {}", short(effect.key), effect.tool)
+}
+
+fn listed(effects: &[EffectView], one: impl Fn(&EffectView) -> String) -> String {
+    let named: Vec<_> = effects.iter().take(NAMED).map(one).collect();
+    let more = effects.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    named.join(", ") + &more
 }
 
 pub(crate) fn short(key: EffectKey) -> String {

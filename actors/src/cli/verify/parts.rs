@@ -97,20 +97,14 @@ impl Verify<'_> {
                 let hint = "write fewer `max_tokens`, or a larger budget: a model is asked only if its prompt and its answer fit";
                 self.say(answer.span(), message, "no model is ever asked", hint);
             }
-            let priced = self.file.models.values().any(|model| model.price_per_million.is_some());
             match money {
                 Some(money) if micros(*money.get_ref()).is_none_or(|micros| micros == 0) => {
                     let hint =
                         "write what a task may cost in the currency of the prices, such as 0.5";
                     self.say(money.span(), "a budget that is no amount of money", "no price", hint);
                 }
-                Some(money) if !priced => {
-                    let hint =
-                        "add `price_per_million = { input = 2.5, output = 10.0 }` to the models";
-                    let message = "a budget of money in a tree whose models have no price";
-                    self.say(money.span(), message, "nothing is ever counted", hint);
-                }
-                _ => {}
+                Some(money) => self.money(money, agent),
+                None => {}
             }
         }
         if let Some(own) = &agent.checkpoint {
