@@ -41,7 +41,7 @@
 //! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done if the server is trusted, or it is an error -32601 or -32602 that names the tool; else failed |
 //! | their words that the result does not fit its schema, whatever the code; a result that does not fit the `outputSchema` that the tool has declared, or has no `structuredContent` where it has declared one | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
 //! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
-//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read | failed; of a trusted server not done when it is no method |
+//! | -32601, -32002 (what is asked for is not there) | `Exhausted`, the code: never asked again, but an alternative tool is, for a read; not `InputValidation`, which no alternative may answer | failed; of a trusted server not done when it is no method |
 //! | -32603 | `ToolExecution`, the code | failed |
 //! | -32020, -32021, -32022 | `ModelUnavailable`, the code; the connection is made anew | failed |
 //! | any other code | `Unknown`, the code | failed |

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::bounded::Bounded;
-use super::link::{Link, Live};
+use super::link::{Link, Live, Owed};
 use super::process::{self, Group, Said};
 use super::tools::{Catalog, Listener, follow};
 use super::{MAX_PAGES, Plan, Way, classify, http};
@@ -74,9 +74,10 @@ impl Connection {
         let mut client = Listener::default();
         client.config.client_info = Implementation::new("mainstay", env!("CARGO_PKG_VERSION"));
         let changed = Arc::clone(&client.changed);
+        let owed = Owed::default();
         let (session, child, group) = match &plan.way {
             Way::Url(url) => {
-                let transport = http::transport(plan, url)?;
+                let transport = http::transport(plan, url, owed.clone())?;
                 (client.serve(transport).await, None, None)
             }
             Way::Command { .. } => {
@@ -90,6 +91,7 @@ impl Connection {
                 (session, Some(process.child), Some(process.group))
             }
         };
+        let owed = matches!(plan.way, Way::Url(_)).then_some(owed);
         let session = match session {
             Ok(session) => session,
             Err(error) => {
@@ -107,6 +109,7 @@ impl Connection {
             secrets: plan.secrets(),
             doubt: Notify::new(),
             useless: Notify::new(),
+            owed,
         };
         Ok(Self {
             live: Arc::new(live),
@@ -273,6 +276,13 @@ async fn keep(
     tokio::select! {
         class = gone => return Some(class),
         () = over.asked.notified() => {}
+    }
+    // The word of a call that is off is a request of its own, and the end of a connection says nothing.
+    if let Some(owed) = &live.owed {
+        tokio::select! {
+            _ = &mut closed => return None,
+            _ = timeout(GRACE, owed.all_paid()) => {}
+        }
     }
     token.cancel();
     let _ = closed.await;

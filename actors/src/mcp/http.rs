@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mainstay::fault::Fault;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode, Url, retry};
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, ServerJsonRpcMessage};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::{
     HttpStatusError, StreamableHttpClient, StreamableHttpClientTransportConfig,
@@ -15,12 +15,14 @@ use rmcp::transport::streamable_http_client::{
 };
 
 use super::events::{Answer, Events};
+use super::link::Owed;
 use super::{Plan, classify, headers};
 use crate::http;
 
 pub(super) fn transport(
     plan: &Plan,
     address: &str,
+    owed: Owed,
 ) -> Result<StreamableHttpClientTransport<Attentive>, Fault> {
     let url = Url::parse(address)
         .ok()
@@ -43,7 +45,7 @@ pub(super) fn transport(
     if let Some(bearer) = &plan.bearer {
         config = config.auth_header(bearer.read()?.trim());
     }
-    Ok(StreamableHttpClientTransport::with_client(Attentive(client), config))
+    Ok(StreamableHttpClientTransport::with_client(Attentive { client, owed }, config))
 }
 
 tokio::task_local! {
@@ -55,7 +57,19 @@ tokio::task_local! {
 /// server could not read the request, and the transport hands such an error to nobody; over HTTP it stands in the
 /// answer to one.
 #[derive(Clone, Debug)]
-pub(super) struct Attentive(Client);
+pub(super) struct Attentive {
+    client: Client,
+    owed: Owed,
+}
+
+/// The word that a call is off, on its way. However that ends, it was given.
+struct CalledOff<'a>(&'a Owed);
+
+impl Drop for CalledOff<'_> {
+    fn drop(&mut self) {
+        self.0.paid();
+    }
+}
 
 type Posted = Result<StreamableHttpPostResponse, StreamableHttpError<reqwest::Error>>;
 type Headers = HashMap<HeaderName, HeaderValue>;
@@ -92,6 +106,9 @@ impl StreamableHttpClient for Attentive {
         custom_headers: Headers,
         limits: StreamableHttpResponseLimits,
     ) -> Posted {
+        let _told = matches!(&message, ClientJsonRpcMessage::Notification(it)
+            if matches!(it.notification, ClientNotification::CancelledNotification(_)))
+        .then(|| CalledOff(&self.owed));
         let asked = match &message {
             ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
@@ -99,7 +116,7 @@ impl StreamableHttpClient for Attentive {
         let is_call = matches!(&message, ClientJsonRpcMessage::Request(request)
             if matches!(request.request, ClientRequest::CallToolRequest(_)));
         let (in_session, longest) = (session_id.is_some(), limits.max_sse_event_size);
-        let post = self.0.post_message_with_response_limits(
+        let post = self.client.post_message_with_response_limits(
             uri,
             message,
             session_id,
@@ -141,7 +158,7 @@ impl StreamableHttpClient for Attentive {
         auth_header: Option<String>,
         custom_headers: Headers,
     ) -> Result<(), StreamableHttpError<reqwest::Error>> {
-        self.0.delete_session(uri, session_id, auth_header, custom_headers).await
+        self.client.delete_session(uri, session_id, auth_header, custom_headers).await
     }
 
     async fn get_stream(
@@ -152,7 +169,7 @@ impl StreamableHttpClient for Attentive {
         auth_header: Option<String>,
         custom_headers: Headers,
     ) -> Result<Events, StreamableHttpError<reqwest::Error>> {
-        self.0.get_stream(uri, session_id, last_event_id, auth_header, custom_headers).await
+        self.client.get_stream(uri, session_id, last_event_id, auth_header, custom_headers).await
     }
 
     async fn get_stream_with_max_sse_event_size(
@@ -164,7 +181,7 @@ impl StreamableHttpClient for Attentive {
         custom_headers: Headers,
         max_sse_event_size: usize,
     ) -> Result<Events, StreamableHttpError<reqwest::Error>> {
-        self.0
+        self.client
             .get_stream_with_max_sse_event_size(
                 uri,
                 session_id,

@@ -1,5 +1,6 @@
 //! What the tools of a server share with its connection: the session, when there is one.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -80,6 +81,8 @@ pub(super) struct Live {
     pub(super) doubt: Notify,
     /// Somebody knows that this session is of no use any more.
     pub(super) useless: Notify,
+    /// What its server is to be told of calls, where that takes a request of its own; over stdio it is written at once.
+    pub(super) owed: Option<Owed>,
 }
 
 impl Live {
@@ -93,7 +96,13 @@ impl Live {
     ) -> Result<CallToolResponse, Fault> {
         let tool = call.name.clone();
         let mut doubtful = Doubt { live: self, answered: false };
-        let outcome = timeout(time, self.peer.call_tool_once(call)).await;
+        let mut asked = pin!(self.peer.call_tool_once(call));
+        // Dropped before the call, which has the word sent when it is dropped.
+        let mut dropped = Dropped(self.owed.clone());
+        let outcome = timeout(time, asked.as_mut()).await;
+        if outcome.is_ok() {
+            dropped.0 = None;
+        }
         let Ok(outcome) = outcome else {
             return Err(Fault::timeout(format!("no result within {time:?}")));
         };
@@ -116,6 +125,40 @@ impl Live {
 
     pub(super) fn set_catalog(&self, catalog: Catalog) {
         *self.catalog.write() = Arc::new(catalog);
+    }
+}
+
+/// Of how many calls that nobody waits for any more the server has not been told.
+#[derive(Clone, Debug)]
+pub(super) struct Owed(Arc<watch::Sender<usize>>);
+
+impl Default for Owed {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Owed {
+    /// The server was told of one, or it could not be.
+    pub(super) fn paid(&self) {
+        self.0.send_modify(|owed| *owed = owed.saturating_sub(1));
+    }
+
+    /// Returns when the server has been told of all.
+    pub(super) async fn all_paid(&self) {
+        // The sender is ours.
+        let _ = self.0.subscribe().wait_for(|owed| *owed == 0).await;
+    }
+}
+
+/// A call under way. Dropped, it is one of which the server is to be told.
+struct Dropped(Option<Owed>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        if let Some(Owed(owed)) = &self.0 {
+            owed.send_modify(|owed| *owed += 1);
+        }
     }
 }
 

@@ -89,6 +89,7 @@ fn judge(status: u16, report: &Report) -> Class {
     report
         .codes()
         .find_map(by_code)
+        .or_else(|| report.is_missing_at_google(status).then_some(Class::ModelUnavailable))
         .or_else(|| by_message(status, &report.message.to_lowercase()))
         .or_else(|| by_status(status))
         .or_else(|| report.codes().find_map(by_type))
@@ -225,7 +226,10 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
             "maximum prompt length",
             "`inputs` tokens +",
             "prompt is too long",
+            "prompt too long",
             "input is too long",
+            "input too long",
+            "input token count",
             "too many tokens",
             "maximum number of tokens",
         ])
@@ -245,6 +249,9 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
             "content_filter",
             "safety system",
             "usage policies",
+            "usage policy",
+            // OpenRouter's, of a model whose provider has its input looked at.
+            "your input was flagged",
         ])
     {
         return Some(Class::ContentFiltered);
@@ -261,11 +268,12 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
             "insufficient balance",
             "billing details",
         ])
+        || status == 400 && has(&["usage limit"])
     {
         return Some(Class::QuotaExhausted);
     }
     if (unstated || matches!(status, 400 | 404))
-        && has(&["model", "deployment", "no endpoints found"])
+        && has(&["model", "deployment", "no endpoints found", "try pulling it"])
         && (status == 404
             || has(&[
                 "not found",
@@ -278,7 +286,10 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     {
         return Some(Class::ModelUnavailable);
     }
+    // Ollama's for a model that it cannot load at all.
+    let failed = has(&["error loading model", "failed to load"]);
     if (unstated || matches!(status, 500 | 502))
+        && !failed
         && has(&["server busy", "maximum pending requests", "overloaded", "loading model"])
     {
         return Some(Class::Overloaded);
@@ -288,7 +299,8 @@ fn by_message(status: u16, message: &str) -> Option<Class> {
     }
     // Ollama's words for a model that died while it spoke.
     if unstated
-        && has(&["runner process has terminated", "unexpected server status", "llama runner"])
+        && (failed
+            || has(&["runner process has terminated", "unexpected server status", "llama runner"]))
     {
         return Some(Class::ServerTransient);
     }
@@ -353,7 +365,11 @@ impl Report {
             let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
             u16::try_from(number).ok().filter(|number| (400..600).contains(number))
         });
-        let google = Google::read(error);
+        let mut google = Google::read(error);
+        let kind = text("type").or_else(|| text("status"));
+        if kind.as_deref() == Some("RESOURCE_EXHAUSTED") && is_of_a_day(&message) {
+            google.reason = Some(PER_DAY.to_owned());
+        }
         Self {
             // Azure says more inside, and so does Anthropic of a limit that is one of money.
             inner: ["/innererror/code", "/details/error_code"]
@@ -363,10 +379,16 @@ impl Report {
                 .or(google.reason),
             wait: google.wait,
             code: text("code").filter(|code| code.parse::<u64>().is_err()),
-            kind: text("type").or_else(|| text("status")),
+            kind,
             message,
             number,
         }
+    }
+
+    /// Whether Google says in its own word, whatever its message, that there is nothing of this name: of the models of a
+    /// request to one. `not_found_error` is Anthropic's, and its own of a path, too.
+    fn is_missing_at_google(&self, status: u16) -> bool {
+        status == 404 && self.kind.as_deref() == Some("NOT_FOUND")
     }
 
     fn codes(&self) -> impl Iterator<Item = &str> {
@@ -404,9 +426,11 @@ impl Google {
                 found.wait = delay.strip_suffix('s').and_then(|delay| seconds(delay, 1.0));
             }
             let violations = detail.get("violations").and_then(Value::as_array);
-            let daily = violations.into_iter().flatten().any(|violation| {
-                let id = violation.get("quotaId").and_then(Value::as_str);
-                id.is_some_and(|id| id.contains("PerDay"))
+            let names = ["quotaId", "quotaMetric", "quota_limit", "quota_metric", "description"];
+            let mut said = violations.into_iter().flatten().chain(detail.get("metadata"));
+            let daily = said.any(|said| {
+                let words = names.iter().filter_map(|name| said.get(name)?.as_str());
+                words.into_iter().any(is_of_a_day)
             });
             if daily {
                 found.reason = Some(PER_DAY.to_owned());
@@ -416,6 +440,12 @@ impl Google {
         }
         found
     }
+}
+
+/// Whether a limit of this name is one of a day.
+fn is_of_a_day(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["perday", "per_day", "per day"].iter().any(|day| text.contains(day))
 }
 
 fn clip(text: &str, most: usize) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mainstay::error::CallError;
 use mainstay::fault::{Class, EffectState};
 use mainstay_actors::mcp::{FoundTool, ListTools, McpServer};
+use mainstay_actors::tool::ToolRequest;
 use serde_json::json;
 
 use super::harness::Running;
@@ -377,4 +378,22 @@ async fn a_tool_that_the_server_has_no_more_is_refused_as_soon_as_it_says_so() {
     running.call("pay", "{}").await.unwrap();
     assert_eq!((log.count("call pay"), log.pids().len()), (2, 1));
     running.stop().await;
+}
+
+#[tokio::test]
+async fn over_http_too_a_server_hears_that_a_call_is_off_when_all_ends() {
+    let log = Log::new();
+    let http = OverHttp::start(&log);
+    for (round, kind) in [(1, READ), (2, PAY)] {
+        let server = McpServer::url(&http.address).tool("hang", kind);
+        let running = Running::start(&server).await;
+        let port = running.tool("hang");
+        let call = tokio::spawn(async move { port.call(ToolRequest::new("hang", "{}")).await });
+        log.wait_for("call hang", round).await;
+        // The end of the system, and with it of this runtime, is all that the server could hear of.
+        call.abort();
+        running.system.stop().await;
+        // It may hear of it late, and would not hear of it from a connection that has ended.
+        log.wait_for("cancelled", round).await;
+    }
 }
