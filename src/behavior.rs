@@ -255,6 +255,11 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) const START: Self = Self { turn: Turn::First, step: 0, back: false, undo: false };
+
+    /// Whether the request has been returned to its beginning and is told so.
+    pub(crate) fn is_returned(&self) -> bool {
+        self.step == 0 && !self.back && matches!(self.turn, Turn::RolledBack(_))
+    }
 }
 
 /// The outcomes of the calls of a [`Step::Perform`]. Cheap to clone: a step that is tried again gets

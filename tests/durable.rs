@@ -47,6 +47,8 @@ mod versions;
 mod joined;
 #[path = "durable/handed.rs"]
 mod handed;
+#[path = "durable/returned.rs"]
+mod returned;
 #[path = "durable/marks.rs"]
 mod marks;
 

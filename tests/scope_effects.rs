@@ -334,53 +334,70 @@ async fn a_wider_scope_undoes_what_the_transactions_below_it_have_done_and_nothi
     assert_eq!(world.log(), [Order::Debit]);
 }
 
-/// Whatever the last thing was that the store has heard of: the next process ends it, once.
+/// Whatever the last thing was that the store has heard of: the next process ends it, once. Whoever was returned is told
+/// so by the next process, if it has not got on in this one.
 #[test]
 fn a_process_that_ends_anywhere_in_a_rollback_is_gone_on_with() {
-    let (mut interrupted, mut undone) = (0, 0);
-    for commits in 0..30 {
-        for last in [false, true] {
-            let (world, inner) = (Arc::<World>::default(), store());
-            let dying: Arc<dyn Store> = Arc::new(Dying::new(&inner, commits, last));
-            let first = async {
-                let (system, buyer) = open(&world, &dying, Scope::Transaction).await;
-                system.checkpoint("top/flow").await?;
-                buyer.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
-                world.waiting.notified().await;
-                let again = system.rollback("top/flow", To::Latest).await;
+    for scope in [Scope::Transaction, Scope::Flow] {
+        let (mut interrupted, mut undone, mut kept) = (0, 0, 0);
+        for commits in 0..30 {
+            for last in [false, true] {
+                let (world, inner) = (Arc::<World>::default(), store());
+                interrupted += u32::from(!is_returned(&world, &inner, scope, (commits, last)));
+                world.told.lock().clear();
                 world.open();
-                again.map(drop)
-            };
-            let done = runtime()
-                .block_on(async { tokio::time::timeout(Duration::from_secs(900), first).await });
-            interrupted += u32::from(!matches!(done, Ok(Ok(()))));
-            world.open();
-            runtime().block_on(async {
-                let (system, buyer) = open(&world, &inner, Scope::Transaction).await;
-                if system.journaled("k").is_none() {
-                    buyer.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
-                }
-                let mut events = system.events();
-                while system.journaled("k") == Some(Journaled::Open)
-                    || system.effects().counts().compensating > 0
-                {
-                    let _ = tokio::time::timeout(SECOND, events.next()).await;
-                }
-                let what = format!(
-                    "after {commits} commits, last: {last}: {:?} {:?} {:?}",
-                    world.log(),
-                    system.journaled("k"),
-                    system.effects().list()
-                );
-                let count = |order| world.log().iter().filter(|it| **it == order).count();
-                assert_eq!(count(Order::Debit), count(Order::Refund) + 1, "{what}");
-                assert_eq!(system.effects().open(), [], "{what}");
-                undone += count(Order::Refund);
-            });
+                runtime().block_on(async {
+                    let (system, buyer) = open(&world, &inner, scope).await;
+                    if system.journaled("k").is_none() {
+                        buyer.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
+                    }
+                    let mut events = system.events();
+                    while system.journaled("k") == Some(Journaled::Open)
+                        || system.effects().counts().compensating > 0
+                    {
+                        let _ = tokio::time::timeout(SECOND, events.next()).await;
+                    }
+                    let what = format!(
+                        "{scope}, after {commits} commits, last: {last}: {:?} {:?} {:?}",
+                        world.log(),
+                        system.journaled("k"),
+                        system.effects().list()
+                    );
+                    let count = |order| world.log().iter().filter(|it| **it == order).count();
+                    assert_eq!(count(Order::Debit), count(Order::Refund) + 1, "{what}");
+                    assert_eq!(system.effects().open(), [], "{what}");
+                    undone += count(Order::Refund);
+                    kept += world.told.lock().iter().filter(|it| **it == (1, 0, 0)).count();
+                });
+            }
         }
+        assert!(interrupted > 10, "{interrupted} were interrupted");
+        let is_undone = scope == Scope::Transaction;
+        assert_eq!((undone > 5, kept > 0), (is_undone, !is_undone), "{scope}, {undone}, {kept}");
     }
-    assert!(interrupted > 10, "{interrupted} were interrupted");
-    assert!(undone > 5, "{undone} were undone");
+}
+
+/// A purchase at the gate is returned to before it, by a process whose store takes so many commits; whether it has
+/// come to the end of that.
+fn is_returned(
+    world: &Arc<World>,
+    store: &Arc<dyn Store>,
+    scope: Scope,
+    (commits, last): (u32, bool),
+) -> bool {
+    let dying: Arc<dyn Store> = Arc::new(Dying::new(store, commits, last));
+    let first = async {
+        let (system, buyer) = open(world, &dying, scope).await;
+        system.checkpoint("top/flow").await?;
+        buyer.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
+        world.waiting.notified().await;
+        let again = system.rollback("top/flow", To::Latest).await;
+        world.open();
+        again.map(drop)
+    };
+    let done =
+        runtime().block_on(async { tokio::time::timeout(Duration::from_secs(900), first).await });
+    matches!(done, Ok(Ok(())))
 }
 
 /// As above, with a line that has the request in its middle.

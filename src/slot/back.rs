@@ -43,7 +43,7 @@ impl<W: Worker> Slot<W> {
         let left = self.desk().saved.as_mut().and_then(|saved| saved.mid.take());
         let _ = unwound(move || drop(left));
         // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
-        self.says_back(job, Some(Undoing::No));
+        self.says_back(job, Undoing::No);
         self.stands_between(job.ticket);
         let work = async {
             if let Some(journal) = self.journal() {
@@ -62,7 +62,7 @@ impl<W: Worker> Slot<W> {
             }
             if !self.rules.in_transaction {
                 self.give_up(0, context).await?;
-                self.says_back(job, None);
+                self.says_back(job, Undoing::Done);
                 return Ok::<_, NotBack>(self.hub.effects.standing(&context.key()));
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
@@ -70,11 +70,9 @@ impl<W: Worker> Slot<W> {
             self.give_up(0, context).await?;
             if undone != Undone::default() {
                 // What it does from here on is not undone, should the process end.
-                self.keep_undone(base, 0, job, context).await?;
-                self.says_back(job, Some(Undoing::Done));
-            } else {
-                self.says_back(job, None);
+                self.keep_undone(base, (0, Undoing::Done), job, context).await?;
             }
+            self.says_back(job, Undoing::Done);
             Ok(undone)
         };
         let done = tokio::select! {
@@ -98,10 +96,10 @@ impl<W: Worker> Slot<W> {
     }
 
     /// What a line that is drawn before the next step says of the request in hand.
-    fn says_back(&self, job: &Job<W>, says: Option<Undoing>) {
+    fn says_back(&self, job: &Job<W>, says: Undoing) {
         let mut desk = self.desk();
         if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {
-            out.goes_back = says;
+            out.goes_back = Some(says);
         }
     }
 
@@ -129,12 +127,12 @@ impl<W: Worker> Slot<W> {
                 let mut desk = self.desk();
                 let mid = desk.saved.as_mut().and_then(|saved| saved.mid.as_mut());
                 mid.map(|mid| {
-                    mid.undo = Undoing::Done;
-                    mid.snapshot.clone()
+                    mid.undo = mid.undone();
+                    (mid.snapshot.clone(), mid.undo)
                 })
             };
-            if let Some(mid) = mid {
-                self.keep_undone(mid, step, job, context).await?;
+            if let Some((mid, undo)) = mid {
+                self.keep_undone(mid, (step, undo), job, context).await?;
             }
             Ok(Arc::new(undone))
         };
@@ -176,13 +174,13 @@ impl<W: Worker> Slot<W> {
     async fn keep_undone(
         &self,
         snapshot: Snapshot,
-        step: u64,
+        (step, undo): (u64, Undoing),
         job: &Job<W>,
         context: &Context,
     ) -> Result<(), Unkept> {
         let Some(journal) = self.journal() else { return Ok(()) };
         let (key, round) = (context.task(), job.mail.round());
-        let in_hand = StoredInHand { key, step, back: false, undo: Undoing::Done, round };
+        let in_hand = StoredInHand { key, step, back: false, undo, round };
         let writing = self.write_in_hand(journal, snapshot, (job, context), &in_hand)?;
         self.kept(Some(writing), job, context).await
     }

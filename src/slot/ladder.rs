@@ -200,7 +200,7 @@ impl<W: Worker> Slot<W> {
             _ => {
                 desk.last_cause = Some(Box::new(LastEnd::new(&cause, self.hub.now())));
                 // The next life knows nothing of the steps that were done.
-                if let Some(resume) = desk.take_resume() {
+                if let Some(resume) = desk.take_steps() {
                     desk.discard(resume);
                 }
                 desk.parked.take()

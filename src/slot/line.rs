@@ -132,6 +132,7 @@ impl<W: Worker> Slot<W> {
                 step: mid.step,
                 back: mid.back,
                 undo: match undoing {
+                    Some((task, Undoing::Done)) if task == key => mid.undone(),
                     Some((task, undo)) if task == key => undo,
                     _ => mid.undo,
                 },
@@ -149,6 +150,7 @@ impl<W: Worker> Slot<W> {
                     let is = self.key_of(mail) == key;
                     if is {
                         round.set(mail.round());
+                        spent.set(self.spent_in_hand(&desk, mail));
                     }
                     is
                 };
@@ -166,6 +168,22 @@ impl<W: Worker> Slot<W> {
                 spent.set(self.spent_in_hand(&desk, mail));
                 let (key, round) = (Arc::from(self.key_of(mail)), mail.round());
                 Some(StoredInHand { key, step: 0, back: undo != Undoing::Done, undo, round })
+            });
+            let in_hand = in_hand.or_else(|| {
+                // It has been returned to its beginning, and waits to be told so.
+                let found = RefCell::new(None);
+                let returned = desk.returned().filter(|_| desk.candidate().is_none())?;
+                desk.mailbox.any_waiting(|mail| {
+                    let is = mail.id == returned;
+                    if is {
+                        spent.set(self.spent_in_hand(&desk, mail));
+                        *found.borrow_mut() = Some((self.key_of(mail), mail.round()));
+                    }
+                    is
+                });
+                let (key, round) = found.take()?;
+                let (key, undo) = (Arc::from(key), Undoing::Done);
+                Some(StoredInHand { key, step: 0, back: false, undo, round })
             });
             let parent: Option<Arc<Checkpoint>> = saved.parent.clone();
             let at = (saved.steps, saved.answered, desk.life.incarnation());

@@ -252,7 +252,7 @@ impl<W: Worker> Slot<W> {
             desk.rare().resting = None;
             desk.woken = false;
             // The next life knows nothing of the steps that were done.
-            if let Some(resume) = desk.take_resume() {
+            if let Some(resume) = desk.take_steps() {
                 desk.discard(resume);
             }
             if !how.restart {

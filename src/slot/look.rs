@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::hold::Hold;
 use super::line::{Kept, Prepared};
 use super::state::{Begun, StoredInHand, Undoing};
-use super::{Desk, Managed, Slot};
+use super::{Desk, Mail, Managed, Slot};
 use crate::behavior::{Place, Turn, Undone};
 use crate::checkpoint::{Digest, Now, Schema, Scope, Sealed, Validated};
 use crate::error::CheckpointError;
@@ -82,6 +82,8 @@ pub(crate) trait Look: Managed {
     /// The requests that are open here: their idempotency keys, and the step at which the next life
     /// goes on with the one it has in hand.
     fn open_tasks(&self) -> Vec<(RequestId, String, u64)>;
+    /// Whether anything is charged to this open request by now.
+    fn has_spent(&self, request: RequestId) -> bool;
     /// The next step of this request, which goes on after so many, is told what a rollback has done to its
     /// effects.
     fn tell_undone(&self, request: RequestId, step: u64, undone: Arc<Undone>);
@@ -209,16 +211,25 @@ impl<W: Worker> Look for Slot<W> {
         self.tasks()
     }
 
+    fn has_spent(&self, request: RequestId) -> bool {
+        let desk = self.desk();
+        let has = |mail: &Mail<W>| mail.id == request && mail.has_spent();
+        desk.mailbox.any_waiting(has) || desk.mailbox.flights().any(|it| has(it.payload))
+    }
+
     fn tell_undone(&self, request: RequestId, step: u64, undone: Arc<Undone>) {
-        if step > 0 {
+        let is_told = {
             let mut desk = self.desk();
             let Desk { rare, mailbox, .. } = &mut *desk;
-            if let Some(continues) = rare.as_mut().and_then(|rare| rare.continues.as_mut()) {
+            let continues = rare.as_mut().and_then(|rare| rare.continues.as_mut());
+            continues.is_some_and(|continues| {
                 let told = RefCell::new(continues);
                 mailbox.any_waiting(|mail| {
                     mail.id == request && told.borrow_mut().tell::<W>(mail, &undone)
-                });
-            }
+                })
+            })
+        };
+        if is_told || step > 0 {
             return;
         }
         let turn = Turn::RolledBack(undone);

@@ -109,6 +109,13 @@ impl<W: Worker> Slot<W> {
 }
 
 impl<Q, R> Envelope<Q, R> {
+    /// Whether anything is charged to it that the attempt it waits for, or is in, does not bring along.
+    pub(super) fn has_spent(&self) -> bool {
+        let book = self.book();
+        let is = book.is_some_and(|it| !it.trail.0.is_empty() || it.spent != Cost::default());
+        is || self.before() != Budgets::default()
+    }
+
     /// What the attempts before this one have cost, also in processes before this one.
     pub(super) fn spent_in_all(&self) -> Cost {
         let Budgets { tokens, money_micros, .. } = self.before();

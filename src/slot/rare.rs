@@ -119,9 +119,21 @@ impl<W: Worker> Desk<W> {
         self.rare.as_mut()?.resume.take()
     }
 
+    /// As [`Desk::take_resume`], for the end of a life. That a request has been returned to its beginning says nothing of
+    /// the steps of the life, and is told by the next one.
+    pub(super) fn take_steps(&mut self) -> Option<Resume> {
+        self.rare.as_mut()?.resume.take_if(|resume| !resume.1.is_returned())
+    }
+
     /// Where this request goes on, if it is the one.
     pub(super) fn take_resume_of(&mut self, request: RequestId) -> Option<Resume> {
         self.rare.as_mut()?.resume.take_if(|resume| resume.0 == request)
+    }
+
+    /// The request that has been returned to its beginning and is told so when it is tried again.
+    pub(super) fn returned(&self) -> Option<RequestId> {
+        let resume = self.rare.as_ref()?.resume.as_deref();
+        resume.filter(|(_, place)| place.is_returned()).map(|(request, _)| *request)
     }
 
     pub(super) fn has_zombies(&self) -> bool {

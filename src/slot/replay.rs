@@ -57,14 +57,12 @@ pub(crate) fn told_apart<'a>(
     })
 }
 
-/// A request that begins again at this place: whether it goes back to there, or has been returned there and is
-/// to be told so.
-fn begins(place: &Place) -> Option<(bool, Undoing)> {
-    match &place.turn {
-        _ if place.back => Some((true, Undoing::No)),
-        Turn::RolledBack(_) if place.step == 0 => Some((false, Undoing::Done)),
-        _ => None,
-    }
+/// A request that begins again where it stands: whether it goes back to there, or has been returned there and the
+/// next process is to know it. One that has spent something is to be known, also where it has nothing to be told.
+fn begins<W: Worker>(job: &Job<W>) -> Option<(bool, Undoing)> {
+    let place = job.place.as_deref().unwrap_or(&Place::START);
+    let is_known = place.is_returned() || matches!(place.turn, Turn::First) && job.mail.has_spent();
+    if place.back { Some((true, Undoing::No)) } else { is_known.then_some((false, Undoing::Done)) }
 }
 
 impl<W: Worker> Slot<W> {
@@ -147,12 +145,13 @@ impl<W: Worker> Slot<W> {
                 let more = done.len() as u64;
                 let (mut draft, _) = self.draft(snapshot.clone(), job.life, more);
                 draft = draft.at(job.life, *step);
-                if let Some((back, undo)) = job.place.as_ref().and_then(|place| begins(place)) {
+                if let Some((back, undo)) = begins(job) {
                     // The request that waits begins here again, also in the next process.
                     let (key, round) = (context.task(), job.mail.round());
                     let in_hand = StoredInHand { key, step: 0, back, undo, round };
                     let bytes = serde_json::to_vec(&in_hand);
                     draft = draft
+                        .budgets(self.spent(job, context))
                         .envelope(bytes.map_err(|error| Unkept::failed(journal::failed(&error)))?);
                 }
                 let made = super::keep::seal(draft)?;

@@ -59,6 +59,12 @@ pub(super) struct Mid {
 }
 
 impl Mid {
+    /// How it is said that all is undone which was done from there on. Of a first step that has returned nothing is
+    /// said: it would count as the beginning.
+    pub(super) fn undone(&self) -> Undoing {
+        if self.step > 0 || self.is_beginning() { Undoing::Done } else { Undoing::No }
+    }
+
     /// Whether its request has not begun there, and begins again: the state is one between two requests.
     pub(super) fn is_beginning(&self) -> bool {
         self.back || self.step == 0 && self.undo == Undoing::Done

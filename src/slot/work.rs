@@ -277,6 +277,9 @@ impl<W: Worker> Slot<W> {
         // Nothing is rare with most: no more is asked.
         desk.rare.as_ref()?;
         if let Some(place) = self.continued(desk, mail) {
+            if let Some(older) = desk.take_resume_of(mail.id) {
+                desk.discard(older);
+            }
             return Some(Box::new(place));
         }
         desk.take_resume_of(mail.id).map(|resume| Box::new(resume.1))

@@ -45,7 +45,11 @@ impl Place {
             if child.open_tasks().iter().any(|(_, task, _)| known.contains(&**task)) {
                 owing.push((Arc::clone(child), undoing.clone()));
             }
-            each.push((child, undoing.map(|task| (task, Undoing::Due))));
+            let became = undoing.map(|task| (task, Undoing::Due));
+            // Of what stands there is nothing to be done, but the next process is to know of it.
+            let became =
+                became.or_else(|| Some((self.returned_with(&**child, &known)?, Undoing::Done)));
+            each.push((child, became));
         }
         if let Err(error) = self.keep(journal, each, since).await {
             // Nothing can be undone then, but they go on all the same, and have to know what stands.
@@ -220,5 +224,19 @@ impl Place {
         let open = child.open_tasks().into_iter().filter(|(_, task, step)| acted(task, *step));
         // The one in whose middle the child stands comes first.
         open.max_by_key(|(.., step)| *step).map(|(_, task, _)| task)
+    }
+
+    /// The open request of a child for which nothing is to be undone, and that has done something to the world since
+    /// the line was drawn, or has spent something.
+    fn returned_with(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
+        let effects = &self.node.hub.effects;
+        let undoes = self.scope() == Scope::Transaction || child.in_transaction();
+        let open = child.open_tasks().into_iter().filter_map(|(request, task, step)| {
+            let acted =
+                known.contains(&*task) && effects.standing_from(&task, step) != Undone::default();
+            let is_known = if acted { !undoes } else { child.has_spent(request) };
+            is_known.then_some((step, acted, task))
+        });
+        open.max_by_key(|(step, acted, _)| (*step, *acted)).map(|(.., task)| task)
     }
 }
