@@ -70,6 +70,9 @@
 //! schema of now. A new tool is called by nobody: agents were made with those there were, and what a tool does to the
 //! world is declared, not found out. The life goes on; the next one does not begin without a tool that was declared.
 //!
+//! Over HTTP a request of its own tells that a call is off; a connection that ends in order is kept for it for up to a second.
+//! An act that was in flight to the end of the time it had to finish may end with its connection, and without that word.
+//!
 //! What a server says is logged by the library below (`tracing`, target `rmcp`, from `info` on) before `[key]` stands in it
 //! for secrets: keep no logs of that target where a server may quote what it was given.
 //!
