@@ -48,7 +48,7 @@
 //! | a result with `isError` | `Business`, `tool_error`: for the model to read, not for a retry; `ToolExecution` when [`McpServer::errors_are_transient`]; `InputValidation`, `unknown_tool` of a tool that the server has not listed | failed |
 //! | a result that asks for a person's input | `Business`, `input_required` | failed |
 //! | HTTP 401, 403; 429 | `Permission`; `RateLimit` | not done |
-//! | HTTP 408, 504; 503; other 5xx, also beside an error in JSON of a code that says nothing of the call (-32603, -32000) | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
+//! | HTTP 408, 504; 503; other 5xx, also beside an error in JSON of a code that says nothing of the call (-32603, -32000), whose `Retry-After` is then not known | `Timeout`; `Overloaded`; `ServerTransient` | unknown |
 //! | HTTP 404, 405, 406, 411, 414, 415, 426, 431 | `InputValidation` | not done |
 //! | other 4xx | `InputValidation` | failed |
 //! | an answer of another kind, or over HTTP a body that cannot be read, as a batch that comes alone and not in an event | `OutputInvalid`, `unexpected_answer` | unknown |
@@ -69,6 +69,9 @@
 //! once a second: a tool that has gone is refused as above until it is there again, and results are held against the
 //! schema of now. A new tool is called by nobody: agents were made with those there were, and what a tool does to the
 //! world is declared, not found out. The life goes on; the next one does not begin without a tool that was declared.
+//!
+//! Over HTTP a request of its own tells that a call is off; a connection that ends in order is kept for it for up to a second.
+//! An act that was in flight to the end of the time it had to finish may end with its connection, and without that word.
 //!
 //! What a server says is logged by the library below (`tracing`, target `rmcp`, from `info` on) before `[key]` stands in it
 //! for secrets: keep no logs of that target where a server may quote what it was given.
@@ -489,7 +492,7 @@ impl Plan {
         let mut secrets = match &self.way {
             Way::Url(address) => Url::parse(address)
                 .map_or_else(|_| Secrets::default(), |url| Secrets::new(None, &url)),
-            Way::Command { .. } => Secrets::default(),
+            Way::Command { arguments, .. } => Secrets::of_arguments(arguments),
         };
         for (name, setting) in &self.env {
             let Ok(value) = setting.read() else { continue };

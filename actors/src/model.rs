@@ -108,7 +108,7 @@ pub const CONCURRENCY: u32 = 8;
 /// so far, by the same estimate.
 ///
 /// # Answers that cannot be used
-/// What a model can do better when it is told (an answer that is cut off, says nothing, is no JSON where JSON was
+/// What a model can do better when it is told (an answer that is cut off and calls no tool, says nothing, is no JSON where JSON was
 /// asked for, or has a tool call that cannot be read) fails with [feedback](Fault::with_feedback), so that a policy
 /// that retries [`Class::OutputInvalid`] ([`Policy::code_generation`](mainstay::policy::Policy::code_generation)) has
 /// it given again. The next attempt, also that of a substitute, has what was wrong at the end of what it is asked. An
@@ -138,6 +138,10 @@ pub const CONCURRENCY: u32 = 8;
 /// | its own [limits](Model::limits) | `RateLimit`, not applied: `local_limit` |
 /// | the budget does not cover it; its [price cap](Model::price_cap) does not | `BudgetDenied`, not applied; `price_cap` |
 /// | the request cannot be said in this format | `InputValidation`: `unsupported`, `bad_schema` |
+///
+/// The final frame of a stream is that which its format has for it (`[DONE]`, `message_stop`, `response.completed`, `done`),
+/// and one that says why the answer ended (`finish_reason`, `stop_reason`, `finishReason`) where nothing more of it came
+/// behind that: all of it has been said then, and a stream that is cut there is whole.
 ///
 /// An answer that ended for a reason that is not known here is [`Finish::Other`], and degraded; one that says nothing
 /// and asks for nothing is `OutputInvalid`, with that reason as its code.

@@ -244,6 +244,18 @@ impl Secrets {
         }
     }
 
+    /// Those among the arguments of a program, and who logs in by the addresses among them.
+    pub(crate) fn of_arguments(arguments: &[String]) -> Self {
+        let mut secrets = Self::default();
+        for (name, value) in named::in_arguments(arguments.iter().map(String::as_str)) {
+            secrets.add_named(name, value);
+        }
+        for argument in arguments {
+            Url::parse(argument).iter().for_each(|url| secrets.add_login(url));
+        }
+        secrets
+    }
+
     /// Who logs in by this URL: the password, or a token in the place of both.
     pub(crate) fn add_login(&mut self, url: &Url) {
         let login = match url.password() {

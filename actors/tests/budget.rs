@@ -210,6 +210,26 @@ async fn an_answer_that_is_cut_off_at_a_limit_of_ours_is_a_fault_that_says_whose
 }
 
 #[tokio::test]
+async fn a_tool_call_that_is_cut_off_is_not_asked_for_again_under_the_same_limit() {
+    let call = json!({"id": "a", "function": {"name": "f", "arguments": "{\"x\":"}});
+    for (message, asked) in
+        [(json!({"content": "it beg"}), 3), (json!({"content": null, "tool_calls": [call]}), 1)]
+    {
+        let server = StubServer::start().await.unwrap();
+        server.otherwise(Row::completion(message, "length"));
+        let model = Model::openai(server.url(), "m").spec("m").policy(Policy::code_generation());
+        let (system, port) = one(model).await;
+        let mut request = ChatRequest::from("write it");
+        request.max_tokens = Some(50);
+        let fault = fault(port.call_with(request, soon()).await.unwrap_err());
+        system.stop().await;
+        assert_eq!((fault.class, fault.code.as_deref()), (Class::OutputInvalid, Some("truncated")));
+        assert_eq!(fault.message.contains("a higher `max_tokens`"), asked == 1, "{fault}");
+        assert_eq!(server.count(), asked, "{fault}");
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_whose_end_nobody_knows_is_charged_what_it_had_reserved() {
     let table = [
         (Row::hang(), 2, Class::BudgetDenied),

@@ -114,6 +114,18 @@ fn pasted(text: &str) -> Vec<&str> {
         }
     }
     found.extend(text.lines().flat_map(in_addresses));
+    // Those of a `command`, which may stand on several lines.
+    let quoted = text.lines().flat_map(|line| line.split(['"', '\'']).skip(1).step_by(2));
+    let mut is_named = false;
+    for argument in quoted {
+        let bare = argument.trim_start_matches('-');
+        let is_option = bare.len() < argument.len();
+        let (name, value) = bare.split_once('=').unwrap_or((bare, ""));
+        let value = if is_named && !is_option { argument } else { value };
+        let is_behind_name = is_named && !is_option || is_option && is_secret_name(name);
+        found.extend(Some(value).filter(|value| is_behind_name && is_key(value)));
+        is_named = is_option && value.is_empty() && is_secret_name(name);
+    }
     found.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
     found
 }
@@ -262,6 +274,19 @@ mod tests {
         let snags = vec![Snag::new(0..9, "no", "", "no")];
         let said = Snags { file: "tree.toml".to_owned(), text: file, snags }.to_string();
         assert!(said.contains("x-a = \"b\", Authorization = \"[key]\""), "{said}");
+    }
+
+    #[test]
+    fn a_key_among_the_arguments_of_a_command_is_not_shown() {
+        let file = "command = [\"\", \"--token=sk-0123456789\", \"--api-key\",\n  \"sk-9876543210\", \"--to\", \"sk-shown-0\"]\n";
+        let snags = [0, file.find('\n').unwrap() + 1];
+        let snags = snags.map(|at| Snag::new(at..at + 3, "no", "", "no")).into();
+        let said = Snags { file: "t.toml".into(), text: file.into(), snags }.to_string();
+        assert!(
+            said.contains("\"--token=[key]\"")
+                && said.contains("\"[key]\", \"--to\", \"sk-shown-0\""),
+            "{said}"
+        );
     }
 
     #[test]

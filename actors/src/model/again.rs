@@ -25,6 +25,17 @@ pub(super) fn unusable(
     Fault::output_invalid(what).with_code(code).with_feedback(told)
 }
 
+/// The fault of an answer that was cut off at its limit, before or after it had begun to call a tool. Of a call nothing is
+/// told: it is as long the next time, and only a higher limit would let it through.
+pub(super) fn cut_off(calls: bool) -> Fault {
+    let text = "the answer was cut off at its token limit";
+    if calls {
+        let text = format!("{text}, with a tool call in it: it takes a higher `max_tokens`");
+        return Fault::output_invalid(text).with_code(TRUNCATED);
+    }
+    unusable(text, TRUNCATED)
+}
+
 /// The request with what was wrong with an answer to it, at its end.
 pub(super) fn told(request: &ChatRequest, feedback: &str) -> ChatRequest {
     let words = format!(

@@ -28,7 +28,7 @@ const CODE: usize = 64;
 const PER_DAY: &str = "quota_per_day";
 
 /// Classifies a response. The fault carries the code of the body, or the status as its code, and the
-/// wait that was asked for.
+/// wait that was asked for, but of a quota that is used up: waiting does not help.
 ///
 /// A response that is no error, 2xx without an error in its body, is `Unknown`: do not ask.
 ///
@@ -55,6 +55,10 @@ pub fn classify(status: u16, headers: &Headers, body: &[u8], wall: SystemTime) -
         // When the window is full again, from a provider that does not say how long to wait.
         reset_hint(headers, wall).filter(|_| class == Class::RateLimit)
     });
+    if class == Class::QuotaExhausted {
+        // It does not come back in that time, and whoever is told one asks a dead account again and again.
+        fault.retry_after = None;
+    }
     fault
 }
 

@@ -11,7 +11,7 @@ use reqwest::Url;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::again::unusable;
+use super::again::{cut_off, unusable};
 use super::classify::{is_code, is_error};
 use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
@@ -19,7 +19,7 @@ pub(crate) use super::read::{
     Heard, at, count_at, list_at, number_at, object_at, text_at, truth_at,
 };
 use super::transport::Head;
-use super::{anthropic, gemini, ollama, openai, responses, share};
+use super::{anthropic, gemini, ollama, openai, responses};
 use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ResponseFormat, ToolCall, Usage};
 use crate::exact;
 use crate::names::{self, Ids};
@@ -440,10 +440,7 @@ impl Draft {
             return Err(bad_shape(NO_CHOICE.to_owned()));
         }
         let finish = match self.stop {
-            Some(Stop::Truncated) => {
-                let text = "the answer was cut off at its token limit";
-                return Err(unusable(text, share::TRUNCATED));
-            }
+            Some(Stop::Truncated) => return Err(cut_off(!self.calls.is_empty())),
             Some(Stop::Filtered(code)) => {
                 let text = "the provider filtered the answer";
                 return Err(Fault::content_filtered(text).with_code(plain(code, "content_filter")));

@@ -28,6 +28,43 @@ pub(crate) fn is_name_of_secret(name: &str) -> bool {
     }
 }
 
+/// What is a secret among the arguments of a program, each with its name: what follows `--api-key`, also behind a `=`, the
+/// value of a variable (`DESK_TOKEN=...`), and that of a header (`Authorization: Bearer ...`).
+pub(super) fn in_arguments<'a>(
+    arguments: impl IntoIterator<Item = &'a str>,
+) -> Vec<(&'a str, &'a str)> {
+    let (mut found, mut option) = (Vec::new(), None);
+    for argument in arguments {
+        let bare = argument.trim_start_matches('-');
+        let is_option = bare.len() < argument.len();
+        if let Some(name) = option.take().filter(|_| !is_option) {
+            found.push((name, argument));
+        } else if let Some((name, value)) = bare.split_once('=') {
+            found.extend(ends_as_secret(name).then_some((name, value)));
+        } else if is_option {
+            option = ends_as_secret(bare).then_some(bare);
+        } else if let Some((name, value)) = argument.split_once(':')
+            && is_name(name)
+            && is_name_of_secret(name)
+        {
+            // The scheme stands before it.
+            found.extend(value.split_whitespace().next_back().map(|value| (name, value)));
+        }
+    }
+    found
+}
+
+fn is_name(text: &str) -> bool {
+    text.chars().all(|letter| letter.is_alphanumeric() || "-_.".contains(letter))
+}
+
+/// Whether an option of this name has a secret behind it. Others have such a word in them, too (`--key-format`).
+fn ends_as_secret(name: &str) -> bool {
+    const ENDS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE"];
+    let large = name.to_ascii_uppercase();
+    is_name(name) && ENDS.iter().any(|end| large.ends_with(end))
+}
+
 /// What the value of something is that has the name of a secret.
 pub(super) enum Value {
     /// Where a secret is kept.
@@ -216,6 +253,27 @@ mod tests {
             ("AUTH_URL", "not an address"),
         ] {
             assert!(matches!(Value::of(name, value), Value::Secret), "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn the_secrets_among_arguments_are_found_by_the_names_before_them() {
+        let found = |line: &str| {
+            let found = in_arguments(line.split('|'));
+            found.into_iter().map(|(_, value)| value.to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        for (line, secrets) in [
+            ("serve|--token=a=b|--api-key|c|-password|d|--db_secret|e", "a=b c d e"),
+            (
+                "run|-e|DESK_TOKEN=a|-e|REGION=eu|--header|Authorization: Bearer b|X-Api-Key:c",
+                "a b c",
+            ),
+            // What is no name of a secret, what stands behind none, and a switch.
+            ("--key-format|pem|--token-path=/a|a|--tokens|b|key|c|--token|--port|1|C:\\keys", ""),
+            ("--token", ""),
+            ("what is my key=a|https://h/?a=b", ""),
+        ] {
+            assert_eq!(found(line), secrets, "{line}");
         }
     }
 }

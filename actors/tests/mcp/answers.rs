@@ -381,6 +381,18 @@ async fn a_tool_that_the_server_has_no_more_is_refused_as_soon_as_it_says_so() {
 }
 
 #[tokio::test]
+async fn what_is_a_secret_among_the_arguments_of_a_server_is_in_none_of_its_errors() {
+    let (token, password) = ("tk-0123456789abcdef", "pa55-w0rd");
+    let option = format!("--api-key={token}");
+    let address = format!("postgres://desk:{password}@db/orders");
+    let script = "echo \"bad key $0 of $1\" >&2; exit 3";
+    let server = McpServer::command("sh", ["-c", script, &option, &address]);
+    let fault = server.discover().await.unwrap_err();
+    let said = "bad key --api-key=[key] of postgres://desk:[key]@db/orders";
+    assert!(fault.message.contains(said), "{fault}");
+}
+
+#[tokio::test]
 async fn over_http_too_a_server_hears_that_a_call_is_off_when_all_ends() {
     let log = Log::new();
     let http = OverHttp::start(&log);
