@@ -73,7 +73,7 @@ pub(crate) use lives::Ending;
 pub(crate) use look::Look;
 pub(crate) use recovery::{count_fallback, uncount_fallback};
 pub(crate) use replay::{Answered, Replay, Replayed, told_apart};
-pub(crate) use state::{Adopted, Begun, Saved, Undoing};
+pub(crate) use state::{Adopted, Begun, Saved, Undoing, is_returned};
 pub(crate) use trial::OnTrial;
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
 pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, unwound, watched};

@@ -123,7 +123,7 @@ async fn run(args: &Args, points: &Arc<Points>) -> Result<u8, String> {
         _ = tokio::signal::ctrl_c() => {
             let _ = writeln!(stderr(), "stopping in order; the same arguments go on with it");
             system.stop().await;
-            return Ok(INTERRUPTED);
+            return Ok(points.failed().map_or(INTERRUPTED, |error| failed(args, &error)));
         }
     };
     let took = started.elapsed();

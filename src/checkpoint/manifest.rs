@@ -173,6 +173,18 @@ pub struct Budgets {
     pub wall_millis: u64,
 }
 
+impl Budgets {
+    /// The larger one of each.
+    pub(crate) fn most(self, other: Self) -> Self {
+        Self {
+            attempts: self.attempts.max(other.attempts),
+            tokens: self.tokens.max(other.tokens),
+            money_micros: self.money_micros.max(other.money_micros),
+            wall_millis: self.wall_millis.max(other.wall_millis),
+        }
+    }
+}
+
 impl From<Budgets> for Spent {
     fn from(spent: Budgets) -> Self {
         let Budgets { attempts, tokens, money_micros, .. } = spent;

@@ -265,6 +265,7 @@ impl<W: Worker> Slot<W> {
                 let place = validated.checkpoint().id;
                 let mut saved = Saved::of(validated)
                     .map_err(|what| CheckpointError::Corrupt { place: place.to_string(), what })?;
+                self.pass_fated_beginning(&mut saved);
                 if self.is_of_fated(&saved) {
                     (self.life_before(&mut saved, place)?, saved)
                 } else {
@@ -312,6 +313,13 @@ impl<W: Worker> Slot<W> {
         let life = self.life_of(base, id)?;
         saved.mid = None;
         Ok(life)
+    }
+
+    /// A request that was to begin there has its fate: what is left is a state between two requests.
+    fn pass_fated_beginning(&self, saved: &mut Saved) {
+        if saved.mid.as_ref().is_some_and(|mid| mid.is_beginning()) && self.is_of_fated(saved) {
+            saved.mid = None;
+        }
     }
 
     /// Whether it is of the middle of a request that is not open any more.
@@ -404,6 +412,8 @@ impl<W: Worker> Slot<W> {
             if let Some(before) = desk.saved.replace(saved) {
                 desk.discard(before);
             }
+            // Where the last life was to go on.
+            let _ = desk.take_continues();
         }
         if anew {
             return Ok(life);
@@ -550,6 +560,7 @@ impl<W: Worker> Slot<W> {
             let validator = Validator::new(&*journal.store, &schemas, rules);
             let Ok(validated) = validator.validate(id) else { continue };
             let Ok(mut saved) = Saved::of(&validated) else { continue };
+            self.pass_fated_beginning(&mut saved);
             if self.check_in_hand(&saved, id).is_ok() {
                 self.find_base(&mut saved);
                 return Some(saved);

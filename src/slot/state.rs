@@ -156,6 +156,11 @@ pub(super) struct StoredInHand {
     pub(super) round: u64,
 }
 
+/// Whether a checkpoint is of a request that was returned to its beginning, and had not begun again.
+pub(crate) fn is_returned(validated: &Validated) -> bool {
+    StoredInHand::of(validated).is_some_and(|it| it.step == 0 && it.undo == Undoing::Done)
+}
+
 impl StoredInHand {
     /// The one that a checkpoint has, if it can be read.
     pub(super) fn of(validated: &Validated) -> Option<Self> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Desk, Mail, Out, Settled, Slot};
+use super::{Desk, Mail, Out, Settled, Slot, Undoing};
 use crate::behavior::{Context, Notes, Place, Turn};
 use crate::checkpoint::Snapshot;
 use crate::circuit::Permit;
@@ -233,6 +233,8 @@ impl<W: Worker> Slot<W> {
         if desk.out.capacity() == 0 {
             desk.out.reserve_exact(1);
         }
+        let place = self.place(desk, &mail);
+        let is_returned = place.as_ref().is_some_and(|place| place.is_returned());
         desk.out.push(Out {
             ticket,
             flight: flight.clone(),
@@ -241,9 +243,9 @@ impl<W: Worker> Slot<W> {
             since: now,
             paused: Duration::ZERO,
             between: false,
-            goes_back: None,
+            // Until its first step it stands where it was returned to.
+            goes_back: is_returned.then_some(Undoing::Done),
         });
-        let place = self.place(desk, &mail);
         let torn = !place.as_ref().is_some_and(|place| place.back) && self.is_torn(desk, &mail);
         let behind = desk.rare.as_ref().is_some_and(|rare| rare.behind);
         self.arm(desk, limit);

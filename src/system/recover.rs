@@ -438,7 +438,11 @@ impl System {
                             });
                             // Also of one that goes back to where it began: money does not.
                             let here = child.in_hand(&validated).filter(|it| open(it));
-                            spent.extend(here.map(|it| (it.key, taken.budgets)));
+                            if let Some(begun) = here {
+                                // Two members of a group may have had it, and the later one knows more.
+                                let known: &mut Budgets = spent.entry(begun.key).or_default();
+                                *known = known.most(taken.budgets);
+                            }
                         }
                         if adopted == Adopted::Between {
                             return Ok(());

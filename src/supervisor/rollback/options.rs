@@ -12,7 +12,7 @@ use crate::hub::Asks;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::Journal;
 use crate::moment::Moment;
-use crate::slot::{Look, given_up};
+use crate::slot::{Look, given_up, is_returned};
 
 /// What may be returned to.
 pub(super) enum Wanted {
@@ -32,7 +32,7 @@ impl Wanted {
 pub(super) fn has_in_hand(lives: &[(Arc<dyn Look>, Option<Validated>)], asked: &Asks) -> bool {
     lives.iter().any(|(child, validated)| {
         let validated = validated.as_ref().filter(|_| *child.path() == asked.child);
-        validated.is_some_and(|validated| {
+        validated.filter(|validated| !is_returned(validated)).is_some_and(|validated| {
             child.in_hand(validated).is_some_and(|begun| *begun.key == *asked.task)
         })
     })
