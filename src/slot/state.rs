@@ -450,10 +450,11 @@ impl<W: Worker> Slot<W> {
         }
         if back
             && let Some(saved) = &mut desk.saved
-            && let Some(mid) = saved.mid.take()
+            && let Some(mid) = &saved.mid
         {
-            // The state in the middle is the one at the beginning.
-            let before = saved.base.replace(mid.snapshot);
+            // The state in the middle is the one at the beginning. It stays there until the rollback begins: a line
+            // that is drawn before that, and a life that comes before it, have to know of it.
+            let before = saved.base.replace(mid.snapshot.clone());
             desk.discard(before);
         }
         let turn = match undo {

@@ -307,8 +307,8 @@ impl<W: Worker> Slot<W> {
     }
 
     /// A step of a longer attempt begins: it has the whole attempt timeout again. Not while the child
-    /// is held: then it is to be asked again once that is over.
-    pub(crate) fn next_step(&self, ticket: Ticket) -> Option<Arc<Hold>> {
+    /// is held: then it is to be asked again once that is over. `begins` not where it is only about to.
+    pub(crate) fn next_step(&self, ticket: Ticket, begins: bool) -> Option<Arc<Hold>> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
@@ -322,7 +322,9 @@ impl<W: Worker> Slot<W> {
         {
             out.since = now;
             out.between = false;
-            out.goes_back = None;
+            if begins {
+                out.goes_back = None;
+            }
             out.paused = flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
             // A step that ended in its grace has ended; the next is not told of it.
             if std::mem::take(&mut out.told) {
