@@ -74,6 +74,9 @@ impl Effects {
         let (mut stop, mut later) = (false, false);
         let mut stopped = None;
         for key in acts {
+            // What somebody else is undoing is told as undone once that is written down, too: whoever is told may store
+            // that it is.
+            let _ = Until::bound(until, self.nobody_undoes(key)).await;
             let Some(entry) = self.at_rest_until(key, until).await else { continue };
             if !entry.intent.kind.acts() {
                 continue;
@@ -146,6 +149,18 @@ impl Effects {
             (self.emit)(Event::UndoStopped { child, tool, key, stands });
         }
         (self.described(told), later && !is_stopping)
+    }
+
+    /// Returns once no undo of this effect is under way.
+    async fn nobody_undoes(&self, key: EffectKey) {
+        loop {
+            let mut told = std::pin::pin!(self.changed.notified());
+            told.as_mut().enable();
+            if !self.undoing.lock().contains(&key) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Undoes one effect, or goes on with an undo that was interrupted; whether it is undone. Whoever
@@ -245,5 +260,37 @@ impl Drop for Undoing {
     fn drop(&mut self) {
         self.effects.undoing.lock().remove(&self.key);
         self.effects.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::fault::EffectKind;
+    use crate::id::ChildPath;
+    use crate::ledger::{Intent, Undo};
+
+    /// The ledger says so at once, and the store later.
+    #[tokio::test]
+    async fn what_another_undoes_is_told_once_that_has_come_to_its_end() {
+        let effects = Effects::new(|_| {});
+        let (tool, request) = (ChildPath::from("desk/tool"), Arc::<[u8]>::from(&b"7"[..]));
+        let key = EffectKey::of("one", 0, 0, &tool, &request);
+        let undo = Some(Undo { tool: tool.clone(), request: Arc::clone(&request) });
+        let (task, owner, kind) = (Arc::from("one"), "desk/agent".into(), EffectKind::Compensable);
+        let intent = Intent { key, task, owner, step: 0, ordinal: 0, tool, kind, request, undo };
+        effects.ledger.lock().apply(Record::Intent(intent, 0));
+        effects.ledger.lock().apply(Record::Status(key, EffectStatus::Compensated));
+        effects.undoing.lock().insert(key);
+        let another = Undoing { effects: Arc::clone(&effects), key };
+        let mut told = pin!(effects.compensate("one"));
+        let waits = poll_fn(|task| Poll::Ready(told.as_mut().poll(task).is_pending())).await;
+        assert!(waits, "it is not written down yet");
+        drop(another);
+        assert_eq!(told.await.undone, [key]);
     }
 }
