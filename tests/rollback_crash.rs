@@ -341,7 +341,12 @@ fn a_process_that_is_killed_in_a_rollback_by_hand_is_gone_on_with() {
             assert!(point > 10, "{what}: only {passed} points");
             break;
         }
-        assert!(!text.contains("points: "), "{what}: the rollback was over");
+        if text.contains("points: ") {
+            // The rollback was over: a commit of what came next had begun before the points were taken away.
+            assert!(point > 10, "{what}: only {text}");
+            ends_well(folder.path(), &what);
+            break;
+        }
         match ends_well(folder.path(), &what) {
             0 => none += 1,
             2 => both += 1,
