@@ -2,12 +2,13 @@
 //! nothing was stored of it since: what it had spent, and what stands of what it had done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, StartContext, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{Interval, Scope, Snapshot, Store};
 use mainstay::error::CheckpointError;
+use mainstay::event::{Event, EventStream};
 use mainstay::fate::{Cost, Fate};
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::journal::Journaled;
@@ -52,11 +53,14 @@ struct World {
     gate: Waits,
     other: Waits,
     steps: Waits,
+    counts: Waits,
     starts: Waits,
     /// So many first steps fail.
     faults: Waits,
-    /// So many second steps cannot be done.
+    /// So many later steps cannot be done.
     refusals: Waits,
+    /// No state in which so many requests were begun can be restored, if that is not 0; none at all, if it is [`ALL`].
+    unfit: AtomicU64,
     /// Each turn that tells of a rollback: what is kept, and what is undone.
     told: Mutex<Vec<(&'static str, usize, usize)>>,
 }
@@ -87,11 +91,15 @@ impl Stateless for Tool {
 }
 
 /// What it is asked: to count, and to spend 6 tokens, and to pay, and to be refused after that. Who spends waits at
-/// the gate then.
+/// the gate then; and may find nobody there behind it, for good or for a while.
 const COUNTS: u64 = 0;
 const SPENDS: u64 = 1;
 const PAYS: u64 = 2;
 const IS_REFUSED: u64 = 3;
+const IS_LOST: u64 = 4;
+const IS_LATE: u64 = 5;
+
+const ALL: u64 = u64::MAX;
 
 #[derive(Clone)]
 struct Payer {
@@ -124,6 +132,7 @@ impl Stateful for Payer {
         };
         self.world.told.lock().extend(told);
         if *request == COUNTS {
+            self.world.counts.pass().await;
             self.begun = Arc::new(*self.begun + 1);
             return Ok(Step::Reply(*self.begun));
         }
@@ -152,6 +161,14 @@ impl Stateful for Payer {
                 Err(Fault::business("it cannot be done"))
             }
             (2, _) => Ok(Step::Perform(vec![ctx.port::<u64, u64>("gate")?.ask(ASK)])),
+            (3, IS_LOST) if self.world.refusals.takes() => {
+                Err(Fault::model_unavailable("nobody is there any more"))
+            }
+            (3, IS_LATE) if self.world.refusals.takes() => {
+                self.world.refusals.here.notify_one();
+                let late = Fault::network("nobody is there");
+                Err(late.with_retry_after(Duration::from_secs(20)))
+            }
             _ => {
                 self.stage = Arc::new(0);
                 Ok(Step::Reply(*self.begun))
@@ -165,7 +182,12 @@ impl Stateful for Payer {
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
-        self.begun = snapshot.get("begun")?;
+        let begun: Arc<u64> = snapshot.get("begun")?;
+        let unfit = self.world.unfit.load(Ordering::SeqCst);
+        if unfit == ALL || unfit == *begun && unfit > 0 {
+            return Err(CheckpointError::MissingField("of today".to_owned()));
+        }
+        self.begun = begun;
         self.stage = snapshot.get("stage")?;
         Ok(())
     }
@@ -202,25 +224,35 @@ struct Process {
     payer: Port<u64, u64>,
 }
 
+fn tool(world: &Arc<World>, id: &'static str, effect: EffectKind) -> ChildSpec {
+    let tool = Tool(Arc::clone(world));
+    ChildSpec::stateless(id, move || tool.clone()).effect(effect).recorded::<Tool>()
+}
+
+fn payer(world: &Arc<World>) -> ChildSpec {
+    let world = Arc::clone(world);
+    let payer = Payer { world, begun: Arc::default(), stage: Arc::default() };
+    ChildSpec::stateful("payer", move || payer.clone())
+}
+
 impl Process {
     async fn begin(world: &Arc<World>, store: &Arc<dyn Store>, scope: Scope) -> Self {
-        let tool = |id: &'static str, effect| {
-            let tool = Tool(Arc::clone(world));
-            ChildSpec::stateless(id, move || tool.clone()).effect(effect).recorded::<Tool>()
-        };
-        let payer =
-            Payer { world: Arc::clone(world), begun: Arc::default(), stage: Arc::default() };
+        Self::begin_with(world, store, scope, payer(world)).await
+    }
+
+    async fn begin_with(
+        world: &Arc<World>,
+        store: &Arc<dyn Store>,
+        scope: Scope,
+        payer: ChildSpec,
+    ) -> Self {
         let other = Other(Arc::clone(world), Arc::default());
         let top = SupervisorSpec::one_for_all("top")
             .scope(scope)
-            .child(tool("bank", EffectKind::Idempotent))
-            .child(tool("gate", EffectKind::Read))
+            .child(tool(world, "bank", EffectKind::Idempotent))
+            .child(tool(world, "gate", EffectKind::Read))
             .child(ChildSpec::stateful("other", move || other.clone()).durable::<Other>())
-            .child(
-                ChildSpec::stateful("payer", move || payer.clone())
-                    .durable::<Payer>()
-                    .checkpoint(Interval::Steps(10)),
-            );
+            .child(payer.durable::<Payer>().checkpoint(Interval::Steps(10)));
         let (system, recovered) = System::recover(top, Arc::clone(store)).await.unwrap();
         let payer = system.port("top/payer").unwrap();
         Self { system, recovered, payer }
@@ -257,7 +289,8 @@ async fn next(
     scope: Scope,
 ) -> ((u64, u64), Vec<(&'static str, usize, usize)>, String) {
     world.told.lock().clear();
-    for it in [&world.bank, &world.gate, &world.other, &world.steps, &world.starts] {
+    let World { bank, gate, other, steps, counts, starts, .. } = &**world;
+    for it in [bank, gate, other, steps, counts, starts] {
         it.stops(0);
     }
     let process = Process::begin(world, store, scope).await;
@@ -406,4 +439,88 @@ fn a_request_that_was_returned_to_its_first_act_goes_on_there_in_the_next_proces
     let (_, told, answer) = runtime().block_on(next(&world, &store, Scope::Transaction));
     assert_eq!((&told[..], &*answer), (&[("resumed", 0, 0)][..], "1"));
     assert_eq!(*world.acts.lock(), [PAY, GIVE_BACK, PAY]);
+}
+
+/// What comes after it in the store says that it was answered, and cannot be restored.
+#[test]
+fn a_state_that_a_request_was_returned_to_is_one_between_two_requests_once_that_is_answered() {
+    let (world, store) = (Arc::<World>::default(), store());
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Flow).await;
+        it.payer.call(COUNTS).await.unwrap();
+        it.system.checkpoint("top").await.unwrap();
+        it.payer.call(COUNTS).await.unwrap();
+        world.gate.stops(1);
+        it.asks(PAYS).await;
+        world.gate.here.notified().await;
+        let report = it.system.rollback("top", To::Latest).await.unwrap();
+        assert_eq!(report.replayed.len(), 1);
+        assert_eq!(it.answer().await, "3");
+        world.unfit.store(3, Ordering::SeqCst);
+        it.system.kill("top/payer").unwrap();
+        // The work of the second, which was replayed, is in the state.
+        assert_eq!(it.payer.call(COUNTS).await.unwrap().value, 3);
+        let lost = it.system.lost_work();
+        assert!(lost.iter().all(|(_, key)| **key == *"one"), "{lost:?}");
+    });
+}
+
+/// It is told again what stands, where it is returned to once more.
+#[test]
+fn a_request_that_was_returned_has_its_scope_return_to_where_it_began_again() {
+    let (world, store) = (Arc::<World>::default(), store());
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Flow).await;
+        it.system.checkpoint("top").await.unwrap();
+        world.gate.stops(1);
+        it.asks(IS_LOST).await;
+        world.gate.here.notified().await;
+        world.faults.stops(1);
+        it.system.rollback("top", To::Latest).await.unwrap();
+        // It waits for its next attempt.
+        world.faults.here.notified().await;
+        it.system.checkpoint("top").await.unwrap();
+    });
+    // By itself, and then with its scope, which has used up the line before.
+    world.refusals.stops(2);
+    let (_, told, answer) = runtime().block_on(next(&world, &store, Scope::Flow));
+    assert_eq!((&told[..], &*answer), (&[("back", 1, 0); 3][..], "1"));
+    assert_eq!(*world.acts.lock(), [PAY]);
+}
+
+/// The next life of the payer is up: whether it has gone on in the middle of a request.
+async fn up(events: &mut EventStream) -> bool {
+    let mut is_middle = false;
+    loop {
+        match events.next().await.unwrap().event {
+            Event::Restored { child, step, .. } if child.id() == "payer" => {
+                is_middle = step.is_some();
+            }
+            Event::Started { child, .. } if child.id() == "payer" => return is_middle,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_request_begins_with_a_life_that_a_line_from_before_its_child_has_begin_anew() {
+    let (world, store) = (Arc::<World>::default(), store());
+    runtime().block_on(async {
+        let payer = payer(&world).lazy();
+        let it = Process::begin_with(&world, &store, Scope::Flow, payer).await;
+        let line = it.system.checkpoint("top").await.unwrap();
+        world.refusals.stops(1);
+        it.asks(IS_LATE).await;
+        world.refusals.here.notified().await;
+        // It waits for its next attempt, and is to go on where it stood.
+        let mut events = it.system.events();
+        it.system.kill("top/payer").unwrap();
+        assert!(up(&mut events).await);
+        let report = it.system.rollback("top", To::Latest).await.unwrap();
+        let anew = report.children.iter().filter(|(_, id)| id.is_none());
+        assert_eq!((report.line, anew.count()), (Some(line), 1));
+        assert_eq!(it.answer().await, "1");
+        assert_eq!(*world.told.lock(), [("back", 1, 0)]);
+        assert_eq!(*world.acts.lock(), [PAY]);
+    });
 }
