@@ -178,14 +178,11 @@ impl Effects {
         until: Option<&Until>,
     ) -> bool {
         let turn = async {
-            loop {
-                let mut told = std::pin::pin!(self.changed.notified());
-                told.as_mut().enable();
-                if self.undoing.lock().insert(key) {
-                    break Undoing { effects: Arc::clone(self), key };
-                }
-                told.await;
+            // Of several who wait, one is first.
+            while !self.undoing.lock().insert(key) {
+                self.nobody_undoes(key).await;
             }
+            Undoing { effects: Arc::clone(self), key }
         };
         let Some(turn) = Until::bound(until, turn).await else { return false };
         // What its tool works on still is not undone beside it.
