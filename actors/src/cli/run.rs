@@ -3,11 +3,10 @@
 //! *Invariant.* An answer is shown once: as it is written, or whole.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use mainstay::error::RecoverError;
 use mainstay::event::Event;
 use mainstay::id::ChildPath;
@@ -36,6 +35,7 @@ use said::Said;
 use served::Served;
 use taken::Answered;
 use talk::Talk;
+use untold::Untold;
 use words::{Outcome, Why, line};
 
 mod alerts;
@@ -46,12 +46,14 @@ mod keys;
 mod lines;
 mod lost;
 mod metrics;
+mod once;
 mod page;
 mod said;
 mod served;
 pub(crate) mod settle;
 mod taken;
 mod talk;
+mod untold;
 mod words;
 
 pub(crate) use lines::{is_interactive, restore_terminal};
@@ -100,6 +102,10 @@ pub(crate) struct Session {
     key: Option<String>,
     /// What was asked under which; `None` where nothing is kept of who is asked.
     keys: Option<Keys>,
+    /// What was asked and is not told; `None` where nothing is kept of who is asked.
+    untold: Option<Untold>,
+    /// Whether all of it is told with the last that is said.
+    is_told: bool,
     /// What became of questions of before, for a program.
     before: Vec<Value>,
     /// Who can say what a person is asked; `None` where nobody types.
@@ -136,9 +142,10 @@ impl Session {
         }
         let spec = tree.spec()?;
         let keeps = store.clone().filter(|_| tree.unkept().is_none());
-        let keys = keeps.clone();
-        let keys = keys.map(|store| Keys::new(store, &tree.entry(), tree.durability()));
-        let talk = keeps.map(|store| Talk::new(store, &tree.entry(), tree.durability()));
+        let (entry, durability) = (tree.entry(), tree.durability());
+        let keys = keeps.clone().map(|store| Keys::new(store, &entry, durability));
+        let untold = keeps.clone().map(|store| Untold::new(store, &entry, durability));
+        let talk = keeps.map(|store| Talk::new(store, &entry, durability));
         let points = points::spec(&tree.file);
         let watched = SystemOptions::new().watch(tree.watch()).points(points.clone());
         let (system, taken, mut early) = match store {
@@ -187,6 +194,8 @@ impl Session {
             served,
             key,
             keys,
+            untold,
+            is_told: false,
             before,
             lines,
             later,
@@ -240,135 +249,32 @@ impl Session {
         for left in settle::left(&self.system, self.rest) {
             tell(format_args!("mainstay: {left}"));
         }
+        if self.is_told {
+            self.all_told().await;
+        }
     }
 
-    /// One prompt, given or read from standard input.
-    ///
-    /// What has been asked under the key is not asked again.
-    pub(crate) async fn once(
-        &mut self,
-        prompt: Option<String>,
-        key: Option<String>,
-    ) -> anyhow::Result<()> {
-        let prompt = match prompt {
-            Some(prompt) => prompt,
-            None => {
-                // In a thread of its own: meanwhile others ask for the end.
-                let read = || {
-                    let mut bytes = Vec::new();
-                    std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-                };
-                let bytes = tokio::select! {
-                    bytes = tokio::task::spawn_blocking(read) => bytes.map_err(anyhow::Error::new),
-                    () = interrupted() => return Err(Failed("called off".to_owned()).into()),
-                };
-                let bytes = bytes.and_then(|bytes| Ok(bytes?)).context("standard input")?;
-                String::from_utf8(bytes).map_err(|error| {
-                    let at = error.utf8_error().valid_up_to() + 1;
-                    anyhow::anyhow!("standard input is not UTF-8, from byte {at} on")
-                })?
-            }
-        };
-        let prompt = prompt.trim();
-        if prompt.is_empty() && self.taken.is_empty() {
-            anyhow::bail!("there is no prompt: give one as an argument or on standard input");
+    /// What became of all that was asked has been shown.
+    async fn all_told(&self) {
+        if let Some(untold) = &self.untold {
+            // Where the store does not take it, the next process tells it again.
+            let _ = untold.all_told(|key| taken::is_open(&self.system, key)).await;
         }
-        if !self.people.is_empty() && !self.show.json && is_interactive() {
-            self.lines = Some(Lines::new(None)?);
-        }
-        let began = Instant::now();
-        if let (Some(key), Some(keys), false) = (&key, &self.keys, prompt.is_empty())
-            && !keys.stands_for(key, prompt).await.map_err(|error| Failed(error.to_string()))?
-        {
-            return self.tell(Err(Why::other_question(key)), began.elapsed(), false);
-        }
-        let mut same = None;
-        for answered in self.take_up().await? {
-            let is_same = match &key {
-                // Whoever gives keys says by them what is the same.
-                Some(key) => *answered.key == **key,
-                // The same command again after a kill asks the same question once.
-                None => answered.question.text == prompt && answered.question.history.is_empty(),
-            };
-            if is_same && same.is_none() {
-                same = Some(answered.outcome);
-            } else if self.show.json {
-                self.before.push(answered.as_json(began.elapsed()));
-            } else {
-                tell_taken(&answered, |text| tell(text));
-            }
-        }
-        if let Some(same) = same {
-            return self.tell(same.as_ref().map_err(Clone::clone), began.elapsed(), false);
-        }
-        if prompt.is_empty() {
-            if self.show.json && !self.before.is_empty() {
-                self.write_json("taken_up", json!({}));
-            }
-            return Ok(());
-        }
-        if let Some(key) = key {
-            if let Some(known) = taken::known(&self.system, &self.path(), &key) {
-                let known = known.map_err(|fate| Why::fated(&key, fate));
-                return self.tell(known.as_ref().map_err(Clone::clone), began.elapsed(), false);
-            }
-            self.key = Some(key);
-        }
-        let (outcome, shown) = self.ask(prompt).await;
-        self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed(), shown)
-    }
-
-    /// Waits for the answers to what another process had asked.
-    async fn take_up(&mut self) -> anyhow::Result<Vec<Answered>> {
-        let mut answers = Vec::new();
-        let mut events = self.early.take().unwrap_or_else(|| self.system.events().into());
-        let taken = std::mem::take(&mut self.taken);
-        let is_one = taken.len() == 1;
-        for request in taken {
-            let system = self.system.clone();
-            let work = async { taken::answer(&system, &request, &mut system.events()).await };
-            let mut page = Page::new(None, self.show.json);
-            let Some(answered) = self.attend(work, &mut page, &mut events).await else {
-                let why = "called off; what was asked before goes on at the next start";
-                return Err(Failed(why.to_owned()).into());
-            };
-            // The record holds the answer, and not who gave it; the event that tells may come after it.
-            let told = tokio::time::Instant::now() + TOLD;
-            while is_one
-                && self.served.only(&request.child).is_none()
-                && self.served.failed(&request.child).is_none()
-            {
-                let next = tokio::time::timeout_at(told, events.next()).await;
-                let Ok(Some(stamped)) = next else { break };
-                self.progress(&stamped.event, &mut page);
-            }
-            let by = self.served.only(&request.child).filter(|_| is_one);
-            let below = self.served.below(&request.child);
-            let failed = self.served.failed(&request.child).filter(|_| is_one);
-            answers.extend(answered.map(|Answered { question, key, outcome }| {
-                let outcome = outcome.map_err(|why| why.told(failed));
-                let outcome = outcome.map(|outcome| outcome.given_by(by).resting_on(below));
-                Answered { question, key, outcome }
-            }));
-        }
-        Ok(answers)
     }
 
     /// Asks, shows what happens meanwhile, and stops asking on Ctrl-C. Also says whether the answer
     /// has been shown as it came.
     async fn ask(&mut self, prompt: &str) -> (Result<Outcome, Why>, bool) {
-        let mut key = self.key.take();
-        let mut options =
-            || key.take().into_iter().fold(CallOptions::new(), |options, key| options.key(key));
         match self.asked.clone() {
             Asked::Agent(port) => {
+                let options = self.options(prompt).await;
                 let (sink, stream) = self.listen().unzip();
                 let request = AgentRequest::new(prompt)
                     .history(self.said.turns().iter().cloned())
                     .left_out(self.said.left_out());
                 let request =
                     sink.into_iter().fold(request, |request, sink| request.stream_to(sink));
-                let call = port.call_with(request, options());
+                let call = port.call_with(request, options);
                 let call =
                     async { call.await.map(Outcome::agent).map_err(|error| Why::of(&error)) };
                 let (outcome, shown) = self.wait(call, stream).await;
@@ -382,12 +288,13 @@ impl Session {
             Asked::Model(port, request) => {
                 let (before, mut left_out) = (self.said.clone(), 0);
                 loop {
+                    let options = self.options(prompt).await;
                     let (sink, stream) = self.listen().unzip();
                     let mut request = request.clone();
                     self.said.tell(&mut request.messages);
                     request.messages.push(Message::user(prompt));
                     request.stream = sink;
-                    let call = port.call_with(request, options());
+                    let call = port.call_with(request, options);
                     let call =
                         async { call.await.map(Outcome::model).map_err(|error| Why::of(&error)) };
                     let (outcome, shown) = self.wait(call, stream).await;
@@ -406,6 +313,19 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// With which a question is asked: it is kept that it is, until it is told what became of it.
+    async fn options(&mut self, question: &str) -> CallOptions {
+        let mut key = self.key.take();
+        self.is_told = false;
+        if let Some(untold) = &self.untold
+            // A store that does not take it does not take the question, either.
+            && let Ok(own) = untold.asks(key.clone(), question).await
+        {
+            key = Some(own);
+        }
+        key.into_iter().fold(CallOptions::new(), |options, key| options.key(key))
     }
 
     /// The two ends of an answer that is shown as it is written.
@@ -608,11 +528,15 @@ impl Session {
                 }
             }
             Err(why) if self.show.json => {
+                self.is_told = true;
                 // What it did is undone while the tree stops, and is named if that does not help.
                 self.last = Some(why.json);
                 return Err(Failed(String::new()).into());
             }
-            Err(why) => return Err(Failed(why.text).into()),
+            Err(why) => {
+                self.is_told = true;
+                return Err(Failed(why.text).into());
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Killed in the middle, with endpoints of every wire and with people: a request is kept, and answered once.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use mainstay_actors::stub_server::{Row, StubServer};
 use serde_json::{Value, json};
@@ -160,4 +160,100 @@ async fn a_point_whose_process_was_killed_opens_again_and_its_default_is_done_in
     server.otherwise(Row::error(401, "invalid_api_key", "no"));
     let said = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
     assert!(!said.out.contains("from the other"), "what has its answer is over: {said:?}");
+}
+
+/// More than a pipe holds: who prints it is at it until somebody has read it all.
+fn long(said: &str) -> String {
+    format!("{said} {}", "more ".repeat(30_000))
+}
+
+/// Until the process has begun to print, which it cannot end.
+async fn prints(process: &mut Killed) {
+    let mut out = process.0.stdout.take().unwrap();
+    let read = move || out.read_exact(&mut [0]).map(|()| out);
+    // It is read no further, and stays open.
+    std::mem::forget(tokio::task::spawn_blocking(read).await.unwrap().unwrap());
+}
+
+const AGENT: &str = "[agents.a]\nmodel = \"m\"\n";
+const GROUP: &str = "[groups.desk]\nkind = \"model\"\nmembers = [\"m\"]\n";
+
+fn keeper(server: &StubServer, asked: &str) -> Folder {
+    let (store, url) = ("[store]\npath = \"state\"\n", server.url());
+    let model = format!("[models.m]\nkind = \"openai\"\nbase_url = \"{url}\"\nmodel = \"m\"\n");
+    Folder::with("t.toml", &format!("{store}{model}{asked}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_kept_and_not_told_is_told_by_the_next_process_and_asked_once() {
+    for asked in [AGENT, GROUP] {
+        let server = StubServer::start().await.unwrap();
+        let folder = keeper(&server, asked);
+        for (arguments, next) in [
+            (&["run", "t.toml", "pay it"][..], "pay it"),
+            (&["run", "t.toml", "--json", "pay it"], "pay it"),
+            (&["run", "t.toml", "--key", "k", "pay it"], "another"),
+            (&["run", "t.toml", "--json", "pay it"], "another"),
+        ] {
+            let count = server.count();
+            server.then(Row::reply(&long("paid")));
+            let mut process = start(&folder, arguments);
+            prints(&mut process).await;
+            drop(process);
+            server.then(Row::reply("and this"));
+            let said = run(&folder, &["run", "t.toml", "--json", next]).await;
+            let answer: Value = serde_json::from_str(&said.out).unwrap();
+            let (told, asked) = match next {
+                "pay it" => (&answer, 1),
+                _ => (&answer["before"][0], 2),
+            };
+            assert_eq!((&told["text"], &told["taken_up"]), (&long("paid").into(), &true.into()));
+            assert_eq!(server.count(), count + asked, "{arguments:?}");
+            // It has been told: the same words are another question.
+            if asked == 2 {
+                server.then(Row::reply("and this"));
+            }
+            let said = run(&folder, &["run", "t.toml", next]).await;
+            assert_eq!((&*said.out, &*said.err), ("and this\n", ""), "{arguments:?}: {said:?}");
+            assert_eq!(server.count(), count + asked + 1, "{arguments:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_of_a_conversation_that_was_kept_and_not_told_is_told_and_is_a_part_of_it_once() {
+    let server = StubServer::start().await.unwrap();
+    let folder = keeper(&server, AGENT);
+    server.then(Row::reply(&long("yes")));
+    let mut process = start(&folder, &["run", "t.toml", "--chat"]);
+    process.0.stdin.as_mut().unwrap().write_all(b"is it?\n").unwrap();
+    prints(&mut process).await;
+    drop(process);
+    for (question, before) in [
+        ("sure?\n", format!("asked before: is it?\n{}\n", long("yes"))),
+        ("really?\n", String::new()),
+    ] {
+        server.then(Row::reply("so it is"));
+        let said = chat(&folder, question).await;
+        assert!(said.out == format!("{before}so it is\n"), "{:.200} {:?}", said.out, said.err);
+    }
+    let last = server.requests().pop().unwrap().json()["messages"].to_string();
+    let told = |what: &str| last.matches(what).count();
+    assert_eq!((told("is it?"), told("yes more"), told("so it is"), told("sure?")), (1, 1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_was_told_is_not_told_again() {
+    let server = StubServer::start().await.unwrap();
+    server.otherwise(Row::error(400, "bad_thing", "no"));
+    let folder = keeper(&server, AGENT);
+    for json in [&[][..], &["--json"]] {
+        let said = run(&folder, &[&["run", "t.toml", "first"][..], json].concat()).await;
+        assert_eq!(said.code, 1, "{said:?}");
+    }
+    let said = chat(&folder, "first\n").await;
+    assert!(!said.out.contains("before") && said.err.contains("bad_thing"), "{said:?}");
+    server.otherwise(Row::reply("well"));
+    let said = run(&folder, &["run", "t.toml", "first"]).await;
+    assert_eq!((&*said.out, &*said.err), ("well\n", ""), "{said:?}");
 }

@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use mainstay::checkpoint::Batch;
 use mainstay::error::StoreError;
 use mainstay_actors::chat::Message;
 
 use super::lines::{Lines, Typed, is_interactive};
 use super::said::Said;
+use super::taken::is_open;
 use super::talk::Talk;
+use super::words::Why;
 use super::{Session, TOO_MUCH, UNREAD, interrupt, say, tell, tell_left_out, tell_taken};
 
 /// Commands of a conversation that come in their turn.
@@ -32,9 +35,10 @@ impl Session {
                 if !answered.question.history.is_empty() {
                     self.go_on_from(answered.question.history);
                 }
-                self.remember(&answered.question.text, &outcome.text).await;
+                self.remember(&answered.question.text, &outcome.text, Batch::new()).await;
             }
         }
+        self.all_told().await;
         if !self.said.turns().is_empty() {
             tell("the conversation goes on where it was left; /forget begins a new one");
         }
@@ -94,17 +98,23 @@ impl Session {
                 prompt => {
                     let began = Instant::now();
                     let (outcome, shown) = self.ask(prompt).await;
-                    match &outcome {
-                        Ok(outcome) => self.remember(prompt, &outcome.text).await,
-                        Err(why) if why.is_called_off() => {
-                            interrupted = true;
-                            self.forget_put_off();
-                        }
-                        Err(_) => {}
+                    if outcome.as_ref().is_err_and(Why::is_called_off) {
+                        interrupted = true;
+                        self.forget_put_off();
                     }
-                    let outcome = outcome.as_ref().map_err(Clone::clone);
-                    if let Err(error) = self.tell(outcome, began.elapsed(), shown) {
+                    let told = outcome.as_ref().map_err(Clone::clone);
+                    if let Err(error) = self.tell(told, began.elapsed(), shown) {
                         tell(error);
+                    }
+                    // Told first: a process that ends in between has the next one tell it, and go on from there.
+                    match &outcome {
+                        Ok(outcome) => {
+                            let open = |key: &str| is_open(&self.system, key);
+                            let told = self.untold.as_ref().map(|it| it.told(Batch::new(), open));
+                            let told = told.and_then(Result::ok).unwrap_or_default();
+                            self.remember(prompt, &outcome.text, told).await;
+                        }
+                        Err(_) => self.all_told().await,
                     }
                 }
             }
@@ -118,10 +128,10 @@ impl Session {
         tell_left_out(over, TOO_MUCH);
     }
 
-    async fn remember(&mut self, question: &str, answer: &str) {
+    async fn remember(&mut self, question: &str, answer: &str, batch: Batch) {
         tell_left_out(self.said.add(question, answer), TOO_MUCH);
         if let Some(talk) = &self.talk {
-            not_kept(talk.keep(question, answer).await);
+            not_kept(talk.keep(question, answer, batch).await);
         }
     }
 }

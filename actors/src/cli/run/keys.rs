@@ -8,6 +8,8 @@ use std::sync::Arc;
 use mainstay::checkpoint::{Batch, Digest, Durability, Store};
 use mainstay::error::StoreError;
 
+use super::talk;
+
 /// How many keys are kept: as many as fates are remembered.
 const KEPT: u64 = 65_536;
 
@@ -40,8 +42,7 @@ impl Keys {
         // A pair of texts is always JSON.
         let bytes = serde_json::to_vec(&(key, &digest)).unwrap_or_default();
         let mut batch = Batch::new().append(Arc::clone(&self.stream), bytes);
-        let streams = self.store.streams()?;
-        let next = streams.iter().find(|(name, _)| *name == self.stream).map_or(1, |it| it.1);
+        let next = talk::next(&*self.store, &self.stream)?;
         if let Some(before) = next.checked_sub(KEPT - 1).filter(|before| *before > 1) {
             batch = batch.trim(Arc::clone(&self.stream), before);
         }

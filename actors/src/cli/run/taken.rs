@@ -144,6 +144,11 @@ pub(super) fn known(
     }
 }
 
+/// Whether the question that was asked under this key has no fate yet.
+pub(super) fn is_open(system: &System, key: &str) -> bool {
+    system.journaled(key).is_some_and(|it| !matches!(it, Journaled::Fated(..)))
+}
+
 /// As its answer was given, by what the journal has of that. What it has cost was told by the process that
 /// heard of it first.
 fn given(system: &System, asked: &ChildPath, key: &str, outcome: Outcome) -> Outcome {

@@ -37,15 +37,20 @@ impl Talk {
         Ok(read.flat_map(|(question, answer)| pair(&question, &answer)).collect())
     }
 
-    /// Keeps a question with its answer.
+    /// Keeps a question with its answer, and with it what else is in the batch.
     ///
     /// # Errors
     /// The store does not take it.
-    pub(super) async fn keep(&self, question: &str, answer: &str) -> Result<(), StoreError> {
+    pub(super) async fn keep(
+        &self,
+        question: &str,
+        answer: &str,
+        batch: Batch,
+    ) -> Result<(), StoreError> {
         // A pair of texts is always JSON.
         let bytes = serde_json::to_vec(&(question, answer)).unwrap_or_default();
-        let before = self.next()?.saturating_sub(KEPT as u64 - 1);
-        let batch = Batch::new().append(Arc::clone(&self.stream), bytes);
+        let before = next(&*self.store, &self.stream)?.saturating_sub(KEPT as u64 - 1);
+        let batch = batch.append(Arc::clone(&self.stream), bytes);
         let batch = if before > 1 { batch.trim(Arc::clone(&self.stream), before) } else { batch };
         self.store.commit(batch, self.durability).await.map(drop)
     }
@@ -55,15 +60,19 @@ impl Talk {
     /// # Errors
     /// The store does not take it.
     pub(super) async fn forget(&self) -> Result<(), StoreError> {
-        let batch = Batch::new().trim(Arc::clone(&self.stream), self.next()?);
+        let batch = Batch::new();
+        let batch = batch.trim(Arc::clone(&self.stream), next(&*self.store, &self.stream)?);
         self.store.commit(batch, self.durability).await.map(drop)
     }
+}
 
-    /// The position of the next record.
-    fn next(&self) -> Result<u64, StoreError> {
-        let streams = self.store.streams()?;
-        Ok(streams.iter().find(|(name, _)| *name == self.stream).map_or(1, |(_, next)| *next))
-    }
+/// The position of the next record of a journal.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) fn next(store: &dyn Store, stream: &str) -> Result<u64, StoreError> {
+    let streams = store.streams()?;
+    Ok(streams.iter().find(|(name, _)| **name == *stream).map_or(1, |(_, next)| *next))
 }
 
 /// A question and its answer as they are said again to a model.
