@@ -60,7 +60,8 @@ impl Snapshot {
     }
 
     pub(crate) fn of(schema: SchemaId) -> Self {
-        Self { content: Arc::new(Content { schema, pieces: Vec::new(), marks: 0 }), previous: None }
+        let content = Content { schema, pieces: Vec::new(), marks: 0 };
+        Self { content: Arc::new(content), previous: None }
     }
 
     /// The next snapshot after `previous`, of the same schema and still empty. Pieces that did not
@@ -79,16 +80,13 @@ impl Snapshot {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        let body = Body::Given {
-            value: Value(Some(value)),
-            encode: encode::<T>,
-            encoded: Held::default(),
-        };
-        let mut piece = Piece::new(name.into(), body);
-        if let Some(previous) = &self.previous {
-            piece.take_over(&previous.pieces, self.content.pieces.len());
-        }
-        self.with_piece(piece)
+        self.with_given(name.into(), value, encode::<T>)
+    }
+
+    fn with_given(self, name: Cow<'static, str>, value: Shared, encode: Encode) -> Self {
+        let (value, encoded) = (Value(Some(value)), Held::default());
+        let (kind, body) = (kind(&name), Body::Given { value, encode, encoded });
+        self.put(Piece { name, body, kind }, true)
     }
 
     /// Adds a piece of another snapshot as it is: neither decoded nor, later, written again.
@@ -100,8 +98,17 @@ impl Snapshot {
     }
 
     #[must_use]
-    pub(crate) fn with_piece(mut self, piece: Piece) -> Self {
+    pub(crate) fn with_piece(self, piece: Piece) -> Self {
+        self.put(piece, false)
+    }
+
+    /// A piece that `is_given` may be one of the snapshot before.
+    #[inline(always)]
+    fn put(mut self, mut piece: Piece, is_given: bool) -> Self {
         let Content { pieces, marks, .. } = Arc::make_mut(&mut self.content);
+        if is_given && let Some(previous) = &self.previous {
+            piece.take_over(&previous.pieces, pieces.len());
+        }
         let mark = 1 << piece.kind;
         let may_be_there = *marks & mark != 0;
         *marks |= mark;
@@ -113,8 +120,7 @@ impl Snapshot {
             Some(other) => *other = piece,
             None => {
                 if pieces.len() == pieces.capacity() {
-                    // Most have a handful, or a dozen, which allocators still have at hand: 1 KiB.
-                    pieces.reserve_exact((2 * pieces.len()).max(4));
+                    grow(pieces);
                 }
                 pieces.push(piece);
             }
@@ -228,6 +234,16 @@ pub struct Piece {
     body: Body,
     /// Of its name.
     kind: u8,
+}
+
+/// Room for more pieces. Most have a handful, or a dozen, which allocators still have at hand: 1 KiB; but not for what
+/// is made larger, so it is moved.
+#[cold]
+#[inline(never)]
+fn grow(pieces: &mut Vec<Piece>) {
+    let mut room = Vec::with_capacity((3 * pieces.len()).max(4));
+    room.append(pieces);
+    *pieces = room;
 }
 
 /// One of 64 kinds of names: names of one snapshot tend to begin alike, and each is looked for among all of them.
