@@ -418,7 +418,7 @@ async fn attempt<B: Stateful>(
     let every_effect = slot.spec.checkpoint == Interval::EveryEffect;
     'steps: loop {
         if !std::mem::take(&mut first) {
-            while let Some(hold) = slot.next_step(job.ticket, true) {
+            while let Some(hold) = slot.next_step(job.ticket) {
                 if let Err(cut) = slot.wait_held(hold, flight, context).await {
                     return (Some(life), Ended::Cut(cut, tainted()));
                 }

@@ -95,7 +95,7 @@ impl<W: Worker> Slot<W> {
         Ok((life, Arc::new(undone)))
     }
 
-    /// What a line that is drawn before the next step says of the request in hand.
+    /// What a line that is drawn before the first step says of the request in hand.
     fn says_back(&self, job: &Job<W>, says: Undoing) {
         let mut desk = self.desk();
         if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {

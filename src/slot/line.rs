@@ -412,8 +412,6 @@ impl<W: Worker> Slot<W> {
             if let Some(before) = desk.saved.replace(saved) {
                 desk.discard(before);
             }
-            // Where the last life was to go on.
-            let _ = desk.take_continues();
         }
         if anew {
             return Ok(life);

@@ -1,0 +1,71 @@
+//! What the store says of a request that begins, or goes back to where it begins, while the next process is about to
+//! take it up, or this one to try it again.
+
+use super::*;
+
+/// Has a state in memory once it has begun something.
+#[derive(Clone)]
+struct Sparse(Arc<World>, Option<Arc<u64>>);
+
+impl Behavior for Sparse {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Sparse {
+    async fn step(&mut self, _: &u64, turn: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        match turn {
+            Turn::First => {
+                self.1 = Some(Arc::new(1));
+                return Ok(Step::Continue);
+            }
+            Turn::Resumed(_) => self.0.told.lock().push(("resumed", 0, 0)),
+            _ => {}
+        }
+        if self.0.refusals.takes() {
+            self.0.refusals.here.notify_one();
+            return Err(Fault::network("nobody is there").with_retry_after(Duration::from_secs(20)));
+        }
+        Ok(Step::Reply(self.1.as_ref().map_or(0, |begun| **begun)))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("sparse", 1).with("begun", Arc::clone(self.1.as_ref()?)))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+        if self.0.unfit.load(Ordering::SeqCst) == ALL {
+            return Err(CheckpointError::MissingField("of today".to_owned()));
+        }
+        self.1 = Some(snapshot.get("begun")?);
+        Ok(())
+    }
+}
+
+/// Where the life before was to go on is of no use to one that has no state.
+#[test]
+fn a_request_begins_with_a_life_that_none_of_its_states_can_be_restored_for() {
+    let world = Arc::<World>::default();
+    runtime().block_on(async {
+        let payer = Sparse(Arc::clone(&world), None);
+        let top = SupervisorSpec::one_for_all("top")
+            .intensity(3, Duration::from_secs(5))
+            .child(ChildSpec::stateful("payer", move || payer.clone()));
+        let system = System::start(top).await.unwrap();
+        let port: Port<u64, u64> = system.port("top/payer").unwrap();
+        world.refusals.stops(1);
+        let mut events = system.events();
+        let answer = port.call(COUNTS);
+        let kills = async {
+            world.refusals.here.notified().await;
+            // It waits for its next attempt.
+            system.kill("top/payer").unwrap();
+            assert!(up(&mut events).await);
+            world.unfit.store(ALL, Ordering::SeqCst);
+            system.kill("top/payer").unwrap();
+        };
+        let (answer, ()) = tokio::join!(answer, kills);
+        assert_eq!(answer.unwrap().value, 1);
+        assert!(world.told.lock().is_empty());
+    });
+}
