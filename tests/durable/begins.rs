@@ -1,7 +1,51 @@
 //! What the store says of a request that begins, or goes back to where it begins, while the next process is about to
 //! take it up, or this one to try it again.
 
+use super::super::moody::{Mood, Moody};
 use super::*;
+
+/// A request to pay that is refused within a transaction has had its act undone when the process ends, and has not
+/// written that down; and the next ends when a line is drawn while it waits to take the request up.
+#[test]
+fn a_line_that_is_drawn_while_a_request_that_goes_back_is_taken_up_says_so() {
+    let (world, moody) = (Arc::<World>::default(), Moody::new());
+    let store = Arc::clone(&moody) as Arc<dyn Store>;
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Transaction).await;
+        world.refusals.stops(1);
+        world.bank.stops(1);
+        it.asks(IS_REFUSED).await;
+        world.bank.here.notified().await;
+        world.bank.stops(1);
+        world.bank.go.notify_one();
+        // It is to give back.
+        world.bank.here.notified().await;
+        moody.silent_after(1);
+        world.bank.go.notify_one();
+        moody.held(1).await;
+    });
+    assert_eq!(*world.acts.lock(), [PAY, GIVE_BACK]);
+    moody.lose();
+    runtime().block_on(async {
+        world.starts.stops(1);
+        let begins = async {
+            world.starts.here.notified().await;
+            moody.turn(Mood::Silent);
+            world.starts.go.notify_one();
+        };
+        let (it, ()) = tokio::join!(Process::begin(&world, &store, Scope::Transaction), begins);
+        moody.held(1).await;
+        let mut line = std::pin::pin!(it.system.checkpoint("top"));
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut line).await.is_err());
+        moody.held(2).await;
+        // Both are made, and the process ends.
+        moody.turn(Mood::Well);
+    });
+    assert!(world.told.lock().is_empty());
+    let (_, told, answer) = runtime().block_on(next(&world, &store, Scope::Transaction));
+    assert_eq!((&told[..], &*answer), (&[("back", 0, 1)][..], "1"));
+    assert_eq!(*world.acts.lock(), [PAY, GIVE_BACK, PAY]);
+}
 
 /// Has a state in memory once it has begun something.
 #[derive(Clone)]
