@@ -371,7 +371,7 @@ async fn attempt<B: Stateful>(
         let began = slot.hub.now();
         // What it waits for now is not its code, and may be another request on trial.
         drop(hand.take());
-        let gone = Box::pin(slot.go_back(job, context)).await;
+        let gone = Box::pin(slot.go_back(job, context, undo)).await;
         let reached = gone.as_ref().is_ok_and(|(_, undone)| slot.has_undone(undone));
         slot.hub.count_rollback(slot.rules.scope, reached, began);
         match gone {
@@ -390,7 +390,7 @@ async fn attempt<B: Stateful>(
             }
         }
     }
-    if undo {
+    if undo && !back {
         drop(hand.take());
         match Box::pin(slot.undo_from(done, job, context)).await {
             Ok(undone) => turn = Turn::Resumed(undone),

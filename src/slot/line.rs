@@ -144,7 +144,9 @@ impl<W: Worker> Slot<W> {
                 let (key, undo) = undoing?;
                 let (back, undo) = match undo {
                     Undoing::Done => (false, undo),
-                    _ => (true, Undoing::No),
+                    // Its own rollback does that by itself.
+                    _ if self.rules.in_transaction => (true, Undoing::No),
+                    _ => (true, undo),
                 };
                 let note = |mail: &Mail<W>| {
                     let is = self.key_of(mail) == key;

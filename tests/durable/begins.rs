@@ -47,6 +47,45 @@ fn a_line_that_is_drawn_while_a_request_that_goes_back_is_taken_up_says_so() {
     assert_eq!(*world.acts.lock(), [PAY, GIVE_BACK, PAY]);
 }
 
+/// Its child is in no transaction: a session within one begins anew. What it has done is undone all the same.
+#[test]
+fn what_a_transaction_undoes_in_a_session_below_it_is_gone_on_with_by_the_next_process() {
+    let (world, store) = (Arc::<World>::default(), store());
+    let begin = || async {
+        let inner = SupervisorSpec::one_for_all("inner")
+            .scope(Scope::Session)
+            .child(durable(payer(&world)));
+        let top = SupervisorSpec::one_for_all("top")
+            .scope(Scope::Transaction)
+            .child(tool(&world, "bank", EffectKind::Idempotent))
+            .child(tool(&world, "gate", EffectKind::Read))
+            .supervisor(inner);
+        let (system, recovered) = System::recover(top, Arc::clone(&store)).await.unwrap();
+        let payer = system.port("top/inner/payer").unwrap();
+        Process { system, recovered, payer }
+    };
+    runtime().block_on(async {
+        let it = begin().await;
+        it.system.checkpoint("top").await.unwrap();
+        world.gate.stops(1);
+        it.asks(PAYS_TWICE).await;
+        world.gate.here.notified().await;
+        world.bank.stops(1);
+        let rollback = it.system.rollback("top", To::Latest);
+        tokio::select! {
+            _ = rollback => panic!("nothing was undone"),
+            () = world.bank.here.notified() => {}
+        }
+    });
+    assert_eq!(*world.acts.lock(), [PAY, PAY_MORE]);
+    world.bank.stops(0);
+    world.gate.stops(0);
+    let answer = runtime().block_on(async { begin().await.answer().await });
+    assert_eq!(answer, "1");
+    assert_eq!(*world.told.lock(), [("back", 0, 2)]);
+    assert_eq!(*world.acts.lock(), [PAY, PAY_MORE, GIVE_MORE_BACK, GIVE_BACK, PAY, PAY_MORE]);
+}
+
 /// Has a state in memory once it has begun something.
 #[derive(Clone)]
 struct Sparse(Arc<World>, Option<Arc<u64>>);
