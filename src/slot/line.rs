@@ -530,8 +530,14 @@ impl<W: Worker> Slot<W> {
     /// The checkpoint of the state between two requests, where the store has one of just that.
     fn between(&self) -> Option<CheckpointId> {
         let id = self.desk().saved.as_ref()?.anchor.id()?;
-        let listed = self.journal()?.store.find(id).ok()?;
-        listed.checkpoint.envelope.is_none().then_some(id)
+        let store = &self.journal()?.store;
+        if store.find(id).ok()?.checkpoint.envelope.is_none() {
+            return Some(id);
+        }
+        // A request that begins there is in it, too.
+        let envelope = store.load(id).ok()?.envelope().ok()??;
+        let in_hand: StoredInHand = serde_json::from_slice(&envelope).ok()?;
+        in_hand.is_beginning().then_some(id)
     }
 
     /// Whether the state is one of before requests that were answered.

@@ -86,6 +86,28 @@ fn what_a_transaction_undoes_in_a_session_below_it_is_gone_on_with_by_the_next_p
     assert_eq!(*world.acts.lock(), [PAY, PAY_MORE, GIVE_MORE_BACK, GIVE_BACK, PAY, PAY_MORE]);
 }
 
+/// The state that it goes back to is in the store with what a scope has replayed before it.
+#[test]
+fn a_request_that_was_returned_is_told_which_checkpoint_its_own_rollback_has_restored() {
+    let (world, store) = (Arc::<World>::default(), store());
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Flow).await;
+        it.payer.call(COUNTS).await.unwrap();
+        it.system.checkpoint("top").await.unwrap();
+        it.payer.call(COUNTS).await.unwrap();
+        world.gate.stops(1);
+        it.asks(IS_LOST).await;
+        world.gate.here.notified().await;
+        world.refusals.stops(1);
+        it.system.rollback("top", To::Latest).await.unwrap();
+        assert_eq!(it.answer().await, "3");
+    });
+    assert_eq!(*world.told.lock(), [("back", 1, 0); 2]);
+    let to = world.to.lock().expect("it is in the store");
+    let found = store.load(to).unwrap();
+    assert_eq!(*found.snapshot.get::<u64>("begun").unwrap(), 2);
+}
+
 /// Has a state in memory once it has begun something.
 #[derive(Clone)]
 struct Sparse(Arc<World>, Option<Arc<u64>>);
