@@ -172,11 +172,14 @@ impl<W: Worker> Slot<W> {
                 Some(StoredInHand { key, step: 0, back: undo != Undoing::Done, undo, round })
             });
             let in_hand = in_hand.or_else(|| {
-                // It has been returned to its beginning, and waits to be told so.
-                let found = RefCell::new(None);
-                let returned = desk.returned().filter(|_| desk.candidate().is_none())?;
+                // It begins again: it has been returned to its beginning and waits to be told so, or waits to be tried
+                // once more, or to be handed out, and has spent something.
+                if desk.candidate().is_some() {
+                    return None;
+                }
+                let (found, returned) = (RefCell::new(None), desk.returned());
                 desk.mailbox.any_waiting(|mail| {
-                    let is = mail.id == returned;
+                    let is = returned.map_or_else(|| mail.has_spent(), |it| mail.id == it);
                     if is {
                         spent.set(self.spent_in_hand(&desk, mail));
                         *found.borrow_mut() = Some((self.key_of(mail), mail.round()));

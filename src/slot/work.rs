@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::replay::is_known;
 use super::{Desk, Mail, Out, Settled, Slot, Undoing};
 use crate::behavior::{Context, Notes, Place, Turn};
 use crate::checkpoint::Snapshot;
@@ -235,10 +236,7 @@ impl<W: Worker> Slot<W> {
         }
         let place = self.place(desk, &mail);
         let behind = desk.rare.as_ref().is_some_and(|rare| rare.behind);
-        let is_known = match &place {
-            Some(place) => place.is_returned(),
-            None => behind && mail.has_spent(),
-        };
+        let is_known = is_known::<W>(place.as_deref(), &mail);
         desk.out.push(Out {
             ticket,
             flight: flight.clone(),

@@ -47,6 +47,34 @@ fn a_line_that_is_drawn_while_a_request_that_goes_back_is_taken_up_says_so() {
     assert_eq!(*world.acts.lock(), [PAY, GIVE_BACK, PAY]);
 }
 
+/// Also of one that nothing has returned, or that has been returned and is tried again.
+#[test]
+fn a_line_that_is_drawn_while_a_request_waits_knows_what_it_has_spent() {
+    for returns in [false, true] {
+        let (world, store) = (Arc::<World>::default(), store());
+        runtime().block_on(async {
+            let it = Process::begin(&world, &store, Scope::Flow).await;
+            it.system.checkpoint("top").await.unwrap();
+            if returns {
+                world.gate.stops(1);
+                it.asks(SPENDS).await;
+                world.gate.here.notified().await;
+                world.faults.stops(1);
+                it.system.rollback("top", To::Latest).await.unwrap();
+            } else {
+                world.late_faults.stops(1);
+                it.asks(SPENDS).await;
+            }
+            // It waits for its next attempt.
+            world.faults.here.notified().await;
+            it.system.checkpoint("top").await.unwrap();
+        });
+        let (spent, told, answer) = runtime().block_on(next(&world, &store, Scope::Flow));
+        assert_eq!((spent, &told[..], &*answer), ((2, 6), &[("back", 0, 0)][..], "1"));
+        assert!(world.acts.lock().is_empty());
+    }
+}
+
 /// Its child is in no transaction: a session within one begins anew. What it has done is undone all the same.
 #[test]
 fn what_a_transaction_undoes_in_a_session_below_it_is_gone_on_with_by_the_next_process() {
