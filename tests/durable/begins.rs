@@ -136,6 +136,37 @@ fn a_request_that_was_returned_is_told_which_checkpoint_its_own_rollback_has_res
     assert_eq!(*found.snapshot.get::<u64>("begun").unwrap(), 2);
 }
 
+/// The request has failed since, so what is left there is a state between two requests.
+#[test]
+fn a_state_that_a_request_was_returned_to_is_doubted_like_any_other_once_that_has_failed() {
+    let (world, store) = (Arc::<World>::default(), store());
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Flow).await;
+        it.payer.call(COUNTS).await.unwrap();
+        it.system.checkpoint("top").await.unwrap();
+        it.payer.call(COUNTS).await.unwrap();
+        world.gate.stops(1);
+        it.asks(IS_LOST).await;
+        world.gate.here.notified().await;
+        world.refusals.stops(9);
+        it.system.rollback("top", To::Latest).await.unwrap();
+        while it.system.journaled("one") == Some(Journaled::Open) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(matches!(it.system.journaled("one"), Some(Journaled::Fated(Fate::Failed, _))));
+    });
+    world.unfit.store(2, Ordering::SeqCst);
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Flow).await;
+        let refused = it.recovered.refused.iter().map(|it| it.child.as_str());
+        // As it was returned there, and as it went back by itself.
+        assert_eq!(refused.collect::<Vec<_>>(), ["top/payer"; 2]);
+        // The work of the second was replayed once, and is lost.
+        assert_eq!(it.payer.call(COUNTS).await.unwrap().value, 2);
+        assert_eq!(it.recovered.missing.len(), 1);
+    });
+}
+
 /// Has a state in memory once it has begun something.
 #[derive(Clone)]
 struct Sparse(Arc<World>, Option<Arc<u64>>);
