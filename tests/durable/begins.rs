@@ -150,10 +150,7 @@ fn a_state_that_a_request_was_returned_to_is_doubted_like_any_other_once_that_ha
         world.gate.here.notified().await;
         world.refusals.stops(9);
         it.system.rollback("top", To::Latest).await.unwrap();
-        while it.system.journaled("one") == Some(Journaled::Open) {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        assert!(matches!(it.system.journaled("one"), Some(Journaled::Fated(Fate::Failed, _))));
+        assert_eq!(it.fate().await, (Fate::Failed, None));
     });
     world.unfit.store(2, Ordering::SeqCst);
     runtime().block_on(async {

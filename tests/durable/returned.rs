@@ -299,10 +299,17 @@ impl Process {
 
     /// What the request of before is answered in the end.
     async fn answer(&self) -> String {
+        let (fate, reply) = self.fate().await;
+        assert_eq!(fate, Fate::Done);
+        reply.unwrap()
+    }
+
+    /// How it ends, and its answer.
+    async fn fate(&self) -> (Fate, Option<String>) {
         let mut events = self.system.events();
         loop {
             match self.system.journaled("one") {
-                Some(Journaled::Fated(Fate::Done, reply)) => return reply.unwrap(),
+                Some(Journaled::Fated(fate, reply)) => return (fate, reply),
                 Some(Journaled::Open) => drop(events.next().await.unwrap()),
                 other => panic!("{other:?}"),
             }
