@@ -371,7 +371,7 @@ async fn attempt<B: Stateful>(
         let began = slot.hub.now();
         // What it waits for now is not its code, and may be another request on trial.
         drop(hand.take());
-        let gone = Box::pin(slot.go_back(job, context)).await;
+        let gone = Box::pin(slot.go_back(job, context, undo)).await;
         let reached = gone.as_ref().is_ok_and(|(_, undone)| slot.has_undone(undone));
         slot.hub.count_rollback(slot.rules.scope, reached, began);
         match gone {
@@ -390,7 +390,7 @@ async fn attempt<B: Stateful>(
             }
         }
     }
-    if undo {
+    if undo && !back {
         drop(hand.take());
         match Box::pin(slot.undo_from(done, job, context)).await {
             Ok(undone) => turn = Turn::Resumed(undone),
@@ -418,7 +418,7 @@ async fn attempt<B: Stateful>(
     let every_effect = slot.spec.checkpoint == Interval::EveryEffect;
     'steps: loop {
         if !std::mem::take(&mut first) {
-            while let Some(hold) = slot.next_step(job.ticket, true) {
+            while let Some(hold) = slot.next_step(job.ticket) {
                 if let Err(cut) = slot.wait_held(hold, flight, context).await {
                     return (Some(life), Ended::Cut(cut, tainted()));
                 }

@@ -163,7 +163,7 @@ async fn again<B: Stateful>(
     let (mut turn, mut done) = (Turn::First, 0);
     loop {
         slot.stands_between(job.ticket);
-        while let Some(hold) = slot.next_step(job.ticket, true) {
+        while let Some(hold) = slot.next_step(job.ticket) {
             if let Err(cut) = slot.wait_held(hold, flight, waiting).await {
                 return Err((Some(life), Ended::Cut(cut, false)));
             }

@@ -19,14 +19,18 @@ use crate::port::Cut;
 use crate::slot::worker::{Worker, unwound, watched};
 
 impl<W: Worker> Slot<W> {
-    /// Brings the state back to where the request in hand began, in a newly made life; and within a
-    /// transaction, the world: what the request has done to it is undone, the latest first.
+    /// Brings the state back to where the request in hand began, in a newly made life; and within a transaction, or where
+    /// it `undoes` that for one further above, the world: what the request has done to it is undone, the latest first.
     pub(crate) async fn go_back(
         &self,
         job: &Job<W>,
         context: &Context,
+        undoes: bool,
     ) -> Result<(W::Life, Arc<Undone>), (Option<W::Life>, NotBack)> {
         let scope = self.rules.scope;
+        let undoes = undoes || self.rules.in_transaction;
+        // Its own rollback does by itself what is due within a transaction.
+        let due = if undoes && !self.rules.in_transaction { Undoing::Due } else { Undoing::No };
         let late = || {
             let late = format!("the rollback took longer than {:?}", scope.limit());
             NotBack::from(Unkept::failed(Fault::timeout(late).with_code("rollback")))
@@ -43,13 +47,13 @@ impl<W: Worker> Slot<W> {
         let left = self.desk().saved.as_mut().and_then(|saved| saved.mid.take());
         let _ = unwound(move || drop(left));
         // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
-        self.says_back(job, Undoing::No);
+        self.says_back(job, due);
         self.stands_between(job.ticket);
         let work = async {
             if let Some(journal) = self.journal() {
                 // The process may end half-way through the undos: the next one goes on with them.
                 let (key, round) = (context.task(), job.mail.round());
-                let in_hand = StoredInHand { key, step: 0, back: true, undo: Undoing::No, round };
+                let in_hand = StoredInHand { key, step: 0, back: true, undo: due, round };
                 let writing =
                     self.write_in_hand(journal, base.clone(), (job, context), &in_hand)?;
                 self.kept(Some(writing), job, context).await?;
@@ -60,7 +64,7 @@ impl<W: Worker> Slot<W> {
                 let writing = Writing::new(Handed::plain(counted), None, 0);
                 self.kept(Some(writing), job, context).await?;
             }
-            if !self.rules.in_transaction {
+            if !undoes {
                 self.give_up(0, context).await?;
                 self.says_back(job, Undoing::Done);
                 return Ok::<_, NotBack>(self.hub.effects.standing(&context.key()));
@@ -95,7 +99,7 @@ impl<W: Worker> Slot<W> {
         Ok((life, Arc::new(undone)))
     }
 
-    /// What a line that is drawn before the next step says of the request in hand.
+    /// What a line that is drawn before the first step says of the request in hand.
     fn says_back(&self, job: &Job<W>, says: Undoing) {
         let mut desk = self.desk();
         if let Some(out) = desk.out.iter_mut().find(|out| out.ticket == job.ticket) {

@@ -144,7 +144,9 @@ impl<W: Worker> Slot<W> {
                 let (key, undo) = undoing?;
                 let (back, undo) = match undo {
                     Undoing::Done => (false, undo),
-                    _ => (true, Undoing::No),
+                    // Its own rollback does that by itself.
+                    _ if self.rules.in_transaction => (true, Undoing::No),
+                    _ => (true, undo),
                 };
                 let note = |mail: &Mail<W>| {
                     let is = self.key_of(mail) == key;
@@ -170,11 +172,14 @@ impl<W: Worker> Slot<W> {
                 Some(StoredInHand { key, step: 0, back: undo != Undoing::Done, undo, round })
             });
             let in_hand = in_hand.or_else(|| {
-                // It has been returned to its beginning, and waits to be told so.
-                let found = RefCell::new(None);
-                let returned = desk.returned().filter(|_| desk.candidate().is_none())?;
+                // It begins again: it has been returned to its beginning and waits to be told so, or waits to be tried
+                // once more, or to be handed out, and has spent something.
+                if desk.candidate().is_some() {
+                    return None;
+                }
+                let (found, returned) = (RefCell::new(None), desk.returned());
                 desk.mailbox.any_waiting(|mail| {
-                    let is = mail.id == returned;
+                    let is = returned.map_or_else(|| mail.has_spent(), |it| mail.id == it);
                     if is {
                         spent.set(self.spent_in_hand(&desk, mail));
                         *found.borrow_mut() = Some((self.key_of(mail), mail.round()));
@@ -412,8 +417,6 @@ impl<W: Worker> Slot<W> {
             if let Some(before) = desk.saved.replace(saved) {
                 desk.discard(before);
             }
-            // Where the last life was to go on.
-            let _ = desk.take_continues();
         }
         if anew {
             return Ok(life);
@@ -530,8 +533,14 @@ impl<W: Worker> Slot<W> {
     /// The checkpoint of the state between two requests, where the store has one of just that.
     fn between(&self) -> Option<CheckpointId> {
         let id = self.desk().saved.as_ref()?.anchor.id()?;
-        let listed = self.journal()?.store.find(id).ok()?;
-        listed.checkpoint.envelope.is_none().then_some(id)
+        let store = &self.journal()?.store;
+        if store.find(id).ok()?.checkpoint.envelope.is_none() {
+            return Some(id);
+        }
+        // A request that begins there is in it, too.
+        let envelope = store.load(id).ok()?.envelope().ok()??;
+        let in_hand: StoredInHand = serde_json::from_slice(&envelope).ok()?;
+        in_hand.is_beginning().then_some(id)
     }
 
     /// Whether the state is one of before requests that were answered.

@@ -123,7 +123,12 @@ impl<W: Worker> Slot<W> {
 
     async fn construct(&self, context: &StartContext) -> Result<W::Life, ExitCause> {
         let failed = |text: String| ExitCause::StartFailed(text);
-        let candidate = self.desk().take_candidate();
+        let candidate = {
+            let mut desk = self.desk();
+            // Where the last life was to go on.
+            let _ = desk.take_continues();
+            desk.take_candidate()
+        };
         let mut life = match candidate {
             Some(candidate) => self.begin_candidate(*candidate, context.incarnation)?,
             None => {

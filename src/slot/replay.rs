@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::state::{Saved, StoredInHand, Undoing};
-use super::{Job, Look, Slot, Unkept, Writing};
+use super::{Job, Look, Mail, Slot, Unkept, Writing};
 use crate::behavior::{Context, Place, Turn};
 use crate::checkpoint::{Batch, Snapshot};
 use crate::event::Event;
@@ -60,9 +60,17 @@ pub(crate) fn told_apart<'a>(
 /// A request that begins again where it stands: whether it goes back to there, or has been returned there and the
 /// next process is to know it. One that has spent something is to be known, also where it has nothing to be told.
 fn begins<W: Worker>(job: &Job<W>) -> Option<(bool, Undoing)> {
-    let place = job.place.as_deref().unwrap_or(&Place::START);
-    let is_known = place.is_returned() || matches!(place.turn, Turn::First) && job.mail.has_spent();
-    if place.back { Some((true, Undoing::No)) } else { is_known.then_some((false, Undoing::Done)) }
+    if job.place.as_ref().is_some_and(|place| place.back) {
+        return Some((true, Undoing::No));
+    }
+    is_known::<W>(job.place.as_deref(), &job.mail).then_some((false, Undoing::Done))
+}
+
+/// Whether the next process is to know of a request that goes on here, and has not begun: it has been returned, or has
+/// spent something.
+pub(super) fn is_known<W: Worker>(place: Option<&Place>, mail: &Mail<W>) -> bool {
+    let is_first = |place: &Place| !place.back && matches!(place.turn, Turn::First);
+    place.is_some_and(Place::is_returned) || place.is_none_or(is_first) && mail.has_spent()
 }
 
 impl<W: Worker> Slot<W> {

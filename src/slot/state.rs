@@ -156,15 +156,20 @@ pub(super) struct StoredInHand {
     pub(super) round: u64,
 }
 
-/// Whether a checkpoint is of a request that was returned to its beginning, and had not begun again.
+/// Whether a checkpoint is of a request that was returned to its beginning, or goes back there, and had not begun again.
 pub(crate) fn is_returned(validated: &Validated) -> bool {
-    StoredInHand::of(validated).is_some_and(|it| it.step == 0 && it.undo == Undoing::Done)
+    StoredInHand::of(validated).is_some_and(|it| it.is_beginning())
 }
 
 impl StoredInHand {
     /// The one that a checkpoint has, if it can be read.
     pub(super) fn of(validated: &Validated) -> Option<Self> {
         serde_json::from_slice(validated.envelope()?).ok()
+    }
+
+    /// As of [`Mid`].
+    pub(super) fn is_beginning(&self) -> bool {
+        self.back || self.step == 0 && self.undo == Undoing::Done
     }
 }
 
@@ -180,7 +185,7 @@ impl Saved {
             Some(bytes) => {
                 let stored: StoredInHand = serde_json::from_slice(bytes)
                     .map_err(|error| format!("the request in hand: {error}"))?;
-                if stored.back || stored.step == 0 && stored.undo == Undoing::Done {
+                if stored.is_beginning() {
                     // The state in the middle is the one at the beginning.
                     saved.base = Some(validated.snapshot().clone());
                 }

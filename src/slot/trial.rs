@@ -150,7 +150,7 @@ impl<W: Worker> Slot<W> {
             Watched::Cut(cut) => return Err(Ended::Cut(cut, false)),
             Watched::Done(Ok(())) | Watched::Panicked(_) => {}
         }
-        while let Some(hold) = self.next_step(job.ticket, false) {
+        while let Some(hold) = self.next_step(job.ticket) {
             if let Err(cut) = self.wait_held(hold, &context.flight, context).await {
                 return Err(Ended::Cut(cut, false));
             }

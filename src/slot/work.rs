@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::replay::is_known;
 use super::{Desk, Mail, Out, Settled, Slot, Undoing};
 use crate::behavior::{Context, Notes, Place, Turn};
 use crate::checkpoint::Snapshot;
@@ -234,7 +235,8 @@ impl<W: Worker> Slot<W> {
             desk.out.reserve_exact(1);
         }
         let place = self.place(desk, &mail);
-        let is_returned = place.as_ref().is_some_and(|place| place.is_returned());
+        let behind = desk.rare.as_ref().is_some_and(|rare| rare.behind);
+        let is_known = is_known::<W>(place.as_deref(), &mail);
         desk.out.push(Out {
             ticket,
             flight: flight.clone(),
@@ -243,11 +245,10 @@ impl<W: Worker> Slot<W> {
             since: now,
             paused: Duration::ZERO,
             between: false,
-            // Until its first step it stands where it was returned to.
-            goes_back: is_returned.then_some(Undoing::Done),
+            // Until its first step, also while it waits for replays, it stands where it was returned to.
+            goes_back: is_known.then_some(Undoing::Done),
         });
         let torn = !place.as_ref().is_some_and(|place| place.back) && self.is_torn(desk, &mail);
-        let behind = desk.rare.as_ref().is_some_and(|rare| rare.behind);
         self.arm(desk, limit);
         self.publish(desk);
         let life = match self.rules.order {
@@ -307,8 +308,8 @@ impl<W: Worker> Slot<W> {
     }
 
     /// A step of a longer attempt begins: it has the whole attempt timeout again. Not while the child
-    /// is held: then it is to be asked again once that is over. `begins` not where it is only about to.
-    pub(crate) fn next_step(&self, ticket: Ticket, begins: bool) -> Option<Arc<Hold>> {
+    /// is held: then it is to be asked again once that is over.
+    pub(crate) fn next_step(&self, ticket: Ticket) -> Option<Arc<Hold>> {
         let now = self.hub.now();
         let limit = now + self.rules.attempt_timeout;
         let mut desk = self.desk();
@@ -322,9 +323,6 @@ impl<W: Worker> Slot<W> {
         {
             out.since = now;
             out.between = false;
-            if begins {
-                out.goes_back = None;
-            }
             out.paused = flight.tie().map_or(Duration::ZERO, |tie| tie.paused(now).0);
             // A step that ended in its grace has ended; the next is not told of it.
             if std::mem::take(&mut out.told) {

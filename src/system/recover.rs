@@ -18,7 +18,7 @@ use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::journal::{Journal, Journaled, Open, Serial};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
 use crate::port::{AcceptOptions, More, Soft};
-use crate::slot::{Adopted, Begun, Look, given_up, told_apart};
+use crate::slot::{Adopted, Begun, Look, given_up, is_returned, told_apart};
 use crate::spec::SupervisorSpec;
 
 /// How a system takes up a store.
@@ -412,8 +412,9 @@ impl System {
             // all set aside. What the one in the middle goes back to is tried when it does.
             // And what a request that is over has left half-way is passed over.
             let result = result.and_then(|validated| {
-                let is_tried =
-                    middle.is_none() && child.in_hand(&validated).is_none_or(|it| open(&it));
+                let is_tried = middle.is_none()
+                    && (is_returned(&validated)
+                        || child.in_hand(&validated).is_none_or(|it| open(&it)));
                 if is_tried {
                     child.can_restore(&validated).map(|()| validated)
                 } else {

@@ -11,6 +11,7 @@ use mainstay::error::CheckpointError;
 use mainstay::event::{Event, EventStream};
 use mainstay::fate::{Cost, Fate};
 use mainstay::fault::{EffectKind, Fault};
+use mainstay::id::CheckpointId;
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, SupervisorSpec};
@@ -19,6 +20,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{runtime, store};
+
+#[path = "begins.rs"]
+mod begins;
 
 /// So many come here and wait until they may go on.
 #[derive(Default)]
@@ -57,16 +61,22 @@ struct World {
     starts: Waits,
     /// So many first steps fail.
     faults: Waits,
+    /// So many do so once they have spent something.
+    late_faults: Waits,
     /// So many later steps cannot be done.
     refusals: Waits,
     /// No state in which so many requests were begun can be restored, if that is not 0; none at all, if it is [`ALL`].
     unfit: AtomicU64,
     /// Each turn that tells of a rollback: what is kept, and what is undone.
     told: Mutex<Vec<(&'static str, usize, usize)>>,
+    /// What the last rollback of a request by itself has restored.
+    to: Mutex<Option<CheckpointId>>,
 }
 
 const PAY: u64 = 7;
 const GIVE_BACK: u64 = 8;
+const PAY_MORE: u64 = 17;
+const GIVE_MORE_BACK: u64 = 18;
 /// Also to wait there.
 const ASK: u64 = 9;
 
@@ -91,13 +101,14 @@ impl Stateless for Tool {
 }
 
 /// What it is asked: to count, and to spend 6 tokens, and to pay, and to be refused after that. Who spends waits at
-/// the gate then; and may find nobody there behind it, for good or for a while.
+/// the gate then; and may find nobody there behind it, for good or for a while. And to pay twice.
 const COUNTS: u64 = 0;
 const SPENDS: u64 = 1;
 const PAYS: u64 = 2;
 const IS_REFUSED: u64 = 3;
 const IS_LOST: u64 = 4;
 const IS_LATE: u64 = 5;
+const PAYS_TWICE: u64 = 6;
 
 const ALL: u64 = u64::MAX;
 
@@ -131,6 +142,9 @@ impl Stateful for Payer {
             _ => None,
         };
         self.world.told.lock().extend(told);
+        if let Turn::RolledBack(it) = &turn {
+            *self.world.to.lock() = it.to;
+        }
         if *request == COUNTS {
             self.world.counts.pass().await;
             self.begun = Arc::new(*self.begun + 1);
@@ -144,6 +158,10 @@ impl Stateful for Payer {
                     return Err(Fault::network("nobody is there"));
                 }
                 ctx.spend(Cost { tokens: 6, money_micros: 2 });
+                if self.world.late_faults.takes() {
+                    self.world.faults.here.notify_one();
+                    return Err(Fault::network("nobody is there any more"));
+                }
                 self.begun = Arc::new(*self.begun + 1);
                 self.stage = Arc::new(1);
             }
@@ -160,7 +178,13 @@ impl Stateful for Payer {
             (2, IS_REFUSED) if self.world.refusals.takes() => {
                 Err(Fault::business("it cannot be done"))
             }
-            (2, _) => Ok(Step::Perform(vec![ctx.port::<u64, u64>("gate")?.ask(ASK)])),
+            (2, PAYS_TWICE) => {
+                let act = bank.effect(PAY_MORE).undo(&bank, GIVE_MORE_BACK);
+                Ok(Step::Perform(vec![Call::from(act)]))
+            }
+            (2, _) | (3, PAYS_TWICE) => {
+                Ok(Step::Perform(vec![ctx.port::<u64, u64>("gate")?.ask(ASK)]))
+            }
             (3, IS_LOST) if self.world.refusals.takes() => {
                 Err(Fault::model_unavailable("nobody is there any more"))
             }
@@ -235,6 +259,10 @@ fn payer(world: &Arc<World>) -> ChildSpec {
     ChildSpec::stateful("payer", move || payer.clone())
 }
 
+fn durable(payer: ChildSpec) -> ChildSpec {
+    payer.durable::<Payer>().checkpoint(Interval::Steps(10))
+}
+
 impl Process {
     async fn begin(world: &Arc<World>, store: &Arc<dyn Store>, scope: Scope) -> Self {
         Self::begin_with(world, store, scope, payer(world)).await
@@ -252,7 +280,7 @@ impl Process {
             .child(tool(world, "bank", EffectKind::Idempotent))
             .child(tool(world, "gate", EffectKind::Read))
             .child(ChildSpec::stateful("other", move || other.clone()).durable::<Other>())
-            .child(payer.durable::<Payer>().checkpoint(Interval::Steps(10)));
+            .child(durable(payer));
         let (system, recovered) = System::recover(top, Arc::clone(store)).await.unwrap();
         let payer = system.port("top/payer").unwrap();
         Self { system, recovered, payer }
@@ -271,10 +299,17 @@ impl Process {
 
     /// What the request of before is answered in the end.
     async fn answer(&self) -> String {
+        let (fate, reply) = self.fate().await;
+        assert_eq!(fate, Fate::Done);
+        reply.unwrap()
+    }
+
+    /// How it ends, and its answer.
+    async fn fate(&self) -> (Fate, Option<String>) {
         let mut events = self.system.events();
         loop {
             match self.system.journaled("one") {
-                Some(Journaled::Fated(Fate::Done, reply)) => return reply.unwrap(),
+                Some(Journaled::Fated(fate, reply)) => return (fate, reply),
                 Some(Journaled::Open) => drop(events.next().await.unwrap()),
                 other => panic!("{other:?}"),
             }
@@ -396,6 +431,35 @@ fn a_line_that_is_drawn_when_a_request_has_gone_back_by_itself_says_so() {
 }
 
 #[test]
+fn a_line_that_is_drawn_between_a_replay_and_a_request_that_was_returned_says_so() {
+    for (request, acts) in [(PAYS, &[PAY][..]), (SPENDS, &[])] {
+        let (world, store) = (Arc::<World>::default(), store());
+        runtime().block_on(async {
+            let it = Process::begin(&world, &store, Scope::Flow).await;
+            it.payer.call(COUNTS).await.unwrap();
+            it.system.checkpoint("top").await.unwrap();
+            it.payer.call(COUNTS).await.unwrap();
+            world.gate.stops(1);
+            it.asks(request).await;
+            world.gate.here.notified().await;
+            world.counts.stops(1);
+            it.system.rollback("top", To::Latest).await.unwrap();
+            world.counts.here.notified().await;
+            let mut line = std::pin::pin!(it.system.checkpoint("top"));
+            // It waits for the replay.
+            assert!(tokio::time::timeout(Duration::from_secs(1), &mut line).await.is_err());
+            world.steps.stops(1);
+            world.counts.go.notify_one();
+            line.await.unwrap();
+            world.steps.here.notified().await;
+        });
+        let (spent, told, answer) = runtime().block_on(next(&world, &store, Scope::Flow));
+        assert_eq!((spent, &told[..], &*answer), ((1, 6), &[("back", acts.len(), 0)][..], "3"));
+        assert_eq!(*world.acts.lock(), acts);
+    }
+}
+
+#[test]
 fn a_request_that_was_returned_is_told_so_by_the_next_life_too() {
     // Its own life ends, and with that of a sibling.
     for ended in ["top/payer", "top/bank"] {
@@ -486,6 +550,27 @@ fn a_request_that_was_returned_has_its_scope_return_to_where_it_began_again() {
     let (_, told, answer) = runtime().block_on(next(&world, &store, Scope::Flow));
     assert_eq!((&told[..], &*answer), (&[("back", 1, 0); 3][..], "1"));
     assert_eq!(*world.acts.lock(), [PAY]);
+}
+
+/// Also where what it had done was being undone when the line was drawn.
+#[test]
+fn a_request_that_goes_back_has_its_scope_return_to_where_it_goes_back_to() {
+    let (world, store) = (Arc::<World>::default(), store());
+    runtime().block_on(async {
+        let it = Process::begin(&world, &store, Scope::Transaction).await;
+        world.gate.stops(1);
+        it.asks(IS_LOST).await;
+        world.gate.here.notified().await;
+        world.bank.stops(1);
+        world.refusals.stops(1);
+        world.gate.go.notify_one();
+        world.bank.here.notified().await;
+        it.system.checkpoint("top").await.unwrap();
+    });
+    world.refusals.stops(1);
+    let (_, told, answer) = runtime().block_on(next(&world, &store, Scope::Transaction));
+    assert_eq!((told.len(), &*answer), (2, "1"), "{told:?}");
+    assert_eq!(*world.acts.lock(), [PAY, GIVE_BACK, PAY, GIVE_BACK, PAY]);
 }
 
 /// The next life of the payer is up: whether it has gone on in the middle of a request.

@@ -116,7 +116,7 @@ impl Place {
         let tasks: Vec<_> = tasks.collect();
         let mut late = Vec::new();
         for (request, task, step) in &tasks {
-            let told = if self.scope() == Scope::Transaction || child.in_transaction() {
+            let told = if self.undoes(&**child) {
                 let (told, is_late) = effects.compensate_until(task, *step, until).await;
                 late.extend(is_late.then_some((task, *step)));
                 told
@@ -211,10 +211,16 @@ impl Place {
         Ok(())
     }
 
-    /// The open request of a child in a transaction that has done something to the world since the line was
-    /// drawn: that is about to be undone.
+    /// Whether what the open requests of this child have done is undone: a transaction does so for all below it, and a
+    /// wider scope for the transactions below it.
+    fn undoes(&self, child: &dyn Look) -> bool {
+        self.scope() == Scope::Transaction || child.in_transaction()
+    }
+
+    /// The open request of a child that has done something to the world since the line was drawn, where that is
+    /// about to be undone.
     fn undoing(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
-        if !child.in_transaction() || known.is_empty() {
+        if !self.undoes(child) || known.is_empty() {
             return None;
         }
         let effects = &self.node.hub.effects;
@@ -230,7 +236,7 @@ impl Place {
     /// the line was drawn, or has spent something.
     fn returned_with(&self, child: &dyn Look, known: &HashSet<Arc<str>>) -> Option<String> {
         let effects = &self.node.hub.effects;
-        let undoes = self.scope() == Scope::Transaction || child.in_transaction();
+        let undoes = self.undoes(child);
         let open = child.open_tasks().into_iter().filter_map(|(request, task, step)| {
             let acted =
                 known.contains(&*task) && effects.standing_from(&task, step) != Undone::default();
