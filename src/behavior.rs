@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::checkpoint::{Schema, Snapshot};
 use crate::clock::Clock;
+use crate::effects::Effects;
 use crate::error::{CheckpointError, NeedError};
 use crate::event::Event;
 use crate::fate::{Answer, Cost};
@@ -409,6 +410,8 @@ pub(crate) trait Seat: Send + Sync {
     fn identity(&self) -> u64;
     /// Has everybody who listens hear of it.
     fn emit(&self, event: Event);
+    /// What has been done to the world.
+    fn effects(&self) -> &Arc<Effects>;
 }
 
 /// What an attempt says about its answer.

@@ -16,10 +16,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef};
 
-use crate::behavior::Seat;
-use crate::checkpoint::{Digest, Interval, Scope};
+use crate::checkpoint::{Digest, Scope};
 use crate::circuit::Domain;
-use crate::clock::Clock;
 use crate::error::{CallError, Unavailable};
 use crate::event::Event;
 use crate::family::Key;
@@ -55,6 +53,7 @@ mod rare;
 mod recovery;
 mod replay;
 mod same;
+mod seat;
 mod state;
 mod trial;
 mod unfit;
@@ -634,35 +633,6 @@ impl<W: Worker> Slot<W> {
 pub(crate) enum Refusal {
     Full,
     Away(Unavailable),
-}
-
-impl<W: Worker> Seat for Slot<W> {
-    fn path(&self) -> &ChildPath {
-        &self.path
-    }
-
-    fn ports(&self) -> Option<&PortTable> {
-        self.ports.get().map(|ports| &**ports)
-    }
-
-    fn clock(&self) -> &Arc<dyn Clock> {
-        &self.hub.clock
-    }
-
-    fn counts(&self) -> Option<&str> {
-        match &self.spec.checkpoint {
-            Interval::Units { name, .. } => Some(name),
-            _ => None,
-        }
-    }
-
-    fn identity(&self) -> u64 {
-        self.hub.identity
-    }
-
-    fn emit(&self, event: Event) {
-        self.hub.emit(event);
-    }
 }
 
 impl<Q, R> Envelope<Q, R> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay::checkpoint::{FileStore, MemoryStore, Scope, Store};
@@ -15,7 +15,7 @@ use mainstay::port::{CallOptions, Verified};
 use mainstay::spec::acting::AtRunTime;
 use mainstay::spec::{ChildSpec, SupervisorSpec};
 use mainstay::system::{System, To};
-use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, Reach};
+use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, Reach, Team};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
 use mainstay_actors::tool::{ToolContext, tool};
 use parking_lot::Mutex;
@@ -575,5 +575,129 @@ fn a_conversation_survives_kill_9() {
         assert_eq!(count("asked"), 4, "{lines}");
         assert_eq!(count(&format!("asked {hang}")), 2, "{lines}");
         std::fs::remove_dir_all(&place).unwrap();
+    }
+}
+
+/// Who asks gives a task to a crew that books 1 and 2, and is refused.
+fn employer(request: &ChatRequest) -> ChatReply {
+    match results(request) {
+        0 => ChatReply::calls([ToolCall {
+            id: "crew".to_owned(),
+            name: "crew".to_owned(),
+            arguments: r#"{"task":"book"}"#.to_owned(),
+        }]),
+        // There is no such tool, as often as it is asked for.
+        _ => book(3),
+    }
+}
+
+fn two_seats(request: &ChatRequest) -> ChatReply {
+    match results(request) {
+        done @ (0 | 1) => book(done + 1),
+        _ => ChatReply::text("booked"),
+    }
+}
+
+/// An agent whose crew books seats in its transaction, that has no step left once it has; what was booked and cancelled,
+/// and whether the next cancellation is answered.
+fn employers(reach: Reach, log: &Log, hang: &Arc<AtomicBool>) -> (SupervisorSpec, Team) {
+    let said = |name: &'static str, kind| {
+        let (log, hang) = (Arc::clone(log), Arc::clone(hang));
+        tool(name, AtRunTime(kind), move |asked: Value, _: ToolContext| {
+            log.lock().push((name, asked.clone()));
+            let hangs = name == "cancel" && hang.swap(false, Ordering::SeqCst);
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Fault>(asked)
+            }
+        })
+    };
+    let cancel = Reach::new("book").undo("cancel", "cancel", Value::clone);
+    let team = Team::new(Agent::new("crew_llm").tool(ToolSpec::new("book"), cancel));
+    let brain = |decide| {
+        let brain = Brain { world: Arc::default(), decide };
+        move || brain.clone()
+    };
+    let agent = Agent::new("llm").tool(Team::offer("crew", "Books."), reach);
+    let spec = SupervisorSpec::one_for_one("desk")
+        .scope(Scope::Transaction)
+        .child(ChildSpec::stateless("llm", brain(employer)))
+        .child(ChildSpec::stateless("crew_llm", brain(two_seats)))
+        .child(said("book", EffectKind::Compensable))
+        .child(said("cancel", EffectKind::Idempotent))
+        .supervisor(SupervisorSpec::dynamic("crews"))
+        .child(team.spec("crew"))
+        .child(agent.durable_spec("agent"));
+    (spec, team)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sub_agent_has_done_is_undone_when_the_question_that_led_to_it_fails() {
+    let stays = [("book", json!({ "seat": 1 })), ("book", json!({ "seat": 2 }))];
+    let undone = [("cancel", json!({ "seat": 2 })), ("cancel", json!({ "seat": 1 }))];
+    for (reach, expected, open) in [
+        (Reach::agent("crew", "crew"), [&stays[..], &undone].concat(), 0),
+        (Reach::new("crew"), stays.to_vec(), 1),
+    ] {
+        let (log, hang) = (Log::default(), Arc::default());
+        let (spec, team) = employers(reach, &log, &hang);
+        let (system, _) = System::recover(spec, Arc::new(MemoryStore::new())).await.unwrap();
+        team.attach(&system, "desk/crews");
+        port(&system).call("go").await.unwrap_err();
+        let booked: Vec<_> = log.lock().clone();
+        assert_eq!(booked, expected);
+        assert_eq!(system.effects().open().len(), open);
+        system.stop().await;
+    }
+}
+
+#[test]
+fn the_next_process_goes_on_with_undoing_what_a_sub_agent_has_done() {
+    let again = [("book", 1), ("book", 2), ("cancel", 2), ("cancel", 1)];
+    for is_left in [true, false] {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (log, hang) = (Log::default(), Arc::new(AtomicBool::new(true)));
+        let begin = async || {
+            let (spec, team) = employers(Reach::agent("crew", "crew"), &log, &hang);
+            let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
+            team.attach(&system, "desk/crews");
+            system
+        };
+        let first = runtime();
+        first.block_on(async {
+            let system = begin().await;
+            let mut events = system.events();
+            let agent = port(&system);
+            let key = CallOptions::new().key("k");
+            let call =
+                tokio::spawn(async move { agent.call_with(AgentRequest::new("go"), key).await });
+            while log.lock().len() < 3 {
+                events.next().await.unwrap();
+            }
+            if is_left {
+                // It has its fate, and what it did is being undone.
+                call.abort();
+                fate(&system, "k").await;
+            }
+        });
+        drop(first);
+        assert_eq!(log.lock().len(), 3, "the later one is being cancelled");
+        runtime().block_on(async {
+            let system = begin().await;
+            fate(&system, "k").await;
+            let mut events = system.events();
+            while system.effects().counts().compensated < 3 {
+                events.next().await.unwrap();
+            }
+            assert_eq!(system.effects().open(), []);
+            system.stop().await;
+        });
+        let seat = |(name, asked): &(_, Value)| (*name, asked["seat"].as_u64().unwrap());
+        let done: Vec<(&str, u64)> = log.lock().iter().map(seat).collect();
+        assert_eq!(done[..5], [&again[..3], &again[2..]].concat());
+        // A question that is still open may be gone on with: from its beginning.
+        assert!(done[5..].chunks(4).all(|it| *it == again && !is_left), "{done:?}");
     }
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Weak};
 
 use super::rest::Unwinding;
 use super::{Effects, Until};
-use crate::behavior::Undone;
+use crate::behavior::{Context, Undone};
 use crate::event::Event;
+use crate::fault::Fault;
 use crate::ledger::{EffectKey, EffectStatus, Entry, Input, Record};
 use crate::port::{NotUndone, UNDO};
 
@@ -151,6 +152,36 @@ impl Effects {
         (self.described(told), later && !is_stopping)
     }
 
+    /// Undoes all that was done under a key which is not that of a request in a transaction, but of a call from
+    /// one. A process that ends meanwhile has the next one ask for it again.
+    ///
+    /// # Errors
+    /// Something stands still, or may; a person sees which.
+    pub(crate) async fn undo_within(self: &Arc<Self>, key: &str) -> Result<(), Fault> {
+        let _ = self.compensate(key).await;
+        let stands = |entry: &&Entry| {
+            let is_over = matches!(
+                entry.status,
+                EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated
+            );
+            entry.intent.kind.acts() && !entry.status.stands() && !is_over
+        };
+        let left: Vec<String> = {
+            let ledger = self.ledger.lock();
+            let of = ledger.of_task(key);
+            of.into_iter().filter(stands).map(|it| it.intent.tool.to_string()).collect()
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        if self.is_stopping() {
+            // It was not asked for, as far as whoever has asked is concerned.
+            std::future::pending::<()>().await;
+        }
+        let text = format!("of what was done within it, stands or may stand: {}", left.join(", "));
+        Err(Fault::business(text).with_code("stands"))
+    }
+
     /// Returns once no undo of this effect is under way.
     async fn nobody_undoes(&self, key: EffectKey) {
         loop {
@@ -257,6 +288,29 @@ impl Drop for Undoing {
     fn drop(&mut self) {
         self.effects.undoing.lock().remove(&self.key);
         self.effects.changed.notify_waiters();
+    }
+}
+
+impl Context {
+    /// The idempotency key of the call that this request asks to undo
+    /// ([`Effect::undo`](crate::port::Effect::undo)): the one that call had as its [key](Context::key). `None` of a
+    /// request that undoes nothing.
+    pub fn undoes(&self) -> Option<&str> {
+        self.key.as_deref()?.strip_prefix(UNDO)
+    }
+
+    /// Undoes what was done to the world within the call that this request asks to undo, the latest first: of a tool
+    /// that does nothing by itself, and has others do it under its own [key](Context::key).
+    ///
+    /// # Errors
+    /// Of class [`Business`](crate::fault::Class::Business), so that nobody tries again: with the code `stands`,
+    /// something within it is not undone, and what stands is a person's from then on
+    /// ([`EffectsRef::open`](crate::system::EffectsRef::open)); with the code `no_undo`, this request undoes nothing.
+    pub async fn undo_within(&self) -> Result<(), Fault> {
+        match self.undoes() {
+            Some(key) => self.seat.effects().undo_within(key).await,
+            None => Err(Fault::business("this request undoes nothing").with_code("no_undo")),
+        }
     }
 }
 

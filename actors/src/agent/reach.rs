@@ -67,6 +67,14 @@ impl Reach {
         Self { need: need.into(), undo: None, verify: None, free: false }
     }
 
+    /// To a sub-agent under this need, a [`Team`](super::Team) or an [`AgentTool`](super::AgentTool), which the model
+    /// knows by this name. What it has done in its tasks is undone where a transaction fails: what it cannot undo is a
+    /// person's, and so is what the agent has done before.
+    pub fn agent(need: impl Into<String>, name: impl Into<String>) -> Self {
+        let need = need.into();
+        Self::new(need.clone()).undo(need, name, Value::clone)
+    }
+
     /// How a call is undone: by asking `tool`, of the child or group under this need, with the arguments
     /// that `map` makes of those of the call. It is asked for what is confirmed, unknown or failed when a
     /// transaction fails, the latest first, and must cope with a call that has never happened, or in part. That

@@ -71,6 +71,9 @@ fn content<R: Borrow<AgentReply>>(answer: &Answer<R>, ctx: &Context) -> ToolRepl
 /// | [`Agent::spec`] | [`AgentTool::spec`] | the call is made again, and the sub-agent begins anew; what its model had said that led to an act is given again, and no act is done twice: the caller's ledger is what survives |
 /// | [`Agent::durable_spec`] | [`AgentTool::durable_spec`] | the sub-agent goes on where its last step had ended, and the call waits for what comes of it |
 ///
+/// In a [transaction](mainstay::spec::Scope::Transaction) that fails, what the sub-agent has done is undone if the agent
+/// that asks it says so: [`Reach::agent`](super::Reach::agent). Not so of a durable one, whose task is its own.
+///
 /// A durable one refuses a task that it has been given before: from [`AgentTool::spec`] such a call fails with code
 /// `task_known`.
 #[derive(Clone, Debug)]
@@ -146,11 +149,20 @@ impl Behavior for AgentTool {
 
 impl Stateless for AgentTool {
     async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        if ctx.undoes().is_some() {
+            return undone(ctx).await;
+        }
         let port = ctx.port::<AgentRequest, AgentReply>(&self.need)?;
         let options = CallOptions::new().key(ctx.key());
         let answer = port.call_with(task(request)?, options).await.map_err(failed)?;
         Ok(content(&answer, ctx))
     }
+}
+
+/// A sub-agent does nothing to the world but what its ledger knows.
+async fn undone(ctx: &Context) -> Result<ToolReply, Fault> {
+    ctx.undo_within().await?;
+    Ok(ToolReply::new("undone"))
 }
 
 fn failed(error: CallError<AgentRequest>) -> Fault {
@@ -177,6 +189,9 @@ fn unheard(fault: Fault) -> Fault {
 ///
 /// A dynamic child needs a supervisor, and that there is only once the system has started: until
 /// [`Team::attach`], tasks wait, and after 2 s are refused with code `not_attached`.
+///
+/// In a [transaction](mainstay::spec::Scope::Transaction) that fails, what the agents have done is undone if the agent that
+/// asks says so: [`Reach::agent`](super::Reach::agent).
 ///
 /// # Limits
 /// A task has the time that is left to the call, at most [`Team::LONGEST`]. What it costs is charged to
@@ -240,6 +255,9 @@ impl Behavior for Team {
 
 impl Stateless for Team {
     async fn serve(&self, request: &ToolRequest, ctx: &Context) -> Result<ToolReply, Fault> {
+        if ctx.undoes().is_some() {
+            return undone(ctx).await;
+        }
         let task = task(request)?;
         let unready = |what: String, code: &'static str| {
             Fault::tool_execution(what).with_code(code).not_applied()

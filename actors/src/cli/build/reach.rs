@@ -166,7 +166,7 @@ impl Tree {
             undo = tool.undo.as_ref();
         }
         let reach = match find(&self.file.agents, name) {
-            Some(_) => Reach::new(need),
+            Some(_) => Reach::agent(need, name),
             // Neither servers, nor what is built in, nor people are paid by the token.
             None => Reach::new(need).free(),
         };

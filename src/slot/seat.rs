@@ -1,0 +1,48 @@
+//! What an attempt's context knows of its child.
+//!
+//! *Invariant.* None of it changes while the child is there.
+
+use std::sync::Arc;
+
+use super::Slot;
+use super::worker::Worker;
+use crate::behavior::Seat;
+use crate::checkpoint::Interval;
+use crate::clock::Clock;
+use crate::effects::Effects;
+use crate::event::Event;
+use crate::id::ChildPath;
+use crate::port::PortTable;
+
+impl<W: Worker> Seat for Slot<W> {
+    fn path(&self) -> &ChildPath {
+        &self.path
+    }
+
+    fn ports(&self) -> Option<&PortTable> {
+        self.ports.get().map(|ports| &**ports)
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.hub.clock
+    }
+
+    fn counts(&self) -> Option<&str> {
+        match &self.spec.checkpoint {
+            Interval::Units { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    fn identity(&self) -> u64 {
+        self.hub.identity
+    }
+
+    fn emit(&self, event: Event) {
+        self.hub.emit(event);
+    }
+
+    fn effects(&self) -> &Arc<Effects> {
+        &self.hub.effects
+    }
+}
