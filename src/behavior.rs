@@ -117,7 +117,8 @@ pub trait Stateful: Behavior + Clone {
     ) -> impl Future<Output = Result<Step<Self::Reply>, Fault>> + Send;
 
     /// What its snapshots must look like, and how older ones become the present kind: which fields they must have
-    /// above all. That an agent has `tools_used`, `context` and `memory` is required by [`Schema::agent`].
+    /// above all. That an agent has `tools_used`, `context` and `memory` is required by [`Schema::agent`]. A life whose first
+    /// snapshot is another does not begin: its start fails.
     ///
     /// # Default
     /// None: no field is required, whatever kind the spec says it is, whatever [`Stateful::snapshot`] gives is

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
-use mainstay::checkpoint::Snapshot;
+use mainstay::checkpoint::{Schema, Snapshot};
 use mainstay::error::CheckpointError;
 use mainstay::fault::Fault;
 use mainstay::port::Port;
@@ -121,4 +121,39 @@ async fn a_state_whose_end_panics_costs_nobody_an_answer_or_a_life() {
     assert_eq!(system.stats().crashes, 0);
     assert!(system.fates().is_balanced(), "{:?}", system.fates());
     system.stop().await;
+}
+
+/// Says that its states have a memory, and gives none.
+#[derive(Clone)]
+struct Forgetful;
+
+impl Behavior for Forgetful {
+    type Request = u64;
+    type Reply = u64;
+}
+
+impl Stateful for Forgetful {
+    async fn step(&mut self, request: &u64, _: Turn, _: &Context) -> Result<Step<u64>, Fault> {
+        Ok(Step::Reply(*request))
+    }
+
+    fn schema() -> Option<Schema> {
+        Some(Schema::new("forgetful", 1).field::<u64>("memory"))
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot::new("forgetful", 1).with("context", Arc::new(7_u64)))
+    }
+
+    fn restore(&mut self, _: &Snapshot) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_whose_states_are_not_what_its_schema_says_does_not_begin() {
+    let spec = SupervisorSpec::one_for_one("desk");
+    let spec = spec.child(ChildSpec::stateful("agent", || Forgetful));
+    let error = System::start(spec).await.unwrap_err().to_string();
+    assert!(error.contains("desk/agent") && error.contains("\"memory\""), "{error}");
 }

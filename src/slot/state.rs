@@ -14,7 +14,7 @@ use super::keep::Unkept;
 use super::unfit::Unfit;
 use super::{Desk, Job, Mail, Recorder, Slot};
 use crate::behavior::{Context, Place, Turn, Undone, default_key};
-use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Snapshot, Validated};
+use crate::checkpoint::{Batch, Checkpoint, Durability, Interval, Schemas, Snapshot, Validated};
 use crate::effects::Written;
 use crate::event::Event;
 use crate::fate::Fate;
@@ -223,6 +223,15 @@ pub(super) enum Suspicion {
     Guilty,
 }
 
+/// Whether what a life gives is what its behavior says that it gives; why not.
+fn fits_its_schema<W: Worker>(snapshot: &Snapshot) -> Result<(), String> {
+    let schema = unwound(W::schema).map_err(|text| format!("schema panicked: {text}"))?;
+    let Some(schema) = schema else { return Ok(()) };
+    let schemas = Schemas::new().register(schema).map_err(|error| error.to_string())?;
+    let fits = schemas.check(snapshot).map(drop);
+    fits.map_err(|error| format!("its snapshot is not what its schema says: {error}"))
+}
+
 impl<W: Worker> Slot<W> {
     pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
         if self.spec.durable { self.hub.journal.get() } else { None }
@@ -233,6 +242,8 @@ impl<W: Worker> Slot<W> {
         let snapshot = unwound(|| W::snapshot(life))
             .map_err(|text| ExitCause::StartFailed(format!("snapshot panicked: {text}")))?;
         if let Some(snapshot) = snapshot {
+            // Else it would be found out by the first rollback, or by the next process.
+            fits_its_schema::<W>(&snapshot).map_err(ExitCause::StartFailed)?;
             let mut desk = self.desk();
             let saved = desk.saved.get_or_insert_with(Saved::new);
             if saved.base.is_none() && saved.mid.is_none() {
