@@ -37,7 +37,8 @@ type Encode =
 /// # Limits
 /// The value behind an [`Arc`] must not change while it is in a snapshot: no interior mutability. A
 /// `HashMap` in it makes its digest differ between two equal values; take a `BTreeMap` where digests
-/// are compared. See [`codec`](crate::checkpoint::codec::encode) for types that cannot be stored.
+/// are compared. See [`codec`](crate::checkpoint::codec::encode) for types that cannot be stored. It is made for some
+/// hundred pieces at most: each is looked for among all, and with 10,000 a snapshot takes more than a second.
 #[derive(Clone)]
 pub struct Snapshot {
     content: Arc<Content>,

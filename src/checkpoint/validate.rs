@@ -72,7 +72,8 @@ impl Schema {
     }
 
     /// A field that must be there and be a `T`. It is decoded to see that, once: a later
-    /// [`Snapshot::get`] finds the value.
+    /// [`Snapshot::get`] finds the value. What is stored does not say its type: bytes of another one that read as a `T`
+    /// pass. A type that changes is a new version of the schema.
     #[must_use]
     pub fn field<T: DeserializeOwned + Send + Sync + 'static>(
         self,
