@@ -37,10 +37,12 @@ use crate::port::unwound;
 use crate::quarantine::Shelf;
 use crate::watch::{DomainState, Input, Watch, WatchSpec};
 
+mod claim;
 mod digests;
 mod fated;
 mod scopes;
 
+pub(crate) use claim::Claim;
 pub(crate) use digests::{Deciding, Digests};
 pub(crate) use fated::note;
 pub(crate) use scopes::{Asks, Returned, Returning, Scopes};
@@ -211,6 +213,8 @@ pub(crate) struct Hub {
     pub(crate) lost: AtomicBool,
     /// Where durable things are kept, if anywhere.
     pub(crate) journal: OnceLock<Arc<Journal>>,
+    /// What it has that place by, until all has ended that may write there.
+    pub(crate) claim: OnceLock<Weak<Claim>>,
     /// Requests that were set aside and are not durable.
     pub(crate) shelf: Shelf,
     /// The shape of the tree.
@@ -271,6 +275,7 @@ impl Hub {
             shutting_down: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             journal: OnceLock::new(),
+            claim: OnceLock::new(),
             shelf: Shelf::default(),
             topology: OnceLock::new(),
             allowed: OnceLock::new(),
@@ -503,23 +508,32 @@ impl Hub {
         });
     }
 
-    /// Nobody begins to tidy what is about to be left to the next process.
-    fn begin_tidying(&self) -> Option<OwnedRwLockReadGuard<()>> {
+    /// Nobody begins to tidy what is about to be left to the next process. Whoever does has the store meanwhile.
+    fn begin_tidying(&self) -> Option<(OwnedRwLockReadGuard<()>, Option<Arc<Claim>>)> {
         if self.is_shutting_down() {
             return None;
         }
-        Arc::clone(&self.tidying).try_read_owned().ok()
+        Some((Arc::clone(&self.tidying).try_read_owned().ok()?, self.claim()))
     }
 
-    /// Waits until nobody tidies the store any more, for as long as that may take a stop.
-    pub(crate) async fn tidied(&self) {
+    /// Waits until nobody tidies the store any more, for as long as that may take a stop. Returns whether it is so.
+    pub(crate) async fn tidied(&self) -> bool {
         tokio::select! {
             biased;
-            end = self.tidying.write() => drop(end),
+            end = self.tidying.write() => {
+                drop(end);
+                true
+            }
             () = self.clock.sleep_until(self.now() + TIDIED_WITHIN) => {
                 tracing::warn!(target: "mainstay", "the store is tidied still, and not free at once");
+                false
             }
         }
+    }
+
+    /// What the store is had by, while it is.
+    pub(crate) fn claim(&self) -> Option<Arc<Claim>> {
+        self.claim.get()?.upgrade()
     }
 
     /// As [`Hub::tidy`], for a store that is taken up: one process after the other may end before anything is
@@ -601,6 +615,9 @@ impl Hub {
 
     pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
+        if let Some(claim) = self.claim() {
+            claim.ends();
+        }
         self.effects.look_again();
     }
 

@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::behavior::Behavior;
@@ -23,12 +23,12 @@ use crate::family::{ChildCounts, Reply};
 pub use crate::family::{ChildInfo, ChildStatus};
 use crate::fate::{Fate, FateCounts};
 use crate::fault::ExitCause;
-use crate::hub::Hub;
 pub use crate::hub::{Alternative, Stats};
+use crate::hub::{Claim, Hub};
 use crate::id::{ChildPath, Incarnation};
 use crate::mirror::Roster;
 use crate::points::{PointSpec, PointsRef};
-use crate::port::{Port, Receipt, unwound};
+use crate::port::{Port, Receipt};
 use crate::recipe::port_of;
 use crate::spec::{AnyChild, ChildSpec, SupervisorSpec};
 use crate::supervisor::{Answer, Ask, Entry, Lines, Registry, Supervisor, build};
@@ -136,42 +136,10 @@ struct Inner {
     registry: Arc<Registry>,
     root: Arc<Supervisor>,
     watching: Arc<Watching>,
+    /// What the store is had by, until somebody waits for the end of the root.
+    claim: Mutex<Option<Arc<Claim>>>,
     /// What draws lines.
     lines: OnceLock<Vec<Arc<Lines>>>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.hub.begin_shutdown();
-        self.root.ask_stop(ExitCause::Stopped, false);
-        let leaves = Leaves { root: Arc::clone(&self.root), registry: Arc::clone(&self.registry) };
-        if self.root.is_ended().is_none() {
-            self.hub.runtime.spawn(async move {
-                leaves.root.wait_ended().await;
-            });
-        }
-    }
-}
-
-/// Lets go of everything there was when it is dropped: once the root has ended, or its runtime is gone. What
-/// has a path knows its supervisor, which knows the paths, and none of them would let go by itself.
-struct Leaves {
-    root: Arc<Supervisor>,
-    registry: Arc<Registry>,
-}
-
-impl Drop for Leaves {
-    fn drop(&mut self) {
-        let cause = self.root.is_ended().unwrap_or(ExitCause::Stopped);
-        // It drops what was the user's.
-        let _ = unwound(|| {
-            self.root.abandon(&cause);
-            self.registry.clear();
-        });
-        for shelved in self.root.hub.shelf.close() {
-            let _ = unwound(move || drop(shelved));
-        }
-    }
 }
 
 impl fmt::Debug for System {
@@ -181,6 +149,7 @@ impl fmt::Debug for System {
 }
 
 mod doubt;
+mod ending;
 mod made;
 mod quarantine;
 mod recover;
@@ -195,48 +164,7 @@ pub use recover::{LetGo, RecoverOptions, Recovered, RecoveredChild, RecoveredReq
 pub use rollback::{Report, RollbackError, RollbackOptions, To, Wider};
 pub use upkeep::Upkeep;
 
-/// Held by the task that waits for the root's end. Dropped before that, the runtime is gone, and
-/// everything that would have ended a request with it.
-struct Watch {
-    hub: Weak<Hub>,
-    registry: Weak<Registry>,
-    root: Arc<Supervisor>,
-    ended: bool,
-}
-
-impl Watch {
-    fn end(&mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        if let Some(hub) = self.hub.upgrade() {
-            hub.lost.store(true, Ordering::Release);
-            hub.begin_shutdown();
-        }
-        self.root.lost();
-        self.root.abandon(&ExitCause::Killed);
-        // Those that were started while it ran stand in no spec.
-        if let Some(registry) = self.registry.upgrade() {
-            for supervisor in registry.supervisors_below(&self.root.path) {
-                supervisor.lost();
-            }
-            for child in registry.below(&self.root.path) {
-                child.give_up(&ExitCause::Killed);
-            }
-        }
-    }
-}
-
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
-
-/// For how long the end of a system waits for outcomes to be written down.
-const OUTCOMES: Duration = Duration::from_secs(1);
 
 impl System {
     /// Validates the spec and starts the tree, left to right. Returns once every child that is not
@@ -285,7 +213,14 @@ impl System {
         hub.effects.undo_with(undoer);
         let watching = Watching::new(&hub, &registry);
         Ok(Self {
-            inner: Arc::new(Inner { hub, registry, root, watching, lines: OnceLock::new() }),
+            inner: Arc::new(Inner {
+                hub,
+                registry,
+                root,
+                watching,
+                claim: Mutex::default(),
+                lines: OnceLock::new(),
+            }),
         })
     }
 
@@ -313,28 +248,6 @@ impl System {
                 Err(error)
             }
         }
-    }
-
-    /// When the root ends by itself, or its runtime is dropped under it, what still waits gets its fate.
-    fn watch_root(&self) {
-        let root = Arc::clone(&self.inner.root);
-        let hub = Arc::downgrade(&self.inner.hub);
-        let effects = Arc::clone(&self.inner.hub.effects);
-        let mut watch = Watch {
-            hub: Weak::clone(&hub),
-            registry: Arc::downgrade(&self.inner.registry),
-            root: Arc::clone(&root),
-            ended: false,
-        };
-        self.inner.hub.runtime.spawn(async move {
-            let cause = root.wait_ended().await;
-            watch.end();
-            effects.close();
-            if let Some(hub) = hub.upgrade() {
-                hub.begin_shutdown();
-            }
-            root.abandon(&cause);
-        });
     }
 
     /// The child at this path.
@@ -529,28 +442,7 @@ impl System {
     /// it is tools of this tree that undo, and requests are taken until then. What is not undone by then is undone by the next process where the tree
     /// is durable, and is among [`EffectsRef::open`](crate::system::EffectsRef::open) after this.
     pub async fn stop(&self) {
-        tokio::select! {
-            () = self.inner.hub.all_unwound() => {}
-            _ = self.inner.root.wait_ended() => {}
-        }
-        self.inner.hub.begin_shutdown();
-        let root = &self.inner.root;
-        root.ask_stop(ExitCause::Stopped, false);
-        root.wait_ended().await;
-        root.abandon(&ExitCause::Stopped);
-        let hub = &self.inner.hub;
-        let limit = hub.clock.sleep_until(hub.now() + OUTCOMES);
-        hub.effects.close();
-        // Every tool's request has its fate by now: what came of it is written down.
-        tokio::select! {
-            biased;
-            () = hub.effects.all_at_rest() => {}
-            () = limit => {}
-        }
-        if let Some(journal) = self.inner.hub.journal.get() {
-            journal.ends_in_order().await;
-        }
-        self.inner.hub.tidied().await;
+        self.inner.stop().await;
     }
 
     /// Waits until the root has ended, by itself or because it was stopped, and says why.

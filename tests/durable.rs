@@ -51,6 +51,8 @@ mod handed;
 mod returned;
 #[path = "durable/marks.rs"]
 mod marks;
+#[path = "durable/one_system.rs"]
+mod one_system;
 
 /// The world outside: it is there before and after the process.
 #[derive(Default)]

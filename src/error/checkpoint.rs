@@ -77,6 +77,22 @@ pub enum StoreError {
         /// The process that has it, when it said so.
         holder: Option<u32>,
     },
+    /// Another system of this process works on this store object. A store has one at a time.
+    #[error(
+        "{} has the system \"{root}\" of this process on it, for {age:?}{}",
+        named(.store),
+        if *.ending { ": it is about to stop, and has not come to its end" } else { "; stop it first" }
+    )]
+    InUse {
+        /// The folder, or `memory`; empty where it is not known.
+        store: String,
+        /// The root of the other system.
+        root: ChildPath,
+        /// For how long it has had the store.
+        age: Duration,
+        /// Whether it is about to stop.
+        ending: bool,
+    },
     /// There is no such checkpoint, line or piece.
     #[error("{0} is not in the store")]
     NotFound(String),
@@ -181,7 +197,10 @@ fn named(store: &str) -> String {
 impl StoreError {
     /// Whether the same operation may work later without anybody's doing.
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Full { .. } | Self::Locked { .. })
+        matches!(
+            self,
+            Self::Io { .. } | Self::Full { .. } | Self::Locked { .. } | Self::InUse { .. }
+        )
     }
 
     /// Something that cannot be encoded, by name; which store it was meant for is said by

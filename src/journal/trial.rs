@@ -236,19 +236,27 @@ impl Journal {
     /// The process is about to end in order: with no request in hand. Returns once all that was handed to the store
     /// is durable: a fate without an answer is told before it is, and would be forgotten with the process.
     pub(crate) async fn ends_in_order(&self) {
-        /// A store that does not answer by then is not waited for.
-        const WITHIN: Duration = Duration::from_secs(1);
         let tried: Vec<_> = self.tried.lock().iter().filter_map(Weak::upgrade).collect();
         for request in tried {
             drop(request.leave(|_| 0));
         }
         // Of what was lost since, in a replay, an event spoke at best: the next process names it.
         let heard = self.named();
-        let commit = match heard.is_empty() {
-            // What was written before it is there once it is.
-            true => self.store.commit(Batch::new(), Durability::Sync),
-            false => self.told_missing(&heard),
-        };
+        match heard.is_empty() {
+            true => self.all_written().await,
+            false => self.written_within(self.told_missing(&heard)).await,
+        }
+    }
+
+    /// Once all that was handed to the store is durable.
+    pub(crate) async fn all_written(&self) {
+        // What was written before it is there once it is.
+        self.written_within(self.store.commit(Batch::new(), Durability::Sync)).await;
+    }
+
+    async fn written_within(&self, commit: Commit) {
+        /// A store that does not answer by then is not waited for.
+        const WITHIN: Duration = Duration::from_secs(1);
         let limit = self.clock.sleep_until(self.clock.now() + WITHIN);
         tokio::select! {
             biased;

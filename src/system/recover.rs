@@ -14,6 +14,7 @@ use crate::effects::{AskKey, Keep, Unwind, Written};
 use crate::error::{CheckpointError, RecoverError};
 use crate::event::EventStream;
 use crate::fate::{Fate, Given};
+use crate::hub::Claim;
 use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::journal::{Journal, Journaled, Open, Serial};
 use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
@@ -176,8 +177,14 @@ impl System {
     /// ended are asked for again, verified, or left for a person
     /// ([`System::effects`]), as their kind allows.
     ///
+    /// A store has one living system at a time. One that was dropped or is being stopped is waited for, for up to
+    /// 30 s; one whose end is not known, 1 s, by the clock of the new system, and then the new one is refused.
+    /// The store is free once [`System::stop`] has returned, the root has ended by itself, or its runtime is gone.
+    /// It is known by its `Arc`: that two wrappers of your own are around one store is not seen.
+    ///
     /// # Errors
-    /// A spec that cannot be run or does not start; a store that cannot be read, belongs to another
+    /// A store that has a living system in this process ([`StoreError::InUse`](crate::error::StoreError::InUse));
+    /// a spec that cannot be run or does not start; a store that cannot be read, belongs to another
     /// tree, or holds a request that cannot be delivered again. The store is left as it was, but by a tree that
     /// does not start: then it is that tree's, and what was set aside, or has the fate `Unknown` now, is so
     /// ([`System::quarantine`], [`System::in_doubt`]).
@@ -255,6 +262,9 @@ impl System {
         options: &RecoverOptions,
     ) -> Result<(Recovered, Orphans, Vec<Serial>), RecoverError> {
         let hub = &self.inner.hub;
+        let claim = Claim::take(&store, &self.inner.root.path, &*hub.clock).await?;
+        let _ = hub.claim.set(Arc::downgrade(&claim));
+        *self.inner.claim.lock() = Some(claim);
         let children = self.inner.registry.durable();
         let topology = children.iter().map(|child| {
             let kind = if child.spec().stateful { "stateful" } else { "stateless" };
