@@ -1,5 +1,6 @@
 //! `/effects`: what nobody knows the outcome of, and a person's word on it.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use mainstay::id::EffectKey;
@@ -94,6 +95,12 @@ pub(super) fn unsettled(system: &System, rest: Rest) -> Vec<Value> {
     open.into_iter().chain(flying).map(one).collect()
 }
 
+/// What is named so or so.
+pub(super) fn keys(system: &System, rest: Rest) -> HashSet<EffectKey> {
+    let (open, flying) = found(system, rest);
+    open.iter().chain(&flying).map(|effect| effect.key).collect()
+}
+
 /// What waits for a person; and the acts and undos whose tools were not waited for, each of which may have happened.
 /// What may be repeated is nobody's to settle.
 fn found(system: &System, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
@@ -114,11 +121,11 @@ fn found(system: &System, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
 const ACTED: &str = "intended";
 const UNDONE: &str = "compensating";
 
-fn named(effect: &EffectView) -> String {
+pub(super) fn named(effect: &EffectView) -> String {
     format!("{} {}", short(effect.key), effect.tool)
 }
 
-fn listed(effects: &[EffectView], one: impl Fn(&EffectView) -> String) -> String {
+pub(super) fn listed(effects: &[EffectView], one: impl Fn(&EffectView) -> String) -> String {
     let named: Vec<_> = effects.iter().take(NAMED).map(one).collect();
     let more = effects.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
