@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use mainstay::error::ResolveError;
 use mainstay::id::EffectKey;
 use mainstay::system::{EffectView, System};
 use serde_json::{Value, json};
@@ -43,8 +44,20 @@ pub(super) async fn command(system: &System, words: &str) -> String {
     };
     match settled {
         Ok(()) => format!("settled: {} {verb}", short(key)),
-        Err(error) => format!("not settled: {error}"),
+        Err(error) => format!("not settled: {}", unfit(error)),
     }
+}
+
+/// Why a word settles nothing, and which does.
+pub(crate) fn unfit(error: ResolveError) -> String {
+    let ResolveError::NotOpen { key, status } = &error else { return error.to_string() };
+    let words = match *status {
+        "unknown" => "`happened` or `did-not-happen`",
+        "left" => "`undone` or `stands`",
+        "stuck" => "`undone`",
+        _ => return error.to_string(),
+    };
+    format!("effect {key} is {status}, which is settled by {words}")
 }
 
 /// What a tool would have answered.
@@ -242,7 +255,8 @@ mod tests {
             assert!(shown.contains("sum") && shown.contains(HOW), "{shown}");
             let key = system.effects().open()[0].key.to_string();
             let wrong = command(&system, &format!("undone {}", &key[..8])).await;
-            assert!(wrong.starts_with("not settled: "), "{wrong}");
+            let words = "is unknown, which is settled by `happened` or `did-not-happen`";
+            assert!(wrong.starts_with("not settled: ") && wrong.ends_with(words), "{wrong}");
             let done = command(&system, &format!("{word} {} paid by hand", &key[..8])).await;
             assert_eq!(done, format!("settled: {} {word}", &key[..SHOWN]));
             let shown = command(&system, "").await;
