@@ -30,6 +30,7 @@ use done::Deeds;
 use heard::Heard;
 pub(crate) use interrupt::{hear_interrupts, interrupted};
 use keys::Keys;
+pub(crate) use keys::wrong_key;
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
