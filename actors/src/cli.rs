@@ -422,8 +422,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             match tree.look_closer() {
                 Ok(strange) => strange.iter().for_each(|it| tell(it.to_string().trim_end())),
                 // As with `run`: the file may be right, and somebody else mends it.
-                Err(unwritable) => {
-                    tell(unwritable.to_string().trim_end());
+                Err(unusable) => {
+                    tell(unusable.to_string().trim_end());
                     return Err(Failed(String::new()).into());
                 }
             }
