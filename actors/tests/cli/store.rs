@@ -420,8 +420,8 @@ async fn check_reads_the_store_and_leaves_it_as_it_is() {
     std::fs::write(state.join(&log), bytes).unwrap();
     let before = files(&state);
     let said = run(&folder, &["check", "t.toml"]).await;
-    let why = format!("error: the store cannot be read: ");
-    assert!(said.err.starts_with(&why) && said.err.contains(&log), "{said:?}");
+    let why = "error: the store cannot be read: ";
+    assert!(said.err.starts_with(why) && said.err.contains(&log), "{said:?}");
     assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
     assert_eq!(files(&state), before);
 }
