@@ -255,3 +255,30 @@ async fn an_error_names_what_its_question_did_and_what_others_did_for_it() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_question_of_before_did_is_named_with_what_became_of_it() {
+    for json in [&[][..], &["--json"]] {
+        let server = StubServer::start().await.unwrap();
+        let folder = lasting(&server, "[store]\npath = \"state\"\n");
+        server.then(Row::tool_calls([("reserve", "{\"seat\":\"A7\"}")]));
+        server.then(Row::hang());
+        let first = super::store::start(&folder, &["run", "t.toml", "book"]);
+        server.asked(2).await;
+        drop(first);
+        server.then(Row::error(401, "invalid_api_key", "no"));
+        server.then(Row::reply("another"));
+        let said = run(&folder, &[&["run", "t.toml", "hello"], json].concat()).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        let line = "mainstay: asked before: done all the same, and not undone: ";
+        let line = said.err.lines().find(|it| it.starts_with(line));
+        assert!(line.is_some_and(|line| line.ends_with(" t/box/reserve")), "{said:?}");
+        if !json.is_empty() {
+            let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            assert_eq!(told["text"], "another", "{said:?}");
+            let act = &told["before"][0]["error"]["done"][0];
+            let act = (&act["tool"], &act["status"]);
+            assert_eq!(act, (&"t/box/reserve".into(), &"confirmed".into()), "{said:?}");
+        }
+    }
+}
