@@ -137,7 +137,10 @@ fn an_end_that_was_never_written_is_cut_off_and_one_that_was_altered_is_not() {
     for from in lens[4] as usize..bytes.len() {
         let mut torn = bytes.clone();
         torn[from..].fill(0);
-        let store = FileStore::open(with_log(&torn).path().join(".")).map(|it| seen(&it));
+        let place = with_log(&torn);
+        FileStore::verify(place.path()).unwrap_or_else(|it| panic!("from {from}: {it}"));
+        assert_eq!(std::fs::read(place.path().join(FIRST)).unwrap(), torn);
+        let store = FileStore::open(place.path().join(".")).map(|it| seen(&it));
         assert_eq!(store.unwrap_or_else(|it| panic!("from {from}: {it}")), (4, 4));
     }
     let longer = [&bytes[..], &[0; 5000]].concat();
@@ -316,9 +319,17 @@ fn a_segment_that_is_missing_cut_or_altered_in_the_middle_is_named() {
     let folder = scratch();
     let names = in_segments(folder.path());
     assert!(names.len() > 3, "{names:?}");
-    let corrupt = |place: &TempDir| match FileStore::open(place.path()) {
-        Err(StoreError::Corrupt { file, .. }) => file,
-        other => panic!("{other:?}"),
+    let corrupt = |place: &TempDir| {
+        let before = files(place.path());
+        let found = FileStore::verify(place.path()).unwrap_err();
+        assert_eq!(files(place.path()), before);
+        match FileStore::open(place.path()) {
+            Err(StoreError::Corrupt { file, offset, what }) => {
+                assert_eq!(found, StoreError::Corrupt { file: file.clone(), offset, what });
+                file
+            }
+            other => panic!("{other:?}"),
+        }
     };
     for (at, name) in names.iter().enumerate().take(names.len() - 1) {
         let place = copy(folder.path());
@@ -343,6 +354,29 @@ fn a_segment_that_is_missing_cut_or_altered_in_the_middle_is_named() {
 }
 
 #[test]
+fn a_store_that_somebody_has_is_verified_and_not_called_wrong() {
+    let folder = scratch();
+    let none = folder.path().join("none");
+    assert!(matches!(FileStore::verify(&none), Err(StoreError::Io { .. })));
+    FileStore::verify(folder.path()).unwrap();
+    assert!(!none.exists() && files(folder.path()).is_empty());
+    sample(folder.path());
+    let store = FileStore::open(folder.path()).unwrap();
+    FileStore::verify(folder.path()).unwrap();
+    // As it may be found in the middle of what is written to it.
+    let path = folder.path().join(FIRST);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&path, &bytes).unwrap();
+    let holder = Some(std::process::id());
+    let found = FileStore::verify(folder.path()).unwrap_err();
+    assert!(matches!(found, StoreError::Locked { holder: it, .. } if it == holder), "{found:?}");
+    drop(store);
+    assert!(matches!(FileStore::verify(folder.path()), Err(StoreError::Corrupt { .. })));
+}
+
+#[test]
 fn a_crash_at_any_point_of_a_compaction_loses_nothing() {
     let folder = scratch();
     in_segments(folder.path());
@@ -363,11 +397,16 @@ fn a_crash_at_any_point_of_a_compaction_loses_nothing() {
         for name in files(before.path()).iter().skip(gone) {
             std::fs::copy(before.path().join(name), place.path().join(name)).unwrap();
         }
+        let there = files(place.path());
+        FileStore::verify(place.path()).unwrap();
+        assert_eq!(files(place.path()), there);
         assert_eq!(seen(&FileStore::open(place.path()).unwrap()), all);
         assert_eq!(files(place.path()), names);
     }
     // The copy is half made.
     std::fs::write(before.path().join("base-0000000009.seg.new"), b"half").unwrap();
+    FileStore::verify(before.path()).unwrap();
+    assert!(before.path().join("base-0000000009.seg.new").exists());
     assert_eq!(seen(&FileStore::open(before.path()).unwrap()), (30, 30));
     assert!(!before.path().join("base-0000000009.seg.new").exists());
     // A copy that was cut short after it had its name is not taken for whole.

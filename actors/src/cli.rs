@@ -354,6 +354,15 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             };
             let converse =
                 prompt.is_none() && !json && key.is_none() && (chat || run::is_interactive());
+            if let Some(wrong) = key.as_deref().and_then(run::wrong_key) {
+                anyhow::bail!("--key {wrong}");
+            }
+            if adopt && !tree.has_store() {
+                anyhow::bail!(
+                    "--adopt takes up what a store keeps: {} has no [store] with a `path`",
+                    file.display()
+                );
+            }
             if let (Some(_), false) = (&key, tree.outlives_the_process()) {
                 anyhow::bail!(
                     "--key asks once where what is asked is kept: {} keeps nothing of {}",
@@ -413,8 +422,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             match tree.look_closer() {
                 Ok(strange) => strange.iter().for_each(|it| tell(it.to_string().trim_end())),
                 // As with `run`: the file may be right, and somebody else mends it.
-                Err(unwritable) => {
-                    tell(unwritable.to_string().trim_end());
+                Err(unusable) => {
+                    tell(unusable.to_string().trim_end());
                     return Err(Failed(String::new()).into());
                 }
             }

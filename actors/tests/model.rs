@@ -140,7 +140,16 @@ async fn the_key_does_not_follow_a_redirect_to_another_origin() {
         server.then(Row::new(status, "").header("location", to));
         let fault = ask(&server).await.unwrap_err();
         assert_eq!(fault.class, Class::ModelUnavailable, "{status}");
+        let host = thief.url().replace("/v1", "");
+        let told = format!("the server redirects to {host}, which is not followed");
+        assert_eq!(fault.message, told, "{status}");
     }
+    // Of where it leads, nothing but the host: the rest may hold a secret.
+    let to = "https://ada:hunter2@h.example/v1?key=sk-1";
+    server.then(Row::new(301, "moved").header("location", to));
+    let fault = ask(&server).await.unwrap_err();
+    let told = "the server redirects to https://h.example, which is not followed: moved";
+    assert_eq!(fault.message, told);
     assert_eq!(thief.connections().len(), 0);
 }
 

@@ -260,6 +260,18 @@ impl FileStore {
         FileOptions::new().open(folder)
     }
 
+    /// Reads the store in this folder as [opening](FileOptions::open) it does, with the default options, and leaves all
+    /// of it as it is: nothing is begun, cut off or removed, and nobody is kept from opening it. A log that was cut
+    /// short by a crash is right. Blocks for as long as it takes to read all of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Incompatible`] and [`StoreError::Io`] as when it is opened, also for a
+    /// folder that is not there; [`StoreError::Locked`] where it was not found right and somebody is at work with it,
+    /// so that it may be.
+    pub fn verify(folder: impl AsRef<Path>) -> Result<(), StoreError> {
+        open::verify(folder.as_ref())
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.shared.folder

@@ -395,7 +395,7 @@ async fn settled(
         Word::Undone => effects.undone(key).await,
         Word::Stands => effects.stands(key).await,
     };
-    settled.map_err(|error| error.to_string())
+    settled.map_err(settle::unfit)
 }
 
 /// One thing as a line of an export.

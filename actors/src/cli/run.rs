@@ -26,9 +26,11 @@ use super::points;
 use super::signals::Ended;
 use super::{Failed, Show, UNREAD, say, tell};
 use alerts::Alerts;
+use done::Deeds;
 use heard::Heard;
 pub(crate) use interrupt::{hear_interrupts, interrupted};
 use keys::Keys;
+pub(crate) use keys::wrong_key;
 use lines::{Lines, Typed};
 use page::Page;
 use said::Said;
@@ -40,6 +42,7 @@ use words::{Outcome, Why, line};
 
 mod alerts;
 mod converse;
+mod done;
 mod heard;
 mod interrupt;
 mod keys;
@@ -118,6 +121,8 @@ pub(crate) struct Session {
     last: Option<Value>,
     /// What is told of acts on the world.
     rest: settle::Rest,
+    /// What is told of those of a question without an answer.
+    deeds: Deeds,
     /// Whether the tree was stopped in order.
     stopped: bool,
 }
@@ -180,6 +185,7 @@ impl Session {
         let people = People::new(tree.people(), system.points(), points);
         let (said, leaving, helped, served, key, lines, later, before, last) = Default::default();
         let rest = settle::Rest { in_order: true, is_kept: tree.has_store() };
+        let deeds = Deeds::new(tree.takers(), tree.undoes());
         Ok(Self {
             system,
             asked,
@@ -202,6 +208,7 @@ impl Session {
             alerts,
             last,
             rest,
+            deeds,
             stopped: false,
         })
     }
@@ -231,6 +238,9 @@ impl Session {
     /// A program that is told why the command was ended is told all else there is to say as well.
     pub(crate) fn told_end(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
         let ended = result.as_ref().err().and_then(|error| error.downcast_ref::<Ended>()).copied();
+        if ended.is_some() {
+            self.deeds.is_unanswered();
+        }
         let Some(ended) = ended.filter(|_| self.show.json) else { return result };
         self.last = Some(json!({"error": {"kind": "ended", "message": ended.to_string()}}));
         Err(ended.told().into())
@@ -244,8 +254,10 @@ impl Session {
         }
         self.rest.in_order = self.stopped;
         if let Some(error) = self.last.take() {
+            let error = self.with_done(error, self.unanswered());
             self.write_json("error", error);
         }
+        self.tell_done();
         for left in settle::left(&self.system, self.rest) {
             tell(format_args!("mainstay: {left}"));
         }
@@ -325,7 +337,10 @@ impl Session {
         {
             key = Some(own);
         }
-        key.into_iter().fold(CallOptions::new(), |options, key| options.key(key))
+        // By its key it is known what it has done, also where nothing is kept.
+        let key = key.unwrap_or_else(done::own_key);
+        self.deeds.of(&*key);
+        CallOptions::new().key(key)
     }
 
     /// The two ends of an answer that is shown as it is written.
@@ -543,8 +558,9 @@ impl Session {
 
     /// The last line for a program. Where lines came before, it says which it is.
     fn write_json(&self, event: &str, mut body: Value) {
+        let before = self.before.iter().map(|it| self.with_done(it.clone(), it["key"].as_str()));
         let parts = [
-            ("before", self.before.clone()),
+            ("before", before.collect()),
             ("undecided", self.people.undecided()),
             ("unsettled", settle::unsettled(&self.system, self.rest)),
             ("lost", lost::list(&self.system)),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay::fault::Fault;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use reqwest::Url;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
 use tokio::time::timeout;
 
 use super::MAX_BODY;
@@ -59,7 +60,23 @@ impl Head {
             .iter()
             .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
             .collect();
-        classify(self.status, &headers, body, SystemTime::now())
+        let fault = classify(self.status, &headers, body, SystemTime::now());
+        match self.status {
+            300..=399 => self.redirected(fault),
+            _ => fault,
+        }
+    }
+
+    /// The failure of an endpoint that sends elsewhere. Of the address only where it is: the rest may hold a secret.
+    fn redirected(&self, mut fault: Fault) -> Fault {
+        let to = self.headers.get(LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()));
+        let to = to.and_then(|to| Url::parse(&to).ok()).filter(Url::has_host);
+        let to = to.map(|to| format!("{}://{}", to.scheme(), http::host(&to)));
+        let to = to.as_deref().unwrap_or("another address");
+        let said = std::mem::take(&mut fault.message);
+        let said = if said.is_empty() { said } else { format!(": {said}").into() };
+        fault.message = format!("the server redirects to {to}, which is not followed{said}").into();
+        fault
     }
 }
 

@@ -62,6 +62,7 @@ async fn what_a_question_has_done_is_undone_when_it_fails() {
     let undone = r#"release {"seat":"A7","why":"not A7 for 2"}: free"#;
     let reserved = r#"reserve {"guests":[2],"seat":"A7"}: taken"#;
     assert_eq!(done(&folder), [reserved, undone], "{said:?}");
+    assert!(!said.err.contains("done all the same"), "{said:?}");
     let page = run(&folder, &["check", "t.toml"]).await.out;
     assert!(page.contains("  box.reserve  undone by box.release\n"), "{page}");
     // Without arguments of its own, the undo has those of the call.
@@ -179,4 +180,105 @@ tools = ["pay", "look"]
     let said = run(&folder, &["run", "t.toml", "pay"]).await;
     assert_eq!((said.code, &*said.out), (0, "seen\n"), "{said:?}");
     assert!(told(&server).contains("shipped"), "{} {said:?}", told(&server));
+}
+
+/// The same where nothing is undone, with an agent that may give the work to another one.
+fn lasting(server: &StubServer, store: &str) -> Folder {
+    let folder = tree(server, "");
+    let text = std::fs::read_to_string(folder.0.join("t.toml")).unwrap();
+    let text =
+        text.replace("[supervisor]\nscope = \"transaction\"\n[store]\npath = \"state\"\n", store);
+    let text = text.replace("[agents.a]\n", "[agents.a]\nagents = [\"s\"]\n");
+    let sub = "[agents.s]\nmodel = \"llm\"\ntools = [\"box.reserve\"]\n";
+    std::fs::write(folder.0.join("t.toml"), text + sub).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_names_what_its_question_did_and_what_others_did_for_it() {
+    for store in ["", "[store]\npath = \"state\"\n"] {
+        for sub in [false, true] {
+            let server = StubServer::start().await.unwrap();
+            let folder = lasting(&server, store);
+            let question = || {
+                if sub {
+                    server.then(Row::tool_calls([("s", "{\"task\":\"reserve it\"}")]));
+                }
+                server.then(Row::tool_calls([("reserve", "{\"seat\":\"A7\"}")]));
+                if sub {
+                    server.then(Row::reply("it is reserved"));
+                }
+                server.then(Row::error(401, "invalid_api_key", "no"));
+            };
+            question();
+            // A long key does not stand in those of the tasks that are begun under it.
+            let key = "k".repeat(if sub { 200 } else { 1 });
+            let keyed = ["--key", &*key];
+            let keyed = if store.is_empty() { &[][..] } else { &keyed[..] };
+            let words = [&["run", "t.toml", "--json", "book"][..], keyed].concat();
+            let said = run(&folder, &words).await;
+            let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            let all = told["error"]["done"].as_array().expect(&said.out);
+            assert_eq!((said.code, all.len()), (1, 1), "{said:?}");
+            let act = (&all[0]["tool"], &all[0]["status"]);
+            assert_eq!(act, (&"t/box/reserve".into(), &"confirmed".into()), "{said:?}");
+            let owner = if sub { "t/s/work/" } else { "t/a" };
+            assert!(all[0]["owner"].as_str().unwrap().starts_with(owner), "{said:?}");
+            let key = &all[0]["key"].as_str().unwrap()[..12];
+            let line =
+                format!("mainstay: done all the same, and not undone: {key} t/box/reserve\n");
+            assert!(said.err.contains(&line), "{said:?}");
+            if !store.is_empty() {
+                // Who asks once more under the key, or for something else, hears it as well.
+                let again = run(&folder, &words).await;
+                let again: serde_json::Value = serde_json::from_str(&again.out).unwrap();
+                assert_eq!(again["error"]["kind"], "asked_before");
+                assert_eq!(again["error"]["done"], told["error"]["done"]);
+                server.then(Row::reply("another"));
+                let other = run(&folder, &["run", "t.toml", "--json", "hello"]).await;
+                assert!(!other.out.contains("done") && other.err.is_empty(), "{other:?}");
+            }
+            question();
+            let mut chat = command(&folder.0, &["run", "t.toml", "--chat"]);
+            let chat = tokio::task::spawn_blocking(move || {
+                use std::io::Write as _;
+                let mut chat = chat.spawn().unwrap();
+                chat.stdin.take().unwrap().write_all(b"book\n").unwrap();
+                super::harness::said(chat.wait_with_output().unwrap())
+            });
+            let chat = chat.await.unwrap();
+            let line = chat
+                .err
+                .lines()
+                .find(|line| line.starts_with("  done all the same, and not undone: "));
+            assert!(line.is_some_and(|line| line.ends_with(" t/box/reserve")), "{chat:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_question_of_before_did_is_named_with_what_became_of_it() {
+    for json in [&[][..], &["--json"]] {
+        let server = StubServer::start().await.unwrap();
+        let folder = lasting(&server, "[store]\npath = \"state\"\n");
+        server.then(Row::tool_calls([("reserve", "{\"seat\":\"A7\"}")]));
+        server.then(Row::hang());
+        let first = super::store::start(&folder, &["run", "t.toml", "book"]);
+        server.asked(2).await;
+        drop(first);
+        server.then(Row::error(401, "invalid_api_key", "no"));
+        server.then(Row::reply("another"));
+        let said = run(&folder, &[&["run", "t.toml", "hello"], json].concat()).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        let line = "mainstay: asked before: done all the same, and not undone: ";
+        let line = said.err.lines().find(|it| it.starts_with(line));
+        assert!(line.is_some_and(|line| line.ends_with(" t/box/reserve")), "{said:?}");
+        if !json.is_empty() {
+            let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            assert_eq!(told["text"], "another", "{said:?}");
+            let act = &told["before"][0]["error"]["done"][0];
+            let act = (&act["tool"], &act["status"]);
+            assert_eq!(act, (&"t/box/reserve".into(), &"confirmed".into()), "{said:?}");
+        }
+    }
 }

@@ -50,7 +50,10 @@ async fn an_effect_that_nobody_knows_is_listed_exported_and_settled() {
 
     for (words, why) in [
         (["release", key].as_slice(), "is an effect: say what became of it with `settle`"),
-        (&["settle", key, "undone"], "is unknown and does not wait"),
+        (
+            &["settle", key, "undone"],
+            "is unknown, which is settled by `happened` or `did-not-happen`\n",
+        ),
         (&["settle", key, "did-not-happen", "x"], "not settled: what did-not-happen has no result"),
         (&["settle", "nothing", "happened"], "has a key that begins with `nothing`"),
         (&["discard", ""], "has a key that begins with ``"),

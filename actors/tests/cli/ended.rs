@@ -224,3 +224,47 @@ async fn an_act_that_nobody_knows_of_is_looked_for_where_something_is_kept_of_it
         assert!(!said.err.contains("in flight"), "{said:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_a_question_off_is_told_what_it_did_all_the_same() {
+    let answer = |result: &str| {
+        let answer = format!("echo called > called; read -r _ < go; result='{result}'");
+        SILENT.replace("echo called > called; continue", &answer)
+    };
+    let paid = answer(r#"{"content":[{"type":"text","text":"paid"}]}"#);
+    let failed = answer(r#"{"content":[{"type":"text","text":"half of it"}],"isError":true}"#);
+    for (script, status, words) in [
+        (&paid, "confirmed", "done all the same, and not undone: "),
+        (&failed, "failed", "may have been done: "),
+    ] {
+        for store in ["", STORE] {
+            let server = StubServer::start().await.unwrap();
+            server.then(Row::tool_calls([("pay", "{}")]));
+            server.otherwise(Row::hang());
+            let folder = tree_of(script, &server, store);
+            for name in ["called", "go"] {
+                assert!(
+                    Command::new("mkfifo").arg(folder.0.join(name)).status().unwrap().success()
+                );
+            }
+            let child = command(&folder.0, &["run", "t.toml", "pay", "--json"]).spawn().unwrap();
+            let (called, go) = (folder.0.join("called"), folder.0.join("go"));
+            let ended = tokio::task::spawn_blocking(move || {
+                assert_eq!(std::fs::read_to_string(&called).unwrap(), "called\n");
+                let words = ["-INT".to_owned(), child.id().to_string()];
+                assert!(Command::new("kill").args(words).status().unwrap().success());
+                // It goes on, whether that was heard already or not: no answer comes after it.
+                std::fs::write(&go, "go\n").unwrap();
+                said(child.wait_with_output().unwrap())
+            });
+            let ended = ended.await.unwrap();
+            let told: serde_json::Value = serde_json::from_str(&ended.out).expect(&ended.out);
+            assert_eq!((ended.code, &told["error"]["kind"]), (1, &"cancelled".into()), "{ended:?}");
+            let act = &told["error"]["done"][0];
+            let act = (&act["tool"], &act["owner"], &act["status"]);
+            assert_eq!(act, (&"t/s/pay".into(), &"t/a".into(), &status.into()), "{ended:?}");
+            let words = format!("mainstay: {words}");
+            assert!(ended.err.lines().any(|line| line.starts_with(&words)), "{ended:?}");
+        }
+    }
+}

@@ -257,3 +257,32 @@ async fn a_failure_that_was_told_is_not_told_again() {
     let said = run(&folder, &["run", "t.toml", "first"]).await;
     assert_eq!((&*said.out, &*said.err), ("well\n", ""), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_can_stand_for_nothing_and_a_store_that_is_not_there_are_wrong_arguments() {
+    let folder =
+        Folder::with("t.toml", "[store]\npath = \"state\"\n[models.llm]\nkind = \"local\"\n");
+    let long = "k".repeat(4097);
+    for (key, why) in
+        [("", "is empty"), (&*long, "has 4097 bytes"), ("undo-7", "begins with \"undo-\"")]
+    {
+        let said = run(&folder, &["run", "t.toml", "--key", key, "hello"]).await;
+        assert_eq!((said.code, &*said.out), (2, ""), "{said:?}");
+        assert!(said.err.starts_with(&format!("mainstay: --key {why}")), "{said:?}");
+    }
+    assert!(!folder.0.join("state").exists());
+    let said = run(&folder, &["run", "t.toml", "--key", &long[1..], "hello"]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    for store in ["", "[store]\ndurability = \"memory\"\n"] {
+        let text = format!("{store}[models.llm]\nkind = \"local\"\n");
+        let folder = Folder::with("t.toml", &text);
+        let said = run(&folder, &["run", "t.toml", "--adopt", "hello"]).await;
+        assert_eq!((said.code, &*said.out), (2, ""), "{said:?}");
+        assert!(
+            said.err.starts_with(
+                "mainstay: --adopt takes up what a store keeps: t.toml has no [store]"
+            ),
+            "{said:?}"
+        );
+    }
+}

@@ -381,3 +381,47 @@ async fn a_conversation_goes_on_after_a_kill_between_two_questions_until_it_is_f
     assert_eq!(told(2), ["who am I"]);
     assert_eq!(told(3), ["and now"]);
 }
+
+/// What the files of a folder hold, by name.
+fn files(folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let all = std::fs::read_dir(folder).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_reads_the_store_and_leaves_it_as_it_is() {
+    let server = StubServer::start().await.unwrap();
+    let folder = tree(&server);
+    let state = folder.0.join("state");
+    server.then(Row::reply("hi"));
+    run(&folder, &["run", "t.toml", "hello"]).await;
+    let before = files(&state);
+    let said = run(&folder, &["check", "t.toml"]).await;
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
+    assert_eq!(files(&state), before);
+    // Another process is at work with it, which is nothing wrong.
+    server.then(Row::hang());
+    let first = start(&folder, &["run", "t.toml", "hello"]);
+    server.asked(2).await;
+    let said = run(&folder, &["check", "t.toml"]).await;
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
+    drop(first);
+
+    let (log, mut bytes) =
+        files(&state).into_iter().find(|(name, _)| name.ends_with(".seg")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(state.join(&log), bytes).unwrap();
+    let before = files(&state);
+    let said = run(&folder, &["check", "t.toml"]).await;
+    let why = "error: the store cannot be read: ";
+    assert!(said.err.starts_with(why) && said.err.contains(&log), "{said:?}");
+    assert_eq!((said.code, &*said.out), (1, ""), "{said:?}");
+    assert_eq!(files(&state), before);
+}

@@ -31,9 +31,12 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
     };
     make(folder, &options).map_err(fail("making the folder"))?;
     let lock = lock(folder, &name)?;
-    let mut loading =
-        Loading { folder, name: &name, options: &options, index: Index::default(), bytes: 0 };
+    let mut loading = Loading::new(folder, &name, &options);
     let tail = loading.load()?;
+    let tail = match tail {
+        Some(tail) => tail,
+        None => loading.begin()?,
+    };
     let (index, bytes) = (loading.index, loading.bytes);
     let shared = Arc::new(Shared {
         folder: folder.to_owned(),
@@ -53,6 +56,34 @@ pub(super) fn open(folder: &Path, options: FileOptions) -> Result<FileStore, Sto
         .spawn(move || writer.run())
         .map_err(fail("starting the writer"))?;
     Ok(FileStore { shared, writer: Some(writer) })
+}
+
+/// Reads all that opening reads, and changes nothing.
+pub(super) fn verify(folder: &Path) -> Result<(), StoreError> {
+    let name = folder.display().to_string();
+    let options = FileOptions::default();
+    let read = || {
+        let mut loading = Loading { looks: true, ..Loading::new(folder, &name, &options) };
+        loading.load().map(drop)
+    };
+    // Whoever works with it may have removed a file between its name and its bytes: then another look finds it right.
+    let Err(error) = read().or_else(|_| read()) else { return Ok(()) };
+    match is_taken(folder) {
+        true => Err(StoreError::Locked { store: name, holder: holder(folder) }),
+        false => Err(error),
+    }
+}
+
+/// Whether somebody has the folder.
+fn is_taken(folder: &Path) -> bool {
+    let lock = OpenOptions::new().read(true).open(folder.join(LOCK));
+    // It is given back at once.
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Who says that the folder is theirs.
+fn holder(folder: &Path) -> Option<u32> {
+    std::fs::read_to_string(folder.join(LOCK)).ok()?.trim().parse().ok()
 }
 
 /// Makes the folder, and those above it, where there are none. The names of those that it has made survive a power cut
@@ -119,15 +150,25 @@ struct Loading<'a> {
     options: &'a FileOptions,
     index: Index<Place, Place>,
     bytes: u64,
+    /// Whether nothing is changed.
+    looks: bool,
+    /// The number of the next log, and the sequence of its first commit, where there is no log to go on with.
+    next: (u64, u64),
 }
 
-impl Loading<'_> {
+impl<'a> Loading<'a> {
+    fn new(folder: &'a Path, name: &'a str, options: &'a FileOptions) -> Self {
+        let index = Index::default();
+        Self { folder, name, options, index, bytes: 0, looks: false, next: (1, 1) }
+    }
+
     fn fail(&self, what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
         let store = self.name.to_owned();
         move |error| StoreError::Io { store, what, why: error.to_string() }
     }
 
-    fn load(&mut self) -> Result<Tail, StoreError> {
+    /// The end of the log; none where one has to be begun.
+    fn load(&mut self) -> Result<Option<Tail>, StoreError> {
         let (base, logs) = self.list()?;
         let mut next_number = 1;
         // The sequence of the next commit.
@@ -148,22 +189,25 @@ impl Loading<'_> {
             tail = self.load_log(*number, &mut sequence, is_last)?;
             next_number += 1;
         }
-        match tail {
-            Some(tail) => Ok(tail),
-            // New, or the process ended right after it made a base or the file of the next log.
-            None => {
-                if base.is_none() && logs.is_empty() {
-                    // Whoever has made the folder may have ended before its name was durable. It may be in one that
-                    // this process cannot read, and then it is not this one's to see to.
-                    drop(sync_folder(above(self.folder)));
-                }
-                let number = if logs.is_empty() { next_number } else { next_number - 1 };
-                let tail = create_log(self.folder, number, sequence)
-                    .map_err(self.fail("beginning the log"))?;
-                self.bytes += tail.len;
-                Ok(tail)
+        // New, or the process ended right after it made a base or the file of the next log.
+        if tail.is_none() {
+            if base.is_none() && logs.is_empty() && !self.looks {
+                // Whoever has made the folder may have ended before its name was durable. It may be in one that
+                // this process cannot read, and then it is not this one's to see to.
+                drop(sync_folder(above(self.folder)));
             }
+            self.next = (if logs.is_empty() { next_number } else { next_number - 1 }, sequence);
         }
+        Ok(tail)
+    }
+
+    /// Begins the log that was not there.
+    fn begin(&mut self) -> Result<Tail, StoreError> {
+        let (number, sequence) = self.next;
+        let tail =
+            create_log(self.folder, number, sequence).map_err(self.fail("beginning the log"))?;
+        self.bytes += tail.len;
+        Ok(tail)
     }
 
     /// The newest base, and the logs after it in order. What a base stands for is removed.
@@ -179,7 +223,7 @@ impl Loading<'_> {
                 Some((Kind::Base, number)) => bases.push(number),
                 Some((Kind::Log, number)) => logs.push(number),
                 // A copy that was never finished.
-                None if name.ends_with(".seg.new") => {
+                None if name.ends_with(".seg.new") && !self.looks => {
                     std::fs::remove_file(entry.path())
                         .map_err(self.fail("removing a half copy"))?;
                 }
@@ -188,11 +232,13 @@ impl Loading<'_> {
         }
         let base = bases.iter().copied().max();
         let is_old = |number: u64| base.is_some_and(|base| number <= base);
-        for number in logs.iter().copied().filter(|number| is_old(*number)) {
+        let removes = |number: &u64| !self.looks && is_old(*number);
+        for number in logs.iter().copied().filter(removes) {
             let path = self.folder.join(Head::name(Kind::Log, number));
             std::fs::remove_file(path).map_err(self.fail("removing what a base stands for"))?;
         }
-        for number in bases.iter().copied().filter(|number| Some(*number) != base) {
+        let removes = |number: &u64| !self.looks && Some(*number) != base;
+        for number in bases.iter().copied().filter(removes) {
             let path = self.folder.join(Head::name(Kind::Base, number));
             std::fs::remove_file(path).map_err(self.fail("removing an older base"))?;
         }
@@ -203,7 +249,7 @@ impl Loading<'_> {
 
     fn segment(&self, name: String) -> Result<(Arc<Segment>, u64), StoreError> {
         let path = self.folder.join(&name);
-        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = OpenOptions::new().read(true).write(!self.looks).open(path);
         let file = file.map_err(self.fail("opening a segment"))?;
         let size = file.metadata().map_err(self.fail("opening a segment"))?.len();
         Ok((Arc::new(Segment { name, file }), size))
@@ -293,11 +339,15 @@ impl Loading<'_> {
         *sequence = next;
         match end {
             // What another process wrote may not be durable yet: what is written from now on says that it is.
-            Ok(Read::End) if is_last => {
+            Ok(Read::End) if is_last && !self.looks => {
                 segment.file.sync_data().map_err(self.fail("syncing the log"))?;
             }
             Ok(Read::End) => {}
-            Ok(_) if is_last => self.cut(&segment, offset)?,
+            Ok(_) if is_last => {
+                if !self.looks {
+                    self.cut(&segment, offset)?;
+                }
+            }
             Ok(_) => return Err(segment.corrupt(offset, "it is cut short, and others follow")),
             Err(StoreError::Corrupt { .. })
                 if is_last && self.options.altered_end == AlteredEnd::CutOff =>

@@ -1,12 +1,14 @@
 //! Who is asked, and whose requests a store keeps.
 
-use mainstay::checkpoint::Durability;
+use std::collections::BTreeSet;
+
+use mainstay::checkpoint::{Durability, Scope};
 use mainstay::id::ChildPath;
 use mainstay::policy::deaths::PROCESS_DEATHS;
 
 use super::super::file::{self, GroupKind, TreeFile};
 use super::super::verify;
-use super::{Tree, find};
+use super::{TASKS, Tree, find};
 
 /// Who may be asked: the groups of agents, and the agents in no group; where there are no agents, the
 /// groups of models, and the models in no group.
@@ -94,6 +96,19 @@ impl Tree {
     /// Whether this is a group that agents ask, and nobody else.
     pub(crate) fn is_inner(&self, child: &ChildPath) -> bool {
         kept_group(&self.file) != Some(child.id()) && keeps(&self.file, child.id())
+    }
+
+    /// Those who take the tasks that agents give to agents.
+    pub(crate) fn takers(&self) -> BTreeSet<ChildPath> {
+        let names = verify::Names::of(&self.file);
+        let agents = self.file.agents.keys().map(|name| name.get_ref().as_str());
+        let agents = agents.filter(|name| names.is_sub_agent(name));
+        agents.map(|name| ChildPath::new(format!("{}/{name}/{TASKS}", self.name))).collect()
+    }
+
+    /// Whether what a question did is undone when it fails, where it has an undo.
+    pub(crate) fn undoes(&self) -> bool {
+        self.scope() == Some(Scope::Transaction)
     }
 
     /// Whether who is asked is begun again by the process after this one.

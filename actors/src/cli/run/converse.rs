@@ -30,6 +30,10 @@ impl Session {
         self.go_on_from(self.talk.as_ref().map_or_else(|| Ok(Vec::new()), Talk::said)?);
         for answered in self.take_up().await? {
             tell_taken(&answered, |text| say(text));
+            if answered.outcome.is_err() {
+                self.deeds.of(&*answered.key);
+                self.tell_done_so_far();
+            }
             // The conversation goes on from there, if it was a part of one.
             if let Ok(outcome) = &answered.outcome {
                 if !answered.question.history.is_empty() {
@@ -105,7 +109,9 @@ impl Session {
                     let told = outcome.as_ref().map_err(Clone::clone);
                     if let Err(error) = self.tell(told, began.elapsed(), shown) {
                         tell(error);
+                        self.tell_done_so_far();
                     }
+                    self.deeds.is_answered();
                     // Told first: a process that ends in between has the next one tell it, and go on from there.
                     match &outcome {
                         Ok(outcome) => {

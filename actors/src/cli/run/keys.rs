@@ -13,6 +13,21 @@ use super::talk;
 /// How many keys are kept: as many as fates are remembered.
 const KEPT: u64 = 65_536;
 
+/// The longest key, in bytes, as of every durable request.
+const LONGEST: usize = 4096;
+
+/// What is wrong with a key, if it can stand for no question.
+pub(crate) fn wrong_key(key: &str) -> Option<String> {
+    Some(match key.len() {
+        0 => "is empty: a key has 1 to 4,096 bytes".to_owned(),
+        len if len > LONGEST => format!("has {len} bytes: a key has 1 to 4,096"),
+        _ if key.starts_with("undo-") => {
+            "begins with \"undo-\", as only the keys of undos do: give another one".to_owned()
+        }
+        _ => return None,
+    })
+}
+
 /// Where the keys of one who is asked are kept.
 pub(super) struct Keys {
     store: Arc<dyn Store>,

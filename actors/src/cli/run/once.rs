@@ -70,8 +70,14 @@ impl Session {
                 None => answered.question.text == prompt && answered.question.history.is_empty(),
             };
             if is_same && same.is_none() {
+                self.deeds.of(&*answered.key);
                 same = Some(answered.outcome);
-            } else if self.show.json {
+                continue;
+            }
+            if answered.outcome.is_err() {
+                self.deeds.was_unanswered(&answered.key);
+            }
+            if self.show.json {
                 self.before.push(answered.as_json(began.elapsed()));
             } else {
                 tell_taken(&answered, |text| tell(text));
@@ -93,6 +99,7 @@ impl Session {
         }
         if let Some(key) = key {
             if let Some(known) = taken::known(&self.system, &self.path(), &key) {
+                self.deeds.of(&*key);
                 let known = known.map_err(|fate| Why::fated(&key, fate));
                 return self.tell_last(known, began, false).await;
             }
@@ -109,6 +116,10 @@ impl Session {
         began: Instant,
         shown: bool,
     ) -> anyhow::Result<()> {
+        match &outcome {
+            Ok(_) => self.deeds.is_answered(),
+            Err(_) => self.deeds.is_unanswered(),
+        }
         self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed(), shown)?;
         self.all_told().await;
         Ok(())

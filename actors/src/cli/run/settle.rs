@@ -1,7 +1,9 @@
 //! `/effects`: what nobody knows the outcome of, and a person's word on it.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
+use mainstay::error::ResolveError;
 use mainstay::id::EffectKey;
 use mainstay::system::{EffectView, System};
 use serde_json::{Value, json};
@@ -42,8 +44,20 @@ pub(super) async fn command(system: &System, words: &str) -> String {
     };
     match settled {
         Ok(()) => format!("settled: {} {verb}", short(key)),
-        Err(error) => format!("not settled: {error}"),
+        Err(error) => format!("not settled: {}", unfit(error)),
     }
+}
+
+/// Why a word settles nothing, and which does.
+pub(crate) fn unfit(error: ResolveError) -> String {
+    let ResolveError::NotOpen { key, status } = &error else { return error.to_string() };
+    let words = match *status {
+        "unknown" => "`happened` or `did-not-happen`",
+        "left" => "`undone` or `stands`",
+        "stuck" => "`undone`",
+        _ => return error.to_string(),
+    };
+    format!("effect {key} is {status}, which is settled by {words}")
 }
 
 /// What a tool would have answered.
@@ -94,6 +108,12 @@ pub(super) fn unsettled(system: &System, rest: Rest) -> Vec<Value> {
     open.into_iter().chain(flying).map(one).collect()
 }
 
+/// What is named so or so.
+pub(super) fn keys(system: &System, rest: Rest) -> HashSet<EffectKey> {
+    let (open, flying) = found(system, rest);
+    open.iter().chain(&flying).map(|effect| effect.key).collect()
+}
+
 /// What waits for a person; and the acts and undos whose tools were not waited for, each of which may have happened.
 /// What may be repeated is nobody's to settle.
 fn found(system: &System, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
@@ -114,11 +134,11 @@ fn found(system: &System, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
 const ACTED: &str = "intended";
 const UNDONE: &str = "compensating";
 
-fn named(effect: &EffectView) -> String {
+pub(super) fn named(effect: &EffectView) -> String {
     format!("{} {}", short(effect.key), effect.tool)
 }
 
-fn listed(effects: &[EffectView], one: impl Fn(&EffectView) -> String) -> String {
+pub(super) fn listed(effects: &[EffectView], one: impl Fn(&EffectView) -> String) -> String {
     let named: Vec<_> = effects.iter().take(NAMED).map(one).collect();
     let more = effects.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -235,7 +255,8 @@ mod tests {
             assert!(shown.contains("sum") && shown.contains(HOW), "{shown}");
             let key = system.effects().open()[0].key.to_string();
             let wrong = command(&system, &format!("undone {}", &key[..8])).await;
-            assert!(wrong.starts_with("not settled: "), "{wrong}");
+            let words = "is unknown, which is settled by `happened` or `did-not-happen`";
+            assert!(wrong.starts_with("not settled: ") && wrong.ends_with(words), "{wrong}");
             let done = command(&system, &format!("{word} {} paid by hand", &key[..8])).await;
             assert_eq!(done, format!("settled: {} {word}", &key[..SHOWN]));
             let shown = command(&system, "").await;

@@ -8,6 +8,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 
+use mainstay::checkpoint::FileStore;
+use mainstay::error::StoreError;
 use toml::Spanned;
 
 use super::super::build::{self, reach};
@@ -18,13 +20,22 @@ use super::{What, every_name};
 /// The file by which a store knows who has it.
 const LOCK: &str = "LOCK";
 
-/// Why the store could not be opened, if that can be known before it is.
+/// Why the store could not be opened, if that can be known before it is. One that another process works with is left
+/// to it.
 pub(crate) fn store(file: &TreeFile, folder: &Path) -> Option<Snag> {
     let path = file.store.as_ref()?.get_ref().path.as_ref()?;
-    let error = try_out(&folder.join(path.get_ref())).err()?;
-    let message = format!("the store cannot be written: {error}");
-    let hint = "name a folder in which you may write; it is made if it is not there";
-    Some(Snag::new(path.span(), message, "to be kept here", hint))
+    let folder = folder.join(path.get_ref());
+    if let Err(error) = try_out(&folder) {
+        let message = format!("the store cannot be written: {error}");
+        let hint = "name a folder in which you may write; it is made if it is not there";
+        return Some(Snag::new(path.span(), message, "to be kept here", hint));
+    }
+    // Where nothing was opened yet, there is nothing to read.
+    let read = folder.join(LOCK).exists().then(|| FileStore::verify(&folder))?;
+    let error = read.err().filter(|error| !matches!(error, StoreError::Locked { .. }))?;
+    let message = format!("the store cannot be read: {error}");
+    let hint = "put back a copy of the folder from before, or name another one";
+    Some(Snag::new(path.span(), message, "kept here", hint))
 }
 
 /// Does what opening the store would, without leaving anything.

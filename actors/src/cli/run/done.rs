@@ -1,0 +1,160 @@
+//! What a question that has no answer has done to the world all the same: whoever asks it again has to know.
+//!
+//! *Invariant.* Nothing is named that has not happened or was undone, and nothing twice: what a person has to settle
+//! is named for that.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+
+use mainstay::fault::EffectKind;
+use mainstay::id::ChildPath;
+use mainstay::system::{EffectView, System};
+use serde_json::{Value, json};
+
+use super::settle::{self, Rest, listed, named};
+use super::{Session, tell};
+
+/// What is needed to tell what a question has done.
+#[derive(Debug, Default)]
+pub(super) struct Deeds {
+    /// The key of the question that was asked last.
+    key: Option<String>,
+    /// Its key once it is known that it has no answer: what it has done is told when nothing more comes of it.
+    unanswered: Option<String>,
+    /// The keys of those of before that had none.
+    before: Vec<String>,
+    /// Who takes the tasks of agents: what is done for these is named, and not that they were asked.
+    takers: BTreeSet<ChildPath>,
+    /// Whether what has an undo is undone.
+    undoes: bool,
+}
+
+impl Deeds {
+    pub(super) fn new(takers: BTreeSet<ChildPath>, undoes: bool) -> Self {
+        Self { takers, undoes, ..Self::default() }
+    }
+
+    /// This is asked now, or what became of it before is told.
+    pub(super) fn of(&mut self, key: impl Into<String>) {
+        self.key = Some(key.into());
+    }
+
+    /// It has its answer.
+    pub(super) fn is_answered(&mut self) {
+        self.key = None;
+    }
+
+    /// It has no answer, and the end says what it has done.
+    pub(super) fn is_unanswered(&mut self) {
+        self.unanswered = self.key.take();
+    }
+
+    /// Nor had one of before.
+    pub(super) fn was_unanswered(&mut self, key: &str) {
+        self.before.push(key.to_owned());
+    }
+
+    /// The acts of a question, and of the tasks that others were given for it: those that took place and stand, and
+    /// those that may have.
+    fn done(&self, system: &System, key: &str, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
+        let told = settle::keys(system, rest);
+        let stands = |act: &EffectView| {
+            !matches!(act.kind, EffectKind::Pure | EffectKind::Read)
+                && !told.contains(&act.key)
+                && !self.takers.contains(&act.tool)
+                && match act.status {
+                    DONE | BEGUN => true,
+                    // What may be repeated has failed as a whole.
+                    FAILED => !act.kind.is_replay_safe(),
+                    _ => false,
+                }
+        };
+        let acts = its_own(system.effects().list(), key).into_iter().filter(stands);
+        acts.partition(|act| act.status == DONE)
+    }
+}
+
+/// The status of an act that took place, of one that its tool says has failed, which may have done a part, and of one
+/// of which nobody has heard how it ended.
+const DONE: &str = "confirmed";
+const FAILED: &str = "failed";
+const BEGUN: &str = "intended";
+
+/// Those of a task and of the tasks that were begun by its acts, whose keys say so.
+fn its_own(mut acts: Vec<EffectView>, key: &str) -> Vec<EffectView> {
+    let mut begun: Vec<String> = Vec::new();
+    // An act comes before those of the task that it begins.
+    acts.retain(|act| {
+        // The key of an act that has a long one before it is without that.
+        let rest = act.task.strip_prefix(key).and_then(|rest| rest.strip_prefix('/'));
+        let rest = rest.unwrap_or(&act.task);
+        let is_its = act.task == key || begun.iter().any(|it| rest.starts_with(it));
+        if is_its {
+            begun.push(format!("{}-", act.key));
+        }
+        is_its
+    });
+    acts
+}
+
+/// A key that no other question has, in this process or another.
+pub(super) fn own_key() -> String {
+    let (one, two) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
+    format!("asked-{one:016x}{two:016x}")
+}
+
+impl Session {
+    /// What those did that had no answer, now that nothing more comes of it.
+    pub(super) fn tell_done(&self) {
+        let before = self.deeds.before.iter().map(|key| (key, "asked before: "));
+        let asked = self.deeds.unanswered.iter().map(|key| (key, ""));
+        for (key, whose) in before.chain(asked) {
+            let (done, open) = self.deeds.done(&self.system, key, self.rest);
+            if !done.is_empty() {
+                let done = listed(&done, named);
+                tell(format_args!("mainstay: {whose}done all the same, and not undone: {done}"));
+            }
+            if !open.is_empty() {
+                let open = listed(&open, |act| format!("{} is {}", named(act), act.status));
+                tell(format_args!("mainstay: {whose}may have been done: {open}"));
+            }
+        }
+    }
+
+    /// The same of the question that was asked last, in a conversation, where more may come of it.
+    pub(super) fn tell_done_so_far(&mut self) {
+        let Some(key) = self.deeds.key.take() else { return };
+        let now = Rest { in_order: true, ..self.rest };
+        let (done, open) = self.deeds.done(&self.system, &key, now);
+        if !done.is_empty() {
+            let undone = match self.deeds.undoes {
+                true => " (what has an undo is being undone)",
+                false => ", and not undone",
+            };
+            let done = listed(&done, named);
+            tell(format_args!("  done all the same{undone}: {done}"));
+        }
+        if !open.is_empty() {
+            let open = listed(&open, |act| format!("{} is {}", named(act), act.status));
+            tell(format_args!("  may have been done, or be done yet: {open}"));
+        }
+    }
+
+    /// What is told a program of a question without an answer, with what it did.
+    pub(super) fn with_done(&self, mut told: Value, key: Option<&str>) -> Value {
+        let Some(error) = told.get_mut("error") else { return told };
+        let one = |act: EffectView| json!({"key": act.key.to_string(), "tool": act.tool, "owner": act.owner, "status": act.status});
+        let acts = key.map(|key| self.deeds.done(&self.system, key, self.rest));
+        let (done, open) = acts.unwrap_or_default();
+        let acts: Vec<Value> = done.into_iter().chain(open).map(one).collect();
+        if !acts.is_empty() {
+            error["done"] = acts.into();
+        }
+        told
+    }
+
+    /// The key of the question that was asked, if it has no answer.
+    pub(super) fn unanswered(&self) -> Option<&str> {
+        self.deeds.unanswered.as_deref()
+    }
+}
