@@ -13,7 +13,7 @@ use mainstay::port::{CallOptions, Needs, Port};
 use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::System;
 use parking_lot::Mutex;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use super::{Tool, World, take};
 
@@ -24,13 +24,13 @@ struct Log {
     /// The turns that began the request with the second, and what the last of them was told.
     begun: Mutex<Vec<&'static str>>,
     told: Mutex<Undone>,
-    /// The second fails so often in its first step, or dies after its first act, or hangs before it.
+    /// The second fails so often in its first step, or dies after its first act, or hangs before or after it.
     second: World,
     /// The first is away.
     is_away: Mutex<bool>,
 }
 
-/// Pays 7, and fails then.
+/// Pays 7, and fails then. Told what stands, it answers how much that is.
 #[derive(Clone)]
 struct First(Arc<Log>);
 
@@ -45,6 +45,10 @@ impl Behavior for First {
 
 impl Stateful for First {
     async fn step(&mut self, _: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        if let Turn::RolledBack(told) = &turn {
+            *self.0.told.lock() = (**told).clone();
+            return Ok(Step::Reply(told.kept.len() as u32));
+        }
         if matches!(turn, Turn::Performed(_)) || *self.0.is_away.lock() {
             return Err(Fault::exhausted("its model is away"));
         }
@@ -75,6 +79,10 @@ impl Stateful for Second {
             Turn::Performed(performed) => {
                 performed.get::<u32>(0)?;
                 assert!(!take(&log.second.crash), "it dies after its act");
+                if take(&log.second.swallow) {
+                    log.second.hung.notify_one();
+                    std::future::pending::<()>().await;
+                }
             }
             turn => {
                 self.due = vec![7, 5];
@@ -166,29 +174,54 @@ async fn a_substitute_is_told_of_what_nobody_knows_and_of_nothing_that_has_not_h
     assert_eq!(*log.begun.lock(), ["first"]);
 }
 
-#[test]
-fn the_next_process_tells_the_substitute_as_well() {
-    let (log, store) = (Arc::new(Log::default()), Arc::new(MemoryStore::new()) as Arc<dyn Store>);
-    log.second.hang.store(1, Ordering::SeqCst);
-    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+/// The process ends without a stop, where the second hangs in it.
+fn is_killed(log: &Arc<Log>, store: &Arc<dyn Store>) {
     runtime().block_on(async {
-        let (system, _) = System::recover(spec(&log, true), Arc::clone(&store)).await.unwrap();
+        let (system, _) = System::recover(spec(log, true), Arc::clone(store)).await.unwrap();
         let port = system.port::<u32, u32>("desk/flow").unwrap();
         port.submit(1_u32, CallOptions::new().key("k")).await.unwrap();
         log.second.hung.notified().await;
     });
-    // It is gone, and nothing was stopped in order. In the next one the first is not there at all.
-    *log.is_away.lock() = true;
+}
+
+/// The next process does it, and answers so.
+fn is_done(log: &Arc<Log>, store: &Arc<dyn Store>, reply: &str) {
     runtime().block_on(async {
-        let (system, _) = System::recover(spec(&log, true), Arc::clone(&store)).await.unwrap();
+        let (system, _) = System::recover(spec(log, true), Arc::clone(store)).await.unwrap();
         let mut events = system.events();
         while !matches!(system.journaled("k"), Some(Journaled::Fated(..))) {
             events.next().await.unwrap();
         }
-        let done = Journaled::Fated(Fate::Done, Some("0".to_owned()));
+        let done = Journaled::Fated(Fate::Done, Some(reply.to_owned()));
         assert_eq!(system.journaled("k"), Some(done));
     });
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+#[test]
+fn the_next_process_tells_the_substitute_as_well() {
+    let (log, store) = (Arc::new(Log::default()), Arc::new(MemoryStore::new()) as Arc<dyn Store>);
+    log.second.hang.store(1, Ordering::SeqCst);
+    is_killed(&log, &store);
+    // In the next one the first is not there at all.
+    *log.is_away.lock() = true;
+    is_done(&log, &store, "0");
     assert_eq!(*log.begun.lock(), ["rolled back"; 2]);
     assert_eq!(counts(&log.told.lock()), (1, 0, 0));
+    assert_eq!(acts(&log), 2);
+}
+
+#[test]
+fn one_that_has_it_again_in_the_next_process_is_told_what_both_have_done() {
+    let (log, store) = (Arc::new(Log::default()), Arc::new(MemoryStore::new()) as Arc<dyn Store>);
+    log.second.swallow.store(1, Ordering::SeqCst);
+    is_killed(&log, &store);
+    is_done(&log, &store, "2");
+    let told = log.told.lock().clone();
+    let asked: Vec<_> = told.acts.iter().map(|it| &*it.request).collect();
+    assert_eq!((counts(&told), asked), ((2, 0, 0), vec!["7", "5"]));
     assert_eq!(acts(&log), 2);
 }
