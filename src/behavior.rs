@@ -172,7 +172,9 @@ pub trait Stateful: Behavior + Clone {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Step<R> {
-    /// More to do: another turn, [`Turn::Again`].
+    /// More to do: another turn, [`Turn::Again`]. This step is done then: the next is another one in the keys of
+    /// effects, also where it asks for the same, so a life that goes on behind it must not do it again
+    /// ([`Turn::Resumed`]).
     Continue,
     /// The answer.
     Reply(R),
@@ -191,21 +193,29 @@ pub enum Turn {
     Again,
     /// After [`Step::Perform`]: the outcomes, in the order of the calls.
     Performed(Performed),
-    /// The state is that of a snapshot that was taken after a step of this request had returned: what
-    /// that step asked for may or may not have been done. Ask for it again, or go on from there:
-    /// effects that have taken place are not repeated. After a rollback it is told what became of what
-    /// was done from there on; else nothing is.
+    /// The state is that of a snapshot that was taken after a step of this request had returned. Go on from that
+    /// state: the step that made it is in it. If that step returned [`Step::Perform`], what it asked for may or may
+    /// not have been done: ask for it again, and effects that have taken place are not repeated, since this turn has
+    /// the place of that step in their keys. If it returned [`Step::Continue`], it is done, and this turn is the next
+    /// step: whoever does it all again acts a step later than before, under other keys, and that is another act.
+    /// After a rollback it is told what became of what was done from there on; else nothing is.
     Resumed(Arc<Undone>),
-    /// The state, and with it the request, is back at where the request began. What was done for it
-    /// since is told.
+    /// The request begins, and the state is that from before it; what was done for it is told. It went back to there,
+    /// or it was taken over: the first turn of a [member of a group](crate::spec::GroupSpec) at a request for which
+    /// another member has acted is this one, if any of that stands or nobody knows, and not [`Turn::First`], also in the next process.
+    /// It is told then what was done up to the last such act of another member, each time that it begins the request
+    /// anew; its own acts since are found by their keys.
+    ///
+    /// Do not ask for what is [kept](Undone::kept) again, nor for what is [unknown](Undone::unknown): only where it is
+    /// asked for at the same step and place, in the same words, is it the same act. At another step it is done once more.
     RolledBack(Arc<Undone>),
 }
 
-/// What a rollback has done to the effects of a request.
+/// What a rollback, or another member of the group, has left of the effects of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undone {
-    /// Effects that took place and still stand: asking for them again gives the recorded result.
+    /// Effects that took place and still stand: asking for them again at the same step gives the recorded result.
     pub kept: Vec<EffectKey>,
     /// Effects that were undone.
     pub undone: Vec<EffectKey>,
@@ -219,7 +229,7 @@ pub struct Undone {
     pub to: Option<CheckpointId>,
 }
 
-/// An effect that a request asked for before it was rolled back. Holds user data.
+/// An effect that a request asked for before it was rolled back or taken over. Holds user data.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PastAct {

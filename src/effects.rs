@@ -33,6 +33,7 @@ mod paid;
 mod recall;
 mod rest;
 mod settling;
+mod taken_over;
 mod undo;
 mod until;
 
@@ -143,6 +144,23 @@ pub(crate) struct Site {
     pub(crate) before: Option<Cost>,
 }
 
+/// What stands of these effects, and what is not known, but for what they were.
+fn told_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Undone {
+    let mut told = Undone::default();
+    for entry in entries.filter(|entry| entry.intent.kind.acts()) {
+        match entry.status {
+            EffectStatus::Confirmed(_) | EffectStatus::Left(_) => {
+                told.kept.push(entry.intent.key);
+            }
+            EffectStatus::Compensated => told.undone.push(entry.intent.key),
+            EffectStatus::Rejected => {}
+            EffectStatus::Failed(_) if entry.intent.kind.is_replay_safe() => {}
+            _ => told.unknown.push(entry.intent.key),
+        }
+    }
+    told
+}
+
 impl Effects {
     pub(crate) fn new(emit: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
@@ -187,21 +205,8 @@ impl Effects {
     /// As [`Effects::standing`], for what was done at this step of the task and later.
     pub(crate) fn standing_from(&self, task: &str, step: u64) -> Undone {
         let ledger = self.ledger.lock();
-        let mut told = Undone::default();
-        for entry in ledger.of_task(task) {
-            if !entry.intent.kind.acts() || entry.intent.step < step {
-                continue;
-            }
-            match entry.status {
-                EffectStatus::Confirmed(_) | EffectStatus::Left(_) => {
-                    told.kept.push(entry.intent.key);
-                }
-                EffectStatus::Compensated => told.undone.push(entry.intent.key),
-                EffectStatus::Rejected => {}
-                EffectStatus::Failed(_) if entry.intent.kind.is_replay_safe() => {}
-                _ => told.unknown.push(entry.intent.key),
-            }
-        }
+        let acts = ledger.of_task(task).into_iter();
+        let told = told_of(acts.filter(|entry| entry.intent.step >= step));
         drop(ledger);
         self.described(told)
     }

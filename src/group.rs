@@ -472,6 +472,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
     fn member_path(&self, member: usize) -> ChildPath {
         self.seats[member].member.path().clone()
     }
+
+    fn has_member(&self, path: &ChildPath) -> bool {
+        self.seats.iter().any(|seat| seat.member.path() == path)
+    }
 }
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Timed for Group<Q, R> {

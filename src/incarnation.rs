@@ -365,6 +365,8 @@ async fn attempt<B: Stateful>(
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back, undo } = place;
+    // Only this turn is so: tried again, it is looked up anew.
+    let mut takes_over = job.takes_over.take().map(Turn::RolledBack);
     // What comes before its first step takes none of the time that the step has.
     let mut first = !(job.behind || back || undo || job.torn);
     if back {
@@ -439,7 +441,8 @@ async fn attempt<B: Stateful>(
                     }
                 };
                 // A fault is large, and moved at every await on its way: not with every reply.
-                let step = || life.step(&job.mail.request, turn, context);
+                let told = takes_over.take().unwrap_or(turn);
+                let step = || life.step(&job.mail.request, told, context);
                 let step = if hand.is_some() {
                     let step = || OnTrial::around(&mut hand, step());
                     Box::pin(watched(step, boxed_fault, flight, &HEARD)).await

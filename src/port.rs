@@ -337,6 +337,7 @@ pub(crate) trait Home<Q, R>: Send + Sync {
     /// How long until the first of its members is offered work again, when all rest.
     fn rests(&self, now: Moment) -> Option<Duration>;
     fn member_path(&self, member: usize) -> ChildPath;
+    fn has_member(&self, path: &ChildPath) -> bool;
     /// How fates are written down; `None` when its requests are not durable.
     fn recording(&self) -> Option<Recording>;
     /// How the circuit of a member stands, for the dump.

@@ -25,6 +25,8 @@ mod left;
 mod outlived;
 #[path = "effects/stuck.rs"]
 mod stuck;
+#[path = "effects/taken_over.rs"]
+mod taken_over;
 
 /// What the world has seen.
 #[derive(Default)]

@@ -97,7 +97,8 @@ struct Plan {
 /// [`Agent::durable_spec`], in another process gets the recorded results, and only what has none is
 /// asked for again. After a rollback the model is told in one system message what of its calls stands,
 /// was undone, or is unknown; what stands is served from the record when the model asks for it again,
-/// and what is unknown is refused.
+/// and what is unknown is refused. So it is told what another member of its group had called for the task that it
+/// takes over.
 ///
 /// # When the conversation is too long
 /// A larger window comes first, and is the group's to offer. Where none helps, the model is asked again with

@@ -13,7 +13,7 @@ use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::journal::Journaled;
 use mainstay::port::{CallOptions, Verified};
 use mainstay::spec::acting::AtRunTime;
-use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::spec::{ChildSpec, GroupSpec, SupervisorSpec};
 use mainstay::system::{System, To};
 use mainstay_actors::agent::{Agent, AgentReply, AgentRequest, AgentTool, Reach, Team};
 use mainstay_actors::chat::{ChatReply, ChatRequest, Role, ToolCall, ToolSpec};
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::runtime::Runtime;
 
-use world::{AgentPort, Brain, World, desk, one_after_the_other, pay, results};
+use world::{AgentPort, Brain, World, desk, one_after_the_other, pay, payer, payments, results};
 
 // Beside this file it would be a test of its own.
 #[path = "agent/world.rs"]
@@ -468,6 +468,47 @@ async fn after_a_rollback_what_nobody_knows_is_refused() {
     let last = &asked.last().unwrap().last().unwrap().text;
     assert!(last.contains("outcome_unknown"), "{last}");
     assert_eq!(system.effects().open().len(), 1);
+}
+
+/// Pays 2 first, and then 1.
+fn other_way_round(request: &ChatRequest) -> ChatReply {
+    match results(request) {
+        count @ (0 | 1) => ChatReply::calls([pay(2 - count as u32)]),
+        _ => ChatReply::text("paid 2 and 1"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_stands_in_is_told_what_the_other_has_done_and_does_not_do_it_again() {
+    let world = Arc::new(World::default());
+    // The first has paid 1 by then.
+    *world.fail_model.lock() = Some(1);
+    let brain = |decide| {
+        let brain = Brain { world: Arc::clone(&world), decide };
+        move || brain.clone()
+    };
+    let flow = GroupSpec::step("agent")
+        .member_spec(payer("first_llm").spec("first"))
+        .member_spec(payer("second_llm").spec("second"));
+    let spec = SupervisorSpec::one_for_one("desk")
+        .child(ChildSpec::stateless("first_llm", brain(one_after_the_other)))
+        .child(ChildSpec::stateless("second_llm", brain(other_way_round)))
+        .child(payments(&world, EffectKind::Irreversible))
+        .group(flow);
+    let system = System::start(spec).await.unwrap();
+    let answer = port(&system).call("go").await.unwrap();
+    assert_eq!(
+        (&*answer.value.text, answer.served_by.as_str()),
+        ("paid 2 and 1", "desk/agent/second")
+    );
+    assert_eq!(world.amounts(), [1, 2]);
+    let asked = world.asked.lock();
+    let last = asked.last().unwrap();
+    let notes: Vec<_> = last.iter().filter(|it| it.text.contains("taken back")).collect();
+    assert_eq!(notes.len(), 1, "{last:?}");
+    assert!(notes[0].text.contains("{\\\"amount\\\": 1}"), "{notes:?}");
+    // What it asked for in another step than the first is served from the record.
+    assert!(last.iter().any(|it| it.role == Role::Tool && it.text == "\"paid 1\""), "{last:?}");
 }
 
 fn restless(request: &ChatRequest) -> ChatReply {

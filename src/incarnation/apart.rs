@@ -59,6 +59,7 @@ pub(super) async fn apart<B: Stateful>(
         life: job.life,
         attempt: job.attempt,
         place: job.place.take(),
+        takes_over: job.takes_over.take(),
         refuse: job.refuse,
         torn: job.torn,
         behind: job.behind,

@@ -160,7 +160,7 @@ async fn again<B: Stateful>(
 ) -> Result<(Box<B>, Over), (Option<Box<B>>, Ended<B::Reply>)> {
     let flight: &Arc<Flight> = &waiting.flight;
     let mut context = slot.replay_context(job, flight, key);
-    let (mut turn, mut done) = (Turn::First, 0);
+    let (mut turn, mut done) = (slot.first_turn(key), 0);
     loop {
         slot.stands_between(job.ticket);
         while let Some(hold) = slot.next_step(job.ticket) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::replay::is_known;
 use super::{Desk, Mail, Out, Settled, Slot, Undoing};
-use crate::behavior::{Context, Notes, Place, Turn};
+use crate::behavior::{Context, Notes, Place, Turn, Undone};
 use crate::checkpoint::Snapshot;
 use crate::circuit::Permit;
 use crate::event::Event;
@@ -23,6 +23,11 @@ use crate::slot::hold::Hold;
 use crate::slot::worker::{Worker, unwound};
 use crate::watch::Input;
 
+mod bill;
+mod taken_over;
+
+pub(crate) use bill::Bill;
+
 /// The least time between two looks at an attempt that waits for others.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -36,6 +41,8 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) attempt: u32,
     /// Where a request that is tried again goes on, if that is not its beginning.
     pub(crate) place: Option<Box<Place>>,
+    /// What others have done for a request that begins here: see [`Slot::takes_over`].
+    pub(crate) takes_over: Option<Arc<Undone>>,
     /// It may not be started over.
     pub(crate) refuse: bool,
     /// The state is in the middle of another request: see [`Slot::mend`].
@@ -45,29 +52,6 @@ pub(crate) struct Job<W: Worker> {
     pub(crate) reservation: Option<Box<Reservation>>,
     /// What it has cost, however it ended, if that is anything.
     pub(crate) bill: Option<Box<Bill>>,
-}
-
-/// What an attempt has cost.
-#[derive(Default)]
-pub(crate) struct Bill {
-    /// By itself: the calls it made are charged where they were worked on.
-    pub(crate) own: Cost,
-    /// With the calls it made.
-    pub(crate) all: Cost,
-    /// What it had set aside on its way.
-    held: Option<Reservation>,
-}
-
-impl Bill {
-    pub(crate) fn of(context: &Context) -> Option<Box<Self>> {
-        let own = context.own_cost();
-        // Most have called nobody.
-        let (all, held) = match context.tie.get() {
-            Some(tie) => (context.cost(), tie.take_held()),
-            None => (own, None),
-        };
-        (all != Cost::default() || held.is_some()).then(|| Box::new(Self { own, all, held }))
-    }
 }
 
 impl<W: Worker> Job<W> {
@@ -93,7 +77,8 @@ impl<W: Worker> Job<W> {
 
     /// Whether nothing stands between it and the first step of its request, as for most.
     pub(crate) fn is_plain(&self) -> bool {
-        self.place.is_none() && !self.refuse && !self.torn && !self.behind && self.mail.is_plain()
+        let is_first = self.place.is_none() && self.takes_over.is_none() && !self.refuse;
+        is_first && !self.torn && !self.behind && self.mail.is_plain()
     }
 }
 
@@ -259,6 +244,7 @@ impl<W: Worker> Slot<W> {
         // Starting over would repeat what may not be repeated.
         let begins = place.as_ref().is_none_or(|place| matches!(place.turn, Turn::First));
         let refuse = tainted && begins;
+        let takes_over = place.is_none().then(|| self.takes_over(&mail)).flatten();
         *into = Some(Job {
             mail,
             ticket,
@@ -266,6 +252,7 @@ impl<W: Worker> Slot<W> {
             life: life_no,
             attempt,
             place,
+            takes_over,
             refuse,
             torn,
             behind,

@@ -117,7 +117,8 @@ impl Agent {
         ctx: &Context,
     ) -> Result<Option<Performed>, Fault> {
         let task = ctx.key();
-        if matches!(turn, Turn::First) {
+        // What is taken over from a sibling begins here, too.
+        if matches!(turn, Turn::First | Turn::RolledBack(_)) {
             self.till.lock().begins(ctx.request());
         }
         let here = self.run.task() == Some(&*task);

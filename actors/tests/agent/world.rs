@@ -125,9 +125,20 @@ pub(crate) fn desk(
     durable: bool,
 ) -> SupervisorSpec {
     let brain = Brain { world: Arc::clone(world), decide };
+    let agent = payer("llm");
+    SupervisorSpec::one_for_one("desk")
+        .child(ChildSpec::stateless("llm", move || brain.clone()).concurrency(4))
+        .child(payments(world, kind))
+        .child(if durable { agent.durable_spec("agent") } else { agent.spec("agent") })
+}
+
+pub(crate) fn payer(model: &str) -> Agent {
+    Agent::new(model).system("Pay.").tool(ToolSpec::new("pay"), "pay")
+}
+
+pub(crate) fn payments(world: &Arc<World>, kind: EffectKind) -> ChildSpec {
     let world = Arc::clone(world);
-    let agent = Agent::new("llm").system("Pay.").tool(ToolSpec::new("pay"), "pay");
-    let payments = tool("pay", AtRunTime(kind), move |pay: Pay, ctx: ToolContext| {
+    tool("pay", AtRunTime(kind), move |pay: Pay, ctx: ToolContext| {
         let world = Arc::clone(&world);
         async move {
             world.write(&format!("paid {} {}", pay.amount, ctx.key()));
@@ -137,11 +148,7 @@ pub(crate) fn desk(
             }
             Ok::<_, Fault>(format!("paid {}", pay.amount))
         }
-    });
-    SupervisorSpec::one_for_one("desk")
-        .child(ChildSpec::stateless("llm", move || brain.clone()).concurrency(4))
-        .child(payments)
-        .child(if durable { agent.durable_spec("agent") } else { agent.spec("agent") })
+    })
 }
 
 pub(crate) type AgentPort = Port<AgentRequest, AgentReply>;

@@ -1,0 +1,96 @@
+//! What a child is told that begins a request for which others of its group have acted.
+//!
+//! It begins anew, and may ask for the same at another step, under another key: that would be another act. So it is
+//! told what stands, as after a rollback.
+//!
+//! *Invariant.* What the child does itself from there on changes nothing in what it is told: begun once more, it asks
+//! the same, and gets the same answers.
+
+use super::{Effects, told_of};
+use crate::behavior::Undone;
+use crate::id::ChildPath;
+use crate::ledger::{EffectStatus, Entry};
+
+/// Who has acted, as the child sees it that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Itself,
+    Sibling,
+    /// Somebody who works under the same key, and is no member of the group.
+    Other,
+}
+
+impl Effects {
+    /// What is told to `child`, which begins the request of this task, of what has been done for it up to the last act
+    /// of a sibling that stands or of which nobody knows. `None` where there is no such.
+    pub(crate) fn left_by(
+        &self,
+        task: &str,
+        child: &ChildPath,
+        is_sibling: impl Fn(&ChildPath) -> bool,
+    ) -> Option<Undone> {
+        let by = |owner: &ChildPath| match owner {
+            owner if owner == child => By::Itself,
+            owner if is_sibling(owner) => By::Sibling,
+            _ => By::Other,
+        };
+        let ledger = self.ledger.lock();
+        let entries = ledger.of_task(task).into_iter().filter(|entry| entry.intent.kind.acts());
+        let acts: Vec<_> = entries.map(|entry| (by(&entry.intent.owner), entry)).collect();
+        let says: Vec<_> = acts.iter().map(|(by, entry)| (*by, is_open_or_stands(entry))).collect();
+        let count = told(&says);
+        let its = acts.iter().take(count).filter(|(by, _)| *by != By::Other);
+        let told = (count > 0).then(|| told_of(its.map(|(_, entry)| *entry)));
+        drop(ledger);
+        told.map(|told| self.described(told))
+    }
+}
+
+/// How many of these acts are told, the earliest first: those up to the last one of a sibling that stands or is open.
+/// What the child itself has done before that belongs to an earlier course of its own.
+fn told(acts: &[(By, bool)]) -> usize {
+    let is_told = |(by, stands): &(By, bool)| *by == By::Sibling && *stands;
+    acts.iter().rposition(is_told).map_or(0, |last| last + 1)
+}
+
+/// Whether it stands, or nobody knows. Of what has failed the tool has said so.
+const fn is_open_or_stands(entry: &Entry) -> bool {
+    match entry.status {
+        EffectStatus::Confirmed(_)
+        | EffectStatus::Left(_)
+        | EffectStatus::Intended
+        | EffectStatus::Unknown
+        | EffectStatus::Compensating
+        | EffectStatus::Stuck(_) => true,
+        EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_what_was_done_up_to_the_last_act_of_a_sibling_that_may_stand() {
+        use By::{Itself, Other, Sibling};
+        let rows: [(&[(By, bool)], usize); 9] = [
+            (&[], 0),
+            // Retried by the same child, it begins as ever.
+            (&[(Itself, true), (Itself, true)], 0),
+            // Who works under the same key is not stood in for.
+            (&[(Other, true)], 0),
+            (&[(Sibling, true)], 1),
+            // Nothing stands.
+            (&[(Sibling, false)], 0),
+            (&[(Sibling, false), (Sibling, true), (Sibling, false)], 2),
+            // What it does itself changes nothing.
+            (&[(Sibling, true), (Itself, true), (Itself, false)], 1),
+            // Nor what it did before, which it is told where a sibling has acted since.
+            (&[(Itself, true), (Sibling, true)], 2),
+            (&[(Itself, true), (Sibling, false)], 0),
+        ];
+        for (acts, count) in rows {
+            assert_eq!(told(acts), count, "{acts:?}");
+        }
+    }
+}
