@@ -10,6 +10,7 @@
 use std::any::type_name;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use crate::checkpoint::{Schema, Snapshot};
 use crate::clock::Clock;
-use crate::effects::Effects;
 use crate::error::{CheckpointError, NeedError};
 use crate::event::Event;
 use crate::fate::{Answer, Cost};
@@ -410,6 +410,8 @@ pub struct Context {
     pub(crate) replay: bool,
 }
 
+pub(crate) type Undoes<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
+
 /// What stays the same over all attempts of a child.
 pub(crate) trait Seat: Send + Sync {
     fn path(&self) -> &ChildPath;
@@ -421,8 +423,8 @@ pub(crate) trait Seat: Send + Sync {
     fn identity(&self) -> u64;
     /// Has everybody who listens hear of it.
     fn emit(&self, event: Event);
-    /// What has been done to the world.
-    fn effects(&self) -> &Arc<Effects>;
+    /// See [`Context::undo_within`].
+    fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a>;
 }
 
 /// What an attempt says about its answer.

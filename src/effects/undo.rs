@@ -308,7 +308,7 @@ impl Context {
     /// ([`EffectsRef::open`](crate::system::EffectsRef::open)); with the code `no_undo`, this request undoes nothing.
     pub async fn undo_within(&self) -> Result<(), Fault> {
         match self.undoes() {
-            Some(key) => self.seat.effects().undo_within(key).await,
+            Some(key) => self.seat.undo_within(key).await,
             None => Err(Fault::business("this request undoes nothing").with_code("no_undo")),
         }
     }

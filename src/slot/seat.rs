@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use super::Slot;
 use super::worker::Worker;
-use crate::behavior::Seat;
+use crate::behavior::{Seat, Undoes};
 use crate::checkpoint::Interval;
 use crate::clock::Clock;
-use crate::effects::Effects;
 use crate::event::Event;
 use crate::id::ChildPath;
 use crate::port::PortTable;
@@ -42,7 +41,7 @@ impl<W: Worker> Seat for Slot<W> {
         self.hub.emit(event);
     }
 
-    fn effects(&self) -> &Arc<Effects> {
-        &self.hub.effects
+    fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a> {
+        Box::pin(self.hub.effects.undo_within(key))
     }
 }
