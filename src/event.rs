@@ -556,11 +556,12 @@ impl Events {
             || tracing::enabled!(target: "mainstay", tracing::Level::DEBUG)
     }
 
-    pub(crate) fn emit(&self, at: Moment, event: Event) {
+    /// The clock is only looked at where somebody listens.
+    pub(crate) fn emit(&self, now: impl FnOnce() -> Moment, event: Event) {
         event.trace();
         if self.listeners.load(Ordering::Relaxed) > 0 {
             // An error only says that nobody listens any more.
-            let _ = self.sender.send(Stamped { at, event });
+            let _ = self.sender.send(Stamped { at: now(), event });
         }
     }
 

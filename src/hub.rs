@@ -263,7 +263,7 @@ impl Hub {
         let watch = Mutex::new(Watch::new(watch, clock.now()));
         let effects = {
             let (events, clock) = (Arc::clone(&events), Arc::clone(&clock));
-            Effects::new(move |event| events.emit(clock.now(), event))
+            Effects::new(move |event| events.emit(|| clock.now(), event))
         };
         effects.runs_on(runtime.clone());
         let hub = Arc::new(Self {
@@ -340,7 +340,7 @@ impl Hub {
         if let Event::RestoreFailed { .. } = event {
             self.count_restored(false);
         }
-        self.events.emit(self.now(), event);
+        self.events.emit(|| self.now(), event);
     }
 
     /// A state was tried; whether a life has it, and is what was stored.

@@ -264,7 +264,7 @@ async fn a_subscriber_that_is_too_slow_loses_the_oldest_and_is_told_how_many() {
     let (mut slow, mut quick) = (events.subscribe(), events.subscribe());
     let send = |n| {
         let (child, incarnation) = (ChildPath::new("it"), Incarnation(n));
-        events.emit(Moment::START, Event::Zombie { child, incarnation });
+        events.emit(|| Moment::START, Event::Zombie { child, incarnation });
     };
     let life = |stamped: Option<Stamped>| match stamped.unwrap().event {
         Event::Zombie { incarnation, .. } => incarnation.0,

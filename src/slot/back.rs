@@ -67,7 +67,10 @@ impl<W: Worker> Slot<W> {
             if !undoes {
                 self.give_up(0, context).await?;
                 self.says_back(job, Undoing::Done);
-                return Ok::<_, NotBack>(self.hub.effects.standing(&context.key()));
+                // Its key need not be written where nobody has done anything.
+                let standing = || self.hub.effects.standing(&context.key());
+                let is_used = self.hub.effects.is_used();
+                return Ok::<_, NotBack>(is_used.then(standing).unwrap_or_default());
             }
             let undone = self.hub.effects.compensate(&context.key()).await;
             self.all_undone(context).await?;

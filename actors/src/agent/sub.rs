@@ -71,7 +71,7 @@ fn content<R: Borrow<AgentReply>>(answer: &Answer<R>, ctx: &Context) -> ToolRepl
 /// | [`Agent::spec`] | [`AgentTool::spec`] | the call is made again, and the sub-agent begins anew; what its model had said that led to an act is given again, and no act is done twice: the caller's ledger is what survives |
 /// | [`Agent::durable_spec`] | [`AgentTool::durable_spec`] | the sub-agent goes on where its last step had ended, and the call waits for what comes of it |
 ///
-/// In a [transaction](mainstay::spec::Scope::Transaction) that fails, what the sub-agent has done is undone if the agent
+/// In a [transaction](mainstay::checkpoint::Scope::Transaction) that fails, what the sub-agent has done is undone if the agent
 /// that asks it says so: [`Reach::agent`](super::Reach::agent). Not so of a durable one, whose task is its own.
 ///
 /// A durable one refuses a task that it has been given before: from [`AgentTool::spec`] such a call fails with code
@@ -190,7 +190,7 @@ fn unheard(fault: Fault) -> Fault {
 /// A dynamic child needs a supervisor, and that there is only once the system has started: until
 /// [`Team::attach`], tasks wait, and after 2 s are refused with code `not_attached`.
 ///
-/// In a [transaction](mainstay::spec::Scope::Transaction) that fails, what the agents have done is undone if the agent that
+/// In a [transaction](mainstay::checkpoint::Scope::Transaction) that fails, what the agents have done is undone if the agent that
 /// asks says so: [`Reach::agent`](super::Reach::agent).
 ///
 /// # Limits
