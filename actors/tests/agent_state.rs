@@ -641,7 +641,12 @@ fn two_seats(request: &ChatRequest) -> ChatReply {
 
 /// An agent whose crew books seats in its transaction, that has no step left once it has; what was booked and cancelled,
 /// and whether the next cancellation is answered.
-fn employers(reach: Reach, log: &Log, hang: &Arc<AtomicBool>) -> (SupervisorSpec, Team) {
+fn employers(
+    reach: Reach,
+    log: &Log,
+    hang: &Arc<AtomicBool>,
+    durable: bool,
+) -> (SupervisorSpec, Team) {
     let said = |name: &'static str, kind| {
         let (log, hang) = (Arc::clone(log), Arc::clone(hang));
         tool(name, AtRunTime(kind), move |asked: Value, _: ToolContext| {
@@ -656,7 +661,8 @@ fn employers(reach: Reach, log: &Log, hang: &Arc<AtomicBool>) -> (SupervisorSpec
         })
     };
     let cancel = Reach::new("book").undo("cancel", "cancel", Value::clone);
-    let team = Team::new(Agent::new("crew_llm").tool(ToolSpec::new("book"), cancel));
+    let crew = Agent::new("crew_llm").tool(ToolSpec::new("book"), cancel);
+    let team = Team::new(crew.clone());
     let brain = |decide| {
         let brain = Brain { world: Arc::default(), decide };
         move || brain.clone()
@@ -669,8 +675,13 @@ fn employers(reach: Reach, log: &Log, hang: &Arc<AtomicBool>) -> (SupervisorSpec
         .child(said("book", EffectKind::Compensable))
         .child(said("cancel", EffectKind::Idempotent))
         .supervisor(SupervisorSpec::dynamic("crews"))
-        .child(team.spec("crew"))
         .child(agent.durable_spec("agent"));
+    let spec = match durable {
+        true => spec
+            .child(crew.durable_spec("of_its_own"))
+            .child(AgentTool::new("of_its_own").durable_spec("crew")),
+        false => spec.child(team.spec("crew")),
+    };
     (spec, team)
 }
 
@@ -678,12 +689,14 @@ fn employers(reach: Reach, log: &Log, hang: &Arc<AtomicBool>) -> (SupervisorSpec
 async fn what_a_sub_agent_has_done_is_undone_when_the_question_that_led_to_it_fails() {
     let stays = [("book", json!({ "seat": 1 })), ("book", json!({ "seat": 2 }))];
     let undone = [("cancel", json!({ "seat": 2 })), ("cancel", json!({ "seat": 1 }))];
-    for (reach, expected, open) in [
-        (Reach::agent("crew", "crew"), [&stays[..], &undone].concat(), 0),
-        (Reach::new("crew"), stays.to_vec(), 1),
+    for (reach, durable, expected, open) in [
+        (Reach::agent("crew", "crew"), false, [&stays[..], &undone].concat(), 0),
+        (Reach::new("crew"), false, stays.to_vec(), 1),
+        // Nor does it do the task once more.
+        (Reach::agent("crew", "crew"), true, stays.to_vec(), 1),
     ] {
         let (log, hang) = (Log::default(), Arc::default());
-        let (spec, team) = employers(reach, &log, &hang);
+        let (spec, team) = employers(reach, &log, &hang, durable);
         let (system, _) = System::recover(spec, Arc::new(MemoryStore::new())).await.unwrap();
         team.attach(&system, "desk/crews");
         port(&system).call("go").await.unwrap_err();
@@ -701,7 +714,7 @@ fn the_next_process_goes_on_with_undoing_what_a_sub_agent_has_done() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let (log, hang) = (Log::default(), Arc::new(AtomicBool::new(true)));
         let begin = async || {
-            let (spec, team) = employers(Reach::agent("crew", "crew"), &log, &hang);
+            let (spec, team) = employers(Reach::agent("crew", "crew"), &log, &hang, false);
             let (system, _) = System::recover(spec, Arc::clone(&store)).await.unwrap();
             team.attach(&system, "desk/crews");
             system

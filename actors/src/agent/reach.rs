@@ -69,7 +69,8 @@ impl Reach {
 
     /// To a sub-agent under this need, a [`Team`](super::Team) or an [`AgentTool`](super::AgentTool), which the model
     /// knows by this name. What it has done in its tasks is undone where a transaction fails: what it cannot undo is a
-    /// person's, and so is what the agent has done before.
+    /// person's, and so is what the agent has done before. Not so of [`AgentTool::durable_spec`](super::AgentTool::durable_spec),
+    /// which refuses to.
     pub fn agent(need: impl Into<String>, name: impl Into<String>) -> Self {
         let need = need.into();
         Self::new(need.clone()).undo(need, name, Value::clone)

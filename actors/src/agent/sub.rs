@@ -72,7 +72,8 @@ fn content<R: Borrow<AgentReply>>(answer: &Answer<R>, ctx: &Context) -> ToolRepl
 /// | [`Agent::durable_spec`] | [`AgentTool::durable_spec`] | the sub-agent goes on where its last step had ended, and the call waits for what comes of it |
 ///
 /// In a [transaction](mainstay::checkpoint::Scope::Transaction) that fails, what the sub-agent has done is undone if the agent
-/// that asks it says so: [`Reach::agent`](super::Reach::agent). Not so of a durable one, whose task is its own.
+/// that asks it says so: [`Reach::agent`](super::Reach::agent). [`AgentTool::durable_spec`] refuses to, with code `task_own`, since
+/// the task of a durable one is its own: a person is called.
 ///
 /// A durable one refuses a task that it has been given before: from [`AgentTool::spec`] such a call fails with code
 /// `task_known`.
@@ -132,6 +133,11 @@ impl Stateful for Joining {
         turn: Turn,
         ctx: &Context,
     ) -> Result<Step<ToolReply>, Fault> {
+        if ctx.undoes().is_some() {
+            // Nor is it given the task once more.
+            let why = "the task of a durable sub-agent is its own, and is not undone from here";
+            return Err(Fault::business(why).with_code("task_own"));
+        }
         if let Turn::Performed(performed) = &turn {
             let answer = performed.get::<AgentReply>(0).map_err(unheard)?;
             return Ok(Step::Reply(content(&answer, ctx)));

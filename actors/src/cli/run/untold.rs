@@ -63,7 +63,7 @@ impl Untold {
         for record in self.store.scan(&self.stream, 0, usize::MAX)? {
             let known = serde_json::from_slice::<(String, String)>(&record.bytes);
             if known.is_ok_and(|(key, _)| open(&key)) {
-                batch = batch.append(Arc::clone(&self.stream), record.bytes.to_vec());
+                batch = batch.append(Arc::clone(&self.stream), record.bytes);
             }
         }
         Ok(batch)
