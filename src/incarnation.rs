@@ -24,8 +24,8 @@ use crate::fault::{ExitCause, Fault};
 use crate::journal;
 use crate::port::{Cut, Flight};
 use crate::slot::{
-    Bill, Ended, Job, Next, OnTrial, Said, Slot, Unkept, Wake, Watched, Worker, let_go,
-    poll_watched, unwound, watched,
+    Bill, Ended, Job, Next, OnTrial, Said, Slot, Unkept, Wake, Watched, Worker, dropped, let_go,
+    poll_watched, unwound, unwound_here, watched,
 };
 
 mod apart;
@@ -255,7 +255,7 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
                     let ended = if !job.is_plain() {
                         Box::pin(attempt(slot, life, job, context, None)).await
                     } else {
-                        match unwound(|| B::clone(&life)) {
+                        match unwound_here(|| B::clone(&life)) {
                             Err(text) => (
                                 None,
                                 Ended::Crash(
@@ -266,7 +266,7 @@ impl<B: Stateful> Drive for StatefulWorker<B> {
                             Ok(before) => {
                                 let step = {
                                     let ask = &*job.mail.request;
-                                    match unwound(|| life.step(ask, Turn::First, context)) {
+                                    match unwound_here(|| life.step(ask, Turn::First, context)) {
                                         Ok(step) => {
                                             let mut step = pin!(Some(step));
                                             let ended = poll_fn(|task| {
@@ -379,14 +379,14 @@ async fn attempt<B: Stateful>(
         match gone {
             Ok((fresh, undone)) => {
                 let old = std::mem::replace(&mut life, fresh);
-                let _ = unwound(move || drop(old));
+                let _ = dropped(old);
                 turn = Turn::RolledBack(undone);
                 done = 0;
             }
             Err((fresh, why)) => {
                 if let Some(fresh) = fresh {
                     let old = std::mem::replace(&mut life, fresh);
-                    let _ = unwound(move || drop(old));
+                    let _ = dropped(old);
                 }
                 return not_back(life, why, Place::START, tainted());
             }
@@ -526,7 +526,7 @@ async fn attempt<B: Stateful>(
                     Box::new(Fault::timeout(format!("no answer within {limit:?}")))
                 }
                 Watched::Cut(_) => {
-                    let _ = unwound(move || drop(life));
+                    let _ = dropped(life);
                     break 'over (None, Ended::Crash(Box::new(ExitCause::Killed), tainted()));
                 }
             };

@@ -39,7 +39,7 @@ pub(crate) use asking::{AnyReply, Left, Making, Outcome, Question, Reading};
 pub(crate) use envelope::{Book, Envelope, Hold};
 pub(crate) use flight::{Cut, Flight, Soft, Tie};
 pub(crate) use gate::{Gate, Recording};
-pub(crate) use kept::{Kept, panic_text, unwound};
+pub(crate) use kept::{Kept, dropped, panic_text, unwound, unwound_here};
 pub(crate) use late::Late;
 pub(crate) use options::{AcceptOptions, More, UNDO};
 pub(crate) use replay::{Replayed, is_replayed};

@@ -75,7 +75,9 @@ pub(crate) use replay::{Answered, Replay, Replayed, told_apart};
 pub(crate) use state::{Adopted, Begun, Saved, Undoing, is_returned};
 pub(crate) use trial::OnTrial;
 pub(crate) use work::{Bill, Ended, Job, Next, Said};
-pub(crate) use worker::{Wake, Watched, Worker, guarded, let_go, poll_watched, unwound, watched};
+pub(crate) use worker::{
+    Wake, Watched, Worker, dropped, guarded, let_go, poll_watched, unwound, unwound_here, watched,
+};
 
 /// Whom a life's end is reported to.
 pub(crate) trait Boss: Send + Sync {

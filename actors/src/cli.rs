@@ -211,6 +211,11 @@ fn write_out(text: &str) {
     }
 }
 
+/// Whether all that was written to standard output has found its way.
+fn is_heard() -> bool {
+    UNWRITTEN.get().is_none() && !UNREAD.load(Ordering::Relaxed)
+}
+
 /// Writes a line to standard error.
 fn tell(text: impl fmt::Display) {
     let mut err = std::io::stderr().lock();

@@ -19,7 +19,7 @@ use crate::fate::{Answer, Given};
 use crate::fault::{Class, EffectKind, Fault};
 use crate::id::ChildPath;
 use crate::ledger::{EffectKey, EffectStatus, Happened, Input, Intent, Record, Trace};
-use crate::port::{Act, Call, Decode, Encode, Reply, Tie, Unanswered, unwound};
+use crate::port::{Act, Call, Decode, Encode, Reply, Tie, Unanswered, dropped};
 
 /// A call without an answer.
 pub(super) struct NoAnswer {
@@ -194,7 +194,7 @@ impl Effects {
             };
             if let Err(came) = tell.send(came) {
                 // The user's reply, which nobody hears.
-                let _ = unwound(move || drop(came));
+                let _ = dropped(came);
             }
         });
         match self.runtime.get() {

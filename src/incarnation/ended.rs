@@ -11,7 +11,7 @@ use crate::checkpoint::Snapshot;
 use crate::effects::EFFECT_UNKNOWN;
 use crate::fault::{ExitCause, Fault};
 use crate::port::Cut;
-use crate::slot::{Ended, Job, NotBack, Said, Slot, Unkept, Watched, Writing, unwound};
+use crate::slot::{Ended, Job, NotBack, Said, Slot, Unkept, Watched, Writing, dropped};
 
 /// What a step is cut short by.
 pub(super) const HEARD: [Cut; 2] = [Cut::Kill, Cut::Timeout];
@@ -20,7 +20,7 @@ pub(super) const HEARD: [Cut; 2] = [Cut::Kill, Cut::Timeout];
 #[inline]
 pub(super) fn let_drop<B>(before: B) {
     if std::mem::needs_drop::<B>() {
-        let _ = unwound(move || drop(before));
+        let _ = dropped(before);
     }
 }
 
@@ -61,15 +61,15 @@ pub(super) async fn keep<B: Stateful>(
             (Some(life), Ended::Reply(reply, said))
         }
         Err(Unkept::Failed(fault)) => {
-            let _ = unwound(move || drop(reply));
+            let _ = dropped(reply);
             failed(life, before, fault, again, context)
         }
         Err(Unkept::Late) => {
-            let _ = unwound(move || drop(reply));
+            let _ = dropped(reply);
             late(life, before, context)
         }
         Err(Unkept::Ended(cause)) => {
-            let _ = unwound(move || drop((reply, before)));
+            let _ = dropped((reply, before));
             (None, Ended::Crash(lost(life, cause), is_tainted(context)))
         }
     }
@@ -85,7 +85,7 @@ pub(super) fn failed<B: Stateful>(
     context: &Context,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     let torn = std::mem::replace(&mut *life, before);
-    if let Err(text) = unwound(move || drop(torn)) {
+    if let Err(text) = dropped(torn) {
         return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), is_tainted(context)));
     }
     // An effect that nobody knows about makes the outcome of the whole request unknown.
@@ -100,7 +100,7 @@ pub(super) fn late<B: Stateful>(
     context: &Context,
 ) -> (Option<Box<B>>, Ended<B::Reply>) {
     let gone = std::mem::replace(&mut *life, before);
-    if let Err(text) = unwound(move || drop(gone)) {
+    if let Err(text) = dropped(gone) {
         return (None, Ended::Crash(lost(life, ExitCause::Panic(text)), is_tainted(context)));
     }
     (Some(life), Ended::Cut(Cut::Cancel, is_tainted(context)))
@@ -134,7 +134,7 @@ pub(super) fn not_back<B, R>(
 }
 
 pub(super) fn lost<B>(life: Box<B>, cause: ExitCause) -> Box<ExitCause> {
-    let _ = unwound(move || drop(life));
+    let _ = dropped(life);
     Box::new(cause)
 }
 

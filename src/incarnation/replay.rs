@@ -12,7 +12,9 @@ use crate::effects::Site;
 use crate::fate::Cost;
 use crate::fault::{ExitCause, Fault};
 use crate::port::{Cut, Flight, Replayed as Guarded};
-use crate::slot::{Ended, Job, Replay, Replayed, Slot, Unkept, Watched, Worker, unwound, watched};
+use crate::slot::{
+    Ended, Job, Replay, Replayed, Slot, Unkept, Watched, Worker, dropped, unwound, watched,
+};
 
 /// How often a step is tried that was tried again when the request was handled first: more often than any
 /// ladder has rungs.
@@ -58,7 +60,7 @@ pub(super) async fn brought_up<B: Stateful>(
         match slot.mend(job).await {
             Ok(fresh) => {
                 let old = std::mem::replace(&mut life, fresh);
-                let _ = unwound(move || drop(old));
+                let _ = dropped(old);
             }
             Err(unkept) => {
                 return Err(not_kept(life, unkept, Place::START, is_tainted(context)));
@@ -137,7 +139,7 @@ async fn renewed<B: Stateful>(
     after: Option<&(Snapshot, u64)>,
     job: &Job<StatefulWorker<B>>,
 ) -> CaughtUp<B, B::Reply> {
-    let _ = unwound(move || drop(life));
+    let _ = dropped(life);
     let state = after.map(|(snapshot, _)| snapshot.clone()).or_else(|| slot.base());
     match slot.life_from(state.as_ref(), job).await {
         Ok(fresh) => Ok(fresh),
@@ -188,14 +190,14 @@ async fn again<B: Stateful>(
             Watched::Done((_, true)) => {
                 Over::Failed("a step asks somebody without leaving that to the runtime".to_owned())
             }
-            Watched::Done((Ok(Step::Reply(reply)), _)) => match unwound(move || drop(reply)) {
+            Watched::Done((Ok(Step::Reply(reply)), _)) => match dropped(reply) {
                 Ok(()) => Over::Done,
                 Err(text) => Over::Failed(text),
             },
             Watched::Done((Ok(Step::Continue), _)) => {
                 (turn, done) = (Turn::Again, done + 1);
                 context.attempt = 1;
-                let _ = unwound(move || drop(before));
+                let _ = dropped(before);
                 continue;
             }
             Watched::Done((Ok(Step::Perform(calls)), _)) => {
@@ -203,7 +205,7 @@ async fn again<B: Stateful>(
                     Ok(performed) => {
                         (turn, done) = (Turn::Performed(performed), done + 1);
                         context.attempt = 1;
-                        let _ = unwound(move || drop(before));
+                        let _ = dropped(before);
                         continue;
                     }
                     Err(fault) => Over::Failed(fault.to_string()),
@@ -214,7 +216,7 @@ async fn again<B: Stateful>(
                 context.attempt += 1;
                 context.feedback = fault.feedback.clone().or(context.feedback);
                 let torn = std::mem::replace(&mut *life, before);
-                if let Err(text) = unwound(move || drop(torn)) {
+                if let Err(text) = dropped(torn) {
                     return Ok((life, Over::Failed(text)));
                 }
                 continue;
@@ -227,7 +229,7 @@ async fn again<B: Stateful>(
             }
             Watched::Cut(_) => return Err(killed(life)),
         };
-        let _ = unwound(move || drop(before));
+        let _ = dropped(before);
         return Ok((life, over));
     }
 }

@@ -14,7 +14,7 @@ use super::{BATCH, Drive, StatelessWorker, admit, rest};
 use crate::behavior::{Context, Place, Stateless};
 use crate::fault::{ExitCause, Fault};
 use crate::port::{Cut, Flight};
-use crate::slot::{Bill, Ended, Job, Next, OnTrial, Said, Slot, Unkept, Watched, unwound, watched};
+use crate::slot::{Bill, Ended, Job, Next, OnTrial, Said, Slot, Unkept, Watched, dropped, watched};
 
 /// After an attempt that had to wait so many are expected to.
 const ALIKE: u32 = 8;
@@ -134,7 +134,7 @@ async fn serve<B: Stateless>(
     job.bill = Bill::of(&context);
     drop(context);
     // The last one to hold a life that has ended drops it.
-    let _ = unwound(move || drop(life));
+    let _ = dropped(life);
     (job, ended)
 }
 
@@ -157,7 +157,7 @@ async fn kept<B: Stateless>(
         Ok(()) => return Ended::Reply(reply, Said { kept: answers, ..Said::of(context) }),
         Err(unkept) => unkept,
     };
-    let _ = unwound(move || drop(reply));
+    let _ = dropped(reply);
     match unkept {
         Unkept::Failed(fault) => Ended::Fault(fault, Place::START, tainted),
         Unkept::Ended(cause) => Ended::Crash(Box::new(cause), tainted),

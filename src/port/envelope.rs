@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::copies::Copies;
-use super::{AcceptOptions, Gate, Home, Kept, Late, More, Soft, Trying, unwound};
+use super::{AcceptOptions, Gate, Home, Kept, Late, More, Soft, Trying, dropped};
 use crate::checkpoint::Budgets;
 use crate::decision::Action;
 use crate::error::CallError;
@@ -425,7 +425,7 @@ impl<Q, R> Envelope<Q, R> {
             _ => drop(cell),
         }
         // The user's reply, dropped in the runtime's own task.
-        let _ = unwound(move || drop(outcome));
+        let _ = dropped(outcome);
     }
 
     /// Its caller hears nothing until what this returns is dropped; `None` when he has heard, has left, or

@@ -8,8 +8,31 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs user code that does not wait. A panic comes back as its text.
+///
+/// What catches is compiled once and not for each caller: a slot has dozens of them, for each behavior of a
+/// user. It costs a call through a pointer; see [`unwound_here`].
 pub(crate) fn unwound<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    let mut run = Some(run);
+    let mut made = None;
+    caught(&mut || made = run.take().map(|run| run()))?;
+    Ok(made.expect("it has run to its end"))
+}
+
+fn caught(run: &mut dyn FnMut()) -> Result<(), String> {
+    unwound_here(run)
+}
+
+/// As [`unwound`], compiled for its caller: for what every request passes.
+#[inline]
+pub(crate) fn unwound_here<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(panic_text)
+}
+
+/// Drops a user's value. A panic comes back as its text.
+#[inline]
+pub(crate) fn dropped<T>(value: T) -> Result<(), String> {
+    // A type without a destructor has nothing that could panic.
+    if std::mem::needs_drop::<T>() { unwound_here(move || drop(value)) } else { Ok(()) }
 }
 
 /// The text of a panic's payload. A payload may panic when it is dropped; that is nobody's news.
@@ -51,10 +74,6 @@ impl<Q> Deref for Kept<Q> {
 
 impl<Q> Drop for Kept<Q> {
     fn drop(&mut self) {
-        let value = self.0.take();
-        // A type without a destructor has nothing that could panic.
-        if std::mem::needs_drop::<Q>() {
-            let _ = unwound(move || drop(value));
-        }
+        let _ = dropped(self.0.take());
     }
 }

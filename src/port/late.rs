@@ -22,7 +22,7 @@ impl Late {
         let tell = self.0.lock().take();
         if let Some(Err(unheard)) = tell.map(|tell| tell.send(answer)) {
             // The user's reply, dropped in the runtime's own task.
-            let _ = super::unwound(move || drop(unheard));
+            let _ = super::dropped(unheard);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::fault::Fault;
 use crate::journal::Handed;
 use crate::port::Cut;
-use crate::slot::worker::{Worker, unwound, watched};
+use crate::slot::worker::{Worker, dropped, watched};
 
 impl<W: Worker> Slot<W> {
     /// Brings the state back to where the request in hand began, in a newly made life; and within a transaction, or where
@@ -45,7 +45,7 @@ impl<W: Worker> Slot<W> {
         };
         // From here on it is this life that the child goes on with, however the rest ends.
         let left = self.desk().saved.as_mut().and_then(|saved| saved.mid.take());
-        let _ = unwound(move || drop(left));
+        let _ = dropped(left);
         // It stands where its request began. Whoever has it stand still may have whoever undoes do so as well.
         self.says_back(job, due);
         self.stands_between(job.ticket);

@@ -15,7 +15,7 @@ use crate::id::Incarnation;
 use crate::mailbox::Ticket;
 use crate::moment::Moment;
 use crate::port::{Cut, Flight};
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped};
 
 /// How the last life ended, or the last attempt failed, whichever was later.
 pub(crate) struct LastEnd {
@@ -55,7 +55,7 @@ impl<W: Worker> Locked<'_, W> {
         }
         MutexGuard::unlocked(&mut self.0, move || {
             for value in rubbish {
-                let _ = unwound(move || drop(value));
+                let _ = dropped(value);
             }
         });
     }

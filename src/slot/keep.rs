@@ -18,7 +18,7 @@ use crate::fault::{Class, ExitCause, Fault};
 use crate::id::{ChildPath, Incarnation};
 use crate::journal::{self, End, Handed, Journal};
 use crate::port::{Cut, Recording};
-use crate::slot::worker::{Watched, Worker, unwound, watched};
+use crate::slot::worker::{Watched, Worker, dropped, unwound, watched};
 
 /// The code of a fault that tells of a reply that cannot be kept.
 const UNRECORDABLE: &str = "reply_unrecordable";
@@ -64,7 +64,7 @@ impl<W: Worker> Slot<W> {
             (due, snapshot, before)
         };
         // What it alone still had is the user's, and is not dropped under the lock.
-        let _ = unwound(move || drop(before));
+        let _ = dropped(before);
         let Some(journal) = self.journal().filter(|_| due) else { return Ok(None) };
         let (key, round) = (context.task(), job.mail.round());
         let in_hand = StoredInHand { key, step, back: false, undo: Undoing::No, round };

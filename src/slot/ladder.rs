@@ -21,7 +21,7 @@ use crate::policy::{
 };
 use crate::port::{Book, Cut};
 use crate::slot::recovery::count_fallback;
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped};
 use crate::slot::{Carrier, Ended};
 
 /// What an attempt ended with.
@@ -179,7 +179,7 @@ impl<W: Worker> Slot<W> {
         }
         for left in [unused, ended_life] {
             if left.is_some() {
-                let _ = unwound(move || drop(left));
+                let _ = dropped(left);
             }
         }
     }
@@ -671,7 +671,7 @@ impl<W: Worker> Slot<W> {
         }
         let me = self.me.upgrade()?;
         Some(Box::new(move || {
-            let _ = unwound(move || drop(parked));
+            let _ = dropped(parked);
             me.hub.emit(Event::Zombie { child: me.path.clone(), incarnation: life });
             if !orphan {
                 me.climb(&mail, ticket, Cause::Exit(ExitCause::Hang), None, tainted, me.hub.now());

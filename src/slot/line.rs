@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
 use crate::journal::Journal;
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped, unwound};
 
 /// How what a child has become stands to what the store has of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,7 +295,7 @@ impl<W: Worker> Slot<W> {
             Ok(Err(why)) => why,
             Err(panic) => CheckpointError::RestorePanicked { checkpoint: id, panic },
         };
-        let _ = unwound(move || drop(life));
+        let _ = dropped(life);
         Err(why)
     }
 
@@ -376,7 +376,7 @@ impl<W: Worker> Slot<W> {
                     && let Ok(life) = unwound(|| self.worker.construct())
                 {
                     saved.base = unwound(|| W::snapshot(&life)).ok().flatten();
-                    let _ = unwound(move || drop(life));
+                    let _ = dropped(life);
                 }
                 return;
             };
@@ -398,7 +398,7 @@ impl<W: Worker> Slot<W> {
         if let Some(before) = before {
             // Not here: a supervisor may have put it there, and what it drops is user code.
             self.hub.spawn(async move {
-                let _ = unwound(move || drop(before));
+                let _ = dropped(before);
             });
         }
     }
@@ -433,7 +433,7 @@ impl<W: Worker> Slot<W> {
             }
             // Its request has got its fate in the meantime: what is older is tried.
             _ => {
-                let _ = unwound(move || drop(life));
+                let _ = dropped(life);
                 let fresh = unwound(|| self.worker.construct()).map_err(|text| {
                     ExitCause::StartFailed(format!("the constructor panicked: {text}"))
                 })?;
@@ -491,7 +491,7 @@ impl<W: Worker> Slot<W> {
                 None => {
                     let life = unwound(|| self.worker.construct()).map_err(Unkept::panicked)?;
                     let base = unwound(|| W::snapshot(&life)).map_err(Unkept::panicked)?;
-                    let _ = unwound(move || drop(life));
+                    let _ = dropped(life);
                     let base = base.ok_or_else(|| {
                         let gone = Fault::internal("the checkpoint is gone").with_code("store");
                         Unkept::failed(gone)

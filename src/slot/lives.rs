@@ -17,7 +17,7 @@ use crate::lifecycle::{self, Output, Stage};
 use crate::mailbox::{self, Ticket};
 use crate::moment::Moment;
 use crate::port::{Cut, Late};
-use crate::slot::worker::{Worker, guarded, unwound};
+use crate::slot::worker::{Worker, dropped, guarded, unwound};
 
 /// How a life is ended.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl<W: Worker> Slot<W> {
             }
         };
         if let Some(unused) = unused {
-            unwound(move || drop(unused)).ok();
+            dropped(unused).ok();
         }
         result
     }
@@ -144,11 +144,11 @@ impl<W: Worker> Slot<W> {
                 Ok(life)
             }
             Ok(Err(fault)) => {
-                unwound(move || drop(life)).ok();
+                dropped(life).ok();
                 Err(failed(fault.to_string()))
             }
             Err(text) => {
-                unwound(move || drop(life)).ok();
+                dropped(life).ok();
                 match self.start_panicked() {
                     Suspicion::Guilty => self.convict(),
                     Suspicion::Try if self.starts_without_state(context, limit).await => {
@@ -185,7 +185,7 @@ impl<W: Worker> Slot<W> {
     async fn starts_without_state(&self, context: &StartContext, limit: Moment) -> bool {
         let Ok(mut life) = unwound(|| self.worker.construct()) else { return false };
         let started = self.started(&mut life, context, limit).await;
-        unwound(move || drop(life)).ok();
+        dropped(life).ok();
         matches!(started, Ok(Ok(())))
     }
 
@@ -239,7 +239,7 @@ impl<W: Worker> Slot<W> {
                     }
                 }
             }
-            unwound(move || drop(life)).ok();
+            dropped(life).ok();
         }
         {
             let mut desk = self.desk();
@@ -317,7 +317,7 @@ impl<W: Worker> Slot<W> {
             self.climb(&mail, ticket, Cause::Exit(ExitCause::Stopped), None, tainted, now);
         }
         if let Some(parked) = parked {
-            unwound(move || drop(parked)).ok();
+            dropped(parked).ok();
         }
     }
 
@@ -489,7 +489,7 @@ impl<W: Worker> Slot<W> {
             rest.notify_one();
         }
         if let Some(parked) = parked {
-            unwound(move || drop(parked)).ok();
+            dropped(parked).ok();
         }
     }
 

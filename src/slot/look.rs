@@ -21,7 +21,7 @@ use crate::mirror::{BudgetView, CheckpointView, Detail, InFlight, LastCause, Nod
 use crate::moment::Moment;
 use crate::port::{Accept, Envelope, Port, PortTable};
 use crate::slot::Adopted;
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped, unwound};
 use crate::spec::ChildSpec;
 
 /// A slot, type erased.
@@ -117,7 +117,7 @@ impl<W: Worker> Look for Slot<W> {
         }
         let life = self.new_life()?;
         let taken = unwound(|| W::snapshot(&life));
-        unwound(move || drop(life)).ok();
+        dropped(life).ok();
         let taken = taken.map_err(|panic| self.no_life("snapshot", panic))?;
         Ok(taken.map(|snapshot| {
             let id = snapshot.schema();
@@ -136,7 +136,7 @@ impl<W: Worker> Look for Slot<W> {
     fn can_restore(&self, validated: &Validated) -> Result<(), CheckpointError> {
         match self.life_with(validated) {
             Ok(life) => {
-                let _ = unwound(move || drop(life));
+                let _ = dropped(life);
                 Ok(())
             }
             Err(CheckpointError::NoLife { .. }) => Ok(()),
@@ -235,7 +235,7 @@ impl<W: Worker> Look for Slot<W> {
         let turn = Turn::RolledBack(undone);
         let place = Place { turn, ..Place::START };
         let before = self.desk().rare().resume.replace(Box::new((request, place)));
-        let _ = unwound(move || drop(before));
+        let _ = dropped(before);
     }
 }
 

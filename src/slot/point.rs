@@ -24,7 +24,7 @@ use crate::mailbox::{self, Order, Ticket};
 use crate::moment::Moment;
 use crate::points::{Asked, Choice, Point, Said};
 use crate::policy::{self, CheckpointFacts, History, Standing};
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped, unwound};
 
 /// What was decided about a failed attempt, and is still to be carried out.
 pub(super) struct Pending {
@@ -273,7 +273,7 @@ impl<W: Worker> Slot<W> {
                 if let Some(me) = me {
                     me.let_ways_go(&due.ways, false);
                 }
-                let _ = unwound(move || drop(said));
+                let _ = dropped(said);
             }
         });
     }
@@ -313,7 +313,7 @@ impl<W: Worker> Slot<W> {
             return said;
         }
         mail.forget_journaled();
-        let _ = unwound(move || drop(said));
+        let _ = dropped(said);
         None
     }
 
@@ -386,7 +386,7 @@ impl<W: Worker> Slot<W> {
         let mut desk = self.desk();
         let Some(mail) = self.take_out(&mut desk, mail, now) else {
             drop(desk);
-            let _ = unwound(move || drop(answer));
+            let _ = dropped(answer);
             return;
         };
         match answer {
@@ -477,7 +477,7 @@ impl<W: Worker> Slot<W> {
         self.publish(&mut desk);
         self.wake(desk, now);
         let Some(Settled { mail, fate }) = settled else {
-            let _ = unwound(move || drop(value));
+            let _ = dropped(value);
             return;
         };
         if let Some(group) = &mail.home {

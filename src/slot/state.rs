@@ -22,7 +22,7 @@ use crate::fault::{ExitCause, Fault};
 use crate::id::{CheckpointId, Incarnation, RequestId};
 use crate::journal::Journal;
 use crate::port::Recording;
-use crate::slot::worker::{Worker, guarded, unwound};
+use crate::slot::worker::{Worker, dropped, guarded, unwound};
 
 /// The state a child can go back to.
 pub(crate) struct Saved {
@@ -293,7 +293,7 @@ impl<W: Worker> Slot<W> {
                 }
                 Ok(Err(error)) if error.is_retryable() => {
                     // Nothing is wrong with the state: the next start has it again.
-                    let _ = unwound(move || drop(life));
+                    let _ = dropped(life);
                     self.put_back(unfit);
                     return Err(ExitCause::StartFailed(error.to_string()));
                 }
@@ -312,7 +312,7 @@ impl<W: Worker> Slot<W> {
                 }
             };
             let old = std::mem::replace(&mut life, fresh);
-            unwound(move || drop(old)).ok();
+            dropped(old).ok();
         }
     }
 
@@ -451,7 +451,7 @@ impl<W: Worker> Slot<W> {
     pub(crate) fn adopt_beginning(&self, oldest: CheckpointId) {
         let Ok(life) = unwound(|| self.worker.construct()) else { return };
         let snapshot = unwound(|| W::snapshot(&life)).ok().flatten();
-        unwound(move || drop(life)).ok();
+        dropped(life).ok();
         if let Some(saved) = &mut self.desk().saved {
             saved.base = snapshot;
             saved.anchor = Anchor::found(oldest);
@@ -541,7 +541,7 @@ impl<W: Worker> Slot<W> {
         Ok(match unwound(|| base.map_or(Ok(()), |base| W::restore(&mut life, base))) {
             Ok(Ok(())) => Ok(life),
             Ok(Err(error)) if error.is_retryable() => {
-                let _ = unwound(move || drop(life));
+                let _ = dropped(life);
                 return Err(Unkept::failed(
                     Fault::internal(error.to_string()).with_code("restore"),
                 ));

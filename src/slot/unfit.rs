@@ -10,7 +10,7 @@ use crate::checkpoint::Snapshot;
 use crate::event::Event;
 use crate::fault::ExitCause;
 use crate::id::{CheckpointId, Incarnation};
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped};
 
 /// See the [module](self).
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl<W: Worker> Slot<W> {
         for (checkpoint, why) in &unfit.states {
             self.tell_unfit(*checkpoint, why);
         }
-        let _ = unwound(move || drop(unfit));
+        let _ = dropped(unfit);
     }
 
     /// Nothing is said of these: the next start finds all as this one did.
@@ -105,7 +105,7 @@ impl<W: Worker> Slot<W> {
     ) -> Result<W::Life, ExitCause> {
         if !unfit.is_empty() && self.journal().is_some() {
             let why = of_no_use(&unfit.states);
-            let _ = unwound(move || drop(life));
+            let _ = dropped(life);
             self.put_back(unfit);
             return Err(ExitCause::StartFailed(why));
         }

@@ -20,7 +20,7 @@ use crate::moment::Moment;
 use crate::policy::budget::Reservation;
 use crate::port::{Cut, Flight};
 use crate::slot::hold::Hold;
-use crate::slot::worker::{Worker, unwound};
+use crate::slot::worker::{Worker, dropped};
 use crate::watch::Input;
 
 mod bill;
@@ -369,7 +369,7 @@ impl<W: Worker> Slot<W> {
         if self.is_fenced(&desk, carrier, &job, said.kept) {
             drop(desk);
             self.stale(&job.mail, job.ticket);
-            let _ = unwound(move || drop((life, reply)));
+            let _ = dropped((life, reply));
             return carrier.map_or(Next::Rest, |number| self.begin_work(number, holder));
         }
         let finished = desk.mailbox.on(
@@ -396,7 +396,7 @@ impl<W: Worker> Slot<W> {
             _ => {
                 drop(desk);
                 self.stale(&job.mail, job.ticket);
-                let _ = unwound(move || drop(life));
+                let _ = dropped(life);
                 return carrier.map_or(Next::Rest, |number| self.begin_work(number, holder));
             }
         };
@@ -466,17 +466,17 @@ impl<W: Worker> Slot<W> {
                         ..answer
                     }));
                 }
-                _ => drop(unwound(move || drop(reply))),
+                _ => drop(dropped(reply)),
             }
             if late {
                 self.stale(&job.mail, job.ticket);
             }
         }
         if unused.is_some() {
-            let _ = unwound(move || drop(unused));
+            let _ = dropped(unused);
         }
         if past.is_some() {
-            let _ = unwound(move || drop(past));
+            let _ = dropped(past);
         }
         if let Some(report) = report {
             report();

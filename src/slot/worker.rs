@@ -16,7 +16,7 @@ use crate::error::CheckpointError;
 use crate::fault::{ExitCause, Fault};
 use crate::port::{Cut, Flight, panic_text as text};
 
-pub(crate) use crate::port::unwound;
+pub(crate) use crate::port::{dropped, unwound, unwound_here};
 
 /// The only message that is sent through ractor: look at your slot. One of ractor's own kinds, so that this
 /// crate compiles whether or not another one switches ractor's feature `cluster` on, which asks more of a
@@ -52,7 +52,7 @@ struct Shield<F>(Option<Pin<Box<F>>>);
 impl<F> Drop for Shield<F> {
     fn drop(&mut self) {
         if let Some(future) = self.0.take() {
-            let _ = unwound(move || drop(future));
+            let _ = dropped(future);
         }
     }
 }
@@ -60,7 +60,7 @@ impl<F> Drop for Shield<F> {
 /// Runs user code that waits. A panic comes back as its text: also one before there is a future, and
 /// one while the future is dropped, be it that nobody waits for it any more.
 pub(crate) async fn guarded<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, String> {
-    let mut future = Shield(Some(Box::pin(unwound(make)?)));
+    let mut future = Shield(Some(Box::pin(unwound_here(make)?)));
     let result = poll_fn(|task| {
         let Some(inner) = future.0.as_mut() else { return Poll::Pending };
         match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(task))) {
@@ -71,7 +71,7 @@ pub(crate) async fn guarded<F: Future>(make: impl FnOnce() -> F) -> Result<F::Ou
     })
     .await;
     let done = future.0.take();
-    match (unwound(move || drop(done)), result) {
+    match (dropped(done), result) {
         (Err(text), Ok(_)) => Err(text),
         (_, result) => result,
     }
@@ -93,7 +93,7 @@ pub(crate) async fn watched<F: Future, T>(
     flight: &Flight,
     heard: &[Cut],
 ) -> Watched<T> {
-    let mut future = match unwound(make) {
+    let mut future = match unwound_here(make) {
         Ok(future) => pin!(Some(future)),
         Err(text) => return Watched::Panicked(text),
     };

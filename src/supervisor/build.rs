@@ -27,7 +27,7 @@ use crate::mirror::{Facts, Kind, Roster};
 use crate::policy::{GroupKind, Policy, Within};
 use crate::port::{NotUndone, PortTable};
 use crate::recipe::{Built, BuiltGroup, GroupSite, Site};
-use crate::slot::{Look, Managed, Rules, unwound};
+use crate::slot::{Look, Managed, Rules, dropped};
 use crate::spec::{
     ChildSpec, Codec, GroupSpec, Node, SupervisorSpec, defined_by, domains, dynamic_child, resolve,
 };
@@ -623,7 +623,7 @@ fn template(node: &Supervisor, spec: &Arc<ChildSpec>) -> (Arc<ChildSpec>, Arc<Ru
             *last = Some((Arc::downgrade(spec), Arc::downgrade(&rules)));
             drop(last);
             // The user's closures are in there, and this is the supervisor's task.
-            let _ = unwound(move || drop(other));
+            let _ = dropped(other);
             (Arc::clone(spec), rules)
         }
     }

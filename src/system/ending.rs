@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Inner, System};
 use crate::fault::ExitCause;
 use crate::hub::{Claim, Hub};
-use crate::port::unwound;
+use crate::port::{dropped, unwound};
 use crate::supervisor::{Registry, Supervisor};
 
 /// For how long the end of a system waits for outcomes to be written down.
@@ -58,7 +58,7 @@ impl Drop for Leaves {
             self.registry.clear();
         });
         for shelved in self.root.hub.shelf.close() {
-            let _ = unwound(move || drop(shelved));
+            let _ = dropped(shelved);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::{Batch, Durability, Listed};
 use crate::error::QuarantineError;
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Aside, Journal, Releasing, failed};
-use crate::port::{AcceptOptions, More, Receipt, unwound};
+use crate::port::{AcceptOptions, More, Receipt, dropped, unwound};
 use crate::quarantine::{Quarantined, Shelved, Stays};
 
 /// The requests and checkpoints that were set aside. See [`System::quarantine`].
@@ -259,7 +259,7 @@ impl QuarantineRef {
     fn drop_outside(&self, shelved: Option<Shelved>) {
         if let Some(shelved) = shelved {
             self.system.inner.hub.effects.ended(&shelved.task);
-            let _ = unwound(move || drop(shelved));
+            let _ = dropped(shelved);
         }
     }
 }

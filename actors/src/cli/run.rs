@@ -24,7 +24,7 @@ use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::signals::Ended;
-use super::{Failed, Show, UNREAD, say, tell};
+use super::{Failed, Show, is_heard, say, tell};
 use alerts::Alerts;
 use done::Deeds;
 use heard::Heard;
@@ -109,6 +109,8 @@ pub(crate) struct Session {
     untold: Option<Untold>,
     /// Whether all of it is told with the last that is said.
     is_told: bool,
+    /// What was said in a conversation that is told and is to be kept.
+    turns: Vec<(String, String)>,
     /// What became of questions of before, for a program.
     before: Vec<Value>,
     /// Who can say what a person is asked; `None` where nobody types.
@@ -202,6 +204,7 @@ impl Session {
             keys,
             untold,
             is_told: false,
+            turns: Vec::new(),
             before,
             lines,
             later,
@@ -266,11 +269,27 @@ impl Session {
         }
     }
 
-    /// What became of all that was asked has been shown.
-    async fn all_told(&self) {
-        if let Some(untold) = &self.untold {
-            // Where the store does not take it, the next process tells it again.
-            let _ = untold.all_told(|key| taken::is_open(&self.system, key)).await;
+    /// What became of all that was asked has been shown. What could not be written is told by the next process:
+    /// nobody has it, and who gives the command again would have it all done again.
+    async fn all_told(&mut self) {
+        let (Some(untold), Some(talk), true) = (&self.untold, &self.talk, is_heard()) else {
+            return;
+        };
+        let turns = std::mem::take(&mut self.turns);
+        let told = untold.told(|key| taken::is_open(&self.system, key));
+        let batch = told.and_then(|told| match (told, &*turns) {
+            (None, []) => Ok(None),
+            // In one: a conversation has a turn once.
+            (told, turns) => talk.keep(turns, told.unwrap_or_default()).map(Some),
+        });
+        let done = match batch {
+            Ok(None) => return,
+            Ok(Some(batch)) => untold.commit(batch).await,
+            Err(error) => Err(error),
+        };
+        if let (Err(error), false) = (done, turns.is_empty()) {
+            // It ends nothing. What is not taken off the list is told again.
+            tell(format_args!("the next process will not know this: {error}"));
         }
     }
 
@@ -331,9 +350,10 @@ impl Session {
     async fn options(&mut self, question: &str) -> CallOptions {
         let mut key = self.key.take();
         self.is_told = false;
+        let is_turn = self.later.is_some();
         if let Some(untold) = &self.untold
             // A store that does not take it does not take the question, either.
-            && let Ok(own) = untold.asks(key.clone(), question).await
+            && let Ok(own) = untold.asks(key.clone(), question, is_turn).await
         {
             key = Some(own);
         }

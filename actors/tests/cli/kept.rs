@@ -242,6 +242,107 @@ async fn a_turn_of_a_conversation_that_was_kept_and_not_told_is_told_and_is_a_pa
     assert_eq!((told("is it?"), told("yes more"), told("so it is"), told("sure?")), (1, 1, 1, 1));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_could_not_be_written_is_not_told_and_its_question_not_asked_again() {
+    let server = StubServer::start().await.unwrap();
+    let folder = keeper(&server, AGENT);
+    for json in [&[][..], &["--json"]] {
+        let arguments = [&["run", "t.toml", "pay it"][..], json].concat();
+        for is_read in [true, false] {
+            let count = server.count();
+            server.then(Row::reply("paid"));
+            let mut command = super::harness::command(&folder.0, &arguments);
+            if is_read {
+                // A full disk.
+                command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+            }
+            let mut child = command.spawn().unwrap();
+            drop(child.stdout.take());
+            let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+            assert_eq!(ended.await.unwrap().status.code(), Some(i32::from(is_read)));
+            assert_eq!(server.count(), count + 1);
+            let said = run(&folder, &arguments).await;
+            assert!(said.code == 0 && said.out.contains("paid"), "{arguments:?}: {said:?}");
+            assert_eq!(server.count(), count + 1, "{arguments:?}: it was paid");
+        }
+    }
+    let said = run(&folder, &["run", "t.toml", "--json"]).await;
+    assert!(said.out.contains("not_asked"), "all of it is told: {said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_ends_while_the_next_one_is_typed_is_told_once() {
+    let server = StubServer::start().await.unwrap();
+    let folder = keeper(&server, AGENT);
+    for (typed, before, text) in [("first", 0, "one"), ("second", 1, "two")] {
+        let count = server.count();
+        server.then(Row::hang());
+        let process = start(&folder, &["run", "t.toml", "first"]);
+        server.asked(count + 1).await;
+        drop(process);
+        let answer = format!("one, of {typed}");
+        server.then(Row::reply(&answer));
+        server.then(Row::reply("two"));
+        let mut process = start(&folder, &["run", "t.toml", "--json"]);
+        let store = folder.0.join("state");
+        tokio::task::spawn_blocking(move || while !holds(&store, &answer) {}).await.unwrap();
+        process.0.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let mut out = process.0.stdout.take().unwrap();
+        let read = move || {
+            let mut text = String::new();
+            out.read_to_string(&mut text).map(|_| text)
+        };
+        let said = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+        let answer: Value = serde_json::from_str(&said).unwrap();
+        assert!(answer["text"].as_str().unwrap().starts_with(text), "{said}");
+        assert_eq!(answer["before"].as_array().map_or(0, Vec::len), before, "{said}");
+    }
+}
+
+/// Whether a file of the folder has the text in it.
+fn holds(folder: &std::path::Path, text: &str) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|it| std::fs::read(it.path()).ok()).any(|bytes| {
+        let mut windows = bytes.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_of_a_conversation_is_not_the_answer_to_the_same_words_and_not_lost_by_them() {
+    let server = StubServer::start().await.unwrap();
+    let folder = keeper(&server, AGENT);
+    for is_open in [false, true] {
+        let mut process = start(&folder, &["run", "t.toml", "--chat"]);
+        let count = server.count();
+        let row = if is_open { Row::hang() } else { Row::reply(&long("deleted")) };
+        server.then(row);
+        process.0.stdin.as_mut().unwrap().write_all(b"yes\n").unwrap();
+        match is_open {
+            true => server.asked(count + 1).await,
+            false => prints(&mut process).await,
+        }
+        drop(process);
+        if is_open {
+            server.then(Row::reply("deleted more"));
+        }
+        server.then(Row::reply("yes to what?"));
+        let said = run(&folder, &["run", "t.toml", "--json", "yes"]).await;
+        let answer: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(answer["text"], "yes to what?", "{is_open}");
+        let told = answer["before"][0]["text"].as_str().unwrap();
+        assert!(told.starts_with("deleted more"), "{is_open}: {told:.50}");
+        server.then(Row::reply("gone"));
+        let said = chat(&folder, "and now?\n").await;
+        assert_eq!(said.out, "gone\n", "{is_open}: it was told");
+        let last = server.requests().pop().unwrap().json()["messages"].to_string();
+        let told = |what: &str| last.matches(what).count();
+        let turns = 1 + usize::from(is_open);
+        assert_eq!((told("deleted more"), told("yes to what?")), (turns, 0), "{is_open}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_was_told_is_not_told_again() {
     let server = StubServer::start().await.unwrap();

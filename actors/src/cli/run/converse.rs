@@ -7,16 +7,14 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mainstay::checkpoint::Batch;
-use mainstay::error::StoreError;
 use mainstay_actors::chat::Message;
 
+use super::super::UNREAD;
 use super::lines::{Lines, Typed, is_interactive};
 use super::said::Said;
-use super::taken::is_open;
 use super::talk::Talk;
 use super::words::Why;
-use super::{Session, TOO_MUCH, UNREAD, interrupt, say, tell, tell_left_out, tell_taken};
+use super::{Session, TOO_MUCH, interrupt, say, tell, tell_left_out, tell_taken};
 
 /// Commands of a conversation that come in their turn.
 pub(super) const COMMANDS: [&str; 3] = ["/quit", "/exit", "/forget"];
@@ -39,7 +37,7 @@ impl Session {
                 if !answered.question.history.is_empty() {
                     self.go_on_from(answered.question.history);
                 }
-                self.remember(&answered.question.text, &outcome.text, Batch::new()).await;
+                self.remember(&answered.question.text, &outcome.text);
             }
         }
         self.all_told().await;
@@ -91,8 +89,13 @@ impl Session {
                 "/quit" | "/exit" => return Ok(()),
                 "/forget" => {
                     self.said = Said::default();
-                    if let Some(talk) = &self.talk {
-                        not_kept(talk.forget().await);
+                    self.turns.clear();
+                    if let Some(talk) = &self.talk
+                        && let Err(error) = talk.forget().await
+                    {
+                        tell(format_args!(
+                            "the next process goes on with it all the same: {error}"
+                        ));
                     }
                 }
                 command if command.starts_with('/') => match self.command(command).await {
@@ -113,15 +116,10 @@ impl Session {
                     }
                     self.deeds.is_answered();
                     // Told first: a process that ends in between has the next one tell it, and go on from there.
-                    match &outcome {
-                        Ok(outcome) => {
-                            let open = |key: &str| is_open(&self.system, key);
-                            let told = self.untold.as_ref().map(|it| it.told(Batch::new(), open));
-                            let told = told.and_then(Result::ok).unwrap_or_default();
-                            self.remember(prompt, &outcome.text, told).await;
-                        }
-                        Err(_) => self.all_told().await,
+                    if let Ok(outcome) = &outcome {
+                        self.remember(prompt, &outcome.text);
                     }
+                    self.all_told().await;
                 }
             }
         }
@@ -134,18 +132,9 @@ impl Session {
         tell_left_out(over, TOO_MUCH);
     }
 
-    async fn remember(&mut self, question: &str, answer: &str, batch: Batch) {
+    fn remember(&mut self, question: &str, answer: &str) {
         tell_left_out(self.said.add(question, answer), TOO_MUCH);
-        if let Some(talk) = &self.talk {
-            not_kept(talk.keep(question, answer, batch).await);
-        }
-    }
-}
-
-/// A store that takes no more of a conversation is said, and ends nothing.
-fn not_kept(done: Result<(), StoreError>) {
-    if let Err(error) = done {
-        tell(format_args!("the next process will not know this: {error}"));
+        self.turns.push((question.to_owned(), answer.to_owned()));
     }
 }
 

@@ -13,7 +13,7 @@ use super::interrupt::interrupted;
 use super::lines::{Lines, is_interactive};
 use super::page::Page;
 use super::taken::{self, Answered, Question};
-use super::untold::Untold;
+use super::untold::{Record, Untold};
 use super::words::{Outcome, Why};
 use super::{Failed, Session, TOLD, tell, tell_taken};
 
@@ -66,9 +66,13 @@ impl Session {
             let is_same = match &key {
                 // Whoever gives keys says by them what is the same.
                 Some(key) => *answered.key == **key,
-                // The same command again after a kill asks the same question once.
-                None => answered.question.text == prompt && answered.question.history.is_empty(),
+                // The same command again after a kill asks the same question once. A turn of a conversation has
+                // asked something else, whatever its words are.
+                None => answered.question.text == prompt && !answered.is_turn,
             };
+            if let (true, Ok(outcome)) = (answered.is_turn, &answered.outcome) {
+                self.turns.push((answered.question.text.clone(), outcome.text.clone()));
+            }
             if is_same && same.is_none() {
                 self.deeds.of(&*answered.key);
                 same = Some(answered.outcome);
@@ -126,21 +130,28 @@ impl Session {
     }
 
     /// The questions whose outcome nobody has been told.
-    fn untold(&self) -> anyhow::Result<Vec<(String, String)>> {
+    fn untold(&self) -> anyhow::Result<Vec<Record>> {
         Ok(self.untold.as_ref().map_or_else(|| Ok(Vec::new()), Untold::questions)?)
     }
 
     /// What became of what another process had asked: of what it has not told, and of what it was not answered.
     pub(super) async fn take_up(&mut self) -> anyhow::Result<Vec<Answered>> {
         let mut answers = Vec::new();
-        for (key, text) in self.untold()? {
-            // What is open still is waited for below; what the store has never heard of was never asked.
-            if let Some(outcome) = taken::known(&self.system, &self.path(), &key) {
-                let question = Question { text, history: Vec::new() };
-                let outcome = outcome.map_err(|fate| Why::fated(&key, fate));
-                answers.push(Answered { question, key: key.into(), outcome });
+        let records = self.untold()?;
+        for Record { key, text, is_turn } in &records {
+            // What was open at the start is told below, also where it has ended since.
+            if self.taken.iter().any(|it| *it.key == **key) {
+                continue;
+            }
+            // What the store has never heard of was never asked.
+            if let Some(outcome) = taken::known(&self.system, &self.path(), key) {
+                let question = Question { text: text.clone(), history: Vec::new() };
+                let outcome = outcome.map_err(|fate| Why::fated(key, fate));
+                let (key, is_turn) = (key.as_str().into(), *is_turn);
+                answers.push(Answered { question, key, outcome, is_turn });
             }
         }
+        let is_turn = |key: &str| records.iter().any(|it| it.is_turn && it.key == key);
         let mut events = self.early.take().unwrap_or_else(|| self.system.events().into());
         let taken = std::mem::take(&mut self.taken);
         let is_one = taken.len() == 1;
@@ -165,10 +176,12 @@ impl Session {
             let by = self.served.only(&request.child).filter(|_| is_one);
             let below = self.served.below(&request.child);
             let failed = self.served.failed(&request.child).filter(|_| is_one);
-            answers.extend(answered.map(|Answered { question, key, outcome }| {
-                let outcome = outcome.map_err(|why| why.told(failed));
+            answers.extend(answered.map(|answered| {
+                let outcome = answered.outcome.map_err(|why| why.told(failed));
                 let outcome = outcome.map(|outcome| outcome.given_by(by).resting_on(below));
-                Answered { question, key, outcome }
+                // The first turn of a conversation has no other before it.
+                let is_turn = answered.is_turn || is_turn(&answered.key);
+                Answered { outcome, is_turn, ..answered }
             }));
         }
         Ok(answers)

@@ -30,6 +30,8 @@ pub(super) struct Answered {
     /// Under which it was asked.
     pub(super) key: Arc<str>,
     pub(super) outcome: Result<Outcome, Why>,
+    /// Whether a conversation asked, which goes on from there.
+    pub(super) is_turn: bool,
 }
 
 impl Answered {
@@ -168,6 +170,7 @@ pub(super) async fn answer(
     // The journal hears of a fate after the events do, and of some fates without any.
     const AGAIN: Duration = Duration::from_millis(50);
     let question = question(&request.request)?;
+    let is_turn = !question.history.is_empty();
     let mut over = pin!(system.wait());
     let mut has_ended = false;
     loop {
@@ -175,11 +178,11 @@ pub(super) async fn answer(
             let outcome = reply.as_deref().and_then(outcome).ok_or(fate);
             let outcome = outcome.map(|it| given(system, &request.child, &request.key, it));
             let outcome = outcome.map_err(|fate| Why::fated(&request.key, fate));
-            return Some(Answered { question, key: Arc::clone(&request.key), outcome });
+            return Some(Answered { question, key: Arc::clone(&request.key), outcome, is_turn });
         }
         if has_ended {
             let outcome = Err(Why::suspended(&request.key));
-            return Some(Answered { question, key: Arc::clone(&request.key), outcome });
+            return Some(Answered { question, key: Arc::clone(&request.key), outcome, is_turn });
         }
         tokio::select! {
             // What it has come to by then is in the journal.

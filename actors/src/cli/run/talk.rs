@@ -37,22 +37,23 @@ impl Talk {
         Ok(read.flat_map(|(question, answer)| pair(&question, &answer)).collect())
     }
 
-    /// Keeps a question with its answer, and with it what else is in the batch.
+    /// Has the batch keep questions with their answers.
     ///
     /// # Errors
-    /// The store does not take it.
-    pub(super) async fn keep(
+    /// The store cannot be read.
+    pub(super) fn keep(
         &self,
-        question: &str,
-        answer: &str,
-        batch: Batch,
-    ) -> Result<(), StoreError> {
-        // A pair of texts is always JSON.
-        let bytes = serde_json::to_vec(&(question, answer)).unwrap_or_default();
-        let before = next(&*self.store, &self.stream)?.saturating_sub(KEPT as u64 - 1);
-        let batch = batch.append(Arc::clone(&self.stream), bytes);
-        let batch = if before > 1 { batch.trim(Arc::clone(&self.stream), before) } else { batch };
-        self.store.commit(batch, self.durability).await.map(drop)
+        turns: &[(String, String)],
+        mut batch: Batch,
+    ) -> Result<Batch, StoreError> {
+        for turn in turns {
+            // A pair of texts is always JSON.
+            let bytes = serde_json::to_vec(turn).unwrap_or_default();
+            batch = batch.append(Arc::clone(&self.stream), bytes);
+        }
+        let next = next(&*self.store, &self.stream)? + turns.len() as u64;
+        let before = next.saturating_sub(KEPT as u64);
+        Ok(if before > 1 { batch.trim(Arc::clone(&self.stream), before) } else { batch })
     }
 
     /// The next process begins anew.

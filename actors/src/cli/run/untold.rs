@@ -9,6 +9,26 @@ use mainstay::error::StoreError;
 
 use super::talk;
 
+/// A question that was asked.
+pub(super) struct Record {
+    /// Under which it was.
+    pub(super) key: String,
+    pub(super) text: String,
+    /// Whether it is a turn of a conversation, which is more than a question in the same words.
+    pub(super) is_turn: bool,
+}
+
+impl Record {
+    /// `None` for what another version has written otherwise. The first one did not tell turns from others.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        if let Ok((key, text, is_turn)) = serde_json::from_slice(bytes) {
+            return Some(Self { key, text, is_turn });
+        }
+        let (key, text) = serde_json::from_slice(bytes).ok()?;
+        Some(Self { key, text, is_turn: false })
+    }
+}
+
 /// Where the questions to one who is asked are kept until they are told.
 pub(super) struct Untold {
     store: Arc<dyn Store>,
@@ -29,55 +49,52 @@ impl Untold {
         &self,
         key: Option<String>,
         question: &str,
+        is_turn: bool,
     ) -> Result<String, StoreError> {
         // Positions are not given anew, whatever is forgotten.
         let at = talk::next(&*self.store, &self.stream)?;
         let key = key.unwrap_or_else(|| format!("{}/{at}", self.stream));
-        // A pair of texts is always JSON.
-        let bytes = serde_json::to_vec(&(&key, question)).unwrap_or_default();
+        // Texts are always JSON.
+        let bytes = serde_json::to_vec(&(&key, question, is_turn)).unwrap_or_default();
         let batch = Batch::new().append(Arc::clone(&self.stream), bytes);
         self.store.commit(batch, self.durability).await?;
         Ok(key)
     }
 
-    /// The keys and words of the questions, in the order in which they were asked.
+    /// The questions, in the order in which they were asked.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(super) fn questions(&self) -> Result<Vec<(String, String)>, StoreError> {
+    pub(super) fn questions(&self) -> Result<Vec<Record>, StoreError> {
         let records = self.store.scan(&self.stream, 0, usize::MAX)?;
-        Ok(records.iter().filter_map(|it| serde_json::from_slice(&it.bytes).ok()).collect())
+        Ok(records.iter().filter_map(|it| Record::of(&it.bytes)).collect())
     }
 
-    /// Has the batch forget the questions there are, since they have been told, but for those that are open still.
+    /// A batch that forgets the questions there are, since they have been told, but for those that are open still;
+    /// `None` where there are none.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(super) fn told(
-        &self,
-        batch: Batch,
-        open: impl Fn(&str) -> bool,
-    ) -> Result<Batch, StoreError> {
+    pub(super) fn told(&self, open: impl Fn(&str) -> bool) -> Result<Option<Batch>, StoreError> {
+        let records = self.store.scan(&self.stream, 0, usize::MAX)?;
+        if records.is_empty() {
+            return Ok(None);
+        }
         let next = talk::next(&*self.store, &self.stream)?;
-        let mut batch = batch.trim(Arc::clone(&self.stream), next);
-        for record in self.store.scan(&self.stream, 0, usize::MAX)? {
-            let known = serde_json::from_slice::<(String, String)>(&record.bytes);
-            if known.is_ok_and(|(key, _)| open(&key)) {
+        let mut batch = Batch::new().trim(Arc::clone(&self.stream), next);
+        for record in records {
+            if Record::of(&record.bytes).is_some_and(|it| open(&it.key)) {
                 batch = batch.append(Arc::clone(&self.stream), record.bytes);
             }
         }
-        Ok(batch)
+        Ok(Some(batch))
     }
 
-    /// The questions there are have been told, but for those that are open still.
+    /// Commits it, as the questions were.
     ///
     /// # Errors
-    /// The store cannot be read, or does not take it: the next process tells them again.
-    pub(super) async fn all_told(&self, open: impl Fn(&str) -> bool) -> Result<(), StoreError> {
-        if self.store.scan(&self.stream, 0, 1)?.is_empty() {
-            return Ok(());
-        }
-        let batch = self.told(Batch::new(), open)?;
+    /// The store does not take it: the next process tells them again.
+    pub(super) async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         self.store.commit(batch, self.durability).await.map(drop)
     }
 }
