@@ -273,9 +273,10 @@ pub enum ToolChoice {
 
 /// What the text of an answer must be.
 ///
-/// An endpoint asks its provider for it and checks that the text is JSON; a text that is not is a
-/// fault, `OutputInvalid` with code `bad_json`. That it fits the schema is the provider's word: check
-/// it where it matters.
+/// An endpoint asks its provider for it and checks the text; one that is not JSON, or not of the schema, is a
+/// fault, `OutputInvalid` with code `bad_json`. Of a schema the words are checked that
+/// [`Agent::answer_schema`](crate::agent::Agent::answer_schema) lists; with any other (`pattern`, `if`) it is the
+/// provider's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -283,7 +284,7 @@ pub enum ResponseFormat {
     /// Any text.
     #[default]
     Text,
-    /// JSON of any shape. Some providers want the word JSON in a message, too.
+    /// JSON of any shape. Where a provider wants that word in a message, too, and it is in none, the model is told.
     Json,
     /// JSON of this shape.
     Schema {

@@ -357,6 +357,59 @@ async fn a_schema_that_leaves_fields_open_is_asked_for_without_being_enforced_an
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_of_the_schema_that_was_asked_for_is_no_answer() {
+    let server = StubServer::start().await.unwrap();
+    let schema =
+        json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    let request = ChatRequest::from("x").json_schema("answer", schema);
+    for structured in [true, false] {
+        let mut model = Model::openai(server.url(), "m").structured_output(structured);
+        model.connect().unwrap();
+        for (said, wrong) in [
+            (r#"{"n": 1}"#, ""),
+            (r#"{"n": "one"}"#, "integer"),
+            ("{}", "\"n\""),
+            ("[1]", "object"),
+        ] {
+            server.then(Row::reply(said));
+            let reply = model.ask(&request, Duration::MAX, 1).await;
+            let Some(fault) = reply.as_ref().err() else {
+                assert!(wrong.is_empty(), "{said}");
+                continue;
+            };
+            let message = fault.message.to_string();
+            assert!(!wrong.is_empty() && message.contains(wrong), "{said}: {message}");
+            assert_eq!(
+                (fault.class, fault.code.as_deref()),
+                (Class::OutputInvalid, Some("bad_json"))
+            );
+            assert!(!message.contains("one"), "the text is the user's: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_of_any_shape_is_asked_for_by_its_name() {
+    let server = StubServer::start().await.unwrap();
+    let url = server.url();
+    for (mut model, place) in
+        [(Model::openai(url, "m"), "messages"), (Model::responses(url, "m"), "input")]
+    {
+        model.connect().unwrap();
+        for (asked, messages) in [("how many?", 2), ("how many, as json?", 1)] {
+            server.then(Row::new(400, "{}"));
+            let request = ChatRequest::from(asked).response_format(ResponseFormat::Json);
+            let _ = model.ask(&request, Duration::MAX, 1).await;
+            let sent = server.requests().pop().unwrap().json();
+            let told = sent[place].as_array().unwrap();
+            assert_eq!(told.len(), messages, "{sent}");
+            assert!(sent[place].to_string().to_lowercase().contains("json"), "{sent}");
+            assert!(sent.to_string().contains("json_object"), "{sent}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_was_not_connected_says_so() {
     let fault = Model::openai("http://x", "m").ask(&"x".into(), Duration::MAX, 1).await;
     assert_eq!(fault.unwrap_err().class, Class::Internal);

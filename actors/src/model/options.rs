@@ -6,6 +6,7 @@ use mainstay::fault::Fault;
 use mainstay::spec::Capabilities;
 
 use super::key::Key;
+use super::wire::Wire;
 use super::{Model, credentials};
 use crate::chat::{ChatRequest, Message, ResponseFormat};
 
@@ -124,23 +125,35 @@ impl Model {
         credentials::header(name, "").map(drop).map_err(|fault| fault.message.into_owned())
     }
 
-    /// The request as the provider is asked: in words, where it has no structured output.
+    /// The request as the provider is asked: in words, where it has no structured output, or wants to be asked in
+    /// words as well.
     pub(super) fn in_words<'a>(&self, told: Cow<'a, ChatRequest>) -> Cow<'a, ChatRequest> {
         let words = match &told.response_format {
-            _ if self.structured => return told,
             ResponseFormat::Text => return told,
+            ResponseFormat::Json if self.structured && !self.wants_word(&told) => return told,
             ResponseFormat::Json => "Answer with one JSON value and nothing else.".to_owned(),
+            ResponseFormat::Schema { .. } if self.structured => return told,
             ResponseFormat::Schema { schema, .. } => {
                 format!("Answer with one JSON value of this JSON schema and nothing else: {schema}")
             }
         };
         let mut told = told.into_owned();
-        told.response_format = ResponseFormat::Text;
+        if !self.structured {
+            told.response_format = ResponseFormat::Text;
+        }
         match told.messages.first_mut().filter(|first| first.role == crate::chat::Role::System) {
             Some(first) => first.text = format!("{}\n\n{words}", first.text),
             None => told.messages.insert(0, Message::system(words)),
         }
         Cow::Owned(told)
+    }
+
+    /// Whether the provider refuses JSON of any shape where no message has that word in it.
+    fn wants_word(&self, told: &ChatRequest) -> bool {
+        let has_word = |message: &Message| {
+            message.text.as_bytes().windows(4).any(|it| it.eq_ignore_ascii_case(b"json"))
+        };
+        matches!(self.wire, Wire::Chat | Wire::Responses) && !told.messages.iter().any(has_word)
     }
 
     /// Whether a request of so many bytes has room in the window, if that is known.

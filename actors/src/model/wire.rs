@@ -20,9 +20,11 @@ pub(crate) use super::read::{
 };
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
-use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ResponseFormat, ToolCall, Usage};
+use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ToolCall, Usage};
 use crate::exact;
 use crate::names::{self, Ids};
+
+mod format;
 
 /// The wire formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -428,11 +430,11 @@ impl Draft {
         head: &Head,
     ) -> (Result<ChatReply, Fault>, Usage) {
         let usage = self.usage();
-        let reply = self.judge(usage, &request.response_format, head);
+        let reply = self.judge(usage, request, head);
         (reply.map(|reply| names::heard(reply, request)), usage)
     }
 
-    fn judge(self, usage: Usage, format: &ResponseFormat, head: &Head) -> Result<ChatReply, Fault> {
+    fn judge(self, usage: Usage, request: &ChatRequest, head: &Head) -> Result<ChatReply, Fault> {
         if let Some(error) = self.error {
             return Err(head.judge(error.to_string().as_bytes()));
         }
@@ -510,15 +512,8 @@ impl Draft {
                 call
             })
             .collect();
-        // What is only wished for is looked at by whoever wishes it.
-        if !matches!(format, ResponseFormat::Text | ResponseFormat::Schema { strict: false, .. })
-            && tool_calls.is_empty()
-            && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&self.text)
-        {
-            // The place, not the text: it is the user's.
-            let (line, column) = (error.line(), error.column());
-            let text = format!("JSON was asked for; no JSON at line {line} column {column}");
-            return Err(unusable(text, super::BAD_JSON));
+        if tool_calls.is_empty() {
+            format::kept(&self.text, request)?;
         }
         Ok(ChatReply { text: self.text, tool_calls, usage, finish, model: self.model })
     }
