@@ -234,6 +234,8 @@ pub(crate) struct Hub {
     /// The supervisors that a request may have rolled back.
     scopes: OnceLock<Weak<dyn Scopes>>,
     next_id: AtomicU64,
+    /// Mixed into what decides about waits.
+    jitter_seed: OnceLock<u64>,
     timers: Mutex<BinaryHeap<Reverse<Entry>>>,
     sooner: Arc<Notify>,
     domains: Mutex<HashMap<Arc<str>, Known>>,
@@ -287,6 +289,7 @@ impl Hub {
             points: Points::new(points),
             scopes: OnceLock::new(),
             next_id: AtomicU64::new(1),
+            jitter_seed: OnceLock::new(),
             timers: Mutex::default(),
             sooner: Arc::default(),
             domains: Mutex::default(),
@@ -314,6 +317,16 @@ impl Hub {
 
     pub(crate) fn next_id(&self) -> RequestId {
         RequestId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Which jitter waits have: said once, before anything starts.
+    pub(crate) fn jitters_by(&self, seed: u64) {
+        let _ = self.jitter_seed.set(seed);
+    }
+
+    /// The request as its waits see it: processes that begin together do not wait together.
+    pub(crate) fn seeded(&self, id: RequestId) -> RequestId {
+        RequestId(id.0 ^ self.jitter_seed.get().copied().unwrap_or_default())
     }
 
     /// Asks for `who` to be looked at when `at` has come.

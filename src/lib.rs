@@ -4,7 +4,7 @@
 //! to a sibling, rolled back or escalated, in that order; restart strategies are how retries are made,
 //! and siblings are how a fallback is.
 //!
-//! The modules below stand in the order they should be read, which is also the order of dependency: a
+//! In `src/lib.rs` the modules stand in the order they should be read, which is also the order of dependency: a
 //! module uses only those above it. To use the crate, start with [`behavior`] (your code), [`spec`]
 //! (the tree) and [`system`] (running it); to know what it promises, with
 //! [`documentation::semantics`]; to change it, with [`documentation::architecture`] and then

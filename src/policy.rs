@@ -58,7 +58,7 @@ pub use self::strategy::{Cause, What};
 /// What is known about the request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// Which request.
+    /// Which request, for its [jitter](Policy::jitter) alone.
     pub id: RequestId,
     /// Which attempt failed, from 1.
     pub attempt: u32,

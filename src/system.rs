@@ -69,6 +69,14 @@ pub struct SystemOptions {
     /// # Default
     /// No.
     pub approvals: bool,
+    /// Mixed into the [jitter](crate::policy::Policy::jitter) of every wait. Requests are numbered from 1 in each
+    /// process, so processes with the same seed that begin together (a fleet of workers, commands of one timer) have
+    /// their first requests retried at the same moments: give each its own, such as a random number. With the same
+    /// seed a run can be repeated.
+    ///
+    /// # Default
+    /// 0. `mainstay run` takes a random one.
+    pub jitter_seed: u64,
 }
 
 impl Default for SystemOptions {
@@ -79,6 +87,7 @@ impl Default for SystemOptions {
             watch: WatchSpec::default(),
             points: PointSpec::default(),
             approvals: false,
+            jitter_seed: 0,
         }
     }
 }
@@ -114,6 +123,13 @@ impl SystemOptions {
     #[must_use]
     pub fn points(mut self, points: PointSpec) -> Self {
         self.points = points;
+        self
+    }
+
+    /// Sets [`SystemOptions::jitter_seed`].
+    #[must_use]
+    pub fn jitter_seed(mut self, seed: u64) -> Self {
+        self.jitter_seed = seed;
         self
     }
 
@@ -206,6 +222,7 @@ impl System {
         spec.validate_watched(|kind| options.watch.covers_fallback(kind))?;
         let SystemOptions { event_capacity, watch, points, .. } = options;
         let hub = Hub::new(clock, runtime, event_capacity, watch, points, identity());
+        hub.jitters_by(options.jitter_seed);
         let registry = Registry::new(Arc::clone(&hub), options.approvals);
         let root = build(&Arc::new(spec), &hub, &registry)?;
         let undoer: Weak<Registry> = Arc::downgrade(&registry);

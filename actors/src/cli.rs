@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
@@ -202,12 +202,49 @@ fn say(text: impl fmt::Display) {
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     let text = harmless(text.to_owned(), out.is_terminal());
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match Writing::Output.all(&mut out, &text) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             UNREAD.store(true, Ordering::Relaxed);
         }
         Err(error) => drop(UNWRITTEN.get_or_init(|| error.to_string())),
         Ok(()) => {}
+    }
+}
+
+/// What is being written, which takes as long as the reader does.
+#[derive(Clone, Copy)]
+enum Writing {
+    Output,
+    Errors,
+}
+
+/// How often a part of something was written, of each; odd within one.
+static PARTS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+impl Writing {
+    /// In parts, so that one who reads slowly is told from one who does not read. The lock of it is held.
+    fn all(self, out: &mut impl Write, text: &str) -> std::io::Result<()> {
+        let parts = &PARTS[self as usize];
+        let one = |write: &mut dyn FnMut() -> std::io::Result<()>| {
+            parts.fetch_add(1, Ordering::Relaxed);
+            let done = write();
+            parts.fetch_add(1, Ordering::Relaxed);
+            done
+        };
+        for part in text.as_bytes().chunks(4096) {
+            one(&mut || out.write_all(part))?;
+        }
+        one(&mut || out.flush())
+    }
+
+    /// How far both are.
+    fn now() -> [u64; 2] {
+        PARTS.each_ref().map(|parts| parts.load(Ordering::Relaxed))
+    }
+
+    /// Whether one of them was being written then and is not a part further.
+    fn is_stuck_since(before: [u64; 2]) -> bool {
+        before.iter().zip(Self::now()).any(|(before, now)| before % 2 == 1 && *before == now)
     }
 }
 
@@ -219,8 +256,8 @@ fn is_heard() -> bool {
 /// Writes a line to standard error.
 fn tell(text: impl fmt::Display) {
     let mut err = std::io::stderr().lock();
-    let text = harmless(text.to_string(), err.is_terminal());
-    let _ = writeln!(err, "{text}");
+    let text = harmless(format!("{text}\n"), err.is_terminal());
+    let _ = Writing::Errors.all(&mut err, &text);
 }
 
 /// What a model, a tool or a file says may hold codes that a terminal obeys: it is shown them, and does

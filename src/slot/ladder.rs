@@ -528,7 +528,7 @@ impl<W: Worker> Slot<W> {
         });
         let effect = if book.tainted { EffectKind::Irreversible } else { self.spec.effect };
         let facts = RequestFacts {
-            id: mail.id,
+            id: self.hub.seeded(mail.id),
             attempt: book.trail.0.len() as u32 + 1,
             delivery: book.counted(book.deliveries),
             deadline: mail.deadline,

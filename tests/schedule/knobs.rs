@@ -13,6 +13,7 @@ use mainstay::fault::ExitKind;
 use mainstay::policy::budget::Limits;
 use mainstay::policy::{Capabilities, Grant, Jitter, What};
 use mainstay::spec::BetweenLives;
+use mainstay::system::SystemOptions;
 use parking_lot::Mutex;
 
 use super::siblings::{exact, member};
@@ -259,6 +260,27 @@ async fn jitter_is_as_wide_as_the_policy_says() {
         latest = latest.max(times[1] - times[0]);
     }
     assert!(latest > 1200, "no more than by default: {latest} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_that_begin_together_do_not_come_back_together_by_their_seeds() {
+    let gap = async |seed| {
+        let script = echo();
+        script.then_fail(Class::Network);
+        let root = SupervisorSpec::one_for_one("root").child(script.stateless("a"));
+        let options = SystemOptions::new().jitter_seed(seed);
+        let system = System::start_with(root, options).await.unwrap();
+        system.port::<String, String>("root/a").unwrap().call("x").await.unwrap();
+        let times = times(&script);
+        times[1] - times[0]
+    };
+    let mut gaps = std::collections::BTreeSet::new();
+    for seed in 0..10 {
+        let first = gap(seed).await;
+        assert_eq!(gap(seed).await, first, "a run can be repeated");
+        gaps.insert(first);
+    }
+    assert!(gaps.len() > 5, "{gaps:?}");
 }
 
 #[tokio::test(start_paused = true)]

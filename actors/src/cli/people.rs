@@ -21,7 +21,7 @@ use super::points;
 pub(crate) const HOW: &str = "\
 /pending         what waits for a person
 /answer ID TEXT  the answer of a person; for a tool, its result (JSON or text)
-/approve ID      the same, with the word `approved`
+/approve ID      the same, with the word `approved`: of a person, and nobody does anything because of it
 /refuse ID [WHY] no, and nobody else is asked
 /pass ID [WHY]   not here: whoever comes next in the group is asked
 /again ID [WHY]  for what has failed (#1): once more, where a repeat is safe";
@@ -71,7 +71,9 @@ impl Shown {
     pub(crate) fn choices(&self) -> String {
         let id = &self.id;
         let again = if self.again { format!("/again {id}, ") } else { String::new() };
-        format!("/answer {id} TEXT, /approve {id}, {again}/refuse {id} or /pass {id}")
+        // Of what has failed there is nothing to approve: the word would be the answer.
+        let approve = if id.starts_with('#') { String::new() } else { format!("/approve {id}, ") };
+        format!("/answer {id} TEXT, {approve}{again}/refuse {id} or /pass {id}")
     }
 }
 
@@ -258,6 +260,10 @@ impl People {
         let (word, text) = match verb {
             "/pending" => return Some(self.list()),
             "/answer" => (Word::Answer, text),
+            "/approve" if id.starts_with('#') && text.is_empty() => {
+                let why = format!("{id} has failed, and `approved` would be its answer");
+                return Some(format!("{why}: /answer {id} TEXT gives one\n{HOW}"));
+            }
             "/approve" => (Word::Answer, if text.is_empty() { "approved" } else { text }),
             "/refuse" => (Word::Refuse, text),
             "/pass" => (Word::Pass, text),

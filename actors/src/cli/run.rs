@@ -3,6 +3,7 @@
 //! *Invariant.* An answer is shown once: as it is written, or whole.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -154,7 +155,10 @@ impl Session {
         let untold = keeps.clone().map(|store| Untold::new(store, &entry, durability));
         let talk = keeps.map(|store| Talk::new(store, &entry, durability));
         let points = points::spec(&tree.file);
-        let watched = SystemOptions::new().watch(tree.watch()).points(points.clone());
+        // Many commands of one timer do not come back together.
+        let seed = RandomState::new().hash_one(1);
+        let watched = SystemOptions::new().jitter_seed(seed);
+        let watched = watched.watch(tree.watch()).points(points.clone());
         let (system, taken, mut early) = match store {
             None => (System::start_with(spec, watched).await?, Vec::new(), None),
             Some(store) => {
@@ -256,7 +260,9 @@ impl Session {
             alerts.end().await;
         }
         self.rest.in_order = self.stopped;
+        let mut told = Vec::new();
         if let Some(error) = self.last.take() {
+            told.extend(self.before.iter().filter_map(|it| it["key"].as_str().map(str::to_owned)));
             let error = self.with_done(error, self.unanswered());
             self.write_json("error", error);
         }
@@ -264,19 +270,27 @@ impl Session {
         for left in settle::left(&self.system, self.rest) {
             tell(format_args!("mainstay: {left}"));
         }
-        if self.is_told {
-            self.all_told().await;
+        match self.is_told {
+            true => self.all_told().await,
+            // What is asked now goes on at the next start, and is told then.
+            false => self.forget(|key| !told.iter().any(|it| it == key)).await,
         }
     }
 
     /// What became of all that was asked has been shown. What could not be written is told by the next process:
     /// nobody has it, and who gives the command again would have it all done again.
     async fn all_told(&mut self) {
+        let system = self.system.clone();
+        self.forget(|key| taken::is_open(&system, key)).await;
+    }
+
+    /// Takes off the list of what is to be told all but what is left, and keeps the turns of a conversation.
+    async fn forget(&mut self, left: impl Fn(&str) -> bool) {
         let (Some(untold), Some(talk), true) = (&self.untold, &self.talk, is_heard()) else {
             return;
         };
         let turns = std::mem::take(&mut self.turns);
-        let told = untold.told(|key| taken::is_open(&self.system, key));
+        let told = untold.told(left);
         let batch = told.and_then(|told| match (told, &*turns) {
             (None, []) => Ok(None),
             // In one: a conversation has a turn once.

@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+#[cfg(unix)]
+mod stuck;
+
 /// Why the command ended before its work was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -63,6 +66,7 @@ impl Signals {
     pub(crate) fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         super::run::hear_interrupts();
+        stuck::watch();
         let (terminate, hang_up) = (SignalKind::terminate(), SignalKind::hangup());
         Ok(Self { terminate: signal(terminate)?, hang_up: signal(hang_up)? })
     }

@@ -24,8 +24,6 @@ use crate::model::headers::{Headers, retry_after};
 use crate::tool::{ToolReply, schema, told};
 use proof::Voice;
 
-/// Under which a call carries its idempotency key.
-const KEY: &str = "mainstay/idempotencyKey";
 /// How the official libraries say that the other side of a connection is gone. A gateway in front of a
 /// server that died says it of that server, with or without the code that goes with it.
 const CLOSED: i32 = -32000;
@@ -55,7 +53,7 @@ pub(super) fn object(text: &str) -> Result<JsonObject, Fault> {
 pub(super) fn call(name: &str, arguments: JsonObject, key: &str) -> CallToolRequestParams {
     let mut call = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
     let mut meta = RequestMetaObject::new();
-    meta.0.insert(KEY.to_owned(), Value::String(key.to_owned()));
+    meta.0.insert(super::IDEMPOTENCY_KEY.to_owned(), Value::String(key.to_owned()));
     call.meta = Some(meta);
     call
 }
