@@ -292,7 +292,7 @@ impl Effects {
         let (key, status) = match record {
             Record::Intent(intent, _) => (intent.key, "intended"),
             Record::Status(key, status) | Record::Said(key, status, _) => (*key, status.name()),
-            Record::Asked(..) | Record::Retired(_) => return,
+            Record::Asked(..) | Record::Retired(_) | Record::Owes(..) => return,
         };
         self.tell_status(key, status);
     }
