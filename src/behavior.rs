@@ -215,11 +215,13 @@ pub enum Turn {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undone {
-    /// Effects that took place and still stand: asking for them again at the same step gives the recorded result.
+    /// Effects that took place and still stand: asking for them again at the same step gives the recorded result. Those,
+    /// too, that others did under the key of one that is unknown, but for what is about to be undone.
     pub kept: Vec<EffectKey>,
     /// Effects that were undone.
     pub undone: Vec<EffectKey>,
-    /// Effects of which nobody knows whether they took place, or whose undo failed.
+    /// Effects of which nobody knows whether they took place, or whose undo failed; and those that failed or were
+    /// refused, as the call of a sub-agent may have been, where something that others did under their keys may stand.
     pub unknown: Vec<EffectKey>,
     /// What each of them was, in the same order: those kept, undone, unknown.
     pub acts: Vec<PastAct>,

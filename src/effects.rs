@@ -30,6 +30,7 @@ mod going_on;
 mod joined;
 mod lanes;
 mod paid;
+mod parts;
 mod recall;
 mod rest;
 mod settling;
@@ -41,6 +42,7 @@ use dispatch::{Lost, NoAnswer, intent, unknown};
 pub(crate) use going_on::Ends;
 pub(crate) use joined::AskKey;
 pub(crate) use lanes::Unwind;
+use parts::told_of;
 use recall::{recorded, unreadable};
 pub(crate) use rest::Written;
 pub use settling::{EffectView, EffectsRef};
@@ -144,23 +146,6 @@ pub(crate) struct Site {
     pub(crate) before: Option<Cost>,
 }
 
-/// What stands of these effects, and what is not known, but for what they were.
-fn told_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Undone {
-    let mut told = Undone::default();
-    for entry in entries.filter(|entry| entry.intent.kind.acts()) {
-        match entry.status {
-            EffectStatus::Confirmed(_) | EffectStatus::Left(_) => {
-                told.kept.push(entry.intent.key);
-            }
-            EffectStatus::Compensated => told.undone.push(entry.intent.key),
-            EffectStatus::Rejected => {}
-            EffectStatus::Failed(_) if entry.intent.kind.is_replay_safe() => {}
-            _ => told.unknown.push(entry.intent.key),
-        }
-    }
-    told
-}
-
 impl Effects {
     pub(crate) fn new(emit: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
@@ -206,7 +191,7 @@ impl Effects {
     pub(crate) fn standing_from(&self, task: &str, step: u64) -> Undone {
         let ledger = self.ledger.lock();
         let acts = ledger.of_task(task).into_iter();
-        let told = told_of(acts.filter(|entry| entry.intent.step >= step));
+        let told = told_of(&ledger, acts.filter(|entry| entry.intent.step >= step));
         drop(ledger);
         self.described(told)
     }
@@ -292,7 +277,7 @@ impl Effects {
         let (key, status) = match record {
             Record::Intent(intent, _) => (intent.key, "intended"),
             Record::Status(key, status) | Record::Said(key, status, _) => (*key, status.name()),
-            Record::Asked(..) | Record::Retired(_) => return,
+            Record::Asked(..) | Record::Retired(_) | Record::Owes(..) => return,
         };
         self.tell_status(key, status);
     }

@@ -64,8 +64,9 @@ const SCHEMA: &str = "mainstay.journal";
 /// ended, and what was returned for a request; 7 which requests that may not be repeated were handed out; 8 which
 /// children were made from templates; 9 on whose word the status of an effect is what it is; 10 how answers were
 /// given, what they and the results of effects have cost, and whether the child is gone for good that a request was
-/// set aside for; 11 which time a request was accepted under its key.
-const VERSION: u32 = 11;
+/// set aside for; 11 which time a request was accepted under its key; 12 what is to be undone of tasks that are not
+/// in it.
+const VERSION: u32 = 12;
 /// Records read at a time.
 const PAGE: usize = 4096;
 /// Commits after which the journal and the store are looked at for what can go.

@@ -24,7 +24,7 @@
 //! never dispatched. The ledger is a machine: it knows no clock, no channel and no actor, and writes
 //! nothing; each change comes out as a [`Record`] for whoever keeps the journal.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ pub use status::{EffectStatus, Happened, Said};
 pub(crate) use unanswered::Trace;
 
 mod find;
+mod owing;
 mod questions;
 mod status;
 mod unanswered;
@@ -126,7 +127,7 @@ impl Entry {
     /// that people can tell whose it is. A long one of those is left out: targets bound their keys.
     pub fn idempotency_key(&self) -> String {
         let Self { intent, epoch, .. } = self;
-        if intent.task.len() > LONGEST_TASK {
+        if self.has_short_key() {
             return format!("{}-{epoch}", intent.key);
         }
         format!("{}/{}-{epoch}", intent.task, intent.key)
@@ -134,6 +135,11 @@ impl Entry {
 }
 
 impl Entry {
+    /// Whether the key that its tool is given is without that of the request it belongs to.
+    pub(crate) fn has_short_key(&self) -> bool {
+        self.intent.task.len() > LONGEST_TASK
+    }
+
     /// Whether somebody still has to find out what came of it, or to do something about it.
     pub(crate) fn is_owed(&self) -> bool {
         // To know of one that does no harm when it is repeated nobody will ever want.
@@ -177,6 +183,8 @@ pub enum Input {
     Stands(EffectKey),
     /// The task has its fate, and nothing will ask for its effects again.
     Retire(Arc<str>),
+    /// The task has ended without an answer, and what it has done is to be undone; or that is over, since it acts anew.
+    Owes(Arc<str>, bool),
     /// A person says this.
     By(Arc<Said>, Box<Input>),
 }
@@ -233,6 +241,8 @@ pub enum Record {
     Asked(Arc<str>, EffectKey, EffectStatus),
     /// The effects of this task that are settled are forgotten, and its questions.
     Retired(Arc<str>),
+    /// The task has ended without an answer, and what it has done is to be undone; or that is over, since it acts anew.
+    Owes(Arc<str>, bool),
 }
 
 /// How many effects there are of each kind of status.
@@ -263,6 +273,8 @@ pub struct Ledger {
     /// The tasks that asked, the oldest first, and what their answers weigh.
     askers: VecDeque<Arc<str>>,
     asked_bytes: usize,
+    /// The tasks that have ended without an answer, and are to be undone.
+    owing: BTreeSet<Arc<str>>,
     next: u64,
 }
 
@@ -304,6 +316,7 @@ impl Ledger {
                 self.note_asked(task, key, status);
             }
             Record::Retired(task) => self.forget(&task),
+            Record::Owes(task, owes) => drop(self.note_owing(&task, owes)),
         }
     }
 
@@ -321,6 +334,7 @@ impl Ledger {
                 None => records.push(Record::Status(key, status)),
             }
         }
+        records.extend(self.owing.iter().map(|task| Record::Owes(Arc::clone(task), true)));
         for (task, asked) in &self.asked {
             let each = asked.iter();
             records.extend(
@@ -421,6 +435,10 @@ impl Ledger {
                 let had = self.knows(&task);
                 self.forget(&task);
                 Output { verdict: None, record: had.then_some(Record::Retired(task)) }
+            }
+            Input::Owes(task, owes) => {
+                let is_new = self.note_owing(&task, owes);
+                Output { verdict: None, record: is_new.then_some(Record::Owes(task, owes)) }
             }
         }
     }
@@ -591,8 +609,9 @@ impl Ledger {
             }
             open
         });
-        if !keys.is_empty() {
-            self.tasks.insert(task, keys);
+        match keys.is_empty() {
+            true => drop(self.owing.remove(&task)),
+            false => drop(self.tasks.insert(task, keys)),
         }
     }
 }

@@ -29,6 +29,8 @@ mod beside;
 mod deleted;
 #[path = "common/dying.rs"]
 mod dying;
+#[path = "transaction/in_vain.rs"]
+mod in_vain;
 #[path = "transaction/kept.rs"]
 mod kept;
 #[path = "transaction/late.rs"]

@@ -66,9 +66,10 @@ impl Effects {
             let mut halted = self.halted.lock();
             if !self.is_unwinding(task) {
                 halted.0.remove(task);
-                return;
+                break;
             }
         }
+        self.owes_no_more(task);
     }
 
     /// This act is settled: where nothing of its task is open any more, nothing of it is left either.

@@ -98,6 +98,10 @@ impl Effects {
         written: Written,
     ) -> impl Future<Output = ()> + Send + use<> {
         let unwinding = self.unwinding_of(task);
+        if matches!(written, Written::No) {
+            // Before whoever asked hears of the failure, and writes down anything that follows from it.
+            self.is_to_be_undone(task);
+        }
         async move {
             let Unwinding { effects, task } = &unwinding;
             if let Written::Later(handed) = written {
@@ -109,8 +113,28 @@ impl Effects {
             } else if matches!(written, Written::OnItsWay) && !effects.has_its_fate(task).await {
                 return;
             }
+            effects.is_to_be_undone(task);
             effects.compensate(task).await;
             effects.halts(task, Ends::Unanswered);
+        }
+    }
+
+    /// A task has ended without an answer, and what it has done is to be undone. Where the journal does not say so of
+    /// its request, the ledger does, so that the next process undoes what this one has not come to.
+    fn is_to_be_undone(&self, task: &str) {
+        let output = self.ledger.lock().on(Input::Owes(Arc::from(task), true));
+        if let (Some(record), Some(journal)) = (output.record, self.journal.get())
+            && journal.known(task).is_none()
+        {
+            journal.note(record);
+        }
+    }
+
+    /// A task acts anew, once what it owed is undone, or left to a person.
+    pub(super) fn owes_no_more(&self, task: &str) {
+        let owes = self.ledger.lock().owes(task);
+        if owes {
+            self.note(Input::Owes(Arc::from(task), false));
         }
     }
 

@@ -93,6 +93,14 @@ impl EffectsRef {
         ledger.entries().into_iter().filter(waits).map(view).collect()
     }
 
+    /// Those that are still to be undone, since their requests have ended without an answer, the earliest first: the
+    /// undoing goes on, and the next process goes on with it, if a store has them. Not those that are being undone, nor
+    /// those that [wait for a person](Self::open).
+    pub fn owed(&self) -> Vec<EffectView> {
+        let ledger = self.effects.ledger.lock();
+        ledger.owed().into_iter().map(view).collect()
+    }
+
     /// What was asked of the tool, as JSON, for the person who has to find out. Holds user data.
     pub fn request(&self, key: EffectKey) -> Option<String> {
         let ledger = self.effects.ledger.lock();

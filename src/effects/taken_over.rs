@@ -6,10 +6,10 @@
 //! *Invariant.* What the child does itself from there on changes nothing in what it is told: begun once more, it asks
 //! the same, and gets the same answers.
 
-use super::{Effects, told_of};
+use super::Effects;
+use super::parts::{is_open_or_stands, told_of};
 use crate::behavior::Undone;
 use crate::id::ChildPath;
-use crate::ledger::{EffectStatus, Entry};
 
 /// Who has acted, as the child sees it that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,11 @@ impl Effects {
         let ledger = self.ledger.lock();
         let entries = ledger.of_task(task).into_iter().filter(|entry| entry.intent.kind.acts());
         let acts: Vec<_> = entries.map(|entry| (by(&entry.intent.owner), entry)).collect();
-        let says: Vec<_> = acts.iter().map(|(by, entry)| (*by, is_open_or_stands(entry))).collect();
+        let says: Vec<_> =
+            acts.iter().map(|(by, entry)| (*by, is_open_or_stands(&ledger, entry))).collect();
         let count = told(&says);
         let its = acts.iter().take(count).filter(|(by, _)| *by != By::Other);
-        let told = (count > 0).then(|| told_of(its.map(|(_, entry)| *entry)));
+        let told = (count > 0).then(|| told_of(&ledger, its.map(|(_, entry)| *entry)));
         drop(ledger);
         told.map(|told| self.described(told))
     }
@@ -51,19 +52,6 @@ impl Effects {
 fn told(acts: &[(By, bool)]) -> usize {
     let is_told = |(by, stands): &(By, bool)| *by == By::Sibling && *stands;
     acts.iter().rposition(is_told).map_or(0, |last| last + 1)
-}
-
-/// Whether it stands, or nobody knows. Of what has failed the tool has said so.
-const fn is_open_or_stands(entry: &Entry) -> bool {
-    match entry.status {
-        EffectStatus::Confirmed(_)
-        | EffectStatus::Left(_)
-        | EffectStatus::Intended
-        | EffectStatus::Unknown
-        | EffectStatus::Compensating
-        | EffectStatus::Stuck(_) => true,
-        EffectStatus::Rejected | EffectStatus::Failed(_) | EffectStatus::Compensated => false,
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
+use super::parts::told_of;
 use super::rest::Unwinding;
 use super::{Effects, Until};
 use crate::behavior::{Context, Undone};
@@ -91,13 +92,14 @@ impl Effects {
                 continue;
             }
             match entry.status {
-                EffectStatus::Rejected => continue,
-                // The tool says that it failed, so what came before can be told apart from it; what it may
-                // have left behind is told, unless to ask again does no harm.
-                EffectStatus::Failed(_) if entry.intent.undo.is_none() => {
-                    if !entry.intent.kind.is_replay_safe() {
-                        told.unknown.push(key);
-                    }
+                // Of one that failed the tool says so, so that what came before can be told apart from it; what it may
+                // have left behind is told, unless to ask again does no harm. What others have done for it is undone
+                // by their own failure.
+                EffectStatus::Rejected | EffectStatus::Failed(_) if !entry.undoes() => {
+                    let _ = Until::bound(until, self.unwound(&entry.idempotency_key())).await;
+                    let left = told_of(&self.ledger.lock(), [&entry]);
+                    told.kept.extend(left.kept);
+                    told.unknown.extend(left.unknown);
                     continue;
                 }
                 EffectStatus::Compensated => {
@@ -109,7 +111,7 @@ impl Effects {
                     continue;
                 }
                 EffectStatus::Stuck(_) => stop = true,
-                EffectStatus::Compensating | EffectStatus::Failed(_) => {}
+                EffectStatus::Compensating | EffectStatus::Failed(_) | EffectStatus::Rejected => {}
                 EffectStatus::Confirmed(_)
                 | EffectStatus::Left(_)
                 | EffectStatus::Intended

@@ -114,6 +114,11 @@ pub(super) enum Line {
     Retired {
         task: Arc<str>,
     },
+    /// It has ended without an answer, and what it has done is to be undone; or that is over.
+    Owes {
+        task: Arc<str>,
+        owes: bool,
+    },
     /// A child is made from this template in every process, until [`Line::Unmade`] says otherwise.
     Made {
         child: ChildPath,
@@ -309,6 +314,7 @@ impl From<Record> for Line {
                 Self::Asked { task, key: key.to_string(), status: status.into() }
             }
             Record::Retired(task) => Self::Retired { task },
+            Record::Owes(task, owes) => Self::Owes { task, owes },
         }
     }
 }

@@ -180,6 +180,7 @@ impl State {
                 return Ok(Some(Record::Asked(task, key_of(&key)?, status.into())));
             }
             Line::Retired { task } => return Ok(Some(Record::Retired(task))),
+            Line::Owes { task, owes } => return Ok(Some(Record::Owes(task, owes))),
             Line::Made { again: true, child, .. } if self.children.has(&child) => {}
             Line::Made { child, template, arguments, before, .. } => {
                 if self.children.has(&child) {

@@ -557,28 +557,25 @@ impl System {
         let effects = Arc::clone(&self.inner.hub.effects);
         let (mut waiting, mut undoing, mut owing) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Not under the lock: a journal that is written anew takes both the other way round.
-        let entries: Vec<_> = effects.ledger.lock().entries().into_iter().cloned().collect();
+        let (entries, failed): (Vec<_>, _) = {
+            let ledger = effects.ledger.lock();
+            (ledger.entries().into_iter().cloned().collect(), ledger.owing().clone())
+        };
         // Where the undoing has stopped, a person was called.
-        let stopped: BTreeSet<_> = entries
-            .iter()
-            .filter(|entry| match entry.status {
-                EffectStatus::Left(_) | EffectStatus::Stuck(_) => true,
-                EffectStatus::Unknown => entry.intent.undo.is_none(),
-                _ => false,
-            })
-            .map(|entry| &entry.intent.task)
-            .collect();
+        let stopped: BTreeSet<_> =
+            entries.iter().filter(|it| it.stops()).map(|entry| &entry.intent.task).collect();
         for entry in &entries {
             let task = &entry.intent.task;
             let known = journal.known(task);
             match entry.status {
                 EffectStatus::Failed(_) | EffectStatus::Unknown
-                    if !stopped.contains(task) && self.owes_undo(entry, known.as_ref()) =>
+                    if !stopped.contains(task)
+                        && self.owes_undo(entry, known.as_ref(), &failed) =>
                 {
                     owing.insert(Arc::clone(task));
                 }
                 EffectStatus::Intended | EffectStatus::Confirmed(_)
-                    if self.owes_undo(entry, known.as_ref()) =>
+                    if self.owes_undo(entry, known.as_ref(), &failed) =>
                 {
                     owing.insert(Arc::clone(task));
                 }
@@ -606,7 +603,7 @@ impl System {
         let (late, owing): (Vec<_>, Vec<_>) =
             owing.iter().partition(|task| effects.is_task_with_tools(task));
         let [late, owing] = [late, owing].map(|tasks| tasks.into_iter().map(unwind).collect());
-        let (halted, doubted) = self.halted(&entries, journal);
+        let (halted, doubted) = self.halted(&entries, journal, &failed);
         Orphans { undoing, owing, late, waiting, halted, doubted }
     }
 
@@ -630,15 +627,26 @@ impl System {
         effects.undo_beside(undoing, owing, runtime);
     }
 
-    /// Whether the process ended between a request's fate and the undo of what it had done.
-    fn owes_undo(&self, entry: &Entry, known: Option<&Journaled>) -> bool {
-        let unanswered = matches!(
-            known,
-            Some(Journaled::Fated(fate, _))
-                if !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended)
-        );
-        let undoes = entry.intent.undo.is_some() && !entry.status.stands();
-        undoes && unanswered && self.is_in_transaction(&entry.intent.owner)
+    /// Whether the process ended between a request's fate and the undo of what it had done. `failed`: those of which
+    /// the ledger says so, as the journal knows nothing of them.
+    fn owes_undo(
+        &self,
+        entry: &Entry,
+        known: Option<&Journaled>,
+        failed: &BTreeSet<Arc<str>>,
+    ) -> bool {
+        if entry.intent.undo.is_none() || entry.status.stands() {
+            return false;
+        }
+        match known {
+            // Whoever did it may be gone, as one is that was started for it.
+            None => failed.contains(&entry.intent.task),
+            Some(Journaled::Open) => false,
+            Some(Journaled::Fated(fate, _)) => {
+                !matches!(fate, Fate::Done | Fate::Unheard | Fate::Unknown | Fate::Suspended)
+                    && self.is_in_transaction(&entry.intent.owner)
+            }
+        }
     }
 
     /// What the journal knows of a request to a durable child, by its idempotency key: `None` for a key

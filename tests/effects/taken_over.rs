@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstay::behavior::{Behavior, Call, Context, Stateful, Step, Turn, Undone};
+use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn, Undone};
 use mainstay::checkpoint::{MemoryStore, Store};
 use mainstay::fate::Fate;
 use mainstay::fault::{EffectKind, Fault};
@@ -28,6 +28,8 @@ struct Log {
     second: World,
     /// The first is away.
     is_away: Mutex<bool>,
+    /// The first has another one pay.
+    asks: Mutex<bool>,
 }
 
 /// Pays 7, and fails then. Told what stands, it answers how much that is.
@@ -39,7 +41,51 @@ impl Behavior for First {
     type Reply = u32;
 
     fn needs() -> Needs {
+        Needs::none().needs::<Port<u32, u32>>("tool").needs::<Port<u32, u32>>("helper")
+    }
+}
+
+/// Has its worker do it, under its own key.
+#[derive(Clone)]
+struct Helper;
+
+impl Behavior for Helper {
+    type Request = u32;
+    type Reply = u32;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+
+    fn needs() -> Needs {
+        Needs::none().needs::<Port<u32, u32>>("worker")
+    }
+}
+
+impl Stateless for Helper {
+    async fn serve(&self, due: &u32, ctx: &Context) -> Result<u32, Fault> {
+        let options = CallOptions::new().key(ctx.key());
+        let done = ctx.port::<u32, u32>("worker")?.call_with(*due, options).await;
+        done.map(|answer| answer.value).map_err(Fault::from)
+    }
+}
+
+/// Pays, and fails then.
+#[derive(Clone)]
+struct Worker;
+
+impl Behavior for Worker {
+    type Request = u32;
+    type Reply = u32;
+
+    fn needs() -> Needs {
         Needs::none().needs::<Port<u32, u32>>("tool")
+    }
+}
+
+impl Stateful for Worker {
+    async fn step(&mut self, due: &u32, turn: Turn, ctx: &Context) -> Result<Step<u32>, Fault> {
+        if matches!(turn, Turn::Performed(_)) {
+            return Err(Fault::exhausted("its model is away"));
+        }
+        Ok(Step::Perform(vec![Call::from(ctx.port::<u32, u32>("tool")?.effect(*due))]))
     }
 }
 
@@ -52,7 +98,8 @@ impl Stateful for First {
         if matches!(turn, Turn::Performed(_)) || *self.0.is_away.lock() {
             return Err(Fault::exhausted("its model is away"));
         }
-        Ok(Step::Perform(vec![Call::from(ctx.port::<u32, u32>("tool")?.effect(7_u32))]))
+        let whom = if *self.0.asks.lock() { "helper" } else { "tool" };
+        Ok(Step::Perform(vec![Call::from(ctx.port::<u32, u32>(whom)?.effect(7_u32))]))
     }
 }
 
@@ -126,6 +173,8 @@ fn spec(log: &Arc<Log>, durable: bool) -> SupervisorSpec {
     }
     SupervisorSpec::one_for_one("desk")
         .child(ChildSpec::stateless("tool", move || tool.clone()).effect(EffectKind::Irreversible))
+        .child(ChildSpec::stateful("worker", || Worker))
+        .child(ChildSpec::stateless("helper", || Helper))
         .group(group)
 }
 
@@ -141,6 +190,20 @@ async fn asks(log: &Arc<Log>) -> Result<String, String> {
     let system = System::start(spec(log, false)).await.unwrap();
     let answer = system.port::<u32, u32>("desk/flow").unwrap().call(1_u32).await;
     answer.map(|answer| answer.served_by.to_string()).map_err(|error| error.to_string())
+}
+
+/// That has failed, and may be asked again: what it did all the same stands.
+#[tokio::test(start_paused = true)]
+async fn a_substitute_is_told_what_was_done_for_another_by_one_that_failed() {
+    let log = Arc::new(Log::default());
+    *log.asks.lock() = true;
+    assert_eq!(asks(&log).await.unwrap(), "desk/flow/second");
+    assert_eq!(*log.begun.lock(), ["rolled back"]);
+    let told = log.told.lock().clone();
+    assert_eq!(counts(&told), (1, 0, 1), "the payment stands, and what it was asked with is open");
+    let tools: Vec<_> = told.acts.iter().map(|act| act.tool.to_string()).collect();
+    assert_eq!(tools, ["desk/tool", "desk/helper"]);
+    assert_eq!(acts(&log), 2, "7 and 5");
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,6 +183,9 @@ fn lines() -> Vec<Line> {
         *budget = Some(limits());
     }
     lines.push(costly);
+    for (name, owes) in [("one", true), ("gone", true), ("one", false), ("one", true)] {
+        lines.push(Line::Owes { task: key(name), owes });
+    }
     lines
 }
 
@@ -209,6 +212,7 @@ fn kind(line: &Line) -> usize {
         Line::Made { .. } => 12,
         Line::Unmade { .. } => 13,
         Line::Returned { .. } => 14,
+        Line::Owes { .. } => 15,
     }
 }
 
@@ -217,7 +221,7 @@ fn kind(line: &Line) -> usize {
 fn what_is_written_today_is_what_the_newest_version_wrote() {
     let lines = lines();
     let kinds: std::collections::BTreeSet<_> = lines.iter().map(kind).collect();
-    assert_eq!(kinds, (0..15).collect(), "all that can be written");
+    assert_eq!(kinds, (0..16).collect(), "all that can be written");
     let texts = std::fs::read_to_string(file(VERSION)).unwrap();
     let newest: Vec<&str> = texts.lines().collect();
     let today: Vec<_> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
@@ -349,7 +353,13 @@ async fn what_every_version_wrote_is_read() {
             assert_eq!(said, vec![ann; usize::from(version > 8)]);
         }
         let asked = usize::from(version > 4);
-        assert_eq!(names.len() * 2 + 1 + asked, count, "an intent and a status each, and others");
+        let owes = if version > 11 { 4 } else { 0 };
+        let others = 1 + asked + owes;
+        assert_eq!(names.len() * 2 + others, count, "an intent and a status each, and others");
+        for ledger in [&ledger, &Ledger::replayed(ledger.records())] {
+            let owing: Vec<_> = ledger.owing().iter().map(|task| &**task).collect();
+            assert_eq!(owing, vec!["one"; usize::from(version > 11)], "of whom an act is known");
+        }
         if asked > 0 {
             let key = key_of(&intent(77));
             let answer = EffectStatus::Confirmed(as_of(version));

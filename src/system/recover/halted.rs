@@ -15,11 +15,12 @@ pub(super) type Halted = Vec<(Arc<str>, Ends)>;
 
 impl System {
     /// The requests that have ended and of which something was left standing; and those within a transaction of
-    /// which nobody knows how they have ended.
+    /// which nobody knows how they have ended. `failed`: those that the ledger says are to be undone.
     pub(super) fn halted(
         &self,
         entries: &[Entry],
         journal: &Journal,
+        failed: &BTreeSet<Arc<str>>,
     ) -> (Halted, BTreeSet<Arc<str>>) {
         let (mut halted, mut doubted) = (BTreeMap::new(), BTreeSet::new());
         for entry in entries {
@@ -34,7 +35,8 @@ impl System {
                     Ends::Unanswered
                 }
                 Some(Journaled::Fated(..)) => Ends::Unanswered,
-                // Of one that is not durable nobody knows: more than was marked is not owed.
+                None if failed.contains(task) => Ends::Unanswered,
+                // Of any other one that is not durable nobody knows: more than was marked is not owed.
                 None => Ends::Answered,
             };
             // Only what is within a transaction is.
