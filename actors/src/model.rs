@@ -37,6 +37,7 @@ pub use crate::model::share::BUDGETED_ANSWER;
 
 mod again;
 mod anthropic;
+mod calls;
 pub mod classify;
 mod commit;
 mod course;
