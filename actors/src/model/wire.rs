@@ -285,6 +285,11 @@ impl Draft {
         (std::mem::take(&mut self.unheard), !self.calls.is_empty())
     }
 
+    /// The bytes that are kept of what was said.
+    pub(crate) fn kept(&self) -> usize {
+        self.text.len() + self.calls.size() + self.heard.aside.size()
+    }
+
     /// Whether the final frame was read, or an error.
     pub(crate) fn is_over(&self) -> bool {
         self.ended || self.error.is_some()
