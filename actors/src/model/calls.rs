@@ -109,11 +109,14 @@ impl Calls {
             return if is_alien { Place::Nowhere } else { new() };
         };
         let begun = &mut self.0[at];
-        if !begun.is_whole() {
-            return Place::To(at);
-        }
         let (said, arguments) = (piece.arguments.trim(), begun.call.arguments.trim());
         let is_other = !piece.name().is_empty() && piece.name() != begun.call.name;
+        if !begun.is_whole() {
+            // Where ids are told, what has none goes on; and a name may come in ever longer pieces.
+            let is_alone = piece.id.is_empty() && begun.call.id.is_empty();
+            let is_longer = arguments.is_empty() && piece.name().starts_with(&*begun.call.name);
+            return if is_other && is_alone && !is_longer { new() } else { Place::To(at) };
+        }
         if is_other {
             new()
         } else if said.is_empty() && piece.name().is_empty() {
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_call_begins_where_it_cannot_be_the_one_before_that_goes_on() {
-        let cases: [(&str, &[[&str; 3]], &[[&str; 3]]); 11] = [
+        let cases: [(&str, &[[&str; 3]], &[[&str; 3]]); 14] = [
             (
                 "each whole, without ids",
                 &[["", "f", "{\"x\":1}"], ["", "f", "{\"x\":2}"], ["", "g", "{\"x\":2}"]],
@@ -254,6 +257,21 @@ mod tests {
                 "its name with every piece",
                 &[["", "f", ""], ["", "f", "{\"x\":{"], ["", "f", "\"y\":[1]}"], ["", "f", "}"]],
                 &[["call-0", "f", "{\"x\":{\"y\":[1]}}"]],
+            ),
+            (
+                "no arguments, and then another's",
+                &[["", "f", ""], ["", "g", "{\"x\":"], ["", "", "1}"]],
+                &[["call-0", "f", "{}"], ["call-1", "g", "{\"x\":1}"]],
+            ),
+            (
+                "a name that grows",
+                &[["", "f", ""], ["", "find", ""], ["", "", "{}"]],
+                &[["call-0", "find", "{}"]],
+            ),
+            (
+                "a name that is said in another way, beside an id",
+                &[["a", "f", ""], ["", "find", ""], ["", "", "{}"]],
+                &[["a", "find", "{}"]],
             ),
             (
                 "an id that comes late",
