@@ -37,6 +37,7 @@ pub use crate::model::share::BUDGETED_ANSWER;
 
 mod again;
 mod anthropic;
+mod calls;
 pub mod classify;
 mod commit;
 mod course;
@@ -57,7 +58,8 @@ mod streaming;
 mod transport;
 mod wire;
 
-/// The longest body of an answer that is read, in bytes; also that of a whole stream.
+/// The longest body of an answer that is read, in bytes. Of a stream, the most that it may say, and the most that it may
+/// send without saying anything: what each word comes in is not counted, up to 512 bytes a letter.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
 /// The code of an answer that is no JSON, where JSON was asked for.
 pub(crate) const BAD_JSON: &str = "bad_json";

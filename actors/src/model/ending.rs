@@ -114,14 +114,14 @@ pub(crate) enum Said {
 }
 
 impl Ending {
-    /// A frame was read.
-    pub(crate) fn weigh(&mut self) {
+    /// A frame was read. `said`: there is something that it can be the end of.
+    pub(crate) fn weigh(&mut self, said: bool) {
         let (content, stopped) =
             (std::mem::take(&mut self.content), std::mem::take(&mut self.stopped));
         self.was_wrong |= content && self.said != Said::Nothing;
         self.went_on |= content && !stopped;
         if stopped {
-            let certain = !self.was_wrong && (self.went_on || !content);
+            let certain = said && !self.was_wrong && (self.went_on || !content);
             self.said = if certain { Said::All } else { Said::Perhaps };
         } else if content {
             self.said = Said::Nothing;

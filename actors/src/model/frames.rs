@@ -1,11 +1,11 @@
 //! Reads a stream of bytes, however it is cut into chunks, as server-sent events or as lines of JSON.
 //!
 //! *Invariant.* Sans-IO, and bounded: no more than one frame is kept, and no frame is longer than
-//! [`MAX_FRAME`].
+//! it may be.
 
 use std::collections::VecDeque;
 
-/// The longest frame, in bytes.
+/// The longest frame of most streams, in bytes.
 pub(crate) const MAX_FRAME: usize = 1024 * 1024;
 
 /// How frames are told apart.
@@ -28,7 +28,7 @@ pub(crate) enum Frame {
     Beat,
 }
 
-/// A frame is longer than [`MAX_FRAME`].
+/// A frame is longer than it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
@@ -48,11 +48,8 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn new(framing: Framing) -> Self {
-        Self::with_most(framing, MAX_FRAME)
-    }
-
-    fn with_most(framing: Framing, most: usize) -> Self {
+    /// For frames of at most so many bytes.
+    pub(crate) fn new(framing: Framing, most: usize) -> Self {
         Self {
             framing,
             line: Vec::new(),
@@ -167,7 +164,7 @@ mod tests {
 
     /// The frames of a text that comes in chunks of this size.
     fn read(framing: Framing, text: &[u8], chunk: usize) -> Vec<Frame> {
-        let mut frames = Frames::new(framing);
+        let mut frames = Frames::new(framing, MAX_FRAME);
         for chunk in text.chunks(chunk) {
             frames.push(chunk).unwrap();
         }
@@ -249,16 +246,16 @@ mod tests {
     #[test]
     fn no_frame_grows_beyond_the_limit() {
         for framing in [Framing::Events, Framing::Lines] {
-            let mut frames = Frames::with_most(framing, 64);
+            let mut frames = Frames::new(framing, 64);
             let refused = (0..10).any(|_| frames.push(b"data: 0123456789").is_err());
             assert!(refused && frames.line.len() <= 64);
         }
         // Nor by many short lines.
-        let mut frames = Frames::with_most(Framing::Events, 64);
+        let mut frames = Frames::new(Framing::Events, 64);
         let refused = (0..100).any(|_| frames.push(b"data: 0123\n").is_err());
         assert!(refused && frames.data.unwrap().len() <= 64);
         // Short ones go on for ever.
-        let mut frames = Frames::with_most(Framing::Events, 64);
+        let mut frames = Frames::new(Framing::Events, 64);
         for _ in 0..1000 {
             frames.push(b"data: 0123456789\n\n").unwrap();
             assert_eq!(frames.next(), Some(data("0123456789")));

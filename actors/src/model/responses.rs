@@ -21,6 +21,13 @@ pub(crate) struct Aside {
     text: String,
 }
 
+impl Aside {
+    /// The bytes that are kept of it.
+    pub(super) fn size(&self) -> usize {
+        self.text.len()
+    }
+}
+
 /// The phase of a message on the way to an answer, and that of the answer. OpenAI's models from `gpt-5.3-codex` on say it
 /// of their messages and want to be told again, or they end too early; earlier ones pass over it.
 const COMMENTARY: &str = "commentary";

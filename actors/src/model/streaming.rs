@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mainstay::fault::Fault;
+use mainstay::fault::{Class, Fault};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -30,10 +30,10 @@ pub(crate) async fn answer(
 ) -> Result<(Result<ChatReply, Fault>, Usage), Fault> {
     let Model { wire, rules, .. } = model;
     let wire = *wire;
-    let Some(framing) = framing(wire, &response) else {
+    let Some(Manner { framing, most, is_json }) = manner(wire, &response) else {
         // An error, or a server that does not stream.
         let (head, body) = read_whole(response).await?;
-        let (outcome, usage) = outcome(wire, &head, &body, request, sent);
+        let (outcome, usage) = whole(wire, &head, &body, request, sent);
         return Ok(match outcome.map(|reply| secrets.cleaned(reply)) {
             Ok(reply) => (give(writer, rules, reply).await, usage),
             fault => (fault, usage),
@@ -42,12 +42,14 @@ pub(crate) async fn answer(
     let head = Head::take(&mut response);
     let mut reader = Reader {
         response,
-        frames: Frames::new(framing),
+        frames: Frames::new(framing, most),
         draft: Draft::new(wire, sent),
         machine: Machine::new(*rules),
         start: Instant::now(),
         received: 0,
+        brought: 0,
         framing,
+        most,
         unframed: Some(Vec::new()),
         said: None,
         idle: rules.idle,
@@ -56,10 +58,14 @@ pub(crate) async fn answer(
     };
     let ended = reader.run(&mut writer, course).await;
     let Reader { draft, mut machine, start, mut veil, unframed, .. } = reader;
-    if let (Err(_), Some(body)) = (&ended, unframed.as_deref())
-        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef'))
+    let is_broken = |fault: &Fault| {
+        fault.class == Class::Network && fault.code.as_deref() != Some("stream_cut")
+    };
+    if let (Err(fault), Some(body)) = (&ended, unframed.as_deref())
+        && (is_json || matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef')))
         && let (outcome, usage) = outcome(wire, &head, body, request, sent)
-        && !outcome.as_ref().is_err_and(|fault| fault.code.as_deref() == Some("not_json"))
+        && (is_json && !is_broken(fault)
+            || !outcome.as_ref().is_err_and(|fault| fault.code.as_deref() == Some("not_json")))
     {
         // No stream at all: an answer, or an error, under the name of one.
         return Ok(match outcome.map(|reply| secrets.cleaned(reply)) {
@@ -92,7 +98,8 @@ pub(crate) async fn answer(
     Ok((outcome, usage))
 }
 
-/// What a whole answer is to a request that asked for no stream. There are gateways that stream whatever is asked.
+/// What a whole answer is, which may be a stream all the same. There are gateways that stream whatever is asked, and some
+/// that call a stream what it is not.
 pub(crate) fn whole(
     wire: Wire,
     head: &Head,
@@ -106,11 +113,16 @@ pub(crate) fn whole(
     // A page that only goes by the name of a stream has none.
     let mut lines = body.split(|byte| *byte == b'\n');
     let has_events = lines.any(|line| line.starts_with(b"data:") || line.starts_with(b"event:"));
-    let is_stream = kind.contains("event-stream") && has_events;
-    if !head.is_success() || !is_stream || is_packed || is_json {
+    let is_named = kind.contains("event-stream") || kind.contains("json");
+    let is_events = is_named && has_events && !is_json;
+    let reads = |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    let mut lines = body.split(|byte| *byte == b'\n');
+    let is_lines = wire == Wire::Ollama && lines.next().is_some_and(reads) && !reads(body);
+    if !head.is_success() || !(is_events || is_lines) || is_packed {
         return outcome(wire, head, body, request, sent);
     }
-    let (mut frames, mut draft) = (Frames::new(Framing::Events), Draft::new(wire, sent));
+    let framing = if is_lines { Framing::Lines } else { Framing::Events };
+    let (mut frames, mut draft) = (Frames::new(framing, MAX_BODY), Draft::new(wire, sent));
     let read = read_events(&mut frames, &mut draft, body);
     match read {
         Err(fault) if !draft.is_complete() => (Err(fault), draft.usage()),
@@ -138,8 +150,17 @@ fn cut_off() -> Fault {
     Fault::network("the stream ended without its final frame").with_code("stream_cut")
 }
 
+/// How a body is to be read.
+struct Manner {
+    framing: Framing,
+    /// The longest frame, in bytes.
+    most: usize,
+    /// It is called JSON: where it has no frame it is no answer.
+    is_json: bool,
+}
+
 /// How the body is to be read; `None` for whole.
-fn framing(wire: Wire, response: &Response) -> Option<Framing> {
+fn manner(wire: Wire, response: &Response) -> Option<Manner> {
     let packed = |encoding: &HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
     // Nothing can be read of what is packed, which was not asked for, and that is to be said.
     if !response.status().is_success()
@@ -150,17 +171,24 @@ fn framing(wire: Wire, response: &Response) -> Option<Framing> {
     let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes());
     let kind = String::from_utf8_lossy(kind.unwrap_or_default()).to_ascii_lowercase();
     if kind.contains("ndjson") || kind.contains("jsonl") {
-        return Some(Framing::Lines);
+        return Some(Manner { framing: Framing::Lines, most: MAX_FRAME, is_json: false });
     }
+    // The last frames of a response have all of it in them once more.
+    let most = if wire == Wire::Responses { MAX_BODY } else { MAX_FRAME };
     if kind.contains("event-stream") {
-        return Some(Framing::Events);
+        return Some(Manner { framing: Framing::Events, most, is_json: false });
+    }
+    // What a proxy calls Ollama's lines, each of which is that. A whole answer may be one line.
+    if kind.contains("json") && wire == Wire::Ollama {
+        return Some(Manner { framing: Framing::Lines, most: MAX_BODY, is_json: true });
     }
     // By the content type alone a page of a proxy and a stream that a proxy relabeled look the same;
     // what is labeled as something else is that.
     if kind.contains("json") || kind.contains("html") {
         return None;
     }
-    Some(if wire == Wire::Ollama { Framing::Lines } else { Framing::Events })
+    let framing = if wire == Wire::Ollama { Framing::Lines } else { Framing::Events };
+    Some(Manner { framing, most, is_json: false })
 }
 
 async fn give(writer: StreamWriter, rules: &Rules, reply: ChatReply) -> Result<ChatReply, Fault> {
@@ -213,6 +241,9 @@ const LAST: Duration = Duration::from_secs(1);
 /// How long the end of the body is waited for after the final frame.
 const TRAILER: Duration = Duration::from_millis(20);
 
+/// The bytes in which a letter may come: some servers send 300 with each token.
+const WRAPPING: usize = 512;
+
 /// How long is waited where a time that is not reached by any clock is waited for.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -223,7 +254,11 @@ struct Reader<'a> {
     machine: Machine,
     start: Instant,
     received: usize,
+    /// Of what was received, what says something: bytes of text, and letters that nobody hears.
+    brought: usize,
     framing: Framing,
+    /// The longest frame, in bytes.
+    most: usize,
     /// All that came, up to the first frame. A line is one if it can be read.
     unframed: Option<Vec<u8>>,
     /// When all had been said.
@@ -240,6 +275,9 @@ impl Reader<'_> {
         let mut broken = None;
         loop {
             course.used(self.draft.usage());
+            if self.draft.kept() > MAX_BODY {
+                return self.unless_said(too_large());
+            }
             while let Some(frame) = self.frames.next() {
                 let text = match self.text_of(frame) {
                     Ok(text) => text,
@@ -248,8 +286,10 @@ impl Reader<'_> {
                         return self.unless_said(fault);
                     }
                 };
+                let bytes = text.len();
                 self.step(Input::Frame(text), writer).await?;
                 let (characters, content) = self.draft.unheard();
+                self.brought += bytes + characters;
                 self.machine.on(Input::Brought { characters, content }, self.start.elapsed());
                 if self.draft.is_over() {
                     self.leave().await;
@@ -274,7 +314,11 @@ impl Reader<'_> {
                 Err(_) => self.step(Input::Tick, writer).await?,
                 Ok(Ok(Some(chunk))) => {
                     self.received += chunk.len();
-                    if self.received > MAX_BODY {
+                    if self.received
+                        > MAX_BODY.saturating_add(self.brought.saturating_mul(WRAPPING))
+                    {
+                        // What is here is not all of it.
+                        self.unframed = None;
                         return self.unless_said(too_large());
                     }
                     self.keep(&chunk);
@@ -305,7 +349,7 @@ impl Reader<'_> {
     }
 
     fn keep(&mut self, chunk: &[u8]) {
-        let whole = self.unframed.as_ref().map_or(0, Vec::len) + chunk.len() <= MAX_FRAME;
+        let whole = self.unframed.as_ref().map_or(0, Vec::len) + chunk.len() <= self.most;
         match &mut self.unframed {
             Some(all) if whole => all.extend_from_slice(chunk),
             all => *all = None,

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::again::{cut_off, unusable};
+use super::calls::{Calls, Piece};
 use super::classify::{is_code, is_error};
 use super::ending::{Ending, Said, Stop};
 use super::openai::typed;
@@ -20,7 +21,7 @@ pub(crate) use super::read::{
 };
 use super::transport::Head;
 use super::{anthropic, gemini, ollama, openai, responses};
-use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, ToolCall, Usage};
+use crate::chat::{ChatReply, ChatRequest, Finish, PAUSED, Usage};
 use crate::exact;
 use crate::names::{self, Ids};
 
@@ -198,7 +199,7 @@ pub(crate) struct Draft {
     frames: u64,
     heard: Heard,
     text: String,
-    calls: Vec<(u64, ToolCall)>,
+    calls: Calls,
     model: String,
     input: Option<u64>,
     output: Option<u64>,
@@ -221,7 +222,7 @@ impl Draft {
             frames: 0,
             heard: Heard::default(),
             text: String::new(),
-            calls: Vec::new(),
+            calls: Calls::default(),
             model: String::new(),
             input: None,
             output: None,
@@ -250,7 +251,7 @@ impl Draft {
         if let Some(found) = self.wire.frame_of(data, &mut self.heard) {
             let before = self.text.len();
             found.tell(|delta| self.hear(delta));
-            self.ending.weigh();
+            self.weigh();
             return Ok(self.text[before..].to_owned());
         }
         let value = serde_json::from_slice::<Value>(data).map_err(|_| unreadable(data))?;
@@ -261,7 +262,7 @@ impl Draft {
         let found = found.map_err(bad_shape)?;
         let before = self.text.len();
         self.take(found);
-        self.ending.weigh();
+        self.weigh();
         Ok(self.text[before..].to_owned())
     }
 
@@ -286,6 +287,11 @@ impl Draft {
         (std::mem::take(&mut self.unheard), !self.calls.is_empty())
     }
 
+    /// The bytes that are kept of what was said.
+    pub(crate) fn kept(&self) -> usize {
+        self.text.len() + self.calls.size() + self.heard.aside.size()
+    }
+
     /// Whether the final frame was read, or an error.
     pub(crate) fn is_over(&self) -> bool {
         self.ended || self.error.is_some()
@@ -302,6 +308,12 @@ impl Draft {
             self.ending.said = Said::All;
         }
         self.is_complete() || self.is_over()
+    }
+
+    /// A frame was read. There are gateways that say that a model is done where it has not begun.
+    fn weigh(&mut self) {
+        let is_good = matches!(self.stop, Some(Stop::Complete | Stop::ToolCalls));
+        self.ending.weigh(!self.says_nothing() || self.refused || !is_good);
     }
 
     fn says_nothing(&self) -> bool {
@@ -328,25 +340,9 @@ impl Draft {
             Delta::Call { number, id, name, arguments } => {
                 let names = [&id, &name].into_iter().flatten().any(|name| !name.is_empty());
                 self.ending.content |= names || !arguments.is_empty();
-                let at = self.call_at(number, id.as_deref(), name.as_deref());
-                if self.wire == Wire::Anthropic && at.is_none() && name.is_none() {
-                    // A piece of a call that the provider makes itself.
-                    return;
-                }
-                let at = at.unwrap_or_else(|| {
-                    let (id, name) = (String::new(), String::new());
-                    self.calls.push((number, ToolCall { id, name, arguments: String::new() }));
-                    self.calls.len() - 1
-                });
-                let call = &mut self.calls[at].1;
-                if let Some(id) = id.filter(|_| call.id.is_empty()) {
-                    call.id = id;
-                }
-                if let Some(name) = name.filter(|name| !name.is_empty()) {
-                    call.name = name;
-                }
-                call.arguments.push_str(&arguments);
                 self.unheard += arguments.chars().count();
+                let id = id.unwrap_or_default();
+                self.calls.hear(self.wire, Piece { number, id, name, arguments });
             }
             Delta::Model(model) => self.model = model,
             Delta::Usage { input, output } => {
@@ -361,10 +357,16 @@ impl Draft {
             }
             Delta::Refused => self.refused = true,
             Delta::Again(all) => {
-                let (silent, idle) = (self.text.is_empty(), self.calls.is_empty());
+                let is_call = |delta: &&Delta| matches!(delta, Delta::Call { .. });
+                let silent = self.text.is_empty();
+                // Some of the calls may have been said nowhere else. Nobody has heard of one yet.
+                let more = all.iter().filter(is_call).count() > self.calls.len();
+                if more {
+                    self.calls = Calls::default();
+                }
                 let missed = all.into_iter().filter(|delta| match delta {
                     Delta::Text(_) => silent,
-                    Delta::Call { .. } => idle,
+                    Delta::Call { .. } => more,
                     _ => true,
                 });
                 self.take(missed.collect::<Vec<_>>());
@@ -378,28 +380,10 @@ impl Draft {
         }
     }
 
-    /// The call that this is a piece of, if it has begun. Some servers give every call the same number: their
-    /// ids tell them apart. Others give every piece another id: only the first has a name.
-    fn call_at(&self, number: u64, id: Option<&str>, name: Option<&str>) -> Option<usize> {
-        let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
-        let with = |wanted: &dyn Fn(&ToolCall) -> bool| {
-            self.calls.iter().rposition(|(its, call)| *its == number && wanted(call))
-        };
-        let latest = with(&|_| true)?;
-        if id.is_empty() {
-            return Some(latest);
-        }
-        let same = with(&|call| call.id == id);
-        same.or_else(|| {
-            Some(latest).filter(|at| name.is_empty() || self.calls[*at].1.id.is_empty())
-        })
-    }
-
     /// Tokens used, by the provider's word or by our estimate. A stream that broke off has not had its
     /// last word on that.
     pub(crate) fn usage(&self) -> Usage {
-        let calls = self.calls.iter().map(|(_, call)| call.name.len() + call.arguments.len());
-        let said = self.text.len() + calls.sum::<usize>();
+        let said = self.text.len() + self.calls.size();
         // Frames are mostly packaging.
         let guess = estimate(self.sent, if self.frames > 0 { said } else { self.received });
         match (self.input, self.output) {
@@ -494,24 +478,11 @@ impl Draft {
             }
             Some(Stop::Complete) | None => Finish::ToolCalls,
         };
-        if self.calls.iter().any(|(_, call)| call.name.is_empty()) {
+        if self.calls.lacks_a_name() {
             let text = "the model made a tool call without a name";
             return Err(unusable(text, "bad_tool_call"));
         }
-        let tool_calls: Vec<_> = self
-            .calls
-            .into_iter()
-            .map(|(number, mut call)| {
-                // Every call needs an id to send its result back under.
-                if call.id.is_empty() {
-                    call.id = format!("call-{number}");
-                }
-                if call.arguments.is_empty() {
-                    call.arguments = "{}".to_owned();
-                }
-                call
-            })
-            .collect();
+        let tool_calls = self.calls.made();
         if tool_calls.is_empty() {
             format::kept(&self.text, request)?;
         }

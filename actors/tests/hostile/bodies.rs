@@ -6,7 +6,7 @@ use std::time::Duration;
 use mainstay::fault::{Class, EffectState};
 use mainstay_actors::chat::stream::{StreamEvent, open};
 use mainstay_actors::chat::{ChatRequest, Message, ToolCall, ToolSpec};
-use mainstay_actors::stub_server::{Row, StubServer};
+use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
 use serde_json::{Value, json};
 
 use crate::wires::{KEY, LONG, WIRES, Wire, ask, connected, fault, hear, said, what};
@@ -135,6 +135,37 @@ async fn no_beginning_of_a_whole_answer_is_taken_for_it_in_any_wire() {
             assert_eq!(fault(&found).unwrap().effect, EffectState::Unstated);
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_called_json_is_heard_as_one_in_every_wire() {
+    let server = StubServer::start().await.unwrap();
+    for wire in WIRES {
+        let model = wire.model(server.url());
+        let body = wire.all_written(&wire.frames(&["hel", "lo"]));
+        for streamed in [true, false] {
+            server.then(row("application/json; charset=utf-8", body.clone()));
+            let found = if streamed { hear(&model).await.0 } else { ask(&model).await };
+            assert_eq!(found.unwrap().text, "hello", "{wire:?}, {streamed}");
+        }
+        // Half of one is none.
+        let half = wire.all_written(&[wire.begin(), vec![wire.text("hel")]].concat());
+        server.then(row("application/json", half));
+        let (found, _) = hear(&model).await;
+        assert_eq!(what(&found), Some((Class::Network, "stream_cut")), "{wire:?}");
+        // Nor is a whole answer, on one line or on several.
+        for body in [wire.whole("hello").to_string(), format!("{:#}", wire.whole("hello"))] {
+            server.then(row("application/json", body));
+            assert_eq!(hear(&model).await.0.unwrap().text, "hello", "{wire:?}");
+        }
+    }
+    // Ollama's lines are heard as they come.
+    let wire = Wire::Ollama;
+    let begun = wire.written(&wire.text("hel"));
+    let row = Row::stream([begun]).header("content-type", "application/json");
+    server.then(row.end_after(1, StreamEnd::Reset));
+    let (found, heard) = hear(&wire.model(server.url())).await;
+    assert_eq!((what(&found), &*said(&heard)), (Some((Class::Network, "connection_reset")), "hel"));
 }
 
 #[tokio::test]
@@ -300,7 +331,10 @@ async fn an_answer_that_says_itself_that_it_is_not_over_is_no_answer() {
         for streamed in [false, true] {
             server.then(row("application/json", body.to_string()));
             let found = if streamed { hear(&model).await.0 } else { ask(&model).await };
-            assert_eq!(what(&found), Some((Class::OutputInvalid, "bad_shape")), "{wire:?}");
+            // A line that is not the last is the beginning of a stream where one was asked for.
+            let is_begun = streamed && wire.is_lines();
+            let expected = if is_begun { CUT } else { (Class::OutputInvalid, "bad_shape") };
+            assert_eq!(what(&found), Some(expected), "{wire:?}");
         }
     }
     // The end of a stream is told by its name, too, and one that says nothing at all is no answer.

@@ -203,6 +203,56 @@ async fn a_call_is_put_together_whatever_its_pieces_are_called() {
 }
 
 #[tokio::test]
+async fn calls_that_are_told_apart_by_nothing_but_their_ends_are_all_heard() {
+    let wire = Wire::Chat;
+    let server = StubServer::start().await.unwrap();
+    // As Gemini's answers come through compatible endpoints: each whole, number 0 or none, and no id.
+    for named in [
+        json!({"index": 0, "id": "", "type": "function"}),
+        json!({"index": 0, "id": null}),
+        json!({"type": "function"}),
+    ] {
+        let piece = |name: &str, n: u32| {
+            let mut call = named.clone();
+            call["function"] = json!({"name": name, "arguments": format!("{{\"n\":{n}}}")});
+            json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": null}]})
+        };
+        let mut frames: Vec<_> =
+            [piece("order", 1), piece("order", 2), piece("faq", 3)].map(|it| it.to_string()).into();
+        frames.extend(wire.stop());
+        frames.extend(wire.last());
+        server.then(wire.row([wire.all_written(&frames)]));
+        let calls = hear(&wire.model(server.url())).await.0.unwrap().tool_calls;
+        let said: Vec<_> = calls.iter().map(|call| (&*call.name, &*call.arguments)).collect();
+        assert_eq!(said, [("order", "{\"n\":1}"), ("order", "{\"n\":2}"), ("faq", "{\"n\":3}")]);
+        let ids: std::collections::HashSet<_> = calls.iter().map(|call| &call.id).collect();
+        assert_eq!(ids.len(), 3, "{named}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_only_the_last_frame_has_is_heard_and_none_twice() {
+    let wire = Wire::Responses;
+    let server = StubServer::start().await.unwrap();
+    let item = |id: &str, name: &str| json!({"type": "function_call", "call_id": id, "name": name, "arguments": "{}"});
+    let all = [item("a", "order"), item("b", "order"), item("c", "faq")];
+    for told in [&all[..], &all[1..2], &[]] {
+        let mut frames = vec![wire.text("I look.")];
+        frames.extend(told.iter().enumerate().map(|(number, item)| {
+            let done = "response.output_item.done";
+            json!({"type": done, "output_index": number + 1, "item": item}).to_string()
+        }));
+        let mut end: Value = serde_json::from_str(&wire.stop()[0]).unwrap();
+        end["response"]["output"] = all.to_vec().into();
+        frames.push(end.to_string());
+        server.then(wire.row([wire.all_written(&frames)]));
+        let reply = hear(&wire.model(server.url())).await.0.unwrap();
+        let ids: Vec<_> = reply.tool_calls.iter().map(|call| &*call.id).collect();
+        assert_eq!((&*reply.text, ids), ("I look.", vec!["a", "b", "c"]));
+    }
+}
+
+#[tokio::test]
 async fn arguments_that_are_no_object_go_back_as_one_in_every_wire() {
     let with =
         |id: &str, arguments: &str| ToolCall { arguments: arguments.into(), ..call(id, "find") };

@@ -60,6 +60,38 @@ async fn an_answer_whose_every_frame_is_called_the_last_is_heard_to_its_end() {
 }
 
 #[tokio::test]
+async fn what_has_said_nothing_is_not_at_its_end_whatever_it_says() {
+    let end = |wire: Wire| match wire {
+        Wire::Gemini => wire.stop()[0].clone(),
+        _ => last(wire, "").to_string(),
+    };
+    // A gateway that says so while the model thinks, for longer than a final frame is waited for.
+    let slow = |wire: Wire| async move {
+        let frames = [end(wire), wire.text("one "), wire.text("two"), end(wire)];
+        let row = stream(wire, frames.into_iter().chain(wire.last()));
+        let (reply, heard) = answer(wire, row.pause(Duration::from_millis(1100))).await;
+        assert_eq!((&*reply.unwrap().text, &*heard), ("one two", "one two"), "{wire:?}");
+    };
+    // Then the connection is what failed, or the stream: nothing was said that another attempt cannot say.
+    let broken = |wire: Wire| async move {
+        let row = stream(wire, [end(wire)]).end_after(1, StreamEnd::Reset);
+        let (reply, _) = answer(wire, row).await;
+        assert_eq!(what(&reply), Some((Class::Network, "connection_reset")), "{wire:?}");
+        let server = StubServer::start().await.unwrap();
+        server.then(stream(wire, [end(wire)]).end_after(1, StreamEnd::Hang));
+        let model = connected(wire.bare(server.url()).idle_timeout(Duration::from_millis(300)));
+        assert_eq!(what(&hear(&model).await.0), Some((Class::Timeout, "idle")), "{wire:?}");
+        // What can only be an end is one.
+        let word = if wire == Wire::Gemini { "SAFETY" } else { "content_filter" };
+        let row = stream(wire, [with_reason(wire, "", word).to_string()]);
+        let (reply, _) = answer(wire, row.end_after(1, StreamEnd::Hang)).await;
+        assert_eq!(fault(&reply).unwrap().class, Class::ContentFiltered, "{wire:?}");
+    };
+    let (gemini, chat) = (Wire::Gemini, Wire::Chat);
+    tokio::join!(slow(gemini), slow(chat), broken(gemini), broken(chat));
+}
+
+#[tokio::test]
 async fn what_is_said_after_the_end_was_said_is_part_of_the_answer() {
     let wire = Wire::Chat;
     let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).to_string();

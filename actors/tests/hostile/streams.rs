@@ -7,6 +7,7 @@ use mainstay::fault::{Class, EffectState};
 use mainstay_actors::chat::Finish;
 use mainstay_actors::chat::stream::StreamEvent;
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::wires::{LONG, WIRES, Wire, connected, fault, hear, hear_for, said, what};
@@ -286,6 +287,22 @@ async fn a_huge_event_is_read_and_a_larger_one_refused_in_every_wire() {
         assert_eq!(reply.unwrap().text.len(), large.len(), "{wire:?}");
         assert_eq!(said(&heard).len(), large.len());
         let larger = "x".repeat(1100 * 1024);
+        if wire == Wire::Responses {
+            // Its last frames say all of it once more, however it came before.
+            let half = larger.split_at(larger.len() / 2);
+            let mut frames: Vec<_> = [half.0, half.1].map(|text| wire.text(text)).into();
+            let done =
+                json!({"type": "response.output_text.done", "output_index": 0, "text": larger});
+            frames.push(done.to_string());
+            let mut end: Value = serde_json::from_str(&wire.stop()[0]).unwrap();
+            end["response"]["output"] = wire.whole(&larger)["output"].clone();
+            frames.push(end.to_string());
+            server.then(wire.row([wire.all_written(&frames)]));
+            let (reply, heard) = hear(&model).await;
+            assert_eq!(reply.unwrap().text.len(), larger.len());
+            assert_eq!(said(&heard).len(), larger.len());
+            continue;
+        }
         for texts in [&[&*larger][..], &["hello", &*larger]] {
             server.then(wire.row([wire.all_written(&wire.frames(texts))]));
             let (reply, heard) = hear(&model).await;
@@ -296,6 +313,36 @@ async fn a_huge_event_is_read_and_a_larger_one_refused_in_every_wire() {
                 (texts.len() == 2, 5 * (texts.len() - 1))
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_as_long_as_what_it_says_and_not_as_what_its_words_come_in() {
+    let server = StubServer::start().await.unwrap();
+    for wire in WIRES {
+        let model = wire.model(server.url());
+        // Each word in 16 KiB of what nobody reads: twelve megabytes for some.
+        let word = "forty letters that are said in this frame";
+        let mut frame: Value = serde_json::from_str(&wire.text(word)).unwrap();
+        frame["obfuscation"] = "x".repeat(16 * 1024).into();
+        let mut frames = wire.begin();
+        frames.extend(std::iter::repeat_n(frame.to_string(), 768));
+        frames.extend(wire.stop());
+        frames.extend(wire.last());
+        server.then(wire.row([wire.all_written(&frames)]));
+        let (reply, heard) = hear(&model).await;
+        assert_eq!(reply.unwrap().text.len(), 768 * word.len(), "{wire:?}");
+        assert_eq!(said(&heard).len(), 768 * word.len());
+    }
+    // What is said has its bounds, too, and so have the calls, of which nobody hears before the end.
+    let wire = Wire::Chat;
+    let text = wire.text(&"x".repeat(900 * 1024));
+    let call = json!({"choices": [{"delta": {"tool_calls": [
+        {"index": 0, "id": "c", "function": {"name": "f", "arguments": "1".repeat(900 * 1024)}}]}}]});
+    for frame in [text, call.to_string()] {
+        server.then(wire.row(vec![wire.written(&frame); 13]).end_after(13, StreamEnd::Hang));
+        let (reply, _) = hear(&wire.model(server.url())).await;
+        assert_eq!(what(&reply), Some((Class::OutputInvalid, "body_too_large")));
     }
 }
 
