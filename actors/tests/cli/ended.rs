@@ -149,10 +149,21 @@ const STORE: &str = "[store]\npath = \"state\"\n";
 
 /// What a command says that is told to end while its tool is at work, again and again until it does.
 async fn told_to_end(folder: &Folder, arguments: &[&str], signals: &[&'static str]) -> Said {
+    told_to_end_after(folder, arguments, signals, async {}).await
+}
+
+/// The same, not before something else has happened.
+async fn told_to_end_after(
+    folder: &Folder,
+    arguments: &[&str],
+    signals: &[&'static str],
+    happens: impl Future<Output = ()>,
+) -> Said {
     let called = folder.0.join("called");
     assert!(Command::new("mkfifo").arg(&called).status().unwrap().success());
     let mut child = command(&folder.0, &[&["run", "t.toml", "pay"], arguments].concat());
     let mut child = child.spawn().unwrap();
+    happens.await;
     let signals = signals.to_vec();
     let ended = tokio::task::spawn_blocking(move || {
         assert_eq!(std::fs::read_to_string(&called).unwrap(), "called\n");
@@ -307,4 +318,69 @@ async fn a_command_whose_output_nobody_reads_ends_all_the_same() {
         });
         assert_eq!(ended.await.unwrap(), Some(code), "{signals:?}");
     }
+}
+
+/// A server that pays, and pays back three times: asked for more it never answers, as long as somebody hears so.
+const PAYS: &str = r#"while read -r line; do
+    id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+    case "$line" in
+    *'"initialize"'*) result='{"protocolVersion":"2025-03-26","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}' ;;
+    *'"tools/list"'*) result='{"tools":[{"name":"pay","inputSchema":{"type":"object"}},{"name":"back","inputSchema":{"type":"object"}}]}' ;;
+    *'"back"'*)
+        if [ -p called ] && [ -f backs ] && [ "$(wc -l < backs)" -ge 3 ]; then
+            echo called > called
+            continue
+        fi
+        echo "$line" >> backs
+        result='{"content":[{"type":"text","text":"paid back"}]}' ;;
+    *'"pay"'*) result='{"content":[{"type":"text","text":"paid"}]}' ;;
+    *) continue ;;
+    esac
+    printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sub_agent_did_that_failed_is_named_and_undone_by_the_next_start() {
+    let (server, sub) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    server.then(Row::tool_calls([("s", "{\"task\":\"pay three times\"}")]));
+    server.then(Row::hang());
+    // It goes back to its beginning once, which undoes what it has done, before it fails.
+    for _ in 0..2 {
+        for n in 0..3 {
+            sub.then(Row::tool_calls([("pay", &*format!("{{\"n\":{n}}}"))]));
+        }
+        sub.then(Row::error(400, "bad_request", "no"));
+    }
+    let model = |name: &str, server: &StubServer| {
+        let url = server.url();
+        format!("[models.{name}]\nkind = \"openai\"\nbase_url = \"{url}\"\nmodel = \"m\"\n")
+    };
+    let text = format!(
+        "[supervisor]\nscope = \"transaction\"\n{STORE}{}{}[tools.box]\ncommand = [\"sh\", \"s.sh\"]\n\
+         [tools.box.effects]\nback = \"idempotent\"\npay = {{ kind = \"compensable\", undo = {{ tool = \"box.back\" }} }}\n\
+         [agents.a]\nmodel = \"top\"\nagents = [\"s\"]\n\
+         [agents.s]\ndescription = \"pays\"\nmodel = \"sub\"\ntools = [\"box.pay\"]\n",
+        model("top", &server),
+        model("sub", &sub),
+    );
+    let folder = Folder::with("t.toml", &text);
+    std::fs::write(folder.0.join("s.sh"), PAYS).unwrap();
+    let ended = told_to_end_after(&folder, &["--json"], &["TERM"], server.asked(2)).await;
+    let line = "mainstay: still to be undone, which the next start does: ";
+    let line = ended.err.lines().find(|it| it.starts_with(line)).expect(&ended.err);
+    assert_eq!(line.matches(" t/box/pay").count(), 2, "{ended:?}");
+    let told: serde_json::Value = serde_json::from_str(&ended.out).expect(&ended.out);
+    let told = told["unsettled"].as_array().expect(&ended.out);
+    let told: Vec<_> = told.iter().map(|act| act["status"].as_str().unwrap()).collect();
+    assert_eq!(told, ["compensating", "owed", "owed"], "{ended:?}");
+
+    std::fs::remove_file(folder.0.join("called")).unwrap();
+    server.otherwise(Row::reply("sorry"));
+    let later = run(&folder, &["run", "t.toml", "hello"]).await;
+    assert_eq!(later.code, 0, "{later:?}");
+    assert!(!later.err.contains("undone"), "{later:?}");
+    let backs = std::fs::read_to_string(folder.0.join("backs")).unwrap();
+    let backs: Vec<_> = (0..3).map(|n| backs.matches(&format!("\"n\":{n}")).count()).collect();
+    assert_eq!(backs, [2, 2, 2], "{later:?}");
 }

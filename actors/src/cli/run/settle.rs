@@ -98,20 +98,29 @@ pub(super) fn left(system: &System, rest: Rest) -> Vec<String> {
         (!open.is_empty()).then(|| format!("not settled, {shown}: {}", listed(&open, waits)));
     let flying = (!flying.is_empty())
         .then(|| format!("in flight, and may have happened; {later}: {}", listed(&flying, flies)));
-    open.into_iter().chain(flying).collect()
+    let owed = system.effects().owed();
+    let undoes = match rest.is_kept {
+        true => "which the next start does",
+        false => "and nothing is kept of it, so do that yourself",
+    };
+    let owed = (!owed.is_empty())
+        .then(|| format!("still to be undone, {undoes}: {}", listed(&owed, named)));
+    open.into_iter().chain(flying).chain(owed).collect()
 }
 
 /// The same for a program.
 pub(super) fn unsettled(system: &System, rest: Rest) -> Vec<Value> {
-    let one = |effect: EffectView| json!({"key": effect.key.to_string(), "tool": effect.tool, "owner": effect.owner, "status": effect.status});
+    let one = |effect: &EffectView, status: &str| json!({"key": effect.key.to_string(), "tool": effect.tool, "owner": effect.owner, "status": status});
     let (open, flying) = found(system, rest);
-    open.into_iter().chain(flying).map(one).collect()
+    let all = open.iter().chain(&flying).map(|effect| one(effect, effect.status));
+    all.chain(system.effects().owed().iter().map(|effect| one(effect, OWED))).collect()
 }
 
 /// What is named so or so.
 pub(super) fn keys(system: &System, rest: Rest) -> HashSet<EffectKey> {
     let (open, flying) = found(system, rest);
-    open.iter().chain(&flying).map(|effect| effect.key).collect()
+    let owed = system.effects().owed();
+    open.iter().chain(&flying).chain(&owed).map(|effect| effect.key).collect()
 }
 
 /// What waits for a person; and the acts and undos whose tools were not waited for, each of which may have happened.
@@ -133,6 +142,8 @@ fn found(system: &System, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
 /// The status of an act that was begun, and of one whose undo was.
 const ACTED: &str = "intended";
 const UNDONE: &str = "compensating";
+/// What a program is told of an act that stands and is to be undone, whatever is known of it besides.
+const OWED: &str = "owed";
 
 pub(super) fn named(effect: &EffectView) -> String {
     format!("{} {}", short(effect.key), effect.tool)
