@@ -187,7 +187,7 @@ impl Session {
         let people = People::new(tree.people(), system.points(), points);
         let (said, leaving, helped, served, key, lines, later, before, last) = Default::default();
         let rest = settle::Rest { in_order: true, is_kept: tree.has_store() };
-        let deeds = Deeds::new(tree.takers(), tree.undoes());
+        let deeds = Deeds::new(tree.only_asked(), tree.undoes());
         Ok(Self {
             system,
             asked,

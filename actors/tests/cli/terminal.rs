@@ -46,11 +46,10 @@ impl Terminal {
     }
 
     /// Reads until this appears, and forgets what stood before it.
-    fn until(&mut self, text: &str) {
+    fn until(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.seen.find(text) {
-                self.seen.drain(..at + text.len());
-                return;
+                return self.seen.drain(..at + text.len()).collect();
             }
             let mut bytes = [0; 4096];
             let read = self.ours.read(&mut bytes).unwrap_or(0);
@@ -209,7 +208,8 @@ async fn a_person_is_asked_at_the_terminal_and_may_call_it_off() {
         terminal.until("> ");
         terminal.type_in(CTRL_C);
         terminal.until("called off");
-        terminal.until("> ");
+        let told = terminal.until("> ");
+        assert!(!told.contains("done"), "a person was asked, and nothing was done: {told}");
         terminal.type_in("go\r");
         terminal.until("boss-2 waits for a person");
         terminal.until("> ");

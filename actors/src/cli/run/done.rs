@@ -23,15 +23,15 @@ pub(super) struct Deeds {
     unanswered: Option<String>,
     /// The keys of those of before that had none.
     before: Vec<String>,
-    /// Who takes the tasks of agents: what is done for these is named, and not that they were asked.
-    takers: BTreeSet<ChildPath>,
+    /// Who is only asked: people, and who takes the tasks of agents, where what is done for these is named.
+    asked: BTreeSet<ChildPath>,
     /// Whether what has an undo is undone.
     undoes: bool,
 }
 
 impl Deeds {
-    pub(super) fn new(takers: BTreeSet<ChildPath>, undoes: bool) -> Self {
-        Self { takers, undoes, ..Self::default() }
+    pub(super) fn new(asked: BTreeSet<ChildPath>, undoes: bool) -> Self {
+        Self { asked, undoes, ..Self::default() }
     }
 
     /// This is asked now, or what became of it before is told.
@@ -61,7 +61,7 @@ impl Deeds {
         let stands = |act: &EffectView| {
             !matches!(act.kind, EffectKind::Pure | EffectKind::Read)
                 && !told.contains(&act.key)
-                && !self.takers.contains(&act.tool)
+                && !self.asked.contains(&act.tool)
                 && match act.status {
                     DONE | BEGUN => true,
                     // What may be repeated has failed as a whole.
@@ -136,7 +136,8 @@ impl Session {
         }
         if !open.is_empty() {
             let open = listed(&open, |act| format!("{} is {}", named(act), act.status));
-            tell(format_args!("  may have been done, or be done yet: {open}"));
+            let later = "/effects shows what nobody learns the outcome of";
+            tell(format_args!("  may have been done, or be done yet ({later}): {open}"));
         }
     }
 
