@@ -140,7 +140,7 @@ impl Session {
     pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
         let store = tree.store()?;
         if show.json {
-            tree.wait_for_nobody();
+            tree.wait_for_nobody("no person is asked with --json");
         }
         for note in discover(tree, show.progress).await? {
             if !show.json {
