@@ -360,6 +360,13 @@ impl Points {
         point
     }
 
+    /// When the first decision about a request of this child falls to its default; `None` where none is waited for.
+    pub(crate) fn next_end(&self, child: &ChildPath) -> Option<Moment> {
+        let state = self.state.lock();
+        let its = state.open.values().filter(|it| it.shown.child == *child && (it.asked.waits)());
+        its.map(|open| open.shown.until).min()
+    }
+
     /// Nobody has decided in time; false when somebody just has, and was or will be heard.
     pub(crate) fn expire(&self, id: u64, what: &'static str) -> bool {
         let mut state = self.state.lock();

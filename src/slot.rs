@@ -574,6 +574,10 @@ impl<W: Worker> Slot<W> {
             Stage::Dormant => ChildState::Unstarted,
             Stage::Starting => ChildState::Starting,
             Stage::Up if in_flight > 0 => ChildState::Busy,
+            // All that is held back waits for somebody to release it, and not for a time.
+            Stage::Up if desk.mailbox.held_until().is_some_and(Moment::is_never) => {
+                ChildState::Waiting
+            }
             Stage::Up if desk.mailbox.is_holding() => ChildState::BackingOff,
             Stage::Up => ChildState::Idle,
             Stage::Stopping => ChildState::Stopping,

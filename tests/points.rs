@@ -714,3 +714,24 @@ async fn a_person_has_a_request_rolled_back_that_the_ladder_would_not_once() {
     }
     assert_eq!(rolled_back, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_says_that_a_decision_is_waited_for_and_how_long() {
+    let script = echo();
+    script.otherwise_fail(Class::Network);
+    let (system, port) = alone(&script, PointSpec::everywhere(HOUR)).await;
+    let mut events = system.events();
+    let call = call(&port);
+    let asked = point(&system, &mut events).await;
+    let dump = system.tree();
+    let text = dump.to_string();
+    let left = asked.until.left(system.clock().now());
+    assert_eq!(left, HOUR);
+    assert!(text.contains("waiting 1h00m") && text.contains("a decision"), "{text}");
+    assert!(!text.contains("backing off"), "{text}");
+    assert_eq!((dump.counts().backing_off, dump.counts().serving), (0, 1), "{text}");
+    system.points().decide(asked.id, Choice::Abort, "ann", "").unwrap();
+    call.await.unwrap().unwrap_err();
+    let text = system.tree().to_string();
+    assert!(!text.contains("waiting") && !text.contains("a decision"), "{text}");
+}

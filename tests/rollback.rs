@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Call, Context, Stateful, Stateless, Step, Turn};
 use mainstay::checkpoint::{MemoryStore, Scope, Snapshot, Store};
+use mainstay::decision::{Declined, Rung};
 use mainstay::error::{CallError, CheckpointError};
 use mainstay::event::Event;
 use mainstay::fault::{EffectKind, Fault};
@@ -465,8 +466,13 @@ async fn a_child_that_can_restore_nothing_fails_its_request_and_not_its_states_a
             let port: Port<u32, u32> = system.port(format!("root/{child}").as_str()).unwrap();
             assert_eq!(port.call(1_u32).await.unwrap().value, 1, "{child}");
             let error = port.call(0_u32).await.unwrap_err();
-            let CallError::RecoveryExhausted { fault, .. } = &error else { panic!("{error}") };
+            let CallError::RecoveryExhausted { fault, trail, .. } = &error else {
+                panic!("{error}")
+            };
             assert_eq!(fault.code.as_deref(), Some("restore"), "{child}: {error}");
+            let last = trail.0.last().unwrap();
+            let why_not = (Rung::Rollback, Declined::CheckpointUsed);
+            assert!(last.declined.contains(&why_not), "{child}: {trail}");
             assert!(fault.message.contains(why), "{child}: {error}");
             let none = "none is set aside";
             assert!(fault.message.contains(none), "{child}: {error}");

@@ -235,7 +235,8 @@ impl Agent {
     /// requires them and allows no others. Tools and such an answer in one request are refused by some providers,
     /// and keep others from calling any. What the model answers is checked as by a
     /// [validator](Agent::validate) that names what is wrong; with a second schema, the first one's check stays,
-    /// and the second is asked for.
+    /// and the second is asked for. Of an answer that is no JSON, where the provider was asked for it, only the fault is
+    /// there: that is told in one turn with the question, and not after the answer.
     ///
     /// # Limits
     /// Checked are `type`, `properties`, `required`, `additionalProperties`, `items`, `enum`, `const`, `anyOf`,

@@ -71,7 +71,8 @@ enum Command {
         /// command.
         #[arg(long, conflicts_with_all = ["json", "prompt"])]
         chat: bool,
-        /// Keep the lines typed in a conversation in this file, and offer those of before.
+        /// Keep the lines typed in a conversation in this file, and offer those of before. A question of several lines is
+        /// one line of it, with U+2028 for the ends of lines.
         #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "prompt"])]
         history: Option<PathBuf>,
         /// Ask once under this key, however often the command is run: what was answered is only printed

@@ -35,7 +35,7 @@ pub use crate::model::commit::{CommitPoint, WhenFull};
 pub use crate::model::options::TokenLimit;
 pub use crate::model::share::BUDGETED_ANSWER;
 
-mod again;
+pub(crate) mod again;
 mod anthropic;
 mod calls;
 pub mod classify;

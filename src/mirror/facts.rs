@@ -106,7 +106,7 @@ pub enum ChildState {
     Busy,
     /// Waiting before the next attempt or the next life.
     BackingOff,
-    /// Alive, waiting for calls it made to other children.
+    /// Alive, waiting for calls it made to other children, or for what is to be decided about a request that failed.
     Waiting,
     /// Asked to stop, not gone yet.
     Stopping,
@@ -263,7 +263,8 @@ pub struct NodeDetail {
     /// How its last life or attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_cause: Option<LastCause>,
-    /// When a wait before the next attempt or life is over, from now.
+    /// When a wait before the next attempt or life is over, from now; of one that is [`Waiting`](ChildState::Waiting) for
+    /// a decision, how long that may take.
     #[serde(
         rename = "resumes_in_ms",
         with = "optional_millis",

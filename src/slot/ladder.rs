@@ -505,18 +505,19 @@ impl<W: Worker> Slot<W> {
     ) -> Decision {
         let policy_cause = cause.as_policy();
         let index = self.member.get().map_or(0, |member| member.index);
-        let history = {
+        let (history, rolled_back) = {
             let mut book = mail.open_book(index, ticket.lease.delivery);
             book.deliveries = book.deliveries.max(ticket.lease.delivery);
             book.tainted |= tainted;
-            mail.home.is_some().then(|| book.history.clone())
+            (mail.home.is_some().then(|| book.history.clone()), book.rolled_back)
         };
         // The members are looked at without the book: whoever has locked a slot may want to read it.
         let members = match (&mail.home, history) {
             (Some(group), Some(history)) => group.candidates(&history, index, now),
             _ => Vec::new(),
         };
-        let can_go_back = self.can_go_back(done);
+        // What was gone back to is there, also where nothing has been done since.
+        let can_go_back = self.can_go_back(done.max(rolled_back.into()));
         let wider = self.next_wider(mail, cause, done).map(|(_, wider)| wider);
         let soft = self.soft(mail, ticket);
         let mut book = mail.open_book(index, ticket.lease.delivery);

@@ -277,9 +277,14 @@ impl<W: Worker> Detail for Slot<W> {
             Stage::Up if desk.mailbox.in_flight() == 0 => desk.mailbox.held_until(),
             _ => None,
         };
-        detail.resumes_in = resumes.filter(|at| *at > now).map(|at| at.left(now));
         detail.zombies = desk.zombies() as u32;
         drop(desk);
+        let resumes = match resumes {
+            // Until it is decided, and not for a time.
+            Some(Moment::NEVER) => self.hub.points.next_end(&self.path),
+            resumes => resumes,
+        };
+        detail.resumes_in = resumes.filter(|at| *at > now).map(|at| at.left(now));
         if let Some(domain) = self.known_domain() {
             let (left, limit) = {
                 let retries = &domain.lock().retries;

@@ -154,8 +154,16 @@ impl Column {
                 Some(format!("{}, {}", printable(&cause.ended.to_string()), short(cause.age)))
             }),
             Self::WaitsFor => about(node, |detail| {
-                let (first, others) = detail.waits_for.split_first()?;
-                Some(and_more(printable(first.as_str()), others.len()))
+                match detail.waits_for.split_first() {
+                    Some((first, others)) => {
+                        Some(and_more(printable(first.as_str()), others.len()))
+                    }
+                    // It waits for a time, and not to try again.
+                    None if node.state() == ChildState::Waiting => {
+                        detail.resumes_in.map(|_| "a decision".to_owned())
+                    }
+                    None => None,
+                }
             }),
             Self::Zombies => about(node, |detail| Some(number(detail.zombies))),
             Self::Budgets => about(node, |detail| Some(budgets(detail))),

@@ -36,6 +36,19 @@ impl Conversation {
         }
     }
 
+    /// Adds to what the model was asked last, in one turn with it: there are models that want who speaks to change
+    /// with every message.
+    pub(super) fn ask_too(&mut self, words: String) {
+        let last = self
+            .rounds
+            .last_mut()
+            .filter(|round| round.last().is_some_and(|message| message.role == Role::User));
+        match last.and_then(|round| Arc::make_mut(round).last_mut()) {
+            Some(asked) => asked.text = format!("{}\n\n{words}", asked.text),
+            None => self.open_round(Message::user(words)),
+        }
+    }
+
     pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.rounds.iter().flat_map(|round| round.iter())
     }

@@ -15,7 +15,7 @@ use super::state::{Failed, Memory, Planned, Same};
 use super::turns::LeftOut;
 use super::{AgentReply, AgentRequest, Plan, ToolUse, past};
 use crate::chat::{ChatReply, ChatRequest, Message, ResponseFormat, ToolCall};
-use crate::model::BAD_JSON;
+use crate::model::{BAD_JSON, again};
 use crate::names;
 use crate::tool::schema::known;
 
@@ -209,16 +209,16 @@ impl Run {
         }
         self.check_steps()?;
         self.memory().regenerations += 1;
-        let ask = Message::user(format!(
-            "Your answer cannot be used: {why}\nGive the whole answer again, with that mended."
-        ));
         match gave {
             Some(text) => {
+                let ask = format!(
+                    "Your answer cannot be used: {why}\nGive the whole answer again, with that mended."
+                );
                 self.context.open_round(Message::assistant(text));
-                self.context.push(ask);
+                self.context.push(Message::user(ask));
             }
-            // Nobody has it any more.
-            None => self.context.open_round(ask),
+            // Nobody has it any more, and it may be another model that answers now.
+            None => self.context.ask_too(again::words(why)),
         }
         Ok(self.ask())
     }

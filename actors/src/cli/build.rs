@@ -446,10 +446,11 @@ impl Tree {
         self.people.values().cloned().collect()
     }
 
-    /// Has nobody be waited for, since nobody is there who could decide: what the file has done otherwise is
-    /// done at once.
-    pub(crate) fn wait_for_nobody(&mut self) {
+    /// Has nobody be waited for, since nobody is there who could decide, and says `why` where a person has no text for
+    /// that: what the file has done otherwise is done at once.
+    pub(crate) fn wait_for_nobody(&mut self, why: &str) {
         for person in self.file.people.values_mut() {
+            person.text.get_or_insert_with(|| toml::Spanned::new(0..0, why.to_owned()));
             let at = person.expiry.as_ref().map_or(0..0, toml::Spanned::span);
             person.expiry = Some(toml::Spanned::new(at, file::Span(points::NOBODY)));
         }

@@ -155,7 +155,7 @@ fn judged(state: &SloState) -> bool {
 /// [`Failed`] where an objective is missed or a question is lost.
 pub(crate) async fn run(tree: &mut Tree, trial: Trial) -> anyhow::Result<()> {
     // Nobody types. How long they would have taken says nothing of the tree.
-    tree.wait_for_nobody();
+    tree.wait_for_nobody("no person is asked in a trial");
     let mut all = Vec::new();
     if tree.file.profile.is_some() {
         // With what a profile adds the rates may be past the goal of S94, and most goals hold below it.

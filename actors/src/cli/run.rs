@@ -141,7 +141,7 @@ impl Session {
     pub(crate) async fn start(tree: &mut Tree, show: Show, adopt: bool) -> anyhow::Result<Self> {
         let store = tree.store()?;
         if show.json {
-            tree.wait_for_nobody();
+            tree.wait_for_nobody("no person is asked with --json");
         }
         for note in discover(tree, show.progress).await? {
             if !show.json {
@@ -191,7 +191,7 @@ impl Session {
         let people = People::new(tree.people(), system.points(), points);
         let (said, leaving, helped, served, key, lines, later, before, last) = Default::default();
         let rest = settle::Rest { in_order: true, is_kept: tree.has_store() };
-        let deeds = Deeds::new(tree.takers(), tree.undoes());
+        let deeds = Deeds::new(tree.only_asked(), tree.undoes());
         Ok(Self {
             system,
             asked,

@@ -36,11 +36,16 @@ pub(super) fn cut_off(calls: bool) -> Fault {
     unusable(text, TRUNCATED)
 }
 
+/// What a model is told of an answer that is not there to be shown: what is wrong with it.
+pub(crate) fn words(feedback: &str) -> String {
+    format!(
+        "An answer that was given to this cannot be used: {feedback}.\nGive the whole answer, with that mended."
+    )
+}
+
 /// The request with what was wrong with an answer to it, at its end.
 pub(super) fn told(request: &ChatRequest, feedback: &str) -> ChatRequest {
-    let words = format!(
-        "An answer that was given to this cannot be used: {feedback}.\nGive the whole answer, with that mended."
-    );
+    let words = words(feedback);
     let mut request = request.clone();
     match request.messages.last_mut() {
         // There are models that want who speaks to change with every message.

@@ -63,6 +63,8 @@ async fn what_a_question_has_done_is_undone_when_it_fails() {
     let reserved = r#"reserve {"guests":[2],"seat":"A7"}: taken"#;
     assert_eq!(done(&folder), [reserved, undone], "{said:?}");
     assert!(!said.err.contains("done all the same"), "{said:?}");
+    let told = said.err.lines().find(|line| line.starts_with("mainstay: done, and undone again: "));
+    assert!(told.is_some_and(|line| line.ends_with(" t/box/reserve")), "{said:?}");
     let page = run(&folder, &["check", "t.toml"]).await.out;
     assert!(page.contains("  box.reserve  undone by box.release\n"), "{page}");
     // Without arguments of its own, the undo has those of the call.
@@ -70,9 +72,13 @@ async fn what_a_question_has_done_is_undone_when_it_fails() {
         "[tools.box.effects.reserve]\nkind = \"compensable\"\nundo = { tool = \"box.release\" }\n";
     let folder = tree(&server, same);
     server.then(Row::tool_calls([("reserve", "{\"seat\":\"B1\"}")]));
-    let said = run(&folder, &["run", "t.toml", "hello"]).await;
+    let said = run(&folder, &["run", "t.toml", "hello", "--json"]).await;
     let last = done(&folder).pop();
     assert_eq!(last.as_deref(), Some(r#"release {"seat":"B1"}: free"#), "{said:?}");
+    let body: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let act = &body["error"]["undone"][0];
+    assert_eq!((&act["tool"], &act["owner"]), (&"t/box/reserve".into(), &"t/a".into()), "{body}");
+    assert!(body["error"].get("done").is_none(), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -238,7 +238,7 @@ tools = ["find", "local"]
 async fn a_person_who_says_nothing_is_decided_for() {
     let server = StubServer::start().await.unwrap();
     for (otherwise, told, used) in [
-        ("", "nobody has decided in time", Some("permission")),
+        ("", "no person is asked with --json", Some("permission")),
         ("otherwise = \"refuse\"\ntext = \"not today\"", "not today", Some("permission")),
         ("otherwise = \"pass_on\"", "\"later\"", None),
         ("otherwise = \"answer\"\ntext = \"a voucher\"", "\"a voucher\"", None),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_actors::stub_server::{Row, StreamEnd, StubServer};
@@ -46,11 +47,10 @@ impl Terminal {
     }
 
     /// Reads until this appears, and forgets what stood before it.
-    fn until(&mut self, text: &str) {
+    fn until(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.seen.find(text) {
-                self.seen.drain(..at + text.len());
-                return;
+                return self.seen.drain(..at + text.len()).collect();
             }
             let mut bytes = [0; 4096];
             let read = self.ours.read(&mut bytes).unwrap_or(0);
@@ -66,9 +66,18 @@ impl Terminal {
 
 /// Done by a thread of its own, while the server of the test answers.
 async fn at_terminal(folder: Folder, steps: impl FnOnce(&mut Terminal) + Send + 'static) {
+    at_terminal_with(folder, &[], steps).await;
+}
+
+async fn at_terminal_with(
+    folder: impl Into<Arc<Folder>>,
+    arguments: &'static [&'static str],
+    steps: impl FnOnce(&mut Terminal) + Send + 'static,
+) {
+    let folder = folder.into();
     let (tell, process) = tokio::sync::oneshot::channel();
     let work = move || {
-        let mut terminal = Terminal::open(&folder, &["run", "t.toml"]);
+        let mut terminal = Terminal::open(&folder, &[&["run", "t.toml"], arguments].concat());
         tell.send(terminal.child.id()).unwrap();
         terminal.until("> ");
         steps(&mut terminal);
@@ -124,6 +133,28 @@ async fn no_line_is_lost_of_those_that_come_at_once() {
         .map(|seen| seen.json()["messages"].as_array().unwrap().last().unwrap()["content"].clone())
         .collect();
     assert_eq!(asked, ["one", "two", "three!", "four\nfive"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_of_two_lines_comes_back_as_it_was_in_the_next_session() {
+    let server = StubServer::start().await.unwrap();
+    let folder = Arc::new(agent(&server, ""));
+    for typed in ["\u{1b}[200~four\rfive\u{1b}[201~\r", "\u{1b}[A\r"] {
+        server.then(Row::reply_stream(["the answer"]));
+        at_terminal_with(Arc::clone(&folder), &["--history", "lines"], move |terminal| {
+            terminal.type_in(typed);
+            terminal.until("the answer");
+            terminal.until("> ");
+            terminal.type_in(CTRL_D);
+            assert_eq!(terminal.ends(), Some(0));
+        })
+        .await;
+        let asked = server.requests().pop().unwrap().json();
+        let asked = asked["messages"].as_array().unwrap().last().unwrap()["content"].clone();
+        assert_eq!(asked, "four\nfive", "{typed:?}");
+    }
+    let kept = std::fs::read_to_string(folder.0.join("lines")).unwrap();
+    assert_eq!(kept.lines().count(), 2, "each on a line: {kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +240,8 @@ async fn a_person_is_asked_at_the_terminal_and_may_call_it_off() {
         terminal.until("> ");
         terminal.type_in(CTRL_C);
         terminal.until("called off");
-        terminal.until("> ");
+        let told = terminal.until("> ");
+        assert!(!told.contains("done"), "a person was asked, and nothing was done: {told}");
         terminal.type_in("go\r");
         terminal.until("boss-2 waits for a person");
         terminal.until("> ");

@@ -98,12 +98,20 @@ impl Tree {
         kept_group(&self.file) != Some(child.id()) && keeps(&self.file, child.id())
     }
 
-    /// Those who take the tasks that agents give to agents.
-    pub(crate) fn takers(&self) -> BTreeSet<ChildPath> {
+    /// Those who are asked by agents, and do nothing by that: people, groups of people, and those who take the tasks
+    /// that agents give to agents.
+    pub(crate) fn only_asked(&self) -> BTreeSet<ChildPath> {
         let names = verify::Names::of(&self.file);
         let agents = self.file.agents.keys().map(|name| name.get_ref().as_str());
         let agents = agents.filter(|name| names.is_sub_agent(name));
-        agents.map(|name| ChildPath::new(format!("{}/{name}/{TASKS}", self.name))).collect()
+        let agents = agents.map(|name| format!("{name}/{TASKS}"));
+        let person = |name: &str| find(&self.file.people, name).is_some();
+        let groups = self.file.groups.iter().filter(|(_, group)| {
+            group.members.get_ref().iter().all(|member| person(member.get_ref()))
+        });
+        let people = self.file.people.keys().chain(groups.map(|(name, _)| name));
+        let all = agents.chain(people.map(|name| name.get_ref().clone()));
+        all.map(|id| ChildPath::new(format!("{}/{id}", self.name))).collect()
     }
 
     /// Whether what a question did is undone when it fails, where it has an undo.

@@ -1,7 +1,7 @@
 //! What a question that has no answer has done to the world all the same: whoever asks it again has to know.
 //!
-//! *Invariant.* Nothing is named that has not happened or was undone, and nothing twice: what a person has to settle
-//! is named for that.
+//! *Invariant.* Nothing is named that has not happened, nothing as done that was undone, and nothing twice: what a
+//! person has to settle is named for that.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -23,15 +23,15 @@ pub(super) struct Deeds {
     unanswered: Option<String>,
     /// The keys of those of before that had none.
     before: Vec<String>,
-    /// Who takes the tasks of agents: what is done for these is named, and not that they were asked.
-    takers: BTreeSet<ChildPath>,
+    /// Who is only asked: people, and who takes the tasks of agents, where what is done for these is named.
+    asked: BTreeSet<ChildPath>,
     /// Whether what has an undo is undone.
     undoes: bool,
 }
 
 impl Deeds {
-    pub(super) fn new(takers: BTreeSet<ChildPath>, undoes: bool) -> Self {
-        Self { takers, undoes, ..Self::default() }
+    pub(super) fn new(asked: BTreeSet<ChildPath>, undoes: bool) -> Self {
+        Self { asked, undoes, ..Self::default() }
     }
 
     /// This is asked now, or what became of it before is told.
@@ -54,31 +54,55 @@ impl Deeds {
         self.before.push(key.to_owned());
     }
 
-    /// The acts of a question, and of the tasks that others were given for it: those that took place and stand, and
-    /// those that may have.
-    fn done(&self, system: &System, key: &str, rest: Rest) -> (Vec<EffectView>, Vec<EffectView>) {
+    /// The acts of a question, and of the tasks that others were given for it.
+    fn done(&self, system: &System, key: &str, rest: Rest) -> Done {
         let told = settle::keys(system, rest);
-        let stands = |act: &EffectView| {
+        let mut all = its_own(system.effects().list(), key);
+        all.retain(|act| {
             !matches!(act.kind, EffectKind::Pure | EffectKind::Read)
                 && !told.contains(&act.key)
-                && !self.takers.contains(&act.tool)
-                && match act.status {
-                    DONE | BEGUN => true,
-                    // What may be repeated has failed as a whole.
-                    FAILED => !act.kind.is_replay_safe(),
-                    _ => false,
-                }
-        };
-        let acts = its_own(system.effects().list(), key).into_iter().filter(stands);
-        acts.partition(|act| act.status == DONE)
+                && !self.asked.contains(&act.tool)
+        });
+        let mut done = Done::default();
+        for act in all {
+            match act.status {
+                DONE => done.stand.push(act),
+                BEGUN => done.may.push(act),
+                // What may be repeated has failed as a whole.
+                FAILED if !act.kind.is_replay_safe() => done.may.push(act),
+                UNDONE => done.undone.push(act),
+                _ => {}
+            }
+        }
+        done
     }
 }
 
-/// The status of an act that took place, of one that its tool says has failed, which may have done a part, and of one
-/// of which nobody has heard how it ended.
+/// What a question did.
+#[derive(Default)]
+struct Done {
+    /// What took place and stands.
+    stand: Vec<EffectView>,
+    /// What may have taken place.
+    may: Vec<EffectView>,
+    /// What took place and was undone.
+    undone: Vec<EffectView>,
+}
+
+impl Done {
+    fn tell_undone(&self, begin: &str) {
+        if !self.undone.is_empty() {
+            tell(format_args!("{begin}done, and undone again: {}", listed(&self.undone, named)));
+        }
+    }
+}
+
+/// The status of an act that took place, of one that its tool says has failed, which may have done a part, of one
+/// of which nobody has heard how it ended, and of one that was undone.
 const DONE: &str = "confirmed";
 const FAILED: &str = "failed";
 const BEGUN: &str = "intended";
+const UNDONE: &str = "compensated";
 
 /// Those of a task and of the tasks that were begun by its acts, whose keys say so.
 fn its_own(mut acts: Vec<EffectView>, key: &str) -> Vec<EffectView> {
@@ -109,14 +133,15 @@ impl Session {
         let before = self.deeds.before.iter().map(|key| (key, "asked before: "));
         let asked = self.deeds.unanswered.iter().map(|key| (key, ""));
         for (key, whose) in before.chain(asked) {
-            let (done, open) = self.deeds.done(&self.system, key, self.rest);
-            if !done.is_empty() {
-                let done = listed(&done, named);
-                tell(format_args!("mainstay: {whose}done all the same, and not undone: {done}"));
+            let done = self.deeds.done(&self.system, key, self.rest);
+            done.tell_undone(&format!("mainstay: {whose}"));
+            if !done.stand.is_empty() {
+                let stand = listed(&done.stand, named);
+                tell(format_args!("mainstay: {whose}done all the same, and not undone: {stand}"));
             }
-            if !open.is_empty() {
-                let open = listed(&open, |act| format!("{} is {}", named(act), act.status));
-                tell(format_args!("mainstay: {whose}may have been done: {open}"));
+            if !done.may.is_empty() {
+                let may = listed(&done.may, |act| format!("{} is {}", named(act), act.status));
+                tell(format_args!("mainstay: {whose}may have been done: {may}"));
             }
         }
     }
@@ -125,18 +150,20 @@ impl Session {
     pub(super) fn tell_done_so_far(&mut self) {
         let Some(key) = self.deeds.key.take() else { return };
         let now = Rest { in_order: true, ..self.rest };
-        let (done, open) = self.deeds.done(&self.system, &key, now);
-        if !done.is_empty() {
+        let done = self.deeds.done(&self.system, &key, now);
+        done.tell_undone("  ");
+        if !done.stand.is_empty() {
             let undone = match self.deeds.undoes {
                 true => " (what has an undo is being undone)",
                 false => ", and not undone",
             };
-            let done = listed(&done, named);
-            tell(format_args!("  done all the same{undone}: {done}"));
+            let stand = listed(&done.stand, named);
+            tell(format_args!("  done all the same{undone}: {stand}"));
         }
-        if !open.is_empty() {
-            let open = listed(&open, |act| format!("{} is {}", named(act), act.status));
-            tell(format_args!("  may have been done, or be done yet: {open}"));
+        if !done.may.is_empty() {
+            let may = listed(&done.may, |act| format!("{} is {}", named(act), act.status));
+            let later = "/effects shows what nobody learns the outcome of";
+            tell(format_args!("  may have been done, or be done yet ({later}): {may}"));
         }
     }
 
@@ -144,11 +171,14 @@ impl Session {
     pub(super) fn with_done(&self, mut told: Value, key: Option<&str>) -> Value {
         let Some(error) = told.get_mut("error") else { return told };
         let one = |act: EffectView| json!({"key": act.key.to_string(), "tool": act.tool, "owner": act.owner, "status": act.status});
-        let acts = key.map(|key| self.deeds.done(&self.system, key, self.rest));
-        let (done, open) = acts.unwrap_or_default();
-        let acts: Vec<Value> = done.into_iter().chain(open).map(one).collect();
-        if !acts.is_empty() {
-            error["done"] = acts.into();
+        let done = key.map(|key| self.deeds.done(&self.system, key, self.rest));
+        let Done { stand, may, undone } = done.unwrap_or_default();
+        let did: Vec<Value> = stand.into_iter().chain(may).map(one).collect();
+        let undone: Vec<Value> = undone.into_iter().map(one).collect();
+        for (name, acts) in [("done", did), ("undone", undone)] {
+            if !acts.is_empty() {
+                error[name] = acts.into();
+            }
         }
         told
     }

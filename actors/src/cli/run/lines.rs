@@ -29,6 +29,9 @@ pub(crate) fn restore_terminal() {
 /// Lines kept in a history's file that are offered again.
 const OFFERED: usize = 1_000;
 
+/// What stands in a history's file, where each has a line, for the end of a line in a question of several.
+const BREAK: &str = "\u{2028}";
+
 /// Something typed.
 #[derive(Debug)]
 pub(super) enum Typed {
@@ -73,7 +76,7 @@ impl Lines {
             let lines: Result<Vec<_>, _> = std::io::BufReader::new(&opened).lines().collect();
             let lines = lines.with_context(named)?;
             for line in &lines[lines.len().saturating_sub(OFFERED)..] {
-                editor.add_history_entry(line.as_str()).ok();
+                editor.add_history_entry(line.replace(BREAK, "\n")).ok();
             }
             file = Some(opened);
         }
@@ -97,7 +100,7 @@ impl Lines {
                     editor.add_history_entry(line.as_str()).ok();
                     if let Some(file) = &mut file {
                         // Written at once: it is there after a kill.
-                        let line = line.replace('\n', " ");
+                        let line = line.replace('\n', BREAK);
                         let _ = writeln!(file, "{line}");
                     }
                 }
