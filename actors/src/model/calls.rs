@@ -3,6 +3,9 @@
 //! *Invariant.* A piece goes to the call that it can be a piece of, and to no other. Servers give several calls the same
 //! number, each piece of one call another id, or no ids at all: of an object that has been closed nothing is a piece.
 
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
 use super::wire::Wire;
 use crate::chat::ToolCall;
 
@@ -17,6 +20,10 @@ struct Begun {
     nesting: Nesting,
     /// Its name was said once more when its arguments were whole: those that follow are another call's.
     named_again: bool,
+    /// Its arguments as a value, once they were whole and somebody asked.
+    value: Option<Option<Value>>,
+    /// The last piece of its arguments, if each says what was said before it, and more.
+    growing: Option<String>,
 }
 
 /// What a piece of an answer says of a call.
@@ -75,7 +82,14 @@ impl Calls {
             Place::New(name) => {
                 let call = ToolCall { name, id: String::new(), arguments: String::new() };
                 let (number, nesting) = (piece.number, Nesting::default());
-                self.0.push(Begun { number, call, nesting, named_again: false });
+                self.0.push(Begun {
+                    number,
+                    call,
+                    nesting,
+                    named_again: false,
+                    value: None,
+                    growing: None,
+                });
                 self.0.len() - 1
             }
             Place::Same(at) => {
@@ -86,11 +100,12 @@ impl Calls {
                 let begun = &mut self.0[at];
                 begun.call.arguments.clear();
                 begun.nesting = Nesting::default();
+                begun.value = None;
                 at
             }
             Place::Nowhere => return,
         };
-        let Begun { call, nesting, .. } = &mut self.0[at];
+        let Begun { call, nesting, growing, .. } = &mut self.0[at];
         if call.id.is_empty() {
             call.id = piece.id;
         }
@@ -98,6 +113,11 @@ impl Calls {
             call.name = name;
         }
         nesting.read(&piece.arguments);
+        if !piece.arguments.is_empty() && !call.arguments.is_empty() {
+            let is_more = |before: &str| piece.arguments.starts_with(before);
+            let is_more = is_more(&call.arguments) || growing.as_deref().is_some_and(is_more);
+            *growing = is_more.then(|| piece.arguments.clone());
+        }
         call.arguments.push_str(&piece.arguments);
     }
 
@@ -106,22 +126,29 @@ impl Calls {
         let Some(at) = self.of(piece) else {
             // A piece of a call that the provider makes itself.
             let is_alien = wire == Wire::Anthropic && piece.name.is_none();
-            return if is_alien { Place::Nowhere } else { new() };
+            // There are servers that count on within a call.
+            let is_rest = piece.id.is_empty() && piece.name().is_empty();
+            return match self.0.last().filter(|_| is_rest) {
+                _ if is_alien => Place::Nowhere,
+                Some(last) if !last.is_whole() => Place::To(self.0.len() - 1),
+                _ => new(),
+            };
         };
         let begun = &mut self.0[at];
-        let (said, arguments) = (piece.arguments.trim(), begun.call.arguments.trim());
+        let said = piece.arguments.trim();
         let is_other = !piece.name().is_empty() && piece.name() != begun.call.name;
         if !begun.is_whole() {
             // Where ids are told, what has none goes on; and a name may come in ever longer pieces.
             let is_alone = piece.id.is_empty() && begun.call.id.is_empty();
-            let is_longer = arguments.is_empty() && piece.name().starts_with(&*begun.call.name);
+            let is_longer = begun.call.arguments.trim().is_empty()
+                && piece.name().starts_with(&*begun.call.name);
             return if is_other && is_alone && !is_longer { new() } else { Place::To(at) };
         }
         if is_other {
             new()
         } else if said.is_empty() && piece.name().is_empty() {
             Place::Nowhere
-        } else if said.is_empty() || said == arguments {
+        } else if said.is_empty() || begun.says(said) {
             // Some servers say a call once more at the end. To do it twice is worse than to do it once where a model has
             // asked for the very same thing twice.
             Place::Same(at)
@@ -134,6 +161,7 @@ impl Calls {
             Place::Anew(at)
         } else {
             // Whose it is nobody says: they are no arguments any more, and the model is told.
+            begun.value = Some(None);
             Place::To(at)
         }
     }
@@ -158,7 +186,11 @@ impl Calls {
     /// All of them. Each has an id to send its result back under, and arguments.
     pub(super) fn made(self) -> Vec<ToolCall> {
         let mut made: Vec<ToolCall> = Vec::with_capacity(self.0.len());
-        for Begun { number, mut call, .. } in self.0 {
+        for Begun { number, mut call, growing, .. } in self.0 {
+            if let Some(last) = growing.filter(|last| reads(last) && !reads(&call.arguments)) {
+                // There are servers that say all of it with every piece, or with the last one.
+                call.arguments = last;
+            }
             if call.id.is_empty() {
                 let is_taken = |id: &String| made.iter().any(|call| call.id == *id);
                 let ids = (number..).map(|number| format!("call-{number}"));
@@ -173,7 +205,20 @@ impl Calls {
     }
 }
 
+/// Whether this is an object.
+fn reads(arguments: &str) -> bool {
+    let is_one = arguments.trim_start().starts_with('{');
+    is_one && serde_json::from_str::<IgnoredAny>(arguments).is_ok()
+}
+
 impl Begun {
+    /// Whether its arguments are these, in whatever words. They are read once, however many pieces there are.
+    fn says(&mut self, arguments: &str) -> bool {
+        let its = &self.call.arguments;
+        let value = self.value.get_or_insert_with(|| serde_json::from_str(its).ok());
+        value.is_some() && serde_json::from_str(arguments).ok() == *value
+    }
+
     /// Whether it has a name, and arguments of which nothing can be missing.
     fn is_whole(&self) -> bool {
         let none = || self.call.arguments.trim() == "null";
@@ -214,8 +259,11 @@ impl Nesting {
 mod tests {
     use super::*;
 
+    /// An id, a name and arguments.
+    type Said = [&'static str; 3];
+
     /// What comes of these pieces, each an id, a name and arguments, all with the same number.
-    fn put_together(wire: Wire, pieces: &[[&str; 3]]) -> Vec<[String; 3]> {
+    fn put_together(wire: Wire, pieces: &[Said]) -> Vec<[String; 3]> {
         let mut calls = Calls::default();
         for [id, name, arguments] in pieces.iter().map(|piece| piece.map(str::to_owned)) {
             let name = Some(name).filter(|name| !name.is_empty());
@@ -226,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_call_begins_where_it_cannot_be_the_one_before_that_goes_on() {
-        let cases: [(&str, &[[&str; 3]], &[[&str; 3]]); 14] = [
+        let cases: [(&str, &[Said], &[Said]); 17] = [
             (
                 "each whole, without ids",
                 &[["", "f", "{\"x\":1}"], ["", "f", "{\"x\":2}"], ["", "g", "{\"x\":2}"]],
@@ -304,6 +352,26 @@ mod tests {
                 &[["a", "f", "{\"x\":1}"]],
             ),
             (
+                "once more at the end, in other words",
+                &[["a", "f", "{\"x\":"], ["", "", "1}"], ["a", "f", "{ \"x\": 1 }"]],
+                &[["a", "f", "{\"x\":1}"]],
+            ),
+            (
+                "all of it with every piece",
+                &[
+                    ["a", "f", ""],
+                    ["a", "f", "{\"x"],
+                    ["a", "f", "{\"x\":"],
+                    ["a", "f", "{\"x\":1}"],
+                ],
+                &[["a", "f", "{\"x\":1}"]],
+            ),
+            (
+                "what only looks like all of it",
+                &[["a", "f", "{\"x\":"], ["", "", "{\"x\":1}"], ["", "", "}"]],
+                &[["a", "f", "{\"x\":{\"x\":1}}"]],
+            ),
+            (
                 "its name and nothing once more at the end",
                 &[["", "f", "{\"x\":1}"], ["", "f", ""], ["", "", " \n"]],
                 &[["call-0", "f", "{\"x\":1}"]],
@@ -318,6 +386,25 @@ mod tests {
         for (what, pieces, expected) in cases {
             assert_eq!(put_together(Wire::Chat, pieces), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn what_has_no_name_goes_on_with_the_call_before_it_whatever_its_number() {
+        let made = |pieces: &[(u64, &str, &str)]| {
+            let mut calls = Calls::default();
+            for (number, name, arguments) in pieces {
+                let name = Some(name.to_string()).filter(|name| !name.is_empty());
+                let (number, arguments) = (*number, arguments.to_string());
+                calls.hear(Wire::Chat, Piece { number, id: String::new(), name, arguments });
+            }
+            let is_nameless = calls.lacks_a_name();
+            let calls = calls.made().into_iter().map(|call| call.arguments);
+            (is_nameless, calls.collect::<Vec<_>>())
+        };
+        let pieces = [(0, "f", "{\"x\":1}"), (0, "g", "{\"y\""), (1, "", ":2"), (2, "", "}")];
+        assert_eq!(made(&pieces), (false, vec!["{\"x\":1}".to_owned(), "{\"y\":2}".to_owned()]));
+        // After one that is whole it is a call whose name is missing.
+        assert!(made(&[(0, "f", "{}"), (1, "", "{}")]).0);
     }
 
     #[test]

@@ -299,8 +299,9 @@ async fn a_huge_event_is_read_and_a_larger_one_refused_in_every_wire() {
             frames.push(end.to_string());
             server.then(wire.row([wire.all_written(&frames)]));
             let (reply, heard) = hear(&model).await;
-            assert_eq!(reply.unwrap().text.len(), larger.len());
-            assert_eq!(said(&heard).len(), larger.len());
+            let reply = reply.unwrap();
+            assert!(reply.broken_by().is_none(), "{:?}", reply.finish);
+            assert_eq!((reply.text.len(), said(&heard).len()), (larger.len(), larger.len()));
             continue;
         }
         for texts in [&[&*larger][..], &["hello", &*larger]] {
