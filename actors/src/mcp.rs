@@ -121,9 +121,8 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_PAGES: usize = 256;
 /// The longest result of a tool, in bytes, by default.
 pub const MAX_RESULT: usize = 4 * 1024 * 1024;
-/// Where a server finds the idempotency key of a call, a text: in the `_meta` of its `tools/call`. It is the same
-/// for every attempt at the same act, in this process and the next; a server that keeps the keys it has
-/// seen with what it answered can be declared [`Idempotent`](EffectKind::Idempotent).
+/// Where a server finds the idempotency key of a call, a text: in the `_meta` of `tools/call`. Each attempt at the same
+/// act has the same, in the next process too.
 pub const IDEMPOTENCY_KEY: &str = "mainstay/idempotencyKey";
 /// The id of the connection below [`McpServer::supervisor`].
 pub const CONNECTION: &str = "connection";
