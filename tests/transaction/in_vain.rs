@@ -152,7 +152,7 @@ async fn ends(system: &System, port: &Port<(), bool>) -> bool {
         let effects = system.effects();
         while matches!(system.journaled("k"), None | Some(Journaled::Open))
             || effects.counts().compensating > 0
-            || effects.owed() != []
+            || !effects.owed().is_empty()
         {
             drop(tokio::time::timeout(Duration::from_secs(1), events.next()).await);
         }
