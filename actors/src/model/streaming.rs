@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mainstay::fault::{Class, Fault};
+use mainstay::fault::Fault;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -58,13 +58,14 @@ pub(crate) async fn answer(
     };
     let ended = reader.run(&mut writer, course).await;
     let Reader { draft, mut machine, start, mut veil, unframed, .. } = reader;
-    let is_broken = |fault: &Fault| {
-        fault.class == Class::Network && fault.code.as_deref() != Some("stream_cut")
+    // It has come as far as it comes: no time is up, and no connection broken.
+    let is_read = |fault: &Fault| {
+        matches!(fault.code.as_deref(), Some("stream_cut" | "bad_frame" | "bad_utf8"))
     };
     if let (Err(fault), Some(body)) = (&ended, unframed.as_deref())
         && (is_json || matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'\xef')))
         && let (outcome, usage) = outcome(wire, &head, body, request, sent)
-        && (is_json && !is_broken(fault)
+        && (is_json && is_read(fault)
             || !outcome.as_ref().is_err_and(|fault| fault.code.as_deref() == Some("not_json")))
     {
         // No stream at all: an answer, or an error, under the name of one.
