@@ -5,7 +5,8 @@
 //! `mcp_shop` speaks over standard input and output; `mcp_shop --http` over HTTP on a port of its
 //! choice, which it prints, or on that of `--port PORT`. With `--log FILE` it writes a line for each thing
 //! it was told: its process id, `call TOOL`, `cancelled`, `done TOOL`. With `--pages N` its list of tools has
-//! so many pages; with `--cursor TEXT` each page says that the next is there. With `--sessions` it gives out a
+//! so many pages; with `--cursor TEXT` each page says that the next is there, with `--schemaless NAME` a tool of
+//! this name has no schema. With `--sessions` it gives out a
 //! session over HTTP, and forgets it when told to (`--sessions-by-id`: and says so to the request); with `--moved WHERE` it is found at that place only.
 //! With `--gone` it says of a session that it does not know that there is none, by a status of 404 alone. With
 //! `--wants HEADER` it answers no request over HTTP that has not this header, as `name: value`.
@@ -33,6 +34,7 @@ struct Options {
     log: Option<PathBuf>,
     pages: u64,
     cursor: Option<String>,
+    schemaless: Option<String>,
     sessions: bool,
     by_id: bool,
     without: Option<String>,
@@ -54,6 +56,7 @@ fn main() {
         log: None,
         pages: 1,
         cursor: None,
+        schemaless: None,
         sessions: false,
         by_id: false,
         without: None,
@@ -69,6 +72,7 @@ fn main() {
             "--log" => options.log = arguments.next().map(PathBuf::from),
             "--http" => over_http = true,
             "--cursor" => options.cursor = arguments.next(),
+            "--schemaless" => options.schemaless = arguments.next(),
             "--without" => options.without = arguments.next(),
             "--sessions-by-id" => (options.sessions, options.by_id) = (true, true),
             "--sessions" => options.sessions = true,
@@ -307,6 +311,9 @@ fn page(cursor: &Value, options: &Options) -> Value {
         let gone = GONE.lock().expect("nobody panics with it").clone();
         if let (Some(tools), Some(gone)) = (last["tools"].as_array_mut(), gone) {
             tools.retain(|tool| tool["name"] != gone.as_str());
+        }
+        if let (Some(tools), Some(name)) = (last["tools"].as_array_mut(), &options.schemaless) {
+            tools.push(json!({ "name": name }));
         }
         if let Some(cursor) = &options.cursor {
             last["nextCursor"] = cursor.as_str().into();

@@ -37,7 +37,6 @@
 //! | a gateway says that the server behind it is gone (`Connection closed`, alone or with -32000) | `Indeterminate`, `connection_lost`; the connection is made anew | unknown |
 //! | no result within the call's time | `Timeout`; the server is told that the call is off, and is asked for a sign of life | unknown |
 //! | time ran out behind the server: -32001, 408, or said by a gateway in a result | `Timeout`, the code or `behind_gateway` | unknown |
-//! | the server calls the call off | `Cancelled` | unknown |
 //! | the words of the official libraries that there is no such tool, or that the arguments do not fit its schema | `InputValidation`, the code, `unknown_tool` or `bad_arguments` | not done if the server is trusted, or it is an error -32601 or -32602 that names the tool; else failed |
 //! | their words that the result does not fit its schema, whatever the code; a result that does not fit the `outputSchema` that the tool has declared, or has no `structuredContent` where it has declared one | `OutputInvalid`, `output_invalid` | unknown: the tool has run |
 //! | -32700, -32600, -32602 | `InputValidation`, the code | failed |
@@ -69,6 +68,9 @@
 //! once a second: a tool that has gone is refused as above until it is there again, and results are held against the
 //! schema of now. A new tool is called by nobody: agents were made with those there were, and what a tool does to the
 //! world is declared, not found out. The life goes on; the next one does not begin without a tool that was declared.
+//!
+//! Whoever has asked may call it off, and nobody else: a server's `notifications/cancelled` is about what it has asked itself,
+//! and a call goes on to its result or to the end of its time.
 //!
 //! Over HTTP a request of its own tells that a call is off; a connection that ends in order is kept for it for up to a second.
 //! An act that was in flight to the end of the time it had to finish may end with its connection, and without that word.
@@ -298,7 +300,7 @@ impl McpServer {
     }
 
     /// Sends the bearer token in this environment variable, read at each start. One that is not set
-    /// fails the start, naming it.
+    /// fails the start, naming it; so does one that no header can have (`InputValidation`, `bad_header`).
     #[must_use]
     pub fn bearer_env(self, variable: impl Into<String>) -> Self {
         self.with(|plan| plan.bearer = Some(Setting::Env(variable.into())))

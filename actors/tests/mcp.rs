@@ -358,6 +358,9 @@ async fn a_list_of_tools_is_read_page_by_page_and_one_without_end_fails_the_star
         (Class::OutputInvalid, Some("too_many_pages"))
     );
     assert_eq!(fault.message, "the server's list of tools has more than 256 pages");
+    let schemaless = McpServer::command(program, ["--schemaless", "odd"]).discover().await;
+    let told = "the list of tools: the tool \"odd\" cannot be read: missing field `inputSchema`";
+    assert_eq!(schemaless.unwrap_err().message, told);
     // An empty cursor is none, and one that leads nowhere else is the end, too.
     for cursor in ["", "7"] {
         let found = McpServer::command(program, ["--cursor", cursor]).discover().await.unwrap();

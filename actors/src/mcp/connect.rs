@@ -6,10 +6,14 @@ use std::time::{Duration, SystemTime};
 use mainstay::behavior::Lifeline;
 use mainstay::fault::{Class, Fault};
 use parking_lot::RwLock;
-use rmcp::model::{ClientRequest, Implementation, PaginatedRequestParams, PingRequest, Tool};
+use rmcp::model::{
+    ClientRequest, Implementation, ListToolsRequest, PaginatedRequestParams, PingRequest,
+    ServerResult, Tool,
+};
 use rmcp::service::{ClientInitializeError, Peer, RoleClient, RunningService};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ServiceError, ServiceExt};
+use serde::Deserialize;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -220,8 +224,13 @@ pub(super) async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> 
             // A server may have other things than tools.
             Err(ServiceError::McpError(error)) if error.code.0 == -32601 => return Ok(tools),
             Err(error) => {
+                let why = match error {
+                    ServiceError::UnexpectedResponse => unreadable(peer, cursor).await,
+                    _ => None,
+                };
                 let (fault, _) = classify::error("", false, error, SystemTime::now());
-                let text = format!("the list of tools: {}", fault.message);
+                let why = why.unwrap_or_else(|| fault.message.to_string());
+                let text = format!("the list of tools: {why}");
                 return Err(Fault { message: text.into(), ..fault });
             }
         };
@@ -242,6 +251,30 @@ pub(super) async fn listed(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, Fault> 
     }
     let text = format!("the server's list of tools has more than {MAX_PAGES} pages");
     Err(Fault::output_invalid(text).with_code("too_many_pages"))
+}
+
+/// What of a page cannot be read: the transport does not say it, so the page is asked for once more.
+async fn unreadable(peer: &Peer<RoleClient>, cursor: Option<String>) -> Option<String> {
+    /// Of a name, so much is said, in characters.
+    const LONGEST: usize = 100;
+    let request = ListToolsRequest {
+        params: Some(PaginatedRequestParams::default().with_cursor(cursor)),
+        ..Default::default()
+    };
+    let page = peer.send_request(ClientRequest::ListToolsRequest(request)).await.ok()?;
+    let ServerResult::CustomResult(page) = page else { return None };
+    let Some(tools) = page.0["tools"].as_array() else {
+        return Some("there is no list `tools` in the answer".to_owned());
+    };
+    tools.iter().enumerate().find_map(|(index, tool)| {
+        let error = Tool::deserialize(tool).err()?;
+        let name = tool["name"].as_str().map(|name| name.chars().take(LONGEST).collect());
+        let name = name.map_or_else(
+            || format!("the tool in place {}", index + 1),
+            |name: String| format!("the tool {name:?}"),
+        );
+        Some(format!("{name} cannot be read: {error}"))
+    })
 }
 
 struct Closed {

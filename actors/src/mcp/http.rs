@@ -45,7 +45,13 @@ pub(super) fn transport(
         .max_json_response_size(plan.longest())
         .max_sse_event_size(plan.longest());
     if let Some(bearer) = &plan.bearer {
-        config = config.auth_header(bearer.read()?.trim());
+        let bearer = bearer.read()?;
+        // The transport would find it out when it is sent, and take it for a server that is not there.
+        if HeaderValue::try_from(format!("Bearer {}", bearer.trim())).is_err() {
+            let text = "the bearer token cannot be sent: no header can have it";
+            return Err(Fault::input_validation(text).with_code("bad_header"));
+        }
+        config = config.auth_header(bearer.trim());
     }
     Ok(StreamableHttpClientTransport::with_client(Attentive { client, owed }, config))
 }

@@ -336,6 +336,7 @@ async fn headers_go_with_every_request_and_to_nobody_else_and_are_said_nowhere()
     let fault = from("MAINSTAY_NO_SUCH_VARIABLE").discover().await.unwrap_err();
     assert!(fault.message.contains("MAINSTAY_NO_SUCH_VARIABLE is not set"), "{fault:?}");
     for (server, said) in [
+        (server.clone().bearer("x\ny"), "the bearer token cannot be sent"),
         (server.clone().header("a b", "c"), "has a name that none can have"),
         (server.clone().header("a", "b\nc"), "has a value that none can have"),
         (server.clone().header("Host", "c"), "is set by HTTP itself"),
