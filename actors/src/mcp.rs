@@ -89,14 +89,14 @@ use std::time::Duration;
 
 use mainstay::behavior::{Behavior, Context, StartContext, Stateless};
 use mainstay::fault::{EffectKind, ExitCause, Fault};
-use mainstay::spec::Kind;
-use mainstay::spec::{ChildSpec, SupervisorSpec};
+use mainstay::spec::{ChildSpec, Kind, SupervisorSpec};
 use reqwest::Url;
 
 use crate::chat::ToolSpec;
 use crate::names;
 use crate::secrets::{Secrets, is_name_of_secret};
 use crate::tool::{CONCURRENCY, ToolReply, ToolRequest, seen_by};
+pub use classify::IDEMPOTENCY_KEY;
 use connect::Connection;
 use link::Link;
 
@@ -123,9 +123,6 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_PAGES: usize = 256;
 /// The longest result of a tool, in bytes, by default.
 pub const MAX_RESULT: usize = 4 * 1024 * 1024;
-/// Where a server finds the idempotency key of a call, a text: in the `_meta` of `tools/call`. Each attempt at the same
-/// act has the same, in the next process too.
-pub const IDEMPOTENCY_KEY: &str = "mainstay/idempotencyKey";
 /// The id of the connection below [`McpServer::supervisor`].
 pub const CONNECTION: &str = "connection";
 

@@ -24,6 +24,10 @@ use crate::model::headers::{Headers, retry_after};
 use crate::tool::{ToolReply, schema, told};
 use proof::Voice;
 
+/// Where a server finds the idempotency key of a call, a text: in the `_meta` of `tools/call`. Each attempt at the same
+/// act has the same, in the next process too; a server that keeps the keys it has seen with what it answered can be
+/// declared [`Idempotent`](mainstay::fault::EffectKind::Idempotent).
+pub const IDEMPOTENCY_KEY: &str = "mainstay/idempotencyKey";
 /// How the official libraries say that the other side of a connection is gone. A gateway in front of a
 /// server that died says it of that server, with or without the code that goes with it.
 const CLOSED: i32 = -32000;
@@ -53,7 +57,7 @@ pub(super) fn object(text: &str) -> Result<JsonObject, Fault> {
 pub(super) fn call(name: &str, arguments: JsonObject, key: &str) -> CallToolRequestParams {
     let mut call = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
     let mut meta = RequestMetaObject::new();
-    meta.0.insert(super::IDEMPOTENCY_KEY.to_owned(), Value::String(key.to_owned()));
+    meta.0.insert(IDEMPOTENCY_KEY.to_owned(), Value::String(key.to_owned()));
     call.meta = Some(meta);
     call
 }
