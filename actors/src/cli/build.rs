@@ -36,7 +36,7 @@ use stage::Stage;
 pub(crate) mod answers;
 mod asked;
 mod found;
-mod leaves;
+pub(crate) mod leaves;
 mod offers;
 pub(crate) mod reach;
 mod read;

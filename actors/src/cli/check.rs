@@ -275,7 +275,7 @@ fn endpoints(page: &mut String, tree: &Tree) {
             name.get_ref().clone(),
             model.kind.get_ref().name().to_owned(),
             model.concurrency.as_ref().map_or(usual, |it| it.get_ref().to_string()),
-            model.quota_domain.clone().unwrap_or_else(|| "its own".to_owned()),
+            model.quota_domain.as_ref().map_or("its own", |it| it.get_ref().as_str()).to_owned(),
             price,
             keeps_to(&tree.file.models, model),
         ]);

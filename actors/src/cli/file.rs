@@ -183,14 +183,13 @@ pub(crate) struct Model {
     pub(crate) concurrency: Option<Spanned<u32>>,
     pub(crate) price_per_million: Option<Spanned<Price>>,
     pub(crate) limits: Option<Spanned<Limits>>,
-    pub(crate) quota_domain: Option<String>,
-    pub(crate) provider: Option<String>,
-    pub(crate) guardrail: Option<u8>,
-    pub(crate) residency: Option<String>,
+    pub(crate) quota_domain: Option<Spanned<String>>,
+    pub(crate) provider: Option<Spanned<String>>,
+    pub(crate) guardrail: Option<Spanned<u8>>,
+    pub(crate) residency: Option<Spanned<String>>,
     pub(crate) context_window: Option<Spanned<NonZeroU32>>,
     pub(crate) price_cap: Option<Spanned<f64>>,
-    #[serde(default)]
-    pub(crate) tool_rights: BTreeSet<String>,
+    pub(crate) tool_rights: Option<Spanned<BTreeSet<String>>>,
 }
 
 /// What chat completions call the token limit of an answer.
@@ -323,7 +322,7 @@ pub(crate) struct Tool {
     pub(crate) text: Option<Spanned<String>>,
     pub(crate) command: Option<Spanned<Vec<String>>>,
     pub(crate) url: Option<Spanned<String>>,
-    pub(crate) env: Option<Spanned<BTreeMap<String, String>>>,
+    pub(crate) env: Option<Spanned<BTreeMap<String, Spanned<String>>>>,
     #[serde(default)]
     pub(crate) env_from: Vec<Spanned<String>>,
     pub(crate) bearer_env: Option<Spanned<String>>,

@@ -1,7 +1,12 @@
 //! What is wrong with a tree file, and where: rendered as a compiler does.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::Range;
+
+mod secrets;
+
+use secrets::Secrets;
+pub(crate) use secrets::{is_name_of_variable, is_secret_name};
 
 /// One thing that is wrong, with its place in the file and what to do about it.
 #[derive(Clone, Debug)]
@@ -42,132 +47,45 @@ pub(crate) struct Snags {
 impl std::error::Error for Snags {}
 
 impl fmt::Display for Snags {
-    /// Without what is a key by its looks, where the name of its variable belongs: this is printed, and kept by
-    /// whoever runs it.
+    /// Without what is a key by its looks, or stands where one is expected: this is printed, and kept by whoever runs
+    /// it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut page = String::new();
+        let secrets = Secrets::of(&self.text);
         for (index, snag) in self.snags.iter().enumerate() {
             if index > 0 {
-                writeln!(page)?;
+                writeln!(f)?;
             }
-            self.one(snag, &mut page)?;
+            self.one(snag, &secrets, f)?;
         }
-        f.write_str(&hidden(&page, &pasted(&self.text)))
+        Ok(())
     }
 }
 
-fn hidden(text: &str, secrets: &[&str]) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[key]"))
-}
-
 impl Snags {
-    fn one(&self, snag: &Snag, f: &mut String) -> fmt::Result {
+    fn one(&self, snag: &Snag, secrets: &Secrets, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = if snag.is_warning { "warning" } else { "error" };
-        writeln!(f, "{level}: {}", snag.message)?;
+        writeln!(f, "{level}: {}", secrets.hide(&snag.message))?;
         let mut edge = " ".to_owned();
         if let Some(span) = &snag.span {
             let place = Place::of(&self.text, span);
             edge = " ".repeat(place.line.to_string().len());
             writeln!(f, "{edge}--> {}:{}:{}", self.file, place.line, place.column)?;
             writeln!(f, "{edge} |")?;
-            writeln!(f, "{} | {}", place.line, place.source)?;
+            writeln!(f, "{} | {}", place.line, secrets.hide(&place.source))?;
             // Below what is shown of the line.
-            let secrets = pasted(&self.text);
             let width = |from: usize, length: usize| {
                 let part: String = place.source.chars().skip(from).take(length).collect();
-                hidden(&part, &secrets).chars().count()
+                secrets.hide(&part).chars().count()
             };
             let indent = " ".repeat(width(0, place.column - 1));
             let marks = "^".repeat(width(place.column - 1, place.width).max(1));
-            writeln!(f, "{edge} | {indent}{marks} {}", snag.label)?;
+            writeln!(f, "{edge} | {indent}{marks} {}", secrets.hide(&snag.label))?;
             writeln!(f, "{edge} |")?;
         } else {
             writeln!(f, "{edge}--> {}", self.file)?;
         }
-        writeln!(f, "{edge} = help: {}", snag.hint)
+        writeln!(f, "{edge} = help: {}", secrets.hide(&snag.hint))
     }
-}
-
-/// Whether what goes by this name is a key by its looks, or the name of a key's variable.
-pub(crate) fn is_secret_name(name: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["key", "token", "bearer", "secret", "password", "env_from", "authorization", "cookie"];
-    let name = name.to_ascii_lowercase();
-    WORDS.iter().any(|word| name.contains(word))
-}
-
-/// The texts of a file that stand where a key or the name of its variable belongs, and are no name by their looks.
-fn pasted(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    for line in text.lines() {
-        for (at, _) in line.match_indices('=') {
-            let (name, value) = (&line[..at], &line[at + 1..]);
-            // In a table on one line, there are others before it.
-            let name = name.rsplit(['{', ',']).next().unwrap_or_default();
-            if is_secret_name(name) {
-                // What stands between quotes, of either kind.
-                let quoted = value.split(['"', '\'']).skip(1).step_by(2);
-                // A scheme may stand before it.
-                let is_pasted = |it: &&str| it.split_whitespace().next_back().is_some_and(is_key);
-                found.extend(quoted.filter(is_pasted));
-            }
-        }
-    }
-    found.extend(text.lines().flat_map(in_addresses));
-    // Those of a `command`, which may stand on several lines.
-    let quoted = text.lines().flat_map(|line| line.split(['"', '\'']).skip(1).step_by(2));
-    let mut is_named = false;
-    for argument in quoted {
-        let bare = argument.trim_start_matches('-');
-        let is_option = bare.len() < argument.len();
-        let (name, value) = bare.split_once('=').unwrap_or((bare, ""));
-        let value = if is_named && !is_option { argument } else { value };
-        let is_behind_name = is_named && !is_option || is_option && is_secret_name(name);
-        found.extend(Some(value).filter(|value| is_behind_name && is_key(value)));
-        is_named = is_option && value.is_empty() && is_secret_name(name);
-    }
-    found.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-    found
-}
-
-/// What the addresses of a line hold of secrets: who logs in there, and what goes by such a name in the query, or by none.
-fn in_addresses(line: &str) -> Vec<&str> {
-    /// The shortest that is taken for one: shorter ones stand anywhere.
-    const SHORTEST: usize = 4;
-    let mut found = Vec::new();
-    for address in line.split("://").skip(1) {
-        let quoted = address.split(['"', '\'']).next().unwrap_or_default();
-        // A password with a `/` or a blank in it makes it no address, which is what is told then.
-        if let Some((login, _)) = quoted.rsplit_once('@') {
-            found.extend(login.split_once(':').map(|(_, password)| password));
-        }
-        let address = quoted.split(' ').next().unwrap_or_default();
-        let (address, query) = address.split_once('?').unwrap_or((address, ""));
-        let host = address.split('/').next().unwrap_or_default();
-        if let Some((login, _)) = host.rsplit_once('@') {
-            let password = login.split_once(':').map(|(_, password)| password);
-            found.extend(password.or_else(|| is_key(login).then_some(login)));
-        }
-        let query = query.split('#').next().unwrap_or_default();
-        found.extend(query.split('&').filter_map(|pair| match pair.split_once('=') {
-            Some((name, value)) => {
-                let is_secret = is_secret_name(name) || matches!(name, "sig" | "code" | "auth");
-                is_secret.then_some(value)
-            }
-            None => Some(pair),
-        }));
-    }
-    found.retain(|secret| secret.len() >= SHORTEST);
-    found
-}
-
-/// Whether it is longer, or made of other letters, than the name of a variable.
-fn is_key(text: &str) -> bool {
-    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let is_mixed = text.bytes().any(|byte| byte.is_ascii_lowercase())
-        && text.bytes().any(|byte| byte.is_ascii_digit());
-    let is_long = text.len() >= 20;
-    text.len() >= 8 && !text.contains(char::is_whitespace) && (!is_word || (is_long && is_mixed))
 }
 
 /// A place as people count: from 1, in characters.
@@ -301,8 +219,6 @@ mod tests {
         let shown = said.lines().find(|line| line.contains("base_url")).unwrap();
         assert_eq!(marks.find('^').unwrap(), shown.rfind("[key]").unwrap(), "{said}");
         assert!(marks.contains("^^^^^ here"), "{said}");
-        assert!(in_addresses("a = \"https://git@h/x?a=b#c\"").is_empty());
-        assert!(in_addresses("a = \"https://ada:pa/ssw 0rd@h/x\"").contains(&"pa/ssw 0rd"));
     }
 
     #[test]

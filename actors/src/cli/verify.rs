@@ -311,7 +311,7 @@ impl Verify<'_> {
             }
             self.sampling(agent.max_tokens.as_ref(), agent.temperature.as_ref());
             self.fits_window(agent.max_tokens.as_ref(), agent.model.get_ref());
-            self.people_in_time(agent);
+            self.people_in_time(name.get_ref(), agent);
             self.agent_limits(self.folder, agent);
             let mut seen = BTreeSet::new();
             for name in agent.tools.iter().chain(&agent.agents) {

@@ -297,7 +297,7 @@ impl<'a> Check<'a> {
         depth: usize,
         only_one: bool,
     ) {
-        let mut nearest: Option<(bool, Vec<String>)> = None;
+        let mut nearest: Option<((bool, bool, usize), Vec<String>)> = None;
         let (mut fitting, mut unsure) = (0, false);
         for choice in choices {
             let Check { found, unsure: is_unsure, .. } = self.apart(choice, value, path, depth);
@@ -313,18 +313,20 @@ impl<'a> Check<'a> {
                 }
                 continue;
             }
-            // `null` is a choice for what may be left out, and nobody's intention.
+            // `null` is a choice for what may be left out, and nobody's intention; one that the value names is meant.
             let is_null = choice["type"] == "null";
-            if nearest
-                .as_ref()
-                .is_none_or(|(was_null, it)| (*was_null, it.len()) > (is_null, found.len()))
-            {
-                nearest = Some((is_null, found));
+            let is_meant = only_name(choice).is_some_and(|name| value.get(name).is_some());
+            let distance = (is_null, !is_meant, found.len());
+            if nearest.as_ref().is_none_or(|(before, _)| *before > distance) {
+                nearest = Some((distance, found));
             }
         }
         match fitting {
             0 if !unsure => match nearest {
-                Some((_, found)) => self.found.extend(found),
+                Some((_, found)) => match self.names(choices, value) {
+                    Some(told) => self.say(path, &told),
+                    None => self.found.extend(found),
+                },
                 // There is none.
                 None => self.unsure = true,
             },
@@ -332,6 +334,28 @@ impl<'a> Check<'a> {
             0 | 1 => self.unsure = true,
             _ => self.say(path, "fits more than one of the shapes of which it must have one"),
         }
+    }
+
+    /// Of what the value would have to be one, where each choice is one of some names, alone or with something behind it,
+    /// as those of an enum in Rust are, and the value is none of them.
+    fn names(&self, choices: &[Value], value: &Value) -> Option<String> {
+        let mut told = Vec::new();
+        for choice in choices {
+            if let Some(all) = choice["enum"].as_array() {
+                self.step(all.len());
+                told.extend(all.iter().map(Value::to_string));
+            } else if let Some(one) = choice.get("const") {
+                told.push(one.to_string());
+            } else {
+                // If it is this one, what is behind it is wrong.
+                let name = only_name(choice).filter(|name| value.get(name).is_none())?;
+                told.push(format!("{{{}: \u{2026}}}", Value::from(name)));
+            }
+        }
+        let more = if told.len() > MOST_NAMED { ", \u{2026}" } else { "" };
+        let is_choice = told.len() > 1;
+        told.truncate(MOST_NAMED);
+        is_choice.then(|| format!("is none of {}{more}", told.join(", ")))
     }
 
     /// Whether the value is of the type; says so when it is not.
@@ -457,4 +481,12 @@ fn has_whole_fraction(value: &Value) -> bool {
         Value::Object(fields) => fields.values().any(has_whole_fraction),
         _ => false,
     }
+}
+
+/// The only field that a schema has, and that must be there: the name of one of an enum, with its data behind it.
+fn only_name(schema: &Value) -> Option<&str> {
+    let fields = schema["properties"].as_object().filter(|fields| fields.len() == 1)?;
+    let name = fields.keys().next()?.as_str();
+    let required = schema["required"].as_array()?;
+    required.iter().any(|it| it == name).then_some(name)
 }

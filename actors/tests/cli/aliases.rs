@@ -99,7 +99,8 @@ async fn a_file_may_use_both_names_of_a_tool() {
     );
     let folder = tree(&server, &rest, &["make/it", "undo/it", "read/it", "fine"]);
     let page = run(&folder, &["check", "t.toml"]).await;
-    assert_eq!((page.code, &*page.err), (0, ""), "{page:?}");
+    let grant = format!("warning: a grant for `odd.{read}`, which may stand in without one\n");
+    assert!(page.code == 0 && page.err.starts_with(&grant), "{page:?}");
     let names = "\nTools by other names, in paths and for models\n";
     assert!(page.out.contains(names), "{page:?}");
     assert!(page.out.contains(&format!("  odd.{read}  its server calls it \"read/it\"\n")));

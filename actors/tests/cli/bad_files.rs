@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::harness::{Folder, refused};
+use super::harness::{Folder, command, refused, said};
 
 #[test]
 fn every_bad_file_is_refused_at_its_place_with_a_hint() {
@@ -82,7 +82,7 @@ expiry = "59s"
 model = "llm"
 tools = ["lead"]
 max_tokens = 4000
-budget = { time = "1m" }
+budget = { time = "1m", tokens = 9000 }
 
 [watch]
 without = ["S37", "S38", "S28", "R18"]
@@ -209,6 +209,119 @@ fn a_key_that_is_written_down_is_told_where_it_belongs_and_is_not_shown() {
     assert!(said.err.contains("write `bearer_env = "), "{said:?}");
 }
 
+/// One as a provider makes it, two as people do, and what each is in escapes.
+const PASTED: [(&str, &str); 3] = [
+    ("sk-live-9f8e7d6c5b4a3210", "sk\\u002dlive-9f8e7d6c5b4a3210"),
+    ("gsk_AbCdEfGh0123456789zz", "gsk\\u005FAbCdEfGh0123456789zz"),
+    ("tr0ub4dor-&-3", "tr0ub4dor-\\u0026-3"),
+];
+
+#[test]
+fn a_key_that_is_pasted_into_a_file_is_shown_nowhere_however_it_is_written() {
+    let endpoint = "kind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n";
+    let model = format!("[models.m]\n{endpoint}");
+    let mut files = Vec::new();
+    for (key, escaped) in PASTED {
+        // Under whatever a key is written.
+        let values = [
+            format!("\"{key}\""),
+            format!("'{key}'"),
+            format!("\"{escaped}\""),
+            format!("\"\"\"\n{key}\"\"\""),
+            format!("\"\"\"\n{escaped}\n\"\"\""),
+            format!("'''\n{key}'''"),
+            format!("\"\"\"\\\n   {key}\\\n\"\"\""),
+            format!("[\"{key}\"]"),
+            format!("{{ a = \"{key}\" }}"),
+            key.to_owned(),
+            format!("\"{key}"),
+            format!("\"Bearer {key}\""),
+        ];
+        for name in ["key_env", "\"key_env\"", "\"key\\u005fenv\"", "api_key", "auth", "credential"]
+        {
+            let file = |value: &String| (key, format!("{model}{name} = {value}\n"));
+            files.extend(values.iter().map(file));
+            files.push((key, format!("{model}{name} = 1\n{name} = \"{key}\"\n")));
+            files.push((key, format!("[models]\nm.kind = \"local\"\nm.{name} = \"{key}\"\n")));
+            files.push((key, format!("models.m.{name}.sub = '{key}'\n")));
+            files.push((key, format!("models.m = {{ kind = \"local\", {name} = '{key}' }}\n")));
+        }
+        for name in ["pass", "pwd", "openai", "store", "points", "password"] {
+            files.push((key, format!("{model}{name} = \"{key}\"\n")));
+            files.push((key, format!("{name} = '{key}'\n{model}")));
+            files.push((key, format!("{model}[{name}]\nmine = \"{escaped}\"\n")));
+        }
+        let table = [
+            format!("headers_env = {{ x-team = \"{key}\" }}\n"),
+            format!("headers_env.x-team = '{key}'\n"),
+            format!("[models.m.headers_env]\nx-team = \"{key}\"\n"),
+            format!("[models.m.headers_env]\nx-team = {key}\n"),
+            format!("[models.m.\"headers_env\"]\nx-team = \"{escaped}\"\n"),
+            format!("headers_env = [\"{key}\"]\n"),
+            format!("headers_env = \"{key}\"\n"),
+            format!("headers = {{ authorization = \"Bearer {key}\" }}\n"),
+            format!("headers = {{ x-auth = \"{key}\", \"x y\" = \"z\" }}\n"),
+        ];
+        files.extend(table.map(|table| (key, format!("{model}{table}"))));
+        let tool = "[models.m]\nkind = \"local\"\n[tools.t]\n";
+        let places = [
+            format!("url = \"http://127.0.0.1:9/mcp\"\nbearer_env = \"{key}\"\n"),
+            format!("url = \"http://127.0.0.1:9/mcp\"\nbearer_env = {key}\n"),
+            format!("command = [\"x\"]\nenv_from = [\n  \"HOME\",\n  \"{escaped}\",\n]\n"),
+            format!("command = [\"x\"]\nenv_from = {{ \"{key}\" = 1 }}\n"),
+            format!("command = [\"x\"]\nenv = {{ MY_KEY = \"{key}\", \"A=B\" = \"\" }}\n"),
+            format!("command = [\"x\"]\nenv = {{ \"A={key}\" = \"\" }}\n"),
+        ];
+        files.extend(places.map(|place| (key, format!("{tool}{place}"))));
+    }
+    // By its looks alone, wherever it stands.
+    let (strong, _) = PASTED[0];
+    files.extend(
+        [
+            format!("{model}[agents.\"{strong}\"]\nmodel = \"none\"\n"),
+            format!("{model}bogus = 1 # {strong}\n"),
+            format!("{model}token_limit = \"{strong}\"\n"),
+            format!("{model}key_env: {strong}\n"),
+            format!("{model}key_env {strong}\n"),
+            format!("{model}{strong}\n"),
+        ]
+        .map(|file| (strong, file)),
+    );
+    let folder = Folder::new();
+    let mut shown = Vec::new();
+    for (index, (key, file)) in files.iter().enumerate() {
+        std::fs::write(folder.0.join("t.toml"), file).unwrap();
+        let escaped = PASTED.iter().find(|(it, _)| it == key).unwrap().1;
+        let commands = [&["check", "t.toml"][..], &["run", "t.toml", "--json", "hello"]];
+        // Both say the same, which a few of them show.
+        for arguments in &commands[..1 + usize::from(index % 16 == 0)] {
+            let said = folder.run(arguments, "");
+            let all = format!("{}{}", said.out, said.err);
+            if said.code != 2 || all.contains(key) || all.contains(escaped) {
+                shown.push(format!("{arguments:?} ({}) of\n{file}{all}", said.code));
+            }
+        }
+    }
+    assert!(shown.is_empty(), "{} of {}: {}", shown.len(), files.len(), shown.join("\n"));
+}
+
+#[test]
+fn what_is_no_key_is_shown_beside_one() {
+    let file =
+        |line: &str| format!("[models.m]\nkind = \"openai\"\nmodel = \"qwen2.5:7b\"\n{line}\n");
+    for line in [
+        "modle = \"llama3:8b\" # as ours",
+        "headers_env = { x-team-name = \"MAINSTAY_NO_SUCH_KEY\" }",
+        "key_env = MY_KEY",
+        "max_token = 400",
+        "token = \"MY_TOKEN\"",
+        "base_ur = \"http://127.0.0.1:11434/v1\"",
+    ] {
+        let said = Folder::with("t.toml", &file(line)).run(&["check", "t.toml"], "");
+        assert!(said.err.contains(&format!("4 | {line}\n")), "{said:?}");
+    }
+}
+
 #[test]
 fn a_store_that_cannot_be_written_is_an_error_before_the_tree_is_started() {
     let with = |path: &str| format!("{ASKED}[store]\npath = \"{path}\"\n");
@@ -297,6 +410,175 @@ warning: the folder of the store holds something else: notes.txt
    = help: name a folder of its own; it is made if it is not there
 "#;
     assert_eq!(said.err, expected, "\n{}", said.err);
+}
+
+#[test]
+fn a_variable_whose_value_no_header_can_have_is_wrong_before_anybody_is_asked() {
+    let endpoint =
+        "[models.m]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\n";
+    let server = format!("{ASKED}tools = [\"t.x\"]\n[tools.t]\nurl = \"http://127.0.0.1:9/mcp\"\n");
+    let files = [
+        format!("{endpoint}key_env = \"MAINSTAY_SENT\"\n"),
+        format!("{endpoint}headers_env = {{ x-team = \"MAINSTAY_SENT\" }}\n"),
+        format!("{server}bearer_env = \"MAINSTAY_SENT\"\n"),
+        format!("{server}headers_env = {{ x-team = \"MAINSTAY_SENT\" }}\n"),
+    ];
+    for file in files {
+        let folder = Folder::with("t.toml", &file);
+        let with = |value: &str, arguments: &[&str]| {
+            let mut command = command(&folder.0, arguments);
+            said(command.env("MAINSTAY_SENT", value).output().unwrap())
+        };
+        for (value, what) in
+            [("  ", "blanks only"), ("sk-a\nb", "what no header can have"), ("a\u{7}", "what no")]
+        {
+            for arguments in
+                [&["check", "t.toml"][..], &["tree", "t.toml"], &["run", "t.toml", "x"]]
+            {
+                let said = with(value, arguments);
+                let told = format!("error: the environment variable MAINSTAY_SENT has {what}");
+                assert!(said.code == 2 && said.err.starts_with(&told), "{file}{said:?}");
+                assert!(!said.err.contains("sk-a"), "{said:?}");
+            }
+        }
+        // The line's end of the file that it was read from is none of it.
+        assert_eq!(with("sk-a\n", &["check", "t.toml"]).code, 0, "{file}");
+    }
+}
+
+#[test]
+fn what_changes_nothing_is_a_warning_and_not_where_it_changes_something() {
+    let file = r#"
+entry = "boss"
+[models.far]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+timeout = "5m"
+answer_tokens = 900
+guardrail = 3
+residency = "eu"
+provider = "x"
+quota_domain = "account"
+tool_rights = ["refund"]
+[models.near]
+kind = "local"
+price_cap = 1.0
+[models.text]
+kind = "default"
+text = "later"
+timeout = "3s"
+concurrency = 3
+[models.one]
+kind = "local"
+guardrail = 1
+[models.two]
+kind = "local"
+[groups.turned]
+kind = "model"
+members = ["text", "one"]
+[groups.pair]
+kind = "tool"
+members = ["nothing", "other"]
+grants = { other = { owner = "ops", reason = "so" } }
+[tools.nothing]
+builtin = "default"
+text = "nothing"
+[tools.other]
+builtin = "default"
+text = "nothing"
+[agents.boss]
+description = "leads"
+model = "far"
+agents = ["reader", "writer"]
+tools = ["pair"]
+budget = { time = "1m" }
+[agents.reader]
+description = "reads"
+model = "near"
+temperature = 0.5
+[agents.writer]
+model = "turned"
+"#;
+    let folder = Folder::with("t.toml", file);
+    let said = folder.run(&["check", "t.toml"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let warnings = |err: &str| {
+        let mut all: Vec<String> = Vec::new();
+        for line in err.lines() {
+            if let Some(text) = line.strip_prefix("warning: ") {
+                all.push(text.to_owned());
+            } else if let (Some((_, place)), Some(last)) =
+                (line.split_once("--> t.toml:"), all.last_mut())
+            {
+                *last = format!("{place} {last}");
+            }
+        }
+        all
+    };
+    let expected = [
+        "9:13 `guardrail` of `far`, for which nobody can stand in",
+        "10:13 `residency` of `far`, for which nobody can stand in",
+        "13:15 `tool_rights` of `far`, for which nobody can stand in",
+        "11:12 `provider` of `far`, for which nobody can stand in",
+        "12:16 `quota_domain` of `far`, for which nobody can stand in",
+        "8:17 `answer_tokens` without a budget",
+        "7:11 an attempt of 5 min in tasks that have 1 min",
+        "16:13 `price_cap` of `near`, for which nobody can stand in",
+        "20:11 `timeout` of a text, which is there at once",
+        "21:15 `concurrency` of a text, which is there at once",
+        "32:23 `other` stands behind a text, which always answers",
+        "33:12 a grant for `other`, which may stand in without one",
+        "29:20 `one` stands behind a text, which always answers",
+        "41:15 a description of `boss`, which no agent starts",
+        "49:15 a temperature, and no model that has one",
+        "25:9 nobody uses `two`, a model",
+    ];
+    let mut found = warnings(&said.err);
+    let mut expected = expected.map(str::to_owned).to_vec();
+    (found.sort(), expected.sort());
+    assert_eq!(found, expected, "{}", said.err);
+    // Each of them where it does something.
+    let file = r#"
+entry = "boss"
+[models.far]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+timeout = "1m"
+answer_tokens = 900
+guardrail = 3
+residency = "eu"
+provider = "x"
+tool_rights = ["refund"]
+quota_domain = "account"
+[models.beside]
+kind = "anthropic"
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+answer_tokens = 900
+quota_domain = "account"
+[models.near]
+kind = "local"
+price_cap = 1.0
+[models.text]
+kind = "default"
+text = "later"
+[groups.chain]
+kind = "model"
+members = ["far", "near", "text"]
+grants = { near = { owner = "ops", reason = "so" }, text = { owner = "ops", reason = "so" } }
+[agents.boss]
+model = "chain"
+agents = ["reader"]
+temperature = 0.5
+budget = { time = "1m", tokens = 9000 }
+[agents.reader]
+description = "reads"
+model = "beside"
+"#;
+    let said = Folder::with("t.toml", file).run(&["check", "t.toml"], "");
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use mainstay_actors::local::LocalModel;
 use mainstay_actors::mcp::McpServer;
 use mainstay_actors::model::limits::RateLimits;
 use mainstay_actors::model::{Model, TokenLimit};
+use toml::Spanned;
 
 use super::super::file::{self, LimitName, ModelKind};
 use super::answers;
@@ -32,7 +33,7 @@ pub(super) fn server(tool: &file::Tool, folder: &Path) -> Option<McpServer> {
         (None, None) => return None,
     };
     for (variable, value) in tool.env.iter().flat_map(|env| env.get_ref()) {
-        server = server.env(variable, value.as_str());
+        server = server.env(variable, value.get_ref().as_str());
     }
     for variable in &tool.env_from {
         server = server.env_from(variable.get_ref());
@@ -101,12 +102,13 @@ pub(super) fn limits(models: &file::Named<file::Model>) -> HashMap<String, RateL
             limits = limits.max_wait(wait.0);
         }
         match &model.quota_domain {
-            Some(domain) => domains.insert(domain.as_str(), limits),
+            Some(domain) => domains.insert(domain.get_ref().as_str(), limits),
             None => single.insert(name.get_ref().clone(), limits),
         };
     }
     for (name, model) in models {
-        let shared = model.quota_domain.as_deref().and_then(|domain| domains.get(domain));
+        let shared =
+            model.quota_domain.as_ref().and_then(|domain| domains.get(domain.get_ref().as_str()));
         if let (Some(limits), Some(_)) = (shared, model.kind.get_ref().example()) {
             single.insert(name.get_ref().clone(), limits.clone());
         }
@@ -116,7 +118,7 @@ pub(super) fn limits(models: &file::Named<file::Model>) -> HashMap<String, RateL
 
 /// An endpoint over HTTP; `None` for what is none.
 fn endpoint(model: &file::Model) -> Option<Model> {
-    let text = |value: &Option<toml::Spanned<String>>| {
+    let text = |value: &Option<Spanned<String>>| {
         value.as_ref().map(|value| value.get_ref().clone()).unwrap_or_default()
     };
     let (url, id) = (text(&model.base_url), text(&model.model));
@@ -202,18 +204,24 @@ pub(super) fn model(
         spec = spec.concurrency(*concurrency.get_ref());
     }
     if let Some(domain) = &model.quota_domain {
-        spec = spec.quota_domain(domain);
+        spec = spec.quota_domain(domain.get_ref());
     }
+    spec.capabilities(capabilities(model, leads))
+}
+
+/// What a model may and can, beside the others of its group; whether it `leads` one.
+pub(crate) fn capabilities(model: &file::Model, leads: bool) -> Capabilities {
     // What costs nothing keeps every cap; a first member that says one sets it for the others.
     let free = model.kind.get_ref().example().is_none() && !leads;
-    spec.capabilities(Capabilities {
-        guardrail: model.guardrail.unwrap_or_default(),
-        tool_rights: model.tool_rights.clone(),
-        residency: model.residency.clone(),
+    let text = |said: &Option<Spanned<String>>| said.as_ref().map(|said| said.get_ref().clone());
+    Capabilities {
+        guardrail: model.guardrail.as_ref().map_or(0, |level| *level.get_ref()),
+        tool_rights: model.tool_rights.clone().map(Spanned::into_inner).unwrap_or_default(),
+        residency: text(&model.residency),
         price_cap_micros: price_cap(model).or(free.then_some(0)),
-        provider: model.provider.clone(),
+        provider: text(&model.provider),
         context_window: window(model),
-    })
+    }
 }
 
 #[cfg(test)]

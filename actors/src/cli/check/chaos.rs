@@ -111,7 +111,9 @@ fn candidate(file: &TreeFile, group: &Group, from: &str, to: &str, index: usize)
     let window = |model: Option<&super::Model>| {
         model.and_then(|model| model.context_window.as_ref()).map(|window| *window.get_ref())
     };
-    let domain = |model: Option<&super::Model>| model.and_then(|it| it.quota_domain.clone());
+    let domain = |model: Option<&super::Model>| {
+        model.and_then(|it| it.quota_domain.as_ref().map(|own| own.get_ref().clone()))
+    };
     let is_text = |tool: &super::super::file::Tool| tool.text.is_some();
     Candidate {
         same_quota_domain: domain(failed).is_some() && domain(failed) == domain(other),

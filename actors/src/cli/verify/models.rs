@@ -105,7 +105,7 @@ impl Verify<'_> {
             self.say(id.span(), "a model without a name", "empty", hint);
         }
         if let (Some(variable), Some(_)) = (&model.key_env, model.kind.get_ref().example()) {
-            self.variable(variable);
+            self.sent_variable(variable);
         }
         if let Some(price) = &model.price_per_million {
             let Price { input, output } = *price.get_ref();
@@ -132,7 +132,7 @@ impl Verify<'_> {
             self.say(concurrency.span(), "a model that takes no request", "at least 1", hint);
         }
         let Some(limits) = &model.limits else { return };
-        let Limits { requests_per_minute, tokens_per_minute, concurrent, max_wait: _ } =
+        let Limits { requests_per_minute, tokens_per_minute, concurrent, max_wait } =
             *limits.get_ref();
         if [requests_per_minute, concurrent].contains(&Some(0)) || tokens_per_minute == Some(0) {
             let hint = "leave a limit out that does not hold";
@@ -142,9 +142,14 @@ impl Verify<'_> {
             let hint = "`requests_per_minute`, `tokens_per_minute` or `concurrent`";
             self.say(limits.span(), "limits that limit nothing", "none is stated", hint);
         }
-        let Some(domain) = &model.quota_domain else { return };
-        let same =
-            |other: &&Model| other.quota_domain.as_ref() == Some(domain) && other.limits.is_some();
+        if let Some(wait) = max_wait {
+            self.max_wait(name, model, limits, wait.0);
+        }
+        let Some(domain) = model.quota_domain.as_ref().map(Spanned::get_ref) else { return };
+        let same = |other: &&Model| {
+            other.quota_domain.as_ref().map(Spanned::get_ref) == Some(domain)
+                && other.limits.is_some()
+        };
         let first = self.file.models.iter().find(|(_, other)| same(other));
         if let Some((first, _)) = first.filter(|(first, _)| first.get_ref() != name.get_ref()) {
             let message = format!(
@@ -188,7 +193,7 @@ impl Verify<'_> {
             }
         }
         let variables = headers_env.iter().flat_map(|it| it.get_ref());
-        variables.for_each(|(_, variable)| self.variable(variable));
+        variables.for_each(|(_, variable)| self.sent_variable(variable));
         // To HTTP the case of a name means nothing: only one of the values would be sent.
         let mut before: Vec<(&Spanned<String>, bool)> = Vec::new();
         for (list, is_literal) in [(headers, true), (headers_env, false)] {

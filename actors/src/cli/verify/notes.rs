@@ -17,6 +17,8 @@ use super::super::file::TreeFile;
 use super::super::snag::Snag;
 use super::{What, every_name};
 
+mod knobs;
+
 /// The file by which a store knows who has it.
 const LOCK: &str = "LOCK";
 
@@ -60,7 +62,7 @@ fn try_out(folder: &Path) -> io::Result<()> {
 
 /// What is strange, and wrong for nobody.
 pub(crate) fn all(file: &TreeFile, folder: &Path) -> Vec<Snag> {
-    unused(file).into_iter().chain(strange_store(file, folder)).collect()
+    unused(file).into_iter().chain(knobs::all(file)).chain(strange_store(file, folder)).collect()
 }
 
 /// A folder in which others keep something: a store would be one of many things there.

@@ -16,6 +16,7 @@ use super::super::file::{
 };
 use super::super::profile::Profile;
 use super::super::shop::Desk;
+use super::super::snag::is_name_of_variable;
 use super::Verify;
 
 pub(super) fn is_url(text: &str) -> bool {
@@ -31,9 +32,10 @@ fn is_variable(name: &str) -> bool {
 impl Verify<'_> {
     pub(super) fn variable(&mut self, variable: &Spanned<String>) {
         let name = variable.get_ref();
-        if !is_variable(name) {
-            self.no_variable(variable.span(), name);
-        } else if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
+        let is_set = || std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if !is_variable(name) || !is_name_of_variable(name) && !is_set() {
+            self.no_variable(variable.span());
+        } else if !is_set() {
             self.say(
                 variable.span(),
                 format!("the environment variable {name} is not set"),
@@ -43,9 +45,27 @@ impl Verify<'_> {
         }
     }
 
-    fn no_variable(&mut self, span: Range<usize>, name: &str) {
-        let message = format!("{name:?} cannot be the name of an environment variable");
-        self.say(span, message, "no name", "write one such as `MY_KEY`, without a value");
+    /// One whose value goes into a header.
+    pub(super) fn sent_variable(&mut self, variable: &Spanned<String>) {
+        self.variable(variable);
+        let name = variable.get_ref();
+        let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) else { return };
+        let value = value.to_str().map(str::trim);
+        let what = match value {
+            Some("") => "blanks only",
+            Some(value) if reqwest::header::HeaderValue::try_from(value).is_ok() => return,
+            _ => "what no header can have",
+        };
+        let message = format!("the environment variable {name} has {what}");
+        let hint = "set it to one line, without control characters";
+        self.say(variable.span(), message, "cannot be sent", hint);
+    }
+
+    /// Does not say what it is instead: it may be the key itself.
+    fn no_variable(&mut self, span: Range<usize>) {
+        let message = "this is not the name of an environment variable";
+        let hint = "write one such as `MY_KEY`, and set this variable before the start: what it has stands in no file";
+        self.say(span, message, "no name", hint);
     }
 
     /// A file that must hold a JSON schema.
@@ -340,12 +360,21 @@ impl Verify<'_> {
             }
         }
         if let Some(env) = &tool.env
-            && let Some(name) = env.get_ref().keys().find(|name| !is_variable(name))
+            && env.get_ref().keys().any(|name| !is_variable(name))
         {
-            self.no_variable(env.span(), name);
+            self.no_variable(env.span());
         }
-        for variable in tool.env_from.iter().chain(&tool.bearer_env) {
+        for (name, value) in tool.env.iter().flat_map(|env| env.get_ref()) {
+            if value.get_ref().contains('\0') {
+                let message = format!("the variable `{name}` has a NUL in it");
+                self.say(value.span(), message, "no variable can have one", "remove the `\\u0000`");
+            }
+        }
+        for variable in &tool.env_from {
             self.variable(variable);
+        }
+        if let Some(variable) = &tool.bearer_env {
+            self.sent_variable(variable);
         }
         if tool.url.is_some() {
             self.headers(&tool.headers, &tool.headers_env, McpServer::takes_header);

@@ -3,6 +3,8 @@
 //! *Invariant.* A schema in which nothing is found is checked in full: no word of it is passed over but those that
 //! forbid nothing.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 /// Words whose value is a schema.
@@ -148,6 +150,11 @@ fn walk(root: &Value, schema: &Value, path: &str) -> Result<(), String> {
                 if found.and_then(|pointer| root.pointer(pointer)).is_none() {
                     return Err(format!("{at} leads to nothing within the schema: {value}"));
                 }
+                if is_endless(root, schema) {
+                    return Err(format!(
+                        "{at} leads back to where it stands, so that no value is ever held against it"
+                    ));
+                }
             }
             "type" => {
                 let known = names(value).all(|name| TYPES.contains(&name));
@@ -190,6 +197,25 @@ fn walk(root: &Value, schema: &Value, path: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a value that is held against the schema is held against it again, and not a part of the value: without end.
+fn is_endless(root: &Value, schema: &Value) -> bool {
+    let (mut next, mut seen) = (vec![schema], HashSet::new());
+    while let Some(one) = next.pop() {
+        let target = one["$ref"].as_str().and_then(|text| text.strip_prefix('#'));
+        let some = SOME.iter().filter_map(|word| one[*word].as_array()).flatten();
+        let all = target.and_then(|target| root.pointer(target)).into_iter().chain(some);
+        for inner in all.chain(one.get("not")) {
+            if std::ptr::eq(inner, schema) {
+                return true;
+            }
+            if seen.insert(std::ptr::from_ref(inner)) {
+                next.push(inner);
+            }
+        }
+    }
+    false
+}
+
 fn place(path: &str) -> &str {
     if path.is_empty() { "its root" } else { path }
 }
@@ -215,6 +241,13 @@ mod tests {
             (json!({"tpye": "string"}), "the keyword `tpye` at its root is not checked"),
             (json!({"$ref": "#/$defs/none"}), "/$ref leads to nothing"),
             (json!({"$ref": "https://elsewhere/schema"}), "/$ref leads to nothing"),
+            (json!({"$ref": "#"}), "/$ref leads back to where it stands"),
+            (json!({"anyOf": [{"type": "null"}, {"$ref": "#"}]}), "/anyOf/1/$ref leads back to"),
+            (
+                json!({"items": {"$ref": "#/$defs/a"},
+                    "$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}}}),
+                "/$ref leads back to where it stands",
+            ),
             (json!({"type": "strng"}), "/type is no type of JSON"),
             (json!({"type": []}), "/type is no type of JSON"),
             (json!({"required": "a"}), "/required is no list of names"),
@@ -232,7 +265,7 @@ mod tests {
         let good = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "t", "type": ["object", "null"],
             "properties": {"pattern": {"$ref": "#/$defs/d"}, "if": {"format": "email", "x-order": 1}},
-            "$defs": {"d": {"not": {"const": 1}, "uniqueItems": true}},
+            "$defs": {"d": {"not": {"const": 1}, "uniqueItems": true, "items": {"anyOf": [{"$ref": "#/$defs/d"}, {"$ref": "#"}]}}},
             "allOf": [{"minProperties": 1}], "additionalProperties": {"exclusiveMinimum": 0.5},
         });
         assert_eq!(checkable(&good), Ok(()));

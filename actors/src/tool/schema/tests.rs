@@ -191,6 +191,51 @@ fn every_problem_names_its_argument() {
 }
 
 #[test]
+fn a_value_that_is_none_of_an_enum_is_told_all_of_them() {
+    /// What they are for stands in the schema of each.
+    #[derive(schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    enum Speed {
+        /// By foot.
+        Slow,
+        /// By train.
+        Fast,
+    }
+    #[derive(schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    enum Way {
+        Here,
+        Post(String),
+        Train { to: u32 },
+    }
+    #[derive(schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    struct Trip {
+        way: Way,
+        speed: Speed,
+    }
+    let schema = of::<Trip>();
+    let none = "argument \"way\" is none of \"Here\", {\"Post\": \u{2026}}, {\"Train\": \u{2026}}";
+    for (way, told) in [
+        (json!("Here"), ""),
+        (json!({"Post": "a"}), ""),
+        (json!({"Train": {"to": 1}}), ""),
+        (json!("There"), none),
+        (json!("Post"), none),
+        (json!({"Plane": 1}), none),
+        (json!(7), none),
+        (json!({"Post": 7}), "argument \"way.Post\" is of type integer, not string"),
+        (json!({"Train": {}}), "argument \"way.Train.to\" is missing"),
+    ] {
+        let trip = json!({"way": way, "speed": "Fast"});
+        assert_eq!(problems(&schema, &trip), told, "{way}");
+    }
+    let trip = json!({"way": "Here", "speed": "Medium"});
+    let told = "argument \"speed\" is none of \"Slow\", \"Fast\"";
+    assert_eq!(problems(&schema, &trip), told, "{schema}");
+}
+
+#[test]
 fn every_word_of_a_schema_that_is_checked_forbids_something() {
     let tree = json!({"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"});
     let deep = (0..70).fold(json!([]), |inner, _| json!([inner]));
