@@ -536,7 +536,8 @@ model = "turned"
     ];
     let mut found = warnings(&said.err);
     let mut expected = expected.map(str::to_owned).to_vec();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected, "{}", said.err);
     // Each of them where it does something.
     let file = r#"
