@@ -163,7 +163,7 @@ async fn a_program_waits_for_nobody_and_hears_what_was_done_without_a_person() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_who_stands_in_is_not_waited_for_by_a_program() {
     for (otherwise, did, told) in [
-        ("refuse", "refuse", "nobody has decided in time"),
+        ("refuse", "refuse", "no person is asked with --json"),
         ("answer", "answer", "come back"),
         ("pass_on", "pass_on", "not_by_person"),
     ] {
