@@ -270,10 +270,11 @@ impl Session {
         for left in settle::left(&self.system, self.rest) {
             tell(format_args!("mainstay: {left}"));
         }
-        match self.is_told {
-            true => self.all_told().await,
+        if self.is_told {
+            self.all_told().await;
+        } else if !told.is_empty() {
             // What is asked now goes on at the next start, and is told then.
-            false => self.forget(|key| !told.iter().any(|it| it == key)).await,
+            self.forget(|key| !told.iter().any(|it| it == key)).await;
         }
     }
 
