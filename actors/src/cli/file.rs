@@ -17,7 +17,7 @@ use super::snag::{Snag, list, meant};
 use super::watch::Watch;
 
 mod acts;
-mod lists;
+pub(crate) mod lists;
 mod span;
 pub(crate) mod tools;
 

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::Snag;
 
 /// Where a table with known keys stands; `*` is any name.
-const TABLES: [&str; 25] = [
+pub(crate) const TABLES: [&str; 25] = [
     "ask",
     "supervisor",
     "policy",

@@ -508,7 +508,33 @@ fn is_key(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::file::{self, lists};
     use super::*;
+
+    /// The keys that the reader names where it knows one of them not.
+    fn read_at(place: &str) -> Vec<String> {
+        let place = place.replace('*', "x");
+        let text = match place.is_empty() {
+            true => "nobody_knows = 1\n".to_owned(),
+            false => format!("[{place}]\nnobody_knows = 1\n"),
+        };
+        let Err(snag) = file::read(&text) else { return Vec::new() };
+        let known = snag.hint.split_once("known here: ").map_or("", |(_, known)| known);
+        known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_key_that_the_reader_knows_is_known_here_and_no_other() {
+        let read: Vec<_> =
+            lists::TABLES.iter().chain([&""]).flat_map(|place| read_at(place)).collect();
+        assert!(read.len() > 100, "{read:?}");
+        let names_a_variable = |key: &str| room(&[], key, Room::Plain) == Room::Variable;
+        let missing = |key: &&String| !KNOWN.contains(&&***key) && !names_a_variable(key);
+        assert_eq!(read.iter().filter(missing).collect::<Vec<_>>(), Vec::<&String>::new());
+        let of_nobody: Vec<_> =
+            KNOWN.iter().filter(|key| !read.iter().any(|it| it == *key)).collect();
+        assert_eq!(of_nobody, Vec::<&&str>::new());
+    }
 
     #[test]
     fn an_address_is_hidden_where_it_holds_a_secret_alone() {
