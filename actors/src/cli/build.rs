@@ -41,6 +41,8 @@ mod offers;
 pub(crate) mod reach;
 mod read;
 pub(crate) mod stage;
+#[cfg(test)]
+mod tests;
 
 /// After which time such a server is tried again.
 const ABSENT_AGAIN: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use mainstay_actors::agent::Agent;
 use unicode_width::UnicodeWidthStr;
 
 use super::build::{Tree, keeps, kept_group, kept_model};
-use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price};
+use super::file::{AllDown, Budget, Durability, Group, Model, Named, Price, Strategy};
 use super::profile::{Here, Profile, SCOPES};
 use super::verify::times::of_server;
 use super::{points, watch};
@@ -338,6 +338,20 @@ fn budget_of(budget: &Budget) -> String {
     format!("at most {}", parts.join(", "))
 }
 
+/// How many restarts there may be.
+fn restarts(tree: &Tree) -> String {
+    let (restarts, period) = tree.supervision();
+    let period = span(period);
+    match tree.file.supervisor.as_ref().map(|section| section.strategy).unwrap_or_default() {
+        Strategy::OneForOne => format!(
+            "{restarts} of one in {period}, then it is set aside; {restarts} of all, then the tree gives up"
+        ),
+        Strategy::OneForAll | Strategy::RestForOne => {
+            format!("{restarts} in {period}, then the tree gives up")
+        }
+    }
+}
+
 fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     let _ = writeln!(page, "\nScopes and limits");
     let mut lines = vec![["", "rollback of", "limit"].map(str::to_owned)];
@@ -372,7 +386,6 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
     align(page, &lines);
     let _ = writeln!(page);
     let breaker = CircuitSpec::new();
-    let supervisor = tree.supervision();
     let mut rows = vec![
         (
             "S46",
@@ -397,11 +410,7 @@ fn limits(page: &mut String, tree: &Tree, policy: &Policy) {
             "a request that ends a life",
             format!("is tried {} more, then set aside", times(policy.crash_redeliveries)),
         ),
-        (
-            "",
-            "restarts of children",
-            format!("{} in {}, then the tree gives up", supervisor.0, span(supervisor.1)),
-        ),
+        ("", "restarts of children", restarts(tree)),
         (
             "",
             "a circuit opens at",
