@@ -254,11 +254,16 @@ fn is_heard() -> bool {
     UNWRITTEN.get().is_none() && !UNREAD.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard error.
+/// Writes a line to standard error. Most of what stands there is nothing without which somebody acts wrongly.
 fn tell(text: impl fmt::Display) {
+    has_told(text);
+}
+
+/// The same, and whether it could be written: somebody may have heard it.
+fn has_told(text: impl fmt::Display) -> bool {
     let mut err = std::io::stderr().lock();
     let text = harmless(format!("{text}\n"), err.is_terminal());
-    let _ = Writing::Errors.all(&mut err, &text);
+    Writing::Errors.all(&mut err, &text).is_ok()
 }
 
 /// What a model, a tool or a file says may hold codes that a terminal obeys: it is shown them, and does

@@ -25,7 +25,7 @@ use super::build::Tree;
 use super::people::{self, People};
 use super::points;
 use super::signals::Ended;
-use super::{Failed, Show, is_heard, say, tell};
+use super::{Failed, Show, has_told, is_heard, say, tell};
 use alerts::Alerts;
 use done::Deeds;
 use heard::Heard;
@@ -110,6 +110,8 @@ pub(crate) struct Session {
     untold: Option<Untold>,
     /// Whether all of it is told with the last that is said.
     is_told: bool,
+    /// What became of which questions of before could not be told.
+    unheard: Vec<String>,
     /// What was said in a conversation that is told and is to be kept.
     turns: Vec<(String, String)>,
     /// What became of questions of before, for a program.
@@ -208,6 +210,7 @@ impl Session {
             keys,
             untold,
             is_told: false,
+            unheard: Vec::new(),
             turns: Vec::new(),
             before,
             lines,
@@ -281,8 +284,9 @@ impl Session {
     /// What became of all that was asked has been shown. What could not be written is told by the next process:
     /// nobody has it, and who gives the command again would have it all done again.
     async fn all_told(&mut self) {
-        let system = self.system.clone();
-        self.forget(|key| taken::is_open(&system, key)).await;
+        let (system, unheard) = (self.system.clone(), std::mem::take(&mut self.unheard));
+        self.forget(|key| taken::is_open(&system, key) || unheard.iter().any(|it| it == key)).await;
+        self.unheard = unheard;
     }
 
     /// Takes off the list of what is to be told all but what is left, and keeps the turns of a conversation.

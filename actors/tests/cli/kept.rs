@@ -271,6 +271,39 @@ async fn an_answer_that_could_not_be_written_is_not_told_and_its_question_not_as
     assert!(said.out.contains("not_asked"), "all of it is told: {said:?}");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_beside_another_answer_and_cannot_be_written_is_told_again() {
+    let server = StubServer::start().await.unwrap();
+    let folder = keeper(&server, AGENT);
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ends = |mut command: std::process::Command| {
+        tokio::task::spawn_blocking(move || command.spawn().unwrap().wait_with_output().unwrap())
+    };
+    // Standard output, which the answer itself is written to, can be written, and cannot.
+    for is_written in [true, false] {
+        let count = server.count();
+        server.then(Row::reply("paid 7"));
+        server.then(Row::reply("paid 8"));
+        let mut first = super::harness::command(&folder.0, &["run", "t.toml", "pay 7"]);
+        first.stdout(full());
+        assert_eq!(ends(first).await.unwrap().status.code(), Some(1));
+        let mut second = super::harness::command(&folder.0, &["run", "t.toml", "pay 8"]);
+        second.stderr(full());
+        if !is_written {
+            second.stdout(full());
+        }
+        assert_eq!(ends(second).await.unwrap().status.success(), is_written);
+        assert_eq!(server.count(), count + 2);
+        let said = run(&folder, &["run", "t.toml", "pay 7"]).await;
+        assert!(said.code == 0 && said.out.contains("paid 7"), "{said:?}");
+        assert_eq!(said.err.contains("paid 8"), !is_written, "{said:?}");
+        assert_eq!(server.count(), count + 2, "it was paid");
+        let said = run(&folder, &["run", "t.toml", "--json"]).await;
+        assert!(said.out.contains("not_asked"), "all of it is told: {said:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_ends_while_the_next_one_is_typed_is_told_once() {
     let server = StubServer::start().await.unwrap();

@@ -15,7 +15,7 @@ use super::page::Page;
 use super::taken::{self, Answered, Question};
 use super::untold::{Record, Untold};
 use super::words::{Outcome, Why};
-use super::{Failed, Session, TOLD, tell, tell_taken};
+use super::{Failed, Session, TOLD, has_told, tell_taken};
 
 impl Session {
     /// One prompt, given or read from standard input.
@@ -70,12 +70,16 @@ impl Session {
                 // asked something else, whatever its words are.
                 None => answered.question.text == prompt && !answered.is_turn,
             };
-            if let (true, Ok(outcome)) = (answered.is_turn, &answered.outcome) {
-                self.turns.push((answered.question.text.clone(), outcome.text.clone()));
-            }
+            let turn = match &answered.outcome {
+                Ok(outcome) if answered.is_turn => {
+                    Some((answered.question.text.clone(), outcome.text.clone()))
+                }
+                _ => None,
+            };
             if is_same && same.is_none() {
                 self.deeds.of(&*answered.key);
                 same = Some(answered.outcome);
+                self.turns.extend(turn);
                 continue;
             }
             if answered.outcome.is_err() {
@@ -84,8 +88,14 @@ impl Session {
             if self.show.json {
                 self.before.push(answered.as_json(began.elapsed()));
             } else {
-                tell_taken(&answered, |text| tell(text));
+                let mut is_heard = true;
+                tell_taken(&answered, |text| is_heard &= has_told(text));
+                if !is_heard {
+                    self.unheard.push(answered.key.to_string());
+                    continue;
+                }
             }
+            self.turns.extend(turn);
         }
         if let Some(same) = same {
             return self.tell_last(same, began, false).await;
