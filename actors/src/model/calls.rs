@@ -4,7 +4,7 @@
 //! number, each piece of one call another id, or no ids at all: of an object that has been closed nothing is a piece.
 
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::wire::Wire;
 use crate::chat::ToolCall;
@@ -24,6 +24,8 @@ struct Begun {
     value: Option<Option<Value>>,
     /// The last piece of its arguments, if each says what was said before it, and more.
     growing: Option<String>,
+    /// What came without a name when they were whole, and is at the end of them.
+    after: String,
 }
 
 /// What a piece of an answer says of a call.
@@ -89,6 +91,7 @@ impl Calls {
                     named_again: false,
                     value: None,
                     growing: None,
+                    after: String::new(),
                 });
                 self.0.len() - 1
             }
@@ -146,6 +149,9 @@ impl Calls {
         }
         if is_other {
             new()
+        } else if piece.name().is_empty() && !begun.after.is_empty() {
+            begun.after.push_str(&piece.arguments);
+            Place::To(at)
         } else if said.is_empty() && piece.name().is_empty() {
             Place::Nowhere
         } else if said.is_empty() || begun.says(said) {
@@ -160,8 +166,9 @@ impl Calls {
             // All of it came with the name, and now comes in pieces, too.
             Place::Anew(at)
         } else {
-            // Whose it is nobody says: they are no arguments any more, and the model is told.
+            // Whose it is nobody says.
             begun.value = Some(None);
+            begun.after.push_str(&piece.arguments);
             Place::To(at)
         }
     }
@@ -186,7 +193,13 @@ impl Calls {
     /// All of them. Each has an id to send its result back under, and arguments.
     pub(super) fn made(self) -> Vec<ToolCall> {
         let mut made: Vec<ToolCall> = Vec::with_capacity(self.0.len());
-        for Begun { number, mut call, growing, .. } in self.0 {
+        for Begun { number, mut call, growing, after, .. } in self.0 {
+            let whole = &call.arguments[..call.arguments.len() - after.len()];
+            if reads(&after) && is_same_or_nothing(whole, &after) {
+                // All of it, or the word for nothing yet, came with the name. Of others the model is told that they are no
+                // arguments.
+                call.arguments = after;
+            }
             if let Some(last) = growing.filter(|last| reads(last) && !reads(&call.arguments)) {
                 // There are servers that say all of it with every piece, or with the last one.
                 call.arguments = last;
@@ -203,6 +216,14 @@ impl Calls {
         }
         made
     }
+}
+
+/// Whether these arguments say the same as those that came after them, or nothing.
+fn is_same_or_nothing(arguments: &str, after: &str) -> bool {
+    let [arguments, after] = [arguments, after].map(serde_json::from_str::<Value>);
+    arguments.is_ok_and(|it| {
+        it.as_object().is_none_or(Map::is_empty) || after.is_ok_and(|after| it == after)
+    })
 }
 
 /// Whether this is an object.
@@ -274,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_call_begins_where_it_cannot_be_the_one_before_that_goes_on() {
-        let cases: [(&str, &[Said], &[Said]); 17] = [
+        let cases: [(&str, &[Said], &[Said]); 19] = [
             (
                 "each whole, without ids",
                 &[["", "f", "{\"x\":1}"], ["", "f", "{\"x\":2}"], ["", "g", "{\"x\":2}"]],
@@ -375,6 +396,21 @@ mod tests {
                 "its name and nothing once more at the end",
                 &[["", "f", "{\"x\":1}"], ["", "f", ""], ["", "", " \n"]],
                 &[["call-0", "f", "{\"x\":1}"]],
+            ),
+            (
+                "all of it with the name, and in pieces",
+                &[
+                    ["a", "f", "{\"x\":\" \"}"],
+                    ["", "", "{\"x\":\""],
+                    ["", "", " "],
+                    ["", "", "\"}"],
+                ],
+                &[["a", "f", "{\"x\":\" \"}"]],
+            ),
+            (
+                "nothing yet with the name, and in pieces",
+                &[["a", "f", "{}"], ["", "", "{\"x\""], ["", "", ":1}"], ["b", "g", "{}"]],
+                &[["a", "f", "{\"x\":1}"], ["b", "g", "{}"]],
             ),
             // Nobody says of what tool these are.
             (
