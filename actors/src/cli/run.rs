@@ -123,7 +123,7 @@ pub(crate) struct Session {
     /// Who says what is to be said in any case; `None` once all is said.
     alerts: Option<Alerts>,
     /// What a program is told when the tree has stopped.
-    last: Option<Value>,
+    last: Option<(&'static str, Value)>,
     /// What is told of acts on the world.
     rest: settle::Rest,
     /// What is told of those of a question without an answer.
@@ -252,7 +252,8 @@ impl Session {
             self.deeds.is_unanswered();
         }
         let Some(ended) = ended.filter(|_| self.show.json) else { return result };
-        self.last = Some(json!({"error": {"kind": "ended", "message": ended.to_string()}}));
+        let ended_by = json!({"error": {"kind": "ended", "message": ended.to_string()}});
+        self.last = Some(("error", ended_by));
         Err(ended.told().into())
     }
 
@@ -264,10 +265,12 @@ impl Session {
         }
         self.rest.in_order = self.stopped;
         let mut told = Vec::new();
-        if let Some(error) = self.last.take() {
+        if let Some((event, mut body)) = self.last.take() {
             told.extend(self.before.iter().filter_map(|it| it["key"].as_str().map(str::to_owned)));
-            let error = self.with_done(error, self.unanswered());
-            self.write_json("error", error);
+            if event == "error" {
+                body = self.with_done(body, self.unanswered());
+            }
+            self.write_json(event, body);
         }
         self.tell_done();
         for left in settle::left(&self.system, self.rest) {
@@ -415,10 +418,10 @@ impl Session {
         }
         page.rest(self.show.progress);
         let shown = outcome.as_ref().is_ok_and(|outcome| page.has_shown(&outcome.text));
-        page.end();
-        if page.has_begun() && !shown && outcome.is_ok() && !self.show.json {
-            tell("  (the answer broke off; another one was given)");
+        if page.has_begun() && !shown && outcome.is_ok() {
+            page.give_up();
         }
+        page.end();
         while let Some(stamped) = events.try_next() {
             self.progress(&stamped.event, &mut page);
         }
@@ -572,7 +575,7 @@ impl Session {
         shown: bool,
     ) -> anyhow::Result<()> {
         match outcome {
-            Ok(outcome) if self.show.json => self.write_json("answer", outcome.as_json(took)),
+            Ok(outcome) if self.show.json => self.write_last("answer", outcome.as_json(took)),
             Ok(outcome) => {
                 if !shown {
                     say(&outcome.text);
@@ -584,7 +587,7 @@ impl Session {
             Err(why) if self.show.json => {
                 self.is_told = true;
                 // What it did is undone while the tree stops, and is named if that does not help.
-                self.last = Some(why.json);
+                self.last = Some(("error", why.json));
                 return Err(Failed(String::new()).into());
             }
             Err(why) => {
@@ -593,6 +596,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The last line for a program: put off to the end where it will only be known then what is still to be undone.
+    fn write_last(&mut self, event: &'static str, body: Value) {
+        if self.system.effects().owed().is_empty() {
+            self.write_json(event, body);
+        } else {
+            self.is_told = true;
+            self.last = Some((event, body));
+        }
     }
 
     /// The last line for a program. Where lines came before, it says which it is.

@@ -123,6 +123,13 @@ async fn an_answer_that_another_gives_instead_is_shown_whole() {
     let said = run(&folder, &["run", "t.toml", "--stream", "hello"]).await;
     assert_eq!((said.code, &*said.out), (0, "one \nlater\n"), "{said:?}");
     assert_eq!(said.err, "  (the answer broke off; another one was given)\n");
+
+    server.then(Row::reply_stream(["one ", "two"]).end_after(2, StreamEnd::Reset));
+    let said = run(&folder, &["run", "t.toml", "--json", "--stream", "hello"]).await;
+    let events =
+        said.out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let events: Vec<_> = events.map(|it| it["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(events, ["text", "restart", "answer"], "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

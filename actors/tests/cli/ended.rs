@@ -319,6 +319,10 @@ const PAYS: &str = r#"while read -r line; do
             echo called > called
             continue
         fi
+        if [ -p gate ] && [ -f backs ] && [ "$(wc -l < backs)" -ge 3 ]; then
+            read -r go < gate
+            rm gate
+        fi
         echo "$line" >> backs
         result='{"content":[{"type":"text","text":"paid back"}]}' ;;
     *'"pay"'*) result='{"content":[{"type":"text","text":"paid"}]}' ;;
@@ -328,11 +332,9 @@ const PAYS: &str = r#"while read -r line; do
 done
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_sub_agent_did_that_failed_is_named_and_undone_by_the_next_start() {
-    let (server, sub) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+/// An agent whose sub-agent pays three times, and fails; what becomes of it after that is for the model to say.
+fn pays_in_vain(server: &StubServer, sub: &StubServer) -> Folder {
     server.then(Row::tool_calls([("s", "{\"task\":\"pay three times\"}")]));
-    server.then(Row::hang());
     // It goes back to its beginning once, which undoes what it has done, before it fails.
     for _ in 0..2 {
         for n in 0..3 {
@@ -349,11 +351,19 @@ async fn what_a_sub_agent_did_that_failed_is_named_and_undone_by_the_next_start(
          [tools.box.effects]\nback = \"idempotent\"\npay = {{ kind = \"compensable\", undo = {{ tool = \"box.back\" }} }}\n\
          [agents.a]\nmodel = \"top\"\nagents = [\"s\"]\n\
          [agents.s]\ndescription = \"pays\"\nmodel = \"sub\"\ntools = [\"box.pay\"]\n",
-        model("top", &server),
-        model("sub", &sub),
+        model("top", server),
+        model("sub", sub),
     );
     let folder = Folder::with("t.toml", &text);
     std::fs::write(folder.0.join("s.sh"), PAYS).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sub_agent_did_that_failed_is_named_and_undone_by_the_next_start() {
+    let (server, sub) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    let folder = pays_in_vain(&server, &sub);
+    server.then(Row::hang());
     let ended = told_to_end_after(&folder, &["--json"], &["TERM"], server.asked(2)).await;
     let line = "mainstay: still to be undone, which the next start does: ";
     let line = ended.err.lines().find(|it| it.starts_with(line)).expect(&ended.err);
@@ -371,4 +381,30 @@ async fn what_a_sub_agent_did_that_failed_is_named_and_undone_by_the_next_start(
     let backs = std::fs::read_to_string(folder.0.join("backs")).unwrap();
     let backs: Vec<_> = (0..3).map(|n| backs.matches(&format!("\"n\":{n}")).count()).collect();
     assert_eq!(backs, [2, 2, 2], "{later:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sub_agent_did_that_failed_is_not_still_to_be_undone_where_the_same_command_undoes_it()
+ {
+    let (server, sub) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    let folder = pays_in_vain(&server, &sub);
+    server.otherwise(Row::reply("it came to nothing"));
+    let gate = folder.0.join("gate");
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let child = command(&folder.0, &["run", "t.toml", "--json", "pay"]).spawn().unwrap();
+    let store = folder.0.join("state");
+    let ended = tokio::task::spawn_blocking(move || {
+        // Answered, while the first of three is being paid back.
+        while !super::kept::holds(&store, "it came to nothing") {}
+        std::fs::write(gate, "go\n").unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let ended = ended.await.unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(told["text"], "it came to nothing", "{told}");
+    assert_eq!(told["unsettled"], serde_json::Value::Null, "{told}");
+    let backs = std::fs::read_to_string(folder.0.join("backs")).unwrap();
+    assert_eq!(backs.lines().count(), 6, "{backs}");
+    let later = run(&folder, &["run", "t.toml", "--json"]).await;
+    assert!(later.out.contains("not_asked"), "it was told: {later:?}");
 }

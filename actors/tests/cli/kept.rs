@@ -334,7 +334,7 @@ async fn a_question_that_ends_while_the_next_one_is_typed_is_told_once() {
 }
 
 /// Whether a file of the folder has the text in it.
-fn holds(folder: &std::path::Path, text: &str) -> bool {
+pub(super) fn holds(folder: &std::path::Path, text: &str) -> bool {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|it| std::fs::read(it.path()).ok()).any(|bytes| {
         let mut windows = bytes.windows(text.len());

@@ -106,9 +106,9 @@ impl Session {
         }
         if prompt.is_empty() {
             if self.show.json && !self.before.is_empty() {
-                self.write_json("taken_up", json!({}));
+                self.write_last("taken_up", json!({}));
             }
-            self.all_told().await;
+            self.all_said().await;
             return Ok(());
         }
         if let Some(key) = key {
@@ -135,8 +135,15 @@ impl Session {
             Err(_) => self.deeds.is_unanswered(),
         }
         self.tell(outcome.as_ref().map_err(Clone::clone), began.elapsed(), shown)?;
-        self.all_told().await;
+        self.all_said().await;
         Ok(())
+    }
+
+    /// What became of all is told, unless that is put off to the end.
+    async fn all_said(&mut self) {
+        if self.last.is_none() {
+            self.all_told().await;
+        }
     }
 
     /// The questions whose outcome nobody has been told.

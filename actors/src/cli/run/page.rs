@@ -50,7 +50,14 @@ impl Page {
     pub(super) fn show(&mut self, piece: Option<StreamEvent>, progress: bool) {
         match piece {
             None => self.stream = None,
-            Some(piece) if self.json => say_piece(piece),
+            Some(piece) if self.json => {
+                match &piece {
+                    StreamEvent::Text(piece) => self.text.push_str(piece),
+                    StreamEvent::Restart | StreamEvent::ToolCall(_) => self.text.clear(),
+                    _ => {}
+                }
+                say_piece(piece);
+            }
             Some(StreamEvent::Text(piece)) => {
                 write_out(&piece);
                 self.midline = !piece.ends_with('\n');
@@ -81,6 +88,16 @@ impl Page {
     pub(super) fn rest(&mut self, progress: bool) {
         while let Some(Ok(Some(piece))) = self.stream.as_mut().map(ChatStream::try_next) {
             self.show(Some(piece), progress);
+        }
+    }
+
+    /// Another answer was given than the one that has begun to stand there: by one who does not write it piece by piece.
+    pub(super) fn give_up(&mut self) {
+        self.end();
+        if self.json {
+            say_piece(StreamEvent::Restart);
+        } else {
+            tell("  (the answer broke off; another one was given)");
         }
     }
 
