@@ -3,6 +3,8 @@
 //! *Invariant.* A piece goes to the call that it can be a piece of, and to no other. Servers give several calls the same
 //! number, each piece of one call another id, or no ids at all: of an object that has been closed nothing is a piece.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
@@ -11,7 +13,13 @@ use crate::chat::ToolCall;
 
 /// The calls of an answer, in the order in which they began.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Vec<Begun>);
+pub(super) struct Calls {
+    begun: Vec<Begun>,
+    /// The latest of each number, and of each id: an answer has room for tens of thousands.
+    by_number: HashMap<u64, usize>,
+    by_id: HashMap<String, usize>,
+    size: usize,
+}
 
 #[derive(Debug)]
 struct Begun {
@@ -60,21 +68,21 @@ enum Place {
 
 impl Calls {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.begun.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.begun.len()
     }
 
     /// The bytes of their names and arguments.
     pub(super) fn size(&self) -> usize {
-        self.0.iter().map(|begun| begun.call.name.len() + begun.call.arguments.len()).sum()
+        self.size
     }
 
     /// Whether one has no name.
     pub(super) fn lacks_a_name(&self) -> bool {
-        self.0.iter().any(|begun| begun.call.name.is_empty())
+        self.begun.iter().any(|begun| begun.call.name.is_empty())
     }
 
     /// Takes a piece.
@@ -82,9 +90,11 @@ impl Calls {
         let at = match self.place(wire, &piece) {
             Place::To(at) => at,
             Place::New(name) => {
+                self.size += name.len();
                 let call = ToolCall { name, id: String::new(), arguments: String::new() };
                 let (number, nesting) = (piece.number, Nesting::default());
-                self.0.push(Begun {
+                self.by_number.insert(number, self.begun.len());
+                self.begun.push(Begun {
                     number,
                     call,
                     nesting,
@@ -93,14 +103,15 @@ impl Calls {
                     growing: None,
                     after: String::new(),
                 });
-                self.0.len() - 1
+                self.begun.len() - 1
             }
             Place::Same(at) => {
-                self.0[at].named_again |= piece.id.is_empty() && piece.arguments.is_empty();
+                self.begun[at].named_again |= piece.id.is_empty() && piece.arguments.is_empty();
                 return;
             }
             Place::Anew(at) => {
-                let begun = &mut self.0[at];
+                let begun = &mut self.begun[at];
+                self.size -= begun.call.arguments.len();
                 begun.call.arguments.clear();
                 begun.nesting = Nesting::default();
                 begun.value = None;
@@ -108,8 +119,10 @@ impl Calls {
             }
             Place::Nowhere => return,
         };
-        let Begun { call, nesting, growing, .. } = &mut self.0[at];
-        if call.id.is_empty() {
+        let Begun { call, nesting, growing, .. } = &mut self.begun[at];
+        let before = call.name.len() + call.arguments.len();
+        if call.id.is_empty() && !piece.id.is_empty() {
+            self.by_id.insert(piece.id.clone(), at);
             call.id = piece.id;
         }
         if let Some(name) = piece.name.filter(|name| !name.is_empty()) {
@@ -122,6 +135,7 @@ impl Calls {
             *growing = is_more.then(|| piece.arguments.clone());
         }
         call.arguments.push_str(&piece.arguments);
+        self.size = self.size + call.name.len() + call.arguments.len() - before;
     }
 
     fn place(&mut self, wire: Wire, piece: &Piece) -> Place {
@@ -131,13 +145,13 @@ impl Calls {
             let is_alien = wire == Wire::Anthropic && piece.name.is_none();
             // There are servers that count on within a call.
             let is_rest = piece.id.is_empty() && piece.name().is_empty();
-            return match self.0.last().filter(|_| is_rest) {
+            return match self.begun.last().filter(|_| is_rest) {
                 _ if is_alien => Place::Nowhere,
-                Some(last) if !last.is_whole() => Place::To(self.0.len() - 1),
+                Some(last) if !last.is_whole() => Place::To(self.begun.len() - 1),
                 _ => new(),
             };
         };
-        let begun = &mut self.0[at];
+        let begun = &mut self.begun[at];
         let said = piece.arguments.trim();
         let is_other = !piece.name().is_empty() && piece.name() != begun.call.name;
         if !begun.is_whole() {
@@ -176,24 +190,23 @@ impl Calls {
     /// The call that this is a piece of by what it is called. Some servers give every call the same number: their ids tell
     /// them apart. Others give every piece another id: only the first has a name.
     fn of(&self, piece: &Piece) -> Option<usize> {
-        let with = |wanted: &dyn Fn(&ToolCall) -> bool| {
-            self.0.iter().rposition(|it| it.number == piece.number && wanted(&it.call))
-        };
-        let latest = with(&|_| true)?;
+        let latest = self.by_number.get(&piece.number);
         if piece.id.is_empty() {
-            return Some(latest);
+            return latest.copied();
         }
-        let same = with(&|call| call.id == piece.id);
-        same.or_else(|| {
-            let has_none = self.0[latest].call.id.is_empty();
-            Some(latest).filter(|_| piece.name().is_empty() || has_none)
-        })
+        // Others say one call under several numbers.
+        let same = self.by_id.get(&piece.id);
+        let is_its = |at: &&usize| piece.name().is_empty() || self.begun[**at].call.id.is_empty();
+        same.or_else(|| latest.filter(is_its)).copied()
     }
 
     /// All of them. Each has an id to send its result back under, and arguments.
     pub(super) fn made(self) -> Vec<ToolCall> {
-        let mut made: Vec<ToolCall> = Vec::with_capacity(self.0.len());
-        for Begun { number, mut call, growing, after, .. } in self.0 {
+        let ids = self.begun.iter().map(|begun| begun.call.id.clone());
+        let mut taken: HashSet<String> = ids.filter(|id| !id.is_empty()).collect();
+        let mut made = Vec::with_capacity(self.begun.len());
+        let mut next = 0;
+        for Begun { number, mut call, growing, after, .. } in self.begun {
             let whole = &call.arguments[..call.arguments.len() - after.len()];
             if reads(&after) && is_same_or_nothing(whole, &after) {
                 // All of it, or the word for nothing yet, came with the name. Of others the model is told that they are no
@@ -205,9 +218,13 @@ impl Calls {
                 call.arguments = last;
             }
             if call.id.is_empty() {
-                let is_taken = |id: &String| made.iter().any(|call| call.id == *id);
-                let ids = (number..).map(|number| format!("call-{number}"));
-                call.id = { ids }.find(|id| !is_taken(id)).unwrap_or_default();
+                // Each number is tried once, however many calls have it.
+                next = next.max(number);
+                while taken.contains(&format!("call-{next}")) {
+                    next += 1;
+                }
+                call.id = format!("call-{next}");
+                next += 1;
             }
             if call.arguments.is_empty() {
                 call.arguments = "{}".to_owned();
@@ -295,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_call_begins_where_it_cannot_be_the_one_before_that_goes_on() {
-        let cases: [(&str, &[Said], &[Said]); 19] = [
+        let cases: [(&str, &[Said], &[Said]); 20] = [
             (
                 "each whole, without ids",
                 &[["", "f", "{\"x\":1}"], ["", "f", "{\"x\":2}"], ["", "g", "{\"x\":2}"]],
@@ -412,6 +429,16 @@ mod tests {
                 &[["a", "f", "{}"], ["", "", "{\"x\""], ["", "", ":1}"], ["b", "g", "{}"]],
                 &[["a", "f", "{\"x\":1}"], ["b", "g", "{}"]],
             ),
+            (
+                "without ids, before one that has the id they would get",
+                &[["", "f", "{}"], ["", "g", "{}"], ["call-0", "h", "{}"], ["call-2", "h", "{}"]],
+                &[
+                    ["call-1", "f", "{}"],
+                    ["call-3", "g", "{}"],
+                    ["call-0", "h", "{}"],
+                    ["call-2", "h", "{}"],
+                ],
+            ),
             // Nobody says of what tool these are.
             (
                 "arguments of nobody",
@@ -441,6 +468,46 @@ mod tests {
         assert_eq!(made(&pieces), (false, vec!["{\"x\":1}".to_owned(), "{\"y\":2}".to_owned()]));
         // After one that is whole it is a call whose name is missing.
         assert!(made(&[(0, "f", "{}"), (1, "", "{}")]).0);
+    }
+
+    #[test]
+    fn a_call_that_is_said_under_several_numbers_is_made_once() {
+        let whole = "{\"x\":1}";
+        let cases: [&[(u64, &str, &str, &str)]; 6] = [
+            &[(0, "a", "f", whole), (1, "a", "f", whole)],
+            &[(0, "a", "f", ""), (0, "", "", "{\"x\""), (0, "", "", ":1}"), (1, "a", "f", whole)],
+            &[(0, "a", "f", ""), (1, "a", "f", whole)],
+            &[(0, "a", "f", ""), (1, "a", "", "{\"x\""), (2, "a", "", ":1}")],
+            &[(0, "a", "f", ""), (1, "a", "f", "{\"x\""), (2, "a", "f", ":1}")],
+            &[(0, "a", "f", "{\"x\""), (1, "a", "f", ":1}"), (2, "a", "f", "")],
+        ];
+        for pieces in cases {
+            let mut calls = Calls::default();
+            for &(number, id, name, arguments) in pieces {
+                let name = Some(name.to_owned()).filter(|name| !name.is_empty());
+                let (id, arguments) = (id.to_owned(), arguments.to_owned());
+                calls.hear(Wire::Chat, Piece { number, id, name, arguments });
+            }
+            let made: Vec<_> = calls.made().into_iter().map(|call| call.arguments).collect();
+            assert_eq!(made, [whole], "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn as_many_calls_as_an_answer_has_room_for_are_told_apart_at_once() {
+        let mut calls = Calls::default();
+        for n in 0..40_000 {
+            let (name, arguments) = (Some("f".to_owned()), format!("{{\"n\":{n}}}"));
+            calls.hear(Wire::Chat, Piece { number: 0, id: String::new(), name, arguments });
+        }
+        let bytes = |made: &[ToolCall]| {
+            made.iter().map(|call| call.name.len() + call.arguments.len()).sum::<usize>()
+        };
+        let size = calls.size();
+        let made = calls.made();
+        assert_eq!(size, bytes(&made));
+        let ids: HashSet<_> = made.iter().map(|call| &*call.id).collect();
+        assert_eq!((made.len(), ids.len()), (40_000, 40_000));
     }
 
     #[test]
