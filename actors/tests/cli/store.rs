@@ -322,6 +322,12 @@ async fn a_budget_and_a_schema_of_the_file_bind_the_agent() {
     let said = folder.run(&["check", "t.toml"], "");
     let why = "error: the schema cannot be held: the keyword `pattern` at its root is not checked\n --> t.toml:";
     assert!(said.code == 2 && said.err.starts_with(why), "{said:?}");
+    // So is what a model is asked for without an agent.
+    let rest = "[ask]\nresponse_format = \"schema\"\nschema = \"answer.json\"\n";
+    let folder = Folder::with("t.toml", &text(&server, rest));
+    std::fs::write(folder.0.join("answer.json"), "{\"pattern\":\"^a\"}").unwrap();
+    let said = folder.run(&["check", "t.toml"], "");
+    assert!(said.code == 2 && said.err.starts_with(why), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,20 +68,24 @@ impl Verify<'_> {
         self.say(span, message, "no name", hint);
     }
 
-    /// A file that must hold a JSON schema.
-    pub(super) fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) -> Option<Value> {
+    /// A file that must hold a JSON schema that answers can be checked with.
+    fn schema(&mut self, folder: &Path, schema: &Spanned<PathBuf>) {
         let text = std::fs::read_to_string(folder.join(schema.get_ref()));
         let read = text.map_err(|error| error.to_string()).and_then(|text| {
             serde_json::from_str::<serde_json::Map<_, Value>>(&text)
                 .map_err(|error| error.to_string())
         });
-        match read {
-            Ok(read) => Some(Value::Object(read)),
+        match read.map(|read| AgentLoop::checks_schema(&Value::Object(read))) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => {
+                let message = format!("the schema cannot be held: {why}");
+                let hint = "say it in a `description` instead: answers are checked with what the page about the tree file lists";
+                self.say(schema.span(), message, "of this file", hint);
+            }
             Err(error) => {
                 let message = format!("the schema cannot be read: {error}");
                 let hint = "name a file with a JSON schema, seen from this file's folder";
                 self.say(schema.span(), message, "read from here", hint);
-                None
             }
         }
     }
@@ -89,12 +93,7 @@ impl Verify<'_> {
     /// What an agent may spend, when it is checkpointed, and what its answers are checked with.
     pub(super) fn agent_limits(&mut self, folder: &Path, agent: &Agent) {
         if let Some(schema) = &agent.answer_schema {
-            let read = self.schema(folder, schema);
-            if let Some(Err(why)) = read.as_ref().map(AgentLoop::checks_schema) {
-                let message = format!("the schema cannot be held: {why}");
-                let hint = "say it in a `description` instead: answers are checked with what the page about the tree file lists";
-                self.say(schema.span(), message, "of this file", hint);
-            }
+            self.schema(folder, schema);
         }
         if let Some(budget) = &agent.budget {
             let Budget { tokens, money, time } = budget.get_ref();
@@ -185,9 +184,7 @@ impl Verify<'_> {
                 let hint = "add a line `response_format = \"schema\"`";
                 self.say(schema.span(), "a schema that is not asked for", "of no use", hint);
             }
-            (Some(schema), _) => {
-                self.schema(folder, schema);
-            }
+            (Some(schema), _) => self.schema(folder, schema),
             (None, Some(format)) if kind == Answering::Schema => {
                 let hint = "add a line `schema = \"answer.json\"`";
                 self.say(format.span(), "a format without its schema", "which one?", hint);
