@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::checkpoint::{Schema, Snapshot};
 use crate::clock::Clock;
+pub use crate::effects::held::Hold;
 use crate::error::{CheckpointError, NeedError};
 use crate::event::Event;
 use crate::fate::{Answer, Cost};
@@ -412,7 +413,8 @@ pub struct Context {
     pub(crate) replay: bool,
 }
 
-pub(crate) type Undoes<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
+pub(crate) type Undoes<'a> = Doing<'a, ()>;
+pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
 /// What stays the same over all attempts of a child.
 pub(crate) trait Seat: Send + Sync {
@@ -427,6 +429,10 @@ pub(crate) trait Seat: Send + Sync {
     fn emit(&self, event: Event);
     /// See [`Context::undo_within`].
     fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a>;
+    /// See [`Context::hold`].
+    fn hold<'a>(&'a self, key: &'a str) -> Doing<'a, Option<EffectKey>>;
+    /// See [`Hold::goes_on`].
+    fn goes_on(&self, key: EffectKey) -> Doing<'_, ()>;
 }
 
 /// What an attempt says about its answer.

@@ -27,6 +27,7 @@ use crate::port::{Act, Call, NotUndone, Outcome, Tie};
 mod dispatch;
 mod ended;
 mod going_on;
+pub(crate) mod held;
 mod joined;
 mod lanes;
 mod paid;

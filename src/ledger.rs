@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | not known | [`Verdict::Dispatch`] | once the intent is durable |
 //! | confirmed | [`Verdict::Replay`] | the recorded result; the tool is not asked |
-//! | rejected: nothing happened | [`Verdict::Dispatch`] | |
+//! | rejected: nothing happened, or held | [`Verdict::Dispatch`] | |
 //! | failed, as the tool said, and replay-safe | [`Verdict::Dispatch`] | with the same key |
 //! | failed, any other | [`Verdict::Failed`] | the recorded fault |
 //! | intended, no outcome, replay-safe | [`Verdict::Again`] | with the same key |
@@ -37,6 +37,7 @@ pub use status::{EffectStatus, Happened, Said};
 pub(crate) use unanswered::Trace;
 
 mod find;
+mod held;
 mod owing;
 mod questions;
 mod status;
@@ -164,6 +165,10 @@ pub enum Input {
     Rejected(EffectKey),
     /// The tool says that it failed.
     Failed(EffectKey, Fault),
+    /// Whoever was asked does nothing before [`Input::GoesOn`].
+    Held(EffectKey),
+    /// It may happen from now on.
+    GoesOn(EffectKey),
     /// Whoever waited for the outcome is gone, or the outcome cannot be told.
     Lost(EffectKey),
     /// A verification, or a person, says what is the case.
@@ -363,6 +368,8 @@ impl Ledger {
                 EffectStatus::Intended => Some(EffectStatus::Failed(fault)),
                 _ => None,
             }),
+            Input::Held(key) => Output { verdict: None, record: self.hold(key) },
+            Input::GoesOn(key) => Output { verdict: None, record: self.go_on(key) },
             Input::Lost(key) => self.settle(key, |entry| match entry.status {
                 // Asked for again, it does no harm: the intent stands as it is.
                 EffectStatus::Intended if entry.intent.kind.is_replay_safe() => None,

@@ -34,8 +34,7 @@ use mainstay::behavior::{Behavior, Context, Stateless};
 use mainstay::fault::{EffectKind, Fault};
 use mainstay::id::ChildPath;
 use mainstay::moment::Moment;
-use mainstay::spec::Kind;
-use mainstay::spec::{ChildSpec, Role};
+use mainstay::spec::{ChildSpec, Kind, Role, Shutdown};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -153,7 +152,8 @@ struct Shared<Q, R> {
 /// Where decisions are waited for and made. Cheap to clone; every clone is the same desk.
 ///
 /// What waits is not stored: a durable caller asks again in the next process, and the point is there
-/// again, under another id.
+/// again, under another id; also where this stands in a group before an act that may not be repeated, which is held
+/// ([`Context::hold`]) until somebody decides. Whoever decides once the caller has left comes too late: nothing is done.
 pub struct HumanDesk<Q, R>(Arc<Shared<Q, R>>);
 
 impl<Q, R> Clone for HumanDesk<Q, R> {
@@ -203,6 +203,8 @@ where
             .kind(Kind::Tool)
             .concurrency(WAITING)
             .mailbox(WAITING)
+            // What waits does nothing, and nobody decides any more.
+            .shutdown(Shutdown::Timeout(Duration::ZERO))
             .attempt_timeout(limit)
             .deadline(limit.saturating_add(Duration::from_secs(5)))
     }
@@ -345,9 +347,24 @@ where
     R: Clone + Send + Sync + 'static,
 {
     async fn serve(&self, request: &Q, ctx: &Context) -> Result<R, Fault> {
+        // In a group before an act that may not be repeated, it has not happened as long as this waits.
+        let hold = ctx.hold().await?;
+        let decision = self.decision(request, ctx).await?;
+        hold.goes_on().await?;
+        decision.outcome()
+    }
+}
+
+impl<Q, R> HumanDesk<Q, R>
+where
+    Q: Clone + PartialEq + Send + Sync + 'static,
+    R: Clone + Send + Sync + 'static,
+{
+    /// What somebody decides, or is to be done where nobody does.
+    async fn decision(&self, request: &Q, ctx: &Context) -> Result<Decision<R>, Fault> {
         let mut wait = match self.open(request, ctx.path(), ctx.key(), ctx.now()) {
             Ok(wait) => wait,
-            Err(decision) => return decision.outcome(),
+            Err(decision) => return Ok(decision),
         };
         tracing::warn!(target: "mainstay", child = %ctx.path(), point = wait.id, "a person is asked");
         let expiry = tokio::time::sleep(self.0.expiry);
@@ -355,12 +372,12 @@ where
             biased;
             said = &mut wait.hear => {
                 let gone = || Fault::internal("the decision was lost").with_code("decision_lost");
-                said.map_err(|_| gone())?.1.outcome()
+                Ok(said.map_err(|_| gone())?.1)
             }
             () = expiry => {
                 // In the last moment.
                 if let Some((_, decision)) = wait.close() {
-                    return decision.outcome();
+                    return Ok(decision);
                 }
                 let default = self.0.default.clone();
                 let decided = Decided {
@@ -374,7 +391,7 @@ where
                 if matches!(default, Decision::Answer(_)) {
                     ctx.mark_defaulted();
                 }
-                default.outcome()
+                Ok(default)
             }
         }
     }

@@ -5,14 +5,13 @@
 //! asks again, verifies or undoes it meanwhile. The task ends when the tool's request has its fate, which the
 //! end of the system brings about at the latest; one that panics leaves its act lost.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Asked, EFFECT_UNKNOWN, Effects, Site, recorded, unreadable};
 use crate::fate::{Answer, Given};
@@ -163,7 +162,7 @@ impl Effects {
             };
         }
         let effects = Arc::clone(self);
-        let (stays, left) = oneshot::channel::<Infallible>();
+        let (stays, mut left) = watch::channel(());
         let (tell, told) = oneshot::channel();
         let apart = Apart::new(self);
         // In a box, as in `Hub::spawn`.
@@ -177,13 +176,26 @@ impl Effects {
                 }
                 Ok(Before::Nothing) => {
                     let over = tie.over();
-                    let left = Box::pin(async move {
+                    let mut leaves = left.clone();
+                    let left_or_over = Box::pin(async move {
                         tokio::select! {
-                            _ = left => {}
+                            _ = leaves.changed() => {}
                             () = over => {}
                         }
                     });
-                    let made = call.finish(tie, key, left).await;
+                    let made = call.finish(tie, key, left_or_over);
+                    let let_go = async {
+                        let _ = left.changed().await;
+                        if !effects.lets_go(guard.key) {
+                            std::future::pending::<()>().await;
+                        }
+                    };
+                    let made = tokio::select! {
+                        biased;
+                        made = made => made,
+                        // Whoever was asked waits for somebody else, and does nothing any more.
+                        () = let_go => return,
+                    };
                     guard.came(made, &tool, kind, encode).await
                 }
                 Ok(before) => guard.joined(before, &tool, decode).await,

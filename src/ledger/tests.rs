@@ -93,6 +93,47 @@ fn a_lost_act_is_repeated_verified_or_held_by_its_kind() {
 }
 
 #[test]
+fn an_act_that_is_held_has_not_happened_until_it_goes_on() {
+    for kind in KINDS {
+        let mut records = Vec::new();
+        let mut ledger = Ledger::default();
+        records.extend(ledger.on(Input::Begin(intent(0, kind))).record);
+        let held = ledger.on(Input::Held(key())).record;
+        assert_eq!(held.is_some(), !kind.is_replay_safe(), "{kind:?}");
+        records.extend(held.clone());
+        // Who asks meanwhile waits; a process after this one asks again.
+        assert_eq!(ask(&mut ledger, kind), Verdict::Busy, "{kind:?}");
+        let again = if kind.is_replay_safe() { Verdict::Again } else { Verdict::Dispatch };
+        assert_eq!(ask(&mut Ledger::replayed(records.clone()), kind), again, "{kind:?}");
+        // Nobody can undo it, or hold it a second time.
+        assert_eq!(ledger.on(Input::Undo(key())).record, None);
+        assert_eq!(ledger.on(Input::Held(key())).record, None, "{kind:?}");
+        let on = ledger.on(Input::GoesOn(key())).record;
+        assert_eq!(on, held.map(|_| Record::Intent(intent(0, kind), 0)), "{kind:?}");
+        records.extend(on);
+        assert_eq!(ledger.on(Input::GoesOn(key())).record, None, "{kind:?}");
+        let mut next = Ledger::replayed(records);
+        assert_ne!(ask(&mut next, kind), Verdict::Dispatch, "{kind:?}");
+        assert!(ledger.on(Input::Confirmed(key(), happened())).record.is_some(), "{kind:?}");
+        assert_eq!(ask(&mut ledger, kind), Verdict::Replay(happened()), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_held_act_whose_asker_leaves_does_not_happen() {
+    for kind in KINDS.into_iter().filter(|kind| !kind.is_replay_safe()) {
+        let mut ledger = Ledger::default();
+        ask(&mut ledger, kind);
+        assert!(!ledger.lets_go_of_held(key()), "its tool may be at it");
+        ledger.on(Input::Held(key()));
+        assert!(ledger.lets_go_of_held(key()));
+        assert_eq!(ledger.on(Input::GoesOn(key())).record, None, "{kind:?}");
+        assert_eq!(ledger.on(Input::Lost(key())).record, None, "{kind:?}");
+        assert_eq!(ask(&mut ledger, kind), Verdict::Dispatch, "{kind:?}");
+    }
+}
+
+#[test]
 fn an_orphaned_intent_of_a_process_that_was_killed_is_treated_as_a_lost_act() {
     for (kind, expected) in KINDS.into_iter().zip([
         Verdict::Again,
@@ -291,6 +332,8 @@ fn arb_input() -> impl Strategy<Value = Input> {
         1 => key.clone().prop_map(Input::Rejected),
         1 => key.clone().prop_map(|key| Input::Failed(key, Fault::tool_execution("no"))),
         2 => key.clone().prop_map(Input::Lost),
+        2 => key.clone().prop_map(Input::Held),
+        1 => key.clone().prop_map(Input::GoesOn),
         1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::Happened(result()))),
         1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::NotHappened)),
         1 => key.clone().prop_map(|key| Input::Resolved(key, Resolution::CannotTell)),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::Slot;
 use super::worker::Worker;
-use crate::behavior::{Seat, Undoes};
+use crate::behavior::{Doing, Seat, Undoes};
 use crate::checkpoint::Interval;
 use crate::clock::Clock;
 use crate::event::Event;
-use crate::id::ChildPath;
+use crate::id::{ChildPath, EffectKey};
 use crate::port::PortTable;
 
 impl<W: Worker> Seat for Slot<W> {
@@ -43,5 +43,13 @@ impl<W: Worker> Seat for Slot<W> {
 
     fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a> {
         Box::pin(self.hub.effects.undo_within(key))
+    }
+
+    fn hold<'a>(&'a self, key: &'a str) -> Doing<'a, Option<EffectKey>> {
+        Box::pin(self.hub.effects.hold(key))
+    }
+
+    fn goes_on(&self, key: EffectKey) -> Doing<'_, ()> {
+        Box::pin(self.hub.effects.goes_on(key))
     }
 }

@@ -203,7 +203,7 @@ impl Calls {
     /// All of them. Each has an id to send its result back under, and arguments.
     pub(super) fn made(self) -> Vec<ToolCall> {
         let ids = self.begun.iter().map(|begun| begun.call.id.clone());
-        let mut taken: HashSet<String> = ids.filter(|id| !id.is_empty()).collect();
+        let taken: HashSet<String> = ids.filter(|id| !id.is_empty()).collect();
         let mut made = Vec::with_capacity(self.begun.len());
         let mut next = 0;
         for Begun { number, mut call, growing, after, .. } in self.begun {

@@ -309,7 +309,7 @@ async fn a_command_whose_output_nobody_reads_ends_all_the_same() {
 }
 
 /// A server that pays, and pays back three times: asked for more it never answers, as long as somebody hears so.
-const PAYS: &str = r#"while read -r line; do
+pub(super) const PAYS: &str = r#"while read -r line; do
     id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
     case "$line" in
     *'"initialize"'*) result='{"protocolVersion":"2025-03-26","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}' ;;
@@ -325,7 +325,9 @@ const PAYS: &str = r#"while read -r line; do
         fi
         echo "$line" >> backs
         result='{"content":[{"type":"text","text":"paid back"}]}' ;;
-    *'"pay"'*) result='{"content":[{"type":"text","text":"paid"}]}' ;;
+    *'"pay"'*)
+        echo "$line" >> pays
+        result='{"content":[{"type":"text","text":"paid"}]}' ;;
     *) continue ;;
     esac
     printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"

@@ -420,3 +420,79 @@ async fn a_key_that_can_stand_for_nothing_and_a_store_that_is_not_there_are_wron
         );
     }
 }
+
+/// An agent that pays by leave of a person, and what it was heard to say on standard error until it asked for that.
+async fn asks_leave(server: &StubServer) -> (Folder, Killed, BufReader<std::process::ChildStderr>) {
+    server.then(Row::tool_calls([("g", "{\"n\":7}")]));
+    let folder = keeper(
+        server,
+        "[people.lead]\nexpiry = \"10m\"\notherwise = \"refuse\"\n[groups.g]\nkind = \"tool\"\nmembers = [\"lead\", \"box.pay\"]\n\
+         [tools.box]\ncommand = [\"sh\", \"s.sh\"]\n[tools.box.effects]\nback = \"idempotent\"\npay = \"irreversible\"\n\
+         [agents.a]\nmodel = \"m\"\ntools = [\"g\"]\n",
+    );
+    std::fs::write(folder.0.join("s.sh"), super::ended::PAYS).unwrap();
+    let mut process = start(&folder, &["run", "t.toml", "--chat"]);
+    process.0.stdin.as_mut().unwrap().write_all(b"pay it\n").unwrap();
+    let mut err = BufReader::new(process.0.stderr.take().unwrap());
+    let read = move || {
+        until(&mut err, "lead-1 waits for a person");
+        err
+    };
+    let err = tokio::task::spawn_blocking(read).await.unwrap();
+    (folder, process, err)
+}
+
+fn until(said: &mut impl BufRead, what: &str) {
+    assert!(said.lines().map_while(Result::ok).any(|it| it.contains(what)), "{what}");
+}
+
+fn payments(folder: &Folder) -> usize {
+    std::fs::read_to_string(folder.0.join("pays")).map_or(0, |pays| pays.lines().count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_waits_for_leave_when_its_process_ends_has_not_happened_and_waits_again() {
+    for signal in ["KILL", "TERM"] {
+        for (word, paid) in [("/pass lead-1\n", 1), ("/refuse lead-1 no\n", 0)] {
+            let server = StubServer::start().await.unwrap();
+            let (folder, mut process, err) = asks_leave(&server).await;
+            let pid = process.0.id().to_string();
+            let sent = std::process::Command::new("kill").args(["-s", signal, &pid]).status();
+            assert!(sent.unwrap().success());
+            let ends = move || (process.0.wait().unwrap(), drop(err));
+            tokio::task::spawn_blocking(ends).await.unwrap();
+            assert_eq!(payments(&folder), 0, "{signal}");
+            server.otherwise(Row::reply("so it is"));
+            let said = chat(&folder, word).await;
+            assert!(said.out.ends_with("so it is\n"), "{signal} {word}: {said:?}");
+            assert!(!said.err.contains("not settled"), "{signal} {word}: {said:?}");
+            assert_eq!(payments(&folder), paid, "{signal} {word}: {said:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_waits_for_leave_when_it_is_called_off_does_not_happen_any_more() {
+    let server = StubServer::start().await.unwrap();
+    let (folder, mut process, mut err) = asks_leave(&server).await;
+    let pid = process.0.id().to_string();
+    let sent = std::process::Command::new("kill").args(["-s", "INT", &pid]).status();
+    assert!(sent.unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || {
+        until(&mut err, "called off");
+        let mut stdin = process.0.stdin.take().unwrap();
+        stdin.write_all(b"/pending\n/pass lead-1\n").unwrap();
+        drop(stdin);
+        let (mut rest, mut out) = (String::new(), String::new());
+        err.read_to_string(&mut rest).unwrap();
+        process.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        process.0.wait().unwrap();
+        (out, rest)
+    });
+    let (out, rest) = ended.await.unwrap();
+    assert_eq!(payments(&folder), 0, "{out} {rest}");
+    for false_alarm in ["may have been done", "not settled", "in flight"] {
+        assert!(!rest.contains(false_alarm), "{out} {rest}");
+    }
+    assert!(!out.contains("lead-1 "), "nobody waits any more: {out} {rest}");
+}
