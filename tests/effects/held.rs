@@ -1,0 +1,131 @@
+//! An act that is with somebody who does nothing before it is decided.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mainstay::behavior::{Behavior, Context, Stateless};
+use mainstay::event::Event;
+use mainstay::fault::{EffectKind, Fault};
+use mainstay::port::Port;
+use mainstay::spec::{ChildSpec, GroupSpec, Role, SupervisorSpec};
+use mainstay::system::System;
+use tokio::sync::Notify;
+
+use super::{Agent, Register, Tool, World};
+
+/// Waits for a word before it hands on to the next.
+#[derive(Default)]
+struct Word {
+    given: Notify,
+    waits: Notify,
+    /// How often it was too late.
+    late: AtomicU32,
+}
+
+#[derive(Clone)]
+struct Gate(Arc<Word>);
+
+impl Behavior for Gate {
+    type Request = u32;
+    type Reply = u32;
+    const EFFECT: Option<EffectKind> = Some(EffectKind::Idempotent);
+    const ROLE: Role = Role::Human;
+}
+
+impl Stateless for Gate {
+    async fn serve(&self, _: &u32, ctx: &Context) -> Result<u32, Fault> {
+        let hold = ctx.hold().await?;
+        self.0.waits.notify_one();
+        self.0.given.notified().await;
+        if let Err(fault) = hold.goes_on().await {
+            self.0.late.fetch_add(1, Ordering::SeqCst);
+            return Err(fault);
+        }
+        Err(Fault::exhausted("passed on").not_applied())
+    }
+}
+
+async fn desk(
+    kind: EffectKind,
+    first_is_gate: bool,
+) -> (System, Arc<World>, Arc<Word>, Port<u32, u32>) {
+    let (world, word) = (Arc::<World>::default(), Arc::<Word>::default());
+    let (agent, register) = (Agent(Arc::clone(&world)), Register(Arc::clone(&world)));
+    let (gate, tool) = (Gate(Arc::clone(&word)), Tool(Arc::clone(&world)));
+    let gate = ChildSpec::stateless("gate", move || gate.clone());
+    let tool = ChildSpec::stateless("pay", move || tool.clone()).effect(kind);
+    let tools = match first_is_gate {
+        true => GroupSpec::tool("tool").member_spec(gate).member_spec(tool),
+        false => GroupSpec::tool("tool").member_spec(tool).member_spec(gate),
+    };
+    let spec = SupervisorSpec::one_for_one("desk")
+        .group(tools)
+        .child(ChildSpec::stateless("register", move || register.clone()))
+        .child(ChildSpec::stateful("agent", move || agent.clone()));
+    let system = System::start(spec).await.unwrap();
+    let port = system.port("desk/agent").unwrap();
+    (system, world, word, port)
+}
+
+const KINDS: [EffectKind; 3] =
+    [EffectKind::Verifiable, EffectKind::Compensable, EffectKind::Irreversible];
+
+fn status(system: &System) -> &'static str {
+    system.effects().list()[0].status
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_has_not_happened_until_it_goes_on_and_then_happens_once() {
+    for kind in KINDS {
+        let (system, world, word, agent) = desk(kind, true).await;
+        let call = tokio::spawn(async move { agent.call(21_u32).await });
+        word.waits.notified().await;
+        assert_eq!(status(&system), "rejected", "{kind:?}");
+        word.given.notify_one();
+        assert_eq!(call.await.unwrap().unwrap().value, 42, "{kind:?}");
+        assert_eq!(status(&system), "confirmed", "{kind:?}");
+        assert_eq!(world.acts.lock().len(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_repeated_is_not_held() {
+    let (system, world, word, agent) = desk(EffectKind::Idempotent, true).await;
+    let call = tokio::spawn(async move { agent.call(21_u32).await });
+    word.waits.notified().await;
+    assert_eq!(status(&system), "intended");
+    word.given.notify_one();
+    assert_eq!(call.await.unwrap().unwrap().value, 42);
+    assert_eq!(world.acts.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_does_not_happen_any_more_once_its_asker_has_left() {
+    for kind in KINDS {
+        let (system, world, word, agent) = desk(kind, true).await;
+        let mut events = system.events();
+        let asks = agent.clone();
+        let call = tokio::spawn(async move { asks.call(21_u32).await });
+        word.waits.notified().await;
+        call.abort();
+        let leaves = |event: &Event| matches!(event, Event::Fated { .. });
+        events.wait_for(leaves).await.unwrap();
+        word.given.notify_one();
+        system.stop().await;
+        assert!(world.acts.lock().is_empty(), "{kind:?}");
+        assert!(system.effects().open().is_empty(), "{kind:?}");
+    }
+}
+
+/// Whether it has happened nobody knows by then.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_has_had_before_is_not_held() {
+    for kind in [EffectKind::Compensable, EffectKind::Irreversible] {
+        let (system, world, word, agent) = desk(kind, false).await;
+        *world.fail.lock() = Some(Fault::exhausted("it broke half-way"));
+        let call = tokio::spawn(async move { agent.call(21_u32).await });
+        word.waits.notified().await;
+        assert_eq!(status(&system), "intended", "{kind:?}");
+        drop(call);
+    }
+}
