@@ -19,6 +19,8 @@ use mainstay::system::System;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[path = "effects/doubted.rs"]
+mod doubted;
 #[path = "effects/left.rs"]
 mod left;
 #[path = "effects/outlived.rs"]
