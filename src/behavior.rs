@@ -117,6 +117,17 @@ pub trait Stateful: Behavior + Clone {
         ctx: &Context,
     ) -> impl Future<Output = Result<Step<Self::Reply>, Fault>> + Send;
 
+    /// How it would ask for an act of before, with its question ([`Effect::verify`](crate::port::Effect::verify)): that is
+    /// asked, and nothing else, before a [first turn](Turn::RolledBack) at a request that is taken over tells of the act
+    /// as unknown, if its tool is [`Verifiable`](EffectKind::Verifiable). A call of another tool or request asks nothing.
+    ///
+    /// # Default
+    /// None: it is told as unknown.
+    fn question(&self, act: &PastAct, ctx: &Context) -> Option<Call> {
+        let _ = (act, ctx);
+        None
+    }
+
     /// What its snapshots must look like, and how older ones become the present kind: which fields they must have
     /// above all. That an agent has `tools_used`, `context` and `memory` is required by [`Schema::agent`]. A life whose first
     /// snapshot is another does not begin: its start fails.

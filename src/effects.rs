@@ -257,6 +257,11 @@ impl Effects {
     /// Feeds the ledger; what must be kept is handed to the journal, and not waited for.
     pub(crate) fn note(&self, input: Input) {
         let output = self.ledger.lock().on(input);
+        self.noted(output);
+    }
+
+    /// The ledger was fed; what must be kept is handed to the journal, and not waited for.
+    fn noted(&self, output: Output) {
         self.changed.notify_waiters();
         if let Some(record) = output.record {
             self.tell(&record);

@@ -30,6 +30,7 @@ use crate::slot::{
 
 mod apart;
 mod ended;
+mod past;
 mod perform;
 mod replay;
 mod stateless;
@@ -365,10 +366,8 @@ async fn attempt<B: Stateful>(
     let tainted = || is_tainted(context);
     let place = job.place.take().map_or(Place::START, |place| *place);
     let Place { mut turn, step: mut done, back, undo } = place;
-    // Only this turn is so: tried again, it is looked up anew.
-    let mut takes_over = job.takes_over.take().map(Turn::RolledBack);
     // What comes before its first step takes none of the time that the step has.
-    let mut first = !(job.behind || back || undo || job.torn);
+    let mut first = !(job.behind || back || undo || job.torn || job.takes_over.is_some());
     if back {
         let began = slot.hub.now();
         // What it waits for now is not its code, and may be another request on trial.
@@ -411,6 +410,14 @@ async fn attempt<B: Stateful>(
     if back || job.torn {
         match Box::pin(replay::brought_up(slot, life, job, context, &turn)).await {
             Ok(there) => life = there,
+            Err(ended) => return ended,
+        }
+    }
+    // Only this turn is so: tried again, it is looked up anew.
+    let mut takes_over = None;
+    if let Some(told) = job.takes_over.take() {
+        match Box::pin(past::found_out(slot, life, told, (job, context), &mut hand)).await {
+            Ok((same, told)) => (life, takes_over) = (same, told.map(Turn::RolledBack)),
             Err(ended) => return ended,
         }
     }

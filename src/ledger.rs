@@ -12,7 +12,7 @@
 //! | rejected: nothing happened, or held | [`Verdict::Dispatch`] | |
 //! | failed, as the tool said, and replay-safe | [`Verdict::Dispatch`] | with the same key |
 //! | failed, any other | [`Verdict::Failed`] | the recorded fault |
-//! | intended, no outcome, replay-safe | [`Verdict::Again`] | with the same key |
+//! | intended or unknown, replay-safe | [`Verdict::Again`] | with the same key |
 //! | intended, no outcome, verifiable | [`Verdict::Verify`] | ask whether it happened |
 //! | intended, no outcome, any other | [`Verdict::Unknown`] | a person decides |
 //! | under way | [`Verdict::Busy`] | |
@@ -457,6 +457,18 @@ impl Ledger {
         }
     }
 
+    /// Nobody asks for it again by itself: where it has no outcome it waits for a person, unless to know of it does
+    /// nobody any good.
+    pub(crate) fn orphan(&mut self, key: EffectKey) -> Output {
+        if self.entries.get(&key).is_some_and(|entry| entry.in_flight) {
+            return Output { verdict: None, record: None };
+        }
+        self.settle(key, |entry| {
+            let is_lost = entry.status == EffectStatus::Intended && entry.is_owed();
+            is_lost.then_some(EffectStatus::Unknown)
+        })
+    }
+
     /// Whether anything is known of what this task has done or asked.
     pub fn knows(&self, task: &str) -> bool {
         self.tasks.contains_key(task) || self.asked.contains_key(task)
@@ -558,6 +570,12 @@ impl Ledger {
             EffectStatus::Intended if entry.intent.kind.is_replay_safe() => {
                 entry.in_flight = true;
                 Verdict::Again
+            }
+            // It was given up, and whoever asks for it does no harm.
+            EffectStatus::Unknown if entry.intent.kind.is_replay_safe() => {
+                entry.in_flight = true;
+                let record = entry.becomes(EffectStatus::Intended);
+                return Output { verdict: Some(Verdict::Again), record: Some(record) };
             }
             EffectStatus::Intended | EffectStatus::Unknown
                 if entry.intent.kind == EffectKind::Verifiable =>

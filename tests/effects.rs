@@ -19,6 +19,8 @@ use mainstay::system::System;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[path = "effects/doubted.rs"]
+mod doubted;
 #[path = "effects/held.rs"]
 mod held;
 #[path = "effects/left.rs"]

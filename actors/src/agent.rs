@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mainstay::behavior::{Behavior, Context, Stateful, Step, Turn};
+use mainstay::behavior::{Behavior, Call, Context, PastAct, Stateful, Step, Turn};
 use mainstay::checkpoint::{Interval, Schema, Snapshot};
 use mainstay::error::CheckpointError;
 use mainstay::fault::{EffectKind, Fault};
@@ -98,7 +98,7 @@ struct Plan {
 /// asked for again. After a rollback the model is told in one system message what of its calls stands,
 /// was undone, or is unknown; what stands is served from the record when the model asks for it again,
 /// and what is unknown is refused. So it is told what another member of its group had called for the task that it
-/// takes over.
+/// takes over, once the [question](Reach::verify) was asked of what nobody knew.
 ///
 /// # When the conversation is too long
 /// A larger window comes first, and is the group's to offer. Where none helps, the model is asked again with
@@ -319,6 +319,10 @@ impl Stateful for Agent {
         ctx: &Context,
     ) -> Result<Step<AgentReply>, Fault> {
         self.turn(request, turn, ctx).await
+    }
+
+    fn question(&self, act: &PastAct, ctx: &Context) -> Option<Call> {
+        past::question(&self.plan.tools, act, ctx)
     }
 
     fn schema() -> Option<Schema> {

@@ -511,6 +511,69 @@ async fn an_agent_that_stands_in_is_told_what_the_other_has_done_and_does_not_do
     assert!(last.iter().any(|it| it.role == Role::Tool && it.text == "\"paid 1\""), "{last:?}");
 }
 
+/// Pays 1, and says what it was told.
+fn pays_one(request: &ChatRequest) -> ChatReply {
+    match request.messages.iter().rfind(|message| message.role == Role::Tool) {
+        None => ChatReply::calls([pay(1)]),
+        Some(told) => ChatReply::text(told.text.as_str()),
+    }
+}
+
+#[test]
+fn an_agent_that_takes_over_from_another_process_hears_what_the_question_says() {
+    for (look, told, open) in
+        [("paid", "found", 0), ("not paid", "paid 1", 0), ("who knows", "outcome_unknown", 1)]
+    {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (world, second) = (Arc::new(World::default()), Arc::new(World::default()));
+        // The first is away at first, and the second hangs in its payment.
+        (*world.fail_model.lock(), *world.hang_tool.lock()) = (Some(0), Some(1));
+        let looks = Arc::new(AtomicU32::new(0));
+        let spec = || {
+            let brain = |world: &Arc<World>| {
+                let brain = Brain { world: Arc::clone(world), decide: pays_one };
+                move || brain.clone()
+            };
+            let reach =
+                Reach::new("pay").verify("look", "look", Value::clone, |it| match it.as_str() {
+                    Some("paid") => Verified::Happened(json!("found")),
+                    Some("not paid") => Verified::NotHappened,
+                    _ => Verified::CannotTell,
+                });
+            let agent = |model| Agent::new(model).tool(ToolSpec::new("pay"), reach.clone());
+            let count = Arc::clone(&looks);
+            let look =
+                tool("look", AtRunTime(EffectKind::Read), move |_: Value, _: ToolContext| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    async move { Ok::<_, Fault>(look) }
+                });
+            let flow = GroupSpec::step("agent")
+                .member_spec(agent("first_llm").spec("first"))
+                .member_spec(agent("second_llm").spec("second"))
+                .durable::<Agent>();
+            SupervisorSpec::one_for_one("desk")
+                .child(ChildSpec::stateless("first_llm", brain(&world)))
+                .child(ChildSpec::stateless("second_llm", brain(&second)))
+                .child(payments(&world, EffectKind::Verifiable))
+                .child(look)
+                .group(flow)
+        };
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            port(&system).submit("go", CallOptions::new().key("k")).await.unwrap();
+            world.hung.notified().await;
+        });
+        runtime().block_on(async {
+            let (system, _) = System::recover(spec(), Arc::clone(&store)).await.unwrap();
+            let (fate, reply) = fate(&system, "k").await;
+            let reply = reply.unwrap_or_default();
+            assert!(fate == Fate::Done && reply.contains(told), "{look}: {fate:?} {reply}");
+            assert_eq!(looks.load(Ordering::SeqCst), 1, "{look}");
+            assert_eq!(system.effects().open().len(), open, "{look}");
+        });
+    }
+}
+
 fn restless(request: &ChatRequest) -> ChatReply {
     ChatReply::calls([pay(results(request) as u32)])
 }

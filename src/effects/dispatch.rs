@@ -73,6 +73,7 @@ impl Drop for Lost {
             let input =
                 if self.dispatched { Input::Lost(self.key) } else { Input::Rejected(self.key) };
             self.effects.note(input);
+            self.effects.is_lost(self.key);
         }
     }
 }
@@ -389,6 +390,7 @@ impl Lost {
                     _ => fault,
                 };
                 let output = effects.feed(input).await.map_err(NoAnswer::told)?;
+                effects.is_lost(key);
                 let unknown =
                     matches!(output.record, Some(Record::Status(_, EffectStatus::Unknown)));
                 Err(NoAnswer { fault, unknown })

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Effects;
-use crate::ledger::{Input, Record};
+use crate::ledger::{EffectKey, Input, Record};
 
 /// How many requests' effects are remembered after their fates. Fewer where this crate's own tests count
 /// them.
@@ -82,7 +82,7 @@ impl Ended {
 impl Effects {
     /// A request has its fate. What it has done is remembered for a while, for whoever asks under the
     /// same key; then what is settled of it is forgotten.
-    pub(crate) fn ended(&self, task: &str) {
+    pub(crate) fn ended(self: &Arc<Self>, task: &str) {
         self.paid_for(task);
         let weight = {
             let ledger = self.ledger.lock();
@@ -92,6 +92,10 @@ impl Effects {
             ledger.weight(task)
         };
         self.ended.lock().push(Arc::from(task), weight);
+        // What is being undone is given up where that has stopped.
+        if !self.is_unwinding(task) {
+            self.settle_orphans_of(task);
+        }
         let mut gone = 0;
         loop {
             let task = {
@@ -116,6 +120,19 @@ impl Effects {
             if self.ledger.lock().knows(&task) {
                 self.ended.lock().open.insert(task);
             }
+        }
+    }
+
+    /// Whoever waited for this is gone, which may have been so late that its request has its fate.
+    pub(super) fn is_lost(self: &Arc<Self>, key: EffectKey) {
+        let task = self.ledger.lock().get(key).map(|entry| Arc::clone(&entry.intent.task));
+        let Some(task) = task else { return };
+        let is_over = {
+            let ended = self.ended.lock();
+            ended.stamps.contains_key(&task) || ended.open.contains(&task)
+        };
+        if is_over && !self.is_unwinding(&task) {
+            self.settle_orphans_of(&task);
         }
     }
 
@@ -183,7 +200,7 @@ impl Effects {
 mod tests {
     use super::*;
     use crate::fault::EffectKind;
-    use crate::id::{ChildPath, EffectKey};
+    use crate::id::ChildPath;
     use crate::ledger::{EffectStatus, Happened, Intent, Undo};
 
     /// It has acted twice, and both can be undone.

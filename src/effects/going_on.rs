@@ -42,6 +42,7 @@ impl Effects {
     /// The fate of a request within a transaction is unknown, for an act of which nobody knows what came of it:
     /// what it has done besides stands until a person knows, and is marked so.
     pub(crate) fn leave(self: &Arc<Self>, task: &str) {
+        self.settle_orphans_of(task);
         let keys: Vec<EffectKey> = {
             let ledger = self.ledger.lock();
             let acts = ledger.of_task(task);

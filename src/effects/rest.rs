@@ -115,6 +115,7 @@ impl Effects {
             }
             effects.is_to_be_undone(task);
             effects.compensate(task).await;
+            effects.settle_orphans_of(task);
             effects.halts(task, Ends::Unanswered);
         }
     }
@@ -171,7 +172,37 @@ impl Effects {
     pub(crate) async fn settle_orphan(&self, key: EffectKey) {
         let Some(entry) = self.at_rest_unless_stopping(key).await else { return };
         if entry.status == EffectStatus::Intended && !self.is_with_tool(&entry) {
-            self.note(Input::Lost(key));
+            self.orphaned(key);
+        }
+    }
+
+    /// Nobody will ask for this again, nor is at work on it: without an outcome it waits for a person.
+    pub(crate) fn orphaned(&self, key: EffectKey) {
+        let output = self.ledger.lock().orphan(key);
+        self.noted(output);
+    }
+
+    /// Nobody works on this task any more, nor undoes it: what of it has no outcome is given up, unless its tool is
+    /// at work on it, which is waited for.
+    pub(crate) fn settle_orphans_of(self: &Arc<Self>, task: &str) {
+        let lost: Vec<Entry> = {
+            let ledger = self.ledger.lock();
+            let is_lost =
+                |it: &&Entry| it.status == EffectStatus::Intended && !it.in_flight && it.is_owed();
+            ledger.of_task(task).into_iter().filter(is_lost).cloned().collect()
+        };
+        for entry in lost {
+            let key = entry.intent.key;
+            let request = self.request_of(&entry);
+            // What its tool's own request says of it counts.
+            let tells = request.is_some_and(|(journal, it)| journal.known(&it).is_some());
+            match self.runtime.get().filter(|_| tells) {
+                Some(runtime) => {
+                    let effects = Arc::clone(self);
+                    drop(runtime.spawn(async move { effects.settle_orphan(key).await }));
+                }
+                None => self.orphaned(key),
+            }
         }
     }
 

@@ -3,13 +3,20 @@
 //! It begins anew, and may ask for the same at another step, under another key: that would be another act. So it is
 //! told what stands, as after a rollback.
 //!
+//! Of what nobody knows the question is asked before, if it has one, and what is told as unknown then is so to everybody.
+//!
 //! *Invariant.* What the child does itself from there on changes nothing in what it is told: begun once more, it asks
 //! the same, and gets the same answers.
+
+use std::sync::Arc;
 
 use super::Effects;
 use super::parts::{is_open_or_stands, told_of};
 use crate::behavior::Undone;
+use crate::fault::{EffectKind, Fault};
 use crate::id::ChildPath;
+use crate::ledger::{EffectKey, EffectStatus, Entry, Input};
+use crate::port::{Act, Call, Tie};
 
 /// Who has acted, as the child sees it that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +52,52 @@ impl Effects {
         drop(ledger);
         told.map(|told| self.described(told))
     }
+
+    /// Whether a question may tell what came of this. Where the undo of its task has stopped, a person was called, and
+    /// tells.
+    pub(crate) fn can_be_asked(&self, key: EffectKey) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.get(key).is_some_and(|entry| {
+            let is_left = |it: &Entry| matches!(it.status, EffectStatus::Left(_));
+            has_question(entry) && !ledger.of_task(&entry.intent.task).into_iter().any(is_left)
+        })
+    }
+
+    /// Asks the question of this act, once nobody is at work on it, where that is what the call asks for.
+    pub(crate) async fn ask_about(
+        &self,
+        key: EffectKey,
+        call: Call,
+        tie: Arc<Tie>,
+    ) -> Result<(), Fault> {
+        let tool = call.target().clone();
+        let Some(Act { request: Ok(request), verify: Some(verify), .. }) = call.act.map(|it| *it)
+        else {
+            return Ok(());
+        };
+        let Some(entry) = self.at_rest(key).await else { return Ok(()) };
+        let is_it = entry.intent.tool == tool && entry.intent.request == request;
+        if is_it && has_question(&entry) {
+            let resolution = verify(tie).await;
+            self.feed(Input::Resolved(key, resolution)).await?;
+        }
+        Ok(())
+    }
+
+    /// These are told as unknown: whoever is told does not ask for them again, unless by chance.
+    pub(crate) fn told_unknown(&self, keys: &[EffectKey]) {
+        for key in keys {
+            let entry = self.ledger.lock().get(*key).cloned();
+            if entry.is_some_and(|entry| !self.is_with_tool(&entry)) {
+                self.orphaned(*key);
+            }
+        }
+    }
+}
+
+fn has_question(entry: &Entry) -> bool {
+    let is_open = matches!(entry.status, EffectStatus::Intended | EffectStatus::Unknown);
+    is_open && entry.intent.kind == EffectKind::Verifiable
 }
 
 /// How many of these acts are told, the earliest first: those up to the last one of a sibling that stands or is open.

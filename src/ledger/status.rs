@@ -45,7 +45,7 @@ pub enum EffectStatus {
     /// The tool said that it failed, without saying that nothing has happened: it is not repeated unless
     /// that does no harm, and is undone if it has an undo.
     Failed(Fault),
-    /// Nobody knows, and it may not be repeated: it waits for a verification or a person.
+    /// Nobody knows, and it may not be repeated, or nobody is left who would: it waits for a verification or a person.
     Unknown,
     /// It happened, or may have, and is being undone.
     Compensating,

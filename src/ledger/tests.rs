@@ -92,6 +92,51 @@ fn a_lost_act_is_repeated_verified_or_held_by_its_kind() {
     }
 }
 
+/// With an undo or without one.
+fn undoable(kind: EffectKind, has_undo: bool) -> Intent {
+    let undo = Undo { tool: ChildPath::new("desk/refund"), request: Arc::from(&b"{}"[..]) };
+    Intent { undo: has_undo.then_some(undo), ..intent(0, kind) }
+}
+
+#[test]
+fn an_act_that_nobody_asks_for_any_more_waits_for_a_person_unless_it_may_be_forgotten() {
+    for kind in KINDS {
+        for has_undo in [true, false] {
+            let mut ledger = Ledger::default();
+            ledger.on(Input::Begin(undoable(kind, has_undo)));
+            assert_eq!(ledger.orphan(key()).record, None, "somebody waits for it");
+            assert_eq!(ask(&mut ledger, kind), Verdict::Busy);
+            ledger.on(Input::Lost(key()));
+            ledger.orphan(key());
+            let is_moot = kind.is_replay_safe() && !has_undo;
+            let expected = if is_moot { EffectStatus::Intended } else { EffectStatus::Unknown };
+            assert_eq!(ledger.get(key()).unwrap().status, expected, "{kind:?} {has_undo}");
+            assert_eq!(ledger.orphan(key()).record, None, "it is said once");
+        }
+    }
+}
+
+#[test]
+fn an_act_that_does_no_harm_is_asked_for_again_although_it_was_given_up() {
+    let kind = EffectKind::Idempotent;
+    let mut ledger = Ledger::default();
+    let mut records: Vec<_> =
+        ledger.on(Input::Begin(undoable(kind, true))).record.into_iter().collect();
+    records.extend(ledger.on(Input::Lost(key())).record);
+    records.extend(ledger.orphan(key()).record);
+    let again = ledger.on(Input::Begin(undoable(kind, true)));
+    assert_eq!(again.verdict, Some(Verdict::Again));
+    assert_eq!(again.record, Some(Record::Status(key(), EffectStatus::Intended)));
+    records.extend(again.record);
+    assert_eq!(ask(&mut ledger, kind), Verdict::Busy);
+    // What comes of it then is what came of it.
+    let mut next = Ledger::replayed(records);
+    for ledger in [&mut ledger, &mut next] {
+        ledger.on(Input::Rejected(key()));
+        assert_eq!(ledger.get(key()).unwrap().status, EffectStatus::Rejected);
+    }
+}
+
 #[test]
 fn an_act_that_is_held_has_not_happened_until_it_goes_on() {
     for kind in KINDS {

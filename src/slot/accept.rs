@@ -377,6 +377,10 @@ impl<W: Worker> Slot<W> {
     /// kept, and with it what it has done, for as long as it may be released.
     pub(super) fn remember(&self, desk: &mut Desk<W>, mail: &Mail<W>, fate: Fate, recorded: bool) {
         if fate == Fate::Quarantined {
+            // Nobody works on it until a person says so; within a transaction it is being undone.
+            if self.spec.stateful && self.hub.effects.is_used() && !self.rules.in_transaction {
+                self.hub.effects.settle_orphans_of(&self.task_of(mail));
+            }
             if !recorded {
                 self.shelve(desk, mail);
             }

@@ -17,7 +17,7 @@ use crate::fate::{Fate, Given};
 use crate::hub::Claim;
 use crate::id::{CheckpointId, ChildPath, EffectKey};
 use crate::journal::{Journal, Journaled, Open, Serial};
-use crate::ledger::{EffectCounts, EffectStatus, Entry, Input, Ledger};
+use crate::ledger::{EffectCounts, EffectStatus, Entry, Ledger};
 use crate::port::{AcceptOptions, More, Soft};
 use crate::slot::{Adopted, Begun, Look, given_up, is_returned, told_apart};
 use crate::spec::SupervisorSpec;
@@ -591,7 +591,7 @@ impl System {
         waiting.retain(|key| {
             let waits = effects.is_key_with_tool(*key);
             if !waits {
-                effects.note(Input::Lost(*key));
+                effects.orphaned(*key);
             }
             waits
         });

@@ -15,7 +15,7 @@ use crate::effects::{Effects, EffectsRef, Keep};
 use crate::error::{QuarantineError, RecoverError};
 use crate::id::{CheckpointId, ChildPath};
 use crate::journal::{Aside, Journal, Journaled, Open, failed};
-use crate::ledger::{EffectStatus, Entry, Input, Ledger};
+use crate::ledger::{EffectStatus, Entry, Ledger};
 use crate::quarantine::Quarantined;
 
 /// What a store has set aside, while no system runs on it. Made with [`Upkeep::of`]; the counterpart within a
@@ -52,7 +52,7 @@ impl Upkeep {
             ledger.entries().into_iter().filter(is_lost).map(|entry| entry.intent.key).collect();
         for key in lost {
             // Here only: the next process finds the same, and writes it down.
-            ledger.on(Input::Lost(key));
+            ledger.orphan(key);
         }
         let effects = Effects::new(|_| {});
         *effects.ledger.lock() = ledger;

@@ -3,10 +3,13 @@
 //! *Invariant.* What stands is never done again because a model forgot it, and what nobody knows is
 //! never done again at all.
 
-use mainstay::behavior::{PastAct, Undone};
+use mainstay::behavior::{Call, Context, PastAct, Undone};
+use mainstay::port::CallOptions;
 use serde_json::json;
 
+use super::reach::Reach;
 use super::state::{Same, Stands};
+use crate::chat::{ToolCall, ToolSpec};
 use crate::tool::{ToolReply, ToolRequest};
 
 /// Longest arguments in the note, in bytes.
@@ -55,6 +58,14 @@ pub(super) fn read(undone: &Undone) -> Told {
         ));
     }
     told
+}
+
+/// The call by which one of these tools would be asked for this, with its question.
+pub(super) fn question(tools: &[(ToolSpec, Reach)], act: &PastAct, ctx: &Context) -> Option<Call> {
+    let ToolRequest { name, arguments } = request(act)?;
+    let (_, reach) = tools.iter().find(|(spec, _)| spec.name == name)?;
+    let call = ToolCall { id: String::new(), name, arguments };
+    reach.effect(call, CallOptions::new(), ctx).ok()
 }
 
 /// An act of an agent is a tool call; anything else is not its own.

@@ -11,7 +11,7 @@ use crate::slot::{Mail, Slot};
 
 impl<W: Worker> Slot<W> {
     /// What other members of the group have done for a request that begins here, if any of it stands or nobody knows.
-    pub(super) fn takes_over(&self, mail: &Mail<W>) -> Option<Arc<Undone>> {
+    pub(crate) fn takes_over(&self, mail: &Mail<W>) -> Option<Arc<Undone>> {
         // Most have nobody to take anything over from.
         if !self.spec.stateful || self.member.get().is_none() || !self.hub.effects.is_used() {
             return None;
