@@ -394,7 +394,7 @@ fn in_addresses(line: &str) -> Vec<(&str, &str)> {
         let quoted = address.split(['"', '\'']).next().unwrap_or_default();
         // A password with a `/` or a blank in it makes it no address, which is what is told then.
         if let Some((login, _)) = quoted.rsplit_once('@') {
-            login.split_once(':').map(|(_, password)| add(password));
+            login.split_once(':').into_iter().for_each(|(_, password)| add(password));
         }
         let bare = quoted.split(' ').next().unwrap_or_default();
         let (bare, query) = bare.split_once('?').unwrap_or((bare, ""));
