@@ -448,8 +448,8 @@ mod tests {
             // Hosts, paths and packages.
             "http://127.0.0.1:11434/v1",
             "https://my-company-prod.openai.azure.com/openai/deployments/gpt4o?api-version=2024-08-01-preview",
-            "/home/ann/work2024/orders_v2.jsonl",
-            "/Users/ann/Documents/GitHub/myShopServer/index.js",
+            "/srv/ann/work2024/orders_v2.jsonl",
+            "/Volumes/ann/Documents/GitHub/myShopServer/index.js",
             "../server/dist/index.js",
             "@modelcontextprotocol/server-filesystem@2025.1.14",
             // Names of variables, of tools, and of what has several words.
