@@ -10,15 +10,12 @@
 use std::any::type_name;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::checkpoint::{Schema, Snapshot};
-use crate::clock::Clock;
-pub use crate::effects::held::Hold;
 use crate::error::{CheckpointError, NeedError};
 use crate::event::Event;
 use crate::fate::{Answer, Cost};
@@ -28,7 +25,11 @@ use crate::moment::Moment;
 use crate::policy::budget::{Limits, Purse};
 use crate::policy::eligibility::Role;
 pub use crate::port::Call;
-use crate::port::{Flight, Needs, Outcome, Port, PortTable, Soft, Tie};
+use crate::port::{Flight, Needs, Outcome, Port, Soft, Tie};
+pub use hold::Hold;
+pub(crate) use hold::{Doing, Seat, Undoes};
+
+mod hold;
 
 /// What every behavior says about itself: the types it takes and gives, what it needs, and what its
 /// work does to the world.
@@ -422,28 +423,6 @@ pub struct Context {
     pub(crate) tie: OnceLock<Arc<Tie>>,
     pub(crate) hedge: bool,
     pub(crate) replay: bool,
-}
-
-pub(crate) type Undoes<'a> = Doing<'a, ()>;
-pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
-
-/// What stays the same over all attempts of a child.
-pub(crate) trait Seat: Send + Sync {
-    fn path(&self) -> &ChildPath;
-    fn ports(&self) -> Option<&PortTable>;
-    fn clock(&self) -> &Arc<dyn Clock>;
-    /// What its checkpoint interval counts.
-    fn counts(&self) -> Option<&str>;
-    /// Tells one system from another, in idempotency keys.
-    fn identity(&self) -> u64;
-    /// Has everybody who listens hear of it.
-    fn emit(&self, event: Event);
-    /// See [`Context::undo_within`].
-    fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a>;
-    /// See [`Context::hold`].
-    fn hold<'a>(&'a self, key: &'a str) -> Doing<'a, Option<EffectKey>>;
-    /// See [`Hold::goes_on`].
-    fn goes_on(&self, key: EffectKey) -> Doing<'_, ()>;
 }
 
 /// What an attempt says about its answer.

@@ -3,11 +3,7 @@
 //! *Invariant.* As long as an act is held, it is written down that it has not happened; and nothing is done for it
 //! before it is written down again that it may have.
 
-use std::fmt;
-use std::sync::Arc;
-
 use super::Effects;
-use crate::behavior::{Context, Seat};
 use crate::fault::{Class, Fault};
 use crate::ledger::{EffectKey, Input};
 
@@ -47,51 +43,5 @@ impl Effects {
         let is_held = self.ledger.lock().lets_go_of_held(key);
         self.changed.notify_waiters();
         is_held
-    }
-}
-
-/// A request for which nothing is done yet; see [`Context::hold`].
-#[must_use = "what is held is never done before `Hold::goes_on`"]
-pub struct Hold {
-    seat: Arc<dyn Seat>,
-    key: Option<EffectKey>,
-}
-
-impl fmt::Debug for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-impl Hold {
-    /// From now on it may have been done. Written down before this returns: what is to be done, or handed on to whoever
-    /// does it, is so after it.
-    ///
-    /// # Errors
-    /// The asker has left (class `cancelled`, code `let_go`), or the store does not take it: it must not be done.
-    pub async fn goes_on(self) -> Result<(), Fault> {
-        match self.key {
-            Some(key) => self.seat.goes_on(key).await,
-            None => Ok(()),
-        }
-    }
-}
-
-impl Context {
-    /// Says that nothing is done for this request before [`Hold::goes_on`]; whoever waits for a person's decision says so
-    /// before. If it is an act that may not be repeated, the next attempt, or the next process, asks for it again, where
-    /// nobody would know else whether it has happened; and it does not take place any more once its asker has left.
-    ///
-    /// Written down before this returns. Nothing is held of a request that is no act, or one that may be repeated, and of
-    /// one that somebody else has had before.
-    ///
-    /// # Errors
-    /// The store does not take it.
-    pub async fn hold(&self) -> Result<Hold, Fault> {
-        let key = match self.key.as_deref().filter(|_| self.attempt == 1) {
-            Some(key) => self.seat.hold(key).await?,
-            None => None,
-        };
-        Ok(Hold { seat: Arc::clone(&self.seat), key })
     }
 }

@@ -76,7 +76,10 @@ pub(super) fn start(plan: &Plan) -> Result<Process, Fault> {
     #[cfg(unix)]
     command.process_group(0);
     let mut child = command.spawn().map_err(|error| {
-        Fault::model_unavailable(format!("\"{program}\" cannot be started: {error}"))
+        // A whole command in one text may have a key in it.
+        let (name, rest) = program.split_once(char::is_whitespace).unwrap_or((program, ""));
+        let more = if rest.is_empty() { "" } else { " ..." };
+        Fault::model_unavailable(format!("\"{name}{more}\" cannot be started: {error}"))
             .with_code("not_started")
     })?;
     let group = Arc::new(Group { leader: child.id(), over: AtomicBool::new(false) });
