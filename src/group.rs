@@ -41,6 +41,7 @@ mod room;
 use accept::Refused;
 use hedge::Hedging;
 pub(crate) use member::Member;
+use order::Persons;
 use room::Room;
 
 /// How long a request waits before a group looks again for a member with room.
@@ -166,17 +167,22 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         group
     }
 
-    /// Hands the request to the first member, in this order, that takes it.
+    /// Hands the request to the first member, in this order, that takes it. Where `leave` is needed, nobody behind a person
+    /// has it without that.
     fn offer(
         &self,
         mail: &Arc<Envelope<Q, R>>,
         errand: Errand,
-        order: impl IntoIterator<Item = usize>,
+        (order, leave): (impl IntoIterator<Item = usize>, bool),
         now: Moment,
     ) -> Result<(), Refused> {
         let mut refused = Refused::default();
+        let mut persons = Persons::new(leave);
         for index in order {
             let seat = &self.seats[index];
+            if !persons.let_pass(seat.role) {
+                break;
+            }
             if let Some(until) = self.domain_closed(seat, now) {
                 refused.until = refused.until.min(until);
                 continue;
@@ -231,7 +237,13 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         }
     }
 
+    /// What a request says of a member: of a person nothing, who has as good reasons to pass on one as the next.
+    fn verdict(&self, member: usize, verdict: Verdict) -> Verdict {
+        if self.seats[member].role == Role::Human { UNTRIED } else { verdict }
+    }
+
     fn tell_circuit(&self, member: usize, request: RequestId, verdict: Verdict, now: Moment) {
+        let verdict = self.verdict(member, verdict);
         let change =
             self.desk.lock().circuits[member].on(circuit::Input::Ended { request, verdict }, now);
         self.changed(member, change);
@@ -339,6 +351,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
                     simpler: seat.role == Role::Simplified,
                     default_value: seat.role == Role::Default,
                     human: seat.role == Role::Human,
+                    behind_a_person: failed.role == Role::Human,
                     content_chain: seat.role == Role::Content,
                     priority: place.unwrap_or_default(),
                     ..Candidate::new(index)
@@ -363,6 +376,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
             desk.counts.add(fate);
             desk.counts.open -= 1;
             let verdict = flaw.map_or(Verdict::Success, Verdict::Fault);
+            let verdict = self.verdict(member, verdict);
             let change =
                 desk.circuits[member].on(circuit::Input::Ended { request: mail.id, verdict }, now);
             desk.extra -= usize::from(extra);

@@ -338,6 +338,8 @@ impl Case<'_> {
         let mut refusal = None;
         let mut open_at = Moment::NEVER;
         let (mut fit, mut full) = (false, false);
+        // Nobody is asked over the head of a person whose leave comes first.
+        let mut person = None;
         for member in members {
             if member.tried || history.has_tried(member.index) {
                 continue;
@@ -348,12 +350,20 @@ impl Case<'_> {
             if !safe && !member.default_value && !member.human {
                 fits = fits.and(Err(Declined::NotReplaySafe));
             }
+            let leave = matches!(self.cause, Cause::Fault(it) if eligibility::is_leave(it.class));
+            if member.needs_leave() && !leave {
+                fits = fits.and(Err(Declined::NoFitSibling));
+            }
             if let Err(why) = fits {
                 refusal.get_or_insert(why);
                 continue;
             }
             fit = true;
             let seen = self.seen(member);
+            let is_next = person.is_none_or(|(priority, _)| member.priority < priority);
+            if member.gives_leave() && is_next {
+                person = Some((member.priority, member.index));
+            }
             match (seen.rank(demote, now), seen.standing) {
                 (Some(rank), _) => {
                     if best.is_none_or(|(first, _)| rank < first) {
@@ -365,7 +375,11 @@ impl Case<'_> {
                 (None, _) => {}
             }
         }
-        if let Some((_, member)) = best {
+        let goes_over = |index: usize| {
+            let place = members.iter().find(|it| it.index == index).map(|it| it.priority);
+            person.is_some_and(|(first, person)| person != index && place > Some(first))
+        };
+        if let Some((_, member)) = best.filter(|(_, index)| !goes_over(*index)) {
             return Ok(Action::Substitute { member });
         }
         match refusal {

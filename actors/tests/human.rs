@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mainstay::error::CallError;
-use mainstay::fault::{Class, Fault};
+use mainstay::fault::{Class, EffectKind, Fault};
 use mainstay::port::{CallOptions, Port};
 use mainstay::spec::{GroupSpec, SupervisorSpec};
 use mainstay::system::System;
@@ -123,6 +123,85 @@ async fn what_a_person_passes_on_goes_to_the_next_in_the_group() {
     desk.decide(shown.id, Decision::PassOn("not mine".to_owned()), "ada", "").unwrap();
     let answer = call.await.unwrap().unwrap();
     assert_eq!((&*answer.value, answer.defaulted), ("later", true));
+}
+
+/// Persons before an act.
+async fn guarded(
+    persons: &[(&str, &Desk)],
+) -> (System, Port<String, String>, Script<String, String>) {
+    let act = Script::<String, String>::echo();
+    let mut group = GroupSpec::tool("refunds");
+    for (name, desk) in persons {
+        group = group.member_spec(desk.spec(name));
+    }
+    let group = group.member_spec(act.stateless("act").effect(EffectKind::Irreversible));
+    let system = System::start(SupervisorSpec::one_for_one("desk").group(group)).await.unwrap();
+    let port = system.port("desk/refunds").unwrap();
+    (system, port, act)
+}
+
+fn pass(desk: &Desk, shown: &Pending<String>) {
+    desk.decide(shown.id, Decision::PassOn("go on".to_owned()), "ada", "").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_is_asked_however_many_requests_were_passed_on_before() {
+    let desk = Desk::new(EXPIRY);
+    let (_system, port, act) = guarded(&[("person", &desk)]).await;
+    for done in 0..20 {
+        let call = ask(&port, "refund 7");
+        let shown = point(&desk).await;
+        assert_eq!(act.count(), done);
+        pass(&desk, &shown);
+        assert_eq!(call.await.unwrap().unwrap().value, "refund 7");
+    }
+    // Nor does nobody having decided in time make a person one who is not asked.
+    let slow = Desk::with_default(EXPIRY, Decision::PassOn("nobody was there".to_owned()));
+    let (_system, port, _) = guarded(&[("person", &slow)]).await;
+    for asked in 0..5 {
+        assert_eq!(slow.log().len(), asked);
+        ask(&port, "refund 7").await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_several_persons_before_an_act_is_asked_for_leave() {
+    let (lead, boss) = (Desk::new(EXPIRY), Desk::new(EXPIRY));
+    let (_system, port, act) = guarded(&[("lead", &lead), ("boss", &boss)]).await;
+    let call = ask(&port, "refund 7");
+    pass(&lead, &point(&lead).await);
+    let shown = point(&boss).await;
+    assert_eq!(act.count(), 0);
+    pass(&boss, &shown);
+    assert_eq!(call.await.unwrap().unwrap().value, "refund 7");
+    assert_eq!(act.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_cannot_be_asked_opens_no_way_past() {
+    for away in ["lead", "boss"] {
+        let (lead, boss) = (Desk::new(EXPIRY), Desk::new(EXPIRY));
+        let (system, port, act) = guarded(&[("lead", &lead), ("boss", &boss)]).await;
+        system.isolate(format!("desk/refunds/{away}")).unwrap();
+        let call = ask(&port, "refund 7");
+        if away == "boss" {
+            pass(&lead, &point(&lead).await);
+        }
+        call.await.unwrap().unwrap_err();
+        assert_eq!(act.count(), 0, "{away}");
+    }
+    // One whose life ends has said nothing.
+    let (lead, boss) = (Desk::new(EXPIRY), Desk::new(EXPIRY));
+    let (system, port, act) = guarded(&[("lead", &lead), ("boss", &boss)]).await;
+    let call = ask(&port, "refund 7");
+    for _ in 0..2 {
+        point(&lead).await;
+        let mut changes = lead.changes();
+        system.kill("desk/refunds/lead").unwrap();
+        changes.changed().await.unwrap();
+    }
+    call.await.unwrap().unwrap_err();
+    assert_eq!(act.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

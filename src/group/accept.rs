@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::order::Persons;
 use super::{AnyGroup, Errand, Group, LOOK_AGAIN, UNTRIED};
 use crate::circuit;
 use crate::error::{CallError, Unavailable};
@@ -96,8 +97,8 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Accept<Q, R> for Group<Q, R> {
         if cast {
             self.hub.cast_accepted(id);
         }
-        let mut refusal = match self.offer(&mail, Errand::New, self.admission.iter().copied(), now)
-        {
+        let order = (self.admission.iter().copied(), true);
+        let mut refusal = match self.offer(&mail, Errand::New, order, now) {
             Ok(()) => {
                 self.plan_hedge(&mail, now);
                 return Ok(mail);
@@ -203,8 +204,12 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         refused: &mut Refused,
         now: Moment,
     ) -> bool {
+        let mut persons = Persons::new(true);
         for &index in &self.admission {
             let seat = &self.seats[index];
+            if !persons.let_pass(seat.role) {
+                break;
+            }
             if self.domain_closed(seat, now).is_some() {
                 continue;
             }

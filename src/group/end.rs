@@ -96,6 +96,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     pub(super) fn settled(&self, mail: &Arc<Envelope<Q, R>>, fate: Fate, verdict: Verdict) {
         let now = self.hub.now();
         let member = mail.member();
+        let verdict = self.verdict(member, verdict);
         self.settle_copies(mail, None, now);
         let extra = self.takes_extra(mail);
         let change = {

@@ -6,10 +6,36 @@
 use std::sync::Arc;
 
 use super::{Errand, Group};
+use crate::fate::Ended;
 use crate::fault::{Class, EffectKind};
 use crate::moment::Moment;
-use crate::policy::eligibility;
+use crate::policy::eligibility::{self, Role};
 use crate::port::{Envelope, Home};
+
+/// The persons that come before all others in an order: whoever stands behind them is asked by their leave only, which
+/// they give by passing the request on.
+pub(super) struct Persons {
+    /// All so far were persons.
+    lead: bool,
+    /// One of them was asked, and could not be.
+    closed: bool,
+}
+
+impl Persons {
+    pub(super) const fn new(lead: bool) -> Self {
+        Self { lead, closed: false }
+    }
+
+    /// Whether the next in the order, of this role, may be asked.
+    pub(super) fn let_pass(&mut self, role: Role) -> bool {
+        if self.closed {
+            return false;
+        }
+        self.lead &= role == Role::Human;
+        self.closed = self.lead;
+        true
+    }
+}
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     /// The place of `to` among those that a request which failed at `from` may go to; `None` if it may
@@ -22,25 +48,34 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         place.and_then(|place| u32::try_from(place).ok())
     }
 
-    /// What this request is to those it is offered to, and the members that may have it, in order.
-    pub(super) fn order(&self, mail: &Arc<Envelope<Q, R>>, now: Moment) -> (Errand, Vec<usize>) {
+    /// What this request is to those it is offered to, and the members that may have it, in order; and whether those
+    /// behind a person have it by the person's leave only.
+    pub(super) fn order(
+        &self,
+        mail: &Arc<Envelope<Q, R>>,
+        now: Moment,
+    ) -> (Errand, (Vec<usize>, bool)) {
         let (history, failed) = {
             let Some(book) = mail.book() else {
-                return (Errand::New, self.admission.clone());
+                return (Errand::New, (self.admission.clone(), true));
             };
             let failed = book.trail.iter().rev().find_map(|attempt| {
                 let at = self.seats.iter().position(|s| *s.member.path() == attempt.child)?;
                 let kind = self.seats[at].member.effect_kind();
                 let kind = if book.tainted { EffectKind::Irreversible } else { kind };
                 let safe = book.fault.as_ref().is_none_or(|fault| fault.is_replay_safe(kind));
-                Some((at, safe))
+                let leave = match &attempt.ended {
+                    Ended::Fault { class, .. } => eligibility::is_leave(*class),
+                    Ended::Exit(_) => false,
+                };
+                Some((at, safe, leave))
             });
             (book.history.clone(), failed)
         };
-        let Some((failed, safe)) = failed else {
+        let Some((failed, safe, leave)) = failed else {
             // It was interrupted, but has not failed.
             let untried = self.admission.iter().copied().filter(|index| !history.has_tried(*index));
-            return (Errand::Moved, untried.collect());
+            return (Errand::Moved, (untried.collect(), true));
         };
         let class = history.last().unwrap_or(Class::Internal);
         let mut fit = self.candidates(&history, failed, now);
@@ -48,8 +83,10 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
             !member.tried
                 && eligibility::fits(class, self.kind, member).is_ok()
                 && (safe || member.default_value || member.human)
+                && (leave || !member.needs_leave())
         });
-        fit.sort_by_key(|member| (member.default_value, member.human, member.priority));
-        (Errand::Substitute, fit.into_iter().map(|member| member.index).collect())
+        fit.sort_by_key(|member| (member.last_resort(), member.priority));
+        let is_person = self.seats[failed].role == Role::Human;
+        (Errand::Substitute, (fit.into_iter().map(|member| member.index).collect(), is_person))
     }
 }

@@ -6,6 +6,7 @@
 use super::{Group, LOOK_AGAIN};
 use crate::circuit::Admission;
 use crate::policy::Standing;
+use crate::policy::eligibility::Role;
 
 impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
     /// This member is not offered work any more, so what waits for it in vain goes to whoever takes it
@@ -18,15 +19,16 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 && self.domain_closed(seat, now).is_none()
                 && self.desk.lock().circuits[index].admits(now) == Admission::Yes
         });
-        if !elsewhere {
+        // What waits for a person's leave is nobody else's.
+        if !elsewhere || self.seats[member].role == Role::Human {
             return;
         }
         for mail in self.seats[member].member.withdraw() {
             let errand = self.order(&mail, now).0;
             self.unmark(&mail, member, errand);
-            let order = self.order(&mail, now).1;
+            let (order, leave) = self.order(&mail, now).1;
             let others = order.into_iter().filter(|index| *index != member);
-            if self.offer(&mail, errand, others, now).is_ok() {
+            if self.offer(&mail, errand, (others, leave), now).is_ok() {
                 self.follow_up(&mail);
                 continue;
             }

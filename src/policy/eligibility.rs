@@ -181,6 +181,8 @@ pub struct Candidate {
     pub default_value: bool,
     /// Whether it is a person.
     pub human: bool,
+    /// Whether the member that failed is a person, who may have given leave by that.
+    pub behind_a_person: bool,
     /// Whether it stands in the dedicated chain for what a content filter refused.
     pub content_chain: bool,
     /// Its static priority; smaller comes first.
@@ -207,13 +209,29 @@ impl Candidate {
             simpler: false,
             default_value: false,
             human: false,
+            behind_a_person: false,
             content_chain: false,
             priority: 0,
         }
     }
 
+    /// Whether others are asked first.
+    pub(crate) const fn last_resort(&self) -> u8 {
+        if self.default_value { 2 } else { (self.human && !self.behind_a_person) as u8 }
+    }
+
+    /// Whether it is a person whose leave is needed, too, by those behind.
+    pub(crate) const fn gives_leave(&self) -> bool {
+        self.human && self.behind_a_person
+    }
+
+    /// Whether it may be asked only if the person that failed has passed the request on.
+    pub(crate) const fn needs_leave(&self) -> bool {
+        self.behind_a_person && !self.human && !self.default_value
+    }
+
     /// Where it comes in the order of those that may serve: a default value last and a person before
-    /// it, then its circuit, its provider, its priority, and its place. `None` when it does not take
+    /// it (but for one behind another person, who keeps the place), then its circuit, its provider, its priority, and its place. `None` when it does not take
     /// work at `now`.
     pub const fn rank(&self, demote_provider: bool, now: Moment) -> Option<Rank> {
         let probe = match self.standing {
@@ -222,7 +240,7 @@ impl Candidate {
             _ => return None,
         };
         Some(Rank {
-            last_resort: if self.default_value { 2 } else { self.human as u8 },
+            last_resort: self.last_resort(),
             probe,
             demoted: demote_provider && self.same_provider,
             priority: self.priority,
@@ -239,6 +257,12 @@ pub struct Rank {
     demoted: bool,
     priority: u32,
     index: usize,
+}
+
+/// Whether a person who answers with a fault of this class has passed the request on. The others are the runtime's word for
+/// one who has said nothing.
+pub const fn is_leave(class: Class) -> bool {
+    !matches!(class, Class::Timeout | Class::Internal | Class::Indeterminate)
 }
 
 /// Whether no sibling of any kind may be asked after a fault of this class.

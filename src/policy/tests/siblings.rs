@@ -254,6 +254,44 @@ fn a_default_value_comes_last_and_a_person_before_it() {
 }
 
 #[test]
+fn nobody_is_asked_over_the_head_of_a_person_behind_another_one() {
+    // The first was a person, and so is the second.
+    let mut members = three(|member| {
+        member.behind_a_person = true;
+        member.human = member.index == 1;
+        member.priority = u32::try_from(member.index).unwrap();
+    });
+    let passed_on = || given(Fault::exhausted("").not_applied()).effect(EffectKind::Irreversible);
+    substitutes(passed_on().members(members.clone()), 1);
+    for standing in [Standing::Isolated, Standing::OutOfService, Standing::OpenUntil(Moment::NEVER)]
+    {
+        members[1].standing = standing;
+        refuses(passed_on().members(members.clone()), Declined::SiblingsUnavailable);
+    }
+    // Where the person stands behind the third, that one is first.
+    members[1].standing = Standing::Ready;
+    members[1].priority = 9;
+    substitutes(passed_on().members(members), 2);
+}
+
+#[test]
+fn a_person_who_has_said_nothing_has_given_no_leave() {
+    let behind = |change: fn(&mut Candidate)| {
+        three(|member| {
+            member.behind_a_person = true;
+            change(member);
+        })
+    };
+    for silent in [Class::Timeout, Class::Internal, Class::Indeterminate] {
+        let silent = || spent(silent);
+        refuses(silent().members(behind(|_| {})), Declined::NoFitSibling);
+        substitutes(silent().members(behind(|member| member.human = true)), 1);
+        substitutes(silent().members(behind(|member| member.default_value = true)), 1);
+    }
+    substitutes(class(Class::Exhausted).members(behind(|_| {})), 1);
+}
+
+#[test]
 fn a_new_request_goes_where_the_allow_lists_lead_people_and_defaults_last() {
     let none: Option<&[usize]> = None;
     for (members, order) in [
