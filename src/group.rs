@@ -319,6 +319,11 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Home<Q, R> for Group<Q, R> {
         self.kind
     }
 
+    fn is_person(&self, child: &ChildPath) -> bool {
+        let mut persons = self.seats.iter().filter(|seat| seat.role == Role::Human);
+        persons.any(|seat| seat.member.path() == child)
+    }
+
     fn candidates(&self, history: &History, member: usize, now: Moment) -> Vec<Candidate> {
         let failed = &self.seats[member];
         let admissions: Vec<_> = {

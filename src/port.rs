@@ -311,6 +311,8 @@ pub(crate) trait Accept<Q, R>: Send + Sync {
 /// A group that an envelope belongs to. Its members tell it how the request fares with them; it knows
 /// who else could serve, and counts the fate.
 pub(crate) trait Home<Q, R>: Send + Sync {
+    /// Whether who stands at this path is a person.
+    fn is_person(&self, child: &ChildPath) -> bool;
     fn path(&self) -> &ChildPath;
     fn kind(&self) -> GroupKind;
     /// Who else could serve this request, after `member` failed.

@@ -224,6 +224,8 @@ pub(crate) struct Fated {
     pub(crate) defaulted: bool,
     pub(crate) failed_at: Moment,
     pub(crate) retried: bool,
+    /// It was handed on because a member has failed with it all the same.
+    pub(crate) failed_over: bool,
     /// The kind of the group, and when it was first handed on.
     pub(crate) handed_on: Option<(GroupKind, Moment)>,
     pub(crate) rolled_back: bool,
@@ -454,7 +456,7 @@ impl Counts {
         self.troubled.defaulted += u64::from(defaulted);
         if fated.retried {
             self.retry.entered += 1;
-            if answered && fated.handed_on.is_none() && !fated.rolled_back {
+            if answered && !fated.failed_over && !fated.rolled_back {
                 self.retry.recovered += 1;
                 self.retry_times.record(now.since(fated.failed_at));
             }

@@ -4,9 +4,10 @@
 
 use super::Hub;
 use crate::decision::Rung;
-use crate::fate::Fate;
+use crate::fate::{Ended, Fate};
 use crate::id::ChildPath;
 use crate::moment::Moment;
+use crate::policy::eligibility::is_leave;
 use crate::port::Envelope;
 use crate::watch::{Fated, Input};
 
@@ -29,6 +30,12 @@ pub(crate) fn note<Q, R>(
             defaulted,
             failed_at: first.at,
             retried: book.history.retries() > 0,
+            failed_over: book.trail.iter().any(|it| {
+                // Whom a person passes it on to does it in the place of nobody who has failed.
+                let said = matches!(&it.ended, Ended::Fault { class, .. } if is_leave(*class));
+                let by_person = mail.home.as_ref().is_some_and(|home| home.is_person(&it.child));
+                it.action.rung() == Some(Rung::Substitute) && !(said && by_person)
+            }),
             handed_on: mail.home.as_ref().zip(handed).map(|(group, it)| (group.kind(), it.at)),
             rolled_back: book.trail.iter().any(|it| it.action.rung() == Some(Rung::Rollback)),
         };

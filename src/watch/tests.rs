@@ -26,6 +26,7 @@ fn fated(fate: Fate) -> Fated {
         defaulted: false,
         failed_at: Moment::START,
         retried: true,
+        failed_over: false,
         handed_on: None,
         rolled_back: false,
     }
@@ -154,7 +155,13 @@ fn a_default_value_is_no_success_unless_it_is_said_to_be() {
         let mut watch = watch(spec().count_defaulted(counted));
         let handed_on = Some((GroupKind::Output, at(5)));
         for defaulted in [false, true] {
-            let fated = Fated { defaulted, retried: false, handed_on, ..fated(Fate::Done) };
+            let fated = Fated {
+                defaulted,
+                retried: false,
+                failed_over: true,
+                handed_on,
+                ..fated(Fate::Done)
+            };
             watch.on(Input::Fated(fated), at(10));
         }
         let metrics = watch.metrics(at(10));
@@ -407,6 +414,7 @@ proptest! {
                         defaulted: *defaulted,
                         failed_at: since,
                         retried: !handed_on,
+                        failed_over: handed_on,
                         handed_on: handed_on.then_some((GroupKind::Tool, since)),
                         rolled_back: false,
                     };

@@ -353,6 +353,14 @@ impl Tree {
             }
             root = root.child(child);
         }
+        // Before the groups of their tools: what is in hand there ends before the servers do.
+        for (name, server) in &self.servers {
+            if self.stage.is_some() {
+                root = root.supervisor(self.played(name));
+            } else if !self.absent.contains(name) {
+                root = root.supervisor(server.supervisor(name));
+            }
+        }
         for (name, group) in &self.file.groups {
             if *group.kind.get_ref() != GroupKind::Step {
                 root = root.group(self.group_spec(name.get_ref(), group, &children)?);
@@ -366,13 +374,6 @@ impl Tree {
         for name in self.file.people.keys().filter(|name| alone(name)) {
             if let Some(someone) = self.people.get(name.get_ref()) {
                 root = root.child(someone.spec());
-            }
-        }
-        for (name, server) in &self.servers {
-            if self.stage.is_some() {
-                root = root.supervisor(self.played(name));
-            } else if !self.absent.contains(name) {
-                root = root.supervisor(server.supervisor(name));
             }
         }
         for (name, team) in &self.teams {

@@ -17,7 +17,7 @@ pub(super) struct Calls {
     begun: Vec<Begun>,
     /// The latest of each number, and of each id: an answer has room for tens of thousands.
     by_number: HashMap<u64, usize>,
-    by_id: HashMap<String, usize>,
+    by_id: HashMap<String, Vec<usize>>,
     size: usize,
 }
 
@@ -122,7 +122,7 @@ impl Calls {
         let Begun { call, nesting, growing, .. } = &mut self.begun[at];
         let before = call.name.len() + call.arguments.len();
         if call.id.is_empty() && !piece.id.is_empty() {
-            self.by_id.insert(piece.id.clone(), at);
+            self.by_id.entry(piece.id.clone()).or_default().push(at);
             call.id = piece.id;
         }
         if let Some(name) = piece.name.filter(|name| !name.is_empty()) {
@@ -194,14 +194,18 @@ impl Calls {
         if piece.id.is_empty() {
             return latest.copied();
         }
-        // Others say one call under several numbers.
-        let same = self.by_id.get(&piece.id);
+        let same = self.by_id.get(&piece.id).and_then(|all| {
+            let its = all.iter().rev().find(|at| self.begun[**at].number == piece.number);
+            // Others count on within a call.
+            its.or_else(|| all.last().filter(|_| latest.is_none() && piece.name().is_empty()))
+        });
         let is_its = |at: &&usize| piece.name().is_empty() || self.begun[**at].call.id.is_empty();
         same.or_else(|| latest.filter(is_its)).copied()
     }
 
     /// All of them. Each has an id to send its result back under, and arguments.
-    pub(super) fn made(self) -> Vec<ToolCall> {
+    pub(super) fn made(mut self) -> Vec<ToolCall> {
+        self.join();
         let ids = self.begun.iter().map(|begun| begun.call.id.clone());
         let taken: HashSet<String> = ids.filter(|id| !id.is_empty()).collect();
         let mut made = Vec::with_capacity(self.begun.len());
@@ -232,6 +236,52 @@ impl Calls {
             made.push(call);
         }
         made
+    }
+}
+
+impl Calls {
+    /// What was said under several numbers with one id, and is one call: in pieces, or once more.
+    fn join(&mut self) {
+        let mut gone = HashSet::new();
+        for all in self.by_id.values().filter(|all| all.len() > 1) {
+            let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
+            for at in all {
+                named.entry(&*self.begun[*at].call.name).or_default().push(*at);
+            }
+            for all in named.into_values() {
+                let texts = || all.iter().map(|at| &*self.begun[*at].call.arguments);
+                let whole: String = texts().collect();
+                if texts().any(|text| !text.is_empty() && !reads(text)) && reads(&whole) {
+                    gone.extend(all[1..].iter().map(|at| (*at, None)));
+                    gone.insert((all[0], Some(whole)));
+                    continue;
+                }
+                let mut said = HashSet::new();
+                let is_said = texts().any(|text| !text.is_empty());
+                for at in &all {
+                    let text = &*self.begun[*at].call.arguments;
+                    // In the order of their keys, as every value is.
+                    let value = serde_json::from_str::<Value>(text).map(|it| it.to_string());
+                    let is_nothing = text.is_empty() && is_said;
+                    if is_nothing || !said.insert(value.unwrap_or_else(|_| text.to_owned())) {
+                        gone.insert((*at, None));
+                    }
+                }
+            }
+        }
+        let mut whole: HashMap<usize, Option<String>> = gone.into_iter().collect();
+        let begun = std::mem::take(&mut self.begun).into_iter().enumerate();
+        self.begun = begun
+            .filter_map(|(at, mut begun)| match whole.remove(&at) {
+                None => Some(begun),
+                Some(None) => None,
+                Some(Some(whole)) => {
+                    (begun.call.arguments, begun.growing) = (whole, None);
+                    begun.after.clear();
+                    Some(begun)
+                }
+            })
+            .collect();
     }
 }
 
@@ -482,15 +532,51 @@ mod tests {
             &[(0, "a", "f", "{\"x\""), (1, "a", "f", ":1}"), (2, "a", "f", "")],
         ];
         for pieces in cases {
-            let mut calls = Calls::default();
-            for &(number, id, name, arguments) in pieces {
-                let name = Some(name.to_owned()).filter(|name| !name.is_empty());
-                let (id, arguments) = (id.to_owned(), arguments.to_owned());
-                calls.hear(Wire::Chat, Piece { number, id, name, arguments });
-            }
-            let made: Vec<_> = calls.made().into_iter().map(|call| call.arguments).collect();
-            assert_eq!(made, [whole], "{pieces:?}");
+            assert_eq!(numbered(pieces), [whole], "{pieces:?}");
         }
+    }
+
+    #[test]
+    fn calls_that_have_one_id_and_each_its_number_are_told_apart() {
+        let expected = ["{\"x\":1}", "{\"x\":2}"];
+        let cases: [&[(u64, &str, &str, &str)]; 4] = [
+            &[
+                (0, "a", "f", ""),
+                (0, "", "", expected[0]),
+                (1, "a", "f", ""),
+                (1, "", "", expected[1]),
+            ],
+            &[
+                (0, "a", "f", ""),
+                (1, "a", "f", ""),
+                (0, "", "", expected[0]),
+                (1, "", "", expected[1]),
+            ],
+            &[(0, "a", "f", expected[0]), (1, "a", "f", expected[1])],
+            &[
+                (0, "a", "f", "{\"x\""),
+                (1, "a", "f", "{\"x\""),
+                (0, "a", "", ":1}"),
+                (1, "a", "", ":2}"),
+            ],
+        ];
+        for pieces in cases {
+            assert_eq!(numbered(pieces), expected, "{pieces:?}");
+        }
+        // Nor are those of other names one.
+        let pieces = [(0, "a", "f", ""), (1, "a", "g", ""), (1, "", "", expected[1])];
+        assert_eq!(numbered(&pieces), ["{}", expected[1]]);
+    }
+
+    /// The arguments of the calls that come of these pieces, each a number, an id, a name and arguments.
+    fn numbered(pieces: &[(u64, &str, &str, &str)]) -> Vec<String> {
+        let mut calls = Calls::default();
+        for &(number, id, name, arguments) in pieces {
+            let name = Some(name.to_owned()).filter(|name| !name.is_empty());
+            let (id, arguments) = (id.to_owned(), arguments.to_owned());
+            calls.hear(Wire::Chat, Piece { number, id, name, arguments });
+        }
+        calls.made().into_iter().map(|call| call.arguments).collect()
     }
 
     #[test]

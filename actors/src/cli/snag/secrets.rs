@@ -353,6 +353,12 @@ fn by_looks(text: &str) -> impl Iterator<Item = &str> {
 
 /// Whether a token is: of a name, a host, a path, a version, a date.
 fn is_made_of_words(token: &str) -> bool {
+    // The end of a name that is ours: of a tool that has another in paths.
+    let is_ours = |end: &&str| end.len() == 8 && end.bytes().all(|it| it.is_ascii_hexdigit());
+    let token = match token.rsplit_once('_') {
+        Some((name, end)) if is_ours(&end) => name,
+        _ => token,
+    };
     // A large number with its unit says nothing.
     if token.trim_start_matches(|c: char| c.is_ascii_digit()).len() <= 2 {
         return true;
