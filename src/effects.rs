@@ -47,6 +47,7 @@ use parts::told_of;
 use recall::{recorded, unreadable};
 pub(crate) use rest::Written;
 pub use settling::{EffectView, EffectsRef};
+pub(crate) use taken_over::is_overtaken;
 pub(crate) use until::Until;
 
 /// The code of a fault whose effect waits for a verification or a person.

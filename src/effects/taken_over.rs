@@ -15,7 +15,7 @@ use super::parts::{is_open_or_stands, told_of};
 use crate::behavior::Undone;
 use crate::fault::{EffectKind, Fault};
 use crate::id::ChildPath;
-use crate::ledger::{EffectKey, EffectStatus, Entry, Input};
+use crate::ledger::{EffectKey, EffectStatus, Entry, Input, Ledger};
 use crate::port::{Act, Call, Tie};
 
 /// Who has acted, as the child sees it that begins.
@@ -100,6 +100,34 @@ fn has_question(entry: &Entry) -> bool {
     is_open && entry.intent.kind == EffectKind::Verifiable
 }
 
+/// Whether a sibling has acted for this task since `child` did the last time, and that stands, or nobody knows: what the
+/// child has of the request is of a course that another one has taken over.
+pub(crate) fn is_overtaken(
+    ledger: &Ledger,
+    task: &str,
+    child: &ChildPath,
+    is_sibling: impl Fn(&ChildPath) -> bool,
+) -> bool {
+    let entries = ledger.of_task(task).into_iter().filter(|entry| entry.intent.kind.acts());
+    let acts: Vec<_> = entries
+        .map(|entry| {
+            let by = match &entry.intent.owner {
+                owner if owner == child => By::Itself,
+                owner if is_sibling(owner) => By::Sibling,
+                _ => By::Other,
+            };
+            (by, is_open_or_stands(ledger, entry))
+        })
+        .collect();
+    is_behind(&acts)
+}
+
+/// Whether the last act of a sibling that stands or is open comes after all of the child itself.
+fn is_behind(acts: &[(By, bool)]) -> bool {
+    let told = told(acts);
+    told > 0 && acts[told..].iter().all(|(by, _)| *by != By::Itself)
+}
+
 /// How many of these acts are told, the earliest first: those up to the last one of a sibling that stands or is open.
 /// What the child itself has done before that belongs to an earlier course of its own.
 fn told(acts: &[(By, bool)]) -> usize {
@@ -110,6 +138,25 @@ fn told(acts: &[(By, bool)]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_child_has_of_a_request_is_of_no_use_once_a_sibling_has_acted_after_it() {
+        use By::{Itself, Other, Sibling};
+        let rows: [(&[(By, bool)], bool); 7] = [
+            (&[], false),
+            (&[(Itself, true)], false),
+            (&[(Other, true)], false),
+            (&[(Sibling, true)], true),
+            (&[(Itself, true), (Sibling, true)], true),
+            // Nothing of that stands.
+            (&[(Itself, true), (Sibling, false)], false),
+            // It was told of that, and has gone on, whatever came of it.
+            (&[(Sibling, true), (Itself, false)], false),
+        ];
+        for (acts, expected) in rows {
+            assert_eq!(is_behind(acts), expected, "{acts:?}");
+        }
+    }
 
     #[test]
     fn it_is_told_what_was_done_up_to_the_last_act_of_a_sibling_that_may_stand() {

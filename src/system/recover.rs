@@ -307,6 +307,10 @@ impl System {
         let open = |begun: &Begun| rounds.get(&begun.key) == Some(&begun.round);
         for child in &children {
             if child.spec().stateful {
+                // Nor is one of a course that another member of the group has taken over, and acted in.
+                let open = |begun: &Begun| {
+                    open(begun) && !self.is_overtaken(&ledger, &begun.key, child.path())
+                };
                 self.find_state(&**child, &journal, options, &open, (&mut recovered, &mut spent))?;
             }
         }
@@ -678,6 +682,7 @@ fn refused(request: &Open, why: String) -> RecoverError {
 mod deadly;
 mod halted;
 mod made;
+mod overtaken;
 
 pub use made::LetGo;
 

@@ -504,3 +504,43 @@ async fn an_act_that_waits_for_leave_when_it_is_called_off_does_not_happen_any_m
     }
     assert!(!out.contains("decided"), "nobody waits any more: {out} {rest}");
 }
+
+/// It has a state of its own of that request, from before the other one took it over.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_had_a_question_before_another_who_has_acted_is_told_of_that_by_the_next_process() {
+    let (first, second) = (StubServer::start().await.unwrap(), StubServer::start().await.unwrap());
+    let model = |name: &str, server: &StubServer| {
+        let url = server.url();
+        format!("[models.{name}]\nkind = \"openai\"\nbase_url = \"{url}\"\nmodel = \"m\"\n")
+    };
+    let agent = |name: &str| {
+        format!("[agents.{name}]\nmodel = \"m{name}\"\ntools = [\"box.pay\", \"box.back\"]\n")
+    };
+    let text = format!(
+        "entry = \"desk\"\n[store]\npath = \"state\"\n{}{}[tools.box]\ncommand = [\"sh\", \"s.sh\"]\n\
+         [tools.box.effects]\nback = \"idempotent\"\npay = \"irreversible\"\n{}{}\
+         [groups.desk]\nkind = \"step\"\nmembers = [\"a\", \"b\"]\n",
+        model("ma", &first),
+        model("mb", &second),
+        agent("a"),
+        agent("b"),
+    );
+    let folder = Folder::with("t.toml", &text);
+    std::fs::write(folder.0.join("s.sh"), super::ended::PAYS).unwrap();
+    first.then(Row::error(404, "model_not_found", "no such model"));
+    second.then(Row::tool_calls([("pay", "{\"n\":7}")]));
+    second.then(Row::hang());
+    let process = start(&folder, &["run", "t.toml", "pay it"]);
+    second.asked(2).await;
+    drop(process);
+    assert_eq!((first.count(), payments(&folder)), (1, 1));
+    // At another step, so under another key.
+    first.then(Row::tool_calls([("back", "{\"n\":1}")]));
+    first.then(Row::tool_calls([("pay", "{\"n\":7}")]));
+    first.then(Row::reply("it was paid"));
+    let said = run(&folder, &["run", "t.toml", "pay it"]).await;
+    assert_eq!(said.out, "it was paid\n", "{said:?}");
+    assert_eq!(payments(&folder), 1, "{said:?}");
+    let told = first.requests()[1].json()["messages"].to_string();
+    assert!(told.contains("taken back to its beginning"), "{told}");
+}
