@@ -414,7 +414,7 @@ proptest! {
                         defaulted: *defaulted,
                         failed_at: since,
                         retried: !handed_on,
-                        failed_over: handed_on,
+                        failed_over: *handed_on,
                         handed_on: handed_on.then_some((GroupKind::Tool, since)),
                         rolled_back: false,
                     };
