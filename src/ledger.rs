@@ -463,8 +463,9 @@ impl Ledger {
         if self.entries.get(&key).is_some_and(|entry| entry.in_flight) {
             return Output { verdict: None, record: None };
         }
+        let is_nothing = self.get(key).is_some_and(|entry| self.has_done_nothing(entry));
         self.settle(key, |entry| {
-            let is_lost = entry.status == EffectStatus::Intended && entry.is_owed();
+            let is_lost = entry.status == EffectStatus::Intended && entry.is_owed() && !is_nothing;
             is_lost.then_some(EffectStatus::Unknown)
         })
     }

@@ -350,7 +350,10 @@ where
         // In a group before an act that may not be repeated, it has not happened as long as this waits.
         let hold = ctx.hold().await?;
         let decision = self.decision(request, ctx).await?;
-        hold.goes_on().await?;
+        // What is refused does not happen.
+        if !matches!(decision, Decision::Refuse(_)) {
+            hold.goes_on().await?;
+        }
         decision.outcome()
     }
 }

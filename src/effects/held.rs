@@ -11,18 +11,14 @@ use crate::ledger::{EffectKey, Input};
 const LET_GO: &str = "let_go";
 
 impl Effects {
-    /// The act whose tool is given this key.
-    fn given(&self, key: &str) -> Option<EffectKey> {
-        let name = key.rsplit('/').next()?.rsplit_once('-')?.0;
-        let name = name.parse().ok()?;
-        let ledger = self.ledger.lock();
-        ledger.get(name).filter(|entry| entry.idempotency_key() == key).map(|_| name)
-    }
-
     /// Nothing is done for this act before [`Effects::goes_on`]. `None` where there is nothing to hold.
     pub(crate) async fn hold(&self, key: &str) -> Result<Option<EffectKey>, Fault> {
-        let Some(key) = self.given(key) else { return Ok(None) };
-        let output = self.ledger.lock().on(Input::Held(key));
+        let (key, output) = {
+            let mut ledger = self.ledger.lock();
+            let asked = ledger.asked_under(key).map(|entry| entry.intent.key);
+            let Some(key) = asked else { return Ok(None) };
+            (key, ledger.on(Input::Held(key)))
+        };
         let Some(record) = output.record else { return Ok(None) };
         self.keep(record).await?;
         Ok(Some(key))

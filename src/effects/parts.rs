@@ -26,7 +26,7 @@ pub(super) fn told_of<'a>(
             }
             _ => {}
         }
-        let parts = parts(ledger, entry);
+        let parts = ledger.parts(entry);
         if is_told(entry) || parts.iter().any(|part| is_told(part)) {
             told.unknown.push(key);
         }
@@ -40,23 +40,7 @@ pub(super) fn told_of<'a>(
 
 /// Whether it stands, or nobody knows. Of what has failed the tool has said so.
 pub(super) fn is_open_or_stands(ledger: &Ledger, entry: &Entry) -> bool {
-    is_open(entry) || is_vain(entry) && parts(ledger, entry).into_iter().any(is_open)
-}
-
-/// What was done under the key of this act, and under those of these, and so on.
-fn parts<'a>(ledger: &'a Ledger, entry: &Entry) -> Vec<&'a Entry> {
-    let mut parts = Vec::new();
-    let mut keys = vec![entry.idempotency_key()];
-    while let Some(key) = keys.pop() {
-        for part in ledger.below(&key).filter(|part| part.intent.kind.acts()) {
-            // The key of an act of a task with a long one does not begin with that.
-            if part.has_short_key() {
-                keys.push(part.idempotency_key());
-            }
-            parts.push(part);
-        }
-    }
-    parts
+    is_open(entry) || is_vain(entry) && ledger.parts(entry).into_iter().any(is_open)
 }
 
 const fn is_vain(entry: &Entry) -> bool {

@@ -94,7 +94,7 @@ fn a_lost_act_is_repeated_verified_or_held_by_its_kind() {
 
 /// With an undo or without one.
 fn undoable(kind: EffectKind, has_undo: bool) -> Intent {
-    let undo = Undo { tool: ChildPath::new("desk/refund"), request: Arc::from(&b"{}"[..]) };
+    let undo = Undo { tool: ChildPath::new("desk/refund"), request: Arc::from(&b"back"[..]) };
     Intent { undo: has_undo.then_some(undo), ..intent(0, kind) }
 }
 
@@ -114,6 +114,48 @@ fn an_act_that_nobody_asks_for_any_more_waits_for_a_person_unless_it_may_be_forg
             assert_eq!(ledger.orphan(key()).record, None, "it is said once");
         }
     }
+}
+
+#[test]
+fn a_call_by_which_others_act_waits_for_a_person_only_where_one_of_them_may_have() {
+    let kind = EffectKind::Idempotent;
+    let call = {
+        let plain = intent(0, kind);
+        let undo = Undo { tool: plain.tool.clone(), request: Arc::clone(&plain.request) };
+        Intent { undo: Some(undo), ..plain }
+    };
+    let done = Some(Input::Confirmed as fn(EffectKey, Happened) -> Input);
+    for (part, came, expected) in [
+        (None, None, "intended"),
+        (Some(EffectKind::Read), done, "intended"),
+        // It may be repeated, and has no undo.
+        (Some(EffectKind::Idempotent), None, "intended"),
+        (Some(EffectKind::Idempotent), done, "unknown"),
+        (Some(EffectKind::Irreversible), None, "unknown"),
+        (Some(EffectKind::Irreversible), done, "unknown"),
+    ] {
+        let mut ledger = Ledger::default();
+        ledger.on(Input::Begin(call.clone()));
+        if let Some(kind) = part {
+            let task: Arc<str> = ledger.get(key()).unwrap().idempotency_key().into();
+            let plain = intent(0, kind);
+            let part = EffectKey::of(&task, 0, 0, &plain.tool, &plain.request);
+            ledger.on(Input::Begin(Intent { key: part, task, ..plain }));
+            match came {
+                Some(came) => ledger.on(came(part, happened())),
+                None => ledger.on(Input::Lost(part)),
+            };
+        }
+        ledger.on(Input::Lost(key()));
+        ledger.orphan(key());
+        assert_eq!(ledger.get(key()).unwrap().status.name(), expected, "{part:?} {came:?}");
+    }
+    // One that undoes by another request does something by itself.
+    let mut ledger = Ledger::default();
+    ledger.on(Input::Begin(undoable(kind, true)));
+    ledger.on(Input::Lost(key()));
+    ledger.orphan(key());
+    assert_eq!(ledger.get(key()).unwrap().status.name(), "unknown");
 }
 
 #[test]

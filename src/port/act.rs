@@ -184,6 +184,10 @@ impl<R: Serialize + Send + 'static> Effect<R> {
     /// [`recorded`](crate::spec::ChildSpec::recorded), since the undo may be left to another process: with
     /// another one the effect is refused with the code `effect_undo`, and its tool is not asked.
     ///
+    /// Where the undo asks the same request of the same tool, that tool is taken for one that does nothing but by others, under
+    /// its key ([`Context::undo_within`](crate::behavior::Context::undo_within)): of an outcome that nobody knows no person is
+    /// told as long as nothing was done under it.
+    ///
     /// A tool whose answer to "there is nothing to undo" is a fault gives that the code
     /// [`NOTHING_TO_UNDO`](crate::ledger::NOTHING_TO_UNDO): the undo is done. With any other fault it has failed:
     /// the effect is `stuck`, what the task did before it stands, and

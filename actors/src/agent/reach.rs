@@ -58,13 +58,15 @@ pub struct Reach {
     need: String,
     undo: Option<Asks>,
     verify: Option<(Asks, Arc<Read>)>,
+    /// What it has done is what others have, under its key.
+    within: bool,
     free: bool,
 }
 
 impl Reach {
     /// To the child or group under this need.
     pub fn new(need: impl Into<String>) -> Self {
-        Self { need: need.into(), undo: None, verify: None, free: false }
+        Self { need: need.into(), undo: None, verify: None, within: false, free: false }
     }
 
     /// To a sub-agent under this need, a [`Team`](super::Team) or an [`AgentTool`](super::AgentTool), which the model
@@ -73,7 +75,7 @@ impl Reach {
     /// which refuses to.
     pub fn agent(need: impl Into<String>, name: impl Into<String>) -> Self {
         let need = need.into();
-        Self::new(need.clone()).undo(need, name, Value::clone)
+        Self { within: true, ..Self::new(need.clone()).undo(need, name, Value::clone) }
     }
 
     /// How a call is undone: by asking `tool`, of the child or group under this need, with the arguments
@@ -92,6 +94,7 @@ impl Reach {
         tool: impl Into<String>,
         map: impl Fn(&Value) -> Value + Send + Sync + 'static,
     ) -> Self {
+        self.within = false;
         self.undo = Some(Asks { need: need.into(), tool: tool.into(), map: Arc::new(map) });
         self
     }
@@ -154,9 +157,13 @@ impl Reach {
         // What is no JSON is refused by the tool, and leaves nothing to undo.
         let arguments = serde_json::from_str::<Value>(text).ok();
         let port = ctx.port::<ToolRequest, ToolReply>(&self.need)?;
-        let mut effect = port.effect_with(ToolRequest::new(call.name, call.arguments), options);
+        let request = ToolRequest::new(call.name, call.arguments);
+        // To the letter: by that the runtime knows that what was asked does nothing but by others.
+        let again = self.within.then(|| request.clone());
+        let mut effect = port.effect_with(request, options);
         if let (Some(asks), Some(arguments)) = (&self.undo, &arguments) {
-            effect = effect.undo(&asks.port(ctx)?, asks.request(arguments));
+            let undo = again.unwrap_or_else(|| asks.request(arguments));
+            effect = effect.undo(&asks.port(ctx)?, undo);
         }
         if let (Some((asks, read)), Some(arguments)) = (&self.verify, &arguments) {
             let read = Arc::clone(read);

@@ -205,22 +205,13 @@ impl Calls {
 
     /// All of them. Each has an id to send its result back under, and arguments.
     pub(super) fn made(mut self) -> Vec<ToolCall> {
+        self.begun.iter_mut().for_each(Begun::settle);
         self.join();
         let ids = self.begun.iter().map(|begun| begun.call.id.clone());
         let taken: HashSet<String> = ids.filter(|id| !id.is_empty()).collect();
         let mut made = Vec::with_capacity(self.begun.len());
         let mut next = 0;
-        for Begun { number, mut call, growing, after, .. } in self.begun {
-            let whole = &call.arguments[..call.arguments.len() - after.len()];
-            if reads(&after) && is_same_or_nothing(whole, &after) {
-                // All of it, or the word for nothing yet, came with the name. Of others the model is told that they are no
-                // arguments.
-                call.arguments = after;
-            }
-            if let Some(last) = growing.filter(|last| reads(last) && !reads(&call.arguments)) {
-                // There are servers that say all of it with every piece, or with the last one.
-                call.arguments = last;
-            }
+        for Begun { number, mut call, .. } in self.begun {
             if call.id.is_empty() {
                 // Each number is tried once, however many calls have it.
                 next = next.max(number);
@@ -276,8 +267,7 @@ impl Calls {
                 None => Some(begun),
                 Some(None) => None,
                 Some(Some(whole)) => {
-                    (begun.call.arguments, begun.growing) = (whole, None);
-                    begun.after.clear();
+                    begun.call.arguments = whole;
                     Some(begun)
                 }
             })
@@ -300,8 +290,27 @@ fn reads(arguments: &str) -> bool {
 }
 
 impl Begun {
+    /// Which of what was said its arguments are.
+    fn settle(&mut self) {
+        let said = &mut self.call.arguments;
+        let after = std::mem::take(&mut self.after);
+        if reads(&after) && is_same_or_nothing(&said[..said.len() - after.len()], &after) {
+            // All of it, or the word for nothing yet, came with the name. Of others the model is told that they are no
+            // arguments.
+            *said = after;
+        }
+        if let Some(last) = self.growing.take().filter(|last| reads(last) && !reads(said)) {
+            // There are servers that say all of it with every piece, or with the last one.
+            *said = last;
+        }
+    }
+
     /// Whether its arguments are these, in whatever words. They are read once, however many pieces there are.
     fn says(&mut self, arguments: &str) -> bool {
+        if !self.after.is_empty() {
+            let [after, said] = [&*self.after, arguments].map(serde_json::from_str::<Value>);
+            return after.is_ok_and(|after| said.is_ok_and(|said| said == after));
+        }
         let its = &self.call.arguments;
         let value = self.value.get_or_insert_with(|| serde_json::from_str(its).ok());
         value.is_some() && serde_json::from_str(arguments).ok() == *value
@@ -362,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_call_begins_where_it_cannot_be_the_one_before_that_goes_on() {
-        let cases: [(&str, &[Said], &[Said]); 20] = [
+        let cases: [(&str, &[Said], &[Said]); 22] = [
             (
                 "each whole, without ids",
                 &[["", "f", "{\"x\":1}"], ["", "f", "{\"x\":2}"], ["", "g", "{\"x\":2}"]],
@@ -489,6 +498,16 @@ mod tests {
                     ["call-2", "h", "{}"],
                 ],
             ),
+            (
+                "nothing yet with the name, in pieces, and once more at the end",
+                &[["a", "f", "{}"], ["", "", "{\"x\""], ["", "", ":1}"], ["a", "f", "{\"x\":1}"]],
+                &[["a", "f", "{\"x\":1}"]],
+            ),
+            (
+                "the same without ids",
+                &[["", "f", "{}"], ["", "", "{\"x\""], ["", "", ":1}"], ["", "f", "{\"x\":1}"]],
+                &[["call-0", "f", "{\"x\":1}"]],
+            ),
             // Nobody says of what tool these are.
             (
                 "arguments of nobody",
@@ -523,7 +542,8 @@ mod tests {
     #[test]
     fn a_call_that_is_said_under_several_numbers_is_made_once() {
         let whole = "{\"x\":1}";
-        let cases: [&[(u64, &str, &str, &str)]; 6] = [
+        let cases: [&[(u64, &str, &str, &str)]; 7] = [
+            &[(0, "a", "f", "{}"), (0, "", "", whole), (1, "a", "f", whole)],
             &[(0, "a", "f", whole), (1, "a", "f", whole)],
             &[(0, "a", "f", ""), (0, "", "", "{\"x\""), (0, "", "", ":1}"), (1, "a", "f", whole)],
             &[(0, "a", "f", ""), (1, "a", "f", whole)],
