@@ -181,7 +181,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         for index in order {
             let seat = &self.seats[index];
             if !persons.let_pass(seat.role) {
-                break;
+                continue;
             }
             if let Some(until) = self.domain_closed(seat, now) {
                 refused.until = refused.until.min(until);

@@ -376,7 +376,8 @@ impl Case<'_> {
             }
         }
         let goes_over = |index: usize| {
-            let place = members.iter().find(|it| it.index == index).map(|it| it.priority);
+            let all = members.iter().filter(|it| !it.default_value);
+            let place = { all }.find(|it| it.index == index).map(|it| it.priority);
             person.is_some_and(|(first, person)| person != index && place > Some(first))
         };
         if let Some((_, member)) = best.filter(|(_, index)| !goes_over(*index)) {

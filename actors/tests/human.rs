@@ -190,6 +190,25 @@ async fn a_person_who_cannot_be_asked_opens_no_way_past() {
         call.await.unwrap().unwrap_err();
         assert_eq!(act.count(), 0, "{away}");
     }
+    // A default value does nothing.
+    let desk = Desk::new(EXPIRY);
+    let group = GroupSpec::tool("refunds").member_spec(desk.spec("person"));
+    let later = DefaultAnswer::<String, String>::new("later".to_owned());
+    let group = group.member_spec(later.spec("default"));
+    let system = System::start(SupervisorSpec::one_for_one("desk").group(group)).await.unwrap();
+    system.isolate("desk/refunds/person").unwrap();
+    let port = system.port("desk/refunds").unwrap();
+    assert_eq!(ask(&port, "refund 7").await.unwrap().unwrap().value, "later");
+    // One who is stopped with the request in hand has said nothing.
+    let (lead, boss) = (Desk::new(EXPIRY), Desk::new(EXPIRY));
+    let (system, port, act) = guarded(&[("lead", &lead), ("boss", &boss)]).await;
+    let call = ask(&port, "refund 7");
+    pass(&lead, &point(&lead).await);
+    point(&boss).await;
+    let group = system.supervisor("desk/refunds").unwrap();
+    group.terminate_child("boss").await.unwrap();
+    call.await.unwrap().unwrap_err();
+    assert_eq!(act.count(), 0);
     // One whose life ends has said nothing.
     let (lead, boss) = (Desk::new(EXPIRY), Desk::new(EXPIRY));
     let (system, port, act) = guarded(&[("lead", &lead), ("boss", &boss)]).await;

@@ -31,7 +31,7 @@ pub(crate) trait Seat: Send + Sync {
     /// See [`Context::undo_within`].
     fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a>;
     /// See [`Context::hold`].
-    fn hold<'a>(&'a self, key: &'a str) -> Doing<'a, Option<EffectKey>>;
+    fn hold<'a>(&'a self, key: &'a str, is_first: bool) -> Doing<'a, Option<EffectKey>>;
     /// See [`Hold::goes_on`].
     fn goes_on(&self, key: EffectKey) -> Doing<'_, ()>;
 }
@@ -69,13 +69,13 @@ impl Context {
     /// nobody would know else whether it has happened; and it does not take place any more once its asker has left.
     ///
     /// Written down before this returns. Nothing is held of a request that is no act, or one that may be repeated, and of
-    /// one that somebody else has had before.
+    /// one that somebody else has had before, who did not hold it.
     ///
     /// # Errors
     /// The store does not take it.
     pub async fn hold(&self) -> Result<Hold, Fault> {
-        let key = match self.key.as_deref().filter(|_| self.attempt == 1) {
-            Some(key) => self.seat.hold(key).await?,
+        let key = match self.key.as_deref() {
+            Some(key) => self.seat.hold(key, self.attempt == 1).await?,
             None => None,
         };
         Ok(Hold { seat: Arc::clone(&self.seat), key })

@@ -187,15 +187,18 @@ impl Effects {
                     let made = call.finish(tie, key, left_or_over);
                     let let_go = async {
                         let _ = left.changed().await;
-                        if !effects.lets_go(guard.key) {
-                            std::future::pending::<()>().await;
-                        }
+                        // It may be held later than that.
+                        effects.until(|| effects.lets_go(guard.key)).await;
                     };
                     let made = tokio::select! {
                         biased;
                         made = made => made,
                         // Whoever was asked waits for somebody else, and does nothing any more.
-                        () = let_go => return,
+                        () = let_go => {
+                            // Whoever asks for it again may have begun.
+                            guard.disarm();
+                            return;
+                        }
                     };
                     guard.came(made, &tool, kind, encode).await
                 }

@@ -12,13 +12,22 @@ const LET_GO: &str = "let_go";
 
 impl Effects {
     /// Nothing is done for this act before [`Effects::goes_on`]. `None` where there is nothing to hold.
-    pub(crate) async fn hold(&self, key: &str) -> Result<Option<EffectKey>, Fault> {
+    /// What somebody else has had before is not held; what is held stays so, whoever has it now.
+    pub(crate) async fn hold(&self, key: &str, is_first: bool) -> Result<Option<EffectKey>, Fault> {
         let (key, output) = {
             let mut ledger = self.ledger.lock();
-            let asked = ledger.asked_under(key).map(|entry| entry.intent.key);
-            let Some(key) = asked else { return Ok(None) };
+            let Some(entry) = ledger.asked_under(key) else { return Ok(None) };
+            let key = entry.intent.key;
+            if entry.is_held() {
+                return Ok(Some(key));
+            }
+            if !is_first {
+                return Ok(None);
+            }
             (key, ledger.on(Input::Held(key)))
         };
+        // Whoever has asked may have left before.
+        self.changed.notify_waiters();
         let Some(record) = output.record else { return Ok(None) };
         self.keep(record).await?;
         Ok(Some(key))
@@ -31,13 +40,15 @@ impl Effects {
             let text = "nobody waits for this any more, and nothing was done";
             return Err(Fault::new(Class::Cancelled, text).with_code(LET_GO).not_applied());
         };
-        self.keep(record).await
+        self.keep(record).await.inspect_err(|_| self.ledger.lock().hold_again(key))
     }
 
     /// Nobody waits for this act any more. Whether it was held, and so will not happen.
     pub(super) fn lets_go(&self, key: EffectKey) -> bool {
         let is_held = self.ledger.lock().lets_go_of_held(key);
-        self.changed.notify_waiters();
+        if is_held {
+            self.changed.notify_waiters();
+        }
         is_held
     }
 }

@@ -208,7 +208,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         for &index in &self.admission {
             let seat = &self.seats[index];
             if !persons.let_pass(seat.role) {
-                break;
+                continue;
             }
             if self.domain_closed(seat, now).is_some() {
                 continue;

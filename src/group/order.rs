@@ -26,10 +26,10 @@ impl Persons {
         Self { lead, closed: false }
     }
 
-    /// Whether the next in the order, of this role, may be asked.
+    /// Whether the next in the order, of this role, may be asked. A default value does nothing.
     pub(super) fn let_pass(&mut self, role: Role) -> bool {
         if self.closed {
-            return false;
+            return role == Role::Default;
         }
         self.lead &= role == Role::Human;
         self.closed = self.lead;
@@ -55,7 +55,7 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
         mail: &Arc<Envelope<Q, R>>,
         now: Moment,
     ) -> (Errand, (Vec<usize>, bool)) {
-        let (history, failed) = {
+        let (history, failed, heard) = {
             let Some(book) = mail.book() else {
                 return (Errand::New, (self.admission.clone(), true));
             };
@@ -70,17 +70,26 @@ impl<Q: Send + Sync + 'static, R: Send + 'static> Group<Q, R> {
                 };
                 Some((at, safe, leave))
             });
-            (book.history.clone(), failed)
+            let heard = |index: usize| {
+                let path = self.seats[index].member.path();
+                book.trail.iter().any(|attempt| attempt.child == *path)
+            };
+            let all: Vec<_> = (0..self.seats.len()).map(heard).collect();
+            (book.history.clone(), failed, all)
+        };
+        // A person who had it, and was stopped, has said nothing: nobody has it in that person's place.
+        let is_untried = |index: usize| {
+            !history.has_tried(index) || self.seats[index].role == Role::Human && !heard[index]
         };
         let Some((failed, safe, leave)) = failed else {
             // It was interrupted, but has not failed.
-            let untried = self.admission.iter().copied().filter(|index| !history.has_tried(*index));
+            let untried = self.admission.iter().copied().filter(|index| is_untried(*index));
             return (Errand::Moved, (untried.collect(), true));
         };
         let class = history.last().unwrap_or(Class::Internal);
         let mut fit = self.candidates(&history, failed, now);
         fit.retain(|member| {
-            !member.tried
+            is_untried(member.index)
                 && eligibility::fits(class, self.kind, member).is_ok()
                 && (safe || member.default_value || member.human)
                 && (leave || !member.needs_leave())

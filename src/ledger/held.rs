@@ -28,8 +28,21 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// That it may happen could not be written down: it does not.
+    pub(crate) fn hold_again(&mut self, key: EffectKey) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && entry.in_flight
+            && entry.status == EffectStatus::Intended
+        {
+            entry.status = EffectStatus::Rejected;
+        }
+    }
+}
+
 impl super::Entry {
-    fn is_held(&self) -> bool {
+    /// Whether it is with somebody who does nothing before it is decided.
+    pub(crate) fn is_held(&self) -> bool {
         self.in_flight && self.status == EffectStatus::Rejected
     }
 }

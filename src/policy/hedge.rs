@@ -158,7 +158,9 @@ pub fn hedge(
 /// Whether a member does the same work as the primary. One that answers at once with less would always
 /// win.
 const fn may_hedge(kind: GroupKind, member: &Candidate) -> bool {
-    !(member.default_value || member.human || member.simpler || matches!(kind, GroupKind::Step))
+    let is_other = member.default_value || member.human || member.simpler;
+    // Nobody acts beside a person who has not passed it on.
+    !(is_other || member.behind_a_person || matches!(kind, GroupKind::Step))
 }
 
 /// How long the requests of a group took: counts in buckets an eighth of a power of two wide, over this

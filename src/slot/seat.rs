@@ -45,8 +45,8 @@ impl<W: Worker> Seat for Slot<W> {
         Box::pin(self.hub.effects.undo_within(key))
     }
 
-    fn hold<'a>(&'a self, key: &'a str) -> Doing<'a, Option<EffectKey>> {
-        Box::pin(self.hub.effects.hold(key))
+    fn hold<'a>(&'a self, key: &'a str, is_first: bool) -> Doing<'a, Option<EffectKey>> {
+        Box::pin(self.hub.effects.hold(key, is_first))
     }
 
     fn goes_on(&self, key: EffectKey) -> Doing<'_, ()> {

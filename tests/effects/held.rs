@@ -88,6 +88,23 @@ async fn it_has_not_happened_until_it_goes_on_and_then_happens_once() {
     }
 }
 
+/// The next life has it held, too: as another attempt, or as the one that was interrupted.
+#[tokio::test(start_paused = true)]
+async fn it_stays_held_when_the_life_that_has_it_ends() {
+    for kind in KINDS {
+        let (system, world, word, agent) = desk(kind, true).await;
+        let call = tokio::spawn(async move { agent.call(21_u32).await });
+        word.waits.notified().await;
+        system.kill("desk/tool/gate").unwrap();
+        word.waits.notified().await;
+        assert_eq!(status(&system), "rejected", "{kind:?}");
+        word.given.notify_one();
+        assert_eq!(call.await.unwrap().unwrap().value, 42, "{kind:?}");
+        assert_eq!(status(&system), "confirmed", "{kind:?}");
+        assert_eq!(world.acts.lock().len(), 1, "{kind:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_be_repeated_is_not_held() {
     let (system, world, word, agent) = desk(EffectKind::Idempotent, true).await;

@@ -216,10 +216,10 @@ impl Calls {
                 // Each number is tried once, however many calls have it.
                 next = next.max(number);
                 while taken.contains(&format!("call-{next}")) {
-                    next += 1;
+                    next = next.wrapping_add(1);
                 }
                 call.id = format!("call-{next}");
-                next += 1;
+                next = next.wrapping_add(1);
             }
             if call.arguments.is_empty() {
                 call.arguments = "{}".to_owned();

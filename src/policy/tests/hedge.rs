@@ -35,7 +35,7 @@ fn the_copy_goes_to_the_next_member_in_order_that_takes_work() {
     let reversed = three(|member| member.priority = 9 - member.index as u32);
     assert_eq!(judged(facts(), &reversed), Ok(2));
     type Change = fn(&mut Candidate);
-    let less: [(&str, Change); 8] = [
+    let less: [(&str, Change); 9] = [
         ("tried", |member| member.tried = true),
         ("not allowed", |member| member.fit = false),
         ("full", |member| member.standing = Standing::Full),
@@ -44,6 +44,7 @@ fn the_copy_goes_to_the_next_member_in_order_that_takes_work() {
         ("a simpler flow", |member| member.simpler = true),
         ("a default value", |member| member.default_value = true),
         ("a person", |member| member.human = true),
+        ("whoever is behind a person", |member| member.behind_a_person = true),
     ];
     for (name, change) in less {
         let one = three(|member| {
