@@ -280,6 +280,8 @@ pub struct Ledger {
     asked_bytes: usize,
     /// The tasks that have ended without an answer, and are to be undone.
     owing: BTreeSet<Arc<str>>,
+    /// The acts that were held, and the attempts that have let them go on.
+    passed_on: HashMap<EffectKey, u32>,
     next: u64,
 }
 
@@ -621,6 +623,7 @@ impl Ledger {
         };
         let status = next(entry);
         entry.in_flight = false;
+        self.passed_on.remove(&key);
         let record = status.map(|status| entry.becomes(status));
         Output { verdict: None, record }
     }

@@ -31,9 +31,9 @@ pub(crate) trait Seat: Send + Sync {
     /// See [`Context::undo_within`].
     fn undo_within<'a>(&'a self, key: &'a str) -> Undoes<'a>;
     /// See [`Context::hold`].
-    fn hold<'a>(&'a self, key: &'a str, is_first: bool) -> Doing<'a, Option<EffectKey>>;
+    fn hold<'a>(&'a self, key: &'a str, attempt: u32) -> Doing<'a, Option<EffectKey>>;
     /// See [`Hold::goes_on`].
-    fn goes_on(&self, key: EffectKey) -> Doing<'_, ()>;
+    fn goes_on(&self, key: EffectKey, attempt: u32) -> Doing<'_, ()>;
 }
 
 /// A request for which nothing is done yet; see [`Context::hold`].
@@ -41,6 +41,7 @@ pub(crate) trait Seat: Send + Sync {
 pub struct Hold {
     seat: Arc<dyn Seat>,
     key: Option<EffectKey>,
+    attempt: u32,
 }
 
 impl fmt::Debug for Hold {
@@ -57,7 +58,7 @@ impl Hold {
     /// The asker has left (class `cancelled`, code `let_go`), or the store does not take it: it must not be done.
     pub async fn goes_on(self) -> Result<(), Fault> {
         match self.key {
-            Some(key) => self.seat.goes_on(key).await,
+            Some(key) => self.seat.goes_on(key, self.attempt).await,
             None => Ok(()),
         }
     }
@@ -75,9 +76,9 @@ impl Context {
     /// The store does not take it.
     pub async fn hold(&self) -> Result<Hold, Fault> {
         let key = match self.key.as_deref() {
-            Some(key) => self.seat.hold(key, self.attempt == 1).await?,
+            Some(key) => self.seat.hold(key, self.attempt).await?,
             None => None,
         };
-        Ok(Hold { seat: Arc::clone(&self.seat), key })
+        Ok(Hold { seat: Arc::clone(&self.seat), key, attempt: self.attempt })
     }
 }

@@ -13,7 +13,7 @@ const LET_GO: &str = "let_go";
 impl Effects {
     /// Nothing is done for this act before [`Effects::goes_on`]. `None` where there is nothing to hold.
     /// What somebody else has had before is not held; what is held stays so, whoever has it now.
-    pub(crate) async fn hold(&self, key: &str, is_first: bool) -> Result<Option<EffectKey>, Fault> {
+    pub(crate) async fn hold(&self, key: &str, attempt: u32) -> Result<Option<EffectKey>, Fault> {
         let (key, output) = {
             let mut ledger = self.ledger.lock();
             let Some(entry) = ledger.asked_under(key) else { return Ok(None) };
@@ -21,7 +21,7 @@ impl Effects {
             if entry.is_held() {
                 return Ok(Some(key));
             }
-            if !is_first {
+            if !ledger.is_first(key, attempt) {
                 return Ok(None);
             }
             (key, ledger.on(Input::Held(key)))
@@ -34,8 +34,15 @@ impl Effects {
     }
 
     /// From now on it may have happened.
-    pub(crate) async fn goes_on(&self, key: EffectKey) -> Result<(), Fault> {
-        let output = self.ledger.lock().on(Input::GoesOn(key));
+    pub(crate) async fn goes_on(&self, key: EffectKey, attempt: u32) -> Result<(), Fault> {
+        let output = {
+            let mut ledger = self.ledger.lock();
+            let output = ledger.on(Input::GoesOn(key));
+            if output.record.is_some() {
+                ledger.passes_on(key, attempt);
+            }
+            output
+        };
         let Some(record) = output.record else {
             let text = "nobody waits for this any more, and nothing was done";
             return Err(Fault::new(Class::Cancelled, text).with_code(LET_GO).not_applied());

@@ -21,6 +21,16 @@ impl Ledger {
         self.open(intent, epoch).record
     }
 
+    /// Whoever held it in this attempt has let it go on: whoever has the next one is the first who may do something.
+    pub(crate) fn passes_on(&mut self, key: EffectKey, attempt: u32) {
+        self.passed_on.insert(key, attempt);
+    }
+
+    /// Whether nobody who may have done something has had it before this attempt.
+    pub(crate) fn is_first(&self, key: EffectKey, attempt: u32) -> bool {
+        attempt == 1 || self.passed_on.get(&key).is_some_and(|passed| *passed + 1 == attempt)
+    }
+
     /// Nobody waits for it any more: where it is held, it does not happen. Whether it was.
     pub(crate) fn lets_go_of_held(&mut self, key: EffectKey) -> bool {
         let held = self.entries.get_mut(&key).filter(|entry| entry.is_held());

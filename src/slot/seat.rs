@@ -45,11 +45,11 @@ impl<W: Worker> Seat for Slot<W> {
         Box::pin(self.hub.effects.undo_within(key))
     }
 
-    fn hold<'a>(&'a self, key: &'a str, is_first: bool) -> Doing<'a, Option<EffectKey>> {
-        Box::pin(self.hub.effects.hold(key, is_first))
+    fn hold<'a>(&'a self, key: &'a str, attempt: u32) -> Doing<'a, Option<EffectKey>> {
+        Box::pin(self.hub.effects.hold(key, attempt))
     }
 
-    fn goes_on(&self, key: EffectKey) -> Doing<'_, ()> {
-        Box::pin(self.hub.effects.goes_on(key))
+    fn goes_on(&self, key: EffectKey, attempt: u32) -> Doing<'_, ()> {
+        Box::pin(self.hub.effects.goes_on(key, attempt))
     }
 }

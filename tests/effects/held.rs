@@ -88,6 +88,35 @@ async fn it_has_not_happened_until_it_goes_on_and_then_happens_once() {
     }
 }
 
+/// Each of them is the first who could have done something.
+#[tokio::test(start_paused = true)]
+async fn it_is_held_by_each_of_several_before_it() {
+    let world = Arc::<World>::default();
+    let words = [Arc::<Word>::default(), Arc::<Word>::default()];
+    let mut tools = GroupSpec::tool("tool");
+    for (name, word) in ["one", "two"].into_iter().zip(&words) {
+        let gate = Gate(Arc::clone(word));
+        tools = tools.member_spec(ChildSpec::stateless(name, move || gate.clone()));
+    }
+    let (agent, register) = (Agent(Arc::clone(&world)), Register(Arc::clone(&world)));
+    let tool = Tool(Arc::clone(&world));
+    let tool = ChildSpec::stateless("pay", move || tool.clone()).effect(EffectKind::Irreversible);
+    let spec = SupervisorSpec::one_for_one("desk")
+        .group(tools.member_spec(tool))
+        .child(ChildSpec::stateless("register", move || register.clone()))
+        .child(ChildSpec::stateful("agent", move || agent.clone()));
+    let system = System::start(spec).await.unwrap();
+    let agent: Port<u32, u32> = system.port("desk/agent").unwrap();
+    let call = tokio::spawn(async move { agent.call(21_u32).await });
+    for word in &words {
+        word.waits.notified().await;
+        assert_eq!(status(&system), "rejected");
+        word.given.notify_one();
+    }
+    assert_eq!(call.await.unwrap().unwrap().value, 42);
+    assert_eq!((status(&system), world.acts.lock().len()), ("confirmed", 1));
+}
+
 /// The next life has it held, too: as another attempt, or as the one that was interrupted.
 #[tokio::test(start_paused = true)]
 async fn it_stays_held_when_the_life_that_has_it_ends() {
