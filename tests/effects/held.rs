@@ -45,25 +45,36 @@ impl Stateless for Gate {
     }
 }
 
-async fn desk(
+/// An agent, and the tool that it asks: these, and one that acts among them.
+async fn desk_of(
     kind: EffectKind,
-    first_is_gate: bool,
-) -> (System, Arc<World>, Arc<Word>, Port<u32, u32>) {
-    let (world, word) = (Arc::<World>::default(), Arc::<Word>::default());
+    before: &[&Arc<Word>],
+    after: &[&Arc<Word>],
+) -> (System, Arc<World>, Port<u32, u32>) {
+    let world = Arc::<World>::default();
     let (agent, register) = (Agent(Arc::clone(&world)), Register(Arc::clone(&world)));
-    let (gate, tool) = (Gate(Arc::clone(&word)), Tool(Arc::clone(&world)));
-    let gate = ChildSpec::stateless("gate", move || gate.clone());
+    let tool = Tool(Arc::clone(&world));
     let tool = ChildSpec::stateless("pay", move || tool.clone()).effect(kind);
-    let tools = match first_is_gate {
-        true => GroupSpec::tool("tool").member_spec(gate).member_spec(tool),
-        false => GroupSpec::tool("tool").member_spec(tool).member_spec(gate),
+    let gates = |group: GroupSpec, name: &str, words: &[&Arc<Word>]| {
+        words.iter().enumerate().fold(group, |group, (index, word)| {
+            let gate = Gate(Arc::clone(word));
+            let id = format!("{name}-{index}");
+            group.member_spec(ChildSpec::stateless(id, move || gate.clone()))
+        })
     };
+    let tools = gates(GroupSpec::tool("tool"), "before", before).member_spec(tool);
     let spec = SupervisorSpec::one_for_one("desk")
-        .group(tools)
+        .group(gates(tools, "after", after))
         .child(ChildSpec::stateless("register", move || register.clone()))
         .child(ChildSpec::stateful("agent", move || agent.clone()));
     let system = System::start(spec).await.unwrap();
     let port = system.port("desk/agent").unwrap();
+    (system, world, port)
+}
+
+async fn desk(kind: EffectKind) -> (System, Arc<World>, Arc<Word>, Port<u32, u32>) {
+    let word = Arc::<Word>::default();
+    let (system, world, port) = desk_of(kind, &[&word], &[]).await;
     (system, world, word, port)
 }
 
@@ -77,7 +88,7 @@ fn status(system: &System) -> &'static str {
 #[tokio::test(start_paused = true)]
 async fn it_has_not_happened_until_it_goes_on_and_then_happens_once() {
     for kind in KINDS {
-        let (system, world, word, agent) = desk(kind, true).await;
+        let (system, world, word, agent) = desk(kind).await;
         let call = tokio::spawn(async move { agent.call(21_u32).await });
         word.waits.notified().await;
         assert_eq!(status(&system), "rejected", "{kind:?}");
@@ -91,22 +102,9 @@ async fn it_has_not_happened_until_it_goes_on_and_then_happens_once() {
 /// Each of them is the first who could have done something.
 #[tokio::test(start_paused = true)]
 async fn it_is_held_by_each_of_several_before_it() {
-    let world = Arc::<World>::default();
     let words = [Arc::<Word>::default(), Arc::<Word>::default()];
-    let mut tools = GroupSpec::tool("tool");
-    for (name, word) in ["one", "two"].into_iter().zip(&words) {
-        let gate = Gate(Arc::clone(word));
-        tools = tools.member_spec(ChildSpec::stateless(name, move || gate.clone()));
-    }
-    let (agent, register) = (Agent(Arc::clone(&world)), Register(Arc::clone(&world)));
-    let tool = Tool(Arc::clone(&world));
-    let tool = ChildSpec::stateless("pay", move || tool.clone()).effect(EffectKind::Irreversible);
-    let spec = SupervisorSpec::one_for_one("desk")
-        .group(tools.member_spec(tool))
-        .child(ChildSpec::stateless("register", move || register.clone()))
-        .child(ChildSpec::stateful("agent", move || agent.clone()));
-    let system = System::start(spec).await.unwrap();
-    let agent: Port<u32, u32> = system.port("desk/agent").unwrap();
+    let kind = EffectKind::Irreversible;
+    let (system, world, agent) = desk_of(kind, &[&words[0], &words[1]], &[]).await;
     let call = tokio::spawn(async move { agent.call(21_u32).await });
     for word in &words {
         word.waits.notified().await;
@@ -121,10 +119,10 @@ async fn it_is_held_by_each_of_several_before_it() {
 #[tokio::test(start_paused = true)]
 async fn it_stays_held_when_the_life_that_has_it_ends() {
     for kind in KINDS {
-        let (system, world, word, agent) = desk(kind, true).await;
+        let (system, world, word, agent) = desk(kind).await;
         let call = tokio::spawn(async move { agent.call(21_u32).await });
         word.waits.notified().await;
-        system.kill("desk/tool/gate").unwrap();
+        system.kill("desk/tool/before-0").unwrap();
         word.waits.notified().await;
         assert_eq!(status(&system), "rejected", "{kind:?}");
         word.given.notify_one();
@@ -136,7 +134,7 @@ async fn it_stays_held_when_the_life_that_has_it_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn what_may_be_repeated_is_not_held() {
-    let (system, world, word, agent) = desk(EffectKind::Idempotent, true).await;
+    let (system, world, word, agent) = desk(EffectKind::Idempotent).await;
     let call = tokio::spawn(async move { agent.call(21_u32).await });
     word.waits.notified().await;
     assert_eq!(status(&system), "intended");
@@ -148,7 +146,7 @@ async fn what_may_be_repeated_is_not_held() {
 #[tokio::test(start_paused = true)]
 async fn it_does_not_happen_any_more_once_its_asker_has_left() {
     for kind in KINDS {
-        let (system, world, word, agent) = desk(kind, true).await;
+        let (system, world, word, agent) = desk(kind).await;
         let mut events = system.events();
         let asks = agent.clone();
         let call = tokio::spawn(async move { asks.call(21_u32).await });
@@ -167,7 +165,8 @@ async fn it_does_not_happen_any_more_once_its_asker_has_left() {
 #[tokio::test(start_paused = true)]
 async fn what_somebody_else_has_had_before_is_not_held() {
     for kind in [EffectKind::Compensable, EffectKind::Irreversible] {
-        let (system, world, word, agent) = desk(kind, false).await;
+        let word = Arc::<Word>::default();
+        let (system, world, agent) = desk_of(kind, &[], &[&word]).await;
         *world.fail.lock() = Some(Fault::exhausted("it broke half-way"));
         let call = tokio::spawn(async move { agent.call(21_u32).await });
         word.waits.notified().await;

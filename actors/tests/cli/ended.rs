@@ -2,6 +2,7 @@
 //! goes on at the next start.
 #![cfg(unix)]
 
+use std::io::Write;
 use std::process::{Child, Command};
 
 use mainstay_actors::stub_server::{Row, StubServer};
@@ -306,6 +307,49 @@ async fn a_command_whose_output_nobody_reads_ends_all_the_same() {
         });
         assert_eq!(ended.await.unwrap(), Some(code), "{signal} {again}");
     }
+}
+
+/// Of a group, too, whose tool is that of a server: the server ends after it.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_a_group_of_tools_has_with_its_server_is_waited_for_at_the_end() {
+    let server = StubServer::start().await.unwrap();
+    server.then(Row::tool_calls([("g", "{\"n\":7}")]));
+    server.otherwise(Row::hang());
+    let text = format!(
+        "[models.m]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n{STORE}[tools.box]\ncommand = [\"sh\", \"s.sh\"]\n\
+         [tools.box.effects]\npay = \"irreversible\"\n[groups.g]\nkind = \"tool\"\nmembers = [\"box.pay\"]\n\
+         [agents.a]\nmodel = \"m\"\ntools = [\"g\"]\n",
+        server.url()
+    );
+    let folder = Folder::with("t.toml", &text);
+    let script =
+        PAYS.replace("echo \"$line\" >> pays\n", "echo called > called\nread -r go < gate\n");
+    assert_ne!(script, PAYS);
+    std::fs::write(folder.0.join("s.sh"), script).unwrap();
+    let [called, gate] = ["called", "gate"].map(|name| {
+        let path = folder.0.join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    });
+    let child = command(&folder.0, &["run", "t.toml", "pay"]).spawn().unwrap();
+    let pid = child.id().to_string();
+    let ended = tokio::task::spawn_blocking(move || {
+        std::fs::read_to_string(called).unwrap();
+        let sent = std::process::Command::new("kill").args(["-s", "TERM", &pid]).status();
+        assert!(sent.unwrap().success());
+        // Opened for both, so that nobody has to be there any more.
+        let mut gate = std::fs::File::options().read(true).write(true).open(gate).unwrap();
+        gate.write_all(b"go\n").unwrap();
+        let ended = child.wait_with_output().unwrap();
+        drop(gate);
+        ended
+    });
+    let err = String::from_utf8(ended.await.unwrap().stderr).unwrap();
+    assert!(
+        err.contains("done all the same, and not undone: ") && !err.contains("unknown"),
+        "{err}"
+    );
 }
 
 /// A server that pays, and pays back three times: asked for more it never answers, as long as somebody hears so.
